@@ -1,0 +1,77 @@
+"""One exception tree. What the user can mend is a `UserError`: one line that names field, value and way out.
+
+DanubeSweepError
+├── UserError               exit code 2, nothing written
+│   ├── ConfigError         an option, a value or a combination (also ValueError)
+│   ├── DataError           a file or its rows (also ValueError)
+│   ├── ModelError          a backbone or tokenizer that cannot be had (also OSError)
+│   ├── CheckpointError     a run folder or adapter that does not fit or was changed (also ValueError)
+│   └── DiskError           no space, no permission (also OSError)
+├── TrialFailed             a trial ended badly, its result.json says how; exit code 1
+│   ├── Diverged            (also ArithmeticError)
+│   └── OutOfMemory         (also MemoryError)
+├── Interrupted             stopped on request after a checkpoint; exit code 130 or 143
+└── GuardError              a promise of this package is broken: a defect to report (also AssertionError)
+"""
+
+
+class DanubeSweepError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(DanubeSweepError):
+    """Something the user can mend, said in one line."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError, ValueError):
+    """An unknown option, a value out of range or an impossible combination."""
+
+
+class DataError(UserError, ValueError):
+    """A data file that is missing, malformed or does not fit the task."""
+
+
+class ModelError(UserError, OSError):
+    """A backbone or tokenizer that cannot be found, reached or used."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A run folder, checkpoint or adapter that is damaged or belongs to something else."""
+
+
+class DiskError(UserError, OSError):
+    """A file cannot be written."""
+
+
+class TrialFailed(DanubeSweepError):
+    """A trial ended without a usable result; `state` goes into its result.json."""
+
+    state = "failed"
+
+
+class Diverged(TrialFailed, ArithmeticError):
+    """The loss became NaN or infinite."""
+
+    state = "diverged"
+
+
+class OutOfMemory(TrialFailed, MemoryError):
+    """The device's memory did not suffice."""
+
+    state = "oom"
+
+
+class Interrupted(DanubeSweepError):
+    """Stopped on request, after a checkpoint; `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, message: str, signal_number: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+class GuardError(DanubeSweepError, AssertionError):
+    """A promise of this package does not hold; please report it."""

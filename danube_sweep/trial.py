@@ -1,0 +1,246 @@
+"""What a trial is: its identity (a hash over what it means), its states, and the folder of its run.
+
+Run folder:
+    config.yaml        the resolved config
+    environment.json   versions, device, git state, command
+    metrics.csv        a row per step and per validation
+    log.txt            what the terminal showed
+    checkpoints/       while it trains: the last step and the best one
+    adapter/ | model/  when finished: what was trained, ready for PEFT | transformers
+    predictions.parquet
+    result.json        last, atomic, for every terminal state
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.errors import CheckpointError, DataError, DiskError
+from danube_sweep.schema import Config, FileData, Init, Model, TextData
+
+HASH_VERSION = 1
+"""Raise it when a default changes: fields at their default are not part of the hash."""
+
+_NOT_THE_TRIAL = {
+    "name",
+    "device",
+    "tracking",
+    "model.lr",
+    "model.variants",
+    "trainer.eval_batch",
+    "trainer.log_every",
+}
+
+
+class State(Enum):
+    """How a run ended. Only an interrupted one has no result.json and so no state."""
+
+    finished = "finished"
+    failed = "failed"
+    oom = "oom"
+    diverged = "diverged"
+    disk_full = "disk_full"
+
+
+def is_random(model: Model) -> bool:
+    """Whether the backbone's weights are drawn and not loaded."""
+    return model.init is Init.random or (model.init is Init.auto and model.path is None)
+
+
+def trial_hash(config: Config) -> str:
+    """32 hex digits over what the trial means, equal for equal meaning wherever it is started.
+
+    Files count by content and a local backbone by its weights; device, tracking and names do not count; a field
+    counts only when it is off its default. Raises DataError for a missing data file.
+    """
+    meaning = {"version": HASH_VERSION, "trial": _meaning(config, "")}
+    meaning["backbone"] = _backbone_meaning(config.model)
+    text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _meaning(node: Any, prefix: str) -> Any:
+    if isinstance(node, Enum):
+        return node.value
+    if not dataclasses.is_dataclass(node):
+        return node
+    fields: dict[str, Any] = {"kind": type(node).__name__}
+    for field in dataclasses.fields(node):
+        key, value = f"{prefix}{field.name}", getattr(node, field.name)
+        if key in _NOT_THE_TRIAL or key == "model":
+            continue
+        if dataclasses.is_dataclass(value):
+            fields[field.name] = _meaning(value, f"{key}.")
+        elif isinstance(node, FileData | TextData) and field.name.endswith("path"):
+            fields[field.name] = _content(value)
+        elif value != _default(field):
+            fields[field.name] = _meaning(value, "")
+    return fields
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _content(value: str | list[str] | None) -> Any:
+    match value:
+        case None:
+            return None
+        case list():
+            return [_content(item) for item in value]
+        case _:
+            return file_digest(value)
+
+
+def _backbone_meaning(model: Model) -> Any:
+    if is_random(model):
+        return {"random": model.init_seed, "shape": dataclasses.asdict(model.shape), "variant": model.variant}
+    assert model.path is not None
+    folder = Path(model.path).expanduser()
+    source = weights_fingerprint(folder) if folder.is_dir() else f"{model.path}@{model.revision or 'main'}"
+    return {"source": source, "variant": model.variant}
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes. Raises DataError if there is no such file."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(f"data.path={path}: no such file (looked in {Path.cwd()})")
+    stat = file.stat()
+    return _file_digest(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Tells one folder of safetensors weights from another without reading gigabytes.
+
+    Hashes config.json, each file's size and 64 KiB at 64 places spread over it, the header among them: a different
+    training run differs at every place. The same files fingerprint alike as a hub snapshot and as a copied folder.
+    """
+    digest = hashlib.sha256()
+    config = folder / "config.json"
+    digest.update(json.dumps(_architecture(config), sort_keys=True).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            for place in range(64):
+                stream.seek(max(size - 65536, 0) * place // 63)
+                digest.update(stream.read(65536))
+    return digest.hexdigest()[:32]
+
+
+def _architecture(config: Path) -> dict[str, Any]:
+    if not config.is_file():
+        return {}
+    described = json.loads(config.read_text())
+    return {key: value for key, value in described.items() if key != "transformers_version" and key[0] != "_"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run. Every write is whole or not at all."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The result of an ended run; None if it is running, interrupted or new."""
+        if not self.result.is_file():
+            return None
+        try:
+            return dict(json.loads(self.result.read_text()))
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.result} is cut short or damaged; delete it to run the trial again"
+            ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes redacted text under a temporary name in the same folder, syncs it and renames it.
+
+    Raises DiskError when the disk is full or the folder cannot be written; an older file then stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(redact(text))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DiskError(
+            f"{path} cannot be written: {error.strerror}; free some space or choose another folder"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of JSON; raises DiskError."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.I)
+
+
+def redact(text: str) -> str:
+    """Replaces the values of environment variables that are named like secrets."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_NAME.search(name) and value in text:
+            text = text.replace(value, f"<{name}>")
+    return text

@@ -1,0 +1,287 @@
+"""The checks that need no file, no network and no torch. Past them, the config is trusted."""
+
+from danube_sweep.errors import ConfigError
+from danube_sweep.schema import (
+    ArenaData,
+    CausalHead,
+    ClassifierHead,
+    Compute,
+    Config,
+    Data,
+    Device,
+    Dora,
+    FileData,
+    FullFinetune,
+    GeneratedData,
+    Init,
+    LMHead,
+    Lora,
+    Model,
+    NoAdapter,
+    Optimizer,
+    Precision,
+    PreferenceHead,
+    Storage,
+    TableData,
+    TextData,
+    Tracking,
+    Trainer,
+    WandbTracking,
+)
+
+FOUR_BIT = (Storage.nf4, Storage.fp4)
+QUANTISED = (*FOUR_BIT, Storage.int8)
+
+TARGET_SETS = {
+    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "mlp": ["gate_proj", "up_proj", "down_proj"],
+    "all_linear": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "qv": ["q_proj", "v_proj"],
+}
+"""Named sets of `lora.targets` -> module names of Llama and Mistral blocks."""
+
+
+def validate(config: Config) -> None:
+    """Raises ConfigError for the first value or combination that cannot work."""
+    _require(config.seed >= 0, f"seed must be at least 0, got {config.seed}")
+    _model(config.model)
+    _precision(config.precision)
+    _lora(config)
+    _head(config)
+    _optimizer(config.optimizer)
+    _require(
+        0 <= config.schedule.warmup < 1,
+        f"schedule.warmup must be at least 0 and under 1, got {config.schedule.warmup}: it is a share of all steps",
+    )
+    _data(config.data)
+    limit = config.model.shape.max_position_embeddings
+    _require(
+        config.data.max_length <= limit,
+        f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}",
+    )
+    _trainer(config.trainer)
+    _device(config)
+    _tracking(config.tracking)
+
+
+def check_types(precision: Precision, types: list[str], device: str) -> None:
+    """Raises ConfigError if `device` does not have the compute type, naming one that it has."""
+    asked = precision.compute.value
+    if not types or asked in types:
+        return
+    other = next(name for name in ("bf16", "fp16", "fp32") if name in types)
+    way_out = (
+        f"precision.compute={other}"
+        if precision.storage in QUANTISED
+        else f"precision={other} or precision=nf4 precision.compute={other}"
+    )
+    raise ConfigError(f"precision.compute={asked}: {device} has no native {asked}; use {way_out}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _model(model: Model) -> None:
+    _require(
+        model.variant in model.variants,
+        f"model.variant={model.variant}: there is {' and '.join(model.variants)}",
+    )
+    _require(
+        model.init is not Init.pretrained or model.path is not None,
+        "model.init=pretrained needs weights: give model.path, a hub name or a local folder",
+    )
+    shape = model.shape
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "head_dim", "vocab_size"):
+        value = getattr(shape, name)
+        _require(value >= 1, f"model.shape.{name} must be at least 1, got {value}")
+    _require(
+        shape.num_attention_heads % max(shape.num_key_value_heads, 1) == 0 and shape.num_key_value_heads >= 1,
+        f"model.shape.num_key_value_heads must divide num_attention_heads={shape.num_attention_heads}, "
+        f"got {shape.num_key_value_heads}",
+    )
+
+
+def _precision(precision: Precision) -> None:
+    _require(
+        not precision.double_quant or precision.storage in FOUR_BIT,
+        f"precision.double_quant needs 4-bit storage, got precision.storage={precision.storage.value}; "
+        "use precision=nf4_dq",
+    )
+    storage, compute = precision.storage, precision.compute
+    mixed = storage in (Storage.bf16, Storage.fp16) and storage.value != compute.value
+    _require(
+        not mixed,
+        f"precision.storage={storage.value} computes in {storage.value}, got precision.compute={compute.value}; "
+        f"use precision={storage.value} or precision.storage=fp32",
+    )
+
+
+def _lora(config: Config) -> None:
+    storage = config.precision.storage
+    match config.lora:
+        case Lora() as lora:
+            _require(
+                lora.rank >= 1, f"lora.rank must be at least 1, got {lora.rank}; for no adapter use lora=none"
+            )
+            _require(
+                lora.alpha > 0, f"lora.alpha must be above 0, got {lora.alpha}; for no adapter use lora=none"
+            )
+            _require(
+                0 <= lora.dropout < 1, f"lora.dropout must be at least 0 and under 1, got {lora.dropout}"
+            )
+            _require(
+                lora.last_k is None or lora.last_k >= 1, f"lora.last_k must be at least 1, got {lora.last_k}"
+            )
+            _targets(lora.targets)
+        case FullFinetune():
+            _require(
+                storage not in QUANTISED,
+                f"lora=full cannot train weights stored in {storage.value}; use precision=bf16 or lora=lora",
+            )
+            _require(
+                storage is not Storage.fp16,
+                "lora=full cannot train weights stored in fp16 (their gradients cannot be unscaled); "
+                "use precision.storage=fp32 precision.compute=fp16",
+            )
+        case NoAdapter():
+            _require(
+                not isinstance(config.head, LMHead | CausalHead),
+                "lora=none leaves nothing to train: this head has no weights of its own; use lora=lora",
+            )
+    _require(
+        not (
+            isinstance(config.lora, Dora) and storage is Storage.int8 and config.device.accelerator == "cpu"
+        ),
+        "lora=dora does not work over int8 on a CPU; use precision=nf4 or lora=lora",
+    )
+
+
+def _targets(targets: object) -> None:
+    sets = ", ".join(TARGET_SETS)
+    if isinstance(targets, str):
+        _require(
+            targets in TARGET_SETS or targets in TARGET_SETS["all_linear"],
+            f"lora.targets={targets}: no such set; there are {sets}, or a list of module names out of "
+            f"{', '.join(TARGET_SETS['all_linear'])}",
+        )
+        return
+    _require(
+        isinstance(targets, list) and targets != [] and all(isinstance(name, str) for name in targets),
+        f"lora.targets must be one of {sets} or a list of module names, got {targets}",
+    )
+
+
+def _head(config: Config) -> None:
+    head, data = config.head, config.data
+    _require(
+        head.lr is None or head.lr > 0, f"head.lr must be above 0, got {head.lr}; null takes optimizer.lr"
+    )
+    if isinstance(head, ClassifierHead):
+        smoothing = head.label_smoothing
+        _require(0 <= smoothing < 1, f"head.label_smoothing must be at least 0 and under 1, got {smoothing}")
+    pairs = isinstance(data, ArenaData | GeneratedData)
+    _require(
+        pairs or not isinstance(head, PreferenceHead),
+        "head=preference compares two answers: use data=arena or data=generated, or head=sequence",
+    )
+    _require(
+        isinstance(head, LMHead) == isinstance(data, TextData),
+        "head=lm reads data=text and no other"
+        if isinstance(head, LMHead)
+        else "data=text has no labels: use head=lm",
+    )
+    if isinstance(head, CausalHead) and head.words is not None and pairs:
+        _require(
+            len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}"
+        )
+
+
+def _optimizer(optimizer: Optimizer) -> None:
+    _require(optimizer.lr > 0, f"optimizer.lr must be above 0, got {optimizer.lr}")
+    _require(
+        optimizer.weight_decay >= 0,
+        f"optimizer.weight_decay must be at least 0, got {optimizer.weight_decay}",
+    )
+    for name in ("beta1", "beta2"):
+        value = getattr(optimizer, name)
+        _require(0 <= value < 1, f"optimizer.{name} must be at least 0 and under 1, got {value}")
+    _require(optimizer.eps > 0, f"optimizer.eps must be above 0, got {optimizer.eps}")
+
+
+def _data(data: Data) -> None:
+    _require(data.max_length >= 16, f"data.max_length must be at least 16 tokens, got {data.max_length}")
+    _require(
+        data.max_rows is None or data.max_rows >= 2, f"data.max_rows must be at least 2, got {data.max_rows}"
+    )
+    for name in ("validation_fraction", "test_fraction"):
+        value = getattr(data, name)
+        _require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
+    held_out = data.validation_fraction + data.test_fraction
+    _require(
+        held_out < 1,
+        f"data.validation_fraction + data.test_fraction must be under 1, got {held_out:g}: nothing is left to train on",
+    )
+    own_file = isinstance(data, FileData | TextData) and data.validation_path is not None
+    _require(
+        own_file or data.validation_fraction > 0,
+        "data.validation_fraction must be above 0 (or give data.validation_path): trials are chosen on validation data",
+    )
+    match data:
+        case GeneratedData():
+            _require(data.rows >= 10, f"data.rows must be at least 10, got {data.rows}")
+            _require(0 <= data.noise < 1, f"data.noise must be at least 0 and under 1, got {data.noise}")
+        case TableData(classes=list(classes)):
+            _require(
+                len(set(classes)) == len(classes) >= 2,
+                f"data.classes needs at least two different names, got {classes}",
+            )
+        case TableData(soft_label_columns=list(columns)):
+            _require(len(columns) >= 2, f"data.soft_label_columns needs at least two columns, got {columns}")
+        case TextData():
+            _require(data.path != [], "data.path needs at least one file, got []")
+            _require(data.test_fraction == 0, "data.test_fraction: data=text has no test part; give 0")
+
+
+def _trainer(trainer: Trainer) -> None:
+    _require(trainer.epochs > 0, f"trainer.epochs must be above 0, got {trainer.epochs}")
+    for name in ("max_steps", "micro_batch", "eval_batch", "validate_every", "patience", "log_every"):
+        value = getattr(trainer, name)
+        _require(value is None or value >= 1, f"trainer.{name} must be at least 1, got {value}")
+    micro, effective = trainer.micro_batch, trainer.effective_batch
+    _require(
+        effective >= micro and effective % micro == 0,
+        f"trainer.effective_batch must be a multiple of trainer.micro_batch={micro}, got {effective}",
+    )
+    _require(
+        trainer.clip_norm is None or trainer.clip_norm > 0,
+        f"trainer.clip_norm must be above 0, got {trainer.clip_norm}; null does not clip",
+    )
+
+
+def _device(config: Config) -> None:
+    device: Device = config.device
+    names = ("auto", "cpu", "cuda")
+    _require(
+        device.accelerator in names, f"device.accelerator must be auto, cpu or cuda, got {device.accelerator}"
+    )
+    known = {compute.value for compute in Compute}
+    _require(
+        set(device.types) <= known,
+        f"device.types must be out of {', '.join(sorted(known))}, got {device.types}",
+    )
+    _require(
+        device.threads is None or device.threads >= 1,
+        f"device.threads must be at least 1, got {device.threads}",
+    )
+    check_types(config.precision, device.types, device.name)
+
+
+def _tracking(tracking: Tracking) -> None:
+    modes = ("auto", "online", "offline", "disabled")
+    if isinstance(tracking, WandbTracking):
+        _require(
+            tracking.mode in modes, f"tracking.mode must be one of {', '.join(modes)}, got {tracking.mode}"
+        )
+        _require(tracking.timeout_s > 0, f"tracking.timeout_s must be above 0, got {tracking.timeout_s}")
