@@ -3,7 +3,8 @@
 import difflib
 import re
 from collections.abc import Sequence
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -20,10 +21,11 @@ from omegaconf.errors import (
     OmegaConfBaseException,
     ValidationError,
 )
+from yaml import YAMLError
 
 from danube_sweep import paths, trial
-from danube_sweep.errors import ConfigError, UserError
-from danube_sweep.schema import OPTIONS, Config
+from danube_sweep.errors import CheckpointError, ConfigError, UserError
+from danube_sweep.schema import OPTIONS, Config, FileData, TextData
 from danube_sweep.validate import validate
 
 VERSION_BASE = "1.3"
@@ -52,13 +54,29 @@ def to_config(config: DictConfig) -> Config:
 
     Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
     """
-    ours = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
         typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     validate(typed)
+    _make_paths_absolute(typed)
     return typed
+
+
+def _make_paths_absolute(config: Config) -> None:
+    # A run folder must make sense from any working directory.
+    def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(item) for item in value]
+        return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
+
+    if isinstance(config.data, FileData | TextData):
+        for name in (field for field in vars(config.data) if field.endswith("path")):
+            setattr(config.data, name, absolute(getattr(config.data, name)))
+    path = config.model.path
+    if path is not None and Path(path).expanduser().is_dir():
+        config.model.path = absolute(path)
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
@@ -70,6 +88,34 @@ def compose(overrides: Sequence[str] = ()) -> Config:
             return to_config(hydra_compose("config", overrides=list(overrides)))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
+
+
+def plain_config(config: Config) -> dict[str, Any]:
+    """The config as nested dicts of plain values; groups with several kinds of options say which kind they are."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(plain, dict)
+    for group, options in OPTIONS.items():
+        if len(options) > 1:
+            kind = next(name for name, schema in options.items() if type(getattr(config, group)) is schema)
+            plain[group] = {"kind": kind, **plain[group]}
+    return cast(dict[str, Any], plain)
+
+
+def load_config(path: Path) -> Config:
+    """The config whose `plain_config` was written to `path` as YAML. Raises CheckpointError if it is missing, damaged or from another version."""
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(plain, dict)
+        typed = OmegaConf.structured(Config)
+        for group, options in OPTIONS.items():
+            fields = dict(plain.pop(group))
+            schema = options[fields.pop("kind", next(iter(options)))]
+            typed[group] = OmegaConf.merge(OmegaConf.structured(schema), fields)
+        return to_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
+    except (OmegaConfBaseException, AssertionError, KeyError, TypeError, YAMLError) as error:
+        raise CheckpointError(f"{path} is damaged or from another version: {' '.join(str(error).split())}") from error
 
 
 def explain(error: BaseException) -> str:

@@ -64,9 +64,7 @@ class Model:
     revision: str | None = setting("branch, tag or commit of the hub repository", None)
     init: Init = setting("auto: pretrained if there is a path, else random; or pretrained, random", Init.auto)
     init_seed: int = setting("seed of random weights", 0)
-    variant: str = setting(
-        "base or chat: which published weights, and whether the chat format is used", "base"
-    )
+    variant: str = setting("base or chat: which published weights, and whether the chat format is used", "base")
     variants: list[str] = setting("the variants that exist", ["base"])
     lr: float = setting("a learning rate that suits LoRA on this model: the default of optimizer.lr", 2e-4)
     chat: ChatFormat = nested(ChatFormat, "the chat format")
@@ -96,9 +94,7 @@ class Precision:
     storage: Storage = setting("how the backbone's linear weights are stored")
     compute: Compute = setting("type of the backbone's arithmetic and of the weights that are not quantised")
     double_quant: bool = setting("quantise the 4-bit scales too (4.127 instead of 4.5 bits a weight)", False)
-    gradient_checkpointing: bool = setting(
-        "recompute each block in the backward pass: slower, less memory", False
-    )
+    gradient_checkpointing: bool = setting("recompute each block in the backward pass: slower, less memory", False)
 
 
 # ----------------------------------------------------------------------------------------------------- lora
@@ -167,9 +163,7 @@ class SequenceHead(ClassifierHead):
 
 @dataclass
 class PreferenceHead(ClassifierHead):
-    pooling: PairPooling = setting(
-        "pair reads each answer's own tokens; or last, mean, attention", PairPooling.pair
-    )
+    pooling: PairPooling = setting("pair reads each answer's own tokens; or last, mean, attention", PairPooling.pair)
 
 
 @dataclass
@@ -248,9 +242,7 @@ class Data:
     max_length: int = setting("longest sequence in tokens, special tokens included", 1024)
     max_rows: int | None = setting("use only the first rows of each part, to try things out", None)
     truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
-    batching: Batching = setting(
-        "bucketed puts rows of similar length together; shuffled does not", Batching.bucketed
-    )
+    batching: Batching = setting("bucketed puts rows of similar length together; shuffled does not", Batching.bucketed)
     order_seed: int = setting("seed of the order of the training rows", 0)
     validation_fraction: float = setting("share of the groups held out if there is no validation file", 0.2)
     test_fraction: float = setting("share of the groups kept for the test part if there is no test file", 0.0)
@@ -279,15 +271,9 @@ class TableData(FileData):
     text_column: str = setting("name of the text column", "text")
     label_column: str = setting("name of the label column", "label")
     id_column: str | None = setting("name of the id column; null numbers the rows", None)
-    group_column: str | None = setting(
-        "rows with equal values stay in one part; null groups equal texts", None
-    )
-    classes: list[str] | None = setting(
-        "the classes in order; null takes those of the training rows, sorted", None
-    )
-    soft_label_columns: list[str] | None = setting(
-        "one probability column per class, instead of label_column", None
-    )
+    group_column: str | None = setting("rows with equal values stay in one part; null groups equal texts", None)
+    classes: list[str] | None = setting("the classes in order; null takes those of the training rows, sorted", None)
+    soft_label_columns: list[str] | None = setting("one probability column per class, instead of label_column", None)
 
 
 @dataclass
@@ -346,9 +332,7 @@ class NoTracking(Tracking):
 
 @dataclass
 class WandbTracking(Tracking):
-    mode: str = setting(
-        "auto (online with a key and a network, else offline), online, offline, disabled", "auto"
-    )
+    mode: str = setting("auto (online with a key and a network, else offline), online, offline, disabled", "auto")
     project: str = setting("W&B project", "danube_sweep")
     entity: str | None = setting("W&B user or team", None)
     group: str | None = setting("W&B group", None)

@@ -191,14 +191,7 @@ class RunFolder:
 
     def read_result(self) -> dict[str, Any] | None:
         """The result of an ended run; None if it is running, interrupted or new."""
-        if not self.result.is_file():
-            return None
-        try:
-            return dict(json.loads(self.result.read_text()))
-        except ValueError as error:
-            raise CheckpointError(
-                f"{self.result} is cut short or damaged; delete it to run the trial again"
-            ) from error
+        return read_json(self.result) if self.result.is_file() else None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -224,6 +217,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of JSON; raises DiskError."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file of ours. Raises CheckpointError if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is cut short or damaged; delete it to run the trial again") from error
 
 
 def sync_folder(folder: Path) -> None:

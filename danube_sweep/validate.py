@@ -122,18 +122,10 @@ def _lora(config: Config) -> None:
     storage = config.precision.storage
     match config.lora:
         case Lora() as lora:
-            _require(
-                lora.rank >= 1, f"lora.rank must be at least 1, got {lora.rank}; for no adapter use lora=none"
-            )
-            _require(
-                lora.alpha > 0, f"lora.alpha must be above 0, got {lora.alpha}; for no adapter use lora=none"
-            )
-            _require(
-                0 <= lora.dropout < 1, f"lora.dropout must be at least 0 and under 1, got {lora.dropout}"
-            )
-            _require(
-                lora.last_k is None or lora.last_k >= 1, f"lora.last_k must be at least 1, got {lora.last_k}"
-            )
+            _require(lora.rank >= 1, f"lora.rank must be at least 1, got {lora.rank}; for no adapter use lora=none")
+            _require(lora.alpha > 0, f"lora.alpha must be above 0, got {lora.alpha}; for no adapter use lora=none")
+            _require(0 <= lora.dropout < 1, f"lora.dropout must be at least 0 and under 1, got {lora.dropout}")
+            _require(lora.last_k is None or lora.last_k >= 1, f"lora.last_k must be at least 1, got {lora.last_k}")
             _targets(lora.targets)
         case FullFinetune():
             _require(
@@ -151,9 +143,7 @@ def _lora(config: Config) -> None:
                 "lora=none leaves nothing to train: this head has no weights of its own; use lora=lora",
             )
     _require(
-        not (
-            isinstance(config.lora, Dora) and storage is Storage.int8 and config.device.accelerator == "cpu"
-        ),
+        not (isinstance(config.lora, Dora) and storage is Storage.int8 and config.device.accelerator == "cpu"),
         "lora=dora does not work over int8 on a CPU; use precision=nf4 or lora=lora",
     )
 
@@ -175,9 +165,7 @@ def _targets(targets: object) -> None:
 
 def _head(config: Config) -> None:
     head, data = config.head, config.data
-    _require(
-        head.lr is None or head.lr > 0, f"head.lr must be above 0, got {head.lr}; null takes optimizer.lr"
-    )
+    _require(head.lr is None or head.lr > 0, f"head.lr must be above 0, got {head.lr}; null takes optimizer.lr")
     if isinstance(head, ClassifierHead):
         smoothing = head.label_smoothing
         _require(0 <= smoothing < 1, f"head.label_smoothing must be at least 0 and under 1, got {smoothing}")
@@ -188,14 +176,10 @@ def _head(config: Config) -> None:
     )
     _require(
         isinstance(head, LMHead) == isinstance(data, TextData),
-        "head=lm reads data=text and no other"
-        if isinstance(head, LMHead)
-        else "data=text has no labels: use head=lm",
+        "head=lm reads data=text and no other" if isinstance(head, LMHead) else "data=text has no labels: use head=lm",
     )
     if isinstance(head, CausalHead) and head.words is not None and pairs:
-        _require(
-            len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}"
-        )
+        _require(len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}")
 
 
 def _optimizer(optimizer: Optimizer) -> None:
@@ -212,9 +196,7 @@ def _optimizer(optimizer: Optimizer) -> None:
 
 def _data(data: Data) -> None:
     _require(data.max_length >= 16, f"data.max_length must be at least 16 tokens, got {data.max_length}")
-    _require(
-        data.max_rows is None or data.max_rows >= 2, f"data.max_rows must be at least 2, got {data.max_rows}"
-    )
+    _require(data.max_rows is None or data.max_rows >= 2, f"data.max_rows must be at least 2, got {data.max_rows}")
     for name in ("validation_fraction", "test_fraction"):
         value = getattr(data, name)
         _require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
@@ -263,9 +245,7 @@ def _trainer(trainer: Trainer) -> None:
 def _device(config: Config) -> None:
     device: Device = config.device
     names = ("auto", "cpu", "cuda")
-    _require(
-        device.accelerator in names, f"device.accelerator must be auto, cpu or cuda, got {device.accelerator}"
-    )
+    _require(device.accelerator in names, f"device.accelerator must be auto, cpu or cuda, got {device.accelerator}")
     known = {compute.value for compute in Compute}
     _require(
         set(device.types) <= known,
@@ -281,7 +261,5 @@ def _device(config: Config) -> None:
 def _tracking(tracking: Tracking) -> None:
     modes = ("auto", "online", "offline", "disabled")
     if isinstance(tracking, WandbTracking):
-        _require(
-            tracking.mode in modes, f"tracking.mode must be one of {', '.join(modes)}, got {tracking.mode}"
-        )
+        _require(tracking.mode in modes, f"tracking.mode must be one of {', '.join(modes)}, got {tracking.mode}")
         _require(tracking.timeout_s > 0, f"tracking.timeout_s must be above 0, got {tracking.timeout_s}")

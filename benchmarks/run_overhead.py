@@ -1,0 +1,138 @@
+"""This path against a plain loop of transformers + PEFT + bitsandbytes on the same batches, and bucketed batches
+against batches padded to their longest row. Both sides run in alternation in one process; the ratio of medians counts.
+
+    python benchmarks/run_overhead.py [--rounds 5] [--steps 30] [--data FOLDER]
+"""
+
+import argparse
+import logging
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForCausalLM, get_scheduler
+
+from danube_sweep import lora
+from danube_sweep.compose import compose
+from danube_sweep.model import architecture
+from danube_sweep.plan import StepPlan
+from danube_sweep.precision import DTYPES, keep_weights_as_loaded, quantization_config, weight_dtype
+from danube_sweep.prepare import prepare
+from danube_sweep.progress import Terminal
+from danube_sweep.quiet import quiet_libraries
+from danube_sweep.run import run_trial
+from danube_sweep.schema import Compute, Config, Lora
+
+MID = [f"model.shape.{name}={value}" for name, value in (("hidden_size", 256), ("intermediate_size", 768))]
+
+
+def plain_loop(config: Config) -> float:
+    """Steps per second of the loop that a competent user would write; batches made by the same plan."""
+    prepared = prepare(config)
+    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
+    torch.manual_seed(config.model.init_seed)
+    arch = architecture(config.model)
+    drawn = AutoModelForCausalLM.from_config(arch, dtype=torch.float32).model
+    quantised = quantization_config(config.precision)
+    options = {"dtype": weight_dtype(config.precision), "quantization_config": quantised, "device_map": {"": "cpu"}}
+    body = type(drawn).from_pretrained(None, config=arch, state_dict=drawn.state_dict(), **options)
+    if quantised is not None:
+        keep_weights_as_loaded(body)
+    for parameter in body.parameters():
+        parameter.requires_grad_(False)
+    adapter = config.lora
+    assert isinstance(adapter, Lora)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    description = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets)
+    body = get_peft_model(body, description)
+    head = nn.Linear(arch.hidden_size, len(prepared.classes))
+    trained = [p for p in [*body.parameters(), *head.parameters()] if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr)
+    schedule = get_scheduler("cosine", optimizer, 0, plan.total_steps)
+    body.train()
+    dtype = DTYPES[config.precision.compute]
+    start = time.perf_counter()
+    for micro in plan.micro_batches(0):
+        batch = micro.batch
+        with torch.autocast("cpu", dtype=dtype, enabled=config.precision.compute is not Compute.fp32):
+            hidden = body(input_ids=batch.input_ids_BT, attention_mask=batch.mask_BT.long(), use_cache=False)[0]
+        last = batch.mask_BT.sum(dim=1) - 1
+        logits = head(hidden[torch.arange(len(last)), last].float())
+        (F.cross_entropy(logits, batch.labels_BC) * micro.share).backward()
+        if micro.last:
+            nn.utils.clip_grad_norm_(trained, config.trainer.clip_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    return plan.total_steps / (time.perf_counter() - start)
+
+
+def this_path(config: Config) -> float:
+    """Steps per second of `danube-sweep`, Lightning's loop, guards and metrics.csv included, validation not."""
+    with tempfile.TemporaryDirectory() as folder, Terminal(quiet=True) as terminal:
+        trained: list[float] = []
+        result = run_trial(config, Path(folder) / "run", terminal)
+        trained.append(result["measured"]["train_seconds"])
+        return result["steps"] / trained[0]
+
+
+def ratio(name: str, ours: list[float], theirs: list[float], target: float) -> None:
+    """Prints both medians, their spread and the ratio."""
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    spread = f"{min(ours):.2f}-{max(ours):.2f} against {min(theirs):.2f}-{max(theirs):.2f}"
+    print(f"{name:<44} {mine:8.2f} {other:8.2f}   {mine / other:5.2f}x (target {target}x)   {spread}", flush=True)
+
+
+def overhead(precision: list[str], name: str, rounds: int, steps: int) -> None:
+    """The overhead of this path over the plain loop, for one precision."""
+    config = compose(
+        ["device=cpu", "device.threads=1", "tracking=none", "head=sequence", "data.rows=200", *MID, *precision]
+        + [f"trainer.max_steps={steps}", f"trainer.validate_every={steps}", "schedule.warmup=0"]
+    )
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(this_path(config))
+        theirs.append(plain_loop(config))
+    ratio(f"steps/s, {name}: ours, plain loop", ours, theirs, 0.95)
+
+
+def bucketing(data: Path, rounds: int) -> None:
+    """Rows per second over arena_human.csv: bucketed batches, batches padded to their longest."""
+    common = ["device=cpu", "device.threads=1", "tracking=none", "data=arena", f"data.path={data}/arena_human.csv"]
+    common += ["trainer.max_steps=40", "trainer.validate_every=40", "trainer.micro_batch=8", "data.validation_fraction=.2"]
+    speeds: dict[str, list[float]] = {"bucketed": [], "shuffled": []}
+    for number in range(rounds):
+        for batching in speeds:
+            config = compose([*common, f"data.batching={batching}", f"data.order_seed={number}"])
+            speeds[batching].append(this_path(config) * config.trainer.effective_batch)
+    ratio("rows/s, arena_human: bucketed, shuffled", speeds["bucketed"], speeds["shuffled"], 1.4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
+    options = parser.parse_args()
+    quiet_libraries()
+    torch.set_num_threads(1)
+    print(f"{'':<44} {'ours':>8} {'base':>8}   ratio of medians")
+    overhead(["precision=fp32"], "fp32", options.rounds, options.steps)
+    overhead(["precision=nf4", "precision.compute=fp32"], "nf4, fp32 compute", options.rounds, options.steps)
+    overhead(["precision=nf4"], "nf4, bf16 compute", options.rounds, options.steps)
+    if (options.data / "arena_human.csv").is_file():
+        bucketing(options.data, options.rounds)
+    else:
+        print(f"no arena_human.csv in {options.data}: bucketing was not measured; give --data")
+
+
+if __name__ == "__main__":
+    main()

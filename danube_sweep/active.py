@@ -1,0 +1,285 @@
+"""A trial while it trains: everything of a pack that is one trial's own.
+
+Its steps, loss, clipping, optimizer, schedule, loss scale, validation, early stop, checkpoints and logging are here;
+the backbone and the forward pass belong to the pack (module.py).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from danube_sweep import checkpoint, guard, product
+from danube_sweep.data.encode import Encoded
+from danube_sweep.errors import CheckpointError, DanubeSweepError, Diverged
+from danube_sweep.evaluate import Evaluation, evaluate
+from danube_sweep.head import Head
+from danube_sweep.metrics import metric_names
+from danube_sweep.model import Backbone
+from danube_sweep.optimizer import build_optimizer
+from danube_sweep.plan import MicroBatch, StepPlan
+from danube_sweep.progress import Terminal
+from danube_sweep.schedule import build_schedule
+from danube_sweep.schema import Compute, Config
+from danube_sweep.tracking import MetricsFile, Tracker
+from danube_sweep.trial import RunFolder
+
+STEP_COLUMNS = ["step", "part", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds"]
+
+
+class Phase(Enum):
+    """Where a trial of a pack stands."""
+
+    running = "running"
+    finished = "finished"
+    paused = "paused"
+    failed = "failed"
+
+
+@dataclass
+class Progressed:
+    """What a resumed trial must remember besides weights and optimizer."""
+
+    step: int = 0
+    tokens: int = 0
+    train_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    last_loss: float = math.nan
+    best_step: int | None = None
+    best_log_loss: float = math.inf
+    validations_since_best: int = 0
+
+
+@dataclass
+class Surroundings:
+    """Where a trial writes: its folder, the tracker and the terminal."""
+
+    folder: RunFolder
+    tracker: Tracker
+    terminal: Terminal
+    label: str
+    manifest: dict[str, Any] = field(default_factory=dict)
+    """What every checkpoint of this trial states: identity, classes, pad id, versions."""
+
+
+@final
+class ActiveTrial:
+    """One trial of a pack. `start` it on its device, feed it its micro-batches, and read `phase`."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: dict[str, Encoded],
+        plan: StepPlan,
+        head: Head,
+        adapter: dict[str, nn.Parameter],
+        where: Surroundings,
+    ) -> None:
+        self.config, self.data, self.plan, self.head, self.adapter, self.where = (
+            config,
+            data,
+            plan,
+            head,
+            adapter,
+            where,
+        )
+        self.done = Progressed()
+        self.phase = Phase.running
+        self.error: DanubeSweepError | None = None
+        self.checkpoints = checkpoint.Checkpoints(where.folder.checkpoints)
+        self.metrics_file = MetricsFile(where.folder.metrics, [*STEP_COLUMNS, *metric_names(config.head)])
+        self._pending: list[dict[str, Any]] = []
+        self._step_loss: torch.Tensor | None = None
+        self._tokens_written = 0
+        self._clock = time.monotonic()
+
+    # ------------------------------------------------------------------------------------------- start, resume
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every trainable parameter: the adapter's and the head's."""
+        return {**self.adapter, **{f"head.{name}": value for name, value in self.head.named_parameters()}}
+
+    def start(self, backbone: Backbone) -> torch.optim.Optimizer:
+        """Builds optimizer, schedule and loss scale once the parameters are on their device, and resumes."""
+        self.backbone = backbone
+        config = self.config
+        head = dict(self.head.named_parameters())
+        self.optimizer = build_optimizer(config.optimizer, self.adapter, head, head_lr=config.head.lr)
+        self.schedule = build_schedule(config.schedule, self.optimizer, total_steps=self.plan.total_steps)
+        scaled = config.precision.compute is Compute.fp16
+        self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)
+        self._resume()
+        self.where.terminal.start(self.where.label, self.plan.total_steps, self.done.step)
+        self._clock = time.monotonic()
+        return self.optimizer
+
+    def _resume(self) -> None:
+        steps = self.checkpoints.steps()
+        if not steps:
+            self.metrics_file.resume(after_step=0)
+            return
+        folder = self.checkpoints.folder(steps[-1])
+        manifest = checkpoint.read_manifest(folder)
+        for key, value in self.where.manifest.items():
+            if key != "versions" and manifest.get(key) != value:
+                raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
+        product.load_trained(folder, self.config.lora, self.backbone, self.head)
+        state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        self.done = Progressed(**state["done"])
+        self._tokens_written = self.done.tokens
+        self.metrics_file.resume(after_step=self.done.step)
+        self.where.terminal.note(f"resumed at step {self.done.step} of {self.plan.total_steps}")
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def micro_batches(self) -> Iterator[MicroBatch]:
+        """The trial's micro-batches from where it stands to its end."""
+        return self.plan.micro_batches(self.done.step)
+
+    def loss(self, hidden_BTH: torch.Tensor, micro: MicroBatch) -> torch.Tensor:
+        """The micro-batch's part of its step's loss, scaled for fp16; its sum over a pack is differentiated."""
+        loss = self.head.loss(self.head(hidden_BTH, micro.batch), micro.batch) * micro.share
+        self._step_loss = loss.detach() if self._step_loss is None else self._step_loss + loss.detach()
+        scaled: torch.Tensor = self.scaler.scale(loss)
+        return scaled
+
+    def after_backward(self, micro: MicroBatch, stopping: Callable[[], bool]) -> None:
+        """Counts the micro-batch; at a step's border updates the weights and does what is due."""
+        self.done.tokens += micro.batch.tokens
+        if not micro.last:
+            return
+        if self.done.step == 0:
+            guard.check_gradients(self.parameters)
+        self._update()
+        try:
+            self._at_border(stopping())
+        except DanubeSweepError as error:
+            self.phase, self.error = Phase.failed, error
+
+    def _update(self) -> None:
+        self.scaler.unscale_(self.optimizer)
+        parameters = list(self.parameters.values())
+        limit = self.config.trainer.clip_norm
+        norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done.step += 1
+        row = {"step": self.done.step, "part": "train", "epoch": self.plan.epoch_at(self.done.step)}
+        self._pending.append({**row, "loss": self._step_loss, "lr": lr, "grad_norm": norm, "tokens": self.done.tokens})
+        self._step_loss = None
+
+    def _at_border(self, stopping: bool) -> None:
+        validates = self.plan.validates_after(self.done.step)
+        if validates or stopping or len(self._pending) >= self.config.trainer.log_every:
+            self._write_steps()
+        if validates:
+            self._validate()
+        elif stopping:
+            self._save(None)
+        out_of_patience = self.done.validations_since_best >= (self.config.trainer.patience or math.inf)
+        if self.done.step == self.plan.total_steps or out_of_patience:
+            self.phase = Phase.finished
+        elif stopping:
+            self.phase = Phase.paused
+
+    def _write_steps(self) -> None:
+        elapsed = self._lap()
+        self.done.train_seconds += elapsed
+        values = torch.stack([torch.stack([row["loss"].float(), row["grad_norm"].float()]) for row in self._pending])
+        losses = values.tolist()
+        for row, (loss, norm) in zip(self._pending, losses, strict=True):
+            row.update(loss=loss, grad_norm=norm)
+        self._pending[-1]["seconds"] = self.done.train_seconds
+        rows, self._pending = self._pending, []
+        self.metrics_file.append(rows)
+        last = rows[-1]
+        self.done.last_loss = last["loss"]
+        tokens = last["tokens"] - self._tokens_written
+        self._tokens_written = last["tokens"]
+        rate = tokens / max(elapsed, 1e-9)
+        self.where.terminal.update(self.where.label, last["step"], loss=last["loss"], tokens_per_s=rate)
+        logged = {"train/loss": last["loss"], "train/lr": last["lr"], "train/grad_norm": last["grad_norm"]}
+        self.where.tracker.log(last["step"], {**logged, "train/tokens_per_s": rate})
+        bad = next((row["step"] for row in rows if not math.isfinite(row["loss"])), None)
+        if bad is not None:
+            raise Diverged(
+                f"the loss is not finite at step {bad}; lower optimizer.lr={self.config.optimizer.lr:g}, "
+                "set trainer.clip_norm, or use precision=bf16 or fp32"
+            )
+
+    def _lap(self) -> float:
+        now = time.monotonic()
+        elapsed, self._clock = now - self._clock, now
+        return elapsed
+
+    # -------------------------------------------------------------------------------- validation, checkpoints
+
+    def _validate(self) -> None:
+        evaluation = self.evaluate("validation")
+        value = evaluation.metrics["log_loss"]
+        if not math.isfinite(value):
+            raise Diverged(f"the validation loss is not finite after step {self.done.step}; lower optimizer.lr")
+        better = value < self.done.best_log_loss
+        self.done.validations_since_best = 0 if better else self.done.validations_since_best + 1
+        if better:
+            self.done.best_step, self.done.best_log_loss = self.done.step, value
+        self.done.validation_seconds += self._lap()
+        row = {"step": self.done.step, "part": "validation", "epoch": self.plan.epoch_at(self.done.step)}
+        self.metrics_file.append([{**row, "seconds": self.done.train_seconds, **evaluation.metrics}])
+        named = {f"validation/{name}": metric for name, metric in evaluation.metrics.items()}
+        self.where.tracker.log(self.done.step, named)
+        shown = "  ".join(f"{name} {metric:.4f}" for name, metric in evaluation.metrics.items())
+        self.where.terminal.note(f"step {self.done.step} validation  {shown}{'  best' if better else ''}")
+        self._save(evaluation)
+
+    def evaluate(self, part: str) -> Evaluation:
+        """The trial's evaluation on one of its parts, as it stands."""
+        trainer = self.config.trainer
+        return evaluate(
+            self.backbone,
+            self.head,
+            self.data[part],
+            batch_rows=trainer.eval_batch or trainer.micro_batch,
+            pad_id=self.where.manifest["pad_id"],
+        )
+
+    def _save(self, evaluation: Evaluation | None) -> None:
+        state: dict[str, Any] = {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "done": asdict(self.done),
+        }
+        skeleton, tensors = checkpoint.pack_state(state)
+        metrics = None if evaluation is None else evaluation.metrics
+
+        def write_files(folder: Path) -> None:
+            base = self.config.model.path
+            product.save_trained(folder, self.config.lora, self.backbone, self.head, base)
+            checkpoint.save_tensors(tensors, folder / "training.safetensors")
+            if evaluation is not None:
+                checkpoint.save_tensors(evaluation.tensors(), folder / "predictions.safetensors")
+
+        manifest = {**self.where.manifest, "step": self.done.step, "metrics": metrics, "state": skeleton}
+        checkpoint.write_checkpoint(self.checkpoints.folder(self.done.step), manifest, write_files)
+        self.checkpoints.keep({self.done.step, self.done.best_step})
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The folder of the checkpoint with the lowest validation log loss."""
+        assert self.done.best_step is not None
+        return self.checkpoints.folder(self.done.best_step)

@@ -1,0 +1,180 @@
+"""The console command: a subcommand, or Hydra overrides for a run. Importing and --help load no torch."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.errors import DanubeSweepError, UserError
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, 1 (a trial failed), 2 (the user's mistake), 128 + signal."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except DanubeSweepError as error:
+        return _say_and_exit(error, error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    commands: dict[str, Callable[[list[str]], int]] = {"predict": _predict, "resume": _resume}
+    first = arguments[0] if arguments else ""
+    if first in commands:
+        return commands[first](arguments[1:])
+    if first in ("-h", "--help", "help"):
+        from danube_sweep.help import help_text
+
+        print(help_text(arguments[1] if len(arguments) > 1 else None))
+        return 0
+    return _hydra(arguments)
+
+
+def _say_and_exit(error: BaseException, code: int) -> int:
+    if os.environ.get(FULL_ERROR) == "1":
+        raise error
+    kind = "stopped" if code > 128 else "error"
+    print(f"danube-sweep: {kind}: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+# ------------------------------------------------------------------------------------------------- a Hydra run
+
+
+def _hydra(arguments: list[str]) -> int:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from danube_sweep import compose, paths
+
+    compose.register()
+
+    @hydra.main(version_base=compose.VERSION_BASE, config_path=str(paths.conf_dir()), config_name="config")
+    def job(config: DictConfig) -> float | None:
+        from hydra.core.hydra_config import HydraConfig
+
+        return _train(config, Path(HydraConfig.get().runtime.output_dir))
+
+    try:
+        with _argv(arguments), _raising():
+            job()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _say_and_exit(error if os.environ.get(FULL_ERROR) else UserError(compose.explain(error)), 2)
+    return 0
+
+
+def _train(config: Any, folder: Path) -> float | None:
+    from danube_sweep import compose
+
+    try:
+        typed = compose.to_config(config)
+        return _run(typed, folder)
+    except DanubeSweepError:
+        _remove_if_empty(folder)
+        raise
+
+
+def _run(config: Any, folder: Path) -> float | None:
+    from danube_sweep.progress import Terminal
+    from danube_sweep.quiet import quiet_libraries
+    from danube_sweep.run import run_trial
+    from danube_sweep.summary import summary
+
+    quiet_libraries()
+    with Terminal() as terminal:
+        result = run_trial(config, folder, terminal)
+        terminal.table(summary(result), title=str(_short(folder)))
+    value = result["validation"]["log_loss"]
+    return float(value)
+
+
+def _short(folder: Path) -> Path:
+    with suppress(ValueError):
+        return folder.resolve().relative_to(Path.cwd())
+    return folder
+
+
+def _remove_if_empty(folder: Path) -> None:
+    # Hydra has made the folder before the mistake was found; nothing but empty folders is removed.
+    place = folder.resolve()
+    with suppress(OSError):
+        while place != Path.cwd() and place.is_relative_to(Path.cwd()):
+            place.rmdir()
+            place = place.parent
+
+
+@contextmanager
+def _argv(arguments: list[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    # Hydra would print and exit with 1 itself; with this it raises and the one line is ours.
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+
+
+# ------------------------------------------------------------------------------------------------- subcommands
+
+
+def _resume(arguments: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("danube-sweep resume", description="Goes on with an interrupted run.")
+    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    options = parser.parse_args(arguments)
+
+    from danube_sweep import compose
+    from danube_sweep.trial import RunFolder
+
+    config = compose.load_config(RunFolder(options.run_dir).config)
+    _run(config, options.run_dir)
+    return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "danube-sweep predict",
+        description="Writes a csv with an id and a probability per class for every row, from a finished run alone.",
+    )
+    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("input", type=Path, help="csv, jsonl or parquet with the columns of the run's data, no labels")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
+    parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
+    parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
+    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    options = parser.parse_args(arguments)
+    if options.batch_rows < 1:
+        parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
+
+    from danube_sweep.predict import load_run, predict_file
+    from danube_sweep.quiet import quiet_libraries
+    from danube_sweep.schema import Device
+
+    quiet_libraries()
+
+    trained = load_run(options.run_dir, Device(accelerator=options.accelerator))
+    rows = predict_file(trained, options.input, options.output, swap=options.swap, batch_rows=options.batch_rows)
+    print(f"{options.output}: {rows} rows")
+    return 0

@@ -1,0 +1,109 @@
+"""The order of an epoch, and rows of tokens as padded tensors.
+
+Axes: B rows, T tokens, K texts of a record, C classes.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from danube_sweep.data.encode import Encoded
+
+Rows = NDArray[np.int64]
+
+_BLOCK_BATCHES = 50
+"""Effective batches that are sorted by length together: enough for little padding, few enough for a new mix."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded to the longest of them."""
+
+    input_ids_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    """True where there is a token."""
+    spans_BK2: torch.Tensor
+    """Token span [start, end) of each text."""
+    labels_BC: torch.Tensor | None
+    weights_B: torch.Tensor
+    rows: Rows
+    """Which rows of the encoded part these are."""
+    tokens: int
+    """Tokens without padding."""
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(
+            self,
+            input_ids_BT=self.input_ids_BT.to(device),
+            mask_BT=self.mask_BT.to(device),
+            spans_BK2=self.spans_BK2.to(device),
+            labels_BC=None if self.labels_BC is None else self.labels_BC.to(device),
+            weights_B=self.weights_B.to(device),
+        )
+
+
+def epoch_steps(
+    lengths: Rows, *, micro_batch: int, effective_batch: int, seed: int, epoch: int, bucketed: bool
+) -> list[list[Rows]]:
+    """The optimizer steps of an epoch, each a list of micro-batches of row indices; every row comes once.
+
+    A function of `seed` and `epoch`; `micro_batch` does not change a step's rows. Only the last step may be smaller.
+    Bucketed steps hold rows of similar length, and the step with the longest row comes first, so that a lack of
+    memory shows at once.
+    """
+    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = random.permutation(len(lengths)).astype(np.int64)
+    steps = _bucketed(order, lengths, effective_batch, random) if bucketed else _cut(order, effective_batch)
+    return [_cut(step, micro_batch) for step in steps]
+
+
+def eval_batches(lengths: Rows, batch: int) -> list[Rows]:
+    """Every row once, sorted by length, longest first."""
+    return _cut(_longest_first(np.arange(len(lengths), dtype=np.int64), lengths), batch)
+
+
+def collate(encoded: Encoded, rows: Rows, pad_id: int, side: str = "right") -> Batch:
+    """The rows as tensors on the CPU, padded on the `side` given (left or right) to the longest of them."""
+    tokens = [encoded.tokens[row] for row in rows]
+    width = max(len(row) for row in tokens)
+    ids_BT = np.full((len(rows), width), pad_id, dtype=np.int64)
+    mask_BT = np.zeros((len(rows), width), dtype=np.bool_)
+    spans_BK2 = encoded.spans[rows].astype(np.int64)
+    for place, row in enumerate(tokens):
+        start = width - len(row) if side == "left" else 0
+        ids_BT[place, start : start + len(row)] = row
+        mask_BT[place, start : start + len(row)] = True
+        spans_BK2[place] += start
+    return Batch(
+        torch.from_numpy(ids_BT),
+        torch.from_numpy(mask_BT),
+        torch.from_numpy(spans_BK2),
+        None if encoded.labels is None else torch.from_numpy(encoded.labels[rows]),
+        torch.from_numpy(encoded.weights[rows]),
+        rows,
+        sum(len(row) for row in tokens),
+    )
+
+
+def _bucketed(order: Rows, lengths: Rows, effective_batch: int, random: np.random.Generator) -> list[Rows]:
+    blocks = _cut(order, _BLOCK_BATCHES * effective_batch)
+    if len(blocks) > 1 and len(blocks[-1]) < effective_batch:
+        blocks[-2:] = [np.concatenate(blocks[-2:])]
+    batches = [batch for block in blocks for batch in _cut(_longest_first(block, lengths), effective_batch)]
+    # A smaller batch holds the shortest rows of its block, so it is never the longest one: it stays last.
+    rest = [batches.pop()] if batches and len(batches[-1]) < effective_batch else []
+    shuffled = [batches[place] for place in random.permutation(len(batches))]
+    longest = max(
+        range(len(shuffled)), key=lambda k: (lengths[shuffled[k]].max(), lengths[shuffled[k]].sum()), default=0
+    )
+    return [*shuffled[longest : longest + 1], *shuffled[:longest], *shuffled[longest + 1 :], *rest]
+
+
+def _longest_first(rows: Rows, lengths: Rows) -> Rows:
+    return rows[np.argsort(-lengths[rows], kind="stable")]
+
+
+def _cut(rows: Rows, size: int) -> list[Rows]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -1,0 +1,186 @@
+"""Rows of csv, jsonl and parquet files, read strictly: a damaged file is an error with a line, never fewer rows."""
+
+import csv
+import difflib
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from danube_sweep.errors import DataError
+
+Row = tuple[int, dict[str, Any]]
+
+_KINDS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_LONGEST_FIELD = 2**31 - 1
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read_rows(path: str | Path, columns: Sequence[str], field: str = "data.path") -> Iterator[Row]:
+    """The rows of a file that has at least `columns`, one at a time, each with the line it starts in.
+
+    For parquet the number is the row's, from 1. Values of csv are strings as they stand ("NA" stays "NA").
+    Raises DataError, in one line with `field`, file and line, for anything missing, malformed or cut short.
+    """
+    where = f"{field}={path}"
+    file = Path(path).expanduser()
+    kind = _kind(file, where)
+    try:
+        if file.stat().st_size == 0:
+            raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
+        match kind:
+            case "csv":
+                yield from _csv_rows(file, columns, where)
+            case "jsonl":
+                yield from _jsonl_rows(file, columns, where)
+            case _:
+                yield from _parquet_rows(file, columns, where)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{where}: damaged or cut short ({error}); copy or download it again") from error
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read ({error.strerror or error}); check the file") from error
+
+
+def clean(text: str) -> str:
+    r"""The text with lone surrogates (JSON's `\ud83d` without its second half) replaced by U+FFFD.
+
+    They can be neither tokenised nor written as UTF-8.
+    """
+    return text if text.isascii() else _LONE_SURROGATE.sub("�", text)
+
+
+def as_text(value: Any) -> str:
+    """A cell as text: strings as they stand, null as "", anything else as JSON."""
+    if value is None:
+        return ""
+    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def some_lines(lines: Sequence[int]) -> str:
+    """`1 row (line 7)`, `12 rows (lines 2, 5, 6, 9, 11, …)`: which rows an error is about."""
+    shown = ", ".join(str(line) for line in lines[:5])
+    plural = "s" if len(lines) > 1 else ""
+    return f"{len(lines)} row{plural} (line{plural} {shown}{', …' if len(lines) > 5 else ''})"
+
+
+def _kind(file: Path, where: str) -> str:
+    if file.is_dir():
+        raise DataError(f"{where}: a folder, not a file; give one file in it")
+    if not file.exists():
+        raise DataError(f"{where}: no such file (looked in {Path.cwd()})")
+    suffixes = [suffix.lower() for suffix in file.suffixes[-2:]]
+    zipped = suffixes[-1:] == [".gz"]
+    kind = _KINDS.get(suffixes[0] if zipped and len(suffixes) == 2 else suffixes[-1] if suffixes else "")
+    if kind is None or (zipped and kind == "parquet"):
+        raise DataError(f"{where}: its name must end in .csv, .jsonl, .ndjson (each also with .gz) or .parquet")
+    return kind
+
+
+def _open(file: Path) -> IO[bytes]:
+    if file.suffix.lower() == ".gz":
+        return gzip.open(file, "rb")  # type: ignore[return-value]
+    return file.open("rb")
+
+
+def _lines(stream: IO[bytes], newline: str, where: str) -> Iterator[str]:
+    # Bytes that are not UTF-8 come through as surrogates, which UTF-8 itself never gives: so the line is known.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    for number, line in enumerate(text, 1):
+        if not line.isascii() and _LONE_SURROGATE.search(line):
+            raise DataError(f"{where}, line {number}: not UTF-8; save the file as UTF-8")
+        if "\0" in line:
+            raise DataError(f"{where}, line {number}: a NUL byte; the file is damaged or not text, save it as UTF-8")
+        yield line
+
+
+def _csv_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    with _open(file) as stream:
+        rows = _csv_records(_lines(stream, "", where), where)
+        header = next(rows, None)
+        if header is None:
+            raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
+        _, names = header
+        _check_columns(names, columns, f"{where}, line {header[0]}")
+        for line, row in rows:
+            if len(row) != len(names):
+                raise DataError(
+                    f"{where}, line {line}: {len(row)} fields, but the header has {len(names)}; "
+                    "quote texts that hold commas or line breaks"
+                )
+            yield line, dict(zip(names, row, strict=True))
+
+
+def _csv_records(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            way_out = "close the quote, and double the quotes inside a quoted text"
+            if "unexpected end of data" in str(error):
+                raise DataError(
+                    f"{where}, line {start}: a quote opened in this row is never closed; {way_out}"
+                ) from error
+            raise DataError(f"{where}, line {start}: {error} (seen in line {reader.line_num}); {way_out}") from error
+        if row:
+            yield start, row
+
+
+def _jsonl_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
+    found = False
+    with _open(file) as stream:
+        for number, line in enumerate(_lines(stream, "\n", where), 1):
+            if not line.strip():
+                continue
+            found = True
+            here = f"{where}, line {number}"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{here}: not valid JSON ({error}); each line must be one JSON object") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{here}: a JSON {type(row).__name__}; each line must be one JSON object")
+            if any(name not in row for name in columns):
+                _check_columns(list(row), columns, here)
+            yield number, row
+    if not found:
+        raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
+
+
+def _parquet_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(file) as table:
+            _check_columns(table.schema_arrow.names, columns, where)
+            for batch in table.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{where}: damaged or not parquet ({reason}); write or download it again") from error
+
+
+def _check_columns(there: Sequence[str], columns: Sequence[str], where: str) -> None:
+    twice = sorted({name for name in there if there.count(name) > 1})
+    if twice:
+        raise DataError(f"{where}: the column {twice[0]!r} is there twice; rename one")
+    missing = [name for name in columns if name not in there]
+    if not missing:
+        return
+    close = difflib.get_close_matches(missing[0], there, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    listed = ", ".join(repr(name) for name in missing)
+    shown = ", ".join(repr(name[:60]) for name in there[:20]) + (", …" if len(there) > 20 else "")
+    raise DataError(f"{where}: no column {listed}; {hint}it has {shown or 'none'}")

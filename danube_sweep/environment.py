@@ -1,0 +1,85 @@
+"""Where and with what a run happened, and what it used."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+from danube_sweep.errors import ConfigError
+from danube_sweep.schema import Device
+
+PACKAGES = ("danube_sweep", "torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "wandb")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides a result."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, machine, device, git state and command line. Holds no environment variable."""
+    return {
+        "versions": {"python": platform.python_version(), **versions()},
+        "machine": {"host": platform.node(), "system": platform.platform(), "cpus": os.cpu_count()},
+        "device": describe(device),
+        "git": _git(),
+        "command": sys.argv,
+    }
+
+
+def pick_device(config: Device) -> torch.device:
+    """The device to run on, with CPU threads set as asked. Raises ConfigError if it is not there."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if config.accelerator == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if config.accelerator == "cuda":
+        raise ConfigError(f"device.accelerator=cuda: torch sees no GPU here for {config.name}; use device=cpu")
+    return torch.device("cpu")
+
+
+def native_types(device: torch.device) -> list[str]:
+    """The compute types that the device has in hardware; bf16 needs compute capability 8.0."""
+    if device.type == "cpu":
+        return ["fp32", "bf16"]
+    ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+    return ["fp32", "bf16", "fp16"] if ampere else ["fp32", "fp16"]
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """The device's kind and name."""
+    if device.type == "cpu":
+        return {"kind": "cpu", "name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    properties = torch.cuda.get_device_properties(device)
+    return {"kind": "cuda", "name": properties.name, "memory_bytes": properties.total_memory}
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory used so far: torch's on a GPU, the whole process's on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _git() -> dict[str, Any] | None:
+    # Remotes can hold credentials and stay out.
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

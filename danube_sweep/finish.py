@@ -1,0 +1,102 @@
+"""The end of a trial: its product, its predictions and its result."""
+
+import errno
+import platform
+import shutil
+from typing import Any
+
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+
+from danube_sweep import checkpoint, product
+from danube_sweep.active import ActiveTrial
+from danube_sweep.data.encode import Encoded
+from danube_sweep.environment import describe, peak_memory_bytes
+from danube_sweep.errors import TrialFailed
+from danube_sweep.model import Backbone
+from danube_sweep.prepare import Prepared
+from danube_sweep.trial import State
+
+
+def finish(trial: ActiveTrial, prepared: Prepared, backbone: Backbone) -> dict[str, Any]:
+    """Saves the best checkpoint as the run's product, its predictions beside it; returns the result's fields."""
+    best = trial.best_checkpoint
+    manifest = checkpoint.read_manifest(best)
+    product.load_trained(best, trial.config.lora, backbone, trial.head)
+    test = trial.evaluate("test").metrics if trial.config.trainer.score_test and "test" in trial.data else None
+    folder = trial.where.folder
+
+    def write_files(target: Any) -> None:
+        product.save_trained(target, trial.config.lora, backbone, trial.head, trial.config.model.path)
+        prepared.tokenizer.save_pretrained(target)
+
+    sealed = {key: value for key, value in manifest.items() if key not in ("format", "files", "state")}
+    checkpoint.write_checkpoint(folder.path / product.folder_name(trial.config.lora), sealed, write_files)
+    _write_predictions(trial, prepared, checkpoint.load_tensors(best / "predictions.safetensors"))
+    shutil.rmtree(folder.checkpoints)
+    return {
+        "state": State.finished.value,
+        "steps": trial.done.step,
+        "epochs": trial.plan.epoch_at(trial.done.step),
+        "best_step": trial.done.best_step,
+        "train_loss": trial.done.last_loss,
+        "validation": manifest["metrics"],
+        "test": test,
+        "references": prepared.references,
+        "rows": {name: len(part.ids) for name, part in prepared.parts.items()},
+        "parameters": {
+            "backbone": sum(_count(parameter) for _, parameter in backbone.named_parameters()),
+            "trainable": sum(parameter.numel() for parameter in trial.parameters.values()),
+        },
+    }
+
+
+def _count(parameter: torch.nn.Parameter) -> int:
+    # 4-bit weights are stored two to a byte; their true shape is in the quantisation state.
+    state = getattr(parameter, "quant_state", None)
+    return int(parameter.numel() if state is None else torch.Size(state.shape).numel())
+
+
+def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str, torch.Tensor]) -> None:
+    rows: Encoded = prepared.parts["validation"]
+    columns: dict[str, Any] = {"id": rows.ids, "loss": tensors["losses"].numpy()}
+    if rows.labels is not None:
+        columns["label"] = [prepared.classes[index] for index in rows.labels.argmax(axis=1)]
+        for index, name in enumerate(prepared.classes):
+            columns[f"probability_{name}"] = tensors["probabilities"][:, index].numpy()
+    target = trial.where.folder.predictions
+    temporary = target.with_suffix(".tmp")
+    parquet.write_table(pa.table(columns), temporary)
+    temporary.replace(target)
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """The result's fields of a trial that ended badly."""
+    if disk_is_full(error):
+        state = State.disk_full.value
+    else:
+        state = error.state if isinstance(error, TrialFailed) else State.failed.value
+    return {"state": state, "error": f"{type(error).__name__}: {error}"}
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether the error, or what caused it, is the operating system's word that nothing more can be written."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        seen = seen.__cause__
+    return False
+
+
+def measured(trial: ActiveTrial, backbone: Backbone, seconds: dict[str, float]) -> dict[str, Any]:
+    """What varies from run to run: memory, speed, seconds by phase, host."""
+    trained = max(trial.done.train_seconds, 1e-9)
+    return {
+        "peak_memory_bytes": peak_memory_bytes(backbone.device),
+        "tokens_per_s": trial.done.tokens / trained,
+        "seconds": {**seconds, "validation": trial.done.validation_seconds},
+        "host": platform.node(),
+        "device": describe(backbone.device),
+    }

@@ -1,0 +1,107 @@
+"""What `danube-sweep --help` prints: how to call it, the groups with their options, and the fields of one group."""
+
+import dataclasses
+from enum import Enum
+from typing import Any
+
+from danube_sweep import paths
+from danube_sweep.errors import ConfigError
+from danube_sweep.schema import OPTIONS, Config
+
+USAGE = """\
+danube-sweep [GROUP=OPTION | FIELD=VALUE]…          train one trial
+danube-sweep -m FIELD=VALUE,VALUE…                   train every combination
+danube-sweep resume RUN_DIR                          go on with an interrupted run
+danube-sweep predict RUN_DIR INPUT -o OUTPUT         probabilities for new rows
+danube-sweep --help GROUP                            the fields of a group
+danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop
+
+Examples
+  danube-sweep
+      a tiny model on generated preference data, on any CPU, in about a minute
+  danube-sweep model=danube3_500m precision=nf4 data=arena data.path=train.csv
+      QLoRA on a preference competition's file
+  danube-sweep experiment=preference_danube3_500m_t4 data.path=train.csv lora.rank=32
+      a ready setting, with one value changed
+  danube-sweep data=table data.path=intents.csv head=sequence head.pooling=mean
+      classify single texts
+
+Groups and their options (the default is marked *)
+"""
+
+
+def help_text(group: str | None = None) -> str:
+    """The overview, or the fields of one group. Raises ConfigError for a group that does not exist."""
+    if group is None:
+        return USAGE + _groups() + "\nTop-level fields\n" + _fields(Config, "", only_plain=True) + _footer()
+    if group not in OPTIONS:
+        raise ConfigError(f"--help {group}: no such group; there are {', '.join(OPTIONS)}")
+    kinds = OPTIONS[group].items()
+    sections = [f"{name}: {_first_line(kind)}\n{_fields(kind, f'{group}.')}" for name, kind in kinds]
+    return f"{group}: {Config.__dataclass_fields__[group].metadata['help']}\n\n" + "\n".join(sections)
+
+
+def _groups() -> str:
+    lines = []
+    defaults = _defaults()
+    for group in [*OPTIONS, "experiment"]:
+        files = sorted(file.stem for file in (paths.conf_dir() / group).glob("*.yaml"))
+        options = [f"{name}*" if defaults.get(group) == name else name for name in files]
+        lines.append(_wrapped(group, options))
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(group: str, options: list[str], width: int = 96) -> str:
+    lines, line = [], f"  {group:<11}"
+    for option in options:
+        if len(line) + len(option) > width:
+            lines.append(line)
+            line = " " * 13
+        line += f"{option}  "
+    return "\n".join([*lines, line]).rstrip()
+
+
+def _defaults() -> dict[str, str]:
+    import yaml
+
+    listed = yaml.safe_load((paths.conf_dir() / "config.yaml").read_text())["defaults"]
+    return {key: value for entry in listed if isinstance(entry, dict) for key, value in entry.items()}
+
+
+def _fields(kind: type, prefix: str, *, only_plain: bool = False) -> str:
+    lines = []
+    for field in dataclasses.fields(kind):
+        if only_plain and field.name in OPTIONS:
+            continue
+        inner = field.default_factory if dataclasses.is_dataclass(field.default_factory) else None
+        if isinstance(inner, type):
+            lines.append(_fields(inner, f"{prefix}{field.name}."))
+        else:
+            lines.append(f"  {prefix + field.name:<28} {_default(field):<16} {field.metadata['help']}\n")
+    return "".join(lines)
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    match value:
+        case None:
+            return "null"
+        case "???":
+            return "(required)"
+        case bool():
+            return str(value).lower()
+        case Enum():
+            return str(value.value)
+    return str(value)
+
+
+def _first_line(kind: type) -> str:
+    text = (kind.__doc__ or "").strip().splitlines()[0]
+    return "" if text.startswith(f"{kind.__name__}(") else text
+
+
+def _footer() -> str:
+    return (
+        "\nResults go to outputs/<date>/<time>-<hash>; give hydra.run.dir=… for another place. "
+        "Hydra's own flags: --hydra-help.\n"
+    )

@@ -1,0 +1,152 @@
+"""The frozen backbone: the published weights, a local folder's, or the true architecture with random ones."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from danube_sweep import precision as precisions
+from danube_sweep.errors import ConfigError, ModelError
+from danube_sweep.schema import Model, Precision, Shape
+from danube_sweep.tokenizer import unreachable
+from danube_sweep.trial import is_random, weights_fingerprint
+
+
+@dataclass
+class Backbone:
+    """The transformer that a pack of trials shares.
+
+    `body` turns token ids into hidden states [batch, time, hidden]; `lm_head` exists only if a head needs it.
+    `fingerprint` tells its weights from any others, whatever their storage type.
+    """
+
+    body: PreTrainedModel
+    lm_head: nn.Module | None
+    precision: Precision
+    fingerprint: str
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.body.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.body.device
+        return device
+
+    def modules(self) -> list[nn.Module]:
+        return [self.body] if self.lm_head is None else [self.body, self.lm_head]
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Names as in a causal LM: `model.…` and `lm_head.…`."""
+        named = [(f"model.{name}", parameter) for name, parameter in self.body.named_parameters()]
+        if self.lm_head is not None:
+            named += [(f"lm_head.{name}", parameter) for name, parameter in self.lm_head.named_parameters()]
+        return named
+
+    def hidden(self, input_ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+        """Final hidden states [B, T, hidden], in the compute type."""
+        with precisions.computing(self.precision, self.device):
+            output = self.body(input_ids=input_ids_BT, attention_mask=mask_BT.long(), use_cache=False)
+        states: torch.Tensor = output.last_hidden_state
+        return states
+
+
+def architecture(model: Model) -> PretrainedConfig:
+    """The transformers config of a model: from its shape, or from the checkpoint. Raises ModelError."""
+    if is_random(model):
+        return _config_from_shape(model.shape)
+    folder = Path(str(model.path)).expanduser()
+    try:
+        return AutoConfig.from_pretrained(
+            str(folder) if folder.is_dir() else model.path, revision=model.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(unreachable(str(model.path), error, "config.json")) from error
+
+
+def _config_from_shape(shape: Shape) -> PretrainedConfig:
+    fields: dict[str, Any] = dataclasses.asdict(shape)
+    model_type, theta = fields.pop("model_type"), fields.pop("rope_theta")
+    if model_type == "llama":
+        del fields["sliding_window"]
+    try:
+        return AutoConfig.for_model(
+            model_type,
+            **fields,
+            rope_parameters={"rope_type": "default", "rope_theta": theta},
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=False,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model.shape.model_type={model_type}: transformers has no such architecture") from error
+
+
+def load_backbone(model: Model, precision: Precision, *, with_lm_head: bool, device: torch.device) -> Backbone:
+    """The backbone on `device`, stored and computing as asked, every weight frozen, in train mode.
+
+    Raises ModelError when it cannot be found or reached.
+    """
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    options: dict[str, Any] = {
+        "dtype": precisions.weight_dtype(precision),
+        "quantization_config": precisions.quantization_config(precision),
+        "device_map": {"": device},
+    }
+    if is_random(model):
+        whole, fingerprint = _random_model(model, options)
+    else:
+        whole, fingerprint = _pretrained_model(model, options, with_lm_head)
+    body = whole.model if hasattr(whole, "lm_head") else whole
+    lm_head = whole.lm_head if with_lm_head else None
+    for module in (body, *([lm_head] if lm_head is not None else [])):
+        module.requires_grad_(False)
+        module.train()
+        if precisions.linear_kind(precision) == "Linear4bit":
+            precisions.keep_weights_as_loaded(module)
+    if precision.gradient_checkpointing:
+        body.gradient_checkpointing_enable({"use_reentrant": False})
+    return Backbone(body, lm_head, precision, fingerprint)
+
+
+def _random_model(model: Model, options: dict[str, Any]) -> tuple[PreTrainedModel, str]:
+    # Always drawn in fp32 on the CPU and as a whole causal LM, so that every precision and head sees the same weights.
+    config = architecture(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(model.init_seed)
+        drawn = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    described = json.dumps([dataclasses.asdict(model.shape), model.init_seed], sort_keys=True).encode()
+    sample = drawn.lm_head.weight.detach()[:4].contiguous().numpy().tobytes()
+    fingerprint = hashlib.sha256(described + sample).hexdigest()[:32]
+    whole = type(drawn).from_pretrained(None, config=config, state_dict=drawn.state_dict(), **options)
+    return whole, fingerprint
+
+
+def _pretrained_model(model: Model, options: dict[str, Any], with_lm_head: bool) -> tuple[PreTrainedModel, str]:
+    path = str(model.path)
+    folder = Path(path).expanduser()
+    loader = AutoModelForCausalLM if with_lm_head else AutoModel
+    try:
+        if not folder.is_dir():
+            folder = _downloaded(path, model.revision)
+        whole = loader.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(unreachable(path, error, "safetensors weights")) from error
+    return whole, weights_fingerprint(folder)
+
+
+def _downloaded(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.model"]))

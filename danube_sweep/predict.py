@@ -1,0 +1,133 @@
+"""Predictions of a finished run, from its folder alone."""
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from danube_sweep import checkpoint, lora, product
+from danube_sweep.compose import load_config
+from danube_sweep.data import Record, read_unlabelled
+from danube_sweep.data.arena import swapped
+from danube_sweep.data.encode import Layout, encode, layout_for
+from danube_sweep.environment import native_types, pick_device
+from danube_sweep.errors import CheckpointError, ConfigError, DiskError
+from danube_sweep.evaluate import forward
+from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.model import Backbone, load_backbone
+from danube_sweep.schema import Config, Device, FullFinetune, Init, LMHead
+from danube_sweep.tokenizer import load_tokenizer
+from danube_sweep.trial import RunFolder
+from danube_sweep.validate import check_types
+
+CHUNK_ROWS = 2048
+"""Rows that are read, sorted by length and predicted at a time."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, ready to predict."""
+
+    config: Config
+    backbone: Backbone
+    head: Head
+    tokenizer: PreTrainedTokenizerBase
+    classes: list[str]
+    layout: Layout
+
+
+def load_run(path: Path, device: Device) -> Trained:
+    """Loads a finished run, verified file by file.
+
+    Raises CheckpointError if it is unfinished, damaged or was trained over another backbone, ModelError if its
+    backbone cannot be had, ConfigError if the device lacks its compute type.
+    """
+    folder = RunFolder(path)
+    config = load_config(folder.config)
+    trained = path / product.folder_name(config.lora)
+    if not trained.is_dir():
+        raise CheckpointError(f"{path} is not finished; finish it with: danube-sweep resume {path}")
+    manifest = checkpoint.read_manifest(trained)
+    target = pick_device(device)
+    check_types(config.precision, native_types(target), device.name)
+    full = isinstance(config.lora, FullFinetune)
+    source = replace(config.model, path=str(trained), init=Init.pretrained) if full else config.model
+    backbone = load_backbone(source, config.precision, with_lm_head=needs_lm_head(config.head), device=target)
+    if not full and backbone.fingerprint != manifest["backbone"]:
+        raise CheckpointError(
+            f"{path} was trained over another backbone than model.path={config.model.path} is now; "
+            "give back the one it was trained over"
+        )
+    tokenizer = load_tokenizer(str(trained))
+    lora.attach(backbone, config.lora, seed=config.seed)
+    head = build_head(
+        config.head,
+        hidden_size=backbone.hidden_size,
+        classes=manifest["classes"],
+        tokenizer=tokenizer,
+        lm_head=backbone.lm_head,
+        seed=config.seed,
+    ).to(target)
+    product.load_trained(trained, config.lora, backbone, head)
+    return Trained(
+        config, backbone, head, tokenizer, manifest["classes"], layout_for(config.model, config.data, config.head)
+    )
+
+
+def predict_file(trained: Trained, source: Path, target: Path, *, swap: bool = False, batch_rows: int = 16) -> int:
+    """Writes `id` and a probability per class for every row of `source`, in its order; returns the number of rows.
+
+    With `swap`, both orders of the answers are averaged. Reads and writes in chunks; `target` appears whole or not
+    at all. Raises DataError for a bad file and ConfigError where there is nothing to predict or to swap.
+    """
+    if isinstance(trained.config.head, LMHead):
+        raise ConfigError("head=lm predicts no classes; predict needs a run with another head")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    rows = 0
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["id", *trained.classes])
+            for records in _chunks(read_unlabelled(trained.config.data, source)):
+                probabilities_NC = probabilities(trained, records, swap=swap, batch_rows=batch_rows)
+                for record, values in zip(records, probabilities_NC.tolist(), strict=True):
+                    writer.writerow([record.id, *(f"{value:.9f}" for value in values)])
+                rows += len(records)
+        temporary.replace(target)
+    except OSError as error:
+        raise DiskError(f"{target} cannot be written: {error.strerror}; choose another place by -o") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return rows
+
+
+def probabilities(trained: Trained, records: list[Record], *, swap: bool, batch_rows: int) -> torch.Tensor:
+    """probabilities_NC of the records, in float64, each row summing to 1."""
+    straight_NC = _one_order(trained, records, batch_rows)
+    if not swap:
+        return straight_NC
+    if any(len(record.texts) != 3 for record in records):
+        raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
+    turned_NC = _one_order(trained, [swapped(record) for record in records], batch_rows)
+    return (straight_NC + turned_NC[:, [1, 0, 2]]) / 2
+
+
+def _one_order(trained: Trained, records: list[Record], batch_rows: int) -> torch.Tensor:
+    classes = len(trained.classes)
+    data = trained.config.data
+    rows = encode(records, trained.tokenizer, data, trained.layout, num_classes=classes)
+    found_NC = torch.zeros(len(records), classes, dtype=torch.float64)
+    pad_id = int(trained.tokenizer.pad_token_id)
+    for batch, logits_BC in forward(trained.backbone, trained.head, rows, batch_rows=batch_rows, pad_id=pad_id):
+        found_NC[batch.rows] = logits_BC.double().softmax(dim=1).cpu()
+    return found_NC
+
+
+def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
+    while chunk := list(islice(records, CHUNK_ROWS)):
+        yield chunk

@@ -1,0 +1,192 @@
+"""A config in, a run folder with a result out: build, fit, evaluate, save."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from torch import nn
+
+from danube_sweep import finish, lora
+from danube_sweep.active import ActiveTrial, Phase, Surroundings
+from danube_sweep.compose import plain_config
+from danube_sweep.environment import environment, native_types, pick_device, versions
+from danube_sweep.errors import CheckpointError, DanubeSweepError, Interrupted, OutOfMemory, UserError
+from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.model import Backbone, load_backbone
+from danube_sweep.module import PackModule, fit
+from danube_sweep.plan import StepPlan
+from danube_sweep.prepare import Prepared, prepare
+from danube_sweep.progress import Terminal
+from danube_sweep.schema import Config
+from danube_sweep.stop import StopRequest
+from danube_sweep.tracking import open_tracker
+from danube_sweep.trial import RunFolder, read_json, trial_hash, write_json, write_text
+from danube_sweep.validate import check_types
+
+
+@final
+@dataclass
+class Stopwatch:
+    """Seconds by phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a trial trains with, on its device."""
+
+    prepared: Prepared
+    backbone: Backbone
+    adapter: dict[str, nn.Parameter]
+    head: Head
+
+
+def run_trial(config: Config, path: Path, terminal: Terminal, *, stop: StopRequest | None = None) -> dict[str, Any]:
+    """Trains one trial in the folder `path`, or resumes what is there, or reports it; returns its result.json.
+
+    Raises UserError before anything is written, Interrupted after a checkpoint, and TrialFailed after a
+    result.json that says how the trial ended.
+    """
+    folder, identity, watch = RunFolder(path), trial_hash(config), Stopwatch()
+    with ExitStack() as stack:
+        stack.enter_context(_locked(folder))
+        stored = _stored_result(folder, identity)
+        if stored is not None:
+            return stored
+        requested = stop or stack.enter_context(StopRequest())
+        built = build(config, watch)
+        trial = _activate(config, folder, identity, built, terminal)
+        result: dict[str, Any] = {"state": "", "trial": identity, "name": config.name, "seed": config.seed}
+        exit_code = 1
+        try:
+            with watch.phase("train"):
+                _train(built.backbone, trial, requested)
+            result |= finish.finish(trial, built.prepared, built.backbone)
+            exit_code = 0
+        except (UserError, Interrupted) as error:
+            if not finish.disk_is_full(error):
+                raise
+            result |= finish.failure(error)
+            raise
+        except BaseException as error:
+            result |= finish.failure(error)
+            if not isinstance(error, DanubeSweepError):
+                terminal.record(traceback.format_exc())
+            raise
+        finally:
+            if result["state"]:
+                result["measured"] = finish.measured(trial, built.backbone, watch.seconds)
+                write_json(folder.result, result)
+                trial.where.tracker.summary({"state": result["state"], **result.get("validation", {})})
+            trial.where.tracker.finish(exit_code)
+        return result
+
+
+def build(config: Config, watch: Stopwatch) -> Built:
+    """Data, backbone, adapter and head of a trial. Raises UserError; writes nothing but caches."""
+    with watch.phase("data"):
+        device = pick_device(config.device)
+        check_types(config.precision, native_types(device), config.device.name)
+        prepared = prepare(config)
+    with watch.phase("load"):
+        backbone = load_backbone(config.model, config.precision, with_lm_head=needs_lm_head(config.head), device=device)
+        adapter = lora.attach(backbone, config.lora, seed=config.seed)
+        head = build_head(
+            config.head,
+            hidden_size=backbone.hidden_size,
+            classes=prepared.classes,
+            tokenizer=prepared.tokenizer,
+            lm_head=backbone.lm_head,
+            seed=config.seed,
+        ).to(device)
+    return Built(prepared, backbone, adapter, head)
+
+
+def _activate(config: Config, folder: RunFolder, identity: str, built: Built, terminal: Terminal) -> ActiveTrial:
+    plain = plain_config(config)
+    tracker = open_tracker(
+        config.tracking,
+        run_id=identity,
+        run_name=config.name or folder.path.name,
+        folder=folder.path,
+        resolved=plain,
+        say=terminal.note,
+    )
+    write_text(folder.config, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    write_json(folder.environment, {"trial": identity, **environment(built.backbone.device)})
+    terminal.log_to(folder.log)
+    manifest = {
+        "trial": identity,
+        "backbone": built.backbone.fingerprint,
+        "classes": built.prepared.classes,
+        "pad_id": built.prepared.pad_id,
+        "precision": plain["precision"],
+        "versions": versions(),
+    }
+    where = Surroundings(folder, tracker, terminal, config.name or identity[:8], manifest)
+    plan = StepPlan(config, built.prepared.parts["train"], built.prepared.pad_id)
+    return ActiveTrial(config, built.prepared.parts, plan, built.head, built.adapter, where)
+
+
+def _train(backbone: Backbone, trial: ActiveTrial, stopping: Callable[[], bool]) -> None:
+    try:
+        fit(PackModule(backbone, [trial], stopping), accelerator=backbone.device.type)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+            micro = trial.config.trainer.micro_batch
+            raise OutOfMemory(
+                f"out of memory with trainer.micro_batch={micro}: lower it, or use "
+                "precision.gradient_checkpointing=true or precision=nf4_dq"
+            ) from error
+        raise
+    if trial.error is not None:
+        raise trial.error
+    if trial.phase is Phase.paused:
+        number = getattr(stopping, "signal_number", None) or 2
+        step, total = trial.done.step, trial.plan.total_steps
+        place = trial.where.folder.path
+        raise Interrupted(f"stopped at step {step} of {total}; go on with: danube-sweep resume {place}", number)
+
+
+def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
+    if folder.environment.is_file():
+        other = read_json(folder.environment).get("trial")
+        if other != identity:
+            raise CheckpointError(
+                f"{folder.path} holds another trial ({str(other)[:8]}, this one is {identity[:8]}); "
+                "give another hydra.run.dir"
+            )
+    result = folder.read_result()
+    return result if result is not None and result["state"] == "finished" else None
+
+
+@contextmanager
+def _locked(folder: RunFolder) -> Iterator[None]:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.lock, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise CheckpointError(f"{folder.path} is being trained by another process; wait for it or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if not folder.config.is_file():
+            folder.lock.unlink(missing_ok=True)

@@ -1,0 +1,36 @@
+"""Stopping on request: the first signal asks for a clean stop at the next step border, the second stops at once."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self, final
+
+from danube_sweep.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@final
+class StopRequest:
+    """Whether somebody asked to stop. As a context it listens to SIGINT and SIGTERM (main thread only)."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        return self.signal_number is not None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal_number is not None:
+            raise Interrupted("stopped at once, without a checkpoint of the last steps", number)
+        self.signal_number = number

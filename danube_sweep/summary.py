@@ -1,0 +1,23 @@
+"""The short table at the end of a run."""
+
+from typing import Any
+
+
+def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and value of what a reader wants first."""
+    validation, references, measured = result["validation"], result["references"], result["measured"]
+    rows = [(f"validation {name}", f"{value:.4f}") for name, value in validation.items()]
+    names = {"uniform_log_loss": "uniform", "prior_log_loss": "class prior", "bayes_log_loss": "Bayes-optimal"}
+    held = [f"{label} {references[name]:.4f}" for name, label in names.items() if name in references]
+    if held:
+        rows.insert(1, ("  to compare with", ", ".join(held)))
+    rows += [(f"test {name}", f"{value:.4f}") for name, value in (result["test"] or {}).items()]
+    parameters = result["parameters"]
+    rows += [
+        ("best step", f"{result['best_step']} of {result['steps']} ({result['epochs']:.1f} epochs)"),
+        ("trained", f"{parameters['trainable']:,} of {parameters['backbone']:,} parameters"),
+        ("speed", f"{measured['tokens_per_s']:,.0f} tokens/s"),
+        ("peak memory", f"{measured['peak_memory_bytes'] / 2**30:.2f} GiB on {measured['device']['kind']}"),
+        ("time", "  ".join(f"{name} {value:.0f} s" for name, value in measured["seconds"].items())),
+    ]
+    return rows

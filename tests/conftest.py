@@ -1,0 +1,62 @@
+"""Tiny real models and data; nothing of ours is replaced by a mock."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+from danube_sweep.compose import compose
+from danube_sweep.schema import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY = [
+    "model.shape.hidden_size=64",
+    "model.shape.intermediate_size=128",
+    "model.shape.num_hidden_layers=2",
+    "model.shape.num_attention_heads=2",
+    "model.shape.num_key_value_heads=1",
+    "model.shape.vocab_size=512",
+    "data.max_length=96",
+    "trainer.micro_batch=4",
+    "trainer.effective_batch=8",
+    "device=cpu",
+    "device.threads=1",
+    "tracking=none",
+]
+"""Overrides that make a model of two blocks 64 wide, the smallest that every storage type takes."""
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches of a test session of its own, and no W&B account."""
+    monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Config]:
+    """Composes a tiny trial on 60 generated records: `tiny("head=sequence", "seed=1")`."""
+
+    def build(*overrides: str) -> Config:
+        generated = [] if any(item.startswith("data=") for item in overrides) else ["data.rows=60"]
+        return compose([*generated, *TINY, *overrides])
+
+    return build
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder of real data, from DANUBE_SWEEP_DATA or beside the checkout; skips where there is none."""
+    named = os.environ.get("DANUBE_SWEEP_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real data here: set DANUBE_SWEEP_DATA to its folder")
+    return folder

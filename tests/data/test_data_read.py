@@ -1,0 +1,144 @@
+"""A damaged file is one line with the file, the line and the way out; it is never fewer rows."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from danube_sweep.data.read import clean, read_rows
+from danube_sweep.errors import DataError
+
+COLUMNS = ["id", "text"]
+
+
+def rows(path: Path, columns: list[str] = COLUMNS) -> list[tuple[int, dict[str, Any]]]:
+    return list(read_rows(path, columns))
+
+
+def refusal(path: Path, columns: list[str] = COLUMNS) -> str:
+    with pytest.raises(DataError) as caught:
+        rows(path, columns)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"data.path={path}")
+    return message
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    data = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "A.CSV"])
+def test_csv_rows_come_with_the_line_they_start_in(tmp_path: Path, name: str) -> None:
+    file = written(tmp_path / name, 'id,text\n1,"two\nlines"\n\n2,"a ""quote"", and a comma"\r\n3,\n')
+    assert rows(file) == [
+        (2, {"id": "1", "text": "two\nlines"}),
+        (5, {"id": "2", "text": 'a "quote", and a comma'}),
+        (6, {"id": "3", "text": ""}),
+    ]
+
+
+def test_csv_values_stay_the_strings_they_are(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.csv", b"\xef\xbb\xbfid,text\nNA,None\nNO,1e-4\n")
+    assert [tuple(row.values()) for _, row in rows(file)] == [("NA", "None"), ("NO", "1e-4")]
+
+
+def test_csv_fields_may_be_longer_than_the_csv_modules_limit(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.csv", "id,text\n1," + "x" * 300_000 + "\n")
+    assert len(rows(file)[0][1]["text"]) == 300_000
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.jsonl.gz"])
+def test_jsonl_rows_come_with_their_line(tmp_path: Path, name: str) -> None:
+    file = written(tmp_path / name, '{"id": 1, "text": "a\u2028b"}\n\n{"id": 2, "text": null, "more": []}\r\n')
+    assert rows(file) == [(1, {"id": 1, "text": "a\u2028b"}), (3, {"id": 2, "text": None, "more": []})]
+
+
+def test_parquet_rows_come_with_their_number(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": list(range(3000)), "text": ["x", None, "z"] * 1000}), file)
+    found = rows(file)
+    assert len(found) == 3000
+    assert found[1] == (2, {"id": 1, "text": None})
+    assert found[-1][0] == 3000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "", "the file is empty"),
+        ("a.csv", "\n\n", "the file is empty"),
+        ("a.csv.gz", "", "the file is empty"),
+        ("a.jsonl", "  \n", "the file is empty"),
+        ("a.csv", "id,txet\n1,a\n", "line 1: no column 'text'; did you mean 'txet'? it has 'id', 'txet'"),
+        ("a.csv", "id;text\n1;a\n", "it has 'id;text'"),
+        ("a.csv", "id,text,id\n1,a,2\n", "the column 'id' is there twice"),
+        ("a.csv", "id,text\n1,a\n2,b,c\n", "line 3: 3 fields, but the header has 2"),
+        ("a.csv", "id,text\n1\n", "line 2: 1 fields"),
+        ("a.csv", 'id,text\n1,a\n2,"b\n3,c\n4,d\n', "line 3: a quote opened in this row is never closed"),
+        ("a.csv", 'id,text\n1,"a" b\n', "line 2: ',' expected after '\"' (seen in line 2)"),
+        ("a.csv", b"id,text\n1,a\n2,caf\xe9\n", "line 3: not UTF-8"),
+        ("a.csv", "id,text\n1,a\n".encode("utf-16"), "line 1: not UTF-8"),
+        ("a.csv", b"id,text\n1,a\0b\n", "line 2: a NUL byte"),
+        ("a.jsonl", b'{"id": 1, "text": "\xff"}\n', "line 1: not UTF-8"),
+        ("a.jsonl", '{"id": 1, "text": "a"}\n{"id": 2, "te\n', "line 2: not valid JSON"),
+        ("a.jsonl", "[" * 100_000 + "\n", "line 1: not valid JSON"),
+        ("a.jsonl", '["a"]\n', "line 1: a JSON list; each line must be one JSON object"),
+        ("a.jsonl", '{"id": 1, "text": "a"}\n{"id": 2}\n', "line 2: no column 'text'; it has 'id'"),
+        ("a.parquet", "", "the file is empty"),
+        ("a.parquet", "PAR1 not really PAR1", "damaged or not parquet"),
+        ("a.txt", "x", "its name must end in .csv"),
+        ("a.parquet.gz", "x", "its name must end in .csv"),
+        ("a", "x", "its name must end in .csv"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    assert said in refusal(written(tmp_path / name, content))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert "no such file" in refusal(tmp_path / "none.csv")
+    (tmp_path / "folder.csv").mkdir()
+    assert "a folder, not a file" in refusal(tmp_path / "folder.csv")
+
+
+def test_a_missing_parquet_column_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "txt": ["a"]}), tmp_path / "a.parquet")
+    assert "no column 'text'; did you mean 'txt'?" in refusal(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("keep", [5, 40, -9, -1])
+def test_a_truncated_gzip_is_refused(tmp_path: Path, keep: int) -> None:
+    file = written(tmp_path / "a.csv.gz", "id,text\n" + "".join(f"{n},text {n * n}\n" for n in range(500)))
+    file.write_bytes(file.read_bytes()[:keep])
+    assert "damaged or cut short" in refusal(file)
+
+
+def test_a_flipped_byte_in_a_gzip_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.csv.gz", "id,text\n" + "".join(f"{n},text {n * n}\n" for n in range(500)))
+    data = bytearray(file.read_bytes())
+    data[-6] ^= 1
+    file.write_bytes(data)
+    assert "damaged or cut short" in refusal(file)
+
+
+@pytest.mark.parametrize("keep", [3, 100, -4, -1])
+def test_a_truncated_parquet_is_refused(tmp_path: Path, keep: int) -> None:
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": list(range(500)), "text": ["x"] * 500}), file)
+    file.write_bytes(file.read_bytes()[:keep])
+    assert "damaged or not parquet" in refusal(file)
+
+
+def test_a_file_that_is_not_gzip_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_text("id,text\n1,a\n")
+    assert "damaged or cut short" in refusal(tmp_path / "a.csv.gz")
+
+
+def test_lone_surrogates_are_replaced_and_pairs_kept() -> None:
+    assert clean("a\ud83db é \U0001f600") == "a\ufffdb é \U0001f600"
