@@ -107,7 +107,12 @@ def overhead(precision: list[str], name: str, rounds: int, steps: int) -> None:
 def bucketing(data: Path, rounds: int) -> None:
     """Rows per second over arena_human.csv: bucketed batches, batches padded to their longest."""
     common = ["device=cpu", "device.threads=1", "tracking=none", "data=arena", f"data.path={data}/arena_human.csv"]
-    common += ["trainer.max_steps=40", "trainer.validate_every=40", "trainer.micro_batch=8", "data.validation_fraction=.2"]
+    common += [
+        "trainer.max_steps=40",
+        "trainer.validate_every=40",
+        "trainer.micro_batch=8",
+        "data.validation_fraction=.2",
+    ]
     speeds: dict[str, list[float]] = {"bucketed": [], "shuffled": []}
     for number in range(rounds):
         for batching in speeds:

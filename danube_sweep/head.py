@@ -205,25 +205,27 @@ def _first_tokens(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[
 
 @final
 class LanguageModel(Head):
-    """Next-token prediction; the output is the logits_BTV."""
+    """Next-token prediction; the output is logits_PV of the P predicted tokens, row by row."""
 
     def __init__(self, lm_head: nn.Module) -> None:
         super().__init__()
         self.lm_head = _ReadsLmHead(lm_head)
 
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        logits_BTV: torch.Tensor = self.lm_head(hidden_BTH)
-        return logits_BTV
+        logits_PV: torch.Tensor = self.lm_head(hidden_BTH[:, :-1][_predicted(batch)])
+        return logits_PV
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        losses_BT, mask_BT = self._token_losses(output, batch)
-        return losses_BT.sum() / mask_BT.sum()
+        loss: torch.Tensor = F.cross_entropy(output, batch.input_ids_BT[:, 1:][_predicted(batch)])
+        return loss
 
     def row_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        losses_BT, mask_BT = self._token_losses(output, batch)
+        mask_BT = _predicted(batch)
+        losses_P = F.cross_entropy(output, batch.input_ids_BT[:, 1:][mask_BT], reduction="none")
+        losses_BT = torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, losses_P)
         return losses_BT.sum(dim=1) / mask_BT.sum(dim=1)
 
-    def _token_losses(self, logits_BTV: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        mask_BT = batch.mask_BT[:, 1:] & batch.mask_BT[:, :-1]
-        losses_BT = F.cross_entropy(logits_BTV[:, :-1].transpose(1, 2), batch.input_ids_BT[:, 1:], reduction="none")
-        return losses_BT * mask_BT, mask_BT
+
+def _predicted(batch: Batch) -> torch.Tensor:
+    # True where a token is followed by one to predict.
+    return batch.mask_BT[:, 1:] & batch.mask_BT[:, :-1]

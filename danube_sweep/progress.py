@@ -69,7 +69,7 @@ class Terminal:
         self._plain = not console.is_terminal or console.is_dumb_terminal if plain is None else plain
         self._bars: dict[str, _Bar] = {}
         self._rich = RichProgress(
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
             TextColumn("{task.completed}/{task.total}", table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[state]}", table_column=Column(no_wrap=True)),
@@ -85,11 +85,14 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._rich.stop()
+        if not self._plain:  # rich prints an empty line for bars that never started
+            self._rich.stop()
 
     def start(self, name: str, total_steps: int, done_steps: int = 0) -> None:
         """Shows a trial that has `done_steps` of `total_steps` behind it."""
-        task = self._rich.add_task(_fits(name, self._console), total=total_steps, completed=done_steps, state="")
+        widest = self._console.width // 5  # rich would shorten the numbers on the right as much as the name
+        short = name if len(name) <= widest else name[: widest - 2] + ".."
+        task = self._rich.add_task(_fits(short, self._console), total=total_steps, completed=done_steps, state="")
         self._bars[name] = _Bar(total_steps, done_steps, self._clock(), task)
 
     def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None:

@@ -93,7 +93,7 @@ def run_trial(config: Config, path: Path, terminal: Terminal, *, stop: StopReque
             if result["state"]:
                 result["measured"] = finish.measured(trial, built.backbone, watch.seconds)
                 write_json(folder.result, result)
-                trial.where.tracker.summary({"state": result["state"], **result.get("validation", {})})
+                trial.where.tracker.summary({"state": result["state"], **_prefixed(result)})
             trial.where.tracker.finish(exit_code)
         return result
 
@@ -120,6 +120,7 @@ def build(config: Config, watch: Stopwatch) -> Built:
 
 def _activate(config: Config, folder: RunFolder, identity: str, built: Built, terminal: Terminal) -> ActiveTrial:
     plain = plain_config(config)
+    terminal.log_to(folder.log)
     tracker = open_tracker(
         config.tracking,
         run_id=identity,
@@ -130,7 +131,6 @@ def _activate(config: Config, folder: RunFolder, identity: str, built: Built, te
     )
     write_text(folder.config, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     write_json(folder.environment, {"trial": identity, **environment(built.backbone.device)})
-    terminal.log_to(folder.log)
     manifest = {
         "trial": identity,
         "backbone": built.backbone.fingerprint,
@@ -162,6 +162,11 @@ def _train(backbone: Backbone, trial: ActiveTrial, stopping: Callable[[], bool])
         step, total = trial.done.step, trial.plan.total_steps
         place = trial.where.folder.path
         raise Interrupted(f"stopped at step {step} of {total}; go on with: danube-sweep resume {place}", number)
+
+
+def _prefixed(result: dict[str, Any]) -> dict[str, float]:
+    # The keys that were logged: a sweep's objective is found by them.
+    return {f"validation/{name}": value for name, value in result.get("validation", {}).items()}
 
 
 def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:

@@ -129,8 +129,8 @@ def encode_cached(
         return _load(file)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        log.warning("%s is damaged (%s); tokenising again", file, error)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError):
+        log.warning("%s is damaged; tokenising again", file)
     encoded = encode(records, tokenizer, data, layout, num_classes=num_classes)
     try:
         _save(encoded, file)
@@ -264,7 +264,10 @@ def _save(encoded: Encoded, file: Path) -> None:
 
 
 def _load(file: Path) -> Encoded:
-    with np.load(file, allow_pickle=False) as stored:  # the zip's checksums tell a damaged file
+    with (
+        file.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as stored,
+    ):  # the zip's checksums tell a damaged file
         arrays = {name: stored[name] for name in stored.files}
     ends = np.cumsum(arrays["lengths"])
     return Encoded(

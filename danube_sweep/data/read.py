@@ -3,11 +3,10 @@
 import csv
 import difflib
 import gzip
-import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,15 +79,13 @@ def _kind(file: Path, where: str) -> str:
     return kind
 
 
-def _open(file: Path) -> IO[bytes]:
-    if file.suffix.lower() == ".gz":
-        return gzip.open(file, "rb")  # type: ignore[return-value]
-    return file.open("rb")
+def _open(file: Path, newline: str) -> IO[str]:
+    open_text: Callable[..., IO[str]] = gzip.open if file.suffix.lower() == ".gz" else open
+    # Bytes that are not UTF-8 come through as surrogates, which UTF-8 itself never gives: so their line is known.
+    return open_text(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
-def _lines(stream: IO[bytes], newline: str, where: str) -> Iterator[str]:
-    # Bytes that are not UTF-8 come through as surrogates, which UTF-8 itself never gives: so the line is known.
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+def _lines(text: IO[str], where: str) -> Iterator[str]:
     for number, line in enumerate(text, 1):
         if not line.isascii() and _LONE_SURROGATE.search(line):
             raise DataError(f"{where}, line {number}: not UTF-8; save the file as UTF-8")
@@ -99,8 +96,8 @@ def _lines(stream: IO[bytes], newline: str, where: str) -> Iterator[str]:
 
 def _csv_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_FIELD)
-    with _open(file) as stream:
-        rows = _csv_records(_lines(stream, "", where), where)
+    with _open(file, newline="") as text:
+        rows = _csv_records(_lines(text, where), where)
         header = next(rows, None)
         if header is None:
             raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
@@ -136,8 +133,8 @@ def _csv_records(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[s
 
 def _jsonl_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
     found = False
-    with _open(file) as stream:
-        for number, line in enumerate(_lines(stream, "\n", where), 1):
+    with _open(file, newline="\n") as text:
+        for number, line in enumerate(_lines(text, where), 1):
             if not line.strip():
                 continue
             found = True

@@ -104,7 +104,7 @@ def test_a_test_file_needs_no_labels_and_no_ids(tmp_path: Path) -> None:
     file = table(tmp_path / "test.csv", [{"prompt": "", "response_a": "[null]", "response_b": "[null]"}] * 2)
     assert [record.id for record in read_arena(file)] == ["1", "2"]
     config = GeneratedData()
-    assert list(read_unlabelled(config, file))[0] == Record("1", ("", "", ""), None, "")
+    assert next(iter(read_unlabelled(config, file))) == Record("1", ("", "", ""), None, "")
 
 
 def test_predicting_from_a_file_without_rows_or_for_text_data_is_refused(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_generated_records_are_the_same_everywhere_and_noise_moves_labels_alone(
     assert clear[0].texts == PINNED
 
 
-PINNED = ("@",)
+PINNED = ("How many days are 80 weeks?", "Sure! The answer is 560 days.", "Let me think. First we have to")
 
 
 def test_generated_labels_and_prompts_are_spread_as_promised() -> None:
@@ -308,9 +308,9 @@ def test_parts_with_files_of_their_own_are_used_whole_and_max_rows_cuts_each(tmp
 def test_a_file_with_a_header_alone_is_refused(tmp_path: Path) -> None:
     write_csv([], tmp_path / "a.csv")
     write_csv(generate(20, 0, 0.0), tmp_path / "b.csv")
-    with pytest.raises(DataError, match="data.path: the file has no rows"):
+    with pytest.raises(DataError, match=r"data\.path: the file has no rows"):
         load_parts(ArenaData(path=str(tmp_path / "a.csv")))
-    with pytest.raises(DataError, match="data.validation_path: the file has no rows"):
+    with pytest.raises(DataError, match=r"data\.validation_path: the file has no rows"):
         load_parts(ArenaData(path=str(tmp_path / "b.csv"), validation_path=str(tmp_path / "a.csv")))
 
 

@@ -1,0 +1,120 @@
+"""The order of an epoch, and padding."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from danube_sweep.data.batches import Rows, collate, epoch_steps, eval_batches
+from danube_sweep.data.encode import Encoded
+
+
+def lengths_of(rows: int) -> Rows:
+    return np.random.default_rng(rows).geometric(0.02, size=rows).astype(np.int64)
+
+
+def steps_of(
+    lengths: Rows, micro: int = 4, effective: int = 8, epoch: int = 0, bucketed: bool = True
+) -> list[list[Rows]]:
+    return epoch_steps(lengths, micro_batch=micro, effective_batch=effective, seed=0, epoch=epoch, bucketed=bucketed)
+
+
+def as_lists(steps: list[list[Rows]]) -> list[list[list[int]]]:
+    return [[rows.tolist() for rows in step] for step in steps]
+
+
+@pytest.mark.parametrize("bucketed", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 400, 403, 1201, 1999])
+def test_every_row_comes_once_and_only_the_last_step_is_smaller(rows: int, bucketed: bool) -> None:
+    steps = steps_of(lengths_of(rows), bucketed=bucketed)
+    assert sorted(row for step in steps for piece in step for row in piece.tolist()) == list(range(rows))
+    sizes = [sum(len(piece) for piece in step) for step in steps]
+    assert len(steps) == math.ceil(rows / 8)
+    assert sizes[:-1] == [8] * max(0, len(sizes) - 1)
+
+
+@pytest.mark.parametrize("bucketed", [True, False])
+def test_an_epoch_follows_seed_and_number_alone(bucketed: bool) -> None:
+    lengths = lengths_of(500)
+    first = as_lists(steps_of(lengths, bucketed=bucketed))
+    assert as_lists(steps_of(lengths, bucketed=bucketed)) == first
+    assert as_lists(steps_of(lengths, bucketed=bucketed, epoch=1)) != first
+
+
+@pytest.mark.parametrize("bucketed", [True, False])
+def test_a_smaller_micro_batch_changes_no_steps_rows(bucketed: bool) -> None:
+    lengths = lengths_of(500)
+    whole = [np.concatenate(step).tolist() for step in steps_of(lengths, micro=8, bucketed=bucketed)]
+    for micro in (1, 2, 4):
+        assert [np.concatenate(step).tolist() for step in steps_of(lengths, micro=micro, bucketed=bucketed)] == whole
+
+
+@pytest.mark.parametrize("rows", [7, 403, 1999])
+def test_the_longest_row_of_a_bucketed_epoch_is_in_its_first_step(rows: int) -> None:
+    lengths = lengths_of(rows)
+    for epoch in range(5):
+        first = steps_of(lengths, epoch=epoch)[0][0]
+        assert lengths[first[0]] == lengths.max()
+
+
+def test_bucketing_saves_most_of_the_padding() -> None:
+    lengths = lengths_of(2000)
+
+    def padding(bucketed: bool) -> int:
+        pieces = [piece for step in steps_of(lengths, bucketed=bucketed) for piece in step]
+        return int(sum(len(piece) * lengths[piece].max() - lengths[piece].sum() for piece in pieces))
+
+    assert padding(True) < 0.2 * padding(False)
+
+
+def test_bucketed_steps_are_not_in_order_of_length() -> None:
+    lengths = lengths_of(400)
+    longest = [int(lengths[step[0][0]]) for step in steps_of(lengths)]
+    assert longest[1:] != sorted(longest[1:])
+    assert longest[1:] != sorted(longest[1:], reverse=True)
+
+
+def test_evaluation_takes_every_row_once_longest_first() -> None:
+    lengths = lengths_of(50)
+    batches = eval_batches(lengths, 8)
+    order = np.concatenate(batches)
+    assert sorted(order.tolist()) == list(range(50))
+    assert lengths[order].tolist() == sorted(lengths.tolist(), reverse=True)
+    assert [len(batch) for batch in batches] == [8] * 6 + [2]
+
+
+@pytest.fixture
+def encoded() -> Encoded:
+    tokens = [np.array(row, dtype=np.int32) for row in ([5, 6, 7, 8], [9], [3, 4])]
+    spans = np.array([[[1, 2], [2, 4]], [[0, 0], [0, 1]], [[0, 1], [1, 2]]], dtype=np.int32)
+    labels = np.eye(3, dtype=np.float32)
+    return Encoded(["a", "b", "c"], tokens, spans, labels, np.array([1, 2, 3], dtype=np.float32))
+
+
+def test_rows_are_padded_on_the_right_to_the_longest(encoded: Encoded) -> None:
+    batch = collate(encoded, np.array([1, 0]), pad_id=0)
+    assert batch.input_ids_BT.tolist() == [[9, 0, 0, 0], [5, 6, 7, 8]]
+    assert batch.mask_BT.tolist() == [[True, False, False, False], [True] * 4]
+    assert batch.spans_BK2.tolist() == [[[0, 0], [0, 1]], [[1, 2], [2, 4]]]
+    assert batch.labels_BC is not None
+    assert batch.labels_BC.tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert batch.weights_B.tolist() == [2, 1]
+    assert (batch.tokens, batch.rows.tolist()) == (5, [1, 0])
+    dtypes = (batch.input_ids_BT.dtype, batch.mask_BT.dtype, batch.spans_BK2.dtype, batch.labels_BC.dtype)
+    assert dtypes == (torch.long, torch.bool, torch.long, torch.float32)
+
+
+def test_padding_on_the_left_moves_the_spans(encoded: Encoded) -> None:
+    batch = collate(encoded, np.array([0, 2]), pad_id=0, side="left")
+    assert batch.input_ids_BT.tolist() == [[5, 6, 7, 8], [0, 0, 3, 4]]
+    assert batch.mask_BT.tolist() == [[True] * 4, [False, False, True, True]]
+    assert batch.spans_BK2.tolist() == [[[1, 2], [2, 4]], [[2, 3], [3, 4]]]
+    assert encoded.spans[2].tolist() == [[0, 1], [1, 2]]
+
+
+def test_a_batch_moves_with_its_labels_or_without(encoded: Encoded) -> None:
+    for part in (encoded, Encoded(encoded.ids, encoded.tokens, encoded.spans, None, encoded.weights)):
+        moved = collate(part, np.array([0]), pad_id=0).to(torch.device("meta"))
+        assert moved.input_ids_BT.device.type == "meta"
+        assert (moved.labels_BC is None) == (part.labels is None)
