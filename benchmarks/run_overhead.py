@@ -5,7 +5,6 @@ against batches padded to their longest row. Both sides run in alternation in on
 """
 
 import argparse
-import logging
 import os
 import statistics
 import tempfile
@@ -16,11 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from peft import LoraConfig, get_peft_model
+from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForCausalLM, get_scheduler
+from transformers import AutoModelForCausalLM, get_scheduler
 
-from danube_sweep import lora
 from danube_sweep.compose import compose
 from danube_sweep.model import architecture
 from danube_sweep.plan import StepPlan
@@ -31,6 +30,7 @@ from danube_sweep.quiet import quiet_libraries
 from danube_sweep.run import run_trial
 from danube_sweep.schema import Compute, Config, Lora
 
+HERE = ["device=cpu", "device.threads=1", "tracking=none"]
 MID = [f"model.shape.{name}={value}" for name, value in (("hidden_size", 256), ("intermediate_size", 768))]
 
 
@@ -77,11 +77,9 @@ def plain_loop(config: Config) -> float:
 
 def this_path(config: Config) -> float:
     """Steps per second of `danube-sweep`, Lightning's loop, guards and metrics.csv included, validation not."""
-    with tempfile.TemporaryDirectory() as folder, Terminal(quiet=True) as terminal:
-        trained: list[float] = []
+    with tempfile.TemporaryDirectory() as folder, Terminal(Console(quiet=True)) as terminal:
         result = run_trial(config, Path(folder) / "run", terminal)
-        trained.append(result["measured"]["train_seconds"])
-        return result["steps"] / trained[0]
+        return float(result["steps"] / result["measured"]["seconds"]["train"])
 
 
 def ratio(name: str, ours: list[float], theirs: list[float], target: float) -> None:
@@ -93,10 +91,8 @@ def ratio(name: str, ours: list[float], theirs: list[float], target: float) -> N
 
 def overhead(precision: list[str], name: str, rounds: int, steps: int) -> None:
     """The overhead of this path over the plain loop, for one precision."""
-    config = compose(
-        ["device=cpu", "device.threads=1", "tracking=none", "head=sequence", "data.rows=200", *MID, *precision]
-        + [f"trainer.max_steps={steps}", f"trainer.validate_every={steps}", "schedule.warmup=0"]
-    )
+    short = [f"trainer.max_steps={steps}", f"trainer.validate_every={steps}", "schedule.warmup=0"]
+    config = compose([*HERE, "head=sequence", "data.rows=200", *MID, *precision, *short])
     ours, theirs = [], []
     for _ in range(rounds):
         ours.append(this_path(config))
@@ -106,13 +102,8 @@ def overhead(precision: list[str], name: str, rounds: int, steps: int) -> None:
 
 def bucketing(data: Path, rounds: int) -> None:
     """Rows per second over arena_human.csv: bucketed batches, batches padded to their longest."""
-    common = ["device=cpu", "device.threads=1", "tracking=none", "data=arena", f"data.path={data}/arena_human.csv"]
-    common += [
-        "trainer.max_steps=40",
-        "trainer.validate_every=40",
-        "trainer.micro_batch=8",
-        "data.validation_fraction=.2",
-    ]
+    common = [*HERE, "data=arena", f"data.path={data}/arena_human.csv"]
+    common += ["trainer.max_steps=40", "trainer.validate_every=40"]
     speeds: dict[str, list[float]] = {"bucketed": [], "shuffled": []}
     for number in range(rounds):
         for batching in speeds:

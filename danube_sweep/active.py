@@ -30,6 +30,7 @@ from danube_sweep.schema import Compute, Config
 from danube_sweep.tracking import MetricsFile, Tracker
 from danube_sweep.trial import RunFolder
 
+Row = dict[str, float | int | str | None]
 STEP_COLUMNS = ["step", "part", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds"]
 
 
@@ -238,7 +239,7 @@ class ActiveTrial:
         if better:
             self.done.best_step, self.done.best_log_loss = self.done.step, value
         self.done.validation_seconds += self._lap()
-        row = {"step": self.done.step, "part": "validation", "epoch": self.plan.epoch_at(self.done.step)}
+        row: Row = {"step": self.done.step, "part": "validation", "epoch": self.plan.epoch_at(self.done.step)}
         self.metrics_file.append([{**row, "seconds": self.done.train_seconds, **evaluation.metrics}])
         named = {f"validation/{name}": metric for name, metric in evaluation.metrics.items()}
         self.where.tracker.log(self.done.step, named)

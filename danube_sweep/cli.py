@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.errors import DanubeSweepError, UserError
+from danube_sweep.errors import DanubeSweepError, Interrupted, UserError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -56,19 +56,27 @@ def _hydra(arguments: list[str]) -> int:
     from danube_sweep import compose, paths
 
     compose.register()
+    failures: list[DanubeSweepError] = []
 
     @hydra.main(version_base=compose.VERSION_BASE, config_path=str(paths.conf_dir()), config_name="config")
     def job(config: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
 
-        return _train(config, Path(HydraConfig.get().runtime.output_dir))
+        if any(isinstance(failure, Interrupted) for failure in failures):
+            return None
+        try:
+            return _train(config, Path(HydraConfig.get().runtime.output_dir))
+        except DanubeSweepError as error:  # said below: Hydra would say it in its own way, and only the first
+            failures.append(error)
+            return None
 
     try:
         with _argv(arguments), _raising():
             job()
     except (HydraException, OmegaConfBaseException) as error:
         return _say_and_exit(error if os.environ.get(FULL_ERROR) else UserError(compose.explain(error)), 2)
-    return 0
+    codes = [_say_and_exit(failure, failure.exit_code) for failure in failures]
+    return max(codes, default=0)
 
 
 def _train(config: Any, folder: Path) -> float | None:
@@ -85,10 +93,11 @@ def _train(config: Any, folder: Path) -> float | None:
 def _run(config: Any, folder: Path) -> float | None:
     from danube_sweep.progress import Terminal
     from danube_sweep.quiet import quiet_libraries
-    from danube_sweep.run import run_trial
     from danube_sweep.summary import summary
 
     quiet_libraries()
+    from danube_sweep.run import run_trial
+
     with Terminal() as terminal:
         result = run_trial(config, folder, terminal)
         terminal.table(summary(result), title=str(_short(folder)))
@@ -168,11 +177,11 @@ def _predict(arguments: list[str]) -> int:
     if options.batch_rows < 1:
         parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
 
-    from danube_sweep.predict import load_run, predict_file
     from danube_sweep.quiet import quiet_libraries
     from danube_sweep.schema import Device
 
     quiet_libraries()
+    from danube_sweep.predict import load_run, predict_file
 
     trained = load_run(options.run_dir, Device(accelerator=options.accelerator))
     rows = predict_file(trained, options.input, options.output, swap=options.swap, batch_rows=options.batch_rows)

@@ -102,7 +102,10 @@ def plain_config(config: Config) -> dict[str, Any]:
 
 
 def load_config(path: Path) -> Config:
-    """The config whose `plain_config` was written to `path` as YAML. Raises CheckpointError if it is missing, damaged or from another version."""
+    """The config whose `plain_config` was written to `path` as YAML.
+
+    Raises CheckpointError if it is missing, damaged or from another version.
+    """
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(plain, dict)

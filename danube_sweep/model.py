@@ -4,18 +4,18 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from danube_sweep import precision as precisions
 from danube_sweep.errors import ConfigError, ModelError
+from danube_sweep.hub import local_folder, unusable
 from danube_sweep.schema import Model, Precision, Shape
-from danube_sweep.tokenizer import unreachable
 from danube_sweep.trial import is_random, weights_fingerprint
 
 
@@ -63,13 +63,10 @@ def architecture(model: Model) -> PretrainedConfig:
     """The transformers config of a model: from its shape, or from the checkpoint. Raises ModelError."""
     if is_random(model):
         return _config_from_shape(model.shape)
-    folder = Path(str(model.path)).expanduser()
     try:
-        return AutoConfig.from_pretrained(
-            str(folder) if folder.is_dir() else model.path, revision=model.revision, trust_remote_code=False
-        )
+        return AutoConfig.from_pretrained(local_folder(model), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(unreachable(str(model.path), error, "config.json")) from error
+        raise error if isinstance(error, ModelError) else unusable(model, "config.json", error) from error
 
 
 def _config_from_shape(shape: Shape) -> PretrainedConfig:
@@ -134,19 +131,10 @@ def _random_model(model: Model, options: dict[str, Any]) -> tuple[PreTrainedMode
 
 
 def _pretrained_model(model: Model, options: dict[str, Any], with_lm_head: bool) -> tuple[PreTrainedModel, str]:
-    path = str(model.path)
-    folder = Path(path).expanduser()
+    folder = local_folder(model)
     loader = AutoModelForCausalLM if with_lm_head else AutoModel
     try:
-        if not folder.is_dir():
-            folder = _downloaded(path, model.revision)
         whole = loader.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(unreachable(path, error, "safetensors weights")) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise unusable(model, "safetensors weights", error) from error
     return whole, weights_fingerprint(folder)
-
-
-def _downloaded(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.model"]))

@@ -56,14 +56,15 @@ def load_run(path: Path, device: Device) -> Trained:
     target = pick_device(device)
     check_types(config.precision, native_types(target), device.name)
     full = isinstance(config.lora, FullFinetune)
-    source = replace(config.model, path=str(trained), init=Init.pretrained) if full else config.model
+    product_model = replace(config.model, path=str(trained), init=Init.pretrained)
+    source = product_model if full else config.model
     backbone = load_backbone(source, config.precision, with_lm_head=needs_lm_head(config.head), device=target)
     if not full and backbone.fingerprint != manifest["backbone"]:
         raise CheckpointError(
             f"{path} was trained over another backbone than model.path={config.model.path} is now; "
             "give back the one it was trained over"
         )
-    tokenizer = load_tokenizer(str(trained))
+    tokenizer = load_tokenizer(product_model)
     lora.attach(backbone, config.lora, seed=config.seed)
     head = build_head(
         config.head,

@@ -6,16 +6,11 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Keeps warnings and errors of the libraries, drops their banners and known false alarms.
-
-    Call it after importing them: lightning sets its own log level on import.
-    """
+    """Keeps warnings and errors of the libraries, drops their banners and known false alarms."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torch.utils.flop_counter"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # bitsandbytes looks for an optional CPU kernel and logs an error when it finds none.
+    # bitsandbytes looks for an optional CPU kernel when it is imported and logs an error if there is none.
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its retries; the outcome is ours to say
     for message in (
         ".*does not have many workers.*",  # rows are tokenised beforehand; a worker would only copy them
         ".*GPU available but not used.*",
@@ -24,3 +19,7 @@ def quiet_libraries() -> None:
         ".*`training_step` returned `None`.*",
     ):
         warnings.filterwarnings("ignore", message)
+    import lightning.pytorch  # noqa: F401  (it sets its own log level when it is imported)
+
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -75,7 +75,7 @@ def run_trial(config: Config, path: Path, terminal: Terminal, *, stop: StopReque
         result: dict[str, Any] = {"state": "", "trial": identity, "name": config.name, "seed": config.seed}
         exit_code = 1
         try:
-            with watch.phase("train"):
+            with watch.phase("fit"):
                 _train(built.backbone, trial, requested)
             result |= finish.finish(trial, built.prepared, built.backbone)
             exit_code = 0

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+SHOWN_SECONDS = ("data", "load", "train", "validation")
+
 
 def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and value of what a reader wants first."""
@@ -18,6 +20,6 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("trained", f"{parameters['trainable']:,} of {parameters['backbone']:,} parameters"),
         ("speed", f"{measured['tokens_per_s']:,.0f} tokens/s"),
         ("peak memory", f"{measured['peak_memory_bytes'] / 2**30:.2f} GiB on {measured['device']['kind']}"),
-        ("time", "  ".join(f"{name} {value:.0f} s" for name, value in measured["seconds"].items())),
+        ("time", ", ".join(f"{name} {measured['seconds'][name]:.0f} s" for name in SHOWN_SECONDS)),
     ]
     return rows

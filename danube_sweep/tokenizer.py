@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from danube_sweep import paths
 from danube_sweep.errors import ModelError
+from danube_sweep.hub import local_folder, unusable
 from danube_sweep.schema import Model
 from danube_sweep.trial import is_random
 
@@ -22,37 +23,18 @@ def build_tokenizer(model: Model, texts: Iterable[str]) -> PreTrainedTokenizerBa
     """The tokenizer of a backbone; `texts` are read only for random weights. Raises ModelError."""
     if is_random(model):
         return _trained(list(texts), model.shape.vocab_size)
-    assert model.path is not None
-    return load_tokenizer(model.path, model.revision)
+    return load_tokenizer(model)
 
 
-def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """A tokenizer from a hub name or local folder, with a padding token. Raises ModelError."""
-    folder = str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path
+def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub name or local folder, with a padding token. Raises ModelError."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, revision=revision)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(local_folder(model), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(unreachable(path, error, "tokenizer")) from error
+        raise error if isinstance(error, ModelError) else unusable(model, "tokenizer", error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
-
-
-def unreachable(path: str, error: BaseException, what: str) -> str:
-    """One line on why a model cannot be had and what to do."""
-    if Path(path).expanduser().is_dir():
-        return f"model.path={path}: the folder has no usable {what} ({_first_line(error)}); give one with {what} files"
-    if path[:1] in "./~" or path.count("/") != 1:
-        return f"model.path={path}: no such folder; give a hub name or a folder that exists"
-    return (
-        f"model.path={path}: the hub cannot be reached or has no such {what}, and the cache has none "
-        f"({_first_line(error)}); give a local folder by model.path=… or use model.init=random"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
 
 
 def _trained(texts: list[str], vocab_size: int) -> PreTrainedTokenizerBase:

@@ -14,6 +14,7 @@ LAYERS = [
     {"validate", "trial", "help"},
     {"compose"},
     {"data", "precision", "optimizer", "schedule", "metrics", "tracking", "progress", "checkpoint", "environment"},
+    {"hub"},
     {"tokenizer"},
     {"model"},
     {"lora", "head", "plan"},

@@ -1,0 +1,127 @@
+"""Parts of a trial put together as run.py does it, for tests that look at the parts."""
+
+import csv
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from danube_sweep import lora
+from danube_sweep.active import ActiveTrial, Surroundings
+from danube_sweep.data.batches import Batch, collate
+from danube_sweep.data.encode import Encoded
+from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.model import Backbone, architecture, load_backbone
+from danube_sweep.module import PackModule, fit
+from danube_sweep.plan import StepPlan
+from danube_sweep.prepare import Prepared, prepare
+from danube_sweep.progress import Terminal
+from danube_sweep.schema import Config, Init
+from danube_sweep.tracking import open_tracker
+from danube_sweep.trial import RunFolder
+
+CPU = torch.device("cpu")
+
+
+def load(config: Config) -> Backbone:
+    """The trial's backbone, with an output layer if its head reads one."""
+    return load_backbone(config.model, config.precision, with_lm_head=needs_lm_head(config.head), device=CPU)
+
+
+def save_base(config: Config, folder: Path) -> PreTrainedModel:
+    """A whole causal LM of the trial's shape with random weights, also saved in `folder`."""
+    torch.manual_seed(config.model.init_seed)
+    drawn = AutoModelForCausalLM.from_config(architecture(replace(config.model, init=Init.random)), dtype=torch.float32)
+    drawn.save_pretrained(folder)
+    return drawn.eval()
+
+
+@dataclass
+class Parts:
+    """What run.build makes of a config."""
+
+    config: Config
+    prepared: Prepared
+    backbone: Backbone
+    adapter: dict[str, nn.Parameter]
+    head: Head
+
+    def batch(self, rows: list[int], part: str = "train") -> Batch:
+        return collate(self.prepared.parts[part], np.array(rows), self.prepared.pad_id)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        hidden_BTH = self.backbone.hidden(batch.input_ids_BT, batch.mask_BT)
+        return self.head.loss(self.head(hidden_BTH, batch), batch)
+
+
+def build(config: Config, backbone: Backbone | None = None) -> Parts:
+    """Data, backbone (or the one given), adapter and head of a trial."""
+    prepared = prepare(config)
+    backbone = backbone or load(config)
+    adapter = lora.attach(backbone, config.lora, seed=config.seed)
+    return Parts(config, prepared, backbone, adapter, make_head(config, backbone, prepared))
+
+
+def make_head(config: Config, backbone: Backbone, prepared: Prepared) -> Head:
+    return build_head(
+        config.head,
+        hidden_size=backbone.hidden_size,
+        classes=prepared.classes,
+        tokenizer=prepared.tokenizer,
+        lm_head=backbone.lm_head,
+        seed=config.seed,
+    )
+
+
+def activate(parts: Parts, folder: Path) -> ActiveTrial:
+    """The trial, ready for a pack, writing into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker = open_tracker(
+        parts.config.tracking, run_id="0" * 32, run_name=folder.name, folder=folder, resolved={}, say=print
+    )
+    terminal = Terminal(Console(file=io.StringIO()), plain=True)
+    manifest = {"trial": folder.name, "pad_id": parts.prepared.pad_id}
+    where = Surroundings(RunFolder(folder), tracker, terminal, folder.name, manifest)
+    plan = StepPlan(parts.config, parts.prepared.parts["train"], parts.prepared.pad_id)
+    return ActiveTrial(parts.config, parts.prepared.parts, plan, parts.head, parts.adapter, where)
+
+
+def train_pack(configs: list[Config], folder: Path) -> list[ActiveTrial]:
+    """Trains the trials together over one backbone, each in a folder of its own under `folder`."""
+    backbone = load(configs[0])
+    trials = [activate(build(config, backbone), folder / str(number)) for number, config in enumerate(configs)]
+    fit(PackModule(backbone, trials, lambda: False), accelerator="cpu")
+    return trials
+
+
+def train(config: Config, folder: Path) -> ActiveTrial:
+    """Trains one trial alone."""
+    (trial,) = train_pack([config], folder)
+    if trial.error is not None:
+        raise trial.error
+    return trial
+
+
+def losses(trial: ActiveTrial, part: str = "train") -> list[float]:
+    """The loss of every step, or of every validation, as it stands in metrics.csv."""
+    column = "loss" if part == "train" else "log_loss"
+    with trial.where.folder.metrics.open(newline="") as stream:
+        return [float(row[column]) for row in csv.DictReader(stream) if row["part"] == part]
+
+
+def rows_of(tokens: list[list[int]], classes: int = 3, weights: list[float] | None = None) -> Encoded:
+    """Encoded rows of the tokens given, row i labelled i mod classes, its texts the first and the second half."""
+    spans = [[[0, len(row) // 2], [len(row) // 2, len(row)]] for row in tokens]
+    labels = np.eye(classes, dtype=np.float32)[np.arange(len(tokens)) % classes]
+    return Encoded(
+        [str(number) for number in range(len(tokens))],
+        [np.array(row, dtype=np.int32) for row in tokens],
+        np.array(spans, dtype=np.int32),
+        labels,
+        np.array(weights or [1.0] * len(tokens), dtype=np.float32),
+    )
