@@ -82,14 +82,8 @@ class ActiveTrial:
         adapter: dict[str, nn.Parameter],
         where: Surroundings,
     ) -> None:
-        self.config, self.data, self.plan, self.head, self.adapter, self.where = (
-            config,
-            data,
-            plan,
-            head,
-            adapter,
-            where,
-        )
+        self.config, self.data, self.plan = config, data, plan
+        self.head, self.adapter, self.where = head, adapter, where
         self.done = Progressed()
         self.phase = Phase.running
         self.error: DanubeSweepError | None = None
@@ -140,6 +134,8 @@ class ActiveTrial:
         self.done = Progressed(**state["done"])
         self._tokens_written = self.done.tokens
         self.metrics_file.resume(after_step=self.done.step)
+        if self._is_over():
+            self.phase = Phase.finished
         self.where.terminal.note(f"resumed at step {self.done.step} of {self.plan.total_steps}")
 
     # ------------------------------------------------------------------------------------------------ training
@@ -191,11 +187,14 @@ class ActiveTrial:
             self._validate()
         elif stopping:
             self._save(None)
-        out_of_patience = self.done.validations_since_best >= (self.config.trainer.patience or math.inf)
-        if self.done.step == self.plan.total_steps or out_of_patience:
+        if self._is_over():
             self.phase = Phase.finished
         elif stopping:
             self.phase = Phase.paused
+
+    def _is_over(self) -> bool:
+        out_of_patience = self.done.validations_since_best >= (self.config.trainer.patience or math.inf)
+        return self.done.step >= self.plan.total_steps or out_of_patience
 
     def _write_steps(self) -> None:
         elapsed = self._lap()
@@ -255,7 +254,7 @@ class ActiveTrial:
             self.head,
             self.data[part],
             batch_rows=trainer.eval_batch or trainer.micro_batch,
-            pad_id=self.where.manifest["pad_id"],
+            pad_id=self.plan.pad_id,
         )
 
     def _save(self, evaluation: Evaluation | None) -> None:

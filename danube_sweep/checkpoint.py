@@ -82,8 +82,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is no checkpoint: it has no {MANIFEST}")
     try:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        hashes: dict[str, str] = manifest["files"]
-    except (ValueError, KeyError) as error:
+        hashes: dict[str, str] = {**manifest["files"]}
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged; use an earlier checkpoint or train again") from error
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{file} has format {manifest.get('format')}, this version reads {FORMAT}; train again")
@@ -94,8 +94,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def load_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, on the CPU."""
-    return load_file(file)
+    """The tensors of a safetensors file, on the CPU. Raises CheckpointError if it is missing or damaged."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is missing or damaged; train again") from error
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
@@ -107,11 +110,12 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
 def pack_state(state: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     """Splits a nested state (an optimizer's, say) into JSON and tensors; `unpack_state` joins them again."""
     tensors: dict[str, torch.Tensor] = {}
+    names: dict[int, str] = {}  # bitsandbytes' parameters share their quantisation maps
 
     def walk(node: Any) -> Any:
         match node:
             case torch.Tensor():
-                name = str(len(tensors))
+                name = names.setdefault(id(node), str(len(names)))
                 tensors[name] = node
                 return {"tensor": name}
             case dict():

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.errors import DanubeSweepError, Interrupted, UserError
+from danube_sweep import __version__
+from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -33,6 +34,9 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(help_text(arguments[1] if len(arguments) > 1 else None))
         return 0
+    if first == "--version":
+        print(f"danube-sweep {__version__}")
+        return 0
     return _hydra(arguments)
 
 
@@ -57,15 +61,19 @@ def _hydra(arguments: list[str]) -> int:
 
     compose.register()
     failures: list[DanubeSweepError] = []
+    in_job = False
 
     @hydra.main(version_base=compose.VERSION_BASE, config_path=str(paths.conf_dir()), config_name="config")
     def job(config: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
 
+        nonlocal in_job
+        in_job, folder = True, Path(HydraConfig.get().runtime.output_dir)
         if any(isinstance(failure, Interrupted) for failure in failures):
+            _remove_if_empty(folder)
             return None
         try:
-            return _train(config, Path(HydraConfig.get().runtime.output_dir))
+            return _train(config, folder)
         except DanubeSweepError as error:  # said below: Hydra would say it in its own way, and only the first
             failures.append(error)
             return None
@@ -74,16 +82,21 @@ def _hydra(arguments: list[str]) -> int:
         with _argv(arguments), _raising():
             job()
     except (HydraException, OmegaConfBaseException) as error:
-        return _say_and_exit(error if os.environ.get(FULL_ERROR) else UserError(compose.explain(error)), 2)
+        return _say_and_exit(error if os.environ.get(FULL_ERROR) == "1" else UserError(compose.explain(error)), 2)
+    except OSError as error:
+        if in_job:
+            raise
+        raise DiskError(f"hydra.run.dir: {error.filename} cannot be made: {error.strerror}; give another") from error
     codes = [_say_and_exit(failure, failure.exit_code) for failure in failures]
     return max(codes, default=0)
 
 
 def _train(config: Any, folder: Path) -> float | None:
-    from danube_sweep import compose
+    from danube_sweep import compose, trial
 
     try:
         typed = compose.to_config(config)
+        trial.trial_hash(typed)  # a missing file is found before the heavy imports
         return _run(typed, folder)
     except DanubeSweepError:
         _remove_if_empty(folder)
@@ -113,11 +126,12 @@ def _short(folder: Path) -> Path:
 
 def _remove_if_empty(folder: Path) -> None:
     # Hydra has made the folder before the mistake was found; nothing but empty folders is removed.
-    place = folder.resolve()
+    place, here = folder.resolve(), Path.cwd()
     with suppress(OSError):
-        while place != Path.cwd() and place.is_relative_to(Path.cwd()):
+        if not here.is_relative_to(place):
             place.rmdir()
-            place = place.parent
+        while (place := place.parent) != here and place.is_relative_to(here):
+            place.rmdir()
 
 
 @contextmanager
@@ -134,12 +148,14 @@ def _argv(arguments: list[str]) -> Iterator[None]:
 def _raising() -> Iterator[None]:
     # Hydra would print and exit with 1 itself; with this it raises and the one line is ours.
     before = os.environ.get(FULL_ERROR)
-    os.environ[FULL_ERROR] = before or "1"
+    os.environ[FULL_ERROR] = "1"
     try:
         yield
     finally:
         if before is None:
             del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before
 
 
 # ------------------------------------------------------------------------------------------------- subcommands

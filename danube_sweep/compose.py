@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -21,7 +22,6 @@ from omegaconf.errors import (
     OmegaConfBaseException,
     ValidationError,
 )
-from yaml import YAMLError
 
 from danube_sweep import paths, trial
 from danube_sweep.errors import CheckpointError, ConfigError, UserError
@@ -101,13 +101,23 @@ def plain_config(config: Config) -> dict[str, Any]:
     return cast(dict[str, Any], plain)
 
 
+def sealed(config: Config) -> dict[str, Any]:
+    """The part of the config that decides what trained weights answer; a checkpoint states it."""
+    plain = plain_config(config)
+    model, data = plain["model"], plain["data"]
+    groups = {group: plain[group] for group in ("precision", "lora", "head")}
+    reading = {"model.variant": model["variant"], "model.chat": model["chat"]}
+    return {**groups, **reading, "data.max_length": data["max_length"], "data.truncation": data["truncation"]}
+
+
 def load_config(path: Path) -> Config:
     """The config whose `plain_config` was written to `path` as YAML.
 
     Raises CheckpointError if it is missing, damaged or from another version.
     """
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(path))
+        # Not OmegaConf.load: a class named 1e3 would come back as a number.
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert isinstance(plain, dict)
         typed = OmegaConf.structured(Config)
         for group, options in OPTIONS.items():
@@ -117,7 +127,7 @@ def load_config(path: Path) -> Config:
         return to_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
-    except (OmegaConfBaseException, AssertionError, KeyError, TypeError, YAMLError) as error:
+    except (OmegaConfBaseException, AssertionError, KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} is damaged or from another version: {' '.join(str(error).split())}") from error
 
 
@@ -137,7 +147,17 @@ def explain(error: BaseException) -> str:
             return f"{key}: {first}"
         case OmegaConfBaseException():
             return f"{key}: {first}" if key else first
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: not an override; write GROUP=OPTION or FIELD=VALUE, "
+            f"and quote a value with signs in it: {_quoted(error.override)}"
+        )
     return _unknown_option(str(error)) or " ".join(str(error).split())
+
+
+def _quoted(override: str) -> str:
+    field, _, value = override.partition("=")
+    return f"""'{field}="{value or "…"}"'"""
 
 
 def _unknown_field(key: str, error: OmegaConfBaseException) -> str:

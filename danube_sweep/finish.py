@@ -2,21 +2,23 @@
 
 import errno
 import platform
-import shutil
 from typing import Any
 
 import pyarrow as pa
 import torch
 from pyarrow import parquet
+from safetensors import SafetensorError
 
 from danube_sweep import checkpoint, product
 from danube_sweep.active import ActiveTrial
 from danube_sweep.data.encode import Encoded
 from danube_sweep.environment import describe, peak_memory_bytes
-from danube_sweep.errors import TrialFailed
+from danube_sweep.errors import DiskError, Interrupted, TrialFailed, UserError
 from danube_sweep.model import Backbone
 from danube_sweep.prepare import Prepared
 from danube_sweep.trial import State
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def finish(trial: ActiveTrial, prepared: Prepared, backbone: Backbone) -> dict[str, Any]:
@@ -34,7 +36,6 @@ def finish(trial: ActiveTrial, prepared: Prepared, backbone: Backbone) -> dict[s
     sealed = {key: value for key, value in manifest.items() if key not in ("format", "files", "state")}
     checkpoint.write_checkpoint(folder.path / product.folder_name(trial.config.lora), sealed, write_files)
     _write_predictions(trial, prepared, checkpoint.load_tensors(best / "predictions.safetensors"))
-    shutil.rmtree(folder.checkpoints)
     return {
         "state": State.finished.value,
         "steps": trial.done.step,
@@ -67,24 +68,35 @@ def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str
             columns[f"probability_{name}"] = tensors["probabilities"][:, index].numpy()
     target = trial.where.folder.predictions
     temporary = target.with_suffix(".tmp")
-    parquet.write_table(pa.table(columns), temporary)
-    temporary.replace(target)
+    try:
+        parquet.write_table(pa.table(columns), temporary)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DiskError(f"{target} cannot be written: {error.strerror or error}; free some space") from error
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """The result's fields of a trial that ended badly."""
-    if disk_is_full(error):
-        state = State.disk_full.value
-    else:
-        state = error.state if isinstance(error, TrialFailed) else State.failed.value
+    """The result's fields of a trial that ended badly; none for what leaves no result: a stop or a user's mistake."""
+    match error:
+        case _ if _disk_is_full(error):
+            state = State.disk_full.value
+        case Interrupted() | UserError():
+            return {}
+        case TrialFailed():
+            state = error.state
+        case _:
+            state = State.failed.value
     return {"state": state, "error": f"{type(error).__name__}: {error}"}
 
 
-def disk_is_full(error: BaseException) -> bool:
+def _disk_is_full(error: BaseException) -> bool:
     """Whether the error, or what caused it, is the operating system's word that nothing more can be written."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(seen, OSError) and seen.errno in FULL:
+            return True
+        if isinstance(seen, SafetensorError) and any(f"(os error {number})" in str(seen) for number in FULL):
             return True
         seen = seen.__cause__
     return False

@@ -72,16 +72,28 @@ def check_gradients(parameters: Mapping[str, nn.Parameter]) -> None:
 
 
 def frozen_digest(backbone: Backbone) -> str:
-    """A hash over every frozen tensor (up to 4096 elements spread over it, and its layout)."""
+    """A hash over every frozen tensor and its scales (up to 4096 elements spread over each, and its layout)."""
     digest = hashlib.sha256()
+    for name, tensor in _frozen(backbone):
+        flat = tensor.reshape(-1)
+        step = max(1, flat.numel() // SAMPLE)
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(flat[::step][:SAMPLE].contiguous().view(torch.uint8).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _frozen(backbone: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
     for name, parameter in backbone.named_parameters():
         if parameter.requires_grad:
             continue
-        flat = parameter.detach().reshape(-1)
-        step = max(1, flat.numel() // SAMPLE)
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        digest.update(flat[::step][:SAMPLE].contiguous().view(torch.uint8).cpu().numpy().tobytes())
-    return digest.hexdigest()
+        yield name, parameter.detach()
+        state = getattr(parameter, "quant_state", None)
+        scales = {} if state is None else state.as_dict()
+        yield from ((f"{name}.{key}", value) for key, value in scales.items() if isinstance(value, torch.Tensor))
+    for name, layer in backbone.body.named_modules():
+        if type(layer).__name__ == "Linear8bitLt" and not hasattr(layer, "base_layer"):
+            # bitsandbytes moves the scales from the weight to the layer in the first forward pass.
+            yield f"{name}.SCB", layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
 
 
 def check_frozen(before: str, backbone: Backbone) -> None:

@@ -54,7 +54,7 @@ def build_head(
                 return Classifier(pooler, hidden_size, len(classes), config)
             case CausalHead():
                 assert lm_head is not None
-                return LabelWords(_first_tokens(config.words or classes, tokenizer), lm_head, config)
+                return LabelWords(_word_ids(config.words or classes, classes, tokenizer), lm_head, config)
             case LMHead():
                 assert lm_head is not None
                 return LanguageModel(lm_head)
@@ -185,7 +185,10 @@ class LabelWords(_Classifies):
         return logits_BV[:, self.get_buffer("word_ids_C")]
 
 
-def _first_tokens(words: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _word_ids(words: list[str], classes: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    # Each word's first token.
+    if len(words) != len(classes):
+        raise ConfigError(f"head.words needs {len(classes)} words ({', '.join(classes)}), got {len(words)}")
     ids: dict[int, str] = {}
     for word in words:
         tokens = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"]

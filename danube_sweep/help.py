@@ -37,7 +37,7 @@ def help_text(group: str | None = None) -> str:
     if group not in OPTIONS:
         raise ConfigError(f"--help {group}: no such group; there are {', '.join(OPTIONS)}")
     kinds = OPTIONS[group].items()
-    sections = [f"{name}: {_first_line(kind)}\n{_fields(kind, f'{group}.')}" for name, kind in kinds]
+    sections = [f"{name}: {_first_line(kind)}".rstrip() + f"\n{_fields(kind, f'{group}.')}" for name, kind in kinds]
     return f"{group}: {Config.__dataclass_fields__[group].metadata['help']}\n\n" + "\n".join(sections)
 
 
@@ -55,7 +55,7 @@ def _wrapped(group: str, options: list[str], width: int = 96) -> str:
     lines, line = [], f"  {group:<11}"
     for option in options:
         if len(line) + len(option) > width:
-            lines.append(line)
+            lines.append(line.rstrip())
             line = " " * 13
         line += f"{option}  "
     return "\n".join([*lines, line]).rstrip()

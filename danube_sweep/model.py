@@ -107,6 +107,8 @@ def load_backbone(model: Model, precision: Precision, *, with_lm_head: bool, dev
         whole, fingerprint = _pretrained_model(model, options, with_lm_head)
     body = whole.model if hasattr(whole, "lm_head") else whole
     lm_head = whole.lm_head if with_lm_head else None
+    for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):  # by these PEFT chooses its layers
+        setattr(body, flag, getattr(whole, flag, False))
     for module in (body, *([lm_head] if lm_head is not None else [])):
         module.requires_grad_(False)
         module.train()
@@ -134,7 +136,19 @@ def _pretrained_model(model: Model, options: dict[str, Any], with_lm_head: bool)
     folder = local_folder(model)
     loader = AutoModelForCausalLM if with_lm_head else AutoModel
     try:
-        whole = loader.from_pretrained(folder, trust_remote_code=False, use_safetensors=True, **options)
+        whole, found = loader.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # said below, in one line
+            **options,
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise unusable(model, "safetensors weights", error) from error
+    # transformers would fill what is missing with random weights and only warn.
+    lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
+    if lacking:
+        reason = f"{lacking[0]} is missing or of another shape"
+        raise ModelError(f"model.path={model.path}: the weights are not this model's ({reason}); give a complete copy")
     return whole, weights_fingerprint(folder)

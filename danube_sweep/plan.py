@@ -34,7 +34,7 @@ class StepPlan:
     """The optimizer steps of a trial over its encoded training rows."""
 
     def __init__(self, config: Config, train: Encoded, pad_id: int) -> None:
-        self._config, self._train, self._pad_id = config, train, pad_id
+        self._config, self._train, self.pad_id = config, train, pad_id
         trainer = config.trainer
         self.steps_per_epoch = math.ceil(len(train.ids) / trainer.effective_batch)
         wanted = trainer.max_steps or math.ceil(trainer.epochs * self.steps_per_epoch)
@@ -49,7 +49,7 @@ class StepPlan:
             pieces = self._epoch(epoch)[place]
             weights = [float(self._train.weights[rows].sum()) for rows in pieces]
             for index, (rows, weight) in enumerate(zip(pieces, weights, strict=True)):
-                batch = collate(self._train, rows, self._pad_id)
+                batch = collate(self._train, rows, self.pad_id)
                 yield MicroBatch(batch, step, index, weight / sum(weights), index == len(pieces) - 1)
 
     def epoch_at(self, step: int) -> float:

@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep import checkpoint, lora, product
-from danube_sweep.compose import load_config
+from danube_sweep.compose import load_config, sealed
 from danube_sweep.data import Record, read_unlabelled
 from danube_sweep.data.arena import swapped
 from danube_sweep.data.encode import Layout, encode, layout_for
 from danube_sweep.environment import native_types, pick_device
-from danube_sweep.errors import CheckpointError, ConfigError, DiskError
+from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, DiskError
 from danube_sweep.evaluate import forward
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
@@ -53,6 +53,9 @@ def load_run(path: Path, device: Device) -> Trained:
     if not trained.is_dir():
         raise CheckpointError(f"{path} is not finished; finish it with: danube-sweep resume {path}")
     manifest = checkpoint.read_manifest(trained)
+    edited = [key for key, value in sealed(config).items() if manifest["config"][key] != value]
+    if edited:
+        raise CheckpointError(f"{folder.config}: {edited[0]} was changed since the run; put back what it was")
     target = pick_device(device)
     check_types(config.precision, native_types(target), device.name)
     full = isinstance(config.lora, FullFinetune)
@@ -100,6 +103,8 @@ def predict_file(trained: Trained, source: Path, target: Path, *, swap: bool = F
                     writer.writerow([record.id, *(f"{value:.9f}" for value in values)])
                 rows += len(records)
         temporary.replace(target)
+    except DanubeSweepError:
+        raise
     except OSError as error:
         raise DiskError(f"{target} cannot be written: {error.strerror}; choose another place by -o") from error
     finally:

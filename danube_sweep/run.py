@@ -1,5 +1,6 @@
 """A config in, a run folder with a result out: build, fit, evaluate, save."""
 
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,13 +12,14 @@ from typing import Any, final
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from danube_sweep import finish, lora
 from danube_sweep.active import ActiveTrial, Phase, Surroundings
-from danube_sweep.compose import plain_config
+from danube_sweep.compose import plain_config, sealed
 from danube_sweep.environment import environment, native_types, pick_device, versions
-from danube_sweep.errors import CheckpointError, DanubeSweepError, Interrupted, OutOfMemory, UserError
+from danube_sweep.errors import CheckpointError, DanubeSweepError, Interrupted, OutOfMemory
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
 from danube_sweep.module import PackModule, fit
@@ -27,7 +29,7 @@ from danube_sweep.progress import Terminal
 from danube_sweep.schema import Config
 from danube_sweep.stop import StopRequest
 from danube_sweep.tracking import open_tracker
-from danube_sweep.trial import RunFolder, read_json, trial_hash, write_json, write_text
+from danube_sweep.trial import RunFolder, State, read_json, trial_hash, write_json, write_text
 from danube_sweep.validate import check_types
 
 
@@ -72,30 +74,32 @@ def run_trial(config: Config, path: Path, terminal: Terminal, *, stop: StopReque
         requested = stop or stack.enter_context(StopRequest())
         built = build(config, watch)
         trial = _activate(config, folder, identity, built, terminal)
-        result: dict[str, Any] = {"state": "", "trial": identity, "name": config.name, "seed": config.seed}
-        exit_code = 1
+        result: dict[str, Any] = {"trial": identity, "name": config.name, "seed": config.seed}
         try:
             with watch.phase("fit"):
                 _train(built.backbone, trial, requested)
             result |= finish.finish(trial, built.prepared, built.backbone)
-            exit_code = 0
-        except (UserError, Interrupted) as error:
-            if not finish.disk_is_full(error):
-                raise
-            result |= finish.failure(error)
-            raise
         except BaseException as error:
             result |= finish.failure(error)
             if not isinstance(error, DanubeSweepError):
                 terminal.record(traceback.format_exc())
             raise
         finally:
-            if result["state"]:
-                result["measured"] = finish.measured(trial, built.backbone, watch.seconds)
-                write_json(folder.result, result)
-                trial.where.tracker.summary({"state": result["state"], **_prefixed(result)})
-            trial.where.tracker.finish(exit_code)
+            _conclude(trial, result, finish.measured(trial, built.backbone, watch.seconds))
         return result
+
+
+def _conclude(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any]) -> None:
+    # Without a state the run was interrupted, or never began: it has no result and keeps its checkpoints.
+    folder, tracker = trial.where.folder, trial.where.tracker
+    finished = result.get("state") == State.finished.value
+    if "state" in result:
+        result["measured"] = measured
+        write_json(folder.result, result)
+        if finished:
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        tracker.summary({"state": result["state"], **_prefixed(result)})
+    tracker.finish(exit_code=0 if finished else 1)
 
 
 def build(config: Config, watch: Stopwatch) -> Built:
@@ -120,6 +124,7 @@ def build(config: Config, watch: Stopwatch) -> Built:
 
 def _activate(config: Config, folder: RunFolder, identity: str, built: Built, terminal: Terminal) -> ActiveTrial:
     plain = plain_config(config)
+    folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
     tracker = open_tracker(
         config.tracking,
@@ -136,7 +141,7 @@ def _activate(config: Config, folder: RunFolder, identity: str, built: Built, te
         "backbone": built.backbone.fingerprint,
         "classes": built.prepared.classes,
         "pad_id": built.prepared.pad_id,
-        "precision": plain["precision"],
+        "config": sealed(config),
         "versions": versions(),
     }
     where = Surroundings(folder, tracker, terminal, config.name or identity[:8], manifest)
@@ -155,6 +160,9 @@ def _train(backbone: Backbone, trial: ActiveTrial, stopping: Callable[[], bool])
                 "precision.gradient_checkpointing=true or precision=nf4_dq"
             ) from error
         raise
+    except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
+        if trial.phase is Phase.running:
+            trial.phase = Phase.paused
     if trial.error is not None:
         raise trial.error
     if trial.phase is Phase.paused:
@@ -178,7 +186,7 @@ def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
                 "give another hydra.run.dir"
             )
     result = folder.read_result()
-    return result if result is not None and result["state"] == "finished" else None
+    return result if result is not None and result["state"] == State.finished.value else None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ def build_schedule(config: Schedule, optimizer: torch.optim.Optimizer, *, total_
             name = "constant_with_warmup"
         case _:
             raise TypeError(f"no builder for {config}")
-    warmup_steps = round(config.warmup * total_steps)
+    warmup_steps = min(round(config.warmup * total_steps), total_steps - 1)  # the last step is past it
     schedule: LRScheduler = get_scheduler(
         name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps
     )

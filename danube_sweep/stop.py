@@ -19,6 +19,8 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
+        for number in self._before:
+            signal.signal(number, self._handle)  # Lightning puts its own in front when it starts to fit
         return self.signal_number is not None
 
     def __enter__(self) -> Self:
@@ -29,6 +31,7 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before = {}
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number is not None:

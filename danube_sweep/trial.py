@@ -22,21 +22,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.errors import CheckpointError, DataError, DiskError
+from danube_sweep.errors import CheckpointError, DataError, DiskError, ModelError
 from danube_sweep.schema import Config, FileData, Init, Model, TextData
 
 HASH_VERSION = 1
 """Raise it when a default changes: fields at their default are not part of the hash."""
 
-_NOT_THE_TRIAL = {
-    "name",
-    "device",
-    "tracking",
-    "model.lr",
-    "model.variants",
-    "trainer.eval_batch",
-    "trainer.log_every",
-}
+_NOT_THE_TRIAL = {"name", "model", "device", "tracking", "trainer.eval_batch", "trainer.log_every"}
+"""Fields that do not count; the model counts by its weights, in `_backbone_meaning`."""
 
 
 class State(Enum):
@@ -74,12 +67,12 @@ def _meaning(node: Any, prefix: str) -> Any:
     fields: dict[str, Any] = {"kind": type(node).__name__}
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)
-        if key in _NOT_THE_TRIAL or key == "model":
+        if key in _NOT_THE_TRIAL:
             continue
         if dataclasses.is_dataclass(value):
             fields[field.name] = _meaning(value, f"{key}.")
         elif isinstance(node, FileData | TextData) and field.name.endswith("path"):
-            fields[field.name] = _content(value)
+            fields[field.name] = _content(value, key)
         elif value != _default(field):
             fields[field.name] = _meaning(value, "")
     return fields
@@ -91,14 +84,14 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
     return field.default
 
 
-def _content(value: str | list[str] | None) -> Any:
+def _content(value: str | list[str] | None, field: str) -> Any:
     match value:
         case None:
             return None
         case list():
-            return [_content(item) for item in value]
+            return [_content(item, field) for item in value]
         case _:
-            return file_digest(value)
+            return file_digest(value, field)
 
 
 def _backbone_meaning(model: Model) -> Any:
@@ -110,11 +103,11 @@ def _backbone_meaning(model: Model) -> Any:
     return {"source": source, "variant": model.variant}
 
 
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes. Raises DataError if there is no such file."""
+def file_digest(path: str | Path, field: str = "data.path") -> str:
+    """SHA-256 of a file's bytes. Raises DataError, naming `field`, if there is no such file."""
     file = Path(path).expanduser()
     if not file.is_file():
-        raise DataError(f"data.path={path}: no such file (looked in {Path.cwd()})")
+        raise DataError(f"{field}={path}: no such file (looked in {Path.cwd()})")
     stat = file.stat()
     return _file_digest(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
 
@@ -147,8 +140,11 @@ def weights_fingerprint(folder: Path) -> str:
 def _architecture(config: Path) -> dict[str, Any]:
     if not config.is_file():
         return {}
-    described = json.loads(config.read_text())
-    return {key: value for key, value in described.items() if key != "transformers_version" and key[0] != "_"}
+    try:
+        described = dict(json.loads(config.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"model.path: {config} is damaged; download or save the model again") from error
+    return {key: value for key, value in described.items() if key != "transformers_version" and key[:1] != "_"}
 
 
 @dataclass(frozen=True)

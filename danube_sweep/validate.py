@@ -1,5 +1,8 @@
 """The checks that need no file, no network and no torch. Past them, the config is trusted."""
 
+import dataclasses
+import math
+
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
     ArenaData,
@@ -21,6 +24,7 @@ from danube_sweep.schema import (
     Optimizer,
     Precision,
     PreferenceHead,
+    Shape,
     Storage,
     TableData,
     TextData,
@@ -28,6 +32,9 @@ from danube_sweep.schema import (
     Trainer,
     WandbTracking,
 )
+
+BYTES_AND_MARKS = 259
+"""The smallest vocabulary of a tokenizer that is trained on the run's own text."""
 
 FOUR_BIT = (Storage.nf4, Storage.fp4)
 QUANTISED = (*FOUR_BIT, Storage.int8)
@@ -43,7 +50,8 @@ TARGET_SETS = {
 
 def validate(config: Config) -> None:
     """Raises ConfigError for the first value or combination that cannot work."""
-    _require(config.seed >= 0, f"seed must be at least 0, got {config.seed}")
+    _finite(config, "")
+    _seed("seed", config.seed)
     _model(config.model)
     _precision(config.precision)
     _lora(config)
@@ -60,6 +68,11 @@ def validate(config: Config) -> None:
         f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}",
     )
     _trainer(config.trainer)
+    own_test = isinstance(config.data, FileData) and config.data.test_path is not None
+    _require(
+        not config.trainer.score_test or own_test or config.data.test_fraction > 0,
+        "trainer.score_test=true needs a test part: give data.test_path or data.test_fraction",
+    )
     _device(config)
     _tracking(config.tracking)
 
@@ -83,7 +96,21 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _finite(node: object, prefix: str) -> None:
+    for field in dataclasses.fields(node):  # type: ignore[arg-type]
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            _finite(value, f"{prefix}{field.name}.")
+        elif isinstance(value, float):
+            _require(math.isfinite(value), f"{prefix}{field.name} must be a finite number, got {value}")
+
+
+def _seed(name: str, value: int) -> None:
+    _require(0 <= value < 2**32, f"{name} must be at least 0 and under 2**32, got {value}")
+
+
 def _model(model: Model) -> None:
+    _seed("model.init_seed", model.init_seed)
     _require(
         model.variant in model.variants,
         f"model.variant={model.variant}: there is {' and '.join(model.variants)}",
@@ -92,10 +119,28 @@ def _model(model: Model) -> None:
         model.init is not Init.pretrained or model.path is not None,
         "model.init=pretrained needs weights: give model.path, a hub name or a local folder",
     )
-    shape = model.shape
-    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "head_dim", "vocab_size"):
+    _shape(model.shape)
+    _require(
+        (model.path is not None and model.init is not Init.random) or model.shape.vocab_size >= BYTES_AND_MARKS,
+        f"model.shape.vocab_size must be at least {BYTES_AND_MARKS} (every byte and three special tokens) "
+        f"with random weights, got {model.shape.vocab_size}",
+    )
+
+
+def _shape(shape: Shape) -> None:
+    _require(
+        shape.model_type in ("llama", "mistral"),
+        f"model.shape.model_type must be llama or mistral, got {shape.model_type}",
+    )
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    for name in (*sizes, "sliding_window"):
         value = getattr(shape, name)
-        _require(value >= 1, f"model.shape.{name} must be at least 1, got {value}")
+        _require(value is None or value >= 1, f"model.shape.{name} must be at least 1, got {value}")
+    _require(
+        shape.head_dim >= 2 and shape.head_dim % 2 == 0,
+        f"model.shape.head_dim must be even and at least 2, got {shape.head_dim}",
+    )
+    _require(shape.rope_theta > 0, f"model.shape.rope_theta must be above 0, got {shape.rope_theta}")
     _require(
         shape.num_attention_heads % max(shape.num_key_value_heads, 1) == 0 and shape.num_key_value_heads >= 1,
         f"model.shape.num_key_value_heads must divide num_attention_heads={shape.num_attention_heads}, "
@@ -197,6 +242,8 @@ def _optimizer(optimizer: Optimizer) -> None:
 def _data(data: Data) -> None:
     _require(data.max_length >= 16, f"data.max_length must be at least 16 tokens, got {data.max_length}")
     _require(data.max_rows is None or data.max_rows >= 2, f"data.max_rows must be at least 2, got {data.max_rows}")
+    _seed("data.order_seed", data.order_seed)
+    _seed("data.split_seed", data.split_seed)
     for name in ("validation_fraction", "test_fraction"):
         value = getattr(data, name)
         _require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
@@ -213,6 +260,7 @@ def _data(data: Data) -> None:
     match data:
         case GeneratedData():
             _require(data.rows >= 10, f"data.rows must be at least 10, got {data.rows}")
+            _seed("data.seed", data.seed)
             _require(0 <= data.noise < 1, f"data.noise must be at least 0 and under 1, got {data.noise}")
         case TableData(classes=list(classes)):
             _require(

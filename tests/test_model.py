@@ -210,7 +210,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(tiny: Tiny, tmp_path: Path, da
     damage(tmp_path)
     with pytest.raises(ModelError) as caught:
         load(config)
-    assert f"model.path={tmp_path}: the folder has no usable" in one_line(caught)
+    assert one_line(caught).startswith(f"model.path={tmp_path}: the ")
 
 
 def test_a_folder_without_an_output_layer_serves_no_head_that_reads_one(tiny: Tiny, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_folder_without_an_output_layer_serves_no_head_that_reads_one(tiny: Ti
 
 
 @pytest.mark.parametrize("load_one", [load, lambda config: architecture(config.model), lambda config: load_tokenizer(
-    config.model.path)])  # fmt: skip
+    config.model)])  # fmt: skip
 def test_a_hub_name_without_a_hub_is_one_line(tiny: Tiny, load_one: Callable[[Config], object]) -> None:
     config = tiny("model.path=h2oai/no-such-danube")
     with pytest.raises(ModelError) as caught:
@@ -247,7 +247,7 @@ def test_code_that_comes_with_a_model_never_runs(tiny: Tiny, tmp_path: Path) -> 
     described = {"model_type": "own", "auto_map": {**classes, "AutoTokenizer": ["own.Own", None]}}
     (tmp_path / "config.json").write_text(json.dumps(described))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(described))
-    for load_one in (load, lambda config: architecture(config.model), lambda config: load_tokenizer(config.model.path)):
+    for load_one in (load, lambda config: architecture(config.model), lambda config: load_tokenizer(config.model)):
         with pytest.raises(ModelError) as caught:
             load_one(tiny(f"model.path={tmp_path}"))
         one_line(caught)

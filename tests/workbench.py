@@ -27,6 +27,9 @@ from danube_sweep.trial import RunFolder
 
 CPU = torch.device("cpu")
 
+CAUSAL = ["head=causal", "head.words=[A,B,tie]"]
+"""Overrides for a causal head over generated data."""
+
 
 def load(config: Config) -> Backbone:
     """The trial's backbone, with an output layer if its head reads one."""
@@ -34,10 +37,11 @@ def load(config: Config) -> Backbone:
 
 
 def save_base(config: Config, folder: Path) -> PreTrainedModel:
-    """A whole causal LM of the trial's shape with random weights, also saved in `folder`."""
+    """A whole causal LM of the trial's shape with random weights, also saved in `folder` with the trial's tokenizer."""
     torch.manual_seed(config.model.init_seed)
     drawn = AutoModelForCausalLM.from_config(architecture(replace(config.model, init=Init.random)), dtype=torch.float32)
     drawn.save_pretrained(folder)
+    prepare(config).tokenizer.save_pretrained(folder)
     return drawn.eval()
 
 

@@ -1,0 +1,291 @@
+"""Overrides in, a validated config out: every option composes, survives its file, and mistakes say the way out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from danube_sweep import paths
+from danube_sweep.compose import compose, load_config, plain_config
+from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.schema import OPTIONS, ArenaData, Config, Dora, Init, LMHead, Pooling, Side, TableData, TextData
+
+Tiny = Callable[..., Config]
+
+CONF = paths.conf_dir()
+NEEDS = {
+    "head=lm": ["data=text", "data.path=[a.jsonl]"],
+    "head=sequence": [],
+    "data=arena": ["data.path=a.csv"],
+    "data=table": ["data.path=a.csv", "head=sequence"],
+    "data=text": ["data.path=[a.jsonl]", "head=lm"],
+    "precision=fp16": ["device.types=[fp32,fp16]"],
+}
+"""What an option cannot be composed without."""
+
+CHOICES = [f"{group}={file.stem}" for group in OPTIONS for file in sorted((CONF / group).glob("*.yaml"))]
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+def with_needs(choice: str) -> list[str]:
+    return [choice, *NEEDS.get(choice, [])]
+
+
+def test_every_group_of_the_schema_has_a_folder_and_an_option_for_each_of_its_classes() -> None:
+    for group, options in OPTIONS.items():
+        files = {file.stem for file in (CONF / group).glob("*.yaml")}
+        assert files, group
+        if len(options) > 1:
+            assert files == options.keys()
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_composes_and_survives_its_file(choice: str, tmp_path: Path) -> None:
+    group, _, option = choice.partition("=")
+    config = compose(with_needs(choice))
+    assert type(getattr(config, group)) is OPTIONS[group].get(option, next(iter(OPTIONS[group].values())))
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=True))
+    assert load_config(file) == config
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_survives_its_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DANUBE_SWEEP_DATA", str(tmp_path / "data"))
+    path = [] if name in ("banking77", "pretrain_tiny", "embedded") else ["data.path=train.csv"]
+    config = compose([f"experiment={name}", *path])
+    if name in ("banking77", "pretrain_tiny"):
+        assert str(tmp_path / "data") in str(plain_config(config)["data"]["path"])
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=True))
+    assert load_config(file) == config
+
+
+def test_the_embedded_experiment_is_the_default_trial() -> None:
+    assert compose(["experiment=embedded"]) == compose()
+
+
+def test_what_is_given_by_hand_wins_over_an_experiment() -> None:
+    config = compose(["experiment=preference_danube3_500m_t4", "data.path=a.csv", "lora.rank=4", "lora=dora"])
+    assert isinstance(config.lora, Dora)
+    assert config.lora.rank == 4
+    assert config.model.path == "h2oai/h2o-danube3-500m-chat"
+
+
+def test_values_take_the_type_of_their_field() -> None:
+    config = compose(
+        [
+            "head=sequence",
+            "head.pooling=attention",
+            "data.truncation=middle",
+            "model.init=random",
+            "trainer.clip_norm=null",
+            "lora.targets=[q_proj,v_proj]",
+            "lora.alpha=8",
+            "optimizer.lr=1e-3",
+            "name=null",
+        ]
+    )
+    head = plain_config(config)["head"]
+    assert head["pooling"] == "attention"
+    assert getattr(config.head, "pooling", None) is Pooling.attention
+    assert config.data.truncation is Side.middle
+    assert config.model.init is Init.random
+    assert config.trainer.clip_norm is None
+    assert getattr(config.lora, "targets", None) == ["q_proj", "v_proj"]
+    assert config.optimizer.lr == 1e-3
+    assert config.name is None
+
+
+def test_the_model_suggests_the_learning_rate_and_the_override_decides() -> None:
+    suggested = compose(["model=danube3_500m"])
+    assert suggested.optimizer.lr == suggested.model.lr
+    assert compose(["model=danube3_500m", "optimizer.lr=0.5"]).optimizer.lr == 0.5
+    assert compose(["model=danube2_1_8b", "model.variant=sft"]).model.path == "h2oai/h2o-danube2-1.8b-sft"
+
+
+def test_paths_become_absolute_and_hub_names_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "weights").mkdir()
+    given = ["data.path=sub/a.csv", "data.validation_path='~/v.csv'", "data.test_path=/t.csv", "model.path=weights"]
+    config = compose(["data=arena", *given])
+    assert isinstance(config.data, ArenaData)
+    assert config.data.path == str(tmp_path / "sub" / "a.csv")
+    assert config.data.validation_path == str(tmp_path / "home" / "v.csv")
+    assert config.data.test_path == "/t.csv"
+    assert config.model.path == str(tmp_path / "weights")
+    text = compose(["data=text", "head=lm", "data.path=[a.jsonl,/b.jsonl]", "model.path=some/model"])
+    assert isinstance(text.data, TextData) and isinstance(text.head, LMHead)
+    assert text.data.path == [str(tmp_path / "a.jsonl"), "/b.jsonl"]
+    assert text.model.path == "some/model"
+
+
+def test_words_that_yaml_would_read_as_booleans_stay_words(tmp_path: Path) -> None:
+    config = compose(["data=table", "data.path=a.csv", "head=sequence", "data.classes=['NO','yes','null','1e3']"])
+    assert isinstance(config.data, TableData)
+    assert config.data.classes == ["NO", "yes", "null", "1e3"]
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain_config(config)))
+    assert load_config(file) == config
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1\n- 2\n", "seed: 0\n", "just words"])
+def test_a_damaged_config_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.yaml is damaged or from another version") as raised:
+        load_config(file)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_config_file_with_an_unknown_field_or_kind_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    for group, field, value in [("lora", "width", 3), ("lora", "kind", "other"), ("optimizer", "lr", "fast")]:
+        plain = plain_config(compose())
+        plain[group][field] = value
+        file.write_text(yaml.safe_dump(plain))
+        with pytest.raises(CheckpointError):
+            load_config(file)
+
+
+# ------------------------------------------------------------------------------------------------- mistakes
+
+ARENA = ["data=arena", "data.path=a.csv"]
+TABLE = ["data=table", "data.path=a.csv", "head=sequence"]
+TEXT = ["data=text", "data.path=[a.jsonl]", "head=lm"]
+
+REFUSED: list[tuple[list[str], str]] = [
+    # unknown names
+    (["head=foo"], "head=foo: no such option; there are causal, lm, preference, sequence"),
+    (["model=danube3_500"], "did you mean model=danube3_500m?"),
+    (["experiment=nothing"], "experiment=nothing: no such option; there are banking77"),
+    (["lora.rnak=3"], "lora.rnak: no such field; did you mean lora.rank?"),
+    (["lroa.rank=3"], "lroa: no such field; did you mean lora?"),
+    (["+extra=1"], "extra: no such field"),
+    (["lora=none", "lora.rank=3"], "lora.rank: no such field; it has no fields"),
+    # wrong types
+    (["lora.rank=many"], "lora.rank: value 'many'"),
+    (["lora.rank=1.5"], "lora.rank: value '1.5'"),
+    (["head.pooling=middle"], "head.pooling: invalid value 'middle', expected one of [last, mean, attention, pair]"),
+    (["optimizer.lr=null"], "optimizer.lr"),
+    (["data.path=3", "data=generated"], "data.path"),
+    (["trainer.score_test=maybe"], "trainer.score_test: value 'maybe'"),
+    # not an override at all
+    (["data.path=~/a.csv"], """quote a value with signs in it: 'data.path="~/a.csv"'"""),
+    (["nonsense"], "nonsense: not an override; write GROUP=OPTION or FIELD=VALUE"),
+    # required, interpolated
+    (["data=arena"], "data.path is required: give data.path=…"),
+    (["name=${nowhere}"], "name"),
+    # out of range
+    (["seed=-1"], "seed must be at least 0 and under 2**32, got -1"),
+    (["seed=4294967296"], "seed must be at least 0 and under 2**32"),
+    (["model.init_seed=-1"], "model.init_seed must be at least 0"),
+    (["data.seed=-1"], "data.seed must be at least 0"),
+    (["data.order_seed=-1"], "data.order_seed must be at least 0"),
+    (["data.split_seed=-1"], "data.split_seed must be at least 0"),
+    (["optimizer.lr=inf"], "optimizer.lr must be a finite number, got inf"),
+    (["optimizer.lr=nan"], "optimizer.lr must be a finite number, got nan"),
+    (["trainer.epochs=inf"], "trainer.epochs must be a finite number"),
+    (["trainer.clip_norm=nan"], "trainer.clip_norm must be a finite number"),
+    (["model.variant=tuned"], "model.variant=tuned: there is base"),
+    (["model.init=pretrained"], "model.init=pretrained needs weights"),
+    (["model.shape.model_type=gpt2"], "model.shape.model_type must be llama or mistral, got gpt2"),
+    (["model.shape.hidden_size=0"], "model.shape.hidden_size must be at least 1, got 0"),
+    (["model.shape.intermediate_size=0"], "model.shape.intermediate_size must be at least 1"),
+    (["model.shape.num_hidden_layers=0"], "model.shape.num_hidden_layers must be at least 1"),
+    (["model.shape.num_attention_heads=0"], "model.shape.num_attention_heads must be at least 1"),
+    (["model.shape.num_key_value_heads=3"], "model.shape.num_key_value_heads must divide num_attention_heads=4, got 3"),
+    (["model.shape.num_key_value_heads=0"], "model.shape.num_key_value_heads must divide"),
+    (["model.shape.head_dim=31"], "model.shape.head_dim must be even and at least 2, got 31"),
+    (["model.shape.vocab_size=100"], "model.shape.vocab_size must be at least 259"),
+    (["model.shape.rope_theta=0"], "model.shape.rope_theta must be above 0, got 0"),
+    (["model.shape.sliding_window=0"], "model.shape.sliding_window must be at least 1, got 0"),
+    (["lora.rank=0"], "lora.rank must be at least 1, got 0; for no adapter use lora=none"),
+    (["lora.alpha=0"], "lora.alpha must be above 0"),
+    (["lora.dropout=1"], "lora.dropout must be at least 0 and under 1"),
+    (["lora.dropout=-0.1"], "lora.dropout must be at least 0"),
+    (["lora.last_k=0"], "lora.last_k must be at least 1"),
+    (["lora.targets=everything"], "lora.targets=everything: no such set"),
+    (["lora.targets=[]"], "lora.targets must be one of"),
+    (["lora.targets=[1]"], "lora.targets must be one of"),
+    (["head.lr=0"], "head.lr must be above 0"),
+    (["head.label_smoothing=1"], "head.label_smoothing must be at least 0 and under 1"),
+    (["head=causal", "head.words=[a,b]"], "head.words needs 3 words"),
+    (["optimizer.lr=0"], "optimizer.lr must be above 0"),
+    (["optimizer.weight_decay=-1"], "optimizer.weight_decay must be at least 0"),
+    (["optimizer.beta1=1"], "optimizer.beta1 must be at least 0 and under 1"),
+    (["optimizer.beta2=-1"], "optimizer.beta2 must be at least 0 and under 1"),
+    (["optimizer.eps=0"], "optimizer.eps must be above 0"),
+    (["schedule.warmup=1"], "schedule.warmup must be at least 0 and under 1"),
+    (["schedule.warmup=-1"], "schedule.warmup must be at least 0"),
+    (["data.max_length=8"], "data.max_length must be at least 16 tokens"),
+    (["data.max_length=4096"], "data.max_length must be at most 2048"),
+    (["data.max_rows=1"], "data.max_rows must be at least 2"),
+    (["data.validation_fraction=0"], "data.validation_fraction must be above 0"),
+    (["data.validation_fraction=1"], "data.validation_fraction must be at least 0 and under 1"),
+    (["data.test_fraction=-1"], "data.test_fraction must be at least 0"),
+    (["data.validation_fraction=0.5", "data.test_fraction=0.5"], "must be under 1, got 1: nothing is left to train on"),
+    (["data.rows=5"], "data.rows must be at least 10"),
+    (["data.noise=1"], "data.noise must be at least 0 and under 1"),
+    ([*TABLE, "data.classes=[a]"], "data.classes needs at least two different names"),
+    ([*TABLE, "data.classes=[a,a]"], "data.classes needs at least two different names"),
+    ([*TABLE, "data.soft_label_columns=[a]"], "data.soft_label_columns needs at least two columns"),
+    (["data=text", "data.path=[]", "head=lm"], "data.path needs at least one file"),
+    ([*TEXT, "data.test_fraction=0.1"], "data=text has no test part"),
+    (["trainer.epochs=0"], "trainer.epochs must be above 0"),
+    (["trainer.max_steps=0"], "trainer.max_steps must be at least 1"),
+    (["trainer.micro_batch=0"], "trainer.micro_batch must be at least 1"),
+    (["trainer.effective_batch=12"], "trainer.effective_batch must be a multiple of trainer.micro_batch=8, got 12"),
+    (["trainer.eval_batch=0"], "trainer.eval_batch must be at least 1"),
+    (["trainer.validate_every=0"], "trainer.validate_every must be at least 1"),
+    (["trainer.patience=0"], "trainer.patience must be at least 1"),
+    (["trainer.log_every=0"], "trainer.log_every must be at least 1"),
+    (["trainer.clip_norm=0"], "trainer.clip_norm must be above 0"),
+    (["trainer.score_test=true"], "trainer.score_test=true needs a test part"),
+    (["device.accelerator=tpu"], "device.accelerator must be auto, cpu or cuda"),
+    (["device.types=[fp8]"], "device.types must be out of bf16, fp16, fp32"),
+    (["device.threads=0"], "device.threads must be at least 1"),
+    (["tracking.mode=sometimes"], "tracking.mode must be one of"),
+    (["tracking.timeout_s=0"], "tracking.timeout_s must be above 0"),
+    # impossible combinations
+    ([*TABLE, "head=preference"], "head=preference compares two answers"),
+    (["head=lm"], "head=lm reads data=text and no other"),
+    (["data=text", "data.path=[a.jsonl]"], "head=preference compares two answers"),
+    (["data=text", "data.path=[a.jsonl]", "head=sequence"], "data=text has no labels: use head=lm"),
+    (["head=causal", "lora=none"], "lora=none leaves nothing to train"),
+    (["lora=full", "precision=nf4"], "lora=full cannot train weights stored in nf4"),
+    (
+        ["lora=full", "precision.storage=fp16", "precision.compute=fp16"],
+        "lora=full cannot train weights stored in fp16",
+    ),
+    (["lora=dora", "precision=int8", "device=cpu"], "lora=dora does not work over int8 on a CPU"),
+    (["precision.double_quant=true"], "precision.double_quant needs 4-bit storage"),
+    (["precision.storage=bf16"], "precision.storage=bf16 computes in bf16"),
+    (["device=kaggle_t4", "precision=bf16"], "has no native bf16; use precision=fp16"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), REFUSED, ids=[" ".join(overrides) for overrides, _ in REFUSED])
+def test_a_mistake_is_refused_in_one_line_that_says_the_way_out(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose(overrides)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_table_of_mistakes_covers_every_number_of_the_schema() -> None:
+    """A new number in the schema needs a bound, and a line above."""
+    free = {"lora.rslora", "trainer.score_test", "model.lr", "model.shape.max_position_embeddings"}
+    tried = {override.partition("=")[0] for overrides, _ in REFUSED for override in overrides}
+    numbers = {
+        f"{group}.{name}"
+        for group, fields in plain_config(compose()).items()
+        if isinstance(fields, dict)
+        for name, value in fields.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    assert numbers - free <= tried

@@ -1,0 +1,189 @@
+"""Optimizers and schedules: groups, values, and states that go through a checkpoint and continue bit for bit."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from danube_sweep import checkpoint
+from danube_sweep.optimizer import build_optimizer
+from danube_sweep.schedule import build_schedule
+from danube_sweep.schema import OPTIONS, Config, Optimizer
+
+Tiny = Callable[..., Config]
+
+OPTIMIZERS = list(OPTIONS["optimizer"])
+
+
+def parameters(seed: int = 0, size: int = 80) -> dict[str, nn.Parameter]:
+    """A matrix of 4096 elements and more (what 8-bit optimizers keep in 8 bits), a bias, and a small matrix."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"large": (size, 64), "bias": (size,), "small": (4, 8)}
+    return {name: nn.Parameter(torch.randn(*shape, generator=generator)) for name, shape in shapes.items()}
+
+
+def config_of(tiny: Tiny, name: str, *overrides: str) -> Optimizer:
+    return tiny(f"optimizer={name}", "optimizer.lr=0.01", *overrides).optimizer
+
+
+def step(optimizer: torch.optim.Optimizer, values: dict[str, nn.Parameter], number: int) -> None:
+    generator = torch.Generator().manual_seed(100 + number)
+    for parameter in values.values():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+
+
+# ------------------------------------------------------------------------------------------------------------ groups
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_norms_and_biases_do_not_decay_and_the_head_has_its_own_rate(tiny: Tiny, name: str) -> None:
+    backbone, head = parameters(0), parameters(1)
+    optimizer = build_optimizer(config_of(tiny, name, "optimizer.weight_decay=0.3"), backbone, head, head_lr=0.5)
+    told = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert len(told) == 6
+    for values, lr in ((backbone, 0.01), (head, 0.5)):
+        assert told[id(values["large"])] == told[id(values["small"])] == (lr, 0.3)
+        assert told[id(values["bias"])] == (lr, 0.0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_settings_arrive(tiny: Tiny, name: str) -> None:
+    config = config_of(tiny, name, "optimizer.beta1=0.8", "optimizer.beta2=0.95", "optimizer.eps=1e-6")
+    optimizer = build_optimizer(config, parameters(), {}, head_lr=None)
+    assert all(group["betas"] == (0.8, 0.95) and group["eps"] == 1e-6 for group in optimizer.param_groups)
+    assert all(group["lr"] == 0.01 for group in optimizer.param_groups)
+
+
+def test_a_head_without_a_rate_takes_the_optimizers(tiny: Tiny) -> None:
+    optimizer = build_optimizer(config_of(tiny, "adamw"), {}, parameters(), head_lr=None)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.01}
+
+
+# ------------------------------------------------------------------------------------------------------------- steps
+
+
+def test_adamw_steps_as_its_paper_says(tiny: Tiny) -> None:
+    config = config_of(tiny, "adamw", "optimizer.weight_decay=0.1")
+    values = parameters()
+    start = {name: value.detach().clone() for name, value in values.items()}
+    step(build_optimizer(config, values, {}, head_lr=None), values, 0)
+    for name, value in values.items():
+        decay = 0.1 if value.ndim == 2 else 0.0
+        assert value.grad is not None
+        # After one step both moments, corrected, are the gradient and its square.
+        wanted = start[name] * (1 - 0.01 * decay) - 0.01 * value.grad / (value.grad.abs() + 1e-8)
+        torch.testing.assert_close(value.detach(), wanted)
+
+
+@pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit"])
+def test_eight_bit_optimizers_step_almost_like_adamw_and_keep_bytes(tiny: Tiny, name: str) -> None:
+    exact, rounded = parameters(), parameters()
+    plain = build_optimizer(config_of(tiny, "adamw"), exact, {}, head_lr=None)
+    eight_bit = build_optimizer(config_of(tiny, name), rounded, {}, head_lr=None)
+    for number in range(5):
+        step(plain, exact, number)
+        step(eight_bit, rounded, number)
+    apart = (rounded["large"] - exact["large"]).detach().norm()
+    moved = (exact["large"] - parameters()["large"]).detach().norm()
+    assert 0 < apart < 0.1 * moved
+    torch.testing.assert_close(rounded["small"], exact["small"])  # too small to be worth 8 bits
+    assert eight_bit.state[rounded["large"]]["state1"].dtype is torch.uint8
+    assert eight_bit.state[rounded["small"]]["state1"].dtype is torch.float32
+
+
+# ----------------------------------------------------------------------------------------------------------- schedule
+
+
+def rates(config: Config, steps: int) -> list[float]:
+    """The learning rate of each step, and the one after the last."""
+    values = parameters(size=8)
+    optimizer = build_optimizer(config.optimizer, values, {}, head_lr=None)
+    schedule = build_schedule(config.schedule, optimizer, total_steps=steps)
+    seen = []
+    for number in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        step(optimizer, values, number)
+        schedule.step()
+    return [*seen, optimizer.param_groups[0]["lr"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "middle", "last"),
+    [("linear", 0.5, 0.0), ("cosine", 0.5, 0.0), ("constant", 1.0, 1.0)],
+)
+def test_schedules_warm_up_peak_and_end_where_they_should(tiny: Tiny, name: str, middle: float, last: float) -> None:
+    seen = rates(tiny(f"schedule={name}", "schedule.warmup=0.2", "optimizer.lr=2.0"), steps=20)
+    warming = [2.0 * number / 4 for number in range(4)]
+    assert seen[:5] == pytest.approx([*warming, 2.0])
+    assert seen[12] == pytest.approx(2.0 * middle)
+    assert seen[20] == pytest.approx(2.0 * last, abs=1e-12)
+    assert max(seen) == 2.0 and all(rate > 0 for rate in seen[1:20])
+
+
+def test_cosine_follows_half_a_cosine_and_linear_a_line(tiny: Tiny) -> None:
+    for name, share in (("linear", lambda k: 1 - k / 10), ("cosine", lambda k: (1 + math.cos(math.pi * k / 10)) / 2)):
+        seen = rates(tiny(f"schedule={name}", "schedule.warmup=0", "optimizer.lr=1.0"), steps=10)
+        assert seen == pytest.approx([share(k) for k in range(11)], abs=1e-12)
+
+
+def test_without_warm_up_the_first_step_is_at_the_peak(tiny: Tiny) -> None:
+    for name in OPTIONS["schedule"]:
+        assert rates(tiny(f"schedule={name}", "schedule.warmup=0", "optimizer.lr=1.0"), steps=3)[0] == 1.0
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0.4), (1, 0.9), (3, 0.9)])
+def test_even_the_shortest_run_reaches_the_peak(tiny: Tiny, steps: int, warmup: float) -> None:
+    seen = rates(tiny("schedule=linear", f"schedule.warmup={warmup}", "optimizer.lr=1.0"), steps)
+    assert seen[steps - 1] == 1.0
+
+
+# -------------------------------------------------------------------------------------------------------------- states
+
+
+def through_files(state: Any, folder: Path) -> Any:
+    skeleton, tensors = checkpoint.pack_state(state)
+    checkpoint.save_tensors(tensors, folder / "training.safetensors")
+    (folder / "state.json").write_text(json.dumps(skeleton))
+    return checkpoint.unpack_state(
+        json.loads((folder / "state.json").read_text()), checkpoint.load_tensors(folder / "training.safetensors")
+    )
+
+
+@pytest.mark.parametrize("schedule_name", list(OPTIONS["schedule"]))
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_saved_state_continues_bit_for_bit(tiny: Tiny, tmp_path: Path, name: str, schedule_name: str) -> None:
+    config = tiny(f"optimizer={name}", f"schedule={schedule_name}", "schedule.warmup=0.3", "optimizer.lr=0.01")
+
+    def made(values: dict[str, nn.Parameter]) -> tuple[torch.optim.Optimizer, Any]:
+        head = {name: value for name, value in values.items() if name != "large"}
+        optimizer = build_optimizer(config.optimizer, {"large": values["large"]}, head, head_lr=0.02)
+        return optimizer, build_schedule(config.schedule, optimizer, total_steps=10)
+
+    def train(values: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, schedule: Any, steps: range) -> None:
+        for number in steps:
+            step(optimizer, values, number)
+            schedule.step()
+
+    values = parameters()
+    optimizer, schedule = made(values)
+    train(values, optimizer, schedule, range(4))
+    saved = {name: value.detach().clone() for name, value in values.items()}
+    state = through_files({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, tmp_path)
+    train(values, optimizer, schedule, range(4, 9))
+
+    resumed = {name: nn.Parameter(value) for name, value in saved.items()}
+    optimizer, schedule = made(resumed)
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    train(resumed, optimizer, schedule, range(4, 9))
+    assert all(torch.equal(values[name], resumed[name]) for name in values)

@@ -1,0 +1,262 @@
+"""A run that was stopped, killed or refused goes on as if nothing had happened."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import TINY
+from runs import StopAfter, metrics, start, train
+
+from danube_sweep import cli
+from danube_sweep.compose import load_config, plain_config
+from danube_sweep.errors import CheckpointError, DiskError, Interrupted
+from danube_sweep.module import PackModule
+from danube_sweep.schema import Config
+
+Tiny = Callable[..., Config]
+
+STEPS = 12
+EXACT = ["lora.dropout=0.1", "lora.rank=4", f"trainer.max_steps={STEPS}", "trainer.validate_every=5", "data.rows=50"]
+"""40 training rows in steps of 8, each of two micro-batches: 5 steps an epoch, so 12 steps cross two borders."""
+
+
+def outcome(folder: Path) -> tuple[object, ...]:
+    """What must not depend on stops: losses, validation metrics, result and the bytes of weights and predictions."""
+    result = json.loads((folder / "result.json").read_text())
+    files = [*sorted((folder / "adapter").glob("*.safetensors")), folder / "predictions.parquet"]
+    assert len(files) == 3
+    return (
+        metrics(folder, "train"),
+        metrics(folder, "validation"),
+        {key: value for key, value in result.items() if key != "measured"},
+        [file.read_bytes() for file in files],
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], tuple[object, ...]]:
+    """Overrides -> the outcome of a run without a stop, filled as tests need it."""
+    return {}
+
+
+def stop_and_resume(config: Config, folder: Path, step: int) -> None:
+    with pytest.raises(Interrupted, match=f"stopped at step {step} of {STEPS}; go on with: danube-sweep resume"):
+        train(config, folder, stop=StopAfter(step))
+    assert not (folder / "result.json").exists()
+    assert len(metrics(folder, "train")) == step
+    train(load_config(folder / "config.yaml"), folder)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
+    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]], step: int
+) -> None:
+    if not undisturbed:
+        train(tiny(*EXACT), tmp_path / "whole")
+        undisturbed["whole",] = outcome(tmp_path / "whole")
+    stop_and_resume(tiny(*EXACT), tmp_path / "run", step)
+    assert outcome(tmp_path / "run") == undisturbed["whole",]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer=adamw_8bit", "lora.rank=64"],
+        ["precision=nf4", "schedule=linear"],
+        ["precision=bf16", "head.pooling=attention", "data.batching=shuffled"],
+        ["head=sequence", "trainer.patience=1", "optimizer.lr=0.0001"],
+    ],
+)
+def test_other_trials_resume_exactly_too(tiny: Tiny, tmp_path: Path, overrides: list[str]) -> None:
+    config = tiny(*EXACT, *overrides)
+    train(config, tmp_path / "whole")
+    stop_and_resume(config, tmp_path / "run", 7)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_run_stopped_again_and_again_ends_as_the_undisturbed_one(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(*EXACT)
+    train(config, tmp_path / "whole")
+    for _ in range(3):
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "run", stop=StopAfter(3))
+    train(config, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_steps_written_after_the_last_checkpoint_are_written_again_and_not_twice(tiny: Tiny, tmp_path: Path) -> None:
+    config, folder = tiny(*EXACT, "trainer.log_every=1"), tmp_path / "run"
+    train(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, folder, stop=StopAfter(6))
+    lines = (tmp_path / "whole" / "metrics.csv").read_text().splitlines(keepends=True)
+    later = [line for line in lines if line.startswith(("7,train", "8,train"))]
+    with (folder / "metrics.csv").open("a") as stream:
+        stream.write("".join(later) + "9,tra")
+    train(config, folder)
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_could_not_write_its_product_finishes_without_training_again(tiny: Tiny, tmp_path: Path) -> None:
+    config, folder = tiny(*EXACT), tmp_path / "run"
+    train(config, tmp_path / "whole")
+    folder.mkdir()
+    (folder / "adapter").touch()
+    with pytest.raises(DiskError, match="adapter cannot be written"):
+        train(config, folder)
+    assert not (folder / "result.json").exists()
+    (folder / "adapter").unlink()
+    written = (folder / "metrics.csv").read_bytes()
+    train(config, folder)
+    assert (folder / "metrics.csv").read_bytes() == written
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+def test_a_run_out_of_patience_trains_no_further_when_it_is_resumed(tiny: Tiny, tmp_path: Path) -> None:
+    diverging = ["optimizer.lr=0.5", "schedule=constant", "trainer.validate_every=1", "trainer.patience=2"]
+    config, folder = tiny(*diverging, "trainer.max_steps=40"), tmp_path / "run"
+    train(config, tmp_path / "whole")
+    folder.mkdir()
+    (folder / "adapter").touch()
+    with pytest.raises(DiskError):
+        train(config, folder)
+    (folder / "adapter").unlink()
+    train(config, folder)
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "training.safetensors", "checkpoint.json"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    config, folder = tiny(*EXACT), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(config, folder, stop=StopAfter(2))
+    (file,) = (folder / "checkpoints").glob(f"step-*/{name}")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x80
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}") as raised:
+        train(config, folder)
+    assert "\n" not in str(raised.value)
+    assert not (folder / "result.json").exists()
+
+
+def test_a_half_written_checkpoint_does_not_count(tiny: Tiny, tmp_path: Path) -> None:
+    config, folder = tiny(*EXACT), tmp_path / "run"
+    train(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, folder, stop=StopAfter(4))
+    half = folder / "checkpoints" / ".step-00000005.123.tmp"
+    half.mkdir()
+    (half / "head.safetensors").write_bytes(b"half")
+    train(config, folder)
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+# ------------------------------------------------------------------------------------------- real processes
+
+
+def signalled(folder: Path, number: signal.Signals, *, after: str) -> tuple[int, str]:
+    """Resumes the run in a process of its own, signals it once it says `after`; its exit code and its stderr."""
+    process = start("resume", str(folder), cwd=folder.parent)
+    assert process.stdout is not None
+    assert any(after in line for line in process.stdout), process.communicate()
+    process.send_signal(number)
+    _, errors = process.communicate()
+    return process.returncode, errors
+
+
+def test_a_run_survives_a_sigterm_and_a_kill_and_ends_as_the_undisturbed_one(tiny: Tiny, tmp_path: Path) -> None:
+    config, folder = tiny("trainer.max_steps=120", "trainer.validate_every=5", "data.rows=50"), tmp_path / "run"
+    train(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, folder, stop=StopAfter(1))
+    code, errors = signalled(folder, signal.SIGTERM, after="step 5 validation")
+    assert code == 143
+    assert errors == stopped(len(metrics(folder, "train")), 120, folder)
+    assert signalled(folder, signal.SIGKILL, after="step 50 validation") == (-signal.SIGKILL, "")
+    assert not (folder / "result.json").exists()
+    assert cli.main(["resume", str(folder)]) == 0
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+def stopped(step: int, steps: int, folder: Path) -> str:
+    place = f"go on with: danube-sweep resume {folder}"
+    return f"danube-sweep: stopped: stopped at step {step} of {steps}; {place}\n"
+
+
+@pytest.fixture
+def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, signal.Signals], None]:
+    """`signal_at(3, SIGTERM)`: the process gets the signal in the forward pass that follows the third step."""
+
+    def arm(step: int, number: signal.Signals) -> None:
+        losses = PackModule._losses
+
+        def signalling(self: PackModule, *arguments: Any) -> Any:
+            if self.trials[0].done.step == step:
+                monkeypatch.setattr(PackModule, "_losses", losses)
+                signal.raise_signal(number)
+            return losses(self, *arguments)
+
+        monkeypatch.setattr(PackModule, "_losses", signalling)
+
+    return arm
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_signal_stops_the_run_after_a_checkpoint_and_says_how_to_go_on(
+    tiny: Tiny,
+    tmp_path: Path,
+    signal_at: Callable[[int, signal.Signals], None],
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    step: int,
+) -> None:
+    """Step 2 is the first of the resumed process, where Lightning's own handler for SIGTERM stands in front of ours."""
+    config, folder = tiny(*EXACT), tmp_path / "run"
+    train(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, folder, stop=StopAfter(2))
+    signal_at(step, number)
+    capfd.readouterr()
+    assert cli.main(["resume", str(folder)]) == 128 + number
+    assert capfd.readouterr().err == stopped(len(metrics(folder, "train")), STEPS, folder)
+    assert not (folder / "result.json").exists()
+    train(config, folder)
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+def test_a_second_signal_stops_at_once(
+    tiny: Tiny, tmp_path: Path, signal_at: Callable[[int, signal.Signals], None]
+) -> None:
+    config, folder = tiny(*EXACT), tmp_path / "run"
+    train(config, tmp_path / "whole")
+    for _ in range(2):
+        signal_at(3, signal.SIGINT)
+    with pytest.raises(Interrupted, match="stopped at once, without a checkpoint of the last steps"):
+        train(config, folder)
+    train(config, folder)
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+def test_a_signal_ends_a_whole_multirun(
+    tmp_path: Path, signal_at: Callable[[int, signal.Signals], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    signal_at(1, signal.SIGTERM)
+    small = ["data.rows=60", "trainer.max_steps=3", *TINY]
+    assert cli.main(["-m", "seed=0,1,2", "hydra.sweep.dir=sweep", *small]) == 143
+    (begun,) = (path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert begun.name.startswith("0-")
+    assert not (begun / "result.json").exists()
+
+
+def test_a_config_survives_its_file(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("lora=dora", "name=a run")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(plain_config(config)))
+    assert load_config(file) == config

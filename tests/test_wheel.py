@@ -1,0 +1,71 @@
+"""What is installed from a wheel works where there is no checkout."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY
+
+from danube_sweep.schema import OPTIONS
+
+Python = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package as pip installs it from a wheel built of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder), str(ROOT)]
+    subprocess.run([*pip, *build], check=True, capture_output=True)
+    (wheel,) = folder.glob("danube_sweep-*.whl")
+    install = ["install", "--no-deps", "--no-index", "--target", str(folder / "site"), str(wheel)]
+    subprocess.run([*pip, *install], check=True, capture_output=True)
+    return folder / "site"
+
+
+@pytest.fixture
+def python(site: Path, tmp_path: Path) -> Python:
+    """Runs Python in an empty folder, with the installed package first."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    return run
+
+
+def test_the_wheel_holds_the_package_with_its_configs_and_nothing_else(site: Path) -> None:
+    (wheel,) = site.parent.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+    assert all(name.startswith("danube_sweep/") and "__pycache__" not in name for name in names)
+    carried = {name.removeprefix("danube_sweep/") for name in names if name.endswith(".yaml")}
+    assert carried == {str(file.relative_to(ROOT)) for file in (ROOT / "conf").rglob("*.yaml")}
+    sources = {str(file.relative_to(ROOT)) for file in (ROOT / "danube_sweep").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == sources
+
+
+def test_the_installed_package_explains_itself(python: Python, site: Path) -> None:
+    script = "import danube_sweep, danube_sweep.paths as p; print(danube_sweep.__file__, p.conf_dir(), sep='\\n')"
+    where = python("-c", script).stdout.split()
+    assert where == [str(site / "danube_sweep" / "__init__.py"), str(site / "danube_sweep" / "conf")]
+    done = python("-m", "danube_sweep", "--help")
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {group}" in done.stdout for group in OPTIONS)
+
+
+def test_the_installed_package_trains(python: Python, tmp_path: Path) -> None:
+    small = ["data.rows=60", "trainer.max_steps=2", *TINY]
+    done = python("-m", "danube_sweep", "experiment=embedded", "hydra.run.dir=here", *small)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads((tmp_path / "here" / "result.json").read_text())["state"] == "finished"
+    assert [file.name for file in tmp_path.iterdir()] == ["here"]
