@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from danube_sweep.data.arena import CLASSES
 from danube_sweep.data.batches import Batch
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
@@ -24,6 +25,8 @@ from danube_sweep.schema import (
 from danube_sweep.schema import Head as HeadConfig
 
 INIT_STD = 0.02
+PREFERENCE_WORDS = ["A", "B", "tie"]
+"""The label words of arena classes, whose own names all begin alike."""
 
 
 def needs_lm_head(config: HeadConfig) -> bool:
@@ -54,7 +57,7 @@ def build_head(
                 return Classifier(pooler, hidden_size, len(classes), config)
             case CausalHead():
                 assert lm_head is not None
-                return LabelWords(_word_ids(config.words or classes, classes, tokenizer), lm_head, config)
+                return LabelWords(_word_ids(config.words or _words(classes), classes, tokenizer), lm_head, config)
             case LMHead():
                 assert lm_head is not None
                 return LanguageModel(lm_head)
@@ -183,6 +186,10 @@ class LabelWords(_Classifies):
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
         logits_BV: torch.Tensor = self.lm_head(self.pooler(hidden_BTH, batch))
         return logits_BV[:, self.get_buffer("word_ids_C")]
+
+
+def _words(classes: list[str]) -> list[str]:
+    return PREFERENCE_WORDS if classes == CLASSES else classes
 
 
 def _word_ids(words: list[str], classes: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:

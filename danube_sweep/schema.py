@@ -168,7 +168,7 @@ class PreferenceHead(ClassifierHead):
 
 @dataclass
 class CausalHead(ClassifierHead):
-    words: list[str] | None = setting("a label word per class; null takes the class names", None)
+    words: list[str] | None = setting("a word per class; null takes the class names, for preferences A, B, tie", None)
 
 
 @dataclass

@@ -228,7 +228,7 @@ def _head(config: Config) -> None:
 
 
 def _optimizer(optimizer: Optimizer) -> None:
-    _require(optimizer.lr > 0, f"optimizer.lr must be above 0, got {optimizer.lr}")
+    _require(0 < optimizer.lr <= 1e6, f"optimizer.lr must be above 0 and at most 1e6, got {optimizer.lr}")
     _require(
         optimizer.weight_decay >= 0,
         f"optimizer.weight_decay must be at least 0, got {optimizer.weight_decay}",

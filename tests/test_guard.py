@@ -99,17 +99,16 @@ def test_a_parameter_without_a_gradient(parts: Parts) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("weight", ["layers.1.mlp.down_proj", "embed_tokens", "norm"])
-def test_one_changed_byte_of_a_frozen_weight(tiny: Tiny, precision: str, weight: str) -> None:
+def test_one_changed_bit_of_a_frozen_weight(tiny: Tiny, precision: str) -> None:
     parts = build(tiny(f"precision={precision}", "lora.targets=qv"))
     before = guard.frozen_digest(parts.backbone)
-    layer = parts.backbone.body.get_submodule(weight)
-    stored = layer.weight.data.view(torch.uint8).flatten()
-    stored[0] ^= 1
-    with pytest.raises(GuardError, match="the frozen backbone's weights changed while training"):
+    for weight in ("layers.1.mlp.down_proj", "embed_tokens", "norm"):
+        stored = parts.backbone.body.get_submodule(weight).weight.data.view(torch.uint8).flatten()
+        stored[0] ^= 1
+        with pytest.raises(GuardError, match="the frozen backbone's weights changed while training"):
+            guard.check_frozen(before, parts.backbone)
+        stored[0] ^= 1
         guard.check_frozen(before, parts.backbone)
-    stored[0] ^= 1
-    guard.check_frozen(before, parts.backbone)
 
 
 @pytest.mark.parametrize("precision", ["nf4", "nf4_dq", "int8"])

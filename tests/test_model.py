@@ -49,34 +49,26 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_every_danube_has_the_published_number_of_parameters(name: str) -> None:
+def test_every_danube_has_the_published_shape_and_number_of_parameters(name: str) -> None:
     model = compose([f"model={name}", "model.init=random"]).model
+    config, shape = architecture(model), model.shape
     with torch.device("meta"):
-        whole = AutoModelForCausalLM.from_config(architecture(model))
+        whole = AutoModelForCausalLM.from_config(config)
     causal, classifier = COUNTS[name]
     body = sum(parameter.numel() for parameter in whole.model.parameters())
     assert sum(parameter.numel() for parameter in whole.parameters()) == causal
-    assert (
-        body + 3 * model.shape.hidden_size
-        == classifier
-        == causal - whole.lm_head.weight.numel() + 3 * (model.shape.hidden_size)
-    )
-
-
-def test_every_model_option_but_the_tiny_one_is_counted_here() -> None:
-    options = {file.stem for file in (Path(__file__).parent.parent / "conf" / "model").glob("*.yaml")}
-    assert options - {"danube_tiny"} == set(COUNTS)
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_the_architecture_says_what_the_shape_says(name: str) -> None:
-    shape = compose([f"model={name}", "model.init=random"]).model.shape
-    config = architecture(compose([f"model={name}", "model.init=random"]).model)
+    assert body + 3 * shape.hidden_size == classifier
+    assert causal - whole.lm_head.weight.numel() + 3 * shape.hidden_size == classifier
     for field in ("model_type", "head_dim", "num_key_value_heads", "max_position_embeddings", "vocab_size"):
         assert getattr(config, field) == getattr(shape, field)
     assert config.rope_parameters["rope_theta"] == shape.rope_theta
     assert (config.rms_norm_eps, config.tie_word_embeddings, config.pad_token_id) == (1e-5, False, 0)
     assert getattr(config, "sliding_window", None) is None
+
+
+def test_every_model_option_but_the_tiny_one_is_counted_here() -> None:
+    options = {file.stem for file in (Path(__file__).parent.parent / "conf" / "model").glob("*.yaml")}
+    assert options - {"danube_tiny"} == set(COUNTS)
 
 
 # --------------------------------------------------------------------------------------------------------- weights
