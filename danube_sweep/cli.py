@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say_and_exit(error, error.exit_code)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `danube-sweep --help data | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -1,7 +1,9 @@
 """Tiny real models and data; nothing of ours is replaced by a mock."""
 
+import copy
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -45,11 +47,20 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def tiny() -> Callable[..., Config]:
     """Composes a tiny trial on 60 generated records: `tiny("head=sequence", "seed=1")`."""
 
-    def build(*overrides: str) -> Config:
-        generated = [] if any(item.startswith("data=") for item in overrides) else ["data.rows=60"]
-        return compose([*generated, *TINY, *overrides])
+    return tiny_config
 
-    return build
+
+def tiny_config(*overrides: str) -> Config:
+    # Composing costs a fifth of a second and the tests ask for the same few configs; what names a path is not kept,
+    # since relative ones depend on the working directory.
+    named_path = any("path" in item for item in overrides)
+    return copy.deepcopy((_composed.__wrapped__ if named_path else _composed)(overrides))
+
+
+@lru_cache(maxsize=256)
+def _composed(overrides: tuple[str, ...]) -> Config:
+    generated = [] if any(item.startswith("data=") for item in overrides) else ["data.rows=60"]
+    return compose([*generated, *TINY, *overrides])
 
 
 @pytest.fixture
