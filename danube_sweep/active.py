@@ -30,6 +30,7 @@ from danube_sweep.schema import Compute, Config
 from danube_sweep.tracking import MetricsFile, Tracker
 from danube_sweep.trial import RunFolder
 
+MOST_OVERFLOWS = 20
 Row = dict[str, float | int | str | None]
 STEP_COLUMNS = ["step", "part", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds"]
 
@@ -52,6 +53,8 @@ class Progressed:
     train_seconds: float = 0.0
     validation_seconds: float = 0.0
     last_loss: float = math.nan
+    overflows: int = 0
+    """Steps in a row that fp16 has skipped."""
     best_step: int | None = None
     best_log_loss: float = math.inf
     validations_since_best: int = 0
@@ -171,13 +174,19 @@ class ActiveTrial:
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
         lr = self.optimizer.param_groups[0]["lr"]
         self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self._count_overflow()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done.step += 1
         row = {"step": self.done.step, "part": "train", "epoch": self.plan.epoch_at(self.done.step)}
         self._pending.append({**row, "loss": self._step_loss, "lr": lr, "grad_norm": norm, "tokens": self.done.tokens})
         self._step_loss = None
+
+    def _count_overflow(self) -> None:
+        # fp16: a step whose gradients overflowed is skipped and the scale halved; a few at the start are normal.
+        before = self.scaler.get_scale()
+        self.scaler.update()
+        self.done.overflows = self.done.overflows + 1 if self.scaler.get_scale() < before else 0
 
     def _at_border(self, stopping: bool) -> None:
         validates = self.plan.validates_after(self.done.step)
@@ -214,6 +223,8 @@ class ActiveTrial:
         self.where.terminal.update(self.where.label, last["step"], loss=last["loss"], tokens_per_s=rate)
         logged = {"train/loss": last["loss"], "train/lr": last["lr"], "train/grad_norm": last["grad_norm"]}
         self.where.tracker.log(last["step"], {**logged, "train/tokens_per_s": rate})
+        if self.done.overflows >= MOST_OVERFLOWS:
+            raise Diverged(f"fp16 overflowed in {self.done.overflows} steps in a row; use precision=bf16 or fp32")
         bad = next((row["step"] for row in rows if not math.isfinite(row["loss"])), None)
         if bad is not None:
             raise Diverged(
@@ -245,6 +256,7 @@ class ActiveTrial:
         shown = "  ".join(f"{name} {metric:.4f}" for name, metric in evaluation.metrics.items())
         self.where.terminal.note(f"step {self.done.step} validation  {shown}{'  best' if better else ''}")
         self._save(evaluation)
+        self.done.validation_seconds += self._lap()
 
     def evaluate(self, part: str) -> Evaluation:
         """The trial's evaluation on one of its parts, as it stands."""

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.trial import sync_folder
+from danube_sweep.trial import sync_file, sync_folder
 
 FORMAT = 1
 MANIFEST = "checkpoint.json"
@@ -42,7 +42,8 @@ def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Cal
         sealed = {"format": FORMAT, **manifest, "files": hashes}
         (temporary / MANIFEST).write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
         for file in temporary.iterdir():
-            _sync(file)
+            sync_file(file)
+        sync_folder(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         sync_folder(folder.parent)
@@ -144,8 +145,3 @@ def unpack_state(skeleton: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -64,6 +64,7 @@ def _hydra(arguments: list[str]) -> int:
 
     compose.register()
     failures: list[DanubeSweepError] = []
+    full_error = os.environ.get(FULL_ERROR) == "1"
     in_job = False
 
     @hydra.main(version_base=compose.VERSION_BASE, config_path=str(paths.conf_dir()), config_name="config")
@@ -78,6 +79,8 @@ def _hydra(arguments: list[str]) -> int:
         try:
             return _train(config, folder)
         except DanubeSweepError as error:  # said below: Hydra would say it in its own way, and only the first
+            if not full_error:  # its frames would hold the trial's memory through the jobs that follow
+                error.__cause__ = error.__context__ = error.__traceback__ = None
             failures.append(error)
             return None
 
@@ -85,7 +88,7 @@ def _hydra(arguments: list[str]) -> int:
         with _argv(arguments), _raising():
             job()
     except (HydraException, OmegaConfBaseException) as error:
-        return _say_and_exit(error if os.environ.get(FULL_ERROR) == "1" else UserError(compose.explain(error)), 2)
+        return _say_and_exit(error if full_error else UserError(compose.explain(error)), 2)
     except OSError as error:
         if in_job:
             raise
@@ -192,17 +195,20 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
     parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    types = ["fp32", "bf16", "fp16"]
+    parser.add_argument("--compute", choices=types, help="compute type, where the device lacks the run's own")
     options = parser.parse_args(arguments)
     if options.batch_rows < 1:
         parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
 
     from danube_sweep.quiet import quiet_libraries
-    from danube_sweep.schema import Device
+    from danube_sweep.schema import Compute, Device
 
     quiet_libraries()
     from danube_sweep.predict import load_run, predict_file
 
-    trained = load_run(options.run_dir, Device(accelerator=options.accelerator))
+    compute = Compute(options.compute) if options.compute else None
+    trained = load_run(options.run_dir, Device(accelerator=options.accelerator), compute)
     rows = predict_file(trained, options.input, options.output, swap=options.swap, batch_rows=options.batch_rows)
     print(f"{options.output}: {rows} rows")
     return 0

@@ -1,6 +1,7 @@
 """Where and with what a run happened, and what it used."""
 
 import ctypes
+import gc
 import importlib.metadata
 import os
 import platform
@@ -44,7 +45,9 @@ def pick_device(config: Device) -> torch.device:
     """The device to run on, with CPU threads set as asked. Raises ConfigError if it is not there."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    gc.collect()  # what an earlier trial of this process left
     if config.accelerator != "cpu" and torch.cuda.is_available():
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return torch.device("cuda", 0)
     if config.accelerator == "cuda":
@@ -80,7 +83,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory used so far: torch's on a GPU, the whole process's on a CPU."""
+    """The most memory used: on a GPU by torch since `pick_device`, on a CPU by the process since it began."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

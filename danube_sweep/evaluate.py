@@ -31,7 +31,7 @@ def evaluate(backbone: Backbone, head: Head, rows: Encoded, *, batch_rows: int, 
     losses_N = torch.zeros(len(rows.ids))
     probabilities: list[tuple[Batch, torch.Tensor]] = []
     for batch, output in forward(backbone, head, rows, batch_rows=batch_rows, pad_id=pad_id):
-        losses_N[batch.rows] = head.row_losses(output, batch.to(backbone.device)).float().cpu()
+        losses_N[batch.rows] = head.row_losses(output, batch).float().cpu()
         if not isinstance(head, LanguageModel):
             probabilities.append((batch, output.float().softmax(dim=-1).cpu()))
     if isinstance(head, LanguageModel):
@@ -50,12 +50,11 @@ def evaluate(backbone: Backbone, head: Head, rows: Encoded, *, batch_rows: int, 
 def forward(
     backbone: Backbone, head: Head, rows: Encoded, *, batch_rows: int, pad_id: int
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Yields each batch (on the CPU) and the head's output, without gradients and in eval mode."""
+    """Yields each batch and the head's output, without gradients and in eval mode."""
     with evaluating(backbone, head):
         for chosen in eval_batches(rows.lengths, batch_rows):
-            batch = collate(rows, chosen, pad_id)
-            on_device = batch.to(backbone.device)
-            yield batch, head(backbone.hidden(on_device.input_ids_BT, on_device.mask_BT), on_device)
+            batch = collate(rows, chosen, pad_id).to(backbone.device)
+            yield batch, head(backbone.hidden(batch.input_ids_BT, batch.mask_BT), batch)
 
 
 @contextmanager

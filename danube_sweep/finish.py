@@ -16,7 +16,7 @@ from danube_sweep.environment import describe, peak_memory_bytes
 from danube_sweep.errors import DiskError, Interrupted, TrialFailed, UserError
 from danube_sweep.model import Backbone
 from danube_sweep.prepare import Prepared
-from danube_sweep.trial import State
+from danube_sweep.trial import State, sync_file, sync_folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -70,7 +70,9 @@ def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str
     temporary = target.with_suffix(".tmp")
     try:
         parquet.write_table(pa.table(columns), temporary)
+        sync_file(temporary)
         temporary.replace(target)
+        sync_folder(target.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DiskError(f"{target} cannot be written: {error.strerror or error}; free some space") from error

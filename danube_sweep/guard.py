@@ -44,7 +44,9 @@ def compute_checked(backbone: Backbone) -> Iterator[None]:
     """Inside, the backbone's linears compute in the type that was asked for."""
     asked = DTYPES[backbone.precision.compute]
     kind = linear_kind(backbone.precision)
-    linear = next(layer for layer in backbone.body.modules() if type(layer).__name__ == kind)
+    # PEFT's wrappers bear the same names as the layers they hold.
+    layers = (layer for layer in backbone.body.modules() if not hasattr(layer, "base_layer"))
+    linear = next(layer for layer in layers if type(layer).__name__ == kind)
 
     def check(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         if output.dtype is not asked:

@@ -1,9 +1,10 @@
 """From a model's name to a local folder with its files."""
 
+import errno
 from functools import lru_cache
 from pathlib import Path
 
-from danube_sweep.errors import ModelError
+from danube_sweep.errors import DiskError, ModelError
 from danube_sweep.schema import Model
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
@@ -26,14 +27,23 @@ def local_folder(model: Model) -> Path:
 @lru_cache(maxsize=8)
 def _snapshot(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     way_out = "give a local folder by model.path=… or use model.init=random"
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(f"model.path={name}: the hub has no such model, or it needs a login; {way_out}") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"model.revision={revision}: {name} has no such branch, tag or commit") from error
     except (LocalEntryNotFoundError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise DiskError(f"model.path={name}: no space left to download it; free some or set HF_HOME") from error
         revised = f" (model.revision={revision})" if revision else ""
         raise ModelError(
             f"model.path={name}{revised}: the hub cannot be reached and the cache has no copy; {way_out}"

@@ -7,7 +7,7 @@ trial's gradient is exactly its own. Lightning keeps device, loop, callbacks and
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Self, final
 
 import lightning as L
 import torch
@@ -63,6 +63,11 @@ class PackModule(L.LightningModule):
         self.body, self.lm_head = backbone.body, backbone.lm_head
         self.heads = torch.nn.ModuleList(trial.head for trial in trials)
         self._first_step = True
+
+    def cpu(self) -> Self:
+        # Lightning moves a module to the CPU when it has fitted; the trial is scored and saved where it trained, and
+        # bitsandbytes' int8 layers do not survive the move.
+        return self
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [trial.start(self.backbone) for trial in self.trials]

@@ -20,10 +20,9 @@ from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, 
 from danube_sweep.evaluate import forward
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
-from danube_sweep.schema import Config, Device, FullFinetune, Init, LMHead
+from danube_sweep.schema import Compute, Config, Device, FullFinetune, Init, LMHead, Precision, Storage
 from danube_sweep.tokenizer import load_tokenizer
 from danube_sweep.trial import RunFolder
-from danube_sweep.validate import check_types
 
 CHUNK_ROWS = 2048
 """Rows that are read, sorted by length and predicted at a time."""
@@ -41,8 +40,8 @@ class Trained:
     layout: Layout
 
 
-def load_run(path: Path, device: Device) -> Trained:
-    """Loads a finished run, verified file by file.
+def load_run(path: Path, device: Device, compute: Compute | None = None) -> Trained:
+    """Loads a finished run, verified file by file; `compute` replaces its compute type on a device that lacks it.
 
     Raises CheckpointError if it is unfinished, damaged or was trained over another backbone, ModelError if its
     backbone cannot be had, ConfigError if the device lacks its compute type.
@@ -57,7 +56,14 @@ def load_run(path: Path, device: Device) -> Trained:
     if edited:
         raise CheckpointError(f"{folder.config}: {edited[0]} was changed since the run; put back what it was")
     target = pick_device(device)
-    check_types(config.precision, native_types(target), device.name)
+    if compute is not None:
+        config = replace(config, precision=_computing_in(config.precision, compute))
+    types = native_types(target)
+    if config.precision.compute.value not in types:
+        raise ConfigError(
+            f"{path} computes in {config.precision.compute.value}, which {device.name} has not; "
+            f"give --compute {types[-1]}"
+        )
     full = isinstance(config.lora, FullFinetune)
     product_model = replace(config.model, path=str(trained), init=Init.pretrained)
     source = product_model if full else config.model
@@ -81,6 +87,11 @@ def load_run(path: Path, device: Device) -> Trained:
     return Trained(
         config, backbone, head, tokenizer, manifest["classes"], layout_for(config.model, config.data, config.head)
     )
+
+
+def _computing_in(precision: Precision, compute: Compute) -> Precision:
+    sixteen_bit = precision.storage in (Storage.bf16, Storage.fp16)
+    return replace(precision, compute=compute, storage=Storage(compute.value) if sixteen_bit else precision.storage)
 
 
 def predict_file(trained: Trained, source: Path, target: Path, *, swap: bool = False, batch_rows: int = 16) -> int:

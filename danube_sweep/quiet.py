@@ -17,6 +17,7 @@ def quiet_libraries() -> None:
         ".*isinstance\\(treespec, LeafSpec\\).*",  # lightning 2.6 on a newer torch
         ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # fp16 skips the step whose gradients overflowed
         ".*`training_step` returned `None`.*",
+        ".*gradient_checkpointing.* is deprecated.*",  # its successor is newer than the oldest transformers we take
     ):
         warnings.filterwarnings("ignore", message)
     import lightning.pytorch  # noqa: F401  (it sets its own log level when it is imported)

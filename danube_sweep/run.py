@@ -19,7 +19,7 @@ from danube_sweep import finish, lora
 from danube_sweep.active import ActiveTrial, Phase, Surroundings
 from danube_sweep.compose import plain_config, sealed
 from danube_sweep.environment import environment, native_types, pick_device, versions
-from danube_sweep.errors import CheckpointError, DanubeSweepError, Interrupted, OutOfMemory
+from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, Interrupted, OutOfMemory
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
 from danube_sweep.module import PackModule, fit
@@ -29,8 +29,11 @@ from danube_sweep.progress import Terminal
 from danube_sweep.schema import Config
 from danube_sweep.stop import StopRequest
 from danube_sweep.tracking import open_tracker
-from danube_sweep.trial import RunFolder, State, read_json, trial_hash, write_json, write_text
-from danube_sweep.validate import check_types
+from danube_sweep.trial import RunFolder, State, read_json, redacted, trial_hash, write_json, write_text
+from danube_sweep.validate import check_dora, check_types
+
+MEMORY_SIGNS = ("out of memory", "not enough memory", "ALLOC_FAILED")
+"""What drivers and allocators say in a plain RuntimeError."""
 
 
 @final
@@ -72,13 +75,15 @@ def run_trial(config: Config, path: Path, terminal: Terminal, *, stop: StopReque
         if stored is not None:
             return stored
         requested = stop or stack.enter_context(StopRequest())
-        built = build(config, watch)
+        with _memory_errors(config):
+            built = build(config, watch)
         trial = _activate(config, folder, identity, built, terminal)
         result: dict[str, Any] = {"trial": identity, "name": config.name, "seed": config.seed}
         try:
-            with watch.phase("fit"):
-                _train(built.backbone, trial, requested)
-            result |= finish.finish(trial, built.prepared, built.backbone)
+            with _memory_errors(config):
+                with watch.phase("fit"):
+                    _train(built.backbone, trial, requested)
+                result |= finish.finish(trial, built.prepared, built.backbone)
         except BaseException as error:
             result |= finish.failure(error)
             if not isinstance(error, DanubeSweepError):
@@ -86,7 +91,24 @@ def run_trial(config: Config, path: Path, terminal: Terminal, *, stop: StopReque
             raise
         finally:
             _conclude(trial, result, finish.measured(trial, built.backbone, watch.seconds))
+        if requested():
+            number = requested.signal_number or 2
+            raise Interrupted(f"stopped; this trial had just finished: {path}", number)
         return result
+
+
+@contextmanager
+def _memory_errors(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        named = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not named and not any(sign in str(error) for sign in MEMORY_SIGNS):
+            raise
+        raise OutOfMemory(
+            f"out of memory with trainer.micro_batch={config.trainer.micro_batch}: lower it or data.max_length, or use "
+            "precision.gradient_checkpointing=true or precision=nf4_dq"
+        ) from error
 
 
 def _conclude(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any]) -> None:
@@ -107,9 +129,11 @@ def build(config: Config, watch: Stopwatch) -> Built:
     with watch.phase("data"):
         device = pick_device(config.device)
         check_types(config.precision, native_types(device), config.device.name)
+        check_dora(config, device.type)
         prepared = prepare(config)
     with watch.phase("load"):
         backbone = load_backbone(config.model, config.precision, with_lm_head=needs_lm_head(config.head), device=device)
+        _check_positions(config, backbone)
         adapter = lora.attach(backbone, config.lora, seed=config.seed)
         head = build_head(
             config.head,
@@ -120,6 +144,14 @@ def build(config: Config, watch: Stopwatch) -> Built:
             seed=config.seed,
         ).to(device)
     return Built(prepared, backbone, adapter, head)
+
+
+def _check_positions(config: Config, backbone: Backbone) -> None:
+    limit = int(backbone.body.config.max_position_embeddings)
+    if config.data.max_length > limit:
+        raise ConfigError(
+            f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}"
+        )
 
 
 def _activate(config: Config, folder: RunFolder, identity: str, built: Built, terminal: Terminal) -> ActiveTrial:
@@ -134,7 +166,7 @@ def _activate(config: Config, folder: RunFolder, identity: str, built: Built, te
         resolved=plain,
         say=terminal.note,
     )
-    write_text(folder.config, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
     write_json(folder.environment, {"trial": identity, **environment(built.backbone.device)})
     manifest = {
         "trial": identity,
@@ -152,14 +184,6 @@ def _activate(config: Config, folder: RunFolder, identity: str, built: Built, te
 def _train(backbone: Backbone, trial: ActiveTrial, stopping: Callable[[], bool]) -> None:
     try:
         fit(PackModule(backbone, [trial], stopping), accelerator=backbone.device.type)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
-            micro = trial.config.trainer.micro_batch
-            raise OutOfMemory(
-                f"out of memory with trainer.micro_batch={micro}: lower it, or use "
-                "precision.gradient_checkpointing=true or precision=nf4_dq"
-            ) from error
-        raise
     except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
         if trial.phase is Phase.running:
             trial.phase = Phase.paused

@@ -1,5 +1,6 @@
 """Stopping on request: the first signal asks for a clean stop at the next step border, the second stops at once."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -37,3 +38,4 @@ class StopRequest:
         if self.signal_number is not None:
             raise Interrupted("stopped at once, without a checkpoint of the last steps", number)
         self.signal_number = number
+        os.write(2, b"stopping after this step; again to stop at once\n")

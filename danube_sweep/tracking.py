@@ -14,7 +14,7 @@ from typing import Any, Protocol, final
 
 from danube_sweep.errors import CheckpointError, ConfigError, DiskError
 from danube_sweep.schema import NoTracking, Tracking, WandbTracking
-from danube_sweep.trial import redact, write_text
+from danube_sweep.trial import redact, redacted, write_text
 
 
 @final
@@ -142,7 +142,7 @@ class _Wandb:
     def _summary(self, values: Mapping[str, object]) -> None:
         # wandb holds the last row back until the next step, and would later write it over the summary.
         self._run.log({}, commit=True)
-        self._run.summary.update(_redacted(values))
+        self._run.summary.update(redacted(values))
 
     def _finish(self, exit_code: int) -> None:
         self._run.finish(exit_code)
@@ -249,7 +249,7 @@ def _start(config: WandbTracking, mode: Any, *, run_id: str, run_name: str, fold
         tags=config.tags,
         name=redact(run_name),
         # Under its own key: a sweep's parameter named like a group would replace the group's whole dict.
-        config={"trial": _redacted(resolved)},
+        config={"trial": redacted(resolved)},
         settings=wandb.Settings(**quiet, **bounds),
     )
 
@@ -261,14 +261,3 @@ def _upload_later(folder: str) -> str:
 def _reason(error: Exception) -> str:
     lines = redact(str(error)).strip().splitlines() or [type(error).__name__]
     return lines[-1].removeprefix("while retrying: ")[:200]
-
-
-def _redacted(node: Any) -> Any:
-    match node:
-        case str():
-            return redact(node)
-        case Mapping():
-            return {str(key): _redacted(value) for key, value in node.items()}
-        case list() | tuple():
-            return [_redacted(value) for value in node]
-    return node

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -95,12 +96,15 @@ def _content(value: str | list[str] | None, field: str) -> Any:
 
 
 def _backbone_meaning(model: Model) -> Any:
+    chat = {"chat": dataclasses.asdict(model.chat)} if model.variant == "chat" else {}
     if is_random(model):
-        return {"random": model.init_seed, "shape": dataclasses.asdict(model.shape), "variant": model.variant}
+        return {"random": model.init_seed, "shape": dataclasses.asdict(model.shape), **chat}
     assert model.path is not None
     folder = Path(model.path).expanduser()
-    source = weights_fingerprint(folder) if folder.is_dir() else f"{model.path}@{model.revision or 'main'}"
-    return {"source": source, "variant": model.variant}
+    local = folder.is_dir()
+    source = weights_fingerprint(folder) if local else f"{model.path}@{model.revision or 'main'}"
+    tokenizer = [file_digest(file) for file in sorted(folder.glob("tokenizer.*"))] if local else None
+    return {"source": source, "tokenizer": tokenizer, **chat}
 
 
 def file_digest(path: str | Path, field: str = "data.path") -> str:
@@ -212,7 +216,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of JSON; raises DiskError."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(redacted(value), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -221,6 +225,12 @@ def read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is cut short or damaged; delete it to run the trial again") from error
+
+
+def sync_file(file: Path) -> None:
+    """Makes a file's content survive a power cut."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -232,12 +242,24 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.I)
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|_PAT$", re.I)
 
 
 def redact(text: str) -> str:
-    """Replaces the values of environment variables that are named like secrets."""
+    """Replaces the values of environment variables that are named like secrets; files' paths are none."""
     for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_NAME.search(name) and value in text:
+        if len(value) >= 8 and _SECRET_NAME.search(name) and value in text and not os.path.exists(value):
             text = text.replace(value, f"<{name}>")
     return text
+
+
+def redacted(node: Any) -> Any:
+    """`redact` for every text in nested mappings and lists; to be used before anything escapes their signs."""
+    match node:
+        case str():
+            return redact(node)
+        case Mapping():
+            return {str(key): redacted(value) for key, value in node.items()}
+        case list() | tuple():
+            return [redacted(value) for value in node]
+    return node

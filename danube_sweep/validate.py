@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
@@ -63,8 +64,9 @@ def validate(config: Config) -> None:
     )
     _data(config.data)
     limit = config.model.shape.max_position_embeddings
+    own_shape = config.model.path is not None and Path(config.model.path).expanduser().is_dir()
     _require(
-        config.data.max_length <= limit,
+        own_shape or config.data.max_length <= limit,
         f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}",
     )
     _trainer(config.trainer)
@@ -89,6 +91,12 @@ def check_types(precision: Precision, types: list[str], device: str) -> None:
         else f"precision={other} or precision=nf4 precision.compute={other}"
     )
     raise ConfigError(f"precision.compute={asked}: {device} has no native {asked}; use {way_out}")
+
+
+def check_dora(config: Config, accelerator: str) -> None:
+    """Raises ConfigError for DoRA over int8 on a CPU, where bitsandbytes has no scales to give it."""
+    impossible = isinstance(config.lora, Dora) and config.precision.storage is Storage.int8 and accelerator == "cpu"
+    _require(not impossible, "lora=dora does not work over int8 on a CPU; use precision=nf4 or lora=lora")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -187,10 +195,7 @@ def _lora(config: Config) -> None:
                 not isinstance(config.head, LMHead | CausalHead),
                 "lora=none leaves nothing to train: this head has no weights of its own; use lora=lora",
             )
-    _require(
-        not (isinstance(config.lora, Dora) and storage is Storage.int8 and config.device.accelerator == "cpu"),
-        "lora=dora does not work over int8 on a CPU; use precision=nf4 or lora=lora",
-    )
+    check_dora(config, config.device.accelerator)
 
 
 def _targets(targets: object) -> None:
@@ -228,7 +233,7 @@ def _head(config: Config) -> None:
 
 
 def _optimizer(optimizer: Optimizer) -> None:
-    _require(0 < optimizer.lr <= 1e6, f"optimizer.lr must be above 0 and at most 1e6, got {optimizer.lr}")
+    _require(0 < optimizer.lr < 1e38, f"optimizer.lr must be above 0 and under 1e38, got {optimizer.lr}")
     _require(
         optimizer.weight_decay >= 0,
         f"optimizer.weight_decay must be at least 0, got {optimizer.weight_decay}",

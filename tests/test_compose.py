@@ -104,7 +104,7 @@ def test_the_model_suggests_the_learning_rate_and_the_override_decides() -> None
     suggested = compose(["model=danube3_500m"])
     assert suggested.optimizer.lr == suggested.model.lr
     assert compose(["model=danube3_500m", "optimizer.lr=0.5"]).optimizer.lr == 0.5
-    assert compose(["model=danube2_1_8b", "model.variant=sft"]).model.path == "h2oai/h2o-danube2-1.8b-sft"
+    assert compose(["model=danube2_1_8b", "model.variant=chat"]).model.path == "h2oai/h2o-danube2-1.8b-chat"
 
 
 def test_paths_become_absolute_and_hub_names_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
