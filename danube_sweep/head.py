@@ -51,7 +51,7 @@ def build_head(
                 pooler = Pooler(config.pooling, hidden_size)
                 return Classifier(pooler, hidden_size, len(classes), config)
             case PreferenceHead(pooling=PairPooling.pair):
-                return Classifier(PairPooler(), 2 * hidden_size, len(classes), config)
+                return Classifier(PairPooler(), 2 * hidden_size + 2, len(classes), config)
             case PreferenceHead():
                 pooler = Pooler(Pooling(config.pooling.value), hidden_size)
                 return Classifier(pooler, hidden_size, len(classes), config)
@@ -143,7 +143,11 @@ class Pooler(nn.Module):
 
 @final
 class PairPooler(nn.Module):
-    """The mean over A's tokens and over B's: [A - B, |A - B|], width 2H. An empty answer's mean is zero."""
+    """The mean over A's tokens and over B's, and how much longer A is: [A - B, |A - B|, l, |l|], width 2H + 2.
+
+    `l` is the difference of the log lengths before truncation, times sqrt(H) to weigh like a vector of width H: a
+    mean forgets its length, and the length is the strongest single sign of a preference. An empty mean is zero.
+    """
 
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
         positions_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
@@ -151,7 +155,9 @@ class PairPooler(nn.Module):
         mask_BKT = (positions_T >= spans_BK2[..., :1]) & (positions_T < spans_BK2[..., 1:])
         first, second = spans_BK2.shape[1] - 2, spans_BK2.shape[1] - 1
         difference_BH = _masked_mean(hidden_BTH, mask_BKT[:, first]) - _masked_mean(hidden_BTH, mask_BKT[:, second])
-        return torch.cat([difference_BH, difference_BH.abs()], dim=1)
+        lengths_BK = batch.sizes_BK.to(difference_BH.dtype).log1p() * difference_BH.shape[1] ** 0.5
+        longer_B1 = (lengths_BK[:, first] - lengths_BK[:, second]).unsqueeze(1)
+        return torch.cat([difference_BH, difference_BH.abs(), longer_B1, longer_B1.abs()], dim=1)
 
 
 def _masked_mean(hidden_BTH: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

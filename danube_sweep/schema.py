@@ -163,7 +163,9 @@ class SequenceHead(ClassifierHead):
 
 @dataclass
 class PreferenceHead(ClassifierHead):
-    pooling: PairPooling = setting("pair reads each answer's own tokens; or last, mean, attention", PairPooling.pair)
+    pooling: PairPooling = setting(
+        "pair reads each answer's tokens and length; or last, mean, attention", PairPooling.pair
+    )
 
 
 @dataclass

@@ -140,7 +140,7 @@ def test_pooling_is_what_its_name_says(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_the_pair_head_reads_each_answers_own_tokens(tiny: Tiny, side: str) -> None:
+def test_the_pair_head_reads_each_answers_own_tokens_and_length(tiny: Tiny, side: str) -> None:
     head = build(tiny("head=preference")).head
     batch, hidden_BTH = batch_of(TOKENS, side=side), torch.randn(4, 7, 64)
     pooled_BH = head.pooler(hidden_BTH, batch)
@@ -148,7 +148,9 @@ def test_the_pair_head_reads_each_answers_own_tokens(tiny: Tiny, side: str) -> N
         start = 7 - len(tokens) if side == "left" else 0
         states_TH, half = hidden_BTH[row, start : start + len(tokens)], len(tokens) // 2
         difference_H = states_TH[:half].mean(0) - states_TH[half:].mean(0)
-        torch.testing.assert_close(pooled_BH[row], torch.cat([difference_H, difference_H.abs()]))
+        longer_1 = torch.tensor([math.log((1 + half) / (1 + len(tokens) - half)) * 64**0.5])
+        wanted = torch.cat([difference_H, difference_H.abs(), longer_1, longer_1.abs()])
+        torch.testing.assert_close(pooled_BH[row], wanted)
 
 
 def test_an_empty_answer_is_zero_and_no_nan(tiny: Tiny) -> None:

@@ -128,4 +128,5 @@ def rows_of(tokens: list[list[int]], classes: int = 3, weights: list[float] | No
         np.array(spans, dtype=np.int32),
         labels,
         np.array(weights or [1.0] * len(tokens), dtype=np.float32),
+        np.diff(np.array(spans, dtype=np.int32), axis=2)[..., 0],
     )

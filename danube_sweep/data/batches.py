@@ -26,6 +26,8 @@ class Batch:
     """True where there is a token."""
     spans_BK2: torch.Tensor
     """Token span [start, end) of each text."""
+    sizes_BK: torch.Tensor
+    """Tokens of each text before any was cut off."""
     labels_BC: torch.Tensor | None
     weights_B: torch.Tensor
     rows: Rows
@@ -39,6 +41,7 @@ class Batch:
             input_ids_BT=self.input_ids_BT.to(device),
             mask_BT=self.mask_BT.to(device),
             spans_BK2=self.spans_BK2.to(device),
+            sizes_BK=self.sizes_BK.to(device),
             labels_BC=None if self.labels_BC is None else self.labels_BC.to(device),
             weights_B=self.weights_B.to(device),
         )
@@ -80,6 +83,7 @@ def collate(encoded: Encoded, rows: Rows, pad_id: int, side: str = "right") -> B
         torch.from_numpy(ids_BT),
         torch.from_numpy(mask_BT),
         torch.from_numpy(spans_BK2),
+        torch.from_numpy(encoded.sizes[rows].astype(np.int64)),
         None if encoded.labels is None else torch.from_numpy(encoded.labels[rows]),
         torch.from_numpy(encoded.weights[rows]),
         rows,

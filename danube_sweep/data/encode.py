@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raise it when `encode` gives other tokens for the same records, or the files change."""
 
 Tokens = NDArray[np.int32]
@@ -57,6 +57,8 @@ class Encoded:
     """[n, classes]"""
     weights: NDArray[np.float32]
     """[n]: what a row counts in the loss: 1, or in language modelling its number of predicted tokens."""
+    sizes: NDArray[np.int32]
+    """[n, k]: tokens of every text before any was cut off."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -106,6 +108,7 @@ def encode(
     rows = [
         _row([tokens_of[text] for text in record.texts], before, after, budget, data.truncation) for record in records
     ]
+    sizes = [[len(tokens_of[text]) for text in record.texts] for record in records]
     labels = [record.label for record in records if record.label is not None]
     return Encoded(
         [record.id for record in records],
@@ -113,6 +116,7 @@ def encode(
         np.array([spans for _, spans in rows], dtype=np.int32).reshape(len(rows), len(before), 2),
         np.array(labels, dtype=np.float32).reshape(-1, num_classes) if len(labels) == len(records) else None,
         np.ones(len(rows), dtype=np.float32),
+        np.array(sizes, dtype=np.int32).reshape(len(rows), len(before)),
     )
 
 
@@ -222,7 +226,7 @@ def _pieces(records: Sequence[Record], tokens_of: dict[str, Tokens], end: Tokens
             pieces.append(tokens[start : start + max_length])
     lengths = np.array([len(piece) for piece in pieces], dtype=np.int32)
     spans = np.stack([np.zeros_like(lengths), lengths], axis=1).reshape(len(pieces), 1, 2)
-    return Encoded(ids, pieces, spans, None, (lengths - 1).astype(np.float32))
+    return Encoded(ids, pieces, spans, None, (lengths - 1).astype(np.float32), lengths.reshape(-1, 1))
 
 
 def _cache_key(
@@ -257,6 +261,7 @@ def _save(encoded: Encoded, file: Path) -> None:
                 spans=encoded.spans,
                 labels=np.zeros(0, dtype=np.float32) if encoded.labels is None else encoded.labels,
                 weights=encoded.weights,
+                sizes=encoded.sizes,
             )
         temporary.replace(file)
     finally:
@@ -276,4 +281,5 @@ def _load(file: Path) -> Encoded:
         arrays["spans"],
         arrays["labels"] if arrays["labels"].size else None,
         arrays["weights"],
+        arrays["sizes"],
     )

@@ -1,5 +1,6 @@
 """The order of an epoch, and padding."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -89,7 +90,8 @@ def encoded() -> Encoded:
     tokens = [np.array(row, dtype=np.int32) for row in ([5, 6, 7, 8], [9], [3, 4])]
     spans = np.array([[[1, 2], [2, 4]], [[0, 0], [0, 1]], [[0, 1], [1, 2]]], dtype=np.int32)
     labels = np.eye(3, dtype=np.float32)
-    return Encoded(["a", "b", "c"], tokens, spans, labels, np.array([1, 2, 3], dtype=np.float32))
+    sizes = np.array([[9, 2], [0, 1], [1, 1]], dtype=np.int32)
+    return Encoded(["a", "b", "c"], tokens, spans, labels, np.array([1, 2, 3], dtype=np.float32), sizes)
 
 
 def test_rows_are_padded_on_the_right_to_the_longest(encoded: Encoded) -> None:
@@ -100,6 +102,7 @@ def test_rows_are_padded_on_the_right_to_the_longest(encoded: Encoded) -> None:
     assert batch.labels_BC is not None
     assert batch.labels_BC.tolist() == [[0, 1, 0], [1, 0, 0]]
     assert batch.weights_B.tolist() == [2, 1]
+    assert batch.sizes_BK.tolist() == [[0, 1], [9, 2]]
     assert (batch.tokens, batch.rows.tolist()) == (5, [1, 0])
     dtypes = (batch.input_ids_BT.dtype, batch.mask_BT.dtype, batch.spans_BK2.dtype, batch.labels_BC.dtype)
     assert dtypes == (torch.long, torch.bool, torch.long, torch.float32)
@@ -114,7 +117,7 @@ def test_padding_on_the_left_moves_the_spans(encoded: Encoded) -> None:
 
 
 def test_a_batch_moves_with_its_labels_or_without(encoded: Encoded) -> None:
-    for part in (encoded, Encoded(encoded.ids, encoded.tokens, encoded.spans, None, encoded.weights)):
+    for part in (encoded, dataclasses.replace(encoded, labels=None)):
         moved = collate(part, np.array([0]), pad_id=0).to(torch.device("meta"))
         assert moved.input_ids_BT.device.type == "meta"
         assert (moved.labels_BC is None) == (part.labels is None)

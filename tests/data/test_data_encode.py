@@ -123,6 +123,7 @@ def test_cut_texts_fit_and_keep_what_surrounds_them(tokenizer: PreTrainedTokeniz
     assert encoded.lengths.tolist() == [overhead + 60]
     needs = [count(tokenizer, text) for text in texts]
     assert [int(end - start) for start, end in encoded.spans[0]] == fair_shares(needs, 60)
+    assert encoded.sizes.tolist() == [needs]
     assert text_at(encoded, tokenizer, 0, 1) == "short"
     kept = text_at(encoded, tokenizer, 0, 2)
     ends = {Side.left: (False, True), Side.right: (True, False), Side.middle: (True, True)}[side]
