@@ -185,7 +185,8 @@ def test_a_run_survives_a_sigterm_and_a_kill_and_ends_as_the_undisturbed_one(tin
 
 def stopped(step: int, steps: int, folder: Path) -> str:
     place = f"go on with: danube-sweep resume {folder}"
-    return f"danube-sweep: stopped: stopped at step {step} of {steps}; {place}\n"
+    said = "stopping after this step; again to stop at once\n"
+    return f"{said}danube-sweep: stopped: stopped at step {step} of {steps}; {place}\n"
 
 
 @pytest.fixture
