@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: run test clean
 
 run: $(READY)
-	$(BIN)/danube-sweep
+	OMP_NUM_THREADS=1 $(BIN)/danube-sweep
 
 test: $(READY)
 	$(BIN)/ruff check .
