@@ -1,7 +1,7 @@
 """This path against a plain loop of transformers + PEFT + bitsandbytes on the same batches, and bucketed batches
 against batches padded to their longest row. Both sides run in alternation in one process; the ratio of medians counts.
 
-    python benchmarks/run_overhead.py [--rounds 5] [--steps 30] [--data FOLDER]
+    python benchmarks/run_overhead.py [--rounds 5] [--steps 30] [--data FOLDER] [--only overhead|bucketing]
 """
 
 import argparse
@@ -103,7 +103,8 @@ def overhead(precision: list[str], name: str, rounds: int, steps: int) -> None:
 def bucketing(data: Path, rounds: int) -> None:
     """Rows per second over arena_human.csv: bucketed batches, batches padded to their longest."""
     common = [*HERE, "data=arena", f"data.path={data}/arena_human.csv"]
-    common += ["trainer.max_steps=40", "trainer.validate_every=40"]
+    # A whole epoch: a part of one would compare different rows.
+    common += ["data.max_rows=400", "data.validation_fraction=0.05", "trainer.epochs=1", "trainer.validate_every=999"]
     speeds: dict[str, list[float]] = {"bucketed": [], "shuffled": []}
     for number in range(rounds):
         for batching in speeds:
@@ -117,17 +118,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
+    parser.add_argument("--only", choices=["overhead", "bucketing"], help="one of the two comparisons")
     options = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)
     print(f"{'':<44} {'ours':>8} {'base':>8}   ratio of medians")
-    overhead(["precision=fp32"], "fp32", options.rounds, options.steps)
-    overhead(["precision=nf4", "precision.compute=fp32"], "nf4, fp32 compute", options.rounds, options.steps)
-    overhead(["precision=nf4"], "nf4, bf16 compute", options.rounds, options.steps)
-    if (options.data / "arena_human.csv").is_file():
-        bucketing(options.data, options.rounds)
-    else:
-        print(f"no arena_human.csv in {options.data}: bucketing was not measured; give --data")
+    if options.only != "bucketing":
+        overhead(["precision=fp32"], "fp32", options.rounds, options.steps)
+        overhead(["precision=nf4", "precision.compute=fp32"], "nf4, fp32 compute", options.rounds, options.steps)
+        overhead(["precision=nf4"], "nf4, bf16 compute", options.rounds, options.steps)
+    if options.only == "overhead":
+        return
+    if not (options.data / "arena_human.csv").is_file():
+        parser.error(f"no arena_human.csv in {options.data}: give --data or set DANUBE_SWEEP_DATA")
+    bucketing(options.data, options.rounds)
 
 
 if __name__ == "__main__":

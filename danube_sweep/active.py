@@ -115,8 +115,11 @@ class ActiveTrial:
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)
         self._resume()
         self.where.terminal.start(self.where.label, self.plan.total_steps, self.done.step)
-        self._clock = time.monotonic()
         return self.optimizer
+
+    def start_clock(self) -> None:
+        """From here on, seconds are the trial's: what came before was set-up."""
+        self._clock = time.monotonic()
 
     def _resume(self) -> None:
         steps = self.checkpoints.steps()

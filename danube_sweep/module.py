@@ -79,6 +79,8 @@ class PackModule(L.LightningModule):
         for trial in self.trials:
             guard.check_trainable(trial.config.lora, trial.adapter, trial.head)
         self._frozen = guard.frozen_digest(self.backbone)
+        for trial in self.trials:
+            trial.start_clock()
 
     def transfer_batch_to_device(self, batch: PackBatch, device: torch.device, dataloader_idx: int) -> PackBatch:
         return batch.to(device)
