@@ -2,6 +2,7 @@
 
 import dataclasses
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from danube_sweep import paths
@@ -34,6 +35,8 @@ def help_text(group: str | None = None) -> str:
     """The overview, or the fields of one group. Raises ConfigError for a group that does not exist."""
     if group is None:
         return USAGE + _groups() + "\nTop-level fields\n" + _fields(Config, "", only_plain=True) + _footer()
+    if group == "experiment":
+        return "experiment: ready settings\n\n" + "\n".join(_described(file) for file in _files("experiment")) + "\n"
     if group not in OPTIONS:
         raise ConfigError(f"--help {group}: no such group; there are {', '.join(OPTIONS)}")
     kinds = OPTIONS[group].items()
@@ -45,10 +48,20 @@ def _groups() -> str:
     lines = []
     defaults = _defaults()
     for group in [*OPTIONS, "experiment"]:
-        files = sorted(file.stem for file in (paths.conf_dir() / group).glob("*.yaml"))
-        options = [f"{name}*" if defaults.get(group) == name else name for name in files]
+        names = [file.stem for file in _files(group)]
+        options = [f"{name}*" if defaults.get(group) == name else name for name in names]
         lines.append(_wrapped(group, options))
     return "\n".join(lines) + "\n"
+
+
+def _files(group: str) -> list[Path]:
+    return sorted((paths.conf_dir() / group).glob("*.yaml"))
+
+
+def _described(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    said = [line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line]
+    return "\n  ".join([f"{file.stem}:", *said])
 
 
 def _wrapped(group: str, options: list[str], width: int = 96) -> str:
@@ -102,6 +115,7 @@ def _first_line(kind: type) -> str:
 
 def _footer() -> str:
     return (
-        "\nResults go to outputs/<date>/<time>-<hash>; give hydra.run.dir=… for another place. "
+        "\nDANUBE_SWEEP_DATA names the folder that the experiments read, DANUBE_SWEEP_CACHE that of tokenised data.\n"
+        "Results go to outputs/<date>/<time>-<hash>; give hydra.run.dir=… for another place. "
         "Hydra's own flags: --hydra-help.\n"
     )

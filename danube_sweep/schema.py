@@ -310,7 +310,7 @@ class Trainer:
     clip_norm: float | None = setting("largest gradient norm; null does not clip", 1.0)
     validate_every: int | None = setting("steps between validations; null makes five in the run", None)
     patience: int | None = setting("stop after this many validations without a better one; null never", None)
-    log_every: int = setting("steps between rows of metrics.csv being written", 10)
+    log_every: int = setting("steps between writes of their rows to metrics.csv", 10)
     score_test: bool = setting("score the test part, once, at the end", False)
 
 

@@ -17,7 +17,7 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
     parameters = result["parameters"]
     rows += [
         ("best step", f"{result['best_step']} of {result['steps']} ({result['epochs']:.1f} epochs)"),
-        ("trained", f"{parameters['trainable']:,} of {parameters['backbone']:,} parameters"),
+        ("trained", f"{parameters['trainable']:,} parameters, backbone {parameters['backbone']:,}"),
         ("speed", f"{measured['tokens_per_s']:,.0f} tokens/s"),
         ("peak memory", f"{measured['peak_memory_bytes'] / 2**30:.2f} GiB on {measured['device']['kind']}"),
         ("time", ", ".join(f"{name} {measured['seconds'][name]:.0f} s" for name in SHOWN_SECONDS)),
