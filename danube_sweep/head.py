@@ -3,6 +3,7 @@
 Axes: B rows, T tokens, H hidden width, C classes, K texts of a record, V vocabulary.
 """
 
+from abc import ABC, abstractmethod
 from typing import final
 
 import torch
@@ -65,19 +66,19 @@ def build_head(
                 raise TypeError(f"no builder for {config}")
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """`forward` gives the output that `loss` reads; classifiers' output is logits_BC."""
 
-    def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor: ...
 
+    @abstractmethod
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Mean loss of the batch, each row counted by its weight."""
-        raise NotImplementedError
 
+    @abstractmethod
     def row_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         """What evaluation reports, one value per row and without label smoothing: losses_B, in nats."""
-        raise NotImplementedError
 
 
 class _Classifies(Head):
