@@ -1,0 +1,142 @@
+"""The whole config space on one page: one dataclass per group option, every field with type, unit and default.
+
+`conf/<group>/<option>.yaml` extends the class registered here as `schema/<group>/<option>` and states only what
+makes that option that option. Nothing here imports torch, so `--help` and composing stay fast.
+"""
+
+from dataclasses import dataclass
+
+from danube_sweep.schema.backbone import (
+    Adapter,
+    ChatFormat,
+    Compute,
+    Dora,
+    FullFinetune,
+    Init,
+    Lora,
+    Model,
+    NoAdapter,
+    Precision,
+    Shape,
+    Storage,
+)
+from danube_sweep.schema.fields import (
+    nested,
+    setting,
+)
+from danube_sweep.schema.running import (
+    Device,
+    NoTracking,
+    Tracking,
+    WandbTracking,
+)
+from danube_sweep.schema.task import (
+    ArenaData,
+    Batching,
+    CausalHead,
+    ClassifierHead,
+    Data,
+    FileData,
+    GeneratedData,
+    Head,
+    LMHead,
+    PairPooling,
+    Pooling,
+    PreferenceHead,
+    SequenceHead,
+    Side,
+    TableData,
+    TextData,
+)
+from danube_sweep.schema.training import (
+    AdamW,
+    AdamW8bit,
+    Constant,
+    Cosine,
+    Linear,
+    Optimizer,
+    PagedAdamW8bit,
+    Schedule,
+    Trainer,
+)
+
+__all__ = [
+    "OPTIONS",
+    "AdamW",
+    "AdamW8bit",
+    "Adapter",
+    "ArenaData",
+    "Batching",
+    "CausalHead",
+    "ChatFormat",
+    "ClassifierHead",
+    "Compute",
+    "Config",
+    "Constant",
+    "Cosine",
+    "Data",
+    "Device",
+    "Dora",
+    "FileData",
+    "FullFinetune",
+    "GeneratedData",
+    "Head",
+    "Init",
+    "LMHead",
+    "Linear",
+    "Lora",
+    "Model",
+    "NoAdapter",
+    "NoTracking",
+    "Optimizer",
+    "PagedAdamW8bit",
+    "PairPooling",
+    "Pooling",
+    "Precision",
+    "PreferenceHead",
+    "Schedule",
+    "SequenceHead",
+    "Shape",
+    "Side",
+    "Storage",
+    "TableData",
+    "TextData",
+    "Tracking",
+    "Trainer",
+    "WandbTracking",
+    "nested",
+    "setting",
+]
+
+
+@dataclass
+class Config:
+    """One trial and the settings of its run."""
+
+    seed: int = setting("seed of adapter, head and dropout", 0)
+    name: str | None = setting("a name for people; not part of the trial", None)
+    model: Model = setting("the backbone")
+    precision: Precision = setting("storage and compute type")
+    lora: Adapter = setting("what of the backbone trains")
+    head: Head = setting("what turns hidden states into the answer")
+    optimizer: Optimizer = setting("update rule")
+    schedule: Schedule = setting("learning rate over time")
+    data: Data = setting("task and files")
+    trainer: Trainer = setting("steps, batches, validation")
+    device: Device = setting("where it runs; not part of the trial")
+    tracking: Tracking = setting("where it is logged; not part of the trial")
+
+
+OPTIONS: dict[str, dict[str, type]] = {
+    "model": {"model": Model},
+    "precision": {"precision": Precision},
+    "lora": {"lora": Lora, "dora": Dora, "none": NoAdapter, "full": FullFinetune},
+    "head": {"sequence": SequenceHead, "preference": PreferenceHead, "causal": CausalHead, "lm": LMHead},
+    "optimizer": {"adamw": AdamW, "adamw_8bit": AdamW8bit, "paged_adamw_8bit": PagedAdamW8bit},
+    "schedule": {"linear": Linear, "cosine": Cosine, "constant": Constant},
+    "data": {"arena": ArenaData, "table": TableData, "text": TextData, "generated": GeneratedData},
+    "trainer": {"trainer": Trainer},
+    "device": {"device": Device},
+    "tracking": {"wandb": WandbTracking, "none": NoTracking},
+}
+"""Config group -> option of its schema -> dataclass; groups whose options differ only in values have one."""

@@ -1,0 +1,105 @@
+"""The model, how it is stored, and what of it trains."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from danube_sweep.schema.fields import nested, setting
+
+
+class Init(Enum):
+    auto = "auto"
+    pretrained = "pretrained"
+    random = "random"
+
+
+@dataclass
+class Shape:
+    """The transformer's shape, in transformers' own names; a checkpoint's config.json wins over it."""
+
+    model_type: str = setting("class of the architecture: llama or mistral", "llama")
+    hidden_size: int = setting("width of the residual stream")
+    intermediate_size: int = setting("width of the feed-forward layer")
+    num_hidden_layers: int = setting("number of blocks")
+    num_attention_heads: int = setting("query heads")
+    num_key_value_heads: int = setting("key and value heads")
+    head_dim: int = setting("width of one head")
+    vocab_size: int = setting("tokens in the vocabulary", 32000)
+    max_position_embeddings: int = setting("longest sequence, in tokens", 8192)
+    rope_theta: float = setting("base of the rotary position embedding", 10000.0)
+    sliding_window: int | None = setting("attention window in tokens; null for none", None)
+
+
+@dataclass
+class ChatFormat:
+    """How a chat model marks a user's turn and its own answer; plain text, no special tokens."""
+
+    user: str = setting("before the user's text", "<|prompt|>")
+    end: str = setting("after the user's text", "</s>")
+    answer: str = setting("before the model's answer", "<|answer|>")
+
+
+@dataclass
+class Model:
+    path: str | None = setting("hub name or local folder with weights and tokenizer; null for none", None)
+    revision: str | None = setting("branch, tag or commit of the hub repository", None)
+    init: Init = setting("auto: pretrained if there is a path, else random; or pretrained, random", Init.auto)
+    init_seed: int = setting("seed of random weights", 0)
+    variant: str = setting("base or chat: which published weights, and whether the chat format is used", "base")
+    variants: list[str] = setting("the variants that exist", ["base"])
+    lr: float = setting("a learning rate that suits LoRA on this model: the default of optimizer.lr", 2e-4)
+    chat: ChatFormat = nested(ChatFormat, "the chat format")
+    shape: Shape = nested(Shape, "the shape used for random weights and for planning")
+
+
+class Storage(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    int8 = "int8"
+    nf4 = "nf4"
+    fp4 = "fp4"
+
+
+class Compute(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@dataclass
+class Precision:
+    storage: Storage = setting("how the backbone's linear weights are stored")
+    compute: Compute = setting("type of the backbone's arithmetic and of the weights that are not quantised")
+    double_quant: bool = setting("quantise the 4-bit scales too (4.127 instead of 4.5 bits a weight)", False)
+    gradient_checkpointing: bool = setting("recompute each block in the backward pass: slower, less memory", False)
+
+
+@dataclass
+class Adapter:
+    """What of the backbone trains."""
+
+
+@dataclass
+class Lora(Adapter):
+    rank: int = setting("rank of the update", 16)
+    alpha: float = setting("scale: the update counts alpha/rank times (alpha/sqrt(rank) with rslora)", 32.0)
+    dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
+    rslora: bool = setting("rank-stabilised scale (arXiv:2312.03732)", False)
+    last_k: int | None = setting("adapt only the last k blocks; null for all", None)
+    targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
+
+
+@dataclass
+class Dora(Lora):
+    """Weight-decomposed LoRA (arXiv:2402.09353)."""
+
+
+@dataclass
+class NoAdapter(Adapter):
+    """Only the head trains."""
+
+
+@dataclass
+class FullFinetune(Adapter):
+    """Every weight of the backbone trains."""
