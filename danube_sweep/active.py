@@ -20,7 +20,6 @@ from danube_sweep.data.encode import Encoded
 from danube_sweep.errors import CheckpointError, DanubeSweepError, Diverged
 from danube_sweep.evaluate import Evaluation, evaluate
 from danube_sweep.head import Head
-from danube_sweep.metrics import metric_names
 from danube_sweep.model import Backbone
 from danube_sweep.optimizer import build_optimizer
 from danube_sweep.plan import MicroBatch, StepPlan
@@ -28,7 +27,7 @@ from danube_sweep.progress import Terminal
 from danube_sweep.schedule import build_schedule
 from danube_sweep.schema import Compute, Config
 from danube_sweep.tracking import MetricsFile, Tracker
-from danube_sweep.trial import RunFolder
+from danube_sweep.trial import RunFolder, metric_names
 
 MOST_OVERFLOWS = 20
 Row = dict[str, float | int | str | None]

@@ -25,8 +25,9 @@ from omegaconf.errors import (
 
 from danube_sweep import paths, trial
 from danube_sweep.errors import CheckpointError, ConfigError, UserError
-from danube_sweep.schema import OPTIONS, Config, FileData, TextData
+from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, FileData, Pruner, Settings, Sweep, TextData
 from danube_sweep.validate import validate
+from danube_sweep.validate_sweep import validate_sweep
 
 VERSION_BASE = "1.3"
 
@@ -34,8 +35,8 @@ VERSION_BASE = "1.3"
 def register() -> None:
     """Makes the schemas and the `trial_hash` resolver known to Hydra; calling it twice does no harm."""
     store = ConfigStore.instance()
-    store.store(group="schema", name="config", node=Config)
-    for group, options in OPTIONS.items():
+    store.store(group="schema", name="config", node=Settings)
+    for group, options in {**OPTIONS, **SWEEP_OPTIONS}.items():
         for name, schema in options.items():
             store.store(group=f"schema/{group}", name=name, node=schema)
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
@@ -50,11 +51,11 @@ def _hash_or_invalid(*, _root_: DictConfig) -> str:
 
 
 def to_config(config: DictConfig) -> Config:
-    """The typed and checked form of a composed config (its `hydra` node is ignored).
+    """The typed and checked trial in a composed config; what belongs to Hydra or to a sweep is left out.
 
     Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
     """
-    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
     try:
         typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
     except OmegaConfBaseException as error:
@@ -62,6 +63,16 @@ def to_config(config: DictConfig) -> Config:
     validate(typed)
     _make_paths_absolute(typed)
     return typed
+
+
+def to_sweep(config: DictConfig) -> tuple[Sweep, Pruner]:
+    """The typed and checked settings of the sweep in a composed config. Raises ConfigError in one line."""
+    try:
+        sweep, pruner = (cast(Any, OmegaConf.to_object(config[group])) for group in SWEEP_OPTIONS)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    validate_sweep(sweep, pruner)
+    return sweep, pruner
 
 
 def _make_paths_absolute(config: Config) -> None:

@@ -7,13 +7,6 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
-from danube_sweep.schema import Head, LMHead
-
-
-def metric_names(head: Head) -> list[str]:
-    """The metrics that a head's evaluation has, in the order of its tables."""
-    return ["log_loss", "perplexity"] if isinstance(head, LMHead) else ["log_loss", "accuracy", "macro_f1", "ece"]
-
 
 def classification_metrics(probabilities_NC: torch.Tensor, labels_NC: torch.Tensor) -> dict[str, float]:
     """Log loss (nats, against soft labels too), accuracy, macro F1 and ECE (15 bins, L1; arXiv:1706.04599)."""

@@ -6,6 +6,9 @@ Run folder:
     metrics.csv        a row per step and per validation
     log.txt            what the terminal showed
     checkpoints/       while it trains: the last step and the best one
+    trial.json         in a sweep: number, overrides, hash
+    attempts.jsonl     in a sweep: a line per attempt, how it ended and how long it took
+    adjusted.json      in a sweep: the micro-batch that an out-of-memory trial was given instead
     adapter/ | model/  when finished: what was trained, ready for PEFT | transformers
     predictions.parquet
     result.json        last, atomic, for every terminal state
@@ -24,23 +27,45 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.errors import CheckpointError, DataError, DiskError, ModelError
-from danube_sweep.schema import Config, FileData, Init, Model, TextData
+from danube_sweep.schema import Config, FileData, Head, Init, LMHead, Model, TextData
 
 HASH_VERSION = 1
 """Raise it when a default changes: fields at their default are not part of the hash."""
 
-_NOT_THE_TRIAL = {"name", "model", "device", "tracking", "trainer.eval_batch", "trainer.log_every"}
+_NOT_THE_TRIAL = {
+    "name",
+    "model",
+    "device",
+    "tracking",
+    "trainer.eval_batch",
+    "trainer.log_every",
+    "trainer.score_test",
+}
 """Fields that do not count; the model counts by its weights, in `_backbone_meaning`."""
 
 
 class State(Enum):
-    """How a run ended. Only an interrupted one has no result.json and so no state."""
+    """How a run ended; all but `preempted`, which can go on from its checkpoint, are in its result.json."""
 
     finished = "finished"
+    pruned = "pruned"
     failed = "failed"
     oom = "oom"
     diverged = "diverged"
+    killed = "killed"
+    timeout = "timeout"
     disk_full = "disk_full"
+    invalid = "invalid"
+    preempted = "preempted"
+
+
+COMPLETE = (State.finished.value, State.pruned.value)
+"""The states of a trial that ended as it should: it has metrics, predictions and a product."""
+
+
+def metric_names(head: Head) -> list[str]:
+    """The metrics that a head's evaluation has, in the order of its tables."""
+    return ["log_loss", "perplexity"] if isinstance(head, LMHead) else ["log_loss", "accuracy", "macro_f1", "ece"]
 
 
 def is_random(model: Model) -> bool:
@@ -188,6 +213,22 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         return self.path / ".lock"
+
+    @property
+    def claim(self) -> Path:
+        return self.path / ".claim"
+
+    @property
+    def trial(self) -> Path:
+        return self.path / "trial.json"
+
+    @property
+    def attempts(self) -> Path:
+        return self.path / "attempts.jsonl"
+
+    @property
+    def adjusted(self) -> Path:
+        return self.path / "adjusted.json"
 
     def read_result(self) -> dict[str, Any] | None:
         """The result of an ended run; None if it is running, interrupted or new."""

@@ -12,6 +12,7 @@ LAYERS = [
     {"paths", "quiet", "stop", "summary"},
     {"schema"},
     {"validate", "trial", "help"},
+    {"validate_sweep"},
     {"compose"},
     {"data", "precision", "optimizer", "schedule", "metrics", "tracking", "progress", "checkpoint", "environment"},
     {"hub"},
@@ -22,6 +23,7 @@ LAYERS = [
     {"active", "predict"},
     {"module", "finish"},
     {"run"},
+    {"sweep"},
     {"cli"},
     {"__main__"},
 ]

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from danube_sweep.metrics import classification_metrics, metric_names, prior_log_loss
+from danube_sweep.metrics import classification_metrics, prior_log_loss
 from danube_sweep.schema import CausalHead, LMHead, PreferenceHead, SequenceHead
+from danube_sweep.trial import metric_names
 
 PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
 HARD = torch.eye(3)[[0, 1, 1, 2]]

@@ -30,6 +30,17 @@ from danube_sweep.schema.running import (
     Tracking,
     WandbTracking,
 )
+from danube_sweep.schema.sweeping import (
+    Asha,
+    Hyperband,
+    Median,
+    NoPruner,
+    OnOom,
+    Patient,
+    Pruner,
+    Sampler,
+    Sweep,
+)
 from danube_sweep.schema.task import (
     ArenaData,
     Batching,
@@ -62,10 +73,12 @@ from danube_sweep.schema.training import (
 
 __all__ = [
     "OPTIONS",
+    "SWEEP_OPTIONS",
     "AdamW",
     "AdamW8bit",
     "Adapter",
     "ArenaData",
+    "Asha",
     "Batching",
     "CausalHead",
     "ChatFormat",
@@ -81,24 +94,33 @@ __all__ = [
     "FullFinetune",
     "GeneratedData",
     "Head",
+    "Hyperband",
     "Init",
     "LMHead",
     "Linear",
     "Lora",
+    "Median",
     "Model",
     "NoAdapter",
+    "NoPruner",
     "NoTracking",
+    "OnOom",
     "Optimizer",
     "PagedAdamW8bit",
     "PairPooling",
+    "Patient",
     "Pooling",
     "Precision",
     "PreferenceHead",
+    "Pruner",
+    "Sampler",
     "Schedule",
     "SequenceHead",
+    "Settings",
     "Shape",
     "Side",
     "Storage",
+    "Sweep",
     "TableData",
     "TextData",
     "Tracking",
@@ -127,6 +149,14 @@ class Config:
     tracking: Tracking = setting("where it is logged; not part of the trial")
 
 
+@dataclass
+class Settings(Config):
+    """The root of conf/config.yaml: a trial, the settings of its run, and those of the sweep around it."""
+
+    sweep: Sweep = setting("how a sweep runs; not part of the trial")
+    pruner: Pruner = setting("which trials of a sweep end early; not part of the trial")
+
+
 OPTIONS: dict[str, dict[str, type]] = {
     "model": {"model": Model},
     "precision": {"precision": Precision},
@@ -140,3 +170,9 @@ OPTIONS: dict[str, dict[str, type]] = {
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
 """Config group -> option of its schema -> dataclass; groups whose options differ only in values have one."""
+
+SWEEP_OPTIONS: dict[str, dict[str, type]] = {
+    "sweep": {"sweep": Sweep},
+    "pruner": {"none": NoPruner, "asha": Asha, "hyperband": Hyperband, "median": Median, "patient": Patient},
+}
+"""The same for what belongs to a sweep and to no trial."""

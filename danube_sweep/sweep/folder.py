@@ -1,0 +1,198 @@
+"""The sweep on disk. The folder is the database: what is not in it is not known.
+
+sweep.json           format, door, settings, and what a search needs to go on
+001_rank-16_3fa2b1c9/ a run folder per trial: number, what it varies, the first digits of its hash
+history.log          Optuna's journal, if the sweep searches or prunes
+ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or leaves it
+.lock                held while trials are added
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+from filelock import FileLock, Timeout
+
+from danube_sweep.compose import plain_config
+from danube_sweep.errors import CheckpointError, DiskError
+from danube_sweep.schema import Config
+from danube_sweep.trial import RunFolder, State, read_json, redacted, trial_hash, write_json, write_text
+
+FORMAT = 1
+LOCK_TIMEOUT_S = 120.0
+_WORD = re.compile(r"[^A-Za-z0-9._+-]+")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial of the sweep, as its trial.json states it; a cell with a mistake has no `hash`."""
+
+    number: int
+    hash: str | None
+    overrides: list[str]
+    path: Path
+    draw: int | None = None
+    """The number of the search's draw that led here."""
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.path)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A line of attempts.jsonl: one execution of a trial, written by whoever watched it."""
+
+    state: str
+    seconds: float
+    started: str
+    host: str
+    exit: int | None = None
+    reason: str | None = None
+
+
+@final
+class SweepFolder:
+    """The trials of a sweep and its settings. Several processes may use one folder at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def file(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.log"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone in the folder among all processes; the kernel releases it with the process.
+
+        Raises CheckpointError when another one holds it for two minutes, DiskError if the folder cannot be made.
+        """
+        lock = FileLock(self.path / ".lock", timeout=LOCK_TIMEOUT_S, fallback_to_soft=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise CheckpointError(f"{self.path} is locked by another process; wait for it or stop it") from error
+        except OSError as error:
+            raise DiskError(f"{self.path} cannot be written: {error.strerror}; choose another folder") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write(self, description: dict[str, Any]) -> None:
+        """Writes sweep.json: from here on the folder is a sweep."""
+        write_json(self.file, {"format": FORMAT, **description})
+
+    def read(self) -> dict[str, Any]:
+        """What `write` was given. Raises CheckpointError for a folder that is no sweep or from another version."""
+        if not self.file.is_file():
+            raise CheckpointError(f"{self.path} is no sweep: it has no {self.file.name}")
+        described = read_json(self.file)
+        if described.pop("format", None) != FORMAT:
+            raise CheckpointError(
+                f"{self.file} is from another version of danube_sweep; start the sweep in a new folder"
+            )
+        return described
+
+    def entries(self) -> list[Entry]:
+        """Every trial, by number. Raises CheckpointError for a damaged trial.json."""
+        found = [_read_entry(file) for file in self.path.glob("*/trial.json")]
+        return sorted(found, key=lambda entry: entry.number)
+
+    def add(self, trials: Sequence[tuple[Config, list[str], int | None]]) -> list[tuple[Entry, bool]]:
+        """Adds trials (config, overrides, draw), each once: one whose hash is known already is that entry.
+
+        Returns entry and whether it is new, in the order given. To be called while `locked`.
+        """
+        known = {entry.hash: entry for entry in self.entries() if entry.hash is not None}
+        number = self._next_number()
+        added = []
+        for config, overrides, draw in trials:
+            identity = trial_hash(config)
+            if new := identity not in known:
+                known[identity] = self._add(
+                    Entry(number, identity, overrides, self._path(number, overrides, identity), draw)
+                )
+                text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
+                write_text(known[identity].folder.config, text)
+                number += 1
+            added.append((known[identity], new))
+        return added
+
+    def add_invalid(self, cells: Sequence[tuple[list[str], str]]) -> list[Entry]:
+        """Adds cells (overrides, error) that cannot be trials, with their result. To be called while `locked`."""
+        known = {tuple(entry.overrides): entry for entry in self.entries() if entry.hash is None}
+        number = self._next_number()
+        for overrides, error in cells:
+            if tuple(overrides) not in known:
+                entry = self._add(Entry(number, None, overrides, self._path(number, overrides, "invalid")))
+                write_json(entry.folder.result, {"state": State.invalid.value, "error": error})
+                known[tuple(overrides)], number = entry, number + 1
+        return [known[tuple(overrides)] for overrides, _ in cells]
+
+    def _next_number(self) -> int:
+        return max((entry.number for entry in self.entries()), default=0) + 1
+
+    def _path(self, number: int, overrides: list[str], identity: str) -> Path:
+        return self.path / "_".join(word for word in (f"{number:03d}", slug(overrides), identity[:8]) if word)
+
+    def _add(self, entry: Entry) -> Entry:
+        entry.path.mkdir(parents=True, exist_ok=True)
+        described = {key: value for key, value in asdict(entry).items() if key != "path"}
+        write_json(entry.folder.trial, {"format": FORMAT, **described})
+        return entry
+
+
+def slug(overrides: Sequence[str], longest: int = 80) -> str:
+    """What a trial varies, as part of a folder's name: `rank-16_lr-0.001`; safe in any shell and as an override."""
+    words = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        words.append(_WORD.sub("-", f"{key.rpartition('.')[2]}-{value.rstrip('/').rpartition('/')[2]}").strip("-."))
+    return "_".join(words)[:longest].rstrip("-._")
+
+
+def _read_entry(file: Path) -> Entry:
+    described = read_json(file)
+    try:
+        if described.pop("format") != FORMAT:
+            raise CheckpointError(f"{file} is from another version of danube_sweep; start the sweep in a new folder")
+        return Entry(**described, path=file.parent)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged; delete its folder and give the sweep's command again") from error
+
+
+def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
+    """Adds a line to attempts.jsonl and syncs it. Raises DiskError."""
+    try:
+        with folder.attempts.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(redacted(asdict(attempt)), ensure_ascii=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise DiskError(f"{folder.attempts} cannot be written: {error.strerror}; free some space") from error
+
+
+def attempts(folder: RunFolder) -> list[Attempt]:
+    """The attempts so far; a line that was cut short is left out."""
+    if not folder.attempts.is_file():
+        return []
+    found = []
+    for line in folder.attempts.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(Attempt(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return found
