@@ -26,6 +26,7 @@ from danube_sweep.trial import RunFolder, State, read_json, redacted, trial_hash
 
 FORMAT = 1
 LOCK_TIMEOUT_S = 120.0
+_OTHER_VERSION = "{} is from another version of danube_sweep; start the sweep in a new folder"
 _WORD = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
@@ -168,7 +169,7 @@ def _read_entry(file: Path) -> Entry:
     described = read_json(file)
     try:
         if described.pop("format") != FORMAT:
-            raise CheckpointError(f"{file} is from another version of danube_sweep; start the sweep in a new folder")
+            raise CheckpointError(_OTHER_VERSION.format(file))
         return Entry(**described, path=file.parent)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged; delete its folder and give the sweep's command again") from error
