@@ -23,7 +23,7 @@ from danube_sweep.head import Head
 from danube_sweep.model import Backbone
 from danube_sweep.optimizer import build_optimizer
 from danube_sweep.plan import MicroBatch, StepPlan
-from danube_sweep.progress import Terminal
+from danube_sweep.progress import Screen
 from danube_sweep.schedule import build_schedule
 from danube_sweep.schema import Compute, Config
 from danube_sweep.tracking import MetricsFile, Tracker
@@ -31,6 +31,8 @@ from danube_sweep.trial import RunFolder, metric_names
 
 MOST_OVERFLOWS = 20
 Row = dict[str, float | int | str | None]
+Prune = Callable[[int, dict[str, float]], bool]
+"""Told the number of validations so far and the last one's metrics, says whether to end the trial here."""
 STEP_COLUMNS = ["step", "part", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds"]
 
 
@@ -39,6 +41,7 @@ class Phase(Enum):
 
     running = "running"
     finished = "finished"
+    pruned = "pruned"
     paused = "paused"
     failed = "failed"
 
@@ -54,6 +57,7 @@ class Progressed:
     last_loss: float = math.nan
     overflows: int = 0
     """Steps in a row that fp16 has skipped."""
+    validations: int = 0
     best_step: int | None = None
     best_log_loss: float = math.inf
     validations_since_best: int = 0
@@ -65,10 +69,11 @@ class Surroundings:
 
     folder: RunFolder
     tracker: Tracker
-    terminal: Terminal
+    terminal: Screen
     label: str
     manifest: dict[str, Any] = field(default_factory=dict)
     """What every checkpoint of this trial states: identity, classes, pad id, versions."""
+    prune: Prune | None = None
 
 
 @final
@@ -194,12 +199,16 @@ class ActiveTrial:
         validates = self.plan.validates_after(self.done.step)
         if validates or stopping or len(self._pending) >= self.config.trainer.log_every:
             self._write_steps()
+        unwanted = False
         if validates:
-            self._validate()
+            metrics = self._validate()
+            unwanted = self.where.prune is not None and self.where.prune(self.done.validations, metrics)
         elif stopping:
             self._save(None)
         if self._is_over():
             self.phase = Phase.finished
+        elif unwanted:
+            self.phase = Phase.pruned
         elif stopping:
             self.phase = Phase.paused
 
@@ -241,11 +250,12 @@ class ActiveTrial:
 
     # -------------------------------------------------------------------------------- validation, checkpoints
 
-    def _validate(self) -> None:
+    def _validate(self) -> dict[str, float]:
         evaluation = self.evaluate("validation")
         value = evaluation.metrics["log_loss"]
         if not math.isfinite(value):
             raise Diverged(f"the validation loss is not finite after step {self.done.step}; lower optimizer.lr")
+        self.done.validations += 1
         better = value < self.done.best_log_loss
         self.done.validations_since_best = 0 if better else self.done.validations_since_best + 1
         if better:
@@ -259,6 +269,7 @@ class ActiveTrial:
         self.where.terminal.note(f"step {self.done.step} validation  {shown}{'  best' if better else ''}")
         self._save(evaluation)
         self.done.validation_seconds += self._lap()
+        return evaluation.metrics
 
     def evaluate(self, part: str) -> Evaluation:
         """The trial's evaluation on one of its parts, as it stands."""

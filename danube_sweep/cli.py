@@ -2,12 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from danube_sweep import __version__
+from danube_sweep.commands import COMMANDS, train
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -28,10 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], int]] = {"predict": _predict, "resume": _resume}
     first = arguments[0] if arguments else ""
-    if first in commands:
-        return commands[first](arguments[1:])
+    if first in COMMANDS:
+        return COMMANDS[first](arguments[1:])
     if first in ("-h", "--help", "help"):
         from danube_sweep.help import help_text
 
@@ -40,7 +40,10 @@ def _dispatch(arguments: list[str]) -> int:
     if first == "--version":
         print(f"danube-sweep {__version__}")
         return 0
-    return _hydra(arguments)
+    from danube_sweep.sweep.place import placed
+
+    with placed(arguments) as complete:
+        return _hydra(complete)
 
 
 def _say_and_exit(error: BaseException, code: int) -> int:
@@ -65,7 +68,7 @@ def _hydra(arguments: list[str]) -> int:
     compose.register()
     failures: list[DanubeSweepError] = []
     full_error = os.environ.get(FULL_ERROR) == "1"
-    in_job = False
+    in_job, process = False, os.getpid()
 
     @hydra.main(version_base=compose.VERSION_BASE, config_path=str(paths.conf_dir()), config_name="config")
     def job(config: DictConfig) -> float | None:
@@ -79,6 +82,8 @@ def _hydra(arguments: list[str]) -> int:
         try:
             return _train(config, folder)
         except DanubeSweepError as error:  # said below: Hydra would say it in its own way, and only the first
+            if os.getpid() != process:  # a launcher's worker: only what is raised reaches this process
+                raise
             if not full_error:  # its frames would hold the trial's memory through the jobs that follow
                 error.__cause__ = error.__context__ = error.__traceback__ = None
             failures.append(error)
@@ -87,6 +92,10 @@ def _hydra(arguments: list[str]) -> int:
     try:
         with _argv(arguments), _raising():
             job()
+    except DanubeSweepError as error:  # of the sweep
+        if full_error:
+            raise
+        failures.append(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say_and_exit(error if full_error else UserError(compose.explain(error)), 2)
     except OSError as error:
@@ -103,31 +112,10 @@ def _train(config: Any, folder: Path) -> float | None:
     try:
         typed = compose.to_config(config)
         trial.trial_hash(typed)  # a missing file is found before the heavy imports
-        return _run(typed, folder)
+        return train(typed, folder)
     except DanubeSweepError:
         _remove_if_empty(folder)
         raise
-
-
-def _run(config: Any, folder: Path) -> float | None:
-    from danube_sweep.progress import Terminal
-    from danube_sweep.quiet import quiet_libraries
-    from danube_sweep.summary import summary
-
-    quiet_libraries()
-    from danube_sweep.run import run_trial
-
-    with Terminal() as terminal:
-        result = run_trial(config, folder, terminal)
-        terminal.table(summary(result), title=str(_short(folder)))
-    value = result["validation"]["log_loss"]
-    return float(value)
-
-
-def _short(folder: Path) -> Path:
-    with suppress(ValueError):
-        return folder.resolve().relative_to(Path.cwd())
-    return folder
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -162,53 +150,3 @@ def _raising() -> Iterator[None]:
             del os.environ[FULL_ERROR]
         else:
             os.environ[FULL_ERROR] = before
-
-
-# ------------------------------------------------------------------------------------------------- subcommands
-
-
-def _resume(arguments: list[str]) -> int:
-    import argparse
-
-    parser = argparse.ArgumentParser("danube-sweep resume", description="Goes on with an interrupted run.")
-    parser.add_argument("run_dir", type=Path, help="the run's folder")
-    options = parser.parse_args(arguments)
-
-    from danube_sweep import compose
-    from danube_sweep.trial import RunFolder
-
-    config = compose.load_config(RunFolder(options.run_dir).config)
-    _run(config, options.run_dir)
-    return 0
-
-
-def _predict(arguments: list[str]) -> int:
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        "danube-sweep predict",
-        description="Writes a csv with an id and a probability per class for every row, from a finished run alone.",
-    )
-    parser.add_argument("run_dir", type=Path, help="the run's folder")
-    parser.add_argument("input", type=Path, help="csv, jsonl or parquet with the columns of the run's data, no labels")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
-    parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
-    parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
-    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
-    types = ["fp32", "bf16", "fp16"]
-    parser.add_argument("--compute", choices=types, help="compute type, where the device lacks the run's own")
-    options = parser.parse_args(arguments)
-    if options.batch_rows < 1:
-        parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
-
-    from danube_sweep.quiet import quiet_libraries
-    from danube_sweep.schema import Compute, Device
-
-    quiet_libraries()
-    from danube_sweep.predict import load_run, predict_file
-
-    compute = Compute(options.compute) if options.compute else None
-    trained = load_run(options.run_dir, Device(accelerator=options.accelerator), compute)
-    rows = predict_file(trained, options.input, options.output, swap=options.swap, batch_rows=options.batch_rows)
-    print(f"{options.output}: {rows} rows")
-    return 0

@@ -1,16 +1,20 @@
 """Overrides in, validated `Config` out; no torch. Hydra and OmegaConf end here: below there are dataclasses."""
 
+import copy
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, final
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -92,11 +96,8 @@ def _make_paths_absolute(config: Config) -> None:
 
 def compose(overrides: Sequence[str] = ()) -> Config:
     """What `danube-sweep OVERRIDES…` would train. Raises ConfigError in one line."""
-    register()
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
-            return to_config(hydra_compose("config", overrides=list(overrides)))
+        return to_config(_load(list(overrides), None))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
 
@@ -110,6 +111,35 @@ def plain_config(config: Config) -> dict[str, Any]:
             kind = next(name for name, schema in options.items() if type(getattr(config, group)) is schema)
             plain[group] = {"kind": kind, **plain[group]}
     return cast(dict[str, Any], plain)
+
+
+def plain_sweep(sweep: Sweep, pruner: Pruner) -> dict[str, Any]:
+    """The settings of a sweep as nested dicts of plain values; `load_sweep` reads them."""
+    kind = next(name for name, schema in SWEEP_OPTIONS["pruner"].items() if type(pruner) is schema)
+    settings = {"sweep": OmegaConf.structured(sweep), "pruner": OmegaConf.structured(pruner)}
+    plain = {name: OmegaConf.to_container(node, enum_to_str=True) for name, node in settings.items()}
+    return {**plain, "pruner": {"kind": kind, **cast(dict[str, Any], plain["pruner"])}}
+
+
+def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Sweep, Pruner]:
+    """The inverse of `plain_sweep`, with changes like `sweep.slots=2`.
+
+    Raises ConfigError for a change that does not fit, CheckpointError for settings that this version did not write.
+    """
+    try:
+        pruner = dict(plain["pruner"])
+        schema = SWEEP_OPTIONS["pruner"][pruner.pop("kind")]
+        typed = {"sweep": OmegaConf.structured(Sweep), "pruner": OmegaConf.structured(schema)}
+        stored = OmegaConf.merge(typed, {"sweep": plain["sweep"], "pruner": pruner})
+    except (OmegaConfBaseException, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"sweep.json is damaged or from another version: {' '.join(str(error).split())}"
+        ) from error
+    try:
+        OmegaConf.set_struct(stored, True)
+        return to_sweep(cast(DictConfig, OmegaConf.merge(stored, OmegaConf.from_dotlist(list(changes)))))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
 
 
 def sealed(config: Config) -> dict[str, Any]:
@@ -140,6 +170,55 @@ def load_config(path: Path) -> Config:
         raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
     except (OmegaConfBaseException, AssertionError, KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} is damaged or from another version: {' '.join(str(error).split())}") from error
+
+
+@final
+class Composer:
+    """Composes many trials fast: Hydra composes each combination of groups once, values are set on a copy of it.
+
+    `load` composes a list of overrides in full; without it, Hydra composes from `config_dir` (None: the packaged one).
+    """
+
+    def __init__(self, load: Callable[[list[str]], DictConfig] | None = None, config_dir: Path | None = None) -> None:
+        self._load = load or partial(_load, config_dir=config_dir)
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._parse = lru_cache(maxsize=10_000)(OverridesParser.create().parse_override)
+
+    def trial(self, overrides: Sequence[str]) -> Config:
+        """The checked trial of a cell. Raises ConfigError in one line."""
+        return to_config(self._composed(overrides))
+
+    def sweep(self, overrides: Sequence[str]) -> tuple[Sweep, Pruner]:
+        """The settings of the sweep that a cell states. Raises ConfigError in one line."""
+        return to_sweep(self._composed(overrides))
+
+    def _composed(self, overrides: Sequence[str]) -> DictConfig:
+        try:
+            parsed = [self._parse(override) for override in overrides]
+            values = [one for one in parsed if _sets_a_value(one)]
+            groups = tuple(str(one.input_line) for one in parsed if not _sets_a_value(one))
+            if groups not in self._bases:
+                self._bases[groups] = self._load(list(groups))
+            config = copy.deepcopy(self._bases[groups])
+            for override in values:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+            return config
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error)) from error
+
+
+def _sets_a_value(override: Override) -> bool:
+    # As opposed to choosing a group's option, adding, deleting: those change what Hydra composes.
+    plain = not (override.is_add() or override.is_delete() or override.is_force_add()) and override.package is None
+    key = str(override.key_or_group)
+    return plain and not override.is_sweep_override() and not (paths.conf_dir() / key).is_dir() and "/" not in key
+
+
+def _load(overrides: list[str], config_dir: Path | None) -> DictConfig:
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir or paths.conf_dir()), version_base=VERSION_BASE):
+        return hydra_compose("config", overrides=overrides)
 
 
 def explain(error: BaseException) -> str:

@@ -10,6 +10,7 @@ DanubeSweepError
 ├── TrialFailed             a trial ended badly, its result.json says how; exit code 1
 │   ├── Diverged            (also ArithmeticError)
 │   └── OutOfMemory         (also MemoryError)
+├── SweepFailed             a sweep that ended with trials that did not; exit code 1
 ├── Interrupted             stopped on request after a checkpoint; exit code 130 or 143
 └── GuardError              a promise of this package is broken: a defect to report (also AssertionError)
 """
@@ -63,6 +64,10 @@ class OutOfMemory(TrialFailed, MemoryError):
     """The device's memory did not suffice."""
 
     state = "oom"
+
+
+class SweepFailed(DanubeSweepError):
+    """A sweep has ended and been ranked, but not all of its trials finished."""
 
 
 class Interrupted(DanubeSweepError):

@@ -10,7 +10,7 @@ from pyarrow import parquet
 from safetensors import SafetensorError
 
 from danube_sweep import checkpoint, product
-from danube_sweep.active import ActiveTrial
+from danube_sweep.active import ActiveTrial, Phase
 from danube_sweep.data.encode import Encoded
 from danube_sweep.environment import describe, peak_memory_bytes
 from danube_sweep.errors import DiskError, Interrupted, TrialFailed, UserError
@@ -37,7 +37,7 @@ def finish(trial: ActiveTrial, prepared: Prepared, backbone: Backbone) -> dict[s
     checkpoint.write_checkpoint(folder.path / product.folder_name(trial.config.lora), sealed, write_files)
     _write_predictions(trial, prepared, checkpoint.load_tensors(best / "predictions.safetensors"))
     return {
-        "state": State.finished.value,
+        "state": (State.pruned if trial.phase is Phase.pruned else State.finished).value,
         "steps": trial.done.step,
         "epochs": trial.plan.epoch_at(trial.done.step),
         "best_step": trial.done.best_step,
@@ -62,7 +62,9 @@ def _count(parameter: torch.nn.Parameter) -> int:
 def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str, torch.Tensor]) -> None:
     rows: Encoded = prepared.parts["validation"]
     columns: dict[str, Any] = {"id": rows.ids, "loss": tensors["losses"].numpy()}
-    if rows.labels is not None:
+    if rows.labels is None:
+        columns["weight"] = rows.weights
+    else:
         columns["label"] = [prepared.classes[index] for index in rows.labels.argmax(axis=1)]
         for index, name in enumerate(prepared.classes):
             columns[f"probability_{name}"] = tensors["probabilities"][:, index].numpy()

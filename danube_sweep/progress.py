@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final
+from typing import Protocol, Self, final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
@@ -41,6 +41,16 @@ class Log:
             raise DiskError(
                 f"{self._path} cannot be written: {error.strerror}; free some space or choose another folder"
             ) from error
+
+
+class Screen(Protocol):
+    """What a trial shows itself on: `Terminal`, or a sweep's link to the process that has the terminal."""
+
+    def start(self, name: str, total_steps: int, done_steps: int = 0) -> None: ...
+    def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None: ...
+    def note(self, text: str) -> None: ...
+    def log_to(self, path: Path) -> None: ...
+    def record(self, text: str) -> None: ...
 
 
 @dataclass
@@ -117,6 +127,15 @@ class Terminal:
         """Prints a line above the bars."""
         self._log.write(text)
         self._print(text)
+
+    def show(self, what: RenderableType) -> None:
+        """Prints a table above the bars."""
+        self._console.print(what)
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self._console.width
 
     def log_to(self, path: Path) -> None:
         """From here on, what is shown also goes to `path`."""

@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from danube_sweep import finish, lora
-from danube_sweep.active import ActiveTrial, Phase, Surroundings
+from danube_sweep import finish, lora, product
+from danube_sweep.active import ActiveTrial, Phase, Prune, Surroundings
 from danube_sweep.compose import plain_config, sealed
 from danube_sweep.environment import environment, native_types, pick_device, versions
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, Interrupted, OutOfMemory
@@ -25,13 +25,14 @@ from danube_sweep.model import Backbone, load_backbone
 from danube_sweep.module import PackModule, fit
 from danube_sweep.plan import StepPlan
 from danube_sweep.prepare import Prepared, prepare
-from danube_sweep.progress import Terminal
+from danube_sweep.progress import Screen
 from danube_sweep.schema import Config
 from danube_sweep.stop import StopRequest
 from danube_sweep.tracking import open_tracker
-from danube_sweep.trial import RunFolder, State, read_json, redacted, trial_hash, write_json, write_text
+from danube_sweep.trial import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
 from danube_sweep.validate import check_dora, check_types
 
+MICRO_BATCH = "trainer.micro_batch"
 MEMORY_SIGNS = ("out of memory", "not enough memory", "ALLOC_FAILED")
 """What drivers and allocators say in a plain RuntimeError."""
 
@@ -62,23 +63,35 @@ class Built:
     head: Head
 
 
-def run_trial(config: Config, path: Path, terminal: Terminal, *, stop: StopRequest | None = None) -> dict[str, Any]:
+def run_trial(
+    config: Config,
+    path: Path,
+    terminal: Screen,
+    *,
+    stop: StopRequest | None = None,
+    prune: Prune | None = None,
+    lock_wait_s: float = 0.0,
+) -> dict[str, Any]:
     """Trains one trial in the folder `path`, or resumes what is there, or reports it; returns its result.json.
 
-    Raises UserError before anything is written, Interrupted after a checkpoint, and TrialFailed after a
-    result.json that says how the trial ended.
+    `prune` may end it early. Raises UserError before anything is written, Interrupted after a checkpoint, and
+    TrialFailed after a result.json that says how the trial ended.
     """
     folder, identity, watch = RunFolder(path), trial_hash(config), Stopwatch()
     with ExitStack() as stack:
-        stack.enter_context(_locked(folder))
+        stack.enter_context(_locked(folder, lock_wait_s))
         stored = _stored_result(folder, identity)
         if stored is not None:
             return stored
+        adjusted = read_json(folder.adjusted) if folder.adjusted.is_file() else {}
+        config = _with_micro_batch(config, adjusted)
         requested = stop or stack.enter_context(StopRequest())
         with _memory_errors(config):
             built = build(config, watch)
         trial = _activate(config, folder, identity, built, terminal)
+        trial.where.prune = prune
         result: dict[str, Any] = {"trial": identity, "name": config.name, "seed": config.seed}
+        result |= {"adjusted": adjusted} if adjusted else {}
         try:
             with _memory_errors(config):
                 with watch.phase("fit"):
@@ -92,9 +105,14 @@ def run_trial(config: Config, path: Path, terminal: Terminal, *, stop: StopReque
         finally:
             _conclude(trial, result, finish.measured(trial, built.backbone, watch.seconds))
         if requested():
-            number = requested.signal_number or 2
-            raise Interrupted(f"stopped; this trial had just finished: {path}", number)
+            raise Interrupted(f"this trial had just finished: {path}", requested.signal_number or 2)
         return result
+
+
+def _with_micro_batch(config: Config, adjusted: dict[str, Any]) -> Config:
+    # A sweep gives a trial that ran out of memory smaller micro-batches; the trial and its identity stay the same.
+    rows = int(adjusted.get(MICRO_BATCH, config.trainer.micro_batch))
+    return replace(config, trainer=replace(config.trainer, micro_batch=rows))
 
 
 @contextmanager
@@ -114,14 +132,15 @@ def _memory_errors(config: Config) -> Iterator[None]:
 def _conclude(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any]) -> None:
     # Without a state the run was interrupted, or never began: it has no result and keeps its checkpoints.
     folder, tracker = trial.where.folder, trial.where.tracker
-    finished = result.get("state") == State.finished.value
+    complete = result.get("state") in COMPLETE
     if "state" in result:
         result["measured"] = measured
         write_json(folder.result, result)
-        if finished:
+        if complete:
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            tracker.publish(folder.predictions, folder.path / product.folder_name(trial.config.lora))
         tracker.summary({"state": result["state"], **_prefixed(result)})
-    tracker.finish(exit_code=0 if finished else 1)
+    tracker.finish(exit_code=0 if complete else 1)
 
 
 def build(config: Config, watch: Stopwatch) -> Built:
@@ -154,7 +173,7 @@ def _check_positions(config: Config, backbone: Backbone) -> None:
         )
 
 
-def _activate(config: Config, folder: RunFolder, identity: str, built: Built, terminal: Terminal) -> ActiveTrial:
+def _activate(config: Config, folder: RunFolder, identity: str, built: Built, terminal: Screen) -> ActiveTrial:
     plain = plain_config(config)
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
@@ -193,7 +212,7 @@ def _train(backbone: Backbone, trial: ActiveTrial, stopping: Callable[[], bool])
         number = getattr(stopping, "signal_number", None) or 2
         step, total = trial.done.step, trial.plan.total_steps
         place = trial.where.folder.path
-        raise Interrupted(f"stopped at step {step} of {total}; go on with: danube-sweep resume {place}", number)
+        raise Interrupted(f"at step {step} of {total}; go on with: danube-sweep resume {place}", number)
 
 
 def _prefixed(result: dict[str, Any]) -> dict[str, float]:
@@ -210,13 +229,13 @@ def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
                 "give another hydra.run.dir"
             )
     result = folder.read_result()
-    return result if result is not None and result["state"] == State.finished.value else None
+    return result if result is not None and result["state"] in COMPLETE else None
 
 
 @contextmanager
-def _locked(folder: RunFolder) -> Iterator[None]:
+def _locked(folder: RunFolder, wait_s: float) -> Iterator[None]:
     folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.lock, timeout=0, fallback_to_soft=False)
+    lock = FileLock(folder.lock, timeout=wait_s, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout as error:

@@ -36,6 +36,6 @@ class StopRequest:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number is not None:
-            raise Interrupted("stopped at once, without a checkpoint of the last steps", number)
+            raise Interrupted("at once, without a checkpoint of the last steps", number)
         self.signal_number = number
         os.write(2, b"stopping after this step; again to stop at once\n")

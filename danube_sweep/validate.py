@@ -315,4 +315,10 @@ def _tracking(tracking: Tracking) -> None:
     modes = ("auto", "online", "offline", "disabled")
     if isinstance(tracking, WandbTracking):
         _require(tracking.mode in modes, f"tracking.mode must be one of {', '.join(modes)}, got {tracking.mode}")
-        _require(tracking.timeout_s > 0, f"tracking.timeout_s must be above 0, got {tracking.timeout_s}")
+        _require(
+            0 < tracking.timeout_s < math.inf,
+            f"tracking.timeout_s must be above 0 and finite, got {tracking.timeout_s}; "
+            "to wait for no server use tracking.mode=offline",
+        )
+        for tag in tracking.tags:
+            _require(1 <= len(tag) <= 64, f"tracking.tags: W&B takes 1 to 64 characters, {tag!r} has {len(tag)}")

@@ -21,9 +21,10 @@ LAYERS = [
     {"lora", "head", "plan"},
     {"guard", "prepare", "product", "evaluate"},
     {"active", "predict"},
-    {"module", "finish"},
+    {"module", "finish", "score"},
     {"run"},
     {"sweep"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]

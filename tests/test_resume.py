@@ -44,7 +44,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...
 
 
 def stop_and_resume(config: Config, folder: Path, step: int) -> None:
-    with pytest.raises(Interrupted, match=f"stopped at step {step} of {STEPS}; go on with: danube-sweep resume"):
+    with pytest.raises(Interrupted, match=f"at step {step} of {STEPS}; go on with: danube-sweep resume"):
         train(config, folder, stop=StopAfter(step))
     assert not (folder / "result.json").exists()
     assert len(metrics(folder, "train")) == step
@@ -186,7 +186,7 @@ def test_a_run_survives_a_sigterm_and_a_kill_and_ends_as_the_undisturbed_one(tin
 def stopped(step: int, steps: int, folder: Path) -> str:
     place = f"go on with: danube-sweep resume {folder}"
     said = "stopping after this step; again to stop at once\n"
-    return f"{said}danube-sweep: stopped: stopped at step {step} of {steps}; {place}\n"
+    return f"{said}danube-sweep: stopped: at step {step} of {steps}; {place}\n"
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_a_second_signal_stops_at_once(
     train(config, tmp_path / "whole")
     for _ in range(2):
         signal_at(3, signal.SIGINT)
-    with pytest.raises(Interrupted, match="stopped at once, without a checkpoint of the last steps"):
+    with pytest.raises(Interrupted, match="at once, without a checkpoint of the last steps"):
         train(config, folder)
     train(config, folder)
     assert outcome(folder) == outcome(tmp_path / "whole")

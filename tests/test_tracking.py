@@ -7,22 +7,25 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy
+import pyarrow as pa
 import pytest
+import torch
+from pyarrow import parquet
+from wandb_server import KEY, Server
 
-from danube_sweep import tracking
 from danube_sweep.errors import CheckpointError, ConfigError, DiskError
+from danube_sweep.metrics import classification_metrics
 from danube_sweep.schema import NoTracking, Tracking, WandbTracking
-from danube_sweep.tracking import MetricsFile, Tracker, open_tracker
+from danube_sweep.tracking import MetricsFile, Tracker, open_tracker, opening
+from danube_sweep.tracking.charts import calibration, confusions, read_predictions
+from danube_sweep.tracking.sending import MOST_CLASSES, MOST_ROWS
 
 COLUMNS = ["step", "part", "loss", "tokens"]
-KEY = "0123456789" * 4
 ID = "abc12345"
 
 
@@ -37,7 +40,7 @@ def own_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    tracking._unreachable.clear()
+    opening._unreachable.clear()
     yield
     if wandb := sys.modules.get("wandb"):
         wandb.teardown()
@@ -53,9 +56,13 @@ class Opened:
             config, run_id=run_id, run_name="a run", folder=folder, resolved=resolved or {}, say=self.said.append
         )
 
-    def train(self) -> None:
+    def train(self, predictions: Path | None = None, product: Path | None = None) -> None:
         for step in range(1, 6):
-            self.tracker.log(step, {"train/loss": 1 / step, "validation/log_loss": abs(step - 3) + 0.5})
+            rising_and_falling = {"validation/accuracy": 1 / (1 + abs(step - 2)), "validation/macro_f1": 0.25}
+            losses = {"train/loss": 1 / step, "validation/log_loss": abs(step - 3) + 0.5, "validation/ece": 0.125}
+            self.tracker.log(step, {**losses, **rising_and_falling})
+        if predictions is not None:
+            self.tracker.publish(predictions, product)
         self.tracker.summary({"state": "finished", "train/loss": 0.125})
         self.tracker.finish(0)
 
@@ -72,6 +79,28 @@ class Opened:
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def write_predictions(folder: Path, *, rows: int, classes: int = 3) -> Path:
+    """A classifier's predictions.parquet; with no classes a language model's."""
+    random = numpy.random.default_rng(0)
+    columns: dict[str, Any] = {"id": [f"row {number}" for number in range(rows)], "loss": random.random(rows)}
+    if classes:
+        columns["label"] = [f"class {number}" for number in random.integers(classes, size=rows)]
+    for number, values in enumerate(random.dirichlet(numpy.ones(classes or 1), size=rows).T[:classes]):
+        columns[f"probability_class {number}"] = values
+    parquet.write_table(pa.table(columns), folder / "predictions.parquet")
+    return folder / "predictions.parquet"
+
+
+def tables(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The W&B tables among files, by what stands between their folder and their step."""
+    named = {name.split("/")[-1]: content for name, content in files.items() if name.endswith(".table.json")}
+    return {name.rsplit("_", 2)[0]: json.loads(content) for name, content in named.items()}
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 # --------------------------------------------------------------------------------------------------- metrics.csv
@@ -165,7 +194,8 @@ def test_an_offline_run_holds_metrics_summary_config_and_id(tmp_path: Path) -> N
     assert (run["exit_code"], run["step"]) == (0, 5)
     assert run["summary"]["state"] == "finished"
     assert run["summary"]["train/loss"] == 0.125, "the summary's own value, not the last step's"
-    assert run["summary"]["validation/log_loss"] == {"min": 0.5}
+    summaries = {"log_loss": {"min": 0.5}, "ece": {"min": 0.125}, "accuracy": {"max": 1}, "macro_f1": {"max": 0.25}}
+    assert {name: run["summary"][f"validation/{name}"] for name in summaries} == summaries
     assert opened.said == []
 
 
@@ -262,6 +292,63 @@ def test_trials_of_a_pack_log_side_by_side(tmp_path: Path) -> None:
     assert [trial.read_back()["step"] for trial in pack] == [2, 2]
 
 
+# -------------------------------------------------------------------------------------- predictions and charts
+
+
+def test_the_charts_show_what_the_metrics_say(tmp_path: Path) -> None:
+    predictions = read_predictions(write_predictions(tmp_path, rows=400))
+    counts, curve = confusions(predictions), calibration(predictions)
+    labels = torch.nn.functional.one_hot(torch.from_numpy(predictions.labels_N), 3)
+    said = classification_metrics(torch.from_numpy(predictions.probabilities_NC), labels)
+    assert counts.sum(axis=1).tolist() == numpy.bincount(predictions.labels_N).tolist()
+    assert counts.trace() / 400 == pytest.approx(said["accuracy"])
+    gaps = numpy.abs(curve.confidence_B - curve.accuracy_B) * curve.rows_B
+    assert gaps.sum() / 400 == pytest.approx(said["ece"])
+
+
+def test_a_certain_and_a_wavering_answer_have_their_bins(tmp_path: Path) -> None:
+    columns = {"id": [1, 2], "loss": [0.0, 0.7], "label": ["a", "a"], "probability_a": [1.0, 0.5]}
+    parquet.write_table(pa.table({**columns, "probability_b": [0.0, 0.5]}), tmp_path / "predictions.parquet")
+    curve = calibration(read_predictions(tmp_path / "predictions.parquet"))
+    assert (curve.confidence_B.tolist(), curve.rows_B.tolist()) == ([0.5, 1.0], [1, 1])
+
+
+def test_predictions_go_as_a_table_and_charts_of_all_rows(tmp_path: Path) -> None:
+    opened = Opened(WandbTracking(mode="offline"), tmp_path / "run")
+    opened.train(write_predictions(opened.folder, rows=MOST_ROWS + 7))
+    sent = tables(files_below(opened.folder))
+    assert opened.said == []
+    assert sent["predictions"]["columns"][:4] == ["id", "loss", "label", "probability_class 0"]
+    assert len(sent["predictions"]["data"]) == MOST_ROWS and sent["predictions"]["data"][0][0] == "row 0"
+    assert sum(row[2] for row in sent["confusion_matrix_table"]["data"]) == MOST_ROWS + 7
+    assert sum(row[3] or 0 for row in sent["calibration_table"]["data"]) == MOST_ROWS + 7
+    run = opened.read_back()
+    assert run["step"] == 5 and run["summary"]["train/loss"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("classes", "sent"), [(0, ["predictions"]), (MOST_CLASSES + 1, ["calibration_table", "predictions"])]
+)
+def test_no_chart_is_sent_that_has_nothing_to_show(tmp_path: Path, classes: int, sent: list[str]) -> None:
+    opened = Opened(WandbTracking(mode="offline"), tmp_path / "run")
+    opened.train(write_predictions(opened.folder, rows=5, classes=classes))
+    assert (sorted(tables(files_below(opened.folder))), opened.said) == (sent, [])
+
+
+def test_predictions_stay_here_when_asked(tmp_path: Path) -> None:
+    opened = Opened(WandbTracking(mode="offline", log_predictions=False), tmp_path / "run")
+    opened.train(write_predictions(opened.folder, rows=5))
+    assert (tables(files_below(opened.folder)), opened.said) == ({}, [])
+
+
+def test_predictions_that_cannot_be_read_are_said_and_the_rest_goes_on(tmp_path: Path) -> None:
+    opened = Opened(WandbTracking(mode="offline"), tmp_path / "run")
+    opened.train(opened.folder / "predictions.parquet")
+    (said,) = opened.said
+    assert said.startswith("predictions.parquet did not go to W&B (") and said.endswith("it is in the run folder")
+    assert opened.read_back()["summary"]["state"] == "finished"
+
+
 # -------------------------------------------------------------------------------------------- W&B, the server
 
 
@@ -302,59 +389,12 @@ def test_a_refused_port_means_offline_and_the_next_trial_does_not_wait(
     assert not [path for path in first.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
-class Server(ThreadingHTTPServer):
-    """As much of a W&B server as a run needs; after `silent` is set it never answers again."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.silent = threading.Event()
-        self.closing = threading.Event()
-        self.rows: list[str] = []
-
-
-class Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def log_message(self, *arguments: object) -> None: ...
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.silent.is_set():
-            self.server.closing.wait()
-            return
-        data: dict[str, Any] = {}
-        if "file_stream" in self.path:
-            files = json.loads(body).get("files") or {}
-            self.server.rows += files.get("wandb-history.jsonl", {}).get("content", [])
-        else:
-            data = self.answers().get(json.loads(body).get("operationName"), {})
-        answer = json.dumps({"data": data}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    @staticmethod
-    def answers() -> dict[str, Any]:
-        project = {"id": "p", "name": "tests", "entity": {"id": "e", "name": "me"}}
-        return {
-            "RunResumeStatus": {"model": {**project, "bucket": None}},
-            "UpsertBucket": {"upsertBucket": {"bucket": {"id": "b", "name": ID, "config": "{}", "project": project}}},
-            # wandb's service process dies of an answer without this key.
-            "CreateRunFiles": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}},
-        }
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         yield server
-        server.closing.set()
-        server.shutdown()
 
 
 @pytest.mark.timeout(60)
@@ -362,7 +402,26 @@ def test_with_key_and_server_auto_logs_online(tmp_path: Path, server: Server) ->
     opened = Opened(WandbTracking(), tmp_path / "run")
     opened.train()
     assert (opened.runs, opened.said) == (["run"], [])
-    assert [json.loads(row)["_step"] for row in server.rows] == [1, 2, 3, 4, 5]
+    assert [row["_step"] for row in server.runs[ID].history] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("log_adapter", [False, True])
+def test_the_adapter_is_uploaded_when_asked_and_the_charts_always(
+    tmp_path: Path, server: Server, log_adapter: bool
+) -> None:
+    opened = Opened(WandbTracking(log_adapter=log_adapter), tmp_path / "run")
+    (opened.folder / "adapter").mkdir()
+    (opened.folder / "adapter" / "head.safetensors").write_bytes(b"weights")
+    opened.train(write_predictions(opened.folder, rows=9), opened.folder / "adapter")
+    assert opened.said == []
+    assert sorted(tables(server.files[ID])) == ["calibration_table", "confusion_matrix_table", "predictions"]
+    (last,) = [row for row in server.runs[ID].history if row["_step"] == 5]
+    assert {"validation/predictions", "validation/calibration_table", "train/loss"} <= last.keys()
+    uploaded = {"head.safetensors": b"weights"} if log_adapter else {}
+    assert {name: data for name, data in server.files[f"adapter-{ID}"].items() if "manifest" not in name} == uploaded
+    # A table that went as an artifact would ask a dead server first and wait for its answer.
+    assert ("ArtifactType" in server.operations) == log_adapter
 
 
 @pytest.mark.timeout(60)
@@ -387,6 +446,21 @@ def test_a_trial_that_joins_while_others_log_does_not_end_their_runs(
     server.silent.clear()
     opened.train()
     assert opened.said == []
+
+
+@pytest.mark.timeout(60)
+def test_what_a_lost_server_missed_is_uploaded_by_the_command_that_was_said(tmp_path: Path, server: Server) -> None:
+    opened = Opened(WandbTracking(timeout_s=0.5), tmp_path / "run")
+    server.silent.set()
+    opened.train(write_predictions(opened.folder, rows=9))
+    server.silent.clear()
+    (said,) = opened.said
+    command = said.split("upload later with: wandb ")[1].split()
+    subprocess.run([sys.executable, "-m", "wandb", *command], cwd=tmp_path, check=True, capture_output=True)
+    run = server.runs[ID]
+    assert sorted({row["_step"] for row in run.history}) == [1, 2, 3, 4, 5]
+    assert (run.summary["state"], run.summary["train/loss"]) == ("finished", 0.125)
+    assert sorted(tables(server.files[ID])) == ["calibration_table", "confusion_matrix_table", "predictions"]
 
 
 def test_a_dead_wandb_process_is_said_once_and_the_trial_goes_on(tmp_path: Path) -> None:

@@ -30,4 +30,6 @@ class WandbTracking(Tracking):
     entity: str | None = setting("W&B user or team", None)
     group: str | None = setting("W&B group", None)
     tags: list[str] = setting("W&B tags", [])
-    timeout_s: float = setting("seconds to wait for the server before going offline", 10.0)
+    timeout_s: float = setting("seconds to wait for the server: at the start, else at the end of a run", 8.0)
+    log_predictions: bool = setting("send validation predictions (the first 5000 rows) and charts of them all", True)
+    log_adapter: bool = setting("upload the adapter as an artifact; with lora=full the whole model", False)

@@ -10,7 +10,7 @@ ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,10 +112,13 @@ class SweepFolder:
         found = [_read_entry(file) for file in self.path.glob("*/trial.json")]
         return sorted(found, key=lambda entry: entry.number)
 
-    def add(self, trials: Sequence[tuple[Config, list[str], int | None]]) -> list[tuple[Entry, bool]]:
+    def add(
+        self, trials: Sequence[tuple[Config, list[str], int | None]], shared: Collection[str] = ()
+    ) -> list[tuple[Entry, bool]]:
         """Adds trials (config, overrides, draw), each once: one whose hash is known already is that entry.
 
-        Returns entry and whether it is new, in the order given. To be called while `locked`.
+        `shared` overrides stay out of the folders' names. Returns entry and whether it is new, in the order given. To
+        be called while `locked`.
         """
         known = {entry.hash: entry for entry in self.entries() if entry.hash is not None}
         number = self._next_number()
@@ -123,23 +126,21 @@ class SweepFolder:
         for config, overrides, draw in trials:
             identity = trial_hash(config)
             if new := identity not in known:
-                known[identity] = self._add(
-                    Entry(number, identity, overrides, self._path(number, overrides, identity), draw)
-                )
-                text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
-                write_text(known[identity].folder.config, text)
+                path = self._path(number, [one for one in overrides if one not in shared], identity)
+                known[identity] = self._add(Entry(number, identity, overrides, path, draw), config)
                 number += 1
             added.append((known[identity], new))
         return added
 
-    def add_invalid(self, cells: Sequence[tuple[list[str], str]]) -> list[Entry]:
+    def add_invalid(self, cells: Sequence[tuple[list[str], str]], shared: Collection[str] = ()) -> list[Entry]:
         """Adds cells (overrides, error) that cannot be trials, with their result. To be called while `locked`."""
         known = {tuple(entry.overrides): entry for entry in self.entries() if entry.hash is None}
         number = self._next_number()
         for overrides, error in cells:
             if tuple(overrides) not in known:
-                entry = self._add(Entry(number, None, overrides, self._path(number, overrides, "invalid")))
-                write_json(entry.folder.result, {"state": State.invalid.value, "error": error})
+                path = self._path(number, [one for one in overrides if one not in shared], "invalid")
+                write_json(RunFolder(_made(path)).result, {"state": State.invalid.value, "error": error})
+                entry = self._add(Entry(number, None, overrides, path))
                 known[tuple(overrides)], number = entry, number + 1
         return [known[tuple(overrides)] for overrides, _ in cells]
 
@@ -149,11 +150,23 @@ class SweepFolder:
     def _path(self, number: int, overrides: list[str], identity: str) -> Path:
         return self.path / "_".join(word for word in (f"{number:03d}", slug(overrides), identity[:8]) if word)
 
-    def _add(self, entry: Entry) -> Entry:
-        entry.path.mkdir(parents=True, exist_ok=True)
+    def _add(self, entry: Entry, config: Config | None = None) -> Entry:
+        _made(entry.path)
+        if config is not None:
+            text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
+            write_text(entry.folder.config, text)
+        # Last: with it the folder is a trial.
         described = {key: value for key, value in asdict(entry).items() if key != "path"}
         write_json(entry.folder.trial, {"format": FORMAT, **described})
         return entry
+
+
+def _made(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
+    return path
 
 
 def slug(overrides: Sequence[str], longest: int = 80) -> str:

@@ -82,6 +82,8 @@ def drawn_text(distribution: Distribution, value: Any) -> str:
             return str(value)
         case Number(whole=True):
             return str(int(value))
+        case Number(log=True, step=float() | int() as step):  # samplers know no steps on a logarithmic scale
+            return repr(float(round(value / step) * step))
         case Number():
             return repr(float(value))
         case Normal(mean=mean, deviation=deviation, log=log, step=step):
@@ -89,6 +91,21 @@ def drawn_text(distribution: Distribution, value: Any) -> str:
             number = math.exp(number) if log else number
             return repr(float(number if step is None else round(number / step) * step))
     raise TypeError(f"no draw from {type(distribution).__name__}")
+
+
+def example(search: Search) -> list[str]:
+    """One point of the space, as overrides: what is checked before anything is drawn."""
+    point = []
+    for key, distribution in search.space.items():
+        match distribution:
+            case Choice(values=[first, *_]):
+                value: object = first
+            case Number(low=low):
+                value = low
+            case _:
+                value = 0.5
+        point.append(f"{key}={drawn_text(distribution, value)}")
+    return point
 
 
 def described(space: Mapping[str, Distribution]) -> dict[str, Any]:

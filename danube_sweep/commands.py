@@ -1,0 +1,147 @@
+"""The subcommands, and training one trial: everything of the command line that is not Hydra's."""
+
+import argparse
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.errors import ConfigError
+
+
+def train(config: Any, folder: Path) -> float:
+    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its log loss."""
+    from danube_sweep.progress import Terminal
+    from danube_sweep.quiet import quiet_libraries
+    from danube_sweep.summary import summary
+
+    quiet_libraries()
+    from danube_sweep.run import run_trial
+
+    with Terminal() as terminal:
+        result = run_trial(config, folder, terminal)
+        terminal.table(summary(result), title=str(_short(folder)))
+    return float(result["validation"]["log_loss"])
+
+
+def _short(folder: Path) -> Path:
+    with suppress(ValueError):
+        return folder.resolve().relative_to(Path.cwd())
+    return folder
+
+
+def resume(arguments: list[str]) -> int:
+    """`danube-sweep resume`: an interrupted run, or a sweep."""
+    parser = argparse.ArgumentParser(
+        "danube-sweep resume",
+        description="Goes on with an interrupted run or with a sweep: trials without a result are trained from their "
+        "last checkpoint. Several processes may resume one sweep; they share its trials.",
+    )
+    parser.add_argument("directory", type=Path, help="the folder of a run or of a sweep")
+    parser.add_argument("--retry", help="of a sweep, also trials that ended so: failed,oom,…  or all")
+    parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help="changed settings of a sweep")
+    options = parser.parse_intermixed_args(arguments)
+
+    from danube_sweep.sweep.folder import SweepFolder
+
+    if SweepFolder(options.directory).file.is_file():
+        return _resume_sweep(options.directory, options.retry, options.settings)
+    if options.retry or options.settings:
+        from danube_sweep.errors import CheckpointError
+
+        raise CheckpointError(f"{options.directory} is no sweep: it has no sweep.json; --retry is for sweeps")
+    from danube_sweep import compose
+    from danube_sweep.trial import RunFolder
+
+    train(compose.load_config(RunFolder(options.directory).config), options.directory)
+    return 0
+
+
+def _resume_sweep(path: Path, retry: str | None, settings: list[str]) -> int:
+    from danube_sweep.progress import Terminal
+    from danube_sweep.sweep import front
+
+    for setting in settings:
+        if not setting.startswith("sweep."):
+            raise ConfigError(f"{setting}: a sweep's trials are fixed; only sweep.FIELD=VALUE can change")
+    states = [f"sweep.retry=[{retry}]"] if retry else []
+    with Terminal() as terminal:
+        front.resume(path, [*settings, *states], terminal)
+    return 0
+
+
+def sweep(arguments: list[str]) -> int:
+    """`danube-sweep sweep`: a W&B sweep file without a server."""
+    parser = argparse.ArgumentParser(
+        "danube-sweep sweep",
+        description="Runs a W&B sweep file here, without a server: docs/wandb.md says what each of its keys becomes.",
+    )
+    parser.add_argument("file", type=Path, help="the sweep file (YAML)")
+    parser.add_argument("--dry-run", action="store_true", help="show the trials and stop")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of every trial, or sweep.FIELD=VALUE")
+    options = parser.parse_intermixed_args(arguments)
+
+    from danube_sweep.progress import Terminal
+    from danube_sweep.sweep.sheet_door import run_sheet
+
+    dry = ["sweep.dry_run=true"] if options.dry_run else []
+    with Terminal() as terminal:
+        run_sheet(options.file, [*options.overrides, *dry], terminal)
+    return 0
+
+
+def rank(arguments: list[str]) -> int:
+    """`danube-sweep rank`: the table of a sweep, running or ended."""
+    parser = argparse.ArgumentParser(
+        "danube-sweep rank",
+        description="Shows a sweep's trials, best first, and writes ranking.csv and ranking.md into its folder. "
+        "Trials that differ only in seed are one row; differences to the best row have a 95 %% interval over the "
+        "validation rows, and a row whose interval holds 0 is a tie.",
+    )
+    parser.add_argument("directory", type=Path, help="the sweep's folder")
+    options = parser.parse_args(arguments)
+
+    from danube_sweep.progress import Terminal
+    from danube_sweep.sweep.ending import show_ranking
+
+    show_ranking(options.directory, Terminal())
+    return 0
+
+
+def predict(arguments: list[str]) -> int:
+    """`danube-sweep predict`: a csv for new rows."""
+    parser = argparse.ArgumentParser(
+        "danube-sweep predict",
+        description="Writes a csv with an id and a probability per class for every row, from a finished run alone.",
+    )
+    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("input", type=Path, help="csv, jsonl or parquet with the columns of the run's data, no labels")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
+    parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
+    parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
+    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    types = ["fp32", "bf16", "fp16"]
+    parser.add_argument("--compute", choices=types, help="compute type, where the device lacks the run's own")
+    options = parser.parse_args(arguments)
+    if options.batch_rows < 1:
+        parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
+
+    from danube_sweep.quiet import quiet_libraries
+    from danube_sweep.schema import Compute, Device
+
+    quiet_libraries()
+    from danube_sweep.predict import load_run, predict_file
+
+    compute = Compute(options.compute) if options.compute else None
+    trained = load_run(options.run_dir, Device(accelerator=options.accelerator), compute)
+    rows = predict_file(trained, options.input, options.output, swap=options.swap, batch_rows=options.batch_rows)
+    print(f"{options.output}: {rows} rows")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "predict": predict,
+    "resume": resume,
+    "rank": rank,
+    "sweep": sweep,
+}

@@ -1,0 +1,192 @@
+"""A trial in a process of its own: what the child does, and what it tells over its link."""
+
+import faulthandler
+import fcntl
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, final
+
+from danube_sweep.errors import DanubeSweepError, UserError
+from danube_sweep.schema import Config
+from danube_sweep.trial import RunFolder
+
+LOCK_WAIT_S = 20.0
+"""How long the folder of a trial whose process is just dying may stay locked."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child needs: pickled, so nothing of it is recomposed or read again."""
+
+    path: Path
+    working_directory: Path
+    environment: dict[str, str]
+    config: Config | None = None
+    threads: int | None = None
+    """CPU threads where the config leaves them open, so that slots don't contend."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The trial is built and trains."""
+
+    total_steps: int
+    done_steps: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The trial got on."""
+
+    step: int
+    loss: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The trial was validated and waits for a bool: whether to end it here."""
+
+    number: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A user's mistake that only showed while the trial was built, with the state it ends in."""
+
+    state: str
+    reason: str
+
+
+Message = Started | Stepped | Validated | Refused
+Task = Callable[[Job, Connection], None]
+
+
+def main(task: Task, job: Job, link: Connection) -> None:
+    """Runs `task` under the terms of a slot: own session, own log, and no life after the process that asked for it."""
+    os.setsid()  # the terminal's Ctrl-C reaches the sweep alone, which then asks for a stop
+    os.chdir(job.working_directory)
+    os.environ.clear()
+    os.environ.update(job.environment)
+    _die_with_the_sweep()
+    _redirect(RunFolder(job.path).log)
+    faulthandler.enable()
+    try:
+        task(job, link)
+    except UserError as error:
+        link.send(_refusal(error))
+        sys.exit(error.exit_code)
+    except DanubeSweepError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def train(job: Job, link: Connection) -> None:
+    """The task of every sweep: the same run as from the command line."""
+    from danube_sweep.quiet import quiet_libraries
+
+    quiet_libraries()
+    from danube_sweep.run import run_trial
+
+    assert job.config is not None
+    config = job.config
+    # The test part is scored once, for the winner.
+    config = replace(config, trainer=replace(config.trainer, score_test=False))
+    if config.device.threads is None and job.threads is not None:
+        config = replace(config, device=replace(config.device, threads=job.threads))
+
+    def prune(number: int, metrics: dict[str, float]) -> bool:
+        link.send(Validated(number, metrics))
+        return bool(link.recv())
+
+    run_trial(config, job.path, Relay(link), prune=prune, lock_wait_s=LOCK_WAIT_S)
+
+
+def score(job: Job, link: Connection) -> None:
+    """Tells the metrics of a finished trial on its test part."""
+    from danube_sweep.quiet import quiet_libraries
+
+    quiet_libraries()
+    from danube_sweep.score import score_test
+
+    assert job.config is not None
+    link.send(score_test(job.path, job.config.device))
+
+
+def count_gpus(job: Job, link: Connection) -> None:
+    """Tells how many GPUs torch sees."""
+    import torch
+
+    link.send(torch.cuda.device_count())
+
+
+@final
+class Relay:
+    """The screen of a trial that has no terminal: its lines go to log.txt, its progress over the link."""
+
+    def __init__(self, link: Connection) -> None:
+        from rich.console import Console
+
+        from danube_sweep.progress import Terminal
+
+        self._link = link
+        self._log = Terminal(Console(file=open(os.devnull, "w")), plain=True)  # noqa: SIM115 (lives as long as the process)
+
+    def start(self, name: str, total_steps: int, done_steps: int = 0) -> None:
+        self._log.start(name, total_steps, done_steps)
+        self._link.send(Started(total_steps, done_steps))
+
+    def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None:
+        self._log.update(name, step, loss=loss, tokens_per_s=tokens_per_s)
+        self._link.send(Stepped(step, loss, tokens_per_s))
+
+    def note(self, text: str) -> None:
+        self._log.note(text)
+
+    def log_to(self, path: Path) -> None:
+        self._log.log_to(path)
+
+    def record(self, text: str) -> None:
+        self._log.record(text)
+
+
+def _refusal(error: UserError) -> Refused:
+    from danube_sweep.finish import failure
+    from danube_sweep.trial import State
+
+    return Refused(failure(error).get("state", State.invalid.value), str(error))
+
+
+def _redirect(log: Path) -> None:
+    # Whatever prints, a library's C code and a dying interpreter included, prints into the trial's log.
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)
+
+
+def _die_with_the_sweep() -> None:
+    # multiprocessing gives each child a pipe whose other end only the sweep's process holds. The kernel sends SIGKILL
+    # when it closes, even to a child that hangs in C code; a thread does the same where there is no such signal.
+    parent: Any = multiprocessing.parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_kill_after, args=(sentinel,), daemon=True).start()
+
+
+def _kill_after(sentinel: int) -> None:
+    wait([sentinel])
+    os.killpg(os.getpgid(0), signal.SIGKILL)

@@ -1,0 +1,70 @@
+"""The end of a sweep: the winner's test part, the ranking in its files and on the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.compose import load_config
+from danube_sweep.errors import DiskError
+from danube_sweep.progress import Terminal
+from danube_sweep.schema import Sweep
+from danube_sweep.sweep import child, rank, table
+from danube_sweep.sweep.child import Job
+from danube_sweep.sweep.folder import Entry, SweepFolder
+from danube_sweep.sweep.pool import Pool
+from danube_sweep.sweep.slots import find_slots
+from danube_sweep.sweep.source import state_of
+from danube_sweep.trial import read_json, write_json
+
+
+def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, *, stopped: bool) -> None:
+    """Ranks what there is. Once every trial has ended, the winner is scored on its test part first, if it has one."""
+    entries = folder.entries()
+    if not entries:
+        return
+    if sweep.score_test and not stopped and all(state_of(entry) is not None for entry in entries):
+        _score_winner(folder, entries, terminal)
+    show_ranking(folder.path, terminal)
+
+
+def show_ranking(path: Path, terminal: Terminal) -> None:
+    """Prints the ranking of a sweep folder and rewrites ranking.csv and ranking.md.
+
+    Raises CheckpointError for a folder that is no sweep.
+    """
+    ranking = rank.rank(path)
+    try:
+        table.write(ranking, path)
+    except DiskError as error:
+        terminal.note(str(error))
+    terminal.show(table.ranking_table(ranking, terminal.width))
+    for line in table.summary_lines(ranking):
+        terminal.note(line)
+
+
+def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal) -> None:
+    best = rank.winner(rank.rank(folder.path))
+    file = folder.path / "test.json"
+    known: dict[str, Any] = read_json(file)["trials"] if file.is_file() else {}
+    for entry in entries:
+        if best is None or entry.hash is None or entry.hash in known or entry.path.name not in best.trials:
+            continue
+        result = entry.folder.read_result() or {}
+        metrics = _scored(entry, terminal) if result.get("rows", {}).get("test") else None
+        if metrics is not None:
+            known[entry.hash] = metrics
+            write_json(file, {"trials": known})
+
+
+def _scored(entry: Entry, terminal: Terminal) -> dict[str, float] | None:
+    config = load_config(entry.folder.config)
+    slots = find_slots(Sweep(slots=1), {config.device.accelerator})
+    scoring = Pool(on_cpu=slots.on_cpu).start(
+        child.score, Job(entry.path, Path.cwd(), slots.environment(0), config, slots.threads)
+    )
+    try:
+        return dict(scoring.link.recv())
+    except (EOFError, TypeError, ValueError):
+        terminal.note(f"{entry.path.name}: its test part could not be scored; see {entry.folder.log}")
+        return None
+    finally:
+        scoring.reap()

@@ -1,0 +1,95 @@
+"""What a row of the ranking is worth on each validation example, from its trials' predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import compute, parquet
+
+Floats = NDArray[np.float64]
+
+PAIRED = ("validation/log_loss", "validation/accuracy")
+"""The metrics that are a mean over examples; only these have an interval of their own."""
+_PROBABILITY = "probability_"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """`values` and `weights` of n examples; the metric is the weighted mean."""
+
+    ids: Any
+    values: Floats
+    weights: Floats
+
+
+def read_examples(files: Sequence[Path], metric: str, like: Examples | None = None) -> Examples | str:
+    """The examples' values for a metric of PAIRED, averaged over predictions files, in the order of `like`.
+
+    Without `like` the first file gives the order. Returns in a few words why they cannot be compared, if so.
+    """
+    values = []
+    for file in files:
+        found = _read(file, metric)
+        if isinstance(found, str):
+            return found
+        like = like or found
+        aligned = _aligned(found, like)
+        if isinstance(aligned, str):
+            return aligned
+        values.append(aligned.values)
+    assert like is not None
+    return replace(like, values=np.mean(values, axis=0))
+
+
+def _read(file: Path, metric: str) -> Examples | str:
+    try:
+        names = parquet.read_schema(file).names
+        classes = [name for name in names if name.startswith(_PROBABILITY)]
+        wanted = ["loss"] if metric == PAIRED[0] else ["label", *classes]
+        table = parquet.read_table(file, columns=["id", *wanted, *({"weight"} & set(names))])
+        ids = table["id"].cast(pa.large_string()).combine_chunks()
+        values = _floats(table["loss"]) if metric == PAIRED[0] else _correct(table, classes)
+        weights = _floats(table["weight"]) if "weight" in names else np.ones(len(values))
+    except FileNotFoundError:
+        return "no predictions"
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        return "damaged predictions"
+    if not np.isfinite(values).all() or not weights.sum() > 0:
+        return "losses that are no finite numbers"
+    return Examples(ids, values, weights)
+
+
+def _floats(column: Any) -> Floats:
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _correct(table: Any, classes: list[str]) -> Floats:
+    probabilities_NC = np.stack([_floats(table[name]) for name in classes], axis=1)
+    names = np.array([name.removeprefix(_PROBABILITY) for name in classes], dtype=object)
+    labels = table["label"].cast(pa.large_string()).to_numpy()
+    return np.asarray(names[probabilities_NC.argmax(axis=1)] == labels, dtype=np.float64)
+
+
+def _aligned(found: Examples, like: Examples) -> Examples | str:
+    if not found.ids.equals(like.ids):
+        order = _order(found.ids, like.ids)
+        if order is None:
+            return "other validation rows than the best row"
+        found = Examples(like.ids, found.values[order], found.weights[order])
+    return found if np.array_equal(found.weights, like.weights) else "other token counts than the best row"
+
+
+def _order(ids: Any, like: Any) -> NDArray[np.int64] | None:
+    """Where each id of `like` stands in `ids`; None if they are not the same set, or an id is there twice."""
+    if len(ids) != len(like) or compute.count_distinct(ids, mode="all").as_py() != len(ids):
+        return None
+    mine, theirs = (compute.sort_indices(one) for one in (ids, like))
+    if not ids.take(mine).equals(like.take(theirs)):
+        return None
+    order = np.empty(len(ids), dtype=np.int64)
+    order[theirs.to_numpy()] = mine.to_numpy()
+    return order

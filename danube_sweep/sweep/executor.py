@@ -1,0 +1,252 @@
+"""Slots, each with a trial in a process of its own, until the source is dry, the deadline comes or somebody stops it.
+
+Knows nothing of Hydra, Optuna or W&B: a `Source` says what is next and hears what became of it.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing.connection import wait
+from pathlib import Path
+from platform import node
+from typing import Final, final
+
+from danube_sweep.errors import CheckpointError
+from danube_sweep.progress import Terminal
+from danube_sweep.schema import OnOom, Sweep
+from danube_sweep.sweep import child
+from danube_sweep.sweep.child import Job, Refused, Started, Stepped, Task, Validated
+from danube_sweep.sweep.folder import Attempt, append_attempt
+from danube_sweep.sweep.outcome import INTERRUPTED, kernel_kills, last_lines, outcome
+from danube_sweep.sweep.pool import Child, Pool
+from danube_sweep.sweep.source import Claim, Source
+from danube_sweep.trial import State, read_json, write_json
+
+POLL_S: Final = 0.5
+WAIT_FOR_OTHERS_S: Final = 1.0
+MICRO_BATCH: Final = "trainer.micro_batch"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials run at a time, and the environment of each slot (its GPU)."""
+
+    environments: list[dict[str, str]]
+    threads: int | None = None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no slot has a GPU."""
+        return not any(self.environments)
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """The environment variables of a process in `slot`."""
+        return {**os.environ, **self.environments[slot]}
+
+
+@dataclass
+class Running:
+    """A slot's present trial."""
+
+    claim: Claim
+    child: Child
+    slot: int
+    kernel_kills: int
+    refused: Refused | None = None
+    shown: bool = False
+    timed_out: str | None = None
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def name(self) -> str:
+        return self.claim.entry.path.name
+
+
+@final
+class Executor:
+    """Runs the trials of `source`; `stopping` is asked all the time and ends the sweep after checkpoints."""
+
+    def __init__(
+        self,
+        source: Source,
+        settings: Sweep,
+        slots: Slots,
+        terminal: Terminal,
+        stopping: Callable[[], bool],
+        task: Task = child.train,
+    ) -> None:
+        self._source, self._settings, self._slots = source, settings, slots
+        self._terminal, self._stopping, self._task = terminal, stopping, task
+        self._pool = Pool(on_cpu=slots.on_cpu)
+        self._running: list[Running] = []
+        self._began_s = time.monotonic()
+        self._longest_s = 0.0
+        self._closed = False
+        self._hold_s = 0.0
+        self.ended: dict[str, int] = {}
+        """State -> how many attempts of this process ended in it."""
+
+    def run(self) -> None:
+        """Returns when nothing runs any more here, every attempt is on record and every claim is released."""
+        try:
+            while self._go_on():
+                self._listen()
+                self._watch()
+        finally:
+            for one in self._running:
+                one.child.kill()
+                one.child.reap()
+                one.claim.release()
+
+    # ------------------------------------------------------------------------------------------------- starting
+
+    def _go_on(self) -> bool:
+        self._closed = self._closed or self._stopping() or self._past_deadline()
+        if self._closed:
+            for one in self._running:
+                one.child.ask_to_stop()
+            return bool(self._running)
+        self._fill()
+        if not self._running and self._source.pending():
+            time.sleep(WAIT_FOR_OTHERS_S)
+            return True
+        return bool(self._running)
+
+    def _fill(self) -> None:
+        for slot in range(len(self._slots.environments)):
+            staggered = time.monotonic() < self._began_s + slot * self._settings.stagger_s
+            if any(one.slot == slot for one in self._running) or (staggered and self._running):
+                continue
+            if self._too_late():
+                self._closed = not self._running
+                return
+            claim = self._source.claim()
+            if claim is None:
+                return
+            self._start(claim, slot)
+
+    def _start(self, claim: Claim, slot: int) -> None:
+        job = Job(claim.entry.path, Path.cwd(), self._slots.environment(slot), claim.config, self._slots.threads)
+        self._running.append(Running(claim, self._pool.start(self._task, job), slot, kernel_kills()))
+
+    # ------------------------------------------------------------------------------------------------ deadlines
+
+    def _left_s(self) -> float:
+        hours = self._settings.deadline_h
+        return float("inf") if hours is None else hours * 3600 - (time.monotonic() - self._began_s)
+
+    def _past_deadline(self) -> bool:
+        return self._left_s() <= 0
+
+    def _too_late(self) -> bool:
+        # A trial is not begun when the longest one so far would not have finished in what is left.
+        if self._left_s() >= self._longest_s:
+            return False
+        if not self._hold_s:
+            self._hold_s = self._longest_s
+            self._terminal.note(f"no more starts: {self._left_s():.0f} s left, a trial took {self._longest_s:.0f} s")
+        return True
+
+    # ------------------------------------------------------------------------------------------------ listening
+
+    def _listen(self) -> None:
+        places: Mapping[object, Running] = {
+            place: one for one in self._running for place in (one.child.link, one.child.process.sentinel)
+        }
+        heard = {id(places[ready]): places[ready] for ready in wait(list(places), POLL_S)} if places else {}  # type: ignore[arg-type]
+        for one in heard.values():
+            self._hear(one)
+            if not one.child.process.is_alive():
+                self._hear(one)  # what it said last
+                self._end(one)
+
+    def _hear(self, one: Running) -> None:
+        try:
+            while one.child.link.poll():
+                self._take(one, one.child.link.recv())
+        except (EOFError, OSError):  # it closed the link, or died in the middle of a word
+            return
+
+    def _take(self, one: Running, message: object) -> None:
+        one.child.heard_s = time.monotonic()
+        match message:
+            case Started(total_steps=total, done_steps=done):
+                self._terminal.start(one.name, total, done)
+                one.shown = True
+            case Stepped(step=step, loss=loss, tokens_per_s=rate):
+                self._terminal.update(one.name, step, loss=loss, tokens_per_s=rate)
+            case Validated(number=number, metrics=metrics):
+                one.child.link.send(self._source.validated(one.claim, number, metrics))
+            case Refused():
+                one.refused = message
+
+    def _watch(self) -> None:
+        now, settings = time.monotonic(), self._settings
+        for one in self._running:
+            if one.child.stop_asked_s is not None and now - one.child.stop_asked_s > settings.grace_s:
+                one.child.kill()
+            elif settings.timeout_h is not None and one.child.seconds > settings.timeout_h * 3600:
+                one.timed_out = one.timed_out or f"longer than sweep.timeout_h={settings.timeout_h:g}"
+                one.child.ask_to_stop()
+            elif settings.stall_s is not None and now - one.child.heard_s > settings.stall_s:
+                one.timed_out = one.timed_out or f"no step for sweep.stall_s={settings.stall_s:g} seconds"
+                one.child.kill()
+
+    # --------------------------------------------------------------------------------------------------- ending
+
+    def _end(self, one: Running) -> None:
+        code = one.child.reap()
+        self._running.remove(one)
+        if one.shown:
+            self._terminal.finish(one.name)
+        state, reason = self._judge(one, code)
+        self._record(one, code, state, reason)
+        if state == State.oom.value and self._shrink(one.claim):
+            self._start(one.claim, one.slot)
+            return
+        self.ended[state] = self.ended.get(state, 0) + 1
+        self._source.ended(one.claim, state)
+        one.claim.release()
+
+    def _judge(self, one: Running, code: int) -> tuple[str, str | None]:
+        folder = one.claim.entry.folder
+        if one.timed_out is not None and not folder.result.is_file():
+            return State.timeout.value, one.timed_out
+        if self._closed and not folder.result.is_file() and one.refused is None:
+            return INTERRUPTED, None
+        return outcome(folder, code, one.refused, kernel_killed=kernel_kills() > one.kernel_kills)
+
+    def _record(self, one: Running, code: int, state: str, reason: str | None) -> None:
+        folder, seconds = one.claim.entry.folder, one.child.seconds
+        if state == State.finished.value:
+            self._longest_s = max(self._longest_s, seconds)
+        lasting = state not in (INTERRUPTED, State.preempted.value)
+        if lasting and not folder.result.is_file():
+            lines = last_lines(folder.log)
+            result = {"trial": one.claim.entry.hash, "state": state, "error": reason, "last_lines": lines}
+            write_json(folder.result, result)
+        append_attempt(folder, Attempt(state, seconds, one.started, node(), code, reason))
+        said = "" if reason is None else f": {reason.splitlines()[0]}"
+        self._terminal.note(f"{one.name}  {state}  {seconds:.0f} s{said}")
+
+    def _shrink(self, claim: Claim) -> bool:
+        """Halves the micro-batch of a trial that ran out of memory, if that is wanted and possible."""
+        folder, trainer = claim.entry.folder, claim.config.trainer
+        rows = trainer.micro_batch
+        try:
+            rows = int(read_json(folder.adjusted)[MICRO_BATCH]) if folder.adjusted.is_file() else rows
+        except (CheckpointError, KeyError):
+            return False
+        if self._settings.on_oom is not OnOom.retry or rows == 1 or self._closed:
+            return False
+        fewer = max(size for size in range(1, rows // 2 + 1) if trainer.effective_batch % size == 0)
+        write_json(folder.adjusted, {MICRO_BATCH: fewer})
+        folder.result.unlink(missing_ok=True)
+        # Steps of the larger micro-batch would mix two orders of rounding: the trial begins again.
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        folder.metrics.unlink(missing_ok=True)
+        self._terminal.note(f"{claim.entry.path.name}  again with trainer.micro_batch={fewer}")
+        return True

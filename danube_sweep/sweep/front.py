@@ -1,0 +1,241 @@
+"""What the doors call: plan a grid or a search, run it, rank it. They differ only in where their trials come from."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from danube_sweep.compose import Composer, load_sweep, plain_sweep
+from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
+from danube_sweep.progress import Terminal
+from danube_sweep.schema import Config, NoPruner, Pruner, Sweep, WandbTracking
+from danube_sweep.stop import StopRequest
+from danube_sweep.sweep import child, dry
+from danube_sweep.sweep.cells import check, shared
+from danube_sweep.sweep.child import Task
+from danube_sweep.sweep.ending import conclude
+from danube_sweep.sweep.executor import Executor
+from danube_sweep.sweep.folder import Entry, SweepFolder
+from danube_sweep.sweep.search import SearchSource
+from danube_sweep.sweep.slots import find_slots
+from danube_sweep.sweep.source import FolderSource, state_of
+from danube_sweep.sweep.space import Search, described, example, recognised
+from danube_sweep.trial import COMPLETE
+from danube_sweep.validate_sweep import check_metric, objectives
+
+Launch = Callable[[Sequence[Entry]], None]
+"""Trains the given trials in their folders, by other means than our slots."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that is ready to run."""
+
+    folder: SweepFolder
+    sweep: Sweep
+    pruner: Pruner
+    search: Search | None = None
+    config_dir: Path | None = None
+    launch: Launch | None = None
+    tracking: Mapping[str, str] = field(default_factory=dict)
+    """What W&B's group and mode are for trials that leave them open; the group is by default the folder's name."""
+
+
+def plan_grid(
+    path: Path,
+    cells: Sequence[list[str]],
+    composer: Composer,
+    terminal: Terminal,
+    launch: Launch | None = None,
+    tracking: Mapping[str, str] | None = None,
+) -> tuple[Plan, list[Entry]] | None:
+    """Checks every cell and adds it to the sweep in `path`; returns the plan and each cell's entry, in their order.
+
+    With sweep.dry_run it shows the cells, writes nothing and returns None. Raises ConfigError, before anything is
+    written, if a cell has a mistake and they are not to be skipped.
+    """
+    sweep, pruner = _settings(cells, composer)
+    checked = check(cells, composer.trial, sweep)
+    if checked.invalid and not (sweep.skip_invalid or sweep.dry_run):
+        _refuse(checked.invalid, len(cells), terminal)
+    plan, common = Plan(SweepFolder(path.absolute()), sweep, pruner, None, None, launch, tracking or {}), shared(cells)
+    if sweep.dry_run:
+        terminal.show(dry.grid_table(plan.folder, checked.valid, checked.invalid, common))
+        return None
+    trials = [(_tracked(config, plan), overrides, None) for config, overrides in checked.valid]
+    with plan.folder.locked():
+        _check_same_kind(plan)
+        _describe(plan)
+        invalid = plan.folder.add_invalid(checked.invalid, common)
+        valid = [entry for entry, _ in plan.folder.add(trials, common)]
+    if repeated := len(valid) - len({entry.number for entry in valid}):
+        terminal.note(f"{repeated} of the {len(cells)} cells are the same trial as another one and run once")
+    overrides = [*(one for _, one in checked.valid), *(one for one, _ in checked.invalid)]
+    found = {tuple(one): entry for one, entry in zip(overrides, [*valid, *invalid], strict=True)}
+    return plan, [found[tuple(cell)] for cell in cells]
+
+
+def run_search(plan: Plan, composer: Composer, terminal: Terminal) -> None:
+    """Draws and runs trials until there are `sweep.trials`; ends like `run_plan`. With sweep.dry_run it only shows."""
+    assert plan.search is not None
+    if plan.sweep.dry_run:
+        terminal.show(dry.search_table(plan.search, plan.sweep, len(plan.folder.entries())))
+        return
+    check_metric(plan.sweep, composer.trial([*plan.search.fixed, *example(plan.search)]))
+    with plan.folder.locked():
+        _check_same_kind(plan)
+        _describe(plan)
+    run_plan(plan, terminal, composer)
+
+
+def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
+    """Goes on with the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`); ends like `run_plan`.
+
+    Raises CheckpointError for a folder that is no sweep or from another version.
+    """
+    folder = SweepFolder(path.absolute())
+    stored = folder.read()
+    if "settings" not in stored:
+        raise CheckpointError(f"{folder.file} has no settings: its trials are started by {stored.get('door')}")
+    sweep, pruner = load_sweep(stored["settings"], changes)
+    search = stored.get("search")
+    config_dir = stored.get("config_dir")
+    plan = Plan(
+        folder,
+        sweep,
+        pruner,
+        None if search is None else Search(search["fixed"], recognised(search["space"])),
+        None if config_dir is None else Path(config_dir),
+        tracking=stored.get("tracking", {}),
+    )
+    run_plan(plan, terminal, Composer(config_dir=plan.config_dir))
+
+
+def run_plan(plan: Plan, terminal: Terminal, composer: Composer | None = None, task: Task = child.train) -> None:
+    """Runs a sweep's open trials to their end, ranks and, if all have ended, scores the winner on its test part.
+
+    Raises Interrupted if it was stopped and SweepFailed unless every trial finished or was pruned.
+    """
+    source = _source(plan, composer)
+    if plan.launch is not None:
+        _run_batches(plan, source, plan.launch)
+        conclude(plan.folder, plan.sweep, terminal, stopped=False)
+        _raise_unless_complete(plan)
+        return
+    slots = find_slots(plan.sweep, _accelerators(plan, composer))
+    with StopRequest() as stop:
+        executor = Executor(source, plan.sweep, slots, terminal, stop, task)
+        try:
+            executor.run()
+        finally:
+            conclude(plan.folder, plan.sweep, terminal, stopped=stop.signal_number is not None)
+    if stop.signal_number is not None:
+        raise Interrupted(f"go on with: danube-sweep resume {_short(plan.folder.path)}", stop.signal_number)
+    _raise_unless_complete(plan)
+
+
+# -------------------------------------------------------------------------------------------------------- planning
+
+
+def _settings(cells: Sequence[list[str]], composer: Composer) -> tuple[Sweep, Pruner]:
+    common = shared(cells)
+    for override in {one for cell in cells for one in cell} - common:
+        key = override.lstrip("+").partition("=")[0]
+        if key.partition(".")[0] in SWEEP_OPTIONS:
+            raise ConfigError(f"{key} belongs to the sweep, not to a trial; give it one value")
+    return composer.sweep([one for one in cells[0] if one in common])
+
+
+def _refuse(invalid: Sequence[tuple[list[str], str]], cells: int, terminal: Terminal) -> None:
+    for overrides, error in invalid[1:]:
+        terminal.note(f"{' '.join(overrides)}: {error}")
+    overrides, error = invalid[0]
+    more = "" if len(invalid) == 1 else f" (and {len(invalid) - 1} more, above)"
+    way_out = "" if len(invalid) == cells else "; correct it or give sweep.skip_invalid=true"
+    raise ConfigError(f"{len(invalid)} of {cells} cells cannot train: {' '.join(overrides)}: {error}{more}{way_out}")
+
+
+def _tracked(config: Config, plan: Plan) -> Config:
+    tracking = config.tracking
+    if isinstance(tracking, WandbTracking):
+        if tracking.group is None:
+            tracking.group = plan.tracking.get("group", "_".join(plan.folder.path.parts[-2:]))
+        if tracking.mode == "auto":
+            tracking.mode = plan.tracking.get("mode", "auto")
+    return config
+
+
+def _describe(plan: Plan) -> None:
+    search = plan.search
+    plan.folder.write(
+        {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "settings": plain_sweep(plan.sweep, plan.pruner),
+            "search": None if search is None else {"fixed": search.fixed, "space": described(search.space)},
+            "config_dir": None if plan.config_dir is None else str(plan.config_dir),
+            "tracking": dict(plan.tracking),
+        }
+    )
+
+
+def _check_same_kind(plan: Plan) -> None:
+    if not plan.folder.file.is_file():
+        return
+    stored = plan.folder.read().get("search")
+    space = None if stored is None else recognised(stored["space"])
+    if space != (None if plan.search is None else plan.search.space):
+        raise ConfigError(f"{plan.folder.path} holds another sweep; give another hydra.sweep.dir")
+
+
+# --------------------------------------------------------------------------------------------------------- running
+
+
+def _source(plan: Plan, composer: Composer | None) -> FolderSource | SearchSource:
+    from danube_sweep.sweep.history import History
+
+    searching = plan.search is not None
+    history = None
+    if searching or not isinstance(plan.pruner, NoPruner):
+        history = History(plan.folder.history, objectives(plan.sweep), plan.pruner)
+    if plan.search is None:
+        return FolderSource(plan.folder, plan.sweep.retry, history)
+    assert composer is not None and history is not None
+
+    def compose(overrides: Sequence[str]) -> Config:
+        return _tracked(composer.trial(overrides), plan)
+
+    return SearchSource(plan.folder, plan.search, plan.sweep, history, compose)
+
+
+def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch) -> None:
+    # Other launchers take a batch and come back when all of it has ended: no slots, no pruning, no early word.
+    while batch := source.batch(plan.sweep.slots or 1):
+        launch([entry for entry in batch if state_of(entry) is None])
+        for entry in batch:
+            source.heard(entry)
+
+
+def _accelerators(plan: Plan, composer: Composer | None) -> set[str]:
+    if plan.search is not None and composer is not None:
+        return {composer.trial([*plan.search.fixed, *example(plan.search)]).device.accelerator}
+    return {_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None}
+
+
+def _accelerator(entry: Entry) -> str:
+    import yaml
+
+    return str(yaml.safe_load(entry.folder.config.read_text(encoding="utf-8"))["device"]["accelerator"])
+
+
+def _raise_unless_complete(plan: Plan) -> None:
+    states = [state_of(entry) for entry in plan.folder.entries()]
+    bad = [state for state in states if state not in COMPLETE]
+    if bad:
+        place = _short(plan.folder.path)
+        raise SweepFailed(f"{len(bad)} of {len(states)} trials have no result; danube-sweep resume {place} --retry all")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,185 @@
+"""The validations and results of all trials of a sweep, in Optuna's journal: what samplers and pruners look at.
+
+The journal lies in the sweep folder and its lock dies with its process, so several processes may write and any of
+them may be killed.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, final
+
+import optuna
+from filelock import FileLock
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from danube_sweep.errors import ConfigError
+from danube_sweep.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
+from danube_sweep.sweep.folder import Entry
+from danube_sweep.sweep.space import TAIL, Choice, Distribution, Normal, Number
+from danube_sweep.trial import COMPLETE, State
+
+TRIAL = "trial"
+"""The attribute under which Optuna keeps a trial's hash."""
+
+
+@final
+class _Lock:
+    # Optuna's own locks are files that stay behind when their process is killed.
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(path, fallback_to_soft=False)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+@final
+class History:
+    """`objectives` are metrics and goals, the first one is what pruning looks at."""
+
+    def __init__(self, path: Path, objectives: Sequence[tuple[str, str]], pruner: Pruner) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path.with_suffix(".lock"))))
+        self._metrics = [metric for metric, _ in objectives]
+        self.study = optuna.create_study(
+            storage=JournalStorage(backend),
+            study_name="sweep",
+            directions=[optuna.study.StudyDirection[goal.upper()] for _, goal in objectives],
+            pruner=build_pruner(pruner),
+            sampler=optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
+
+    def draw(self, space: Mapping[str, Distribution], sampler: Sampler, seed: int) -> tuple[int, dict[str, Any]]:
+        """The number of a new draw and its values, by key."""
+        drawn = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = build_sampler(sampler, seed, drawn)
+        trial = self.study.ask({key: to_optuna(distribution) for key, distribution in space.items()})
+        return trial.number, trial.params
+
+    def name(self, draw: int, identity: str) -> None:
+        """States which trial a draw has become."""
+        self._trial(draw).set_user_attr(TRIAL, identity)
+
+    def is_named(self, draw: int) -> bool:
+        """Whether a draw has become a trial."""
+        return TRIAL in self.study.get_trials(deepcopy=False)[draw].user_attrs
+
+    def drop(self, draw: int) -> None:
+        """Ends a draw that becomes no trial."""
+        self.study.tell(draw, state=TrialState.FAIL, skip_if_finished=True)
+
+    def open_draws(self) -> list[int]:
+        """The draws that have not ended."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial.number for trial in running]
+
+    def validated(self, entry: Entry, number: int, metrics: Mapping[str, float]) -> bool:
+        """Takes the number of a trial's validations so far and the last one's metrics; True if it should end here."""
+        trial = self._open(entry)
+        if number not in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+            trial.report(metrics[self._metrics[0].removeprefix("validation/")], number)
+        return trial.should_prune()
+
+    def ended(self, entry: Entry, result: Mapping[str, Any] | None) -> None:
+        """Takes the result of a trial; None leaves it open, since it will go on."""
+        if result is None:
+            return
+        state = str(result["state"])
+        values = [value for metric in self._metrics if (value := value_of(result, metric)) is not None]
+        if state not in COMPLETE or len(values) < len(self._metrics):
+            self.study.tell(self._open(entry).number, state=TrialState.FAIL, skip_if_finished=True)
+        elif state == State.pruned.value:
+            self.study.tell(self._open(entry).number, state=TrialState.PRUNED, skip_if_finished=True)
+        else:
+            self.study.tell(self._open(entry).number, values, skip_if_finished=True)
+
+    def _open(self, entry: Entry) -> Trial:
+        # The trial's own record; one that was closed by a failure and is run again gets a second one.
+        found = [trial for trial in self.study.get_trials(deepcopy=False) if trial.user_attrs.get(TRIAL) == entry.hash]
+        if found and (found[-1].state is TrialState.RUNNING or found[-1].state is TrialState.COMPLETE):
+            return self._trial(found[-1].number)
+        if found and found[-1].params:
+            self.study.enqueue_trial(found[-1].params)
+        trial = self.study.ask(found[-1].distributions if found else None)
+        trial.set_user_attr(TRIAL, entry.hash)
+        return trial
+
+    def _trial(self, number: int) -> Trial:
+        frozen: FrozenTrial = self.study.get_trials(deepcopy=False)[number]
+        return Trial(self.study, frozen._trial_id)
+
+
+def value_of(result: Mapping[str, Any], metric: str) -> float | None:
+    """A number of a result by its path: `validation/log_loss`, `measured/seconds/train`."""
+    node: Any = result
+    for key in metric.split("/"):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return float(node) if isinstance(node, int | float) else None
+
+
+def to_optuna(distribution: Distribution) -> BaseDistribution:
+    """Optuna's distribution; a normal one is drawn by its quantile."""
+    match distribution:
+        case Choice(values=values):
+            return CategoricalDistribution(values)
+        case Normal():
+            return FloatDistribution(TAIL, 1 - TAIL)
+        case Number(low=low, high=high, log=log, step=step, whole=True):
+            return IntDistribution(int(low), int(high), log=log, step=1 if log else int(step or 1))
+        case Number(low=low, high=high, log=log, step=step):
+            return FloatDistribution(low, high, log=log, step=None if log else step)
+    raise TypeError(f"no distribution for {type(distribution).__name__}")
+
+
+def build_sampler(sampler: Sampler, seed: int, drawn: int) -> BaseSampler:
+    """The sampler for the next draw; a search that goes on does not begin its random numbers again."""
+    own_seed = (seed * 1_000_003 + drawn) % 2**32
+    match sampler:
+        case Sampler.tpe:
+            return optuna.samplers.TPESampler(seed=own_seed, multivariate=True, group=True, constant_liar=True)
+        case Sampler.random:
+            return optuna.samplers.RandomSampler(seed=own_seed)
+        case Sampler.qmc:
+            return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+        case Sampler.gp:
+            _needs("gp", "torch", "scipy")
+            return optuna.samplers.GPSampler(seed=own_seed)
+        case Sampler.cmaes:
+            _needs("cmaes", "cmaes")
+            return optuna.samplers.CmaEsSampler(seed=own_seed, warn_independent_sampling=False)
+    raise ConfigError("sweep.sampler=grid runs every cell and draws nothing; use choice(…) or range(…)")
+
+
+def _needs(sampler: str, *packages: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"sweep.sampler={sampler} needs {missing[0]}: pip install {missing[0]}, or use tpe")
+
+
+def build_pruner(pruner: Pruner) -> optuna.pruners.BasePruner:
+    """Optuna's pruner; its resource is the number of validations."""
+    match pruner:
+        case Asha(min_validations=least, reduction=reduction):
+            return optuna.pruners.SuccessiveHalvingPruner(least, reduction, 0)
+        case Hyperband(min_validations=least, max_validations=most, reduction=reduction):
+            return optuna.pruners.HyperbandPruner(least, "auto" if most is None else most, reduction)
+        case Median(startup_trials=startup, min_validations=least):
+            return optuna.pruners.MedianPruner(startup, least)
+        case Patient(patience=patience, min_delta=delta):
+            return optuna.pruners.PatientPruner(None, patience, delta)
+        case NoPruner():
+            return optuna.pruners.NopPruner()
+    raise TypeError(f"no pruner for {type(pruner).__name__}")

@@ -1,0 +1,111 @@
+"""Hydra's door: what its launcher and sweeper plugins do. Everything past it knows nothing of Hydra."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, final
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from danube_sweep.compose import Composer
+from danube_sweep.errors import SweepFailed, TrialFailed
+from danube_sweep.progress import Terminal
+from danube_sweep.schema import Sampler
+from danube_sweep.sweep.cells import expand, search_of
+from danube_sweep.sweep.folder import Entry, SweepFolder
+from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
+from danube_sweep.sweep.history import value_of
+from danube_sweep.trial import COMPLETE
+from danube_sweep.validate_sweep import objectives
+
+LOCAL = "hydra_plugins.danube_sweep.launcher.LocalLauncher"
+
+
+@final
+class Multirun:
+    """A `danube-sweep -m` command."""
+
+    def __init__(self, context: Any, task: Any, config: DictConfig) -> None:
+        self._context, self._task, self._config = context, task, config
+        self._composer = composer_of(context, config)
+        self._parser = OverridesParser.create(config_loader=context.config_loader)
+        self._path = Path(str(config.hydra.sweep.dir))
+
+    def grid(self, arguments: Sequence[str]) -> None:
+        """Every combination of the swept values; ends like `run_plan`."""
+        overrides = self._parser.parse_overrides(list(arguments))
+        sweep, _ = self._composer.sweep(self._fixed(arguments))
+        with Terminal() as terminal:
+            cells = expand(overrides, sweep.max_trials)
+            planned = plan_grid(self._path, cells, self._composer, terminal, self._launch())
+            if planned is not None:
+                run_plan(planned[0], terminal)
+
+    def search(self, arguments: Sequence[str]) -> None:
+        """A search over the swept values; ends like `run_plan`."""
+        sweep, pruner = self._composer.sweep(self._fixed(arguments))
+        if sweep.sampler is Sampler.grid:
+            self.grid(arguments)
+            return
+        search = search_of(self._parser.parse_overrides(list(arguments)))
+        plan = Plan(SweepFolder(self._path.absolute()), sweep, pruner, search, self._config_dir(), self._launch())
+        with Terminal() as terminal:
+            run_search(plan, self._composer, terminal)
+
+    def _fixed(self, arguments: Sequence[str]) -> list[str]:
+        parsed = self._parser.parse_overrides(list(arguments))
+        return [one for one, override in zip(arguments, parsed, strict=True) if not override.is_sweep_override()]
+
+    def _config_dir(self) -> Path | None:
+        given = [one.path for one in self._config.hydra.runtime.config_sources if one.provider == "command-line"]
+        return Path(given[0]) if given else None
+
+    def _launch(self) -> Any:
+        # Another launcher than ours gets its trials in batches, each with the folder that is planned for it.
+        if self._config.hydra.launcher._target_ == LOCAL:
+            return None
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self._context, task_function=self._task, config=self._config
+        )
+
+        def launch(entries: Sequence[Entry]) -> None:
+            jobs = [[*entry.overrides, f"hydra.sweep.subdir={entry.path.name}"] for entry in entries]
+            for returned in launcher.launch(jobs, initial_job_idx=entries[0].number if entries else 0):
+                if returned.status is JobStatus.FAILED:
+                    raise returned._return_value
+
+        return launch
+
+
+def composer_of(context: Any, config: DictConfig) -> Composer:
+    """Composes as Hydra does for the jobs of this command: the same config directory, the same `hydra.…` overrides."""
+    return Composer(lambda overrides: context.config_loader.load_sweep_config(config, overrides))
+
+
+def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """The launcher's side for sweepers that are not ours: runs a batch and returns its objective values."""
+    cells = [list(cell) for cell in job_overrides]
+    composer, path = composer_of(context, config), Path(str(config.hydra.sweep.dir))
+    with Terminal() as terminal:
+        planned = plan_grid(path, cells, composer, terminal)
+        if planned is None:
+            return []
+        plan, entries = planned
+        with suppress(SweepFailed):  # each job's return says it to the sweeper
+            run_plan(plan, terminal)
+    metric = objectives(plan.sweep)[0][0]
+    return [_returned(entry, cell, metric) for entry, cell in zip(entries, cells, strict=True)]
+
+
+def _returned(entry: Entry, cell: list[str], metric: str) -> JobReturn:
+    result = entry.folder.read_result() or {"state": "waiting"}
+    returned = JobReturn(overrides=cell, working_dir=str(entry.path), task_name="danube_sweep")
+    if result["state"] in COMPLETE:
+        returned.status, returned._return_value = JobStatus.COMPLETED, value_of(result, metric)
+    else:
+        failure = TrialFailed(f"{entry.path}: {result['state']}: {result.get('error')}")
+        returned.status, returned._return_value = JobStatus.FAILED, failure
+    return returned

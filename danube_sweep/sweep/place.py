@@ -1,0 +1,75 @@
+"""Where a command's results go, settled before Hydra sees the command."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from danube_sweep.compose import compose
+from danube_sweep.errors import ConfigError, DiskError
+from danube_sweep.sweep.agent import refuse_multirun, trial_folder, under_agent
+
+LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
+"""Hydra's flags that show something and train nothing."""
+SWEEP_DIR, RUN_DIR = "hydra.sweep.dir=", "hydra.run.dir="
+
+
+@contextmanager
+def placed(arguments: list[str]) -> Iterator[list[str]]:
+    """The command with its place: a fresh sweep folder for -m, the trial's own under a W&B agent, else as it is.
+
+    Also turns --dry-run into its setting. A fresh folder that stayed empty is removed. Raises ConfigError for -m
+    under an agent and for --dry-run without -m.
+    """
+    words = [word for word in arguments if word != "--dry-run"]
+    dry, multirun = len(words) < len(arguments), any(word in ("-m", "--multirun") for word in words)
+    if dry and not multirun:
+        raise ConfigError("--dry-run shows the trials of a sweep; give -m too, or --cfg job to see one trial")
+    if multirun:
+        refuse_multirun()
+    if multirun and not any(word.startswith(SWEEP_DIR) for word in words):
+        with fresh_sweep_dir(exists=not dry) as folder:
+            yield [*words, f"{SWEEP_DIR}{folder}", *(["sweep.dry_run=true"] if dry else [])]
+    elif multirun:
+        yield [*words, "sweep.dry_run=true"] if dry else words
+    elif under_agent() and not any(
+        word.startswith((RUN_DIR, "--cfg", "--info", "--hydra-help", "-h")) for word in words
+    ):
+        overrides = [word for word in words if not word.startswith("-")]
+        yield [*words, f"{RUN_DIR}{trial_folder(compose(overrides), overrides)}"]
+    else:
+        yield words
+
+
+@contextmanager
+def fresh_sweep_dir(*, exists: bool = True) -> Iterator[Path]:
+    """A folder multirun/<date>/<time> that no other process has: made here, and removed again if it stays empty."""
+    now = datetime.now()
+    day = Path("multirun") / f"{now:%Y-%m-%d}"
+    folder = day / f"{now:%H-%M-%S}"
+    if not exists:
+        yield folder
+        return
+    try:
+        day.mkdir(parents=True, exist_ok=True)
+        folder = _claimed(folder)
+    except OSError as error:
+        raise DiskError(f"hydra.sweep.dir: {error.filename} cannot be made: {error.strerror}; give another") from error
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            for empty in (folder, day, day.parent):
+                os.rmdir(empty)
+
+
+def _claimed(folder: Path) -> Path:
+    # mkdir is the one step that two processes cannot both do.
+    number = 1
+    while True:
+        own = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        with suppress(FileExistsError):
+            own.mkdir()
+            return own
+        number += 1

@@ -1,0 +1,104 @@
+"""Where a search's trials come from: each is drawn when a slot is free, from all that is known by then."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+from danube_sweep.errors import ConfigError
+from danube_sweep.schema import Config, Sweep
+from danube_sweep.sweep.folder import Entry, SweepFolder
+from danube_sweep.sweep.history import History
+from danube_sweep.sweep.source import Claim, FolderSource
+from danube_sweep.sweep.space import Search, drawn_text
+from danube_sweep.validate_sweep import check_metric
+
+MOST_REPEATS: Final = 200
+"""Draws in a row that were trials already, after which the space counts as exhausted."""
+
+
+@final
+class SearchSource:
+    """First the folder's own trials that have not ended, then new draws until there are `sweep.trials` of them."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        search: Search,
+        sweep: Sweep,
+        history: History,
+        compose: Callable[[Sequence[str]], Config],
+    ) -> None:
+        self._folder, self._search, self._sweep = folder, search, sweep
+        self._history, self._compose = history, compose
+        self._known = FolderSource(folder, sweep.retry, history)
+        self._exhausted = False
+        self.notes = self._known.notes
+
+    def claim(self) -> Claim | None:
+        while (claim := self._known.claim()) is None:
+            with self._folder.locked():
+                if not self._draw():
+                    return None
+        return claim
+
+    def pending(self) -> bool:
+        return self._known.pending()
+
+    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
+        return self._known.validated(claim, number, metrics)
+
+    def ended(self, claim: Claim, state: str) -> None:
+        self._known.ended(claim, state)
+
+    def batch(self, most: int) -> list[Entry]:
+        """Up to `most` new trials, for a launcher that is not ours."""
+        with self._folder.locked():
+            before = {entry.number for entry in self._folder.entries()}
+            for _ in range(most):
+                if not self._draw():
+                    break
+            return [entry for entry in self._folder.entries() if entry.number not in before]
+
+    def heard(self, entry: Entry) -> None:
+        """Takes the result of a trial of a batch."""
+        self._known.heard(entry)
+
+    def _draw(self) -> bool:
+        """Adds a trial to the folder; False if there is none to add. The folder is locked."""
+        entries = self._folder.entries()
+        for orphan in set(self._history.open_draws()) - {entry.draw for entry in entries}:
+            self._drop_unless_named(orphan)
+        most = min(self._sweep.trials or self._sweep.max_trials, self._sweep.max_trials)
+        if self._exhausted or len(entries) >= most:
+            return False
+        for _ in range(MOST_REPEATS):
+            if self._draw_once():
+                return True
+        self._exhausted = True
+        self.notes.append(f"{MOST_REPEATS} draws in a row were trials already: the space counts as exhausted")
+        return False
+
+    def _draw_once(self) -> bool:
+        draw, values = self._history.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
+        texts = {key: drawn_text(self._search.space[key], value) for key, value in values.items()}
+        varied = [f"{key}={texts[key]}" for key in self._search.space]
+        overrides = [*self._search.fixed, *varied]
+        try:
+            config = self._compose(overrides)
+            check_metric(self._sweep, config)
+        except ConfigError as error:
+            self._history.drop(draw)
+            self._folder.add_invalid([(overrides, str(error))], self._search.fixed)
+            self.notes.append(f"{' '.join(varied)}: {error}")
+            return True
+        ((entry, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
+        if not new:
+            self._history.drop(draw)
+            return False
+        assert entry.hash is not None
+        self._history.name(draw, entry.hash)
+        return True
+
+    def _drop_unless_named(self, draw: int) -> None:
+        # A draw without a trial: its process died between drawing and adding. One that a retry has opened has a name.
+        if not self._history.is_named(draw):
+            self._history.drop(draw)

@@ -1,0 +1,36 @@
+"""The door of `danube-sweep sweep FILE`: a W&B sweep file, run here."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from danube_sweep.compose import Composer
+from danube_sweep.progress import Terminal
+from danube_sweep.sweep.folder import SweepFolder
+from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
+from danube_sweep.sweep.place import SWEEP_DIR, fresh_sweep_dir
+from danube_sweep.sweep.sheet import read_sheet
+from danube_sweep.sweep.space import Search
+
+
+def run_sheet(file: Path, overrides: list[str], terminal: Terminal) -> None:
+    """Runs the file's sweep; `overrides` are of every trial, or settings of the sweep, and win over the file.
+
+    Ends like `run_plan`. Raises ConfigError for a file that cannot be kept to in every point.
+    """
+    sheet, composer = read_sheet(file), Composer()
+    given = [one.removeprefix(SWEEP_DIR) for one in overrides if one.startswith(SWEEP_DIR)]
+    own = [one for one in overrides if not one.startswith(SWEEP_DIR)]
+    settings = [*sheet.settings, *own]
+    sweep, pruner = composer.sweep([*sheet.fixed, *settings])
+    tracking = {"mode": "offline", **({} if sheet.name is None else {"group": sheet.name})}
+    with ExitStack() as stack:
+        fresh = Path(given[-1]) if given else stack.enter_context(fresh_sweep_dir(exists=not sweep.dry_run))
+        if sheet.method == "grid":
+            cells = [[*sheet.fixed, *cell, *settings] for cell in sheet.cells(sweep.max_trials)]
+            planned = plan_grid(fresh, cells, composer, terminal, tracking=tracking)
+            if planned is not None:
+                run_plan(planned[0], terminal)
+        else:
+            search = Search([*sheet.fixed, *settings], sheet.space)
+            plan = Plan(SweepFolder(fresh.absolute()), sweep, pruner, search, tracking=tracking)
+            run_search(plan, composer, terminal)

@@ -1,0 +1,39 @@
+"""How many trials run at a time, and where: a GPU each, or shares of the CPU."""
+
+import os
+from glob import glob
+from pathlib import Path
+
+from danube_sweep.schema import Sweep
+from danube_sweep.sweep import child
+from danube_sweep.sweep.child import Job
+from danube_sweep.sweep.executor import Slots
+from danube_sweep.sweep.pool import Pool
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def find_slots(sweep: Sweep, accelerators: set[str]) -> Slots:
+    """The slots for trials whose device.accelerator is one of `accelerators`: by default one per GPU, or one."""
+    gpus = [] if accelerators <= {"cpu"} else _gpus()
+    count = sweep.slots or max(1, len(gpus))
+    if gpus:
+        return Slots([{VISIBLE: gpus[slot % len(gpus)]} for slot in range(count)])
+    # Threads of several trials that contend for the same cores can be fifty times slower than one each.
+    chosen = "OMP_NUM_THREADS" in os.environ or count == 1
+    return Slots([{} for _ in range(count)], None if chosen else max(1, (os.cpu_count() or 1) // count))
+
+
+def _gpus() -> list[str]:
+    # The names that CUDA_VISIBLE_DEVICES takes. torch is asked in a child: here it would hold memory on a GPU.
+    if VISIBLE in os.environ:
+        return [name for name in os.environ[VISIBLE].split(",") if name.strip()]
+    if not (glob("/dev/nvidia[0-9]*") or glob("/dev/dxg") or glob("/dev/kfd")):
+        return []
+    probe = Pool(on_cpu=False).start(child.count_gpus, Job(Path(os.devnull), Path.cwd(), dict(os.environ)))
+    try:
+        return [str(number) for number in range(int(probe.link.recv()))]
+    except EOFError:
+        return []
+    finally:
+        probe.reap()

@@ -1,0 +1,129 @@
+"""Which trial is next: the trials of a folder that have not ended, each claimed by one process at a time."""
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+from filelock import FileLock, Timeout
+
+from danube_sweep.compose import load_config
+from danube_sweep.errors import CheckpointError
+from danube_sweep.schema import Config
+from danube_sweep.sweep.folder import Entry, SweepFolder
+from danube_sweep.trial import COMPLETE
+
+
+@dataclass
+class Claim:
+    """A trial that this process runs: no other process takes it while the claim lives, and it dies with its process."""
+
+    entry: Entry
+    config: Config
+    lock: FileLock
+
+    def release(self) -> None:
+        """Lets others have the trial."""
+        self.lock.release()
+
+
+class Source(Protocol):
+    """Where an executor gets its trials."""
+
+    def claim(self) -> Claim | None:
+        """The next trial to run, or None if there is none now."""
+
+    def pending(self) -> bool:
+        """Whether a later `claim` may bring one: another process holds a trial that may come free."""
+
+    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
+        """Takes a validation; True ends the trial there."""
+
+    def ended(self, claim: Claim, state: str) -> None:
+        """Takes the end of an attempt, still claimed."""
+
+
+def claimed(entry: Entry) -> FileLock | None:
+    """The held claim of a trial, or None if another process has it."""
+    lock = FileLock(entry.folder.claim, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
+
+
+def state_of(entry: Entry, notes: list[str] | None = None) -> str | None:
+    """The state in a trial's result; a result that was cut short is removed, with a word in `notes`."""
+    try:
+        result = entry.folder.read_result()
+    except CheckpointError:
+        entry.folder.result.unlink(missing_ok=True)
+        if notes is not None:
+            notes.append(f"{entry.path.name}: its result.json was cut short; the trial is run again")
+        return None
+    return None if result is None else str(result["state"])
+
+
+@final
+class FolderSource:
+    """The trials of `folder` that have no result, and those whose state is in `retry`, by number.
+
+    Trials that others add meanwhile are found too. A trial that left no result here (preempted) is not tried twice.
+    """
+
+    def __init__(self, folder: SweepFolder, retry: Collection[str] = (), judge: Any = None) -> None:
+        self._folder, self._retry, self._judge = folder, retry, judge
+        self._settled: set[int] = set()
+        self._tried: set[int] = set()
+        self._elsewhere = False
+        self.notes: list[str] = []
+        """What the user should know; whoever shows it empties it."""
+
+    def claim(self) -> Claim | None:
+        self._elsewhere = False
+        for entry in self._folder.entries():
+            if entry.number in self._settled or entry.hash is None:
+                continue
+            lock = claimed(entry)
+            if lock is None:
+                self._elsewhere = True
+            elif self._wanted(entry):
+                self._tried.add(entry.number)
+                return Claim(entry, load_config(entry.folder.config), lock)
+            else:
+                self._settled.add(entry.number)
+                lock.release()
+        return None
+
+    def _wanted(self, entry: Entry) -> bool:
+        if entry.number in self._tried:
+            return False
+        state = state_of(entry, self.notes)
+        if state is None:
+            return True
+        if state in COMPLETE or not ("all" in self._retry or state in self._retry):
+            return False
+        entry.folder.result.unlink()
+        return True
+
+    def pending(self) -> bool:
+        return self._elsewhere
+
+    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
+        return self._judge is not None and bool(self._judge.validated(claim.entry, number, metrics))
+
+    def ended(self, claim: Claim, state: str) -> None:
+        self.heard(claim.entry)
+
+    def batch(self, most: int) -> list[Entry]:
+        """Every trial to run, for a launcher that is not ours; nothing the second time."""
+        entries = [entry for entry in self._folder.entries() if entry.hash is not None and self._wanted(entry)]
+        self._tried.update(entry.number for entry in entries)
+        return entries
+
+    def heard(self, entry: Entry) -> None:
+        """Takes the result of a trial, if it has one."""
+        if self._judge is not None:
+            with suppress(CheckpointError):
+                self._judge.ended(entry, entry.folder.read_result())
