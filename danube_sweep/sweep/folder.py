@@ -27,6 +27,7 @@ from danube_sweep.trial import RunFolder, State, read_json, redacted, trial_hash
 FORMAT = 1
 LOCK_TIMEOUT_S = 120.0
 _OTHER_VERSION = "{} is from another version of danube_sweep; start the sweep in a new folder"
+_FLOAT = re.compile(r"-?\d+\.\d*(e[+-]?\d+)?")
 _WORD = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
@@ -174,7 +175,10 @@ def slug(overrides: Sequence[str], longest: int = 80) -> str:
     words = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        words.append(_WORD.sub("-", f"{key.rpartition('.')[2]}-{value.rstrip('/').rpartition('/')[2]}").strip("-."))
+        value = value.rstrip("/").rpartition("/")[2]
+        if len(value) > 6 and _FLOAT.fullmatch(value):
+            value = f"{float(value):.3g}"
+        words.append(_WORD.sub("-", f"{key.rpartition('.')[2]}-{value}").strip("-."))
     return "_".join(words)[:longest].rstrip("-._")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from danube_sweep.compose import Composer, load_sweep, plain_sweep
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
 from danube_sweep.progress import Terminal
-from danube_sweep.schema import Config, NoPruner, Pruner, Sweep, WandbTracking
+from danube_sweep.schema import SWEEP_OPTIONS, Config, NoPruner, Pruner, Sweep, WandbTracking
 from danube_sweep.stop import StopRequest
 from danube_sweep.sweep import child, dry
 from danube_sweep.sweep.cells import check, shared

@@ -139,7 +139,9 @@ class WandbRun:
 
 
 def upload_later(folder: str) -> str:
-    return f"upload later with: wandb sync {shlex.quote(folder)}"
+    """The command for W&B's folder of a run; what began online, `wandb sync` otherwise leaves out."""
+    option = "" if Path(folder).name.startswith("offline") else "--no-skip-online "
+    return f"upload later with: wandb sync {option}{shlex.quote(folder)}"
 
 
 def reason(error: Exception) -> str:
