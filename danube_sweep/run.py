@@ -70,7 +70,7 @@ def run_trial(
     *,
     stop: StopRequest | None = None,
     prune: Prune | None = None,
-    lock_wait_s: float = 0.0,
+    lock_wait_s: float = 1.0,
 ) -> dict[str, Any]:
     """Trains one trial in the folder `path`, or resumes what is there, or reports it; returns its result.json.
 

@@ -23,7 +23,7 @@ def under_agent() -> str | None:
     """
     sweep = os.environ.get(SWEEP_ID)
     if sweep and not _PLAIN.fullmatch(sweep):
-        raise ConfigError(f"{SWEEP_ID}={sweep}: not the id of a sweep, which has letters, digits, - and _; unset it")
+        raise ConfigError(f"{SWEEP_ID}={sweep!r}: not the id of a sweep, which has letters, digits, - and _; unset it")
     return sweep or None
 
 

@@ -58,7 +58,7 @@ def plan_grid(
     sweep, pruner = _settings(cells, composer)
     checked = check(cells, composer.trial, sweep)
     if checked.invalid and not (sweep.skip_invalid or sweep.dry_run):
-        _refuse(checked.invalid, len(cells), terminal)
+        _refuse(checked.invalid, cells, terminal)
     plan, common = Plan(SweepFolder(path.absolute()), sweep, pruner, None, None, launch, tracking or {}), shared(cells)
     if sweep.dry_run:
         terminal.show(dry.grid_table(plan.folder, checked.valid, checked.invalid, common))
@@ -147,13 +147,16 @@ def _settings(cells: Sequence[list[str]], composer: Composer) -> tuple[Sweep, Pr
     return composer.sweep([one for one in cells[0] if one in common])
 
 
-def _refuse(invalid: Sequence[tuple[list[str], str]], cells: int, terminal: Terminal) -> None:
-    for overrides, error in invalid[1:]:
-        terminal.note(f"{' '.join(overrides)}: {error}")
-    overrides, error = invalid[0]
+def _refuse(invalid: Sequence[tuple[list[str], str]], cells: Sequence[list[str]], terminal: Terminal) -> None:
+    common = shared(cells) if len(cells) > 1 else set()
+    said = [f"{' '.join(one for one in overrides if one not in common)}: {error}" for overrides, error in invalid]
+    if len({error for _, error in invalid}) == 1 and len(invalid) == len(cells):
+        raise ConfigError(invalid[0][1])  # nothing that varies is to blame
+    for line in said[1:]:
+        terminal.note(line)
     more = "" if len(invalid) == 1 else f" (and {len(invalid) - 1} more, above)"
-    way_out = "" if len(invalid) == cells else "; correct it or give sweep.skip_invalid=true"
-    raise ConfigError(f"{len(invalid)} of {cells} cells cannot train: {' '.join(overrides)}: {error}{more}{way_out}")
+    way_out = "" if len(invalid) == len(cells) else "; correct it or give sweep.skip_invalid=true"
+    raise ConfigError(f"{len(invalid)} of {len(cells)} cells cannot train: {said[0]}{more}{way_out}")
 
 
 def _tracked(config: Config, plan: Plan) -> Config:

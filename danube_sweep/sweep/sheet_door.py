@@ -21,16 +21,19 @@ def run_sheet(file: Path, overrides: list[str], terminal: Terminal) -> None:
     given = [one.removeprefix(SWEEP_DIR) for one in overrides if one.startswith(SWEEP_DIR)]
     own = [one for one in overrides if not one.startswith(SWEEP_DIR)]
     settings = [*sheet.settings, *own]
-    sweep, pruner = composer.sweep([*sheet.fixed, *settings])
+    # The file's W&B project means nothing to who turns W&B off.
+    untracked = any(one.startswith("tracking=") for one in own)
+    fixed = [one for one in sheet.fixed if not (untracked and one.startswith("tracking."))]
+    sweep, pruner = composer.sweep([*fixed, *settings])
     tracking = {"mode": "offline", **({} if sheet.name is None else {"group": sheet.name})}
     with ExitStack() as stack:
         fresh = Path(given[-1]) if given else stack.enter_context(fresh_sweep_dir(exists=not sweep.dry_run))
         if sheet.method == "grid":
-            cells = [[*sheet.fixed, *cell, *settings] for cell in sheet.cells(sweep.max_trials)]
+            cells = [[*fixed, *cell, *settings] for cell in sheet.cells(sweep.max_trials)]
             planned = plan_grid(fresh, cells, composer, terminal, tracking=tracking)
             if planned is not None:
                 run_plan(planned[0], terminal)
         else:
-            search = Search([*sheet.fixed, *settings], sheet.space)
+            search = Search([*fixed, *settings], sheet.space)
             plan = Plan(SweepFolder(fresh.absolute()), sweep, pruner, search, tracking=tracking)
             run_search(plan, composer, terminal)

@@ -80,17 +80,18 @@ def drawn_text(distribution: Distribution, value: Any) -> str:
     match distribution:
         case Choice():
             return str(value)
-        case Number(whole=True):
-            return str(int(value))
-        case Number(log=True, step=float() | int() as step):  # samplers know no steps on a logarithmic scale
-            return repr(float(round(value / step) * step))
-        case Number():
-            return repr(float(value))
+        case Number(whole=whole, log=log, step=step):
+            # Samplers know no steps on a logarithmic scale, so those are rounded here.
+            return _text(float(value), step if log else None, whole)
         case Normal(mean=mean, deviation=deviation, log=log, step=step):
             number = NormalDist(mean, deviation).inv_cdf(float(value))
-            number = math.exp(number) if log else number
-            return repr(float(number if step is None else round(number / step) * step))
+            return _text(math.exp(number) if log else number, step, False)
     raise TypeError(f"no draw from {type(distribution).__name__}")
+
+
+def _text(number: float, step: float | None, whole: bool) -> str:
+    number = number if step is None else round(number / step) * step
+    return str(round(number)) if whole or (step is not None and float(step).is_integer()) else repr(number)
 
 
 def example(search: Search) -> list[str]:

@@ -1,0 +1,201 @@
+"""The W&B agent's door: its trials are the same trials, are found again, stop cleanly and come one at a time."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import TINY
+from runs import StopAfter, metrics, train
+from wandb_server import ENTITY, PROJECT, SWEEP, Server, clients_environment
+
+from danube_sweep import cli
+from danube_sweep.compose import compose, load_config
+from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
+from danube_sweep.schema import Config, NoTracking
+from danube_sweep.sweep.agent import refuse_multirun, trial_folder, under_agent
+from danube_sweep.sweep.folder import SweepFolder
+from danube_sweep.trial import RunFolder, trial_hash
+
+Tiny = Callable[..., Config]
+
+FIXED = ["data.rows=60", *TINY, "trainer.validate_every=1000", "tracking=wandb", "tracking.timeout_s=5"]
+SHORT = {"lora.rank": 4, "trainer.max_steps": 3}
+LONG = {"lora.rank": 8, "trainer.max_steps": 100_000}
+"""Never reached: it is asked to stop as soon as it has reported."""
+STARTER = """
+import runpy, sys
+from pathlib import Path
+try:
+    runpy.run_module("danube_sweep", run_name="__main__", alter_sys=True)
+except SystemExit as ended:
+    with Path("codes.txt").open("a") as stream:
+        stream.write(f"{sys.argv[1]} {ended.code or 0}\\n")
+    raise
+"""
+"""`python -m danube_sweep`, and its exit code for the test, which the agent keeps to itself."""
+
+
+@pytest.fixture
+def in_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SWEEP_ID", SWEEP)
+
+
+# --------------------------------------------------------------------------------------------------- the folder
+
+
+@pytest.mark.usefixtures("in_sweep")
+def test_a_trial_has_one_folder_in_its_sweep_however_often_it_is_handed_out(tiny: Tiny) -> None:
+    first, second = (trial_folder(tiny(f"lora.rank={rank}"), [f"lora.rank={rank}"]) for rank in (4, 8))
+    again = trial_folder(tiny("lora.rank=4"), ["lora.rank=4"])
+    assert first == again != second
+    assert first == Path("multirun", SWEEP, f"001_rank-4_{trial_hash(tiny('lora.rank=4'))[:8]}")
+    assert SweepFolder(first.parent).read() == {"door": "wandb agent", "settings": {}}
+    assert [entry.overrides for entry in SweepFolder(first.parent).entries()] == [["lora.rank=4"], ["lora.rank=8"]]
+
+
+@pytest.mark.usefixtures("in_sweep")
+def test_the_folder_is_named_by_what_the_agent_chose(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chosen.yaml").write_text("wandb_version: 1\n\nlora.rank:\n  value: 4\n")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "chosen.yaml"))
+    overrides = ["lora.rank=4", "data.rows=60", "+experiment=embedded"]
+    folder = trial_folder(tiny("lora.rank=4"), overrides)
+    assert folder.name.startswith("001_rank-4_") and folder.name.count("_") == 2
+    assert [entry.overrides for entry in SweepFolder(folder.parent).entries()] == [overrides]
+
+
+@pytest.mark.usefixtures("in_sweep")
+def test_a_sweep_folder_of_another_version_is_left_alone(tiny: Tiny) -> None:
+    file = Path("multirun", SWEEP, "sweep.json")
+    file.parent.mkdir(parents=True)
+    file.write_text('{"format": 0}')
+    with pytest.raises(CheckpointError, match="another version"):
+        trial_folder(tiny(), [])
+    assert file.read_text() == '{"format": 0}'
+
+
+@pytest.mark.parametrize("sweep", ["..", "a/b", "/tmp/x", "a b", "x\n", "a" * 200])
+def test_a_sweep_id_cannot_leave_the_folder_of_sweeps(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SWEEP_ID", sweep)
+    with pytest.raises(ConfigError, match=r"WANDB_SWEEP_ID=.*: not the id of a sweep"):
+        trial_folder(tiny(), [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_an_agent_there_is_no_sweep_and_a_multirun_is_welcome(tiny: Tiny) -> None:
+    assert under_agent() is None
+    refuse_multirun()
+    with pytest.raises(ConfigError, match="WANDB_SWEEP_ID is not set"):
+        trial_folder(tiny(), [])
+
+
+@pytest.mark.usefixtures("in_sweep")
+def test_a_multirun_under_an_agent_is_refused_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-m", "lora.rank=4,8", *FIXED]) == 2
+    _, said = capfd.readouterr()
+    assert said.count("\n") == 1 and f"agent of sweep {SWEEP} starts one trial at a time; remove -m" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------ the real agent
+
+
+@dataclass
+class Swept:
+    """What `wandb sweep` and two agents in a row left: the first had one point, the second it again and a long one."""
+
+    folder: Path
+    server: Server
+    first_metrics: bytes
+
+    def entry(self, **wanted: Any) -> RunFolder:
+        """The one trial with these overrides."""
+        texts = {f"{key}={value}" for key, value in wanted.items()}
+        (found,) = (entry for entry in SweepFolder(self.folder).entries() if texts <= set(entry.overrides))
+        return found.folder
+
+    def codes(self) -> list[str]:
+        return (self.folder.parents[1] / "codes.txt").read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
+    place = tmp_path_factory.mktemp("agent")
+    (place / "starter.py").write_text(STARTER)
+    command = ["${env}", sys.executable, "starter.py", "${args_no_hyphens}", *FIXED]
+    parameters = {key: {"values": [SHORT[key], LONG[key]]} for key in SHORT}
+    metric = {"name": "validation/log_loss", "goal": "minimize"}
+    sheet = {"program": "danube_sweep", "method": "grid", "metric": metric, "parameters": parameters}
+    (place / "sheet.yaml").write_text(yaml.safe_dump({**sheet, "command": command}))
+    wandb = str(Path(sys.executable).with_name("wandb"))
+    with Server() as server:
+        environment = clients_environment(server.url, place / "home") | {"DANUBE_SWEEP_CACHE": str(place / "cache")}
+
+        def run(*arguments: str) -> None:
+            subprocess.run([wandb, *arguments], cwd=place, env=environment, check=True, capture_output=True)
+
+        run("sweep", "--entity", ENTITY, "--project", PROJECT, "sheet.yaml")
+        server.waiting = [("first", SHORT)]
+        run("agent", f"{ENTITY}/{PROJECT}/{SWEEP}")
+        written = next((place / "multirun" / SWEEP).glob("*/metrics.csv")).read_bytes()
+        server.waiting, server.at_once, server.to_stop = [("again", SHORT), ("long", LONG)], 2, {"long"}
+        run("agent", f"{ENTITY}/{PROJECT}/{SWEEP}")
+        yield Swept(place / "multirun" / SWEEP, server, written)
+
+
+def test_the_sweep_file_reaches_the_server_and_its_trials_the_sweeps_folder(swept: Swept) -> None:
+    assert swept.server.sweep["metric"]["name"] == "validation/log_loss"
+    assert SweepFolder(swept.folder).read()["door"] == "wandb agent"
+    assert len(SweepFolder(swept.folder).entries()) == 2
+
+
+def test_a_trial_by_the_agent_is_the_trial_by_itself(swept: Swept, tmp_path: Path) -> None:
+    overrides = [*FIXED, "tracking=none", *(f"{key}={value}" for key, value in SHORT.items())]
+    alone = train(compose([one for one in overrides if one != "tracking.timeout_s=5"]), tmp_path / "run")
+    folder = swept.entry(**SHORT)
+    result = json.loads(folder.result.read_text())
+    assert (result["trial"], result["state"]) == (alone["trial"], "finished")
+    assert result["validation"] == alone["validation"]
+    for part in ("train", "validation"):
+        assert metrics(folder.path, part) == metrics(tmp_path / "run", part)
+    assert folder.predictions.read_bytes() == (tmp_path / "run" / "predictions.parquet").read_bytes()
+
+
+def test_the_server_has_the_history_of_the_run_it_named(swept: Swept) -> None:
+    run = swept.server.runs["first"]
+    result = json.loads(swept.entry(**SHORT).result.read_text())
+    assert (run.sweep, run.exit_code) == (SWEEP, 0)
+    validations = [row["validation/log_loss"] for row in run.history if "validation/log_loss" in row]
+    assert validations == [pytest.approx(result["validation"]["log_loss"], abs=1e-12)]
+    assert run.summary["validation/log_loss"] == pytest.approx(result["validation"]["log_loss"], abs=1e-12)
+    assert any("predictions" in name for name in swept.server.files["first"])
+
+
+def test_a_point_handed_out_again_reports_its_result_and_trains_nothing(swept: Swept) -> None:
+    assert swept.codes().count("lora.rank=4 0") == 2
+    assert swept.entry(**SHORT).metrics.read_bytes() == swept.first_metrics
+
+
+def test_a_stopped_trial_leaves_a_checkpoint_and_goes_on_from_it(swept: Swept) -> None:
+    assert "lora.rank=8 143" in swept.codes()
+    assert swept.server.runs["long"].exit_code == 1
+    folder = swept.entry(**LONG)
+    steps = len(metrics(folder.path, "train"))
+    assert folder.read_result() is None and any(folder.checkpoints.iterdir())
+
+    config = load_config(folder.config)
+    config.tracking = NoTracking()
+    with pytest.raises(Interrupted, match=f"at step {steps + 1} of"):
+        train(config, folder.path, stop=StopAfter(1))
+    assert len(metrics(folder.path, "train")) == steps + 1
