@@ -3,7 +3,8 @@
 import copy
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -96,10 +97,9 @@ def _make_paths_absolute(config: Config) -> None:
 
 def compose(overrides: Sequence[str] = ()) -> Config:
     """What `danube-sweep OVERRIDES…` would train. Raises ConfigError in one line."""
-    try:
-        return to_config(_load(list(overrides), None))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
+    with _explained():
+        config = _load(list(overrides), None)
+    return to_config(config)
 
 
 def plain_config(config: Config) -> dict[str, Any]:
@@ -182,7 +182,8 @@ class Composer:
     def __init__(self, load: Callable[[list[str]], DictConfig] | None = None, config_dir: Path | None = None) -> None:
         self._load = load or partial(_load, config_dir=config_dir)
         self._bases: dict[tuple[str, ...], DictConfig] = {}
-        self._parse = lru_cache(maxsize=10_000)(OverridesParser.create().parse_override)
+        self._parser = OverridesParser.create()
+        self._parse = lru_cache(maxsize=10_000)(lambda text: self._parser.parse_overrides([text])[0])
 
     def trial(self, overrides: Sequence[str]) -> Config:
         """The checked trial of a cell. Raises ConfigError in one line."""
@@ -193,25 +194,46 @@ class Composer:
         return to_sweep(self._composed(overrides))
 
     def _composed(self, overrides: Sequence[str]) -> DictConfig:
-        try:
+        with _explained():
             parsed = [self._parse(override) for override in overrides]
+            if any(_depends_on_its_place(one) for one in parsed):
+                return self._load(list(overrides))
             values = [one for one in parsed if _sets_a_value(one)]
             groups = tuple(str(one.input_line) for one in parsed if not _sets_a_value(one))
             if groups not in self._bases:
                 self._bases[groups] = self._load(list(groups))
             config = copy.deepcopy(self._bases[groups])
-            for override in values:
-                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+            for one in values:
+                OmegaConf.update(config, one.key_or_group, one.value(), merge=True, force_add=one.is_force_add())
             return config
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error)) from error
 
 
 def _sets_a_value(override: Override) -> bool:
-    # As opposed to choosing a group's option, adding, deleting: those change what Hydra composes.
-    plain = not (override.is_add() or override.is_delete() or override.is_force_add()) and override.package is None
+    # As opposed to choosing a group's option, which Hydra composes before any value is set.
+    if override.package is not None or override.is_sweep_override() or override.is_hydra_override():
+        return False
+    return not _is_group(override) or isinstance(override.value(), dict)
+
+
+def _depends_on_its_place(override: Override) -> bool:
+    # What + adds must be missing so far and what ~ deletes must be there: that takes all overrides, in their order.
+    return (override.is_add() or override.is_delete()) and _sets_a_value(override)
+
+
+def _is_group(override: Override) -> bool:
     key = str(override.key_or_group)
-    return plain and not override.is_sweep_override() and not (paths.conf_dir() / key).is_dir() and "/" not in key
+    return "/" in key or (paths.conf_dir() / key).is_dir()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    # Hydra refuses lora=3 and lora=null with a ValueError.
+    try:
+        yield
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain(error)) from error
 
 
 def _load(overrides: list[str], config_dir: Path | None) -> DictConfig:

@@ -7,12 +7,15 @@ from typing import Any
 
 from danube_sweep import paths
 from danube_sweep.errors import ConfigError
-from danube_sweep.schema import OPTIONS, Config
+from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, Settings
 
 USAGE = """\
 danube-sweep [GROUP=OPTION | FIELD=VALUE]…          train one trial
-danube-sweep -m FIELD=VALUE,VALUE…                   train every combination
-danube-sweep resume RUN_DIR                          go on with an interrupted run
+danube-sweep -m FIELD=VALUE,VALUE…                   sweep: train every combination, then rank
+danube-sweep -m … --dry-run                          show the trials of a sweep and stop
+danube-sweep sweep FILE                              run a W&B sweep file without a server
+danube-sweep resume DIR [--retry failed,oom]         go on with an interrupted run or sweep
+danube-sweep rank SWEEP_DIR                          a sweep's trials, best first
 danube-sweep predict RUN_DIR INPUT -o OUTPUT         probabilities for new rows
 danube-sweep --help GROUP                            the fields of a group
 danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop
@@ -26,9 +29,16 @@ Examples
       a ready setting, with one value changed
   danube-sweep data=table data.path=intents.csv head=sequence head.pooling=mean
       classify single texts
+  danube-sweep -m lora.rank=8,32 optimizer.lr=1e-4,3e-4 seed=0,1,2
+      12 trials, each in a process of its own, and a ranking with means over the seeds
+  danube-sweep -m hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-5,1e-3))' sweep.trials=40 pruner=asha
+      a search that ends hopeless trials early (--help sweep, --help pruner)
 
 Groups and their options (the default is marked *)
 """
+
+
+GROUPS = {**OPTIONS, **SWEEP_OPTIONS}
 
 
 def help_text(group: str | None = None) -> str:
@@ -37,17 +47,17 @@ def help_text(group: str | None = None) -> str:
         return USAGE + _groups() + "\nTop-level fields\n" + _fields(Config, "", only_plain=True) + _footer()
     if group == "experiment":
         return "experiment: ready settings\n\n" + "\n".join(_described(file) for file in _files("experiment")) + "\n"
-    if group not in OPTIONS:
-        raise ConfigError(f"--help {group}: no such group; there are {', '.join(OPTIONS)}")
-    kinds = OPTIONS[group].items()
+    if group not in GROUPS:
+        raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")
+    kinds = GROUPS[group].items()
     sections = [f"{name}: {_first_line(kind)}".rstrip() + f"\n{_fields(kind, f'{group}.')}" for name, kind in kinds]
-    return f"{group}: {Config.__dataclass_fields__[group].metadata['help']}\n\n" + "\n".join(sections)
+    return f"{group}: {Settings.__dataclass_fields__[group].metadata['help']}\n\n" + "\n".join(sections)
 
 
 def _groups() -> str:
     lines = []
     defaults = _defaults()
-    for group in [*OPTIONS, "experiment"]:
+    for group in [*GROUPS, "experiment"]:
         names = [file.stem for file in _files(group)]
         options = [f"{name}*" if defaults.get(group) == name else name for name in names]
         lines.append(_wrapped(group, options))
@@ -116,6 +126,7 @@ def _first_line(kind: type) -> str:
 def _footer() -> str:
     return (
         "\nDANUBE_SWEEP_DATA names the folder that the experiments read, DANUBE_SWEEP_CACHE that of tokenised data.\n"
-        "Results go to outputs/<date>/<time>-<hash>; give hydra.run.dir=… for another place. "
-        "Hydra's own flags: --hydra-help.\n"
+        "A run goes to outputs/<date>/<time>-<hash>, a sweep to multirun/<date>/<time>; hydra.run.dir=… and "
+        "hydra.sweep.dir=… name other\nplaces. hydra/sweeper is grid or optuna; hydra/launcher is local (a process "
+        "per trial) or another one that is installed.\nHydra's own flags: --hydra-help.\n"
     )

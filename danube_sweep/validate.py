@@ -316,8 +316,8 @@ def _tracking(tracking: Tracking) -> None:
     if isinstance(tracking, WandbTracking):
         _require(tracking.mode in modes, f"tracking.mode must be one of {', '.join(modes)}, got {tracking.mode}")
         _require(
-            0 < tracking.timeout_s < math.inf,
-            f"tracking.timeout_s must be above 0 and finite, got {tracking.timeout_s}; "
+            tracking.timeout_s > 0,
+            f"tracking.timeout_s must be above 0, got {tracking.timeout_s}; "
             "to wait for no server use tracking.mode=offline",
         )
         for tag in tracking.tags:

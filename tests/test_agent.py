@@ -180,6 +180,7 @@ def test_the_server_has_the_history_of_the_run_it_named(swept: Swept) -> None:
     assert validations == [pytest.approx(result["validation"]["log_loss"], abs=1e-12)]
     assert run.summary["validation/log_loss"] == pytest.approx(result["validation"]["log_loss"], abs=1e-12)
     assert any("predictions" in name for name in swept.server.files["first"])
+    assert len(list(swept.entry(**SHORT).path.glob("wandb/run-*-first/*.wandb"))) == 1
 
 
 def test_a_point_handed_out_again_reports_its_result_and_trains_nothing(swept: Swept) -> None:

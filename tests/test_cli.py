@@ -16,7 +16,7 @@ from danube_sweep import __version__, cli
 from danube_sweep.compose import compose
 from danube_sweep.errors import Interrupted
 from danube_sweep.help import help_text
-from danube_sweep.schema import OPTIONS, Config
+from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config
 
 Tiny = Callable[..., Config]
 Refused = Callable[..., str]
@@ -239,27 +239,6 @@ def test_a_full_disk_ends_the_trial_with_that_state(tiny: Tiny) -> None:
     assert json.loads(Path("here/result.json").read_text())["state"] == "finished"
 
 
-# -------------------------------------------------------------------------------------------------- multirun
-
-
-def test_a_multirun_trains_every_combination(capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["-m", "seed=0,1", "hydra.sweep.dir=sweep", "data.rows=60", "trainer.max_steps=1", *TINY]) == 0
-    folders = sorted(file.parent for file in Path("sweep").glob("*/result.json"))
-    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
-    assert [result["seed"] for result in results] == [0, 1]
-    assert [folder.name for folder in folders] == [f"{k}-{result['trial'][:8]}" for k, result in enumerate(results)]
-
-
-def test_a_multirun_goes_on_after_a_bad_job_and_says_so_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
-    given = ["-m", "lora.rank=0,4", "hydra.sweep.dir=sweep", "data.rows=60", "trainer.max_steps=1", *TINY]
-    assert cli.main(given) == 2
-    _, err = capfd.readouterr()
-    assert "danube-sweep: error: lora.rank must be at least 1, got 0" in err and "Traceback" not in err
-    (finished,) = (path for path in Path("sweep").iterdir() if path.is_dir())
-    assert finished.name.startswith("1-")
-    assert json.loads((finished / "result.json").read_text())["state"] == "finished"
-
-
 # ------------------------------------------------------------------------------------------- help, config, argv
 
 
@@ -267,9 +246,9 @@ def test_help_lists_every_group_and_help_of_a_group_every_field(capsys: pytest.C
     for word in ("--help", "-h", "help"):
         assert cli.main([word]) == 0
         out = capsys.readouterr().out
-        assert all(f"\n  {group}" in out for group in OPTIONS)
+        assert all(f"\n  {group}" in out for group in [*OPTIONS, *SWEEP_OPTIONS])
         assert all(line == line.rstrip() for line in out.splitlines())
-    for group, options in OPTIONS.items():
+    for group, options in {**OPTIONS, **SWEEP_OPTIONS}.items():
         assert cli.main(["--help", group]) == 0
         out = capsys.readouterr().out
         for kind in options.values():
@@ -282,7 +261,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"danube-sweep {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["predict", "resume"])
+@pytest.mark.parametrize("command", ["predict", "resume", "rank", "sweep"])
 def test_subcommands_explain_themselves(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
@@ -291,7 +270,15 @@ def test_subcommands_explain_themselves(command: str, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "arguments", [["predict"], ["resume"], ["--no-such-flag"], ["predict", "a", "b", "-o", "c", "--batch-rows", "0"]]
+    "arguments",
+    [
+        ["predict"],
+        ["resume"],
+        ["rank"],
+        ["sweep"],
+        ["--no-such-flag"],
+        ["predict", "a", "b", "-o", "c", "--batch-rows", "0"],
+    ],
 )
 def test_wrong_flags_end_with_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

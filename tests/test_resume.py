@@ -244,16 +244,16 @@ def test_a_second_signal_stops_at_once(
     assert outcome(folder) == outcome(tmp_path / "whole")
 
 
-def test_a_signal_ends_a_whole_multirun(
+def test_a_signal_ends_a_whole_multirun_of_the_basic_launcher(
     tmp_path: Path, signal_at: Callable[[int, signal.Signals], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     signal_at(1, signal.SIGTERM)
     small = ["data.rows=60", "trainer.max_steps=3", *TINY]
-    assert cli.main(["-m", "seed=0,1,2", "hydra.sweep.dir=sweep", *small]) == 143
-    (begun,) = (path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
-    assert begun.name.startswith("0-")
-    assert not (begun / "result.json").exists()
+    assert cli.main(["-m", "hydra/launcher=basic", "seed=0,1,2", "hydra.sweep.dir=sweep", *small]) == 143
+    (begun,) = (file.parent for file in (tmp_path / "sweep").glob("*/metrics.csv"))
+    assert begun.name.startswith("001_")
+    assert not list((tmp_path / "sweep").glob("*/result.json"))
 
 
 def test_a_config_survives_its_file(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
-"""metrics.csv survives kills and full disks; W&B never ends, delays or gives away a trial."""
+"""W&B never ends, delays or gives away a trial."""
 
-import csv
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -18,14 +16,14 @@ import torch
 from pyarrow import parquet
 from wandb_server import KEY, Server
 
-from danube_sweep.errors import CheckpointError, ConfigError, DiskError
+from danube_sweep.compose import compose
+from danube_sweep.errors import ConfigError
 from danube_sweep.metrics import classification_metrics
 from danube_sweep.schema import NoTracking, Tracking, WandbTracking
-from danube_sweep.tracking import MetricsFile, Tracker, open_tracker, opening
+from danube_sweep.tracking import Tracker, open_tracker, opening
 from danube_sweep.tracking.charts import calibration, confusions, read_predictions
 from danube_sweep.tracking.sending import MOST_CLASSES, MOST_ROWS
 
-COLUMNS = ["step", "part", "loss", "tokens"]
 ID = "abc12345"
 
 
@@ -76,11 +74,6 @@ class Opened:
         return dict(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def write_predictions(folder: Path, *, rows: int, classes: int = 3) -> Path:
     """A classifier's predictions.parquet; with no classes a language model's."""
     random = numpy.random.default_rng(0)
@@ -101,84 +94,6 @@ def tables(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
 
 def files_below(folder: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-# --------------------------------------------------------------------------------------------------- metrics.csv
-
-
-def test_metrics_come_back_exactly_and_missing_ones_are_empty(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    MetricsFile(path, COLUMNS).append([{"step": 1, "part": "train", "loss": 0.1 + 0.2}])
-    MetricsFile(path, COLUMNS).append([{"step": 2, "part": "validation", "tokens": 7, "loss": float("nan")}])
-    MetricsFile(path, COLUMNS).append([{"step": 3, "part": "train", "loss": numpy.float64(0.5)}])
-    first, second, third = rows_of(path)
-    assert third["loss"] == "0.5"
-    assert float(first["loss"]) == 0.1 + 0.2 and first["tokens"] == ""
-    assert second == {"step": "2", "part": "validation", "loss": "nan", "tokens": "7"}
-
-
-def test_resuming_drops_later_rows_and_a_half_written_line(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    metrics = MetricsFile(path, COLUMNS)
-    metrics.append([{"step": step, "part": "train", "loss": 1 / step} for step in range(1, 9)])
-    undisturbed = path.read_bytes()
-    with path.open("ab") as stream:
-        stream.write("9,tra\N{EURO SIGN}".encode()[:-1])
-    metrics.resume(after_step=5)
-    assert [row["step"] for row in rows_of(path)] == ["1", "2", "3", "4", "5"]
-    metrics.append([{"step": step, "part": "train", "loss": 1 / step} for step in range(6, 9)])
-    assert path.read_bytes() == undisturbed
-    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["metrics.csv"]
-
-
-@pytest.mark.parametrize("left", [b"", b"step,pa", b"step,part,loss,tokens\n"])
-def test_resuming_a_file_killed_at_its_first_line_starts_it_afresh(tmp_path: Path, left: bytes) -> None:
-    path = tmp_path / "metrics.csv"
-    path.write_bytes(left)
-    metrics = MetricsFile(path, COLUMNS)
-    metrics.resume(after_step=5)
-    metrics.append([{"step": 6, "part": "train"}])
-    assert path.read_text() == "step,part,loss,tokens\n6,train,,\n"
-
-
-def test_resuming_without_a_file_writes_nothing(tmp_path: Path) -> None:
-    MetricsFile(tmp_path / "metrics.csv", COLUMNS).resume(after_step=0)
-    assert not (tmp_path / "metrics.csv").exists()
-
-
-@pytest.mark.parametrize("text", ["step,part,f1\n1,train,\n", "step,part,loss,tokens\nx,train,,\n"])
-def test_resuming_a_foreign_or_damaged_file_names_it(tmp_path: Path, text: str) -> None:
-    (tmp_path / "metrics.csv").write_text(text)
-    with pytest.raises(CheckpointError, match=r"metrics\.csv"):
-        MetricsFile(tmp_path / "metrics.csv", COLUMNS).resume(after_step=3)
-
-
-@pytest.mark.parametrize("row", [{"step": 1, "accuracy": 0.5}, {"step": 1, "part": "a,b"}, {"step": 1, "part": "a\n"}])
-def test_a_row_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path, row: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"metrics\.csv"):
-        MetricsFile(tmp_path / "metrics.csv", COLUMNS).append([{"step": 1, "part": "train"}, row])
-    assert not (tmp_path / "metrics.csv").exists()
-
-
-def test_columns_begin_with_step_and_part(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="step and part"):
-        MetricsFile(tmp_path / "metrics.csv", ["loss"])
-
-
-def test_a_disk_that_fills_up_leaves_whole_lines_and_one_line_of_error(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    metrics = MetricsFile(path, COLUMNS)
-    metrics.append([{"step": 1, "part": "train"}])
-    before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, hard))
-    try:
-        with pytest.raises(DiskError, match=r"metrics\.csv cannot be written: .*; free some space") as caught:
-            metrics.append([{"step": 2, "part": "train"}])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == before
-    assert "\n" not in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------------- W&B, offline
@@ -257,6 +172,20 @@ def test_an_unknown_tracking_is_refused(tmp_path: Path) -> None:
 def test_a_project_name_wandb_refuses_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tracking: .*a/b"):
         Opened(WandbTracking(mode="offline", project="a/b"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("tracking.mode=remote", "tracking.mode must be one of auto, online, offline, disabled, got remote"),
+        ("tracking.timeout_s=0", "tracking.timeout_s must be above 0, got 0.0; to wait for no server use"),
+        ("tracking.tags=['']", "tracking.tags: W&B takes 1 to 64 characters, '' has 0"),
+        (f"tracking.tags=[{'x' * 65}]", "tracking.tags: W&B takes 1 to 64 characters, 'x.*' has 65"),
+    ],
+)
+def test_settings_that_wandb_would_refuse_are_refused_before_anything_starts(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose([override])
 
 
 def test_the_agents_run_id_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

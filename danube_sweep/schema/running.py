@@ -32,4 +32,4 @@ class WandbTracking(Tracking):
     tags: list[str] = setting("W&B tags", [])
     timeout_s: float = setting("seconds to wait for the server: at the start, else at the end of a run", 8.0)
     log_predictions: bool = setting("send validation predictions (the first 5000 rows) and charts of them all", True)
-    log_adapter: bool = setting("upload the adapter as an artifact; with lora=full the whole model", False)
+    log_adapter: bool = setting("upload the adapter (lora=full: the model), waiting up to 30 timeouts", False)

@@ -13,8 +13,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, final
 
-from danube_sweep.errors import DanubeSweepError, UserError
+from danube_sweep.errors import DanubeSweepError, Interrupted
 from danube_sweep.schema import Config
+from danube_sweep.stop import SIGNALS
 from danube_sweep.trial import RunFolder
 
 LOCK_WAIT_S = 20.0
@@ -59,20 +60,21 @@ class Validated:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A user's mistake that only showed while the trial was built, with the state it ends in."""
+class Failed:
+    """What ended the trial, a user's mistake perhaps that only showed while it was built, and the state it ends in."""
 
     state: str
     reason: str
 
 
-Message = Started | Stepped | Validated | Refused
+Message = Started | Stepped | Validated | Failed
 Task = Callable[[Job, Connection], None]
 
 
 def main(task: Task, job: Job, link: Connection) -> None:
     """Runs `task` under the terms of a slot: own session, own log, and no life after the process that asked for it."""
     os.setsid()  # the terminal's Ctrl-C reaches the sweep alone, which then asks for a stop
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.chdir(job.working_directory)
     os.environ.clear()
     os.environ.update(job.environment)
@@ -81,12 +83,14 @@ def main(task: Task, job: Job, link: Connection) -> None:
     faulthandler.enable()
     try:
         task(job, link)
-    except UserError as error:
-        link.send(_refusal(error))
-        sys.exit(error.exit_code)
     except DanubeSweepError as error:
         print(error, file=sys.stderr)
+        if not isinstance(error, Interrupted):
+            link.send(_failed(error))
         sys.exit(error.exit_code)
+    except Exception as error:
+        link.send(_failed(error))
+        raise
 
 
 def train(job: Job, link: Connection) -> None:
@@ -158,11 +162,12 @@ class Relay:
         self._log.record(text)
 
 
-def _refusal(error: UserError) -> Refused:
+def _failed(error: Exception) -> Failed:
     from danube_sweep.finish import failure
     from danube_sweep.trial import State
 
-    return Refused(failure(error).get("state", State.invalid.value), str(error))
+    told = failure(error)  # nothing for a user's mistake
+    return Failed(told.get("state", State.invalid.value), told.get("error", str(error)))
 
 
 def _redirect(log: Path) -> None:
@@ -174,14 +179,15 @@ def _redirect(log: Path) -> None:
 
 
 def _die_with_the_sweep() -> None:
-    # multiprocessing gives each child a pipe whose other end only the sweep's process holds. The kernel sends SIGKILL
-    # when it closes, even to a child that hangs in C code; a thread does the same where there is no such signal.
+    # multiprocessing gives each child a pipe whose other end only the sweep's process holds. When it closes, the kernel
+    # sends SIGKILL to the child, even if that hangs in C code, and to what the child has started; a thread does the
+    # same where there is no such signal.
     parent: Any = multiprocessing.parent_process()
     if parent is None:
         return
     sentinel = parent.sentinel
     if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, -os.getpgid(0))
         fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
     threading.Thread(target=_kill_after, args=(sentinel,), daemon=True).start()

@@ -18,7 +18,7 @@ from danube_sweep.errors import CheckpointError
 from danube_sweep.progress import Terminal
 from danube_sweep.schema import OnOom, Sweep
 from danube_sweep.sweep import child
-from danube_sweep.sweep.child import Job, Refused, Started, Stepped, Task, Validated
+from danube_sweep.sweep.child import Failed, Job, Message, Started, Stepped, Task, Validated
 from danube_sweep.sweep.folder import Attempt, append_attempt
 from danube_sweep.sweep.outcome import INTERRUPTED, kernel_kills, last_lines, outcome
 from danube_sweep.sweep.pool import Child, Pool
@@ -55,7 +55,7 @@ class Running:
     child: Child
     slot: int
     kernel_kills: int
-    refused: Refused | None = None
+    failed: Failed | None = None
     shown: bool = False
     timed_out: str | None = None
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -96,10 +96,11 @@ class Executor:
                 self._listen()
                 self._watch()
         finally:
+            self._closed = True
             for one in self._running:
                 one.child.kill()
-                one.child.reap()
-                one.claim.release()
+            for one in list(self._running):
+                self._end(one)
 
     # ------------------------------------------------------------------------------------------------- starting
 
@@ -124,6 +125,7 @@ class Executor:
                 self._closed = not self._running
                 return
             claim = self._source.claim()
+            self._say_notes()
             if claim is None:
                 return
             self._start(claim, slot)
@@ -131,6 +133,11 @@ class Executor:
     def _start(self, claim: Claim, slot: int) -> None:
         job = Job(claim.entry.path, Path.cwd(), self._slots.environment(slot), claim.config, self._slots.threads)
         self._running.append(Running(claim, self._pool.start(self._task, job), slot, kernel_kills()))
+
+    def _say_notes(self) -> None:
+        for note in self._source.notes:
+            self._terminal.note(note)
+        self._source.notes.clear()
 
     # ------------------------------------------------------------------------------------------------ deadlines
 
@@ -153,9 +160,7 @@ class Executor:
     # ------------------------------------------------------------------------------------------------ listening
 
     def _listen(self) -> None:
-        places: Mapping[object, Running] = {
-            place: one for one in self._running for place in (one.child.link, one.child.process.sentinel)
-        }
+        places: Mapping[object, Running] = {place: one for one in self._running for place in one.child.places()}
         heard = {id(places[ready]): places[ready] for ready in wait(list(places), POLL_S)} if places else {}  # type: ignore[arg-type]
         for one in heard.values():
             self._hear(one)
@@ -164,14 +169,10 @@ class Executor:
                 self._end(one)
 
     def _hear(self, one: Running) -> None:
-        try:
-            while one.child.link.poll():
-                self._take(one, one.child.link.recv())
-        except (EOFError, OSError):  # it closed the link, or died in the middle of a word
-            return
+        while (message := one.child.hear()) is not None:
+            self._take(one, message)
 
-    def _take(self, one: Running, message: object) -> None:
-        one.child.heard_s = time.monotonic()
+    def _take(self, one: Running, message: Message) -> None:
         match message:
             case Started(total_steps=total, done_steps=done):
                 self._terminal.start(one.name, total, done)
@@ -179,20 +180,21 @@ class Executor:
             case Stepped(step=step, loss=loss, tokens_per_s=rate):
                 self._terminal.update(one.name, step, loss=loss, tokens_per_s=rate)
             case Validated(number=number, metrics=metrics):
-                one.child.link.send(self._source.validated(one.claim, number, metrics))
-            case Refused():
-                one.refused = message
+                one.child.answer(self._source.validated(one.claim, number, metrics))
+            case Failed():
+                one.failed = message
 
     def _watch(self) -> None:
         now, settings = time.monotonic(), self._settings
         for one in self._running:
-            if one.child.stop_asked_s is not None and now - one.child.stop_asked_s > settings.grace_s:
-                one.child.kill()
+            if one.child.stop_asked_s is not None:
+                if now - one.child.stop_asked_s > settings.grace_s:
+                    one.child.kill()
             elif settings.timeout_h is not None and one.child.seconds > settings.timeout_h * 3600:
-                one.timed_out = one.timed_out or f"longer than sweep.timeout_h={settings.timeout_h:g}"
+                one.timed_out = f"longer than sweep.timeout_h={settings.timeout_h:g}"
                 one.child.ask_to_stop()
             elif settings.stall_s is not None and now - one.child.heard_s > settings.stall_s:
-                one.timed_out = one.timed_out or f"no step for sweep.stall_s={settings.stall_s:g} seconds"
+                one.timed_out = f"no step for sweep.stall_s={settings.stall_s:g} seconds"
                 one.child.kill()
 
     # --------------------------------------------------------------------------------------------------- ending
@@ -215,9 +217,9 @@ class Executor:
         folder = one.claim.entry.folder
         if one.timed_out is not None and not folder.result.is_file():
             return State.timeout.value, one.timed_out
-        if self._closed and not folder.result.is_file() and one.refused is None:
+        if self._closed and not folder.result.is_file() and one.failed is None:
             return INTERRUPTED, None
-        return outcome(folder, code, one.refused, kernel_killed=kernel_kills() > one.kernel_kills)
+        return outcome(folder, code, one.failed, kernel_killed=kernel_kills() > one.kernel_kills)
 
     def _record(self, one: Running, code: int, state: str, reason: str | None) -> None:
         folder, seconds = one.claim.entry.folder, one.child.seconds
@@ -243,10 +245,11 @@ class Executor:
         if self._settings.on_oom is not OnOom.retry or rows == 1 or self._closed:
             return False
         fewer = max(size for size in range(1, rows // 2 + 1) if trainer.effective_batch % size == 0)
-        write_json(folder.adjusted, {MICRO_BATCH: fewer})
-        folder.result.unlink(missing_ok=True)
-        # Steps of the larger micro-batch would mix two orders of rounding: the trial begins again.
+        # Steps of the larger micro-batch would mix two orders of rounding: the trial begins again. The result goes
+        # last: a sweep that dies here leaves an out-of-memory trial and no trial with two micro-batches.
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         folder.metrics.unlink(missing_ok=True)
+        write_json(folder.adjusted, {MICRO_BATCH: fewer})
+        folder.result.unlink(missing_ok=True)
         self._terminal.note(f"{claim.entry.path.name}  again with trainer.micro_batch={fewer}")
         return True

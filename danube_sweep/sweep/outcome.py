@@ -1,30 +1,31 @@
 """How a trial's process ended: a state and a reason from its exit code, its files and what the sweep did to it."""
 
+import os
 import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from danube_sweep.errors import CheckpointError
-from danube_sweep.sweep.child import Refused
+from danube_sweep.sweep.child import Failed
 from danube_sweep.trial import RunFolder, State
 
 INTERRUPTED: Final = "interrupted"
 """The state of an attempt that the sweep itself has stopped; the trial goes on when the sweep does."""
 _KILLS = {signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-_LAST_LINES = 20
+_LAST_LINES, _LAST_BYTES = 20, 16384
 
 
-def outcome(folder: RunFolder, code: int, refused: Refused | None, *, kernel_killed: bool) -> tuple[str, str | None]:
+def outcome(folder: RunFolder, code: int, failed: Failed | None, *, kernel_killed: bool) -> tuple[str, str | None]:
     """State and reason of a process that nobody here has stopped.
 
     `code` is its exit code, negative for a signal; `kernel_killed` whether the kernel ran out of memory meanwhile.
     """
-    if refused is not None:
-        return refused.state, refused.reason
-    with suppress(CheckpointError):
+    with suppress(CheckpointError, KeyError):
         if (result := folder.read_result()) is not None:
             return str(result["state"]), result.get("error")
+    if failed is not None:
+        return failed.state, failed.reason
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         reason = "the kernel ended it: out of memory" if kernel_killed else "killed by SIGKILL"
         return (State.oom if kernel_killed else State.killed).value, reason
@@ -42,9 +43,10 @@ def _name(number: int) -> str:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of a log, for who asks why."""
-    with suppress(OSError):
-        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+    """The end of a log, for who asks why; of one that a trial has flooded, no more than is asked for."""
+    with suppress(OSError), log.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LAST_BYTES))
+        return stream.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
     return []
 
 

@@ -33,7 +33,7 @@ def _gpus() -> list[str]:
     probe = Pool(on_cpu=False).start(child.count_gpus, Job(Path(os.devnull), Path.cwd(), dict(os.environ)))
     try:
         return [str(number) for number in range(int(probe.link.recv()))]
-    except EOFError:
+    except (EOFError, TypeError):  # it died, or said why it could not count
         return []
     finally:
         probe.reap()

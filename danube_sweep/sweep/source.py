@@ -30,6 +30,9 @@ class Claim:
 class Source(Protocol):
     """Where an executor gets its trials."""
 
+    notes: list[str]
+    """What the user should know; whoever shows it empties it."""
+
     def claim(self) -> Claim | None:
         """The next trial to run, or None if there is none now."""
 
@@ -54,15 +57,22 @@ def claimed(entry: Entry) -> FileLock | None:
 
 
 def state_of(entry: Entry, notes: list[str] | None = None) -> str | None:
-    """The state in a trial's result; a result that was cut short is removed, with a word in `notes`."""
+    """The state in a trial's result; a result that was cut short is removed, with a word in `notes`.
+
+    Raises CheckpointError for one that cannot be read, which may be whole.
+    """
     try:
         result = entry.folder.read_result()
-    except CheckpointError:
+        return None if result is None else str(result["state"])
+    except (CheckpointError, KeyError) as error:
+        if isinstance(error.__cause__, FileNotFoundError):  # another process has just begun to run it again
+            return None
+        if isinstance(error.__cause__, OSError):
+            raise
         entry.folder.result.unlink(missing_ok=True)
         if notes is not None:
             notes.append(f"{entry.path.name}: its result.json was cut short; the trial is run again")
         return None
-    return None if result is None else str(result["state"])
 
 
 @final

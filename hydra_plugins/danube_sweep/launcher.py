@@ -19,10 +19,10 @@ class LocalLauncher(Launcher):
     """Runs trials in slots; its settings are `sweep.…`."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        self.context, self.config = hydra_context, config
+        self.parts = hydra_context, config
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
         """For other sweepers than ours, which drive the slots themselves."""
         from danube_sweep.sweep.multirun import launch
 
-        return launch(self.context, self.config, job_overrides)
+        return launch(*self.parts, job_overrides)

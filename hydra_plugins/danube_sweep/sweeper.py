@@ -25,12 +25,12 @@ class GridSweeper(Sweeper):
     """Every combination of the swept values."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        self.context, self.task, self.config = hydra_context, task_function, config
+        self.parts = hydra_context, task_function, config
 
     def sweep(self, arguments: Any) -> Any:
         from danube_sweep.sweep.multirun import Multirun
 
-        Multirun(self.context, self.task, self.config).grid(arguments)
+        Multirun(*self.parts).grid(arguments)
 
 
 class OptunaSweeper(GridSweeper):
@@ -39,4 +39,4 @@ class OptunaSweeper(GridSweeper):
     def sweep(self, arguments: Any) -> Any:
         from danube_sweep.sweep.multirun import Multirun
 
-        Multirun(self.context, self.task, self.config).search(arguments)
+        Multirun(*self.parts).search(arguments)

@@ -1,0 +1,253 @@
+"""Trials that misbehave, for the tests of what runs them: tasks by name, so that a process of its own can have one."""
+
+import ctypes
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.errors import OutOfMemory
+from danube_sweep.schema import Sweep
+from danube_sweep.sweep import child, pool
+from danube_sweep.sweep.child import Job, Started, Validated
+from danube_sweep.trial import RunFolder, read_json, write_json
+
+PIDS, COUNT = "pids", "count"
+"""Files in the sweep's folder: a process per line, and a trial per line."""
+
+
+class Tripwire:
+    """The link of a trial; `act` happens before a message of `kind` leaves it."""
+
+    def __init__(self, link: Any, kind: type, act: Callable[[], None]) -> None:
+        self._link, self._kind, self._act = link, kind, act
+
+    def send(self, message: object) -> None:
+        if isinstance(message, self._kind):
+            self._act()
+        self._link.send(message)
+
+    def recv(self) -> Any:
+        return self._link.recv()
+
+
+def note(job: Job, file: str, text: object) -> None:
+    """Adds a line to a file of the sweep, in one write, so that none is lost however many processes do it."""
+    handle = os.open(job.path.parent / file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(handle, f"{text}\n".encode())
+    os.close(handle)
+
+
+def lines(folder: Path, file: str) -> list[str]:
+    """What `note` has added."""
+    return (folder / file).read_text().splitlines() if (folder / file).is_file() else []
+
+
+# ------------------------------------------------------------------------------------------------------ good tasks
+
+
+def instant(job: Job, link: Any) -> None:
+    """A trial that finishes at once, with the least that a result holds."""
+    note(job, COUNT, job.path.name)
+    write_json(RunFolder(job.path).result, {"state": "finished", "validation": {"log_loss": 1.0}})
+
+
+def until_stopped(job: Job, link: Any) -> None:
+    """Trains, and waits at the first validation until the sweep asks it to stop."""
+    child.train(job, Tripwire(link, Validated, wait_for_stop))
+
+
+def wait_for_stop() -> None:
+    requested: Any = signal.getsignal(signal.SIGTERM).__self__  # type: ignore[union-attr]
+    while not requested():
+        time.sleep(0.01)
+
+
+def interrupting(job: Job, link: Any) -> None:
+    """The same, and lets the sweep have a Ctrl-C first."""
+
+    def interrupt() -> None:
+        os.kill(sweep_process(), signal.SIGINT)
+        wait_for_stop()
+
+    child.train(job, Tripwire(link, Validated, interrupt))
+
+
+def interrupting_twice(job: Job, link: Any) -> None:
+    """Lets the sweep have a second Ctrl-C once it has heard the first, and stops for neither."""
+
+    def interrupt() -> None:
+        os.kill(sweep_process(), signal.SIGINT)
+        wait_for_stop()
+        os.kill(sweep_process(), signal.SIGINT)
+        hang(job, link)
+
+    note(job, PIDS, os.getpid())
+    child.train(job, Tripwire(link, Validated, interrupt))
+
+
+def sweep_process() -> int:
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    return parent.pid
+
+
+def greedy(job: Job, link: Any) -> None:
+    """Trains, but has memory for micro-batches of one row only."""
+
+    def allocate() -> None:
+        adjusted = RunFolder(job.path).adjusted
+        if not adjusted.is_file() or read_json(adjusted)["trainer.micro_batch"] > 1:
+            exhaust_memory()
+
+    child.train(job, Tripwire(link, Started, allocate))
+
+
+def exhaust_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    with_little_more = pages * resource.getpagesize() + (64 << 20)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (with_little_more, before[1]))
+    try:
+        bytearray(1 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+# --------------------------------------------------------------------------------------------------- hostile tasks
+
+
+def runs_out_of_memory(job: Job, link: Any) -> None:
+    child.train(job, Tripwire(link, Started, exhaust_memory))
+
+
+def cannot_be_built(job: Job, link: Any) -> None:
+    raise OutOfMemory("the backbone does not fit")
+
+
+def segfaults(job: Job, link: Any) -> None:
+    ctypes.string_at(0)
+
+
+def exits(job: Job, link: Any) -> None:
+    os._exit(0)
+
+
+def exits_politely(job: Job, link: Any) -> None:
+    print("the last line of who left")
+    sys.exit(0)
+
+
+def raises(job: Job, link: Any) -> None:
+    raise ValueError("no such thing")
+
+
+def fills_the_disk(job: Job, link: Any) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    child.train(job, Tripwire(link, Started, limit))
+
+
+def ends_itself(job: Job, link: Any) -> None:
+    child.train(job, Tripwire(link, Validated, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+
+
+def kills_itself(job: Job, link: Any) -> None:
+    note(job, PIDS, subprocess.Popen(["sleep", "1000"]).pid)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def floods_the_link(job: Job, link: Any) -> None:
+    os.write(link.fileno(), b"\0\0\0\xffhalf a word")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+HOSTILE: dict[int, tuple[Callable[[Job, Any], None], str, str]] = {
+    1: (runs_out_of_memory, "oom", "OutOfMemory"),
+    2: (child.train, "diverged", "the loss is not finite"),
+    3: (segfaults, "failed", "ended by SIGSEGV"),
+    4: (exits, "failed", "exited with code 0 and no result"),
+    5: (exits_politely, "failed", "exited with code 0 and no result"),
+    6: (raises, "failed", "ValueError: no such thing"),
+    7: (fills_the_disk, "disk_full", "cannot be written"),
+    8: (ends_itself, "preempted", "asked to stop from outside"),
+    9: (kills_itself, "killed", "killed by SIGKILL"),
+    10: (cannot_be_built, "oom", "the backbone does not fit"),
+    11: (floods_the_link, "killed", "killed by SIGKILL"),
+}
+"""Seed of a trial -> what it does, the state it must end in and what the reason must say."""
+
+
+def mixed(job: Job, link: Any) -> None:
+    """Misbehaves by the trial's seed; seeds above 100 train, the others are instant."""
+    note(job, PIDS, os.getpid())
+    assert job.config is not None
+    otherwise = child.train if job.config.seed > 100 else instant
+    HOSTILE.get(job.config.seed, (otherwise,))[0](job, link)
+
+
+# ------------------------------------------------------------------------------------------------------------ hangs
+
+
+def hang(job: Job, link: Any) -> None:
+    note(job, PIDS, os.getpid())
+    while True:
+        signal.pause()
+
+
+def hang_in_c(job: Job, link: Any) -> None:
+    """Holds the interpreter's lock, so that no Python code of this process runs any more, and hears no SIGTERM."""
+    note(job, PIDS, os.getpid())
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.PyDLL(None).pause()
+
+
+def hang_silently(job: Job, link: Any) -> None:
+    """Hangs with its link closed and a process of its own running."""
+    note(job, PIDS, subprocess.Popen(["sleep", "1000"]).pid)
+    link.close()
+    hang(job, link)
+
+
+def some_hang(job: Job, link: Any) -> None:
+    assert job.config is not None
+    {1: hang, 2: hang_in_c, 3: hang_silently}.get(job.config.seed, instant)(job, link)
+
+
+def orphans(job: Job, link: Any) -> None:
+    """Trial 1 kills the warm parent of all trials and lives on."""
+    assert job.config is not None
+    if job.config.seed == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+        hang(job, link)
+    instant(job, link)
+
+
+# ----------------------------------------------------------------------------------- sweeps in processes of their own
+
+
+def light() -> None:
+    """From here on warm parents of this process import next to nothing: for tasks that don't train."""
+    pool.WARM[:] = ["danube_sweep.sweep.child"]
+
+
+def share(path: Path, task: Callable[[Job, Any], None] = instant) -> None:
+    """Runs the trials of a folder as one of several processes, two at a time."""
+    from rich.console import Console
+
+    from danube_sweep.progress import Terminal
+    from danube_sweep.sweep.executor import Executor, Slots
+    from danube_sweep.sweep.folder import SweepFolder
+    from danube_sweep.sweep.source import FolderSource
+
+    light()
+    slots = Slots([{"SLOT": "0"}, {"SLOT": "1"}])
+    terminal = Terminal(Console(quiet=True))
+    Executor(FolderSource(SweepFolder(path)), Sweep(stagger_s=0), slots, terminal, lambda: False, task).run()
