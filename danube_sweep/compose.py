@@ -130,16 +130,21 @@ def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Swee
         pruner = dict(plain["pruner"])
         schema = SWEEP_OPTIONS["pruner"][pruner.pop("kind")]
         typed = {"sweep": OmegaConf.structured(Sweep), "pruner": OmegaConf.structured(schema)}
-        stored = OmegaConf.merge(typed, {"sweep": plain["sweep"], "pruner": pruner})
+        stored = OmegaConf.merge(typed, {"sweep": dict(plain["sweep"]), "pruner": pruner})
     except (OmegaConfBaseException, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"sweep.json is damaged or from another version: {' '.join(str(error).split())}"
         ) from error
+    for change in changes:
+        if re.match(r"(sweep|pruner)\.\w+=", change) is None:
+            raise ConfigError(f"{change}: a sweep goes on with changed settings as sweep.FIELD=VALUE, and no others")
     try:
         OmegaConf.set_struct(stored, True)
         return to_sweep(cast(DictConfig, OmegaConf.merge(stored, OmegaConf.from_dotlist(list(changes)))))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{' '.join(changes)}: not FIELD=VALUE; a list is written [a,b]") from error
 
 
 def sealed(config: Config) -> dict[str, Any]:
@@ -176,7 +181,8 @@ def load_config(path: Path) -> Config:
 class Composer:
     """Composes many trials fast: Hydra composes each combination of groups once, values are set on a copy of it.
 
-    `load` composes a list of overrides in full; without it, Hydra composes from `config_dir` (None: the packaged one).
+    `load` composes a list of overrides in full; without it, Hydra composes from the packaged options and those in
+    `config_dir`.
     """
 
     def __init__(self, load: Callable[[list[str]], DictConfig] | None = None, config_dir: Path | None = None) -> None:
@@ -239,8 +245,9 @@ def _explained() -> Iterator[None]:
 def _load(overrides: list[str], config_dir: Path | None) -> DictConfig:
     register()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir or paths.conf_dir()), version_base=VERSION_BASE):
-        return hydra_compose("config", overrides=overrides)
+    more = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
+    with initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
+        return hydra_compose("config", overrides=[*more, *overrides])
 
 
 def explain(error: BaseException) -> str:

@@ -7,8 +7,10 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,12 @@ def mixed(job: Job, link: Any) -> None:
     HOSTILE.get(job.config.seed, (otherwise,))[0](job, link)
 
 
+def mended(job: Job, link: Any) -> None:
+    """What `mixed` has preempted trains on, everything else is instant."""
+    assert job.config is not None
+    (child.train if HOSTILE.get(job.config.seed, (None,))[0] is ends_itself else instant)(job, link)
+
+
 # ------------------------------------------------------------------------------------------------------------ hangs
 
 
@@ -251,3 +259,21 @@ def share(path: Path, task: Callable[[Job, Any], None] = instant) -> None:
     slots = Slots([{"SLOT": "0"}, {"SLOT": "1"}])
     terminal = Terminal(Console(quiet=True))
     Executor(FolderSource(SweepFolder(path)), Sweep(stagger_s=0), slots, terminal, lambda: False, task).run()
+
+
+def share_without_parent(path: Path) -> None:
+    """`share` with a warm parent that is dying, deaf for what it is asked, when the first trial is to start."""
+    light()
+    pool.Pool(on_cpu=False)
+    forkserver.ensure_running()
+    parent = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    os.kill(parent, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, [parent, signal.SIGKILL]).start()
+    share(path)
+
+
+def kills_the_sweep(job: Job, link: Any) -> None:
+    note(job, PIDS, os.getpid())
+    note(job, PIDS, subprocess.Popen(["sleep", "1000"]).pid)
+    os.kill(sweep_process(), signal.SIGKILL)
+    hang_in_c(job, link)

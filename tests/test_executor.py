@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import resource
 import select
 import shutil
 import signal
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from rich.console import Console
 from runs import start
 
 from danube_sweep.compose import Composer
-from danube_sweep.errors import Interrupted, SweepFailed
+from danube_sweep.errors import CheckpointError, Interrupted, SweepFailed
 from danube_sweep.progress import Terminal
-from danube_sweep.schema import Config, OnOom, Sweep
+from danube_sweep.schema import OnOom
 from danube_sweep.sweep import child
 from danube_sweep.sweep.child import Failed, Job
 from danube_sweep.sweep.folder import Attempt, Entry, SweepFolder, attempts
@@ -35,6 +35,7 @@ from danube_sweep.sweep.front import Plan, plan_grid, run_plan
 from danube_sweep.sweep.outcome import last_lines, outcome
 from danube_sweep.sweep.place import fresh_sweep_dir
 from danube_sweep.sweep.pool import Pool
+from danube_sweep.sweep.source import state_of
 from danube_sweep.trial import RunFolder
 
 Task = Callable[[Job, Any], None]
@@ -45,12 +46,12 @@ SHORT = ["data.rows=50", "trainer.max_steps=4", "trainer.validate_every=2", "swe
 class Ran:
     """A sweep that was run, and what it said."""
 
-    folder: SweepFolder
+    plan: Plan
     said: str
     error: Exception | None
 
     def __getitem__(self, number: int) -> Entry:
-        return next(entry for entry in self.folder.entries() if entry.number == number)
+        return next(entry for entry in self.plan.folder.entries() if entry.number == number)
 
     def result(self, number: int) -> dict[str, Any] | None:
         return self[number].folder.read_result()
@@ -59,7 +60,7 @@ class Ran:
         return attempts(self[number].folder)
 
     def states(self) -> list[str | None]:
-        results = [entry.folder.read_result() for entry in self.folder.entries()]
+        results = [entry.folder.read_result() for entry in self.plan.folder.entries()]
         return [None if result is None else result["state"] for result in results]
 
 
@@ -81,7 +82,7 @@ def run(plan: Plan, task: Task = child.train, **settings: Any) -> Ran:
         run_plan(replace(plan, sweep=replace(plan.sweep, **settings)), terminal, task=task)
     except (SweepFailed, Interrupted) as ended:
         error = ended
-    return Ran(plan.folder, said.getvalue(), error)
+    return Ran(plan, said.getvalue(), error)
 
 
 def seeds(*numbers: int) -> list[list[str]]:
@@ -166,16 +167,219 @@ def test_the_last_lines_of_a_trial_without_a_word_of_its_own_are_kept(mixed: Ran
 
 
 def test_nothing_of_any_trial_lives_on(mixed: Ran) -> None:
-    pids = hostile.lines(mixed.folder.path, hostile.PIDS)
+    pids = hostile.lines(mixed.plan.folder.path, hostile.PIDS)
     assert len(pids) == len(hostile.HOSTILE) + len(GOOD) + 1  # and what one of them has started
     assert not left_over(pids)
 
 
 def test_what_failed_is_run_again_when_asked_and_what_was_preempted_unasked(mixed: Ran, tmp_path: Path) -> None:
-    folder = SweepFolder(Path(shutil.copytree(mixed.folder.path, tmp_path / "again")))
-    before = {entry.number: entry.folder.result.stat().st_mtime_ns for entry in folder.entries()[11:]}
-    again = run(Plan(folder, Sweep(retry=["failed", "killed"], score_test=False), pruner()), hostile_only_trains)
-    assert again.states()[:11] == ["oom", "diverged", *["finished"] * 4, "disk_full", *["finished"] * 2, "oom", "finished"]
+    plan = replace(mixed.plan, folder=SweepFolder(Path(shutil.copytree(mixed.plan.folder.path, tmp_path / "again"))))
+    again = run(plan, hostile.mended, retry=["failed", "killed"])
+    kept = ["oom", "diverged", *["finished"] * 4, "disk_full", "finished", "finished", "oom", "finished"]
+    assert again.states() == [*kept, *["finished"] * len(GOOD)]
     assert [len(again.attempts(number)) for number in (1, 3, 8, 12)] == [1, 2, 2, 1]
-    assert "resumed at step" in again[8].folder.log.read_text()
-    assert before == {entry.number: entry.folder.result.stat().st_mtime_ns for entry in folder.entries()[11:]}
+    assert "resumed at step 3 of 4" in again[8].folder.log.read_text()
+
+
+def test_a_result_that_was_cut_short_is_run_again_with_a_word(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds(1, 2))
+    first = run(plan, hostile.instant)
+    text = first[1].folder.result.read_text()
+    first[1].folder.result.write_text(text[: len(text) // 2])
+    second = run(plan, hostile.instant)
+    assert f"{second[1].path.name}: its result.json was cut short; the trial is run again" in second.said
+    assert [len(second.attempts(number)) for number in (1, 2)] == [2, 1]
+    assert second.error is None
+
+
+def test_a_result_that_cannot_be_read_just_now_is_not_thrown_away(tmp_path: Path) -> None:
+    entry = run(planned(tmp_path, seeds(1)), hostile.instant)[1]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(CheckpointError):
+            state_of(entry)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert state_of(entry) == "finished"
+
+
+def test_a_trial_without_memory_is_tried_with_half_the_micro_batch_down_to_one(tmp_path: Path) -> None:
+    ran = run(planned(tmp_path, seeds(1)), hostile.greedy, on_oom=OnOom.retry)
+    result = ran.result(1)
+    assert result is not None and ran.error is None
+    assert [attempt.state for attempt in ran.attempts(1)] == ["oom", "oom", "finished"]
+    assert result["adjusted"] == json.loads(ran[1].folder.adjusted.read_text()) == {"trainer.micro_batch": 1}
+    assert "again with trainer.micro_batch=2" in ran.said
+
+
+def test_one_row_that_is_too_much_is_out_of_memory(tmp_path: Path) -> None:
+    ran = run(planned(tmp_path, seeds(1), "trainer.micro_batch=1"), hostile.cannot_be_built, on_oom=OnOom.retry)
+    assert ran.states() == ["oom"]
+    assert len(ran.attempts(1)) == 1
+
+
+# ------------------------------------------------------------------------------------------------ time, signals
+
+
+def test_a_trial_that_gets_nowhere_is_ended(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds(1, 2, 3, 4, 5), "sweep.slots=3")
+    ran = run(plan, hostile.some_hang, stall_s=4.0)
+    assert ran.states() == [*["timeout"] * 3, "finished", "finished"]
+    assert {ran.attempts(number)[0].reason for number in (1, 2, 3)} == {"no step for sweep.stall_s=4 seconds"}
+    assert not left_over(hostile.lines(tmp_path, hostile.PIDS))
+
+
+def test_a_trial_that_takes_too_long_is_asked_to_stop_and_then_ended(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds(1, 2, 4), "sweep.slots=2")
+    ran = run(plan, hostile.some_hang, timeout_h=4 / 3600, grace_s=0.5)
+    assert ran.states() == ["timeout", "timeout", "finished"]
+    assert [ran.attempts(number)[0].exit for number in (1, 2)] == [-signal.SIGTERM, -signal.SIGKILL]
+    assert "longer than sweep.timeout_h=" in str(ran.attempts(1)[0].reason)
+
+
+def test_the_deadline_stops_new_trials_and_running_ones_after_a_checkpoint(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds(1, 2))
+    ran = run(plan, hostile.until_stopped, deadline_h=5 / 3600)
+    assert [attempt.state for attempt in ran.attempts(1)] == ["interrupted"]
+    assert not ran.attempts(2) and ran.states() == [None, None]
+    step = max(folder.name for folder in ran[1].folder.checkpoints.glob("step-*"))
+    later = run(plan)
+    assert later.states() == ["finished", "finished"] and later.error is None
+    assert f"resumed at step {int(step.removeprefix('step-'))} of 4" in later[1].folder.log.read_text()
+
+
+def test_one_ctrl_c_checkpoints_and_the_sweep_can_go_on(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds(1, 2))
+    ran = run(plan, hostile.interrupting)
+    assert isinstance(ran.error, Interrupted)
+    assert ran.error.exit_code == 130 and f"danube-sweep resume {tmp_path}" in str(ran.error)
+    assert [len(ran.attempts(number)) for number in (1, 2)] == [1, 0]
+    assert ran.attempts(1)[0].state == "interrupted" and ran.attempts(1)[0].exit == 128 + signal.SIGTERM
+    assert run(plan).states() == ["finished", "finished"]
+
+
+def test_a_second_ctrl_c_ends_everything_at_once_and_on_record(tmp_path: Path) -> None:
+    ran = run(planned(tmp_path, seeds(1, 2)), hostile.interrupting_twice)
+    assert isinstance(ran.error, Interrupted) and "at once" in str(ran.error)
+    assert [attempt.state for attempt in ran.attempts(1)] == ["interrupted"]
+    assert ran.attempts(1)[0].exit == -signal.SIGKILL
+    assert not left_over(hostile.lines(tmp_path, hostile.PIDS))
+
+
+def test_a_sweep_that_is_told_to_end_exits_with_143(tmp_path: Path) -> None:
+    sweep = start("-m", *TINY, *SHORT, "trainer.max_steps=500", "seed=1,2", "hydra.sweep.dir=swept", cwd=tmp_path)
+    assert sweep.stdout is not None and sweep.stderr is not None
+    for line in sweep.stdout:
+        if re.search(r"step \d+/500", line):
+            break
+    sweep.terminate()
+    sweep.stdout.read()
+    assert "danube-sweep: stopped: go on with: danube-sweep resume swept" in sweep.stderr.read()
+    assert sweep.wait() == 143
+    folders = sorted(path.parent for path in tmp_path.glob("swept/*/trial.json"))
+    assert [[attempt.state for attempt in attempts(RunFolder(path))] for path in folders] == [["interrupted"], []]
+
+
+# ----------------------------------------------------------------------------------------- what the sweep relies on
+
+
+def test_a_trial_whose_warm_parent_was_killed_is_killed_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    in_own_process("share(path, orphans)", tmp_path, seeds(1, 2, 3))
+    states = [(entry.folder.read_result() or {}).get("state") for entry in SweepFolder(tmp_path).entries()]
+    assert states == ["killed", "finished", "finished"]
+    assert not left_over(hostile.lines(tmp_path, hostile.PIDS))
+
+
+def test_a_warm_parent_that_dies_before_it_starts_a_trial_is_replaced(tmp_path: Path) -> None:
+    in_own_process("share_without_parent(path)", tmp_path, seeds(1))
+    assert hostile.lines(tmp_path, hostile.COUNT) == [SweepFolder(tmp_path).entries()[0].path.name]
+
+
+def test_a_sweep_that_is_killed_takes_its_trials_and_what_they_started_along(tmp_path: Path) -> None:
+    in_own_process("share(path, kills_the_sweep)", tmp_path, seeds(1), code=-signal.SIGKILL)
+    pids = hostile.lines(tmp_path, hostile.PIDS)
+    assert len(pids) == 2 and not left_over(pids)
+
+
+def test_eight_processes_share_200_trials_and_run_each_once(tmp_path: Path) -> None:
+    grid(tmp_path, range(200))
+    shares = [own_process("share(path)", tmp_path) for _ in range(8)]
+    assert [one.wait() for one in shares] == [0] * 8
+    ran = hostile.lines(tmp_path, hostile.COUNT)
+    assert sorted(ran) == sorted(entry.path.name for entry in SweepFolder(tmp_path).entries())
+    assert len(ran) == 200
+    assert all(len(attempts(entry.folder)) == 1 for entry in SweepFolder(tmp_path).entries())
+
+
+def test_sweeps_that_start_in_the_same_second_have_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    together = threading.Barrier(16)
+
+    def launch(_: int) -> Path:
+        together.wait()
+        with fresh_sweep_dir() as folder:
+            (folder / "sweep.json").touch()
+            return folder.absolute()
+
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(launch, range(16)))
+    assert len(set(folders)) == 16 and all((folder / "sweep.json").is_file() for folder in folders)
+
+
+def grid(path: Path, numbers: Any) -> None:
+    """Trials that differ in their seed, composed once."""
+    folder, config = SweepFolder(path), tiny_config()
+    with folder.locked():
+        folder.write({})
+        folder.add([(replace(config, seed=number), [f"seed={number}"], None) for number in numbers])
+
+
+def own_process(what: str, path: Path) -> subprocess.Popen[str]:
+    code = f"import sys; from pathlib import Path; path = Path(sys.argv[1]); from hostile import *; {what}"
+    places = os.pathsep.join([str(Path(hostile.__file__).parent), *sys.path])
+    return subprocess.Popen([sys.executable, "-c", code, path], env={**os.environ, "PYTHONPATH": places}, text=True)
+
+
+def in_own_process(what: str, path: Path, cells: list[list[str]], code: int = 0) -> None:
+    grid(path, [int(cell[0].partition("=")[2]) for cell in cells])
+    assert own_process(what, path).wait() == code
+
+
+# --------------------------------------------------------------------------------------------------------- outcomes
+
+
+@pytest.mark.parametrize(
+    ("code", "kernel_killed", "state", "reason"),
+    [
+        (-9, False, "killed", "killed by SIGKILL"),
+        (-9, True, "oom", "the kernel ended it: out of memory"),
+        (137, True, "oom", "the kernel ended it: out of memory"),
+        (-15, True, "preempted", "asked to stop from outside"),
+        (130, False, "preempted", "asked to stop from outside"),
+        (-6, False, "failed", "ended by SIGABRT"),
+        (-1, False, "killed", "ended by SIGHUP"),
+        (-63, False, "failed", "ended by signal 63"),
+        (1, True, "failed", "exited with code 1 and no result"),
+    ],
+)
+def test_an_exit_code_tells_the_state(tmp_path: Path, code: int, kernel_killed: bool, state: str, reason: str) -> None:
+    told = outcome(RunFolder(tmp_path), code, None, kernel_killed=kernel_killed)
+    assert told[0] == state and str(told[1]).startswith(reason)
+
+
+def test_a_result_counts_more_than_how_the_process_ended(tmp_path: Path) -> None:
+    failed = Failed("failed", "ValueError: after the end")
+    (tmp_path / "result.json").write_text('{"state": "finished"}')
+    assert outcome(RunFolder(tmp_path), -9, failed, kernel_killed=True) == ("finished", None)
+    (tmp_path / "result.json").write_text('{"state": "fini')
+    assert outcome(RunFolder(tmp_path), 1, failed, kernel_killed=False) == ("failed", "ValueError: after the end")
+
+
+def test_of_a_flooded_log_only_the_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("flood\r" * 100_000 + "\nthe end\n")
+    assert last_lines(log)[-1] == "the end" and len(last_lines(log)) <= 50
+    assert last_lines(tmp_path / "none.txt") == []

@@ -6,20 +6,29 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from danube_sweep import cli
 from danube_sweep.compose import compose
 from danube_sweep.data.generated import generate, write_csv
+from danube_sweep.sweep.cells import search_of
+from danube_sweep.sweep.space import example
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
 COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 RUNS = [line for line in COMMANDS if line.startswith("danube-sweep")]
-SUBCOMMANDS = {"predict", "resume"}
+SUBCOMMANDS = {"predict", "resume", "rank", "sweep"}
 
 
 def overrides(command: str) -> list[str]:
-    return [word for word in shlex.split(command)[1:] if word not in ("-m",)]
+    """The overrides of a run, or of a sweep's first trial."""
+    words = [word for word in shlex.split(command)[1:] if not word.startswith(("-", "hydra"))]
+    parsed = OverridesParser.create().parse_overrides(words)
+    if not any(override.is_sweep_override() for override in parsed):
+        return words
+    search = search_of(parsed)
+    return [*search.fixed, *example(search)]
 
 
 def trains(command: str) -> bool:
@@ -35,8 +44,31 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.parametrize("command", [command for command in RUNS if trains(command)])
 def test_a_training_command_composes(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DANUBE_SWEEP_DATA", str(tmp_path))
-    first = [word.split(",")[0] for word in overrides(command)]  # of a sweep, the first trial
-    assert compose(first).seed >= 0
+    assert compose(overrides(command)).seed >= 0
+
+
+@pytest.mark.parametrize("command", [command for command in RUNS if "-m" in command.split()])
+def test_a_sweep_of_the_readme_can_be_looked_at_first(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DANUBE_SWEEP_DATA", str(tmp_path))
+    write_csv(generate(40, seed=1, noise=0.0), tmp_path / "train.csv")
+    for name in ("banking77_train.csv", "banking77_test.csv"):
+        (tmp_path / name).write_text("text,label\na,x\nb,y\n")
+    words = [word for word in shlex.split(command)[1:] if word != "--dry-run" and not word.startswith("model.path")]
+    assert cli.main([*words, "--dry-run"]) == 0
+    assert "nothing was started" in capsys.readouterr().out
+    assert not (tmp_path / "multirun").exists()
+
+
+def test_the_sweep_file_of_the_readme_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (command,) = (command for command in RUNS if command.startswith("danube-sweep sweep"))
+    assert cli.main(["sweep", str(ROOT / command.split()[-1]), "--dry-run"]) == 0
+    assert "optimizer.lr" in capsys.readouterr().out
 
 
 def test_the_first_run_and_its_predictions_work_as_printed(

@@ -80,7 +80,7 @@ def main(task: Task, job: Job, link: Connection) -> None:
     os.environ.update(job.environment)
     _die_with_the_sweep()
     _redirect(RunFolder(job.path).log)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     try:
         task(job, link)
     except DanubeSweepError as error:

@@ -13,7 +13,7 @@ from danube_sweep.trial import RunFolder, State
 INTERRUPTED: Final = "interrupted"
 """The state of an attempt that the sweep itself has stopped; the trial goes on when the sweep does."""
 _KILLS = {signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-_LAST_LINES, _LAST_BYTES = 20, 16384
+_LAST_LINES, _LAST_BYTES = 50, 16384
 
 
 def outcome(folder: RunFolder, code: int, failed: Failed | None, *, kernel_killed: bool) -> tuple[str, str | None]:
