@@ -137,14 +137,14 @@ def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Swee
         ) from error
     for change in changes:
         if re.match(r"(sweep|pruner)\.\w+=", change) is None:
-            raise ConfigError(f"{change}: a sweep goes on with changed settings as sweep.FIELD=VALUE, and no others")
+            raise ConfigError(f"{change}: no setting of a sweep; write sweep.FIELD=VALUE, and a list as [a,b]")
     try:
         OmegaConf.set_struct(stored, True)
         return to_sweep(cast(DictConfig, OmegaConf.merge(stored, OmegaConf.from_dotlist(list(changes)))))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{' '.join(changes)}: not FIELD=VALUE; a list is written [a,b]") from error
+        raise ConfigError(f"{' '.join(changes)}: not YAML; write sweep.FIELD=VALUE, and a list as [a,b]") from error
 
 
 def sealed(config: Config) -> dict[str, Any]:

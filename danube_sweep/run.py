@@ -28,7 +28,7 @@ from danube_sweep.prepare import Prepared, prepare
 from danube_sweep.progress import Screen
 from danube_sweep.schema import Config
 from danube_sweep.stop import StopRequest
-from danube_sweep.tracking import open_tracker
+from danube_sweep.tracking import Tracker, given_out, open_tracker
 from danube_sweep.trial import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
 from danube_sweep.validate import check_dora, check_types
 
@@ -82,6 +82,7 @@ def run_trial(
         stack.enter_context(_locked(folder, lock_wait_s))
         stored = _stored_result(folder, identity)
         if stored is not None:
+            _report_again(config, folder, identity, stored, terminal)
             return stored
         adjusted = read_json(folder.adjusted) if folder.adjusted.is_file() else {}
         config = _with_micro_batch(config, adjusted)
@@ -92,18 +93,21 @@ def run_trial(
         trial.where.prune = prune
         result: dict[str, Any] = {"trial": identity, "name": config.name, "seed": config.seed}
         result |= {"adjusted": adjusted} if adjusted else {}
+        code = 1
         try:
             with _memory_errors(config):
                 with watch.phase("fit"):
                     _train(built.backbone, trial, requested)
                 result |= finish.finish(trial, built.prepared, built.backbone)
+            code = 0
         except BaseException as error:
             result |= finish.failure(error)
+            code = getattr(error, "exit_code", 1)
             if not isinstance(error, DanubeSweepError):
                 terminal.record(traceback.format_exc())
             raise
         finally:
-            _conclude(trial, result, finish.measured(trial, built.backbone, watch.seconds))
+            _conclude(trial, result, finish.measured(trial, built.backbone, watch.seconds), code)
         if requested():
             raise Interrupted(f"this trial had just finished: {path}", requested.signal_number or 2)
         return result
@@ -129,7 +133,7 @@ def _memory_errors(config: Config) -> Iterator[None]:
         ) from error
 
 
-def _conclude(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any]) -> None:
+def _conclude(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any], exit_code: int) -> None:
     # Without a state the run was interrupted, or never began: it has no result and keeps its checkpoints.
     folder, tracker = trial.where.folder, trial.where.tracker
     complete = result.get("state") in COMPLETE
@@ -140,7 +144,28 @@ def _conclude(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, An
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
             tracker.publish(folder.predictions, folder.path / product.folder_name(trial.config.lora))
         tracker.summary({"state": result["state"], **_prefixed(result)})
-    tracker.finish(exit_code=0 if complete else 1)
+    tracker.finish(exit_code)
+
+
+def _report_again(config: Config, folder: RunFolder, identity: str, result: dict[str, Any], terminal: Screen) -> None:
+    # A W&B agent waits for the run that it gave out, though the trial has been trained before.
+    if not given_out():
+        return
+    tracker = _tracker(config, folder, identity, terminal)
+    tracker.log(result["best_step"], _prefixed(result))
+    tracker.summary({"state": result["state"], **_prefixed(result)})
+    tracker.finish(0)
+
+
+def _tracker(config: Config, folder: RunFolder, identity: str, terminal: Screen) -> Tracker:
+    return open_tracker(
+        config.tracking,
+        run_id=identity,
+        run_name=config.name or folder.path.name,
+        folder=folder.path,
+        resolved=plain_config(config),
+        say=terminal.note,
+    )
 
 
 def build(config: Config, watch: Stopwatch) -> Built:
@@ -177,14 +202,7 @@ def _activate(config: Config, folder: RunFolder, identity: str, built: Built, te
     plain = plain_config(config)
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
-    tracker = open_tracker(
-        config.tracking,
-        run_id=identity,
-        run_name=config.name or folder.path.name,
-        folder=folder.path,
-        resolved=plain,
-        say=terminal.note,
-    )
+    tracker = _tracker(config, folder, identity, terminal)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
     write_json(folder.environment, {"trial": identity, **environment(built.backbone.device)})
     manifest = {

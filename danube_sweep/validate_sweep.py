@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from danube_sweep.errors import ConfigError
-from danube_sweep.schema import Asha, Config, Hyperband, Median, NoPruner, Patient, Pruner, Sweep
+from danube_sweep.schema import Asha, Config, Hyperband, Median, NoPruner, Patient, Pruner, Sampler, Sweep
 from danube_sweep.trial import COMPLETE, State, metric_names
 
 RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
@@ -34,19 +34,28 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
         len(goals) in (1, len(metrics)) and (isinstance(sweep.metric, list) or not isinstance(sweep.goal, list)),
         f"sweep.goal needs one goal, or one for each of the {len(metrics)} metrics, got {sweep.goal}",
     )
+    for metric in metrics:
+        _require(metrics.count(metric) == 1, f"sweep.metric: {metric} stands there twice; name it once")
     for goal in goals:
         _require(goal in ("minimize", "maximize"), f"sweep.goal must be minimize or maximize, got {goal}")
     for name in ("trials", "slots"):
         value = getattr(sweep, name)
         _require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")
     _require(sweep.max_trials >= 1, f"sweep.max_trials must be at least 1, got {sweep.max_trials}")
-    _require(0 <= sweep.sampler_seed < 2**32, f"sweep.sampler_seed must be at least 0, got {sweep.sampler_seed}")
+    _require(
+        0 <= sweep.sampler_seed < 2**32,
+        f"sweep.sampler_seed must be from 0 to {2**32 - 1}, got {sweep.sampler_seed}",
+    )
     for name in ("deadline_h", "timeout_h", "stall_s"):
         value = getattr(sweep, name)
         _require(value is None or value > 0, f"sweep.{name} must be above 0, got {value}; null for none")
     for name in ("stagger_s", "grace_s"):
         _require(getattr(sweep, name) >= 0, f"sweep.{name} must be at least 0, got {getattr(sweep, name)}")
     check_retry(sweep.retry)
+    _require(
+        sweep.sampler is not Sampler.cmaes or len(metrics) == 1,
+        f"sweep.sampler=cmaes takes one metric, got sweep.metric={metrics}; use tpe, gp, qmc or random",
+    )
     _pruner(pruner)
     _require(
         isinstance(pruner, NoPruner) or len(metrics) == 1,

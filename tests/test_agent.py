@@ -186,11 +186,14 @@ def test_the_server_has_the_history_of_the_run_it_named(swept: Swept) -> None:
 def test_a_point_handed_out_again_reports_its_result_and_trains_nothing(swept: Swept) -> None:
     assert swept.codes().count("lora.rank=4 0") == 2
     assert swept.entry(**SHORT).metrics.read_bytes() == swept.first_metrics
+    again, first = swept.server.runs["again"], swept.server.runs["first"]
+    assert again.exit_code == 0
+    assert again.summary["validation/log_loss"] == first.summary["validation/log_loss"]
 
 
 def test_a_stopped_trial_leaves_a_checkpoint_and_goes_on_from_it(swept: Swept) -> None:
     assert "lora.rank=8 143" in swept.codes()
-    assert swept.server.runs["long"].exit_code == 1
+    assert swept.server.runs["long"].exit_code == 143
     folder = swept.entry(**LONG)
     steps = len(metrics(folder.path, "train"))
     assert folder.read_result() is None and any(folder.checkpoints.iterdir())

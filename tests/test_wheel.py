@@ -46,10 +46,11 @@ def test_the_wheel_holds_the_package_with_its_configs_and_nothing_else(site: Pat
     (wheel,) = site.parent.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-    assert all(name.startswith("danube_sweep/") and "__pycache__" not in name for name in names)
+    assert all(name.startswith(("danube_sweep/", "hydra_plugins/danube_sweep/")) and "__pycache__" not in name for name in names)
     carried = {name.removeprefix("danube_sweep/") for name in names if name.endswith(".yaml")}
     assert carried == {str(file.relative_to(ROOT)) for file in (ROOT / "conf").rglob("*.yaml")}
-    sources = {str(file.relative_to(ROOT)) for file in (ROOT / "danube_sweep").rglob("*.py")}
+    folders = (ROOT / "danube_sweep", ROOT / "hydra_plugins")
+    sources = {str(file.relative_to(ROOT)) for folder in folders for file in folder.rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
 
 
@@ -69,3 +70,11 @@ def test_the_installed_package_trains(python: Python, tmp_path: Path) -> None:
     assert done.stderr == ""
     assert json.loads((tmp_path / "here" / "result.json").read_text())["state"] == "finished"
     assert [file.name for file in tmp_path.iterdir()] == ["here"]
+
+
+def test_the_installed_package_sweeps_with_its_own_launcher(python: Python, tmp_path: Path) -> None:
+    small = ["data.rows=60", "trainer.max_steps=1", *TINY]
+    done = python("-m", "danube_sweep", "-m", "seed=0,1", "hydra.sweep.dir=here", *small)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "here").glob("00*/attempts.jsonl"))) == 2
+    assert (tmp_path / "here" / "ranking.csv").is_file()

@@ -2,14 +2,16 @@
 
 import itertools
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Sweep as Swept
 
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.schema import Config, Sweep
-from danube_sweep.sweep.space import Choice, Distribution, Number, Search
+from danube_sweep.sweep.space import Choice, Distribution, Number, Search, tidy
 from danube_sweep.trial import trial_hash
 from danube_sweep.validate_sweep import check_metric
 
@@ -23,49 +25,68 @@ class Cells:
 
 
 def expand(overrides: Sequence[Override], most: int) -> list[list[str]]:
-    """Every combination of the swept values, in the order of the command.
+    """Every combination of the swept values, in the order of the command; of a key given twice the last one counts.
 
     Raises ConfigError, before anything is expanded, for more than `most` cells and for what is no grid.
     """
-    size = math.prod(_length(override) for override in overrides)
+    axes = _last_of_each(overrides)
+    size = math.prod(_length(override) for override in axes)
     if size > most:
         raise ConfigError(
             f"the grid has {size:,} cells, more than sweep.max_trials={most:,}; sweep fewer values or raise it"
         )
-    last = {override.get_key_element(): override for override in overrides}  # a key given twice: the last one counts
-    return [list(cell) for cell in itertools.product(*(_values(override) for override in last.values()))]
+    return [list(cell) for cell in itertools.product(*map(_values, axes))]
+
+
+def _last_of_each(overrides: Sequence[Override]) -> list[Override]:
+    last: dict[str, Override] = {}
+    for override in overrides:
+        last.pop(override.get_key_element(), None)
+        last[override.get_key_element()] = override
+    return list(last.values())
 
 
 def _length(override: Override) -> int:
-    match override.value() if override.is_sweep_override() else None:
-        case RangeSweep(start=start, stop=stop, step=step):
-            return _range_length(float(start or 0), float(stop or 0), float(step))
-        case ChoiceSweep(list=values):
-            return len(values)
+    match override.value():
+        case RangeSweep() as swept:
+            return _range_length(override, swept)
         case IntervalSweep():
             key = override.get_key_element()
             raise ConfigError(f"{key}: a grid cannot take an interval; use choice(…), range(…) or hydra/sweeper=optuna")
-    return 1  # a glob has at most as many values as its group has options
+    return len(_values(override))
 
 
-def _range_length(start: float, stop: float, step: float) -> int:
-    return max(0, math.ceil((stop - start) / step)) if step else 0
+def _range_length(override: Override, swept: RangeSweep) -> int:
+    start, stop, step = float(swept.start or 0), float(swept.stop or 0), float(swept.step)
+    if not (math.isfinite(start) and math.isfinite(stop) and math.isfinite(step) and step):
+        raise ConfigError(f"{override.input_line}: the range has no end; give range(low,high) or range(low,high,step)")
+    return max(0, math.ceil((stop - start) / step - 1e-9))  # 0.1 + 3 * 0.1 is above 0.4, and no value of its own
 
 
 def _values(override: Override) -> list[str]:
-    key = override.get_key_element()
+    key, swept = override.get_key_element(), override.value()
     if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
-    values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        # ~key=null would delete nothing but a null.
+        unvalued = override.is_delete() and swept is None
+        return [key if unvalued else f"{key}={override.get_value_element_as_str()}"]
+    if isinstance(swept, RangeSweep):
+        values = [str(tidy((swept.start or 0) + k * swept.step)) for k in range(_range_length(override, swept))]
+        if swept.shuffle:
+            random.shuffle(values)
+    elif isinstance(swept, ChoiceSweep) and any(isinstance(value, Swept) for value in swept.list):
+        raise ConfigError(f"{override.input_line}: a choice of ranges or intervals cannot be swept; give values")
+    else:
+        values = list(override.sweep_string_iterator())
     if not values:
         raise ConfigError(f"{override.input_line}: there is nothing to sweep over; give at least one value")
-    return values
+    return [f"{key}={value}" for value in values]
 
 
 def search_of(overrides: Sequence[Override]) -> Search:
     """The search that Hydra's own sweep syntax describes. Raises ConfigError for what cannot be searched."""
-    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-    swept = [override for override in overrides if override.is_sweep_override()]
+    last = _last_of_each(overrides)
+    fixed = [_values(override)[0] for override in last if not override.is_sweep_override()]
+    swept = [override for override in last if override.is_sweep_override()]
     return Search(fixed, {override.get_key_element(): _distribution(override) for override in swept})
 
 
@@ -75,14 +96,24 @@ def _distribution(override: Override) -> Distribution:
             whole = isinstance(start, int) and isinstance(end, int)
             assert start is not None and end is not None
             return Number(start, end, log="log" in tags, whole=whole)
-        case RangeSweep(start=start, stop=stop, step=step, tags=tags) if not tags & {"log"}:
-            assert start is not None and stop is not None
-            length = _range_length(float(start), float(stop), float(step))
-            whole = all(isinstance(number, int) for number in (start, stop, step))
-            if length == 0 or step < 0:
-                raise ConfigError(f"{override.input_line}: the range is empty or falls; give range(low,high,step)")
-            return Number(start, start + (length - 1) * step, step=float(step), whole=whole)
-    return Choice([value.partition("=")[2] for value in _values(override)])
+        case RangeSweep() as swept:
+            return _stepped(override, swept)
+        case ChoiceSweep() as swept:
+            swept.shuffle = False  # a search that goes on must find its values in the same order
+    return Choice([value.partition("=")[2] for value in dict.fromkeys(_values(override))])
+
+
+def _stepped(override: Override, swept: RangeSweep) -> Number:
+    start, step, length = swept.start or 0, swept.step, _range_length(override, swept)
+    if length == 0 or step < 0:
+        raise ConfigError(f"{override.input_line}: the range is empty or falls; give range(low,high,step)")
+    whole = all(isinstance(number, int) for number in (start, swept.stop, step))
+    last = tidy(start + (length - 1) * step)
+    if "log" not in swept.tags:
+        return Number(start, last, step=step, whole=whole)
+    if not whole or step != 1:
+        raise ConfigError(f"{override.input_line}: no steps on a logarithmic scale; give tag(log,interval(low,high))")
+    return Number(start, last, log=True, whole=True)
 
 
 def check(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], Config], sweep: Sweep) -> Cells:

@@ -4,6 +4,7 @@ The journal lies in the sweep folder and its lock dies with its process, so seve
 them may be killed.
 """
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
@@ -25,16 +26,25 @@ from danube_sweep.trial import COMPLETE, State
 
 TRIAL = "trial"
 """The attribute under which Optuna keeps a trial's hash."""
+OBJECTIVES = "objectives"
+"""The attribute under which Optuna keeps metrics and goals."""
 
 
 @final
 class _Lock:
-    # Optuna's own locks are files that stay behind when their process is killed.
-    def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path, fallback_to_soft=False)
+    # Optuna's own locks are files that stay behind when their process is killed. A writer that was killed, or whose
+    # disk was full, may leave half a line, after which Optuna would refuse the whole journal: the next one removes it.
+    def __init__(self, journal: Path) -> None:
+        self._journal, self._lock = journal, FileLock(journal.with_suffix(".lock"), fallback_to_soft=False)
 
     def acquire(self) -> bool:
         self._lock.acquire()
+        with self._journal.open("r+b") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - 1))
+            if stream.read(1) not in (b"", b"\n"):
+                stream.seek(0)
+                stream.truncate(stream.read().rfind(b"\n") + 1)
         return True
 
     def release(self) -> None:
@@ -43,14 +53,18 @@ class _Lock:
 
 @final
 class History:
-    """`objectives` are metrics and goals, the first one is what pruning looks at."""
+    """`objectives` are metrics and goals, the first one is what pruning looks at.
+
+    Raises ConfigError for other objectives than those that the journal was begun with.
+    """
 
     def __init__(self, path: Path, objectives: Sequence[tuple[str, str]], pruner: Pruner) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         path.parent.mkdir(parents=True, exist_ok=True)
-        backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path.with_suffix(".lock"))))
+        backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path)))
         self._metrics = [metric for metric, _ in objectives]
+        self._prunes = not isinstance(pruner, NoPruner)
         self.study = optuna.create_study(
             storage=JournalStorage(backend),
             study_name="sweep",
@@ -59,6 +73,15 @@ class History:
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
+        self._check_objectives([list(one) for one in objectives], path)
+
+    def _check_objectives(self, objectives: list[list[str]], path: Path) -> None:
+        known = self.study.user_attrs.get(OBJECTIVES)
+        if known is None:
+            self.study.set_user_attr(OBJECTIVES, objectives)
+        elif known != objectives:
+            said = ", ".join(f"{metric} ({goal})" for metric, goal in known)
+            raise ConfigError(f"sweep.metric: what {path.parent} has learned is about {said}; start a new folder")
 
     def draw(self, space: Mapping[str, Distribution], sampler: Sampler, seed: int) -> tuple[int, dict[str, Any]]:
         """The number of a new draw and its values, by key."""
@@ -71,25 +94,24 @@ class History:
         """States which trial a draw has become."""
         self._trial(draw).set_user_attr(TRIAL, identity)
 
-    def is_named(self, draw: int) -> bool:
-        """Whether a draw has become a trial."""
-        return TRIAL in self.study.get_trials(deepcopy=False)[draw].user_attrs
-
     def drop(self, draw: int) -> None:
         """Ends a draw that becomes no trial."""
         self.study.tell(draw, state=TrialState.FAIL, skip_if_finished=True)
 
-    def open_draws(self) -> list[int]:
-        """The draws that have not ended."""
+    def open_draws(self) -> dict[int, str | None]:
+        """The draws that have not ended, each with the hash of its trial, if it has become one."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial.number for trial in running]
+        return {trial.number: trial.user_attrs.get(TRIAL) for trial in running}
 
     def validated(self, entry: Entry, number: int, metrics: Mapping[str, float]) -> bool:
         """Takes the number of a trial's validations so far and the last one's metrics; True if it should end here."""
+        if not self._prunes:
+            return False
         trial = self._open(entry)
-        if number not in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+        known = self.study.get_trials(deepcopy=False)[trial.number]
+        if known.state is TrialState.RUNNING and number not in known.intermediate_values:
             trial.report(metrics[self._metrics[0].removeprefix("validation/")], number)
-        return trial.should_prune()
+        return bool(trial.should_prune())
 
     def ended(self, entry: Entry, result: Mapping[str, Any] | None) -> None:
         """Takes the result of a trial; None leaves it open, since it will go on."""
@@ -109,11 +131,16 @@ class History:
         found = [trial for trial in self.study.get_trials(deepcopy=False) if trial.user_attrs.get(TRIAL) == entry.hash]
         if found and (found[-1].state is TrialState.RUNNING or found[-1].state is TrialState.COMPLETE):
             return self._trial(found[-1].number)
-        if found and found[-1].params:
-            self.study.enqueue_trial(found[-1].params)
-        trial = self.study.ask(found[-1].distributions if found else None)
-        trial.set_user_attr(TRIAL, entry.hash)
-        return trial
+        params, distributions = (found[-1].params, found[-1].distributions) if found else ({}, {})
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions=distributions,
+                user_attrs={TRIAL: entry.hash},
+            )
+        )
+        return self._open(entry)
 
     def _trial(self, number: int) -> Trial:
         frozen: FrozenTrial = self.study.get_trials(deepcopy=False)[number]
@@ -151,7 +178,11 @@ def build_sampler(sampler: Sampler, seed: int, drawn: int) -> BaseSampler:
         case Sampler.random:
             return optuna.samplers.RandomSampler(seed=own_seed)
         case Sampler.qmc:
-            return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+            # One sequence for the whole search, but what it cannot draw (choices) anew each time.
+            others = optuna.samplers.RandomSampler(seed=own_seed)
+            return optuna.samplers.QMCSampler(
+                scramble=True, seed=seed, independent_sampler=others, warn_independent_sampling=False
+            )
         case Sampler.gp:
             _needs("gp", "torch", "scipy")
             return optuna.samplers.GPSampler(seed=own_seed)
@@ -179,7 +210,20 @@ def build_pruner(pruner: Pruner) -> optuna.pruners.BasePruner:
         case Median(startup_trials=startup, min_validations=least):
             return optuna.pruners.MedianPruner(startup, least)
         case Patient(patience=patience, min_delta=delta):
-            return optuna.pruners.PatientPruner(None, patience, delta)
+            return _Patience(patience, delta)
         case NoPruner():
             return optuna.pruners.NopPruner()
     raise TypeError(f"no pruner for {type(pruner).__name__}")
+
+
+@final
+class _Patience(optuna.pruners.BasePruner):
+    # Optuna's own takes min_delta as how much worse is forgiven, and lets a trial that stands still go on.
+    def __init__(self, patience: int, min_delta: float) -> None:
+        self._late, self._min_delta = patience + 1, min_delta
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        sign = 1 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1
+        scores = [sign * value for _, value in sorted(trial.intermediate_values.items())]
+        before, after = scores[: -self._late], scores[-self._late :]
+        return bool(before) and min(after) >= min(before) - self._min_delta

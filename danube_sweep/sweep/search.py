@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import UserError
 from danube_sweep.schema import Config, Sweep
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.history import History
 from danube_sweep.sweep.source import Claim, FolderSource
 from danube_sweep.sweep.space import Search, drawn_text
+from danube_sweep.trial import trial_hash
 from danube_sweep.validate_sweep import check_metric
 
 MOST_REPEATS: Final = 200
@@ -50,13 +51,12 @@ class SearchSource:
         self._known.ended(claim, state)
 
     def batch(self, most: int) -> list[Entry]:
-        """Up to `most` new trials, for a launcher that is not ours."""
+        """The folder's own trials that have not ended, and new ones up to `most`, for a launcher that is not ours."""
+        entries = self._known.batch(most)
         with self._folder.locked():
-            before = {entry.number for entry in self._folder.entries()}
-            for _ in range(most):
-                if not self._draw():
-                    break
-            return [entry for entry in self._folder.entries() if entry.number not in before]
+            while len(entries) < most and self._draw():
+                entries += self._known.batch(most)
+        return entries
 
     def heard(self, entry: Entry) -> None:
         """Takes the result of a trial of a batch."""
@@ -65,8 +65,7 @@ class SearchSource:
     def _draw(self) -> bool:
         """Adds a trial to the folder; False if there is none to add. The folder is locked."""
         entries = self._folder.entries()
-        for orphan in set(self._history.open_draws()) - {entry.draw for entry in entries}:
-            self._drop_unless_named(orphan)
+        self._close_draws(entries)
         most = min(self._sweep.trials or self._sweep.max_trials, self._sweep.max_trials)
         if self._exhausted or len(entries) >= most:
             return False
@@ -85,20 +84,32 @@ class SearchSource:
         try:
             config = self._compose(overrides)
             check_metric(self._sweep, config)
-        except ConfigError as error:
+            identity = trial_hash(config)
+        except UserError as error:
+            return self._add_invalid(draw, overrides, str(error))
+        ((_, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
+        if new:
+            self._history.name(draw, identity)
+        else:
             self._history.drop(draw)
-            self._folder.add_invalid([(overrides, str(error))], self._search.fixed)
-            self.notes.append(f"{' '.join(varied)}: {error}")
-            return True
-        ((entry, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
-        if not new:
-            self._history.drop(draw)
-            return False
-        assert entry.hash is not None
-        self._history.name(draw, entry.hash)
-        return True
+        return new
 
-    def _drop_unless_named(self, draw: int) -> None:
-        # A draw without a trial: its process died between drawing and adding. One that a retry has opened has a name.
-        if not self._history.is_named(draw):
-            self._history.drop(draw)
+    def _add_invalid(self, draw: int, overrides: list[str], error: str) -> bool:
+        before = len(self._folder.entries())
+        (entry,) = self._folder.add_invalid([(overrides, error)], self._search.fixed)
+        self._history.drop(draw)
+        if new := len(self._folder.entries()) > before:
+            self.notes.append(f"{entry.path.name}  invalid: {error}")
+        return new
+
+    def _close_draws(self, entries: Sequence[Entry]) -> None:
+        # A process that died between drawing and adding left a draw without a trial; one that died between a trial's
+        # result and its word to the history left a draw that looks as if it still ran.
+        trials = {entry.hash: entry for entry in entries}
+        drawn = {entry.draw: entry for entry in entries}
+        for draw, identity in self._history.open_draws().items():
+            entry = drawn.get(draw) if identity is None else trials.get(identity)
+            if entry is None:
+                self._history.drop(draw)
+            else:
+                self._known.heard(entry)

@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import Any
 
 from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.schema import SWEEP_OPTIONS
 
 TAIL = 1e-6
 """How much of a normal distribution's tails is cut off, on either side."""
@@ -58,6 +59,8 @@ class Search:
         if not self.space:
             raise ConfigError("there is nothing to search: give at least one choice(…), range(…) or interval(…)")
         for key, distribution in self.space.items():
+            if key.lstrip("+").partition(".")[0] in SWEEP_OPTIONS:
+                raise ConfigError(f"{key} belongs to the sweep, not to a trial; give it one value")
             _check(key, distribution)
 
 
@@ -81,17 +84,27 @@ def drawn_text(distribution: Distribution, value: Any) -> str:
         case Choice():
             return str(value)
         case Number(whole=whole, log=log, step=step):
-            # Samplers know no steps on a logarithmic scale, so those are rounded here.
-            return _text(float(value), step if log else None, whole)
+            number = float(value)
+            if log and step is not None:  # samplers know no steps on a logarithmic scale
+                number = round(number / step) * step
+            return _text(number, step, whole)
         case Normal(mean=mean, deviation=deviation, log=log, step=step):
             number = NormalDist(mean, deviation).inv_cdf(float(value))
-            return _text(math.exp(number) if log else number, step, False)
+            number = math.exp(number) if log else number
+            return _text(number if step is None else round(number / step) * step, step, False)
     raise TypeError(f"no draw from {type(distribution).__name__}")
 
 
 def _text(number: float, step: float | None, whole: bool) -> str:
-    number = number if step is None else round(number / step) * step
-    return str(round(number)) if whole or (step is not None and float(step).is_integer()) else repr(number)
+    if step is not None:
+        number = tidy(number)
+        whole = whole or (float(step).is_integer() and float(number).is_integer())
+    return str(round(number)) if whole else repr(number)
+
+
+def tidy(number: float) -> float:
+    """A number that was reached by steps, as a person would write it: 0.3 for 0.1 + 2 * 0.1."""
+    return number if isinstance(number, int) else float(f"{number:.12g}")
 
 
 def example(search: Search) -> list[str]:

@@ -5,7 +5,7 @@ opening  a tracker from a config: online, offline or not at all
 """
 
 from danube_sweep.tracking.files import MetricsFile
-from danube_sweep.tracking.opening import open_tracker
+from danube_sweep.tracking.opening import given_out, open_tracker
 from danube_sweep.tracking.sending import Tracker
 
-__all__ = ["MetricsFile", "Tracker", "open_tracker"]
+__all__ = ["MetricsFile", "Tracker", "given_out", "open_tracker"]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from danube_sweep.errors import ConfigError
@@ -14,6 +15,9 @@ from danube_sweep.trial import redact, redacted
 
 ADAPTER_WAIT = 30
 """How many times `timeout_s` the end of a run waits for its adapter: tens of megabytes over a home's line."""
+
+SERVICE_END_S = 1.0
+"""How long wandb's service process may take to end; it takes a tenth of that."""
 
 _unreachable: dict[str, str] = {}
 """Server -> why it could not be reached: of a pack's trials only the first waits for the timeout."""
@@ -43,6 +47,11 @@ def open_tracker(
             start = partial(_start, config, run_id=run_id, run_name=run_name, folder=folder, resolved=resolved)
             return WandbRun(_open(config.mode, start, say), config, say)
     raise TypeError(f"no tracker for {type(config).__name__}")
+
+
+def given_out() -> bool:
+    """Whether a W&B agent started this process, for a run whose id it has given out."""
+    return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
 
 
 def _open(asked: str, start: Callable[[str], Any], say: Callable[[str], None]) -> Any:
@@ -80,8 +89,7 @@ def _online_or_offline(asked: str, start: Callable[[str], Any], say: Callable[[s
             # this process's other runs: while there are any, this trial goes without.
             if wandb.setup().most_recent_active_run:
                 raise
-            with suppress(Exception, SystemExit):
-                wandb.teardown()
+            _end_service()
     if mode == "disabled":
         return None
     run = start("offline")
@@ -90,6 +98,19 @@ def _online_or_offline(asked: str, start: Callable[[str], Any], say: Callable[[s
     if why:
         say(f"{why}; logging offline into {run.settings.sync_dir}, {upload_later(run.settings.sync_dir)}")
     return run
+
+
+def _end_service() -> None:
+    # Once in some hundred times it waits for the server that just did not come: then it is left to end by itself.
+    def end() -> None:
+        import wandb
+
+        with suppress(Exception, SystemExit):
+            wandb.teardown()
+
+    thread = Thread(target=end, daemon=True)
+    thread.start()
+    thread.join(SERVICE_END_S)
 
 
 def _mode_and_why(mode: str, asked: str, base_url: str) -> tuple[str, str | None]:
@@ -122,8 +143,7 @@ def _start(config: WandbTracking, mode: Any, *, run_id: str, run_name: str, fold
     finish_timeout = config.timeout_s * (ADAPTER_WAIT if config.log_adapter else 1)
     bounds = {"init_timeout": config.timeout_s, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
     return wandb.init(
-        # Under `wandb agent` the sweep waits for the id it gave out, in WANDB_RUN_ID, so that one wins.
-        id=None if os.environ.get("WANDB_RUN_ID") else run_id,
+        id=None if given_out() else run_id,  # None takes the agent's, for which its sweep waits
         resume="allow",
         reinit="create_new",
         mode=mode,

@@ -1,0 +1,316 @@
+"""kill -9 at random moments, against sweeps that nobody disturbed: is any trial lost, done twice or different?
+
+A sweep of real tiny trials is run by several processes of `danube-sweep resume` while a killer picks, again and again,
+one of the sweep's processes, of their warm parents or of their trials. Sweeps that died are started again; what was
+killed is run again at the end. Results, predictions and the rows of metrics.csv must be those of the undisturbed sweep.
+
+    python benchmarks/faults.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24]
+"""
+
+import argparse
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pyarrow.parquet as parquet
+from rich.console import Console
+
+from danube_sweep.compose import Composer
+from danube_sweep.progress import Terminal
+from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
+from danube_sweep.sweep.front import plan_grid
+
+SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+TRIAL = [
+    *(f"model.shape.{name}={value}" for name, value in {**SHAPE, "num_key_value_heads": 1, "vocab_size": 512}.items()),
+    *("data.rows=50", "data.max_length=96", "lora.dropout=0.1", "precision=fp32", "tracking=none"),
+    *(f"trainer.{name}" for name in ("micro_batch=4", "effective_batch=8", "max_steps=12", "validate_every=3")),
+    *("trainer.log_every=1", "device=cpu", "device.threads=1", "sweep.slots=1", "sweep.stagger_s=0"),
+]
+"""Twelve steps with a checkpoint after every third; dropout, so that a lost generator state would show."""
+KINDS = ("sweep", "warm parent", "trial")
+LONGEST_S = 1800.0
+GONE_WITHIN_S = 10.0
+SEEN_S = 0.02
+
+
+# -------------------------------------------------------------------------------------------------------- processes
+
+
+def processes() -> dict[int, list[int]]:
+    """The processes that live, by their parent's number."""
+    found: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid, rest = file.read_text().split(" ", 1)
+            state, parent = rest.rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                found.setdefault(int(parent), []).append(int(pid))
+    return found
+
+
+def is_warm_parent(pid: int) -> bool:
+    with suppress(OSError):
+        return b"multiprocessing.forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def victims(sweeps: list[int]) -> dict[str, list[int]]:
+    """Kind -> the processes of that kind that can be killed now."""
+    children = processes()
+    parents = [pid for sweep in sweeps for pid in children.get(sweep, []) if is_warm_parent(pid)]
+    trials = [pid for parent in parents for pid in children.get(parent, [])]
+    return dict(zip(KINDS, (sweeps, parents, trials), strict=True))
+
+
+def still_there(folder: Path) -> list[int]:
+    """The processes of a sweep that still write into its folder or a log beside it, ten seconds after its end."""
+    end_s = time.monotonic() + GONE_WITHIN_S
+    while (pids := writers(str(folder))) and time.monotonic() < end_s:
+        time.sleep(SEEN_S)
+    return pids
+
+
+def writers(prefix: str) -> list[int]:
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        with suppress(OSError):
+            if os.readlink(link).startswith(prefix):
+                found.append(int(link.parts[2]))
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- campaign
+
+
+@dataclass
+class Campaign:
+    """A sweep in `folder`, run by `count` processes and disturbed by `quota` kills at moments that `seed` draws."""
+
+    folder: Path
+    seed: int
+    count: int
+    quota: int
+    kills: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+    crashes: list[str] = field(default_factory=list)
+    """What sweeps said that ended in a way of their own: neither killed nor with exit code 0 or 1."""
+    running: list[tuple[subprocess.Popen[bytes], Path]] = field(default_factory=list)
+    """The sweep's processes, each with its log."""
+
+    def run(self) -> None:
+        """Returns when every trial has finished, or when a round without a kill has not achieved it."""
+        self.random = random.Random(f"{self.seed}/{self.count}")
+        self.end_s = time.monotonic() + LONGEST_S
+        self._round(self.count, retry=False)
+        while not self._complete():
+            last = self.kills.total() >= self.quota
+            self._round(1 if last else self.count, retry=True)
+            if last:
+                return
+
+    def _complete(self) -> bool:
+        return all(state(entry) == "finished" for entry in SweepFolder(self.folder).entries())
+
+    def _round(self, count: int, *, retry: bool) -> None:
+        try:
+            for _ in range(count):
+                self._start(retry)
+            self._disturb()
+            self._wait(lambda: False)
+        finally:
+            for one, _ in self.running:
+                one.kill()
+                one.wait()
+            self.running.clear()
+
+    def _disturb(self) -> None:
+        # Most kills come within three seconds of a trial's next row, since start-up takes longer than a trial; the
+        # others at any time.
+        while self.kills.total() < self.quota:
+            rows, wait_s = self._rows(), self.random.uniform(0, 3)
+            if self.random.random() < 0.3:
+                wait_s *= 3
+            elif not self._wait(lambda rows=rows: self._rows() != rows):
+                return
+            due_s = time.monotonic() + wait_s
+            if not self._wait(lambda due_s=due_s: time.monotonic() > due_s):
+                return
+            self._kill()
+
+    def _start(self, retry: bool) -> None:
+        self.starts += 1
+        command = [sys.executable, "-m", "danube_sweep", "resume", str(self.folder)]
+        command += ["--retry", "killed"] if retry else []
+        log = self.folder.with_name(f"{self.folder.name}-{self.starts}.log")
+        with log.open("wb") as stream:
+            self.running.append((subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT), log))
+
+    def _kill(self) -> None:
+        present = {kind: pids for kind, pids in victims([one.pid for one, _ in self.running]).items() if pids}
+        kind = self.random.choice(sorted(present))
+        with suppress(ProcessLookupError):
+            os.kill(self.random.choice(sorted(present[kind])), signal.SIGKILL)
+            self.kills[kind] += 1
+
+    def _wait(self, ready: Callable[[], bool]) -> bool:
+        """Waits, and starts sweeps that were killed again; False if none runs any more."""
+        while time.monotonic() < self.end_s:
+            for ended in [one for one in self.running if one[0].poll() is not None]:
+                self.running.remove(ended)
+                self._ended(*ended)
+            if not self.running:
+                return False
+            if ready():
+                return True
+            time.sleep(SEEN_S)
+        raise TimeoutError(f"{self.folder} is not complete after {LONGEST_S:.0f} s; see the logs beside it")
+
+    def _ended(self, one: subprocess.Popen[bytes], log: Path) -> None:
+        said = log.read_text(errors="replace")
+        if one.returncode == -signal.SIGKILL:
+            self._start(retry=True)
+        elif one.returncode not in (0, 1) or "Traceback" in said:  # 1: not every trial has finished
+            self.crashes.append(f"{log} (exit code {one.returncode}): {said[-2000:]}")
+
+    def _rows(self) -> int:
+        """Bytes of all metrics.csv: they change with every row."""
+        sizes = 0
+        for file in self.folder.glob("*/metrics.csv"):
+            with suppress(OSError):
+                sizes += file.stat().st_size
+        return sizes
+
+
+# ------------------------------------------------------------------------------------------------------ comparison
+
+
+def state(entry: Entry) -> str | None:
+    return (entry.folder.read_result() or {}).get("state")
+
+
+def meaning(entry: Entry) -> tuple[Any, ...]:
+    """What must be the same however often the trial was killed: result, predictions and every row of metrics.csv."""
+    result = {
+        key: value for key, value in (entry.folder.read_result() or {}).items() if key not in ("measured", "adjusted")
+    }
+    with entry.folder.metrics.open(newline="") as stream:
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(stream)]
+    return result, rows, parquet.read_table(entry.folder.predictions)
+
+
+def compare(folder: Path, undisturbed: Path) -> dict[str, int]:
+    """Counts: attempts, and trials that are lost, were done twice, or differ from the undisturbed ones."""
+    counts = Counter({"attempts": 0, "lost": 0, "twice": 0, "different": 0})
+    for entry, other in zip(SweepFolder(folder).entries(), SweepFolder(undisturbed).entries(), strict=True):
+        tried = attempts(entry.folder)
+        counts["attempts"] += len(tried)
+        counts["twice"] += sum(attempt.state == "finished" for attempt in tried) > 1
+        lost = state(entry) != "finished"
+        counts["lost"] += lost
+        # Two processes that train a trial at the same time would leave rows of both.
+        counts["different"] += not lost and meaning(entry) != meaning(other)
+    return dict(counts)
+
+
+# -------------------------------------------------------------------------------------------------------- the whole
+
+
+def plan(folder: Path, trials: int) -> None:
+    """A sweep of `trials` trials that differ in seed and rank."""
+    cells = [[*TRIAL, f"seed={number // 2}", f"lora.rank={4 if number % 2 else 8}"] for number in range(trials)]
+    plan_grid(folder, cells, Composer(), Terminal(Console(quiet=True)))
+
+
+def reference(place: Path, trials: int) -> Path:
+    """Plans a sweep in `place`/planned and runs a copy of it undisturbed; returns the copy."""
+    plan(place / "planned", trials)
+    undisturbed = Campaign(copied(place, "undisturbed"), seed=0, count=1, quota=0)
+    undisturbed.run()
+    if undisturbed.crashes or set(map(state, SweepFolder(undisturbed.folder).entries())) != {"finished"}:
+        raise RuntimeError(f"the undisturbed sweep did not finish: {undisturbed.crashes}")
+    return undisturbed.folder
+
+
+def copied(place: Path, name: str) -> Path:
+    return Path(shutil.copytree(place / "planned", place / name))
+
+
+BAD = ("lost", "twice", "different", "crashed", "left")
+"""Columns that must be 0: trials without a result, with two, or with another one than undisturbed; sweeps that ended in
+a way of their own; processes that outlived their sweep."""
+COLUMNS = ("seed", "processes", *KINDS, "starts", "attempts", *BAD, "seconds")
+
+
+def campaign(place: Path, seed: int, count: int, quota: int) -> dict[str, int]:
+    """Disturbs a copy of the planned sweep and compares it; returns a row of the table."""
+    began_s = time.monotonic()
+    one = Campaign(copied(place, f"seed-{seed}-processes-{count}"), seed, count, quota)
+    one.run()
+    for crash in one.crashes:
+        print(crash, file=sys.stderr)
+    counts = compare(one.folder, place / "undisturbed")
+    killed = {kind: one.kills[kind] for kind in KINDS}
+    ends = {"crashed": len(one.crashes), "left": len(still_there(one.folder))}
+    seconds = round(time.monotonic() - began_s)
+    return {"seed": seed, "processes": count, **killed, "starts": one.starts, **counts, **ends, "seconds": seconds}
+
+
+def campaigns(place: Path, kills: int, seeds: int, counts: list[int]) -> list[dict[str, int]]:
+    """Every seed with every number of processes, and more seeds until there were `kills` kills."""
+    rows: list[dict[str, int]] = []
+    while len(rows) < seeds * len(counts) or killed(rows) < kills:
+        seed, which = divmod(len(rows), len(counts))
+        left = max(1, seeds * len(counts) - len(rows))
+        rows.append(campaign(place, seed, counts[which], quota=max(1, -(-(kills - killed(rows)) // left))))
+        print(line(list(map(str, rows[-1].values()))), flush=True)
+    return rows
+
+
+def killed(rows: list[dict[str, int]]) -> int:
+    return sum(row[kind] for row in rows for kind in KINDS)
+
+
+def line(cells: list[str]) -> str:
+    return "  ".join(cell.rjust(len(name)) for cell, name in zip(cells, COLUMNS, strict=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="at least so many, over all campaigns")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", default="1,2,4", help="numbers of processes that share a sweep")
+    parser.add_argument("--trials", type=int, default=24)
+    options = parser.parse_args()
+    counts = [int(count) for count in options.processes.split(",")]
+    place = Path(tempfile.mkdtemp(prefix="faults-"))
+    os.environ["DANUBE_SWEEP_CACHE"] = str(place / "cache")
+    print(f"{options.trials} trials in {place}; first undisturbed", flush=True)
+    reference(place, options.trials)
+    print(line(list(COLUMNS)), flush=True)
+    rows = campaigns(place, options.kills, options.seeds, counts)
+    bad = {name: sum(row[name] for row in rows) for name in BAD}
+    said = ", ".join(f"{number} {name}" for name, number in bad.items())
+    print(f"{killed(rows)} kills, {sum(row['attempts'] for row in rows)} attempts: {said}")
+    if any(bad.values()):
+        return 1
+    shutil.rmtree(place)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The settings of a sweep are checked before anything is written."""
+
+import math
+from typing import Any
+
+import pytest
+from conftest import tiny_config
+
+from danube_sweep.errors import ConfigError
+from danube_sweep.schema import Asha, Hyperband, LMHead, Median, NoPruner, Patient, Pruner, Sampler, Sweep
+from danube_sweep.validate_sweep import RETRIABLE, check_metric, check_retry, objectives, validate_sweep
+
+LOSS, MEMORY = "validation/log_loss", "measured/peak_memory_bytes"
+
+
+@pytest.mark.parametrize(
+    ("changed", "pruner"),
+    [
+        ({}, NoPruner()),
+        ({}, Asha()),
+        ({"trials": None, "deadline_h": 0.5, "timeout_h": 1e-3, "stall_s": None, "grace_s": 0.0}, Hyperband(1, 1, 2)),
+        ({"retry": ["all"], "stagger_s": 0.0}, Median(1, 0)),
+        ({"retry": list(RETRIABLE), "slots": 8}, Patient(0, 0.0)),
+        ({"metric": [LOSS, MEMORY]}, NoPruner()),
+        ({"metric": [LOSS, "validation/accuracy"], "goal": ["minimize", "maximize"]}, NoPruner()),
+        ({"metric": [LOSS], "goal": ["minimize"]}, Asha()),
+        ({"metric": MEMORY}, NoPruner()),
+        ({"sampler_seed": 2**32 - 1}, NoPruner()),
+        ({"metric": [LOSS, MEMORY], "sampler": Sampler.tpe}, NoPruner()),
+    ],
+    ids=str,
+)
+def test_what_works_is_let_through(changed: dict[str, Any], pruner: Pruner) -> None:
+    validate_sweep(Sweep(**changed), pruner)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"metric": []}, "sweep.metric needs at least one metric, got []"),
+        ({"goal": "best"}, "sweep.goal must be minimize or maximize, got best"),
+        ({"goal": ["minimize"]}, "sweep.goal needs one goal"),
+        ({"metric": [LOSS, MEMORY], "goal": ["minimize"] * 3}, "sweep.goal needs one goal, or one for each of the 2"),
+        ({"metric": [LOSS, LOSS]}, "sweep.metric: validation/log_loss stands there twice"),
+        ({"trials": 0}, "sweep.trials must be at least 1, got 0"),
+        ({"slots": -1}, "sweep.slots must be at least 1, got -1"),
+        ({"max_trials": 0}, "sweep.max_trials must be at least 1, got 0"),
+        ({"sampler_seed": -1}, "sweep.sampler_seed must be from 0 to 4294967295, got -1"),
+        ({"sampler_seed": 2**32}, "sweep.sampler_seed must be from 0 to 4294967295, got 4294967296"),
+        ({"deadline_h": 0.0}, "sweep.deadline_h must be above 0, got 0.0; null for none"),
+        ({"timeout_h": -1.0}, "sweep.timeout_h must be above 0"),
+        ({"stall_s": math.nan}, "sweep.stall_s must be above 0, got nan"),
+        ({"stagger_s": -1.0}, "sweep.stagger_s must be at least 0, got -1.0"),
+        ({"grace_s": math.nan}, "sweep.grace_s must be at least 0, got nan"),
+        ({"retry": ["nonsense"]}, "sweep.retry=nonsense: no state to run again; there are failed, oom, diverged"),
+        ({"retry": ["finished"]}, "sweep.retry=finished: no state to run again"),
+        ({"retry": ["preempted"]}, "sweep.retry=preempted: no state to run again"),
+        ({"metric": [LOSS, MEMORY], "sampler": Sampler.cmaes}, "sweep.sampler=cmaes takes one metric"),
+    ],
+    ids=str,
+)
+def test_a_setting_out_of_range_is_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        validate_sweep(Sweep(**changed), NoPruner())
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "said"),
+    [
+        (Asha(min_validations=0), "pruner.min_validations must be at least 1, got 0"),
+        (Asha(reduction=1), "pruner.reduction must be at least 2, got 1"),
+        (Hyperband(min_validations=4, max_validations=3), "pruner.max_validations must be at least 4, got 3"),
+        (Median(startup_trials=0), "pruner.startup_trials must be at least 1, got 0"),
+        (Median(min_validations=-1), "pruner.min_validations must be at least 0, got -1"),
+        (Patient(patience=-1), "pruner.patience must be at least 0, got -1"),
+        (Patient(min_delta=-0.1), "pruner.min_delta must be at least 0, got -0.1"),
+        (Patient(min_delta=math.nan), "pruner.min_delta must be at least 0, got nan"),
+    ],
+    ids=str,
+)
+def test_a_pruner_out_of_range_is_refused(pruner: Pruner, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        validate_sweep(Sweep(), pruner)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("pruner", [Asha(), Hyperband(), Median(), Patient()], ids=str)
+def test_early_stopping_looks_at_one_validation_metric(pruner: Pruner) -> None:
+    with pytest.raises(ConfigError, match="early stopping needs one metric"):
+        validate_sweep(Sweep(metric=[LOSS, MEMORY]), pruner)
+    with pytest.raises(ConfigError, match="early stopping needs a validation metric"):
+        validate_sweep(Sweep(metric=MEMORY), pruner)
+
+
+def test_one_goal_serves_all_metrics() -> None:
+    assert objectives(Sweep()) == [(LOSS, "minimize")]
+    assert objectives(Sweep(metric=[LOSS, MEMORY])) == [(LOSS, "minimize"), (MEMORY, "minimize")]
+    both = Sweep(metric=[LOSS, "validation/accuracy"], goal=["minimize", "maximize"])
+    assert objectives(both) == [(LOSS, "minimize"), ("validation/accuracy", "maximize")]
+
+
+def test_every_state_that_can_be_run_again_can_be_asked_for() -> None:
+    check_retry([*RETRIABLE, "all"])
+    assert set(RETRIABLE) == {"failed", "oom", "diverged", "killed", "timeout", "disk_full", "invalid"}
+
+
+def test_a_metric_must_be_one_that_the_trial_reports() -> None:
+    config = tiny_config()
+    for metric in ("validation/accuracy", "validation/ece", MEMORY, "parameters/trainable", "measured/seconds/train"):
+        check_metric(Sweep(metric=metric), config)
+    for metric in ("log_loss", "validation/perplexity", "val_loss", None, 3, "measured"):
+        with pytest.raises(ConfigError, match=f"sweep.metric={metric}: no trial with this head reports it; there are"):
+            check_metric(Sweep(metric=[LOSS, metric]), config)
+    config.head = LMHead()
+    check_metric(Sweep(metric="validation/perplexity"), config)
