@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test clean
+.PHONY: run test faults clean
 
 run: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/danube-sweep
@@ -20,6 +20,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# Kills a sweep's processes at random, many times, and holds what is left against an undisturbed sweep: 15 minutes.
+faults: $(READY)
+	$(BIN)/python benchmarks/faults.py
 
 clean:
 	rm -rf .venv

@@ -77,7 +77,7 @@ def compare(bench: Bench, base: str, name: str, target: str) -> None:
     ratio = statistics.median(other) / statistics.median(mine)
     spread = f"{min(mine):.1f}-{max(mine):.1f} against {min(other):.1f}-{max(other):.1f}"
     medians = f"{statistics.median(mine):7.1f} {statistics.median(other):7.1f}"
-    print(f"{name:<52} {medians}   {ratio:5.2f}x (target {target})   {spread}", flush=True)
+    print(f"{name:<56} {medians}   {ratio:5.2f}x (target {target})   {spread}", flush=True)
 
 
 def warn_of_load() -> None:
@@ -103,7 +103,7 @@ def main() -> None:
     arms = {"ours": bench.ours, "stock": bench.stock, "fresh": bench.loop}
     for _ in range(options.rounds):
         bench.round({name: arm for name, arm in arms.items() if name in ("ours", options.only or name)})
-    print(f"{f's for {options.trials} trials':<52} {'ours':>7} {'base':>7}   base over ours, medians")
+    print(f"{f's for {options.trials} trials':<56} {'ours':>7} {'base':>7}   base over ours, medians")
     if options.only != "fresh":
         compare(bench, "stock", "hydra/launcher=basic hydra/sweeper=basic", "at least 0.91x: 1.1 times its time")
     if options.only != "stock":

@@ -11,7 +11,7 @@ DanubeSweepError
 │   ├── Diverged            (also ArithmeticError)
 │   └── OutOfMemory         (also MemoryError)
 ├── SweepFailed             a sweep that ended with trials that did not; exit code 1
-├── Interrupted             stopped on request after a checkpoint; exit code 130 or 143
+├── Interrupted             stopped on request after a checkpoint; exit code 129, 130 or 143
 └── GuardError              a promise of this package is broken: a defect to report (also AssertionError)
 """
 

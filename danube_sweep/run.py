@@ -33,7 +33,7 @@ from danube_sweep.trial import COMPLETE, RunFolder, read_json, redacted, trial_h
 from danube_sweep.validate import check_dora, check_types
 
 MICRO_BATCH = "trainer.micro_batch"
-MEMORY_SIGNS = ("out of memory", "not enough memory", "ALLOC_FAILED")
+MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
 """What drivers and allocators say in a plain RuntimeError."""
 
 

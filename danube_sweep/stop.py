@@ -8,12 +8,14 @@ from typing import Any, Self, final
 
 from danube_sweep.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @final
 class StopRequest:
-    """Whether somebody asked to stop. As a context it listens to SIGINT and SIGTERM (main thread only)."""
+    """Whether somebody asked to stop. As a context it listens to SIGINT, SIGTERM and SIGHUP, except where they
+    are ignored, as under nohup (main thread only).
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -26,7 +28,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -264,7 +264,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """An object from a JSON file of ours. Raises CheckpointError if it is damaged."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is cut short or damaged; delete it to run the trial again") from error
 
 

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import hostile
 import pytest
+import torch
 from conftest import TINY, tiny_config
 from rich.console import Console
 from runs import start
@@ -27,7 +29,8 @@ from runs import start
 from danube_sweep.compose import Composer
 from danube_sweep.errors import CheckpointError, Interrupted, SweepFailed
 from danube_sweep.progress import Terminal
-from danube_sweep.schema import OnOom
+from danube_sweep.schema import OnOom, Sweep
+from danube_sweep.stop import SIGNALS
 from danube_sweep.sweep import child
 from danube_sweep.sweep.child import Failed, Job
 from danube_sweep.sweep.folder import Attempt, Entry, SweepFolder, attempts
@@ -35,6 +38,7 @@ from danube_sweep.sweep.front import Plan, plan_grid, run_plan
 from danube_sweep.sweep.outcome import last_lines, outcome
 from danube_sweep.sweep.place import fresh_sweep_dir
 from danube_sweep.sweep.pool import Pool
+from danube_sweep.sweep.slots import count_gpus, find_slots
 from danube_sweep.sweep.source import state_of
 from danube_sweep.trial import RunFolder
 
@@ -290,6 +294,14 @@ def test_a_trial_whose_warm_parent_was_killed_is_killed_and_the_sweep_goes_on(tm
     assert not left_over(hostile.lines(tmp_path, hostile.PIDS))
 
 
+def test_a_ctrl_c_or_term_for_the_whole_process_group_leaves_the_warm_parent_alone(tmp_path: Path) -> None:
+    parent = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    for number in SIGNALS:
+        os.kill(parent, number)
+    assert run(planned(tmp_path, seeds(1)), hostile.instant).states() == ["finished"]
+    assert forkserver._forkserver._forkserver_pid == parent  # type: ignore[attr-defined]
+
+
 def test_a_warm_parent_that_dies_before_it_starts_a_trial_is_replaced(tmp_path: Path) -> None:
     in_own_process("share_without_parent(path)", tmp_path, seeds(1))
     assert hostile.lines(tmp_path, hostile.COUNT) == [SweepFolder(tmp_path).entries()[0].path.name]
@@ -345,6 +357,44 @@ def own_process(what: str, path: Path) -> subprocess.Popen[str]:
 def in_own_process(what: str, path: Path, cells: list[list[str]], code: int = 0) -> None:
     grid(path, [int(cell[0].partition("=")[2]) for cell in cells])
     assert own_process(what, path).wait() == code
+
+
+# ------------------------------------------------------------------------------------------------------------ slots
+
+
+def test_gpus_are_counted_in_a_process_of_its_own() -> None:
+    assert count_gpus() == torch.cuda.device_count()
+
+
+@pytest.mark.parametrize(
+    ("visible", "environments"),
+    [
+        ("0, 3", [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]),
+        ("MIG-1/2", [{"CUDA_VISIBLE_DEVICES": "MIG-1/2"}]),
+        ("2,-1,1", [{"CUDA_VISIBLE_DEVICES": "2"}]),
+        ("-1", [{}]),
+        ("", [{}]),
+    ],
+)
+def test_there_is_a_slot_for_every_gpu_that_cuda_may_see(
+    monkeypatch: pytest.MonkeyPatch, visible: str, environments: list[dict[str, str]]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert find_slots(Sweep(), {"auto"}).environments == environments
+
+
+def test_slots_share_a_gpu_and_trials_that_want_the_cpu_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert find_slots(Sweep(slots=2), {"cuda", "cpu"}).environments == [{"CUDA_VISIBLE_DEVICES": "7"}] * 2
+    assert find_slots(Sweep(slots=2), {"cpu"}).on_cpu
+
+
+def test_slots_on_the_cpu_share_its_cores_unless_threads_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert find_slots(Sweep(slots=1), {"cpu"}).threads is None
+    assert find_slots(Sweep(slots=1000), {"cpu"}).threads == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert find_slots(Sweep(slots=1000), {"cpu"}).threads is None
 
 
 # --------------------------------------------------------------------------------------------------------- outcomes

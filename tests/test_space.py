@@ -19,6 +19,7 @@ from danube_sweep.sweep.space import (
     drawn_text,
     example,
     recognised,
+    size,
     tidy,
 )
 
@@ -83,6 +84,24 @@ SPACE: dict[str, Distribution] = {
     "lora.dropout": Normal(0.1, 0.05, step=0.01),
     "++head": Choice(["preference", "sequence"]),
 }
+
+
+@pytest.mark.parametrize(
+    ("space", "points"),
+    [
+        ({"x": Choice(["a", "b"]), "y": Number(1, 3, whole=True)}, 6),
+        ({"x": Number(8, 32, step=8, whole=True)}, 4),
+        ({"x": Number(8, 35, step=8, whole=True)}, 4),
+        ({"x": Number(0.1, 0.4, step=0.1)}, 4),
+        ({"x": Number(1, 64, log=True, whole=True)}, 64),
+        ({"x": Number(3.0, 3.0)}, 1),
+        ({"x": Number(0.0, 1.0), "y": Choice(["a"])}, math.inf),
+        ({"x": Normal(0.0, 1.0, step=0.5)}, math.inf),
+    ],
+    ids=str,
+)
+def test_a_finite_space_knows_its_points(space: dict[str, Distribution], points: float) -> None:
+    assert size(space) == points
 
 
 def test_a_space_survives_the_disk() -> None:

@@ -1,18 +1,19 @@
 """What --dry-run shows: the trials of a sweep, which are done, and nothing written."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from danube_sweep.errors import CheckpointError
 from danube_sweep.schema import Config, Sweep
-from danube_sweep.sweep.folder import SweepFolder
-from danube_sweep.sweep.source import state_of
+from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.space import Choice, Distribution, Normal, Number, Search
 from danube_sweep.trial import COMPLETE, trial_hash
 
-REPEATED = "same as above"
+REPEATED, WAITING = "same as above", "waiting"
 
 
 def grid_table(
@@ -22,7 +23,7 @@ def grid_table(
     shared: Collection[str],
 ) -> RenderableType:
     """A row per cell: what it varies, the first digits of its hash, its state in `folder`; then the counts."""
-    states = {entry.hash: state_of(entry) or "waiting" for entry in folder.entries()}
+    states = {entry.hash: _state(entry) for entry in folder.entries()}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("cell", "varies", "trial", "state"):
         table.add_column(name, overflow="fold")
@@ -35,8 +36,16 @@ def grid_table(
     for overrides, error in invalid:
         table.add_row("", _text(overrides, shared), "invalid", Text(error))
     done = sum(states.get(identity) in COMPLETE for identity in seen)
+    count = "1 trial" if len(seen) == 1 else f"{len(seen)} trials"
     left = f", {len(invalid)} invalid" if invalid else ""
-    return Group(table, f"{len(seen)} trials, {done} of them done{left}; nothing was started")
+    return Group(table, f"{count}, {done} done{left}; nothing was started")
+
+
+def _state(entry: Entry) -> str:
+    # Not `state_of`, which removes a result that was cut short: a dry run changes nothing.
+    with suppress(CheckpointError):
+        return str((entry.folder.read_result() or {}).get("state", WAITING))
+    return WAITING
 
 
 def search_table(search: Search, sweep: Sweep, known: int) -> RenderableType:

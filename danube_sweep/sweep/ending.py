@@ -1,10 +1,11 @@
 """The end of a sweep: the winner's test part, the ranking in its files and on the terminal."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from danube_sweep.compose import load_config
-from danube_sweep.errors import DiskError
+from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.progress import Terminal
 from danube_sweep.schema import Sweep
 from danube_sweep.sweep import child, rank, table
@@ -44,7 +45,9 @@ def show_ranking(path: Path, terminal: Terminal) -> None:
 def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal) -> None:
     best = rank.winner(rank.rank(folder.path))
     file = folder.path / "test.json"
-    known: dict[str, Any] = read_json(file)["trials"] if file.is_file() else {}
+    known: dict[str, Any] = {}
+    with suppress(CheckpointError, KeyError):  # cut short, it is written anew
+        known = read_json(file)["trials"] if file.is_file() else {}
     for entry in entries:
         if best is None or entry.hash is None or entry.hash in known or entry.path.name not in best.trials:
             continue

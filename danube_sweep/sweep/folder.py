@@ -196,6 +196,8 @@ def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
     """Adds a line to attempts.jsonl and syncs it. Raises DiskError."""
     try:
         with folder.attempts.open("a", encoding="utf-8") as stream:
+            if folder.attempts.stat().st_size and not folder.attempts.read_bytes().endswith(b"\n"):
+                stream.write("\n")  # a full disk has cut the line before
             stream.write(json.dumps(redacted(asdict(attempt)), ensure_ascii=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())

@@ -236,8 +236,8 @@ def _raise_unless_complete(plan: Plan) -> None:
     states = [state_of(entry) for entry in plan.folder.entries()]
     bad = [state for state in states if state not in COMPLETE]
     if bad:
-        place = _short(plan.folder.path)
-        raise SweepFailed(f"{len(bad)} of {len(states)} trials have no result; danube-sweep resume {place} --retry all")
+        goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if any(bad) else "")
+        raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with: {goes_on}")
 
 
 def _short(path: Path) -> Path:

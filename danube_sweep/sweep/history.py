@@ -128,7 +128,8 @@ class History:
 
     def _open(self, entry: Entry) -> Trial:
         # The trial's own record; one that was closed by a failure and is run again gets a second one.
-        found = [trial for trial in self.study.get_trials(deepcopy=False) if trial.user_attrs.get(TRIAL) == entry.hash]
+        trials = self.study.get_trials(deepcopy=False)
+        found = [one for one in trials if one.number == entry.draw or one.user_attrs.get(TRIAL) == entry.hash]
         if found and (found[-1].state is TrialState.RUNNING or found[-1].state is TrialState.COMPLETE):
             return self._trial(found[-1].number)
         params, distributions = (found[-1].params, found[-1].distributions) if found else ({}, {})

@@ -10,15 +10,16 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from danube_sweep.compose import Composer
-from danube_sweep.errors import SweepFailed, TrialFailed
+from danube_sweep.compose import Composer, load_config
+from danube_sweep.errors import Interrupted, SweepFailed, TrialFailed, UserError
 from danube_sweep.progress import Terminal
-from danube_sweep.schema import Sampler
+from danube_sweep.schema import Sampler, WandbTracking
 from danube_sweep.sweep.cells import expand, search_of
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
 from danube_sweep.sweep.history import value_of
-from danube_sweep.trial import COMPLETE
+from danube_sweep.sweep.sheet_parameters import override_text
+from danube_sweep.trial import COMPLETE, State, write_json
 from danube_sweep.validate_sweep import objectives
 
 LOCAL = "hydra_plugins.danube_sweep.launcher.LocalLauncher"
@@ -72,12 +73,34 @@ class Multirun:
         )
 
         def launch(entries: Sequence[Entry]) -> None:
-            jobs = [[*entry.overrides, f"hydra.sweep.subdir={entry.path.name}"] for entry in entries]
-            for returned in launcher.launch(jobs, initial_job_idx=entries[0].number if entries else 0):
-                if returned.status is JobStatus.FAILED:
-                    raise returned._return_value
+            if not entries:
+                return
+            jobs = [_job(entry) for entry in entries]
+            returns = launcher.launch(jobs, initial_job_idx=entries[0].number)
+            for entry, returned in zip(entries, returns, strict=True):
+                _settle(entry, returned)
 
         return launch
+
+
+def _job(entry: Entry) -> list[str]:
+    # What the plan has settled and Hydra, which composes the trial anew, would not know.
+    tracking = load_config(entry.folder.config).tracking
+    group = tracking.group if isinstance(tracking, WandbTracking) else None
+    planned = [] if group is None else [f"tracking.group={override_text('tracking.group', group)}"]
+    return [*entry.overrides, *planned, "trainer.score_test=false", f"hydra.sweep.subdir={entry.path.name}"]
+
+
+def _settle(entry: Entry, returned: JobReturn) -> None:
+    # Our slots write down how a trial ended that could not do so itself; here that is left to us.
+    if returned.status is not JobStatus.FAILED or entry.folder.result.is_file():
+        return
+    error: BaseException = returned._return_value
+    if isinstance(error, Interrupted):
+        raise error
+    state = State.invalid if isinstance(error, UserError) else State.failed
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    write_json(entry.folder.result, {"trial": entry.hash, "state": state.value, "error": said})
 
 
 def composer_of(context: Any, config: DictConfig) -> Composer:

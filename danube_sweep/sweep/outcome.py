@@ -51,13 +51,13 @@ def last_lines(log: Path) -> list[str]:
 
 
 def kernel_kills() -> int:
-    """How many processes the kernel has ended for want of memory, here or in this process's memory group."""
-    counts = [0]
+    """A number that rises when the kernel ends a process for want of memory, here or in this process's memory group."""
+    counts = []
     for file in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"), *_groups()):
         with suppress(OSError, ValueError):
             words = file.read_text().split()
             counts.append(int(words[words.index("oom_kill") + 1]))
-    return max(counts)
+    return sum(counts)
 
 
 def _groups() -> list[Path]:

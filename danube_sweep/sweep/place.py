@@ -10,7 +10,7 @@ from danube_sweep.compose import compose
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.sweep.agent import refuse_multirun, trial_folder, under_agent
 
-LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
+LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--help", "-h")
 """Hydra's flags that show something and train nothing."""
 SWEEP_DIR, RUN_DIR = "hydra.sweep.dir=", "hydra.run.dir="
 
@@ -33,9 +33,7 @@ def placed(arguments: list[str]) -> Iterator[list[str]]:
             yield [*words, f"{SWEEP_DIR}{folder}", *(["sweep.dry_run=true"] if dry else [])]
     elif multirun:
         yield [*words, "sweep.dry_run=true"] if dry else words
-    elif under_agent() and not any(
-        word.startswith((RUN_DIR, "--cfg", "--info", "--hydra-help", "-h")) for word in words
-    ):
+    elif under_agent() and not any(word.startswith(RUN_DIR) or word.partition("=")[0] in LOOKING for word in words):
         overrides = [word for word in words if not word.startswith("-")]
         yield [*words, f"{RUN_DIR}{trial_folder(compose(overrides), overrides)}"]
     else:

@@ -8,7 +8,7 @@ from danube_sweep.schema import Config, Sweep
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.history import History
 from danube_sweep.sweep.source import Claim, FolderSource
-from danube_sweep.sweep.space import Search, drawn_text
+from danube_sweep.sweep.space import Search, drawn_text, size
 from danube_sweep.trial import trial_hash
 from danube_sweep.validate_sweep import check_metric
 
@@ -32,6 +32,8 @@ class SearchSource:
         self._history, self._compose = history, compose
         self._known = FolderSource(folder, sweep.retry, history)
         self._exhausted = False
+        self._points: set[tuple[str, ...]] = set()
+        """What need not be drawn again: it is a trial, another text of one, or a mistake."""
         self.notes = self._known.notes
 
     def claim(self) -> Claim | None:
@@ -69,38 +71,47 @@ class SearchSource:
         most = min(self._sweep.trials or self._sweep.max_trials, self._sweep.max_trials)
         if self._exhausted or len(entries) >= most:
             return False
-        for _ in range(MOST_REPEATS):
+        self._points.update(self._point(entry.overrides) for entry in entries if self._is_ours(entry))
+        repeats = 0
+        while len(self._points) < size(self._search.space) and repeats < MOST_REPEATS:
             if self._draw_once():
                 return True
+            repeats += 1
         self._exhausted = True
-        self.notes.append(f"{MOST_REPEATS} draws in a row were trials already: the space counts as exhausted")
+        known = f"{repeats} draws in a row were" if repeats == MOST_REPEATS else "every point of the space is"
+        self.notes.append(f"{known} on record already: the search ends here")
         return False
 
     def _draw_once(self) -> bool:
         draw, values = self._history.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
-        texts = {key: drawn_text(self._search.space[key], value) for key, value in values.items()}
-        varied = [f"{key}={texts[key]}" for key in self._search.space]
+        varied = [f"{key}={drawn_text(one, values[key])}" for key, one in self._search.space.items()]
         overrides = [*self._search.fixed, *varied]
+        added = self._point(overrides) not in self._points and self._add(draw, overrides)
+        self._points.add(self._point(overrides))
+        if not added:
+            self._history.drop(draw)
+        return added
+
+    def _add(self, draw: int, overrides: list[str]) -> bool:
         try:
             config = self._compose(overrides)
             check_metric(self._sweep, config)
             identity = trial_hash(config)
         except UserError as error:
-            return self._add_invalid(draw, overrides, str(error))
+            self._history.drop(draw)
+            (entry,) = self._folder.add_invalid([(overrides, str(error))], self._search.fixed)
+            self.notes.append(f"{entry.path.name}  invalid: {error}")
+            return True
         ((_, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
         if new:
             self._history.name(draw, identity)
-        else:
-            self._history.drop(draw)
         return new
 
-    def _add_invalid(self, draw: int, overrides: list[str], error: str) -> bool:
-        before = len(self._folder.entries())
-        (entry,) = self._folder.add_invalid([(overrides, error)], self._search.fixed)
-        self._history.drop(draw)
-        if new := len(self._folder.entries()) > before:
-            self.notes.append(f"{entry.path.name}  invalid: {error}")
-        return new
+    def _is_ours(self, entry: Entry) -> bool:
+        return entry.overrides[: len(self._search.fixed)] == self._search.fixed
+
+    def _point(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        return tuple(overrides[len(self._search.fixed) :])
 
     def _close_draws(self, entries: Sequence[Entry]) -> None:
         # A process that died between drawing and adding left a draw without a trial; one that died between a trial's

@@ -2,12 +2,16 @@
 
 import os
 from glob import glob
+from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Sweep
 from danube_sweep.sweep import child
 from danube_sweep.sweep.child import Job
 from danube_sweep.sweep.executor import Slots
+from danube_sweep.sweep.outcome import last_lines
 from danube_sweep.sweep.pool import Pool
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -25,15 +29,24 @@ def find_slots(sweep: Sweep, accelerators: set[str]) -> Slots:
 
 
 def _gpus() -> list[str]:
-    # The names that CUDA_VISIBLE_DEVICES takes. torch is asked in a child: here it would hold memory on a GPU.
+    # The names that CUDA_VISIBLE_DEVICES takes; CUDA sees those before the first that is none.
     if VISIBLE in os.environ:
-        return [name for name in os.environ[VISIBLE].split(",") if name.strip()]
+        names = [name.strip() for name in os.environ[VISIBLE].split(",")]
+        return list(takewhile(lambda name: name not in ("", "-1"), names))
     if not (glob("/dev/nvidia[0-9]*") or glob("/dev/dxg") or glob("/dev/kfd")):
         return []
-    probe = Pool(on_cpu=False).start(child.count_gpus, Job(Path(os.devnull), Path.cwd(), dict(os.environ)))
-    try:
-        return [str(number) for number in range(int(probe.link.recv()))]
-    except (EOFError, TypeError):  # it died, or said why it could not count
-        return []
-    finally:
-        probe.reap()
+    return [str(number) for number in range(count_gpus())]
+
+
+def count_gpus() -> int:
+    """How many GPUs torch sees, asked in a child: here it would hold memory on one. Raises ConfigError."""
+    with TemporaryDirectory() as folder:
+        probe = Pool(on_cpu=False).start(child.count_gpus, Job(Path(folder), Path.cwd(), dict(os.environ)))
+        try:
+            return int(probe.link.recv())
+        except (EOFError, TypeError) as error:  # it died, or said why it cannot
+            said = " ".join(last_lines(Path(folder, "log.txt"))[-1:])
+            way_out = f"name them in {VISIBLE} or use device=cpu"
+            raise ConfigError(f"the GPUs cannot be counted ({said}); {way_out}") from error
+        finally:
+            probe.reap()

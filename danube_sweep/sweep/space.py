@@ -107,6 +107,20 @@ def tidy(number: float) -> float:
     return number if isinstance(number, int) else float(f"{number:.12g}")
 
 
+def size(space: Mapping[str, Distribution]) -> float:
+    """How many points the space has at most; infinite if a number has no steps."""
+    return math.prod(_count(distribution) for distribution in space.values())
+
+
+def _count(distribution: Distribution) -> float:
+    match distribution:
+        case Choice(values=values):
+            return len(values)
+        case Number(low=low, high=high, step=step, whole=whole) if whole or step is not None or low == high:
+            return math.floor((high - low) / (step or 1) + 1e-9) + 1
+    return math.inf
+
+
 def example(search: Search) -> list[str]:
     """One point of the space, as overrides: what is checked before anything is drawn."""
     point = []

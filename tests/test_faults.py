@@ -1,0 +1,86 @@
+"""The short form of benchmarks/faults.py, and that its comparison sees what it looks for."""
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from conftest import ROOT
+
+from danube_sweep.sweep.folder import Attempt, SweepFolder, append_attempt
+from danube_sweep.trial import RunFolder
+
+TRIALS, KILLS = 6, 6
+
+
+@pytest.fixture(scope="module")
+def faults() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("faults", ROOT / "benchmarks" / "faults.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["faults"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def place(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a planned sweep and the same one run undisturbed."""
+    folder = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DANUBE_SWEEP_CACHE", str(folder / "cache"))
+        faults.reference(folder, TRIALS)
+        yield folder
+
+
+def test_kill_9_at_random_moments_loses_repeats_and_changes_nothing(faults: ModuleType, place: Path) -> None:
+    row = faults.campaign(place, seed=0, count=2, quota=KILLS)
+    assert faults.killed([row]) >= 1
+    assert {name: row[name] for name in faults.BAD} == dict.fromkeys(faults.BAD, 0)
+
+
+def lose(folder: RunFolder) -> None:
+    folder.result.unlink()
+
+
+def repeat(folder: RunFolder) -> None:
+    append_attempt(folder, Attempt("finished", 1.0, "now", "here"))
+
+
+def change_result(folder: RunFolder) -> None:
+    folder.result.write_text(folder.result.read_text().replace('"train_loss": ', '"train_loss": 1'))
+
+
+def change_predictions(folder: RunFolder) -> None:
+    table = parquet.read_table(folder.predictions)
+    losses = table["loss"].to_numpy() * (1 + 1e-7)
+    parquet.write_table(table.set_column(1, "loss", pa.array(losses.astype("float32"))), folder.predictions)
+
+
+def repeat_row(folder: RunFolder) -> None:
+    lines = folder.metrics.read_text().splitlines(keepends=True)
+    folder.metrics.write_text("".join([*lines, lines[-1]]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "seen"),
+    [
+        (lose, "lost"),
+        (repeat, "twice"),
+        (change_result, "different"),
+        (change_predictions, "different"),
+        (repeat_row, "different"),
+    ],
+)
+def test_the_comparison_sees_damage(
+    faults: ModuleType, place: Path, tmp_path: Path, damage: Callable[[RunFolder], None], seen: str
+) -> None:
+    copy = SweepFolder(Path(shutil.copytree(place / "undisturbed", tmp_path / "copy")))
+    assert faults.compare(copy.path, place / "undisturbed")["attempts"] == TRIALS
+    damage(copy.entries()[2].folder)
+    counts = faults.compare(copy.path, place / "undisturbed")
+    assert {name: counts[name] for name in ("lost", "twice", "different") if counts[name]} == {seen: 1}

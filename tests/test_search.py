@@ -1,0 +1,262 @@
+"""A search adds its trials to the folder one by one, never the same point twice, and goes on where it was cut off."""
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from optuna.trial import TrialState
+
+from danube_sweep.compose import Composer
+from danube_sweep.schema import Asha, Config, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.sweep.folder import Entry, SweepFolder
+from danube_sweep.sweep.history import History
+from danube_sweep.sweep.search import SearchSource
+from danube_sweep.sweep.source import state_of
+from danube_sweep.sweep.space import Choice, Distribution, Number, Search
+from danube_sweep.trial import write_json
+from danube_sweep.validate_sweep import objectives
+
+FIXED = [*TINY, "data.rows=60"]
+COMPOSER = Composer()
+RANKS: dict[str, Distribution] = {"lora.rank": Number(1, 64, whole=True), "optimizer.lr": Number(1e-5, 1e-2, log=True)}
+
+Opened = Callable[..., SearchSource]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    return SweepFolder(tmp_path / "sweep")
+
+
+@pytest.fixture
+def opened(folder: SweepFolder) -> Opened:
+    """The source of a search in `folder`, as a new process would open it."""
+
+    def source(
+        sweep: Sweep,
+        space: dict[str, Distribution] | None = None,
+        pruner: Pruner | None = None,
+        compose: Callable[[Sequence[str]], Config] = COMPOSER.trial,
+    ) -> SearchSource:
+        history = History(folder.history, objectives(sweep), pruner or NoPruner())
+        return SearchSource(folder, Search(FIXED, space or RANKS), sweep, history, compose)
+
+    return source
+
+
+def finish(entry: Entry, loss: float = 0.5, state: str = "finished") -> None:
+    write_json(entry.folder.result, {"trial": entry.hash, "state": state, "validation": {"log_loss": loss}})
+
+
+def run_all(source: SearchSource, most: int = 1000) -> list[Entry]:
+    """Runs what the source gives until it is dry, and returns it in its order."""
+    ran: list[Entry] = []
+    while len(ran) < most and (claim := source.claim()) is not None:
+        finish(claim.entry, 1 / claim.config.lora.rank if hasattr(claim.config.lora, "rank") else 1.0)
+        source.ended(claim, "finished")
+        claim.release()
+        ran.append(claim.entry)
+    return ran
+
+
+def varied(entries: list[Entry]) -> list[tuple[str, ...]]:
+    return [tuple(entry.overrides[len(FIXED) :]) for entry in entries]
+
+
+# ------------------------------------------------------------------------------------------------------ drawing
+
+
+@pytest.mark.parametrize("sampler", [Sampler.random, Sampler.tpe, Sampler.qmc], ids=lambda one: one.value)
+def test_a_search_has_exactly_its_trials_each_once(sampler: Sampler, opened: Opened, folder: SweepFolder) -> None:
+    source = opened(Sweep(trials=12, sampler=sampler))
+    ran = run_all(source)
+    assert [entry.number for entry in ran] == list(range(1, 13))
+    assert len(set(varied(ran))) == len({entry.hash for entry in ran}) == 12
+    assert source.claim() is None and not source.pending()
+    assert folder.entries() == ran
+
+
+def test_a_search_that_goes_on_repeats_nothing_and_ends_at_its_number(opened: Opened, folder: SweepFolder) -> None:
+    sweep = Sweep(trials=9, sampler=Sampler.tpe)
+    ran = [*run_all(opened(sweep), most=4), *run_all(opened(sweep))]
+    assert [entry.number for entry in ran] == list(range(1, 10)) and len(set(varied(ran))) == 9
+    assert run_all(opened(sweep)) == []
+    assert [entry.number for entry in run_all(opened(Sweep(trials=11)))] == [10, 11]
+
+
+def test_a_seed_draws_the_same_trials_with_or_without_a_break(
+    opened: Opened, folder: SweepFolder, tmp_path: Path
+) -> None:
+    sweep = Sweep(trials=6, sampler_seed=3)
+    broken = [*run_all(opened(sweep), most=2), *run_all(opened(sweep))]
+    other = SweepFolder(tmp_path / "other")
+    history = History(other.history, objectives(sweep), NoPruner())
+    assert varied(run_all(SearchSource(other, Search(FIXED, RANKS), sweep, history, COMPOSER.trial))) == varied(broken)
+
+
+def test_without_a_number_the_largest_sweep_is_the_end(opened: Opened) -> None:
+    assert len(run_all(opened(Sweep(trials=None, max_trials=3, sampler=Sampler.random)))) == 3
+    assert len(run_all(opened(Sweep(trials=9, max_trials=4, sampler=Sampler.random)))) == 1
+
+
+@pytest.mark.parametrize("sampler", [Sampler.random, Sampler.tpe, Sampler.qmc], ids=lambda one: one.value)
+def test_a_finite_space_is_run_through_and_the_end_is_said(sampler: Sampler, opened: Opened) -> None:
+    space: dict[str, Distribution] = {"lora.rank": Choice(["2", "4"]), "seed": Number(0, 1, whole=True)}
+    source = opened(Sweep(trials=20, sampler=sampler), space)
+    assert len(set(varied(run_all(source)))) == 4
+    assert source.notes == ["every point of the space is on record already: the search ends here"]
+
+
+def test_two_texts_of_one_trial_are_one_trial(opened: Opened) -> None:
+    source = opened(Sweep(trials=20), {"lora.alpha": Choice(["16", "16.0", "1.6e1"])})
+    assert len(run_all(source)) == 1
+
+
+def test_a_trial_remembers_its_draw(opened: Opened, folder: SweepFolder) -> None:
+    source = opened(Sweep(trials=2), pruner=Asha())
+    claim = source.claim()
+    assert claim is not None and claim.entry.draw == 0
+    assert source.validated(claim, 1, {"log_loss": 0.5}) is False
+    claim.release()
+    history = History(folder.history, objectives(Sweep()), Asha())
+    assert history.open_draws() == {0: claim.entry.hash}
+    assert history.study.trials[0].intermediate_values == {1: 0.5}
+
+
+# ----------------------------------------------------------------------------------------------------- mistakes
+
+
+def test_a_draw_with_a_mistake_is_on_record_and_the_search_goes_on(opened: Opened, folder: SweepFolder) -> None:
+    source = opened(Sweep(trials=6, sampler=Sampler.random), {"lora.rank": Number(0, 3, whole=True)})
+    ran = run_all(source)
+    [invalid] = [entry for entry in folder.entries() if entry.hash is None]
+    assert sorted(varied(ran)) == [("lora.rank=1",), ("lora.rank=2",), ("lora.rank=3",)]
+    assert state_of(invalid) == "invalid" and "lora.rank must be at least 1, got 0" in json.dumps(
+        invalid.folder.read_result()
+    )
+    assert any("lora.rank must be at least 1" in note for note in source.notes)
+    assert source.notes[-1] == "every point of the space is on record already: the search ends here"
+
+
+def test_a_file_that_is_not_there_is_a_mistake_of_its_trial_alone(
+    opened: Opened, folder: SweepFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "there.txt").write_text("a line\n" * 9)
+    files = [f"[{tmp_path / name}.txt]" for name in ("there", "nowhere")]
+    fixed = ["head=lm", "data=text", "tracking=none"]
+    sweep = Sweep(trials=5)
+    history = History(folder.history, objectives(sweep), NoPruner())
+    source = SearchSource(folder, Search(fixed, {"data.path": Choice(files)}), sweep, history, COMPOSER.trial)
+    assert len(run_all(source)) == 1
+    assert sorted(str(state_of(entry)) for entry in folder.entries()) == ["finished", "invalid"]
+
+
+# ------------------------------------------------------------------------------------------------- being cut off
+
+
+def test_a_trial_that_was_cut_off_comes_first_when_the_search_goes_on(opened: Opened) -> None:
+    sweep = Sweep(trials=3)
+    first = opened(sweep).claim()
+    assert first is not None
+    first.release()  # its process is gone
+    ran = run_all(opened(sweep))
+    assert [entry.number for entry in ran] == [1, 2, 3] and ran[0] == first.entry
+
+
+def test_a_trial_that_another_process_runs_is_not_taken(opened: Opened) -> None:
+    sweep = Sweep(trials=2)
+    theirs, ours = opened(sweep), opened(sweep)
+    first, second = theirs.claim(), ours.claim()
+    assert first is not None and second is not None and first.entry != second.entry
+    assert ours.claim() is None and ours.pending()
+    first.release()
+    second.release()
+
+
+def test_a_draw_that_became_no_trial_is_dropped(opened: Opened, folder: SweepFolder) -> None:
+    sweep = Sweep(trials=2)
+    History(folder.history, objectives(sweep), NoPruner()).draw(RANKS, Sampler.random, 0)
+    run_all(opened(sweep))
+    states = [trial.state for trial in History(folder.history, objectives(sweep), NoPruner()).study.trials]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+
+
+def test_a_draw_whose_trial_is_in_the_folder_is_kept_even_without_its_name(opened: Opened, folder: SweepFolder) -> None:
+    sweep = Sweep(trials=2)
+    history = History(folder.history, objectives(sweep), NoPruner())
+    draw, values = history.draw(RANKS, Sampler.random, 0)
+    overrides = [*FIXED, f"lora.rank={values['lora.rank']}"]
+    with folder.locked():
+        [(entry, _)] = folder.add([(COMPOSER.trial(overrides), overrides, draw)])
+    # here its process died
+    run_all(opened(sweep))
+    first = History(folder.history, objectives(sweep), NoPruner()).study.trials[0]
+    assert first.state is TrialState.COMPLETE and entry.draw == first.number
+
+
+def test_a_result_that_the_history_has_not_heard_of_is_told_when_the_search_goes_on(
+    opened: Opened, folder: SweepFolder
+) -> None:
+    sweep = Sweep(trials=2)
+    claim = opened(sweep).claim()
+    assert claim is not None
+    finish(claim.entry, 0.25)  # and here the sweep was killed
+    claim.release()
+    run_all(opened(sweep))
+    trials = History(folder.history, objectives(sweep), NoPruner()).study.trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2 and trials[0].values == [0.25]
+
+
+def test_a_result_that_was_cut_short_is_run_again(opened: Opened, folder: SweepFolder) -> None:
+    sweep = Sweep(trials=2)
+    ran = run_all(opened(sweep))
+    ran[0].folder.result.write_text('{"state": "fin')
+    source = opened(sweep)
+    assert run_all(source) == ran[:1]
+    assert source.notes == [f"{ran[0].path.name}: its result.json was cut short; the trial is run again"]
+
+
+def test_a_failed_trial_is_run_again_when_that_is_asked_for(opened: Opened, folder: SweepFolder) -> None:
+    claim = opened(Sweep(trials=1)).claim()
+    assert claim is not None
+    finish(claim.entry, state="oom")
+    claim.release()
+    assert run_all(opened(Sweep(trials=1))) == []
+    assert run_all(opened(Sweep(trials=1, retry=["failed"]))) == []
+    assert run_all(opened(Sweep(trials=1, retry=["oom"]))) == [claim.entry]
+    assert state_of(claim.entry) == "finished"
+
+
+# ------------------------------------------------------------------------------------------- other launchers
+
+
+def batches(source: SearchSource, most: int) -> list[list[int]]:
+    found = []
+    while batch := source.batch(most):
+        for entry in batch:
+            if state_of(entry) is None:
+                finish(entry)
+            source.heard(entry)
+        found.append([entry.number for entry in batch])
+    return found
+
+
+def test_other_launchers_get_the_search_in_batches(opened: Opened, folder: SweepFolder) -> None:
+    assert batches(opened(Sweep(trials=5)), 2) == [[1, 2], [3, 4], [5]]
+    trials = History(folder.history, objectives(Sweep()), NoPruner()).study.trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+
+
+def test_a_batch_begins_with_what_was_cut_off(opened: Opened) -> None:
+    sweep = Sweep(trials=4)
+    opened(sweep).batch(2)
+    assert batches(opened(sweep), 3) == [[1, 2, 3], [4]]
+
+
+def test_a_mistake_in_a_batch_is_on_record_and_makes_room(opened: Opened, folder: SweepFolder) -> None:
+    found = batches(opened(Sweep(trials=4), {"lora.rank": Number(0, 3, whole=True)}), 2)
+    invalid = [entry.number for entry in folder.entries() if entry.hash is None]
+    assert len(invalid) == 1 and sorted([*chain(*found), *invalid]) == [1, 2, 3, 4]
