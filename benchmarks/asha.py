@@ -30,7 +30,7 @@ import optuna
 
 from danube_sweep.schema import Asha, Hyperband, Median, NoPruner, Pruner
 from danube_sweep.sweep.history import build_pruner
-from danube_sweep.sweep.rank import rank, winner
+from danube_sweep.sweep.ranking.rank import rank, winner
 from danube_sweep.trial import RunFolder, State
 
 STEPS, VALIDATIONS = 120, 5

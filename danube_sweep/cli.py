@@ -40,7 +40,7 @@ def _dispatch(arguments: list[str]) -> int:
     if first == "--version":
         print(f"danube-sweep {__version__}")
         return 0
-    from danube_sweep.sweep.place import placed
+    from danube_sweep.sweep.doors.place import placed
 
     with placed(arguments) as complete:
         return _hydra(complete)
@@ -68,7 +68,7 @@ def _hydra(arguments: list[str]) -> int:
     compose.register()
     failures: list[DanubeSweepError] = []
     full_error = os.environ.get(FULL_ERROR) == "1"
-    in_job, process = False, os.getpid()
+    in_job = False
 
     @hydra.main(version_base=compose.VERSION_BASE, config_path=str(paths.conf_dir()), config_name="config")
     def job(config: DictConfig) -> float | None:
@@ -81,21 +81,23 @@ def _hydra(arguments: list[str]) -> int:
             return None
         try:
             return _train(config, folder)
-        except DanubeSweepError as error:  # said below: Hydra would say it in its own way, and only the first
-            if os.getpid() != process:  # a launcher's worker: only what is raised reaches this process
-                raise
+        except DanubeSweepError as error:
             if not full_error:  # its frames would hold the trial's memory through the jobs that follow
                 error.__cause__ = error.__context__ = error.__traceback__ = None
-            failures.append(error)
-            return None
+            failures.append(error)  # all are said below; Hydra would say only the first, and in its own way
+        raise failures[-1]
 
     try:
         with _argv(arguments), _raising():
             job()
-    except DanubeSweepError as error:  # of the sweep
+    except DanubeSweepError as error:
         if full_error:
             raise
-        failures.append(error)
+        failures += [] if error in failures else [error]
+    except ValueError as error:  # `lora=3`: Hydra cannot put a number where a group's option belongs
+        if in_job:
+            raise
+        return _say_and_exit(UserError(" ".join(str(error).split())), 2)
     except (HydraException, OmegaConfBaseException) as error:
         return _say_and_exit(error if full_error else UserError(compose.explain(error)), 2)
     except OSError as error:

@@ -82,7 +82,7 @@ def sweep(arguments: list[str]) -> int:
     options = parser.parse_intermixed_args(arguments)
 
     from danube_sweep.progress import Terminal
-    from danube_sweep.sweep.sheet_door import run_sheet
+    from danube_sweep.sweep.doors.sheet import run_sheet
 
     dry = ["sweep.dry_run=true"] if options.dry_run else []
     with Terminal() as terminal:

@@ -13,7 +13,7 @@ from danube_sweep import checkpoint, product
 from danube_sweep.active import ActiveTrial, Phase
 from danube_sweep.data.encode import Encoded
 from danube_sweep.environment import describe, peak_memory_bytes
-from danube_sweep.errors import DiskError, Interrupted, TrialFailed, UserError
+from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, TrialFailed, UserError
 from danube_sweep.model import Backbone
 from danube_sweep.prepare import Prepared
 from danube_sweep.trial import State, sync_file, sync_folder
@@ -91,7 +91,8 @@ def failure(error: BaseException) -> dict[str, Any]:
             state = error.state
         case _:
             state = State.failed.value
-    return {"state": state, "error": f"{type(error).__name__}: {error}"}
+    said = str(error) if isinstance(error, DanubeSweepError) else f"{type(error).__name__}: {error}"
+    return {"state": state, "error": said}
 
 
 def _disk_is_full(error: BaseException) -> bool:

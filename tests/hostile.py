@@ -251,8 +251,9 @@ def share(path: Path, task: Callable[[Job, Any], None] = instant) -> None:
     from rich.console import Console
 
     from danube_sweep.progress import Terminal
-    from danube_sweep.sweep.executor import Executor, Slots
+    from danube_sweep.sweep.executor import Executor
     from danube_sweep.sweep.folder import SweepFolder
+    from danube_sweep.sweep.slots import Slots
     from danube_sweep.sweep.source import FolderSource
 
     light()

@@ -18,7 +18,7 @@ from danube_sweep import cli
 from danube_sweep.compose import compose, load_config
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
 from danube_sweep.schema import Config, NoTracking
-from danube_sweep.sweep.agent import refuse_multirun, trial_folder, under_agent
+from danube_sweep.sweep.doors.agent import refuse_multirun, trial_folder, under_agent
 from danube_sweep.sweep.folder import SweepFolder
 from danube_sweep.trial import RunFolder, trial_hash
 

@@ -33,10 +33,10 @@ from danube_sweep.schema import OnOom, Sweep
 from danube_sweep.stop import SIGNALS
 from danube_sweep.sweep import child
 from danube_sweep.sweep.child import Failed, Job
+from danube_sweep.sweep.doors.place import fresh_sweep_dir
 from danube_sweep.sweep.folder import Attempt, Entry, SweepFolder, attempts
 from danube_sweep.sweep.front import Plan, plan_grid, run_plan
 from danube_sweep.sweep.outcome import last_lines, outcome
-from danube_sweep.sweep.place import fresh_sweep_dir
 from danube_sweep.sweep.pool import Pool
 from danube_sweep.sweep.slots import count_gpus, find_slots
 from danube_sweep.sweep.source import state_of

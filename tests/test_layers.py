@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import danube_sweep
 
 PACKAGE = Path(danube_sweep.__file__).parent
@@ -30,34 +32,47 @@ LAYERS = [
 ]
 """Lowest first; a module imports only from lower layers. data/ is one module here."""
 
+SWEEP_LAYERS = [
+    {"child", "folder", "space", "warm"},
+    {"cells", "dry", "history", "outcome", "pool", "ranking", "sheet", "source"},
+    {"search", "slots"},
+    {"executor"},
+    {"ending"},
+    {"front"},
+    {"doors"},
+]
+"""The same inside sweep/."""
+
 ROOT_NAMES = {"__version__"}
 
 
-def imported(file: Path) -> set[str]:
-    """The modules of the package that a file imports, at its top or inside functions."""
-    found = set()
+def imported(file: Path, package: str = "danube_sweep") -> set[str]:
+    """The modules of a package that a file imports, at its top or inside functions."""
+    depth, found = package.count(".") + 1, set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "danube_sweep":
+        if isinstance(node, ast.ImportFrom) and node.module == package:
             found |= {alias.name for alias in node.names} - ROOT_NAMES
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("danube_sweep."):
-            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+            found.add(str(node.module).split(".")[depth])
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("danube_sweep.")}
+            found |= {alias.name.split(".")[depth] for alias in node.names if alias.name.startswith(f"{package}.")}
     return found
 
 
-def module_of(file: Path) -> str:
-    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def module_of(file: Path, folder: Path = PACKAGE) -> str:
+    return file.relative_to(folder).parts[0].removesuffix(".py")
 
 
-def test_a_file_imports_only_from_lower_layers() -> None:
-    height = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-    files = [file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py"]
+@pytest.mark.parametrize(("package", "layers"), [("danube_sweep", LAYERS), ("danube_sweep.sweep", SWEEP_LAYERS)])
+def test_a_file_imports_only_from_lower_layers(package: str, layers: list[set[str]]) -> None:
+    folder = PACKAGE.parent.joinpath(*package.split("."))
+    height = {name: number for number, layer in enumerate(layers) for name in layer}
+    files = [file for file in folder.rglob("*.py") if file != folder / "__init__.py"]
     upward = [
-        f"{file.relative_to(PACKAGE)} imports {name}"
+        f"{file.relative_to(folder)} imports {name}"
         for file in files
-        for name in imported(file) - {module_of(file)}
-        if height[name] >= height[module_of(file)]
+        for name in imported(file, package) - {module_of(file, folder)}
+        if height[name] >= height[module_of(file, folder)]
     ]
     assert not upward
 

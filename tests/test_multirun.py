@@ -20,9 +20,9 @@ from danube_sweep import cli
 from danube_sweep.compose import Composer, compose
 from danube_sweep.errors import DataError, Diverged, Interrupted
 from danube_sweep.schema import WandbTracking
+from danube_sweep.sweep.doors.multirun import _job, _settle
 from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
 from danube_sweep.sweep.history import History
-from danube_sweep.sweep.multirun import _job, _settle
 from danube_sweep.trial import RunFolder, trial_hash
 
 SHORT = [*TINY, "data.rows=60", "trainer.max_steps=2", "trainer.validate_every=1"]

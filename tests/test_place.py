@@ -8,7 +8,7 @@ from conftest import TINY
 
 from danube_sweep.compose import compose
 from danube_sweep.errors import ConfigError, DiskError
-from danube_sweep.sweep.place import fresh_sweep_dir, placed
+from danube_sweep.sweep.doors.place import fresh_sweep_dir, placed
 from danube_sweep.trial import trial_hash
 
 DIR = "hydra.sweep.dir="

@@ -20,10 +20,10 @@ from rich.console import Console
 from danube_sweep.compose import plain_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.schema import Config
-from danube_sweep.sweep.bootstrap import paired_intervals
 from danube_sweep.sweep.folder import Attempt, SweepFolder, append_attempt
-from danube_sweep.sweep.rank import Ranking, Row, rank, winner
-from danube_sweep.sweep.table import ranking_table, summary_lines, write
+from danube_sweep.sweep.ranking.bootstrap import paired_intervals
+from danube_sweep.sweep.ranking.rank import Ranking, Row, rank, winner
+from danube_sweep.sweep.ranking.table import ranking_table, summary_lines, write
 from danube_sweep.trial import RunFolder, trial_hash
 
 IDS = [f"row {number}" for number in range(200)]

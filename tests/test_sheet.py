@@ -18,8 +18,17 @@ from danube_sweep import paths
 from danube_sweep.compose import VERSION_BASE, compose, register, to_sweep
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Asha, NoPruner, Pruner, Sampler, Sweep
-from danube_sweep.sweep.sheet import EARLY_TERMINATE, KEYS, METRIC, NO_OVERRIDES, SAMPLERS, SIGNS, Sheet, read_sheet
-from danube_sweep.sweep.sheet_parameters import REFUSED, TAKES, override_text
+from danube_sweep.sweep.sheet.parameters import REFUSED, TAKES, override_text
+from danube_sweep.sweep.sheet.read import (
+    EARLY_TERMINATE,
+    KEYS,
+    METRIC,
+    NO_OVERRIDES,
+    SAMPLERS,
+    SIGNS,
+    Sheet,
+    read_sheet,
+)
 from danube_sweep.sweep.space import Choice, Distribution, Normal, Number, Search, drawn_text
 
 READY = sorted((paths.conf_dir() / "wandb").glob("*.yaml"))

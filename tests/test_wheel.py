@@ -46,7 +46,8 @@ def test_the_wheel_holds_the_package_with_its_configs_and_nothing_else(site: Pat
     (wheel,) = site.parent.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
-    assert all(name.startswith(("danube_sweep/", "hydra_plugins/danube_sweep/")) and "__pycache__" not in name for name in names)
+    ours = ("danube_sweep/", "hydra_plugins/danube_sweep/")
+    assert all(name.startswith(ours) and "__pycache__" not in name for name in names)
     carried = {name.removeprefix("danube_sweep/") for name in names if name.endswith(".yaml")}
     assert carried == {str(file.relative_to(ROOT)) for file in (ROOT / "conf").rglob("*.yaml")}
     folders = (ROOT / "danube_sweep", ROOT / "hydra_plugins")

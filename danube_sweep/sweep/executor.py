@@ -3,7 +3,6 @@
 Knows nothing of Hydra, Optuna or W&B: a `Source` says what is next and hears what became of it.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -22,29 +21,13 @@ from danube_sweep.sweep.child import Failed, Job, Message, Started, Stepped, Tas
 from danube_sweep.sweep.folder import Attempt, append_attempt
 from danube_sweep.sweep.outcome import INTERRUPTED, kernel_kills, last_lines, outcome
 from danube_sweep.sweep.pool import Child, Pool
+from danube_sweep.sweep.slots import Slots
 from danube_sweep.sweep.source import Claim, Source
 from danube_sweep.trial import State, read_json, write_json
 
 POLL_S: Final = 0.5
 WAIT_FOR_OTHERS_S: Final = 1.0
 MICRO_BATCH: Final = "trainer.micro_batch"
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How many trials run at a time, and the environment of each slot (its GPU)."""
-
-    environments: list[dict[str, str]]
-    threads: int | None = None
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether no slot has a GPU."""
-        return not any(self.environments)
-
-    def environment(self, slot: int) -> dict[str, str]:
-        """The environment variables of a process in `slot`."""
-        return {**os.environ, **self.environments[slot]}
 
 
 @dataclass

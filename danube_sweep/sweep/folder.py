@@ -103,9 +103,7 @@ class SweepFolder:
             raise CheckpointError(f"{self.path} is no sweep: it has no {self.file.name}")
         described = read_json(self.file)
         if described.pop("format", None) != FORMAT:
-            raise CheckpointError(
-                f"{self.file} is from another version of danube_sweep; start the sweep in a new folder"
-            )
+            raise CheckpointError(_OTHER_VERSION.format(self.file))
         return described
 
     def entries(self) -> list[Entry]:

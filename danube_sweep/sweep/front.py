@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from danube_sweep.compose import Composer, load_sweep, plain_sweep
-from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
+from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
 from danube_sweep.progress import Terminal
 from danube_sweep.schema import SWEEP_OPTIONS, Config, NoPruner, Pruner, Sweep, WandbTracking
 from danube_sweep.stop import StopRequest
@@ -69,8 +69,8 @@ def plan_grid(
         _describe(plan)
         invalid = plan.folder.add_invalid(checked.invalid, common)
         valid = [entry for entry, _ in plan.folder.add(trials, common)]
-    if repeated := len(valid) - len({entry.number for entry in valid}):
-        terminal.note(f"{repeated} of the {len(cells)} cells are the same trial as another one and run once")
+    if (trials_left := len({entry.number for entry in valid})) < len(valid):
+        terminal.note(f"{len(valid)} cells make {trials_left} trials: cells that mean the same run once")
     overrides = [*(one for _, one in checked.valid), *(one for one, _ in checked.invalid)]
     found = {tuple(one): entry for one, entry in zip(overrides, [*valid, *invalid], strict=True)}
     return plan, [found[tuple(cell)] for cell in cells]
@@ -96,9 +96,8 @@ def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
     """
     folder = SweepFolder(path.absolute())
     stored = folder.read()
-    if "settings" not in stored:
-        raise CheckpointError(f"{folder.file} has no settings: its trials are started by {stored.get('door')}")
-    sweep, pruner = load_sweep(stored["settings"], changes)
+    # An agent's sweep has its settings elsewhere.
+    sweep, pruner = load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()), changes)
     search = stored.get("search")
     config_dir = stored.get("config_dir")
     plan = Plan(
@@ -119,8 +118,10 @@ def run_plan(plan: Plan, terminal: Terminal, composer: Composer | None = None, t
     """
     source = _source(plan, composer)
     if plan.launch is not None:
-        _run_batches(plan, source, plan.launch)
-        conclude(plan.folder, plan.sweep, terminal, stopped=False)
+        try:
+            _run_batches(plan, source, plan.launch, terminal)
+        finally:
+            conclude(plan.folder, plan.sweep, terminal, stopped=False)
         _raise_unless_complete(plan)
         return
     slots = find_slots(plan.sweep, _accelerators(plan, composer))
@@ -212,12 +213,14 @@ def _source(plan: Plan, composer: Composer | None) -> FolderSource | SearchSourc
     return SearchSource(plan.folder, plan.search, plan.sweep, history, compose)
 
 
-def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch) -> None:
+def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch, terminal: Terminal) -> None:
     # Other launchers take a batch and come back when all of it has ended: no slots, no pruning, no early word.
     while batch := source.batch(plan.sweep.slots or 1):
         launch([entry for entry in batch if state_of(entry) is None])
         for entry in batch:
             source.heard(entry)
+        while source.notes:
+            terminal.note(source.notes.pop(0))
 
 
 def _accelerators(plan: Plan, composer: Composer | None) -> set[str]:
@@ -233,10 +236,11 @@ def _accelerator(entry: Entry) -> str:
 
 
 def _raise_unless_complete(plan: Plan) -> None:
-    states = [state_of(entry) for entry in plan.folder.entries()]
-    bad = [state for state in states if state not in COMPLETE]
+    states = [(entry.hash, state_of(entry)) for entry in plan.folder.entries()]
+    bad = [(identity, state) for identity, state in states if state not in COMPLETE]
+    again = [state for identity, state in bad if identity is not None]
     if bad:
-        goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if any(bad) else "")
+        goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if any(again) else "")
         raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with: {goes_on}")
 
 

@@ -1,6 +1,7 @@
 """How many trials run at a time, and where: a GPU each, or shares of the CPU."""
 
 import os
+from dataclasses import dataclass
 from glob import glob
 from itertools import takewhile
 from pathlib import Path
@@ -10,11 +11,27 @@ from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Sweep
 from danube_sweep.sweep import child
 from danube_sweep.sweep.child import Job
-from danube_sweep.sweep.executor import Slots
 from danube_sweep.sweep.outcome import last_lines
 from danube_sweep.sweep.pool import Pool
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials run at a time, and the environment of each slot (its GPU)."""
+
+    environments: list[dict[str, str]]
+    threads: int | None = None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether no slot has a GPU."""
+        return not any(self.environments)
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """The environment variables of a process in `slot`."""
+        return {**os.environ, **self.environments[slot]}
 
 
 def find_slots(sweep: Sweep, accelerators: set[str]) -> Slots:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from danube_sweep.sweep.examples import Floats
+from danube_sweep.sweep.ranking.examples import Floats
 
 RESAMPLES = 2000
 LEVEL = 0.95

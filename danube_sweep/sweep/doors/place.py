@@ -8,7 +8,7 @@ from pathlib import Path
 
 from danube_sweep.compose import compose
 from danube_sweep.errors import ConfigError, DiskError
-from danube_sweep.sweep.agent import refuse_multirun, trial_folder, under_agent
+from danube_sweep.sweep.doors.agent import refuse_multirun, trial_folder, under_agent
 
 LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--help", "-h")
 """Hydra's flags that show something and train nothing."""

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import SWEEP_OPTIONS
-from danube_sweep.sweep.sheet_yaml import check_keys, mapping, number, shown
+from danube_sweep.sweep.sheet.text import check_keys, mapping, number, shown
 from danube_sweep.sweep.space import Choice, Distribution, Normal, Number
 
 _BOUNDS, _MOMENTS = ("min", "max"), ("mu", "sigma")

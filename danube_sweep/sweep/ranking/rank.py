@@ -14,11 +14,11 @@ import numpy as np
 
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.schema import Sweep
-from danube_sweep.sweep.bootstrap import paired_intervals
-from danube_sweep.sweep.examples import PAIRED, Examples, read_examples
 from danube_sweep.sweep.folder import SweepFolder
-from danube_sweep.sweep.trials import Trial, number_at, read_trials
-from danube_sweep.sweep.varied import by_row, value_of, varied_keys
+from danube_sweep.sweep.ranking.bootstrap import paired_intervals
+from danube_sweep.sweep.ranking.examples import PAIRED, Examples, read_examples
+from danube_sweep.sweep.ranking.trials import Trial, number_at, read_trials
+from danube_sweep.sweep.ranking.varied import by_row, value_of, varied_keys
 from danube_sweep.trial import State, read_json
 from danube_sweep.validate_sweep import objectives as objectives_of
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from danube_sweep.sweep.trials import Trial
+from danube_sweep.sweep.ranking.trials import Trial
 
 _NO_PART = {"name", "seed", "device", "tracking", "hydra", "sweep", "pruner"}
 """First words of keys that do not make a trial another one, or only by its seed."""

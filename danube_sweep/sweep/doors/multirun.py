@@ -18,7 +18,7 @@ from danube_sweep.sweep.cells import expand, search_of
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
 from danube_sweep.sweep.history import value_of
-from danube_sweep.sweep.sheet_parameters import override_text
+from danube_sweep.sweep.sheet.parameters import override_text
 from danube_sweep.trial import COMPLETE, State, write_json
 from danube_sweep.validate_sweep import objectives
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from danube_sweep.compose import Composer
 from danube_sweep.progress import Terminal
+from danube_sweep.sweep.doors.place import SWEEP_DIR, fresh_sweep_dir
 from danube_sweep.sweep.folder import SweepFolder
 from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
-from danube_sweep.sweep.place import SWEEP_DIR, fresh_sweep_dir
-from danube_sweep.sweep.sheet import read_sheet
+from danube_sweep.sweep.sheet.read import read_sheet
 from danube_sweep.sweep.space import Search
 
 

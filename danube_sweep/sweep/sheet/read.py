@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from danube_sweep.errors import ConfigError
-from danube_sweep.sweep.sheet_parameters import override_text, read_parameters
-from danube_sweep.sweep.sheet_yaml import check_keys, mapping, number, read_mapping, shown, whole, words
+from danube_sweep.sweep.sheet.parameters import override_text, read_parameters
+from danube_sweep.sweep.sheet.text import check_keys, mapping, number, read_mapping, shown, whole, words
 from danube_sweep.sweep.space import Choice, Distribution, Number
 
 KEYS = (

@@ -15,8 +15,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from danube_sweep.sweep.rank import Ranking, Row, winner
-from danube_sweep.sweep.trials import RUNNING, STOPPED, WAITING
+from danube_sweep.sweep.ranking.rank import Ranking, Row, winner
+from danube_sweep.sweep.ranking.trials import RUNNING, STOPPED, WAITING
 from danube_sweep.trial import COMPLETE, State, write_text
 
 GAP: Final = 2
