@@ -73,6 +73,7 @@ def _hydra(arguments: list[str]) -> int:
     @hydra.main(version_base=compose.VERSION_BASE, config_path=str(paths.conf_dir()), config_name="config")
     def job(config: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
 
         nonlocal in_job
         in_job, folder = True, Path(HydraConfig.get().runtime.output_dir)
@@ -85,7 +86,9 @@ def _hydra(arguments: list[str]) -> int:
             if not full_error:  # its frames would hold the trial's memory through the jobs that follow
                 error.__cause__ = error.__context__ = error.__traceback__ = None
             failures.append(error)  # all are said below; Hydra would say only the first, and in its own way
-        raise failures[-1]
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise failures[-1]  # to the launcher, which says to the sweep how the trial ended
+        return None
 
     try:
         with _argv(arguments), _raising():

@@ -179,9 +179,14 @@ def _left(bar: _Bar, step: int, now: float) -> str:
     done = step - bar.first_step
     if done <= 0:
         return "?"
-    seconds = round((now - bar.started_s) / done * max(bar.total_steps - step, 0))
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"{hours}:{minutes:02d}:{seconds % 60:02d}" if hours else f"{minutes}:{seconds % 60:02d}"
+    return duration((now - bar.started_s) / done * max(bar.total_steps - step, 0))
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds as 1:02:03, or 2:03 under an hour."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
 def _fits(text: str, console: Console) -> str:

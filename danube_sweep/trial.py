@@ -17,6 +17,7 @@ Run folder:
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -233,6 +234,16 @@ class RunFolder:
     def read_result(self) -> dict[str, Any] | None:
         """The result of an ended run; None if it is running, interrupted or new."""
         return read_json(self.result) if self.result.is_file() else None
+
+
+def number_at(result: Mapping[str, Any], address: str) -> float | None:
+    """The finite number in a result at an address like measured/seconds/train; None if there is none."""
+    node: Any = result
+    for word in address.split("/"):
+        node = node.get(word) if isinstance(node, Mapping) else None
+    if isinstance(node, bool) or not isinstance(node, int | float) or not math.isfinite(node):
+        return None
+    return float(node)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
 from danube_sweep.sweep.folder import Entry
-from danube_sweep.sweep.history import TRIAL, History, build_sampler, value_of
+from danube_sweep.sweep.history import TRIAL, History, build_sampler
 from danube_sweep.sweep.space import Choice, Distribution, Normal, Number, drawn_text
+from danube_sweep.trial import number_at
 
 LOSS = [("validation/log_loss", "minimize")]
 ACCURACY = [("validation/accuracy", "maximize")]
@@ -354,8 +355,8 @@ def test_a_decision_is_the_same_in_another_process_after_a_break(pruner: Pruner,
 
 def test_a_number_is_found_by_its_path() -> None:
     result = {**finished(0.25), "parameters": {"trainable": 7}, "measured": {"seconds": {"train": 3}}}
-    assert value_of(result, "validation/log_loss") == 0.25
-    assert value_of(result, "measured/seconds/train") == 3.0
-    assert value_of(result, "parameters/trainable") == 7.0
+    assert number_at(result, "validation/log_loss") == 0.25
+    assert number_at(result, "measured/seconds/train") == 3.0
+    assert number_at(result, "parameters/trainable") == 7.0
     for nowhere in ("validation", "state", "state/x", "nope", "validation/nope", ""):
-        assert value_of(result, nowhere) is None
+        assert number_at(result, nowhere) is None

@@ -112,7 +112,7 @@ def test_a_grid_trains_each_trial_once_and_ranks_them(place: Place, grid: Ran) -
     assert [name.rpartition("_")[0] for name in names] == [
         "001_seed-0_rank-2", "002_seed-0_rank-4", "003_seed-1_rank-2", "004_seed-1_rank-4"
     ]  # fmt: skip
-    assert "2 of the 6 cells are the same trial as another one" in grid.out
+    assert "6 cells make 4 trials" in grid.out
     assert "4 trials: 4 finished" in grid.out and "best: lora.rank=" in grid.out
     rows = Path("grid/ranking.csv").read_text().splitlines()
     assert len(rows) == 3 and all(name in "".join(rows) for name in names)
@@ -249,7 +249,7 @@ def failing(place: Place) -> Ran:
 def test_a_failing_trial_ends_no_other_and_every_failure_is_listed(place: Place, failing: Ran) -> None:
     assert failing.code == 1 and place.states("failing") == ["diverged", "diverged", "finished"]
     assert failing.said == [
-        "danube-sweep: error: 2 of 3 trials have no result; danube-sweep resume failing --retry all"
+        "danube-sweep: error: 2 of 3 trials did not finish; go on with: danube-sweep resume failing --retry all"
     ]
     listed = failing.out.split("3 trials: 2 diverged, 1 finished")[1]
     assert "001_lr-1e+30" in listed and "002_lr-2e+30" in listed and listed.count("is not finite") == 2
@@ -267,7 +267,7 @@ def test_workers_of_another_launcher_fail_and_finish_like_ours(place: Place, fai
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     ran = place.sweep("joblib", *FAILING, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert ran.code == 1 and place.states("joblib") == ["diverged", "diverged", "finished"]
-    assert ran.said[-1].startswith("danube-sweep: error: 2 of 3 trials have no result")
+    assert ran.said[-1].startswith("danube-sweep: error: 2 of 3 trials did not finish")
     assert ran.out.split("3 trials: 2 diverged, 1 finished")[1].count("is not finite") == 2
     for ours, theirs in zip(place.entries("failing"), place.entries("joblib"), strict=True):
         assert (ours.hash, ours.path.name) == (theirs.hash, theirs.path.name)

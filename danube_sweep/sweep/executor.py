@@ -6,6 +6,7 @@ Knows nothing of Hydra, Optuna or W&B: a `Source` says what is next and hears wh
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
@@ -14,7 +15,7 @@ from platform import node
 from typing import Final, final
 
 from danube_sweep.errors import CheckpointError
-from danube_sweep.progress import Terminal
+from danube_sweep.progress import Terminal, duration
 from danube_sweep.schema import OnOom, Sweep
 from danube_sweep.sweep import child
 from danube_sweep.sweep.child import Failed, Job, Message, Started, Stepped, Task, Validated
@@ -23,7 +24,8 @@ from danube_sweep.sweep.outcome import INTERRUPTED, kernel_kills, last_lines, ou
 from danube_sweep.sweep.pool import Child, Pool
 from danube_sweep.sweep.slots import Slots
 from danube_sweep.sweep.source import Claim, Source
-from danube_sweep.trial import State, read_json, write_json
+from danube_sweep.trial import RunFolder, State, number_at, read_json, write_json
+from danube_sweep.validate_sweep import objectives
 
 POLL_S: Final = 0.5
 WAIT_FOR_OTHERS_S: Final = 1.0
@@ -67,6 +69,7 @@ class Executor:
         self._running: list[Running] = []
         self._began_s = time.monotonic()
         self._longest_s = 0.0
+        self._seconds: list[float] = []
         self._closed = False
         self._hold_s = 0.0
         self.ended: dict[str, int] = {}
@@ -214,8 +217,23 @@ class Executor:
             result = {"trial": one.claim.entry.hash, "state": state, "error": reason, "last_lines": lines}
             write_json(folder.result, result)
         append_attempt(folder, Attempt(state, seconds, one.started, node(), code, reason))
-        said = "" if reason is None else f": {reason.splitlines()[0]}"
-        self._terminal.note(f"{one.name}  {state}  {seconds:.0f} s{said}")
+        self._seconds.append(seconds)
+        self._terminal.note(f"{self._progress()}  {one.name}  {state}{self._said(folder, reason)}  {seconds:.0f} s")
+
+    def _said(self, folder: RunFolder, reason: str | None) -> str:
+        metric = objectives(self._settings)[0][0]
+        with suppress(CheckpointError):
+            if (value := number_at(folder.read_result() or {}, metric)) is not None:
+                return f"  {metric} {value:.4f}"
+        return "" if reason is None else f": {reason.splitlines()[0]}"
+
+    def _progress(self) -> str:
+        ended, total = self._source.progress()
+        if total is None or not self._seconds:
+            return f"[{ended}]"
+        each_s = sum(self._seconds) / len(self._seconds) / len(self._slots.environments)
+        left = f", {duration(max(total - ended, 0) * each_s)} left" if ended < total else ""
+        return f"[{ended}/{total}{left}]"
 
     def _shrink(self, claim: Claim) -> bool:
         """Halves the micro-batch of a trial that ran out of memory, if that is wanted and possible."""

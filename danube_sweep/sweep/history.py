@@ -22,7 +22,7 @@ from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
 from danube_sweep.sweep.folder import Entry
 from danube_sweep.sweep.space import TAIL, Choice, Distribution, Normal, Number
-from danube_sweep.trial import COMPLETE, State
+from danube_sweep.trial import COMPLETE, State, number_at
 
 TRIAL = "trial"
 """The attribute under which Optuna keeps a trial's hash."""
@@ -118,7 +118,7 @@ class History:
         if result is None:
             return
         state = str(result["state"])
-        values = [value for metric in self._metrics if (value := value_of(result, metric)) is not None]
+        values = [value for metric in self._metrics if (value := number_at(result, metric)) is not None]
         if state not in COMPLETE or len(values) < len(self._metrics):
             self.study.tell(self._open(entry).number, state=TrialState.FAIL, skip_if_finished=True)
         elif state == State.pruned.value:
@@ -146,14 +146,6 @@ class History:
     def _trial(self, number: int) -> Trial:
         frozen: FrozenTrial = self.study.get_trials(deepcopy=False)[number]
         return Trial(self.study, frozen._trial_id)
-
-
-def value_of(result: Mapping[str, Any], metric: str) -> float | None:
-    """A number of a result by its path: `validation/log_loss`, `measured/seconds/train`."""
-    node: Any = result
-    for key in metric.split("/"):
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return float(node) if isinstance(node, int | float) else None
 
 
 def to_optuna(distribution: Distribution) -> BaseDistribution:

@@ -46,6 +46,10 @@ class SearchSource:
     def pending(self) -> bool:
         return self._known.pending()
 
+    def progress(self) -> tuple[int, int | None]:
+        ended, drawn = self._known.progress()
+        return ended, drawn if self._exhausted else self._sweep.trials
+
     def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
         return self._known.validated(claim, number, metrics)
 

@@ -39,6 +39,9 @@ class Source(Protocol):
     def pending(self) -> bool:
         """Whether a later `claim` may bring one: another process holds a trial that may come free."""
 
+    def progress(self) -> tuple[int, int | None]:
+        """How many trials have ended, here and elsewhere, and how many there will be, if that is known."""
+
     def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
         """Takes a validation; True ends the trial there."""
 
@@ -119,6 +122,10 @@ class FolderSource:
 
     def pending(self) -> bool:
         return self._elsewhere
+
+    def progress(self) -> tuple[int, int | None]:
+        entries = self._folder.entries()
+        return sum(entry.folder.result.is_file() for entry in entries), len(entries)
 
     def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
         return self._judge is not None and bool(self._judge.validated(claim.entry, number, metrics))

@@ -17,9 +17,8 @@ from danube_sweep.schema import Sampler, WandbTracking
 from danube_sweep.sweep.cells import expand, search_of
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
-from danube_sweep.sweep.history import value_of
 from danube_sweep.sweep.sheet.parameters import override_text
-from danube_sweep.trial import COMPLETE, State, write_json
+from danube_sweep.trial import COMPLETE, State, number_at, write_json
 from danube_sweep.validate_sweep import objectives
 
 LOCAL = "hydra_plugins.danube_sweep.launcher.LocalLauncher"
@@ -127,7 +126,7 @@ def _returned(entry: Entry, cell: list[str], metric: str) -> JobReturn:
     result = entry.folder.read_result() or {"state": "waiting"}
     returned = JobReturn(overrides=cell, working_dir=str(entry.path), task_name="danube_sweep")
     if result["state"] in COMPLETE:
-        returned.status, returned._return_value = JobStatus.COMPLETED, value_of(result, metric)
+        returned.status, returned._return_value = JobStatus.COMPLETED, number_at(result, metric)
     else:
         failure = TrialFailed(f"{entry.path}: {result['state']}: {result.get('error')}")
         returned.status, returned._return_value = JobStatus.FAILED, failure

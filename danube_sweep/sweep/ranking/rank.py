@@ -17,9 +17,9 @@ from danube_sweep.schema import Sweep
 from danube_sweep.sweep.folder import SweepFolder
 from danube_sweep.sweep.ranking.bootstrap import paired_intervals
 from danube_sweep.sweep.ranking.examples import PAIRED, Examples, read_examples
-from danube_sweep.sweep.ranking.trials import Trial, number_at, read_trials
+from danube_sweep.sweep.ranking.trials import Trial, read_trials
 from danube_sweep.sweep.ranking.varied import by_row, value_of, varied_keys
-from danube_sweep.trial import State, read_json
+from danube_sweep.trial import State, number_at, read_json
 from danube_sweep.validate_sweep import objectives as objectives_of
 
 Objectives = Sequence[tuple[str, str]]

@@ -1,6 +1,5 @@
 """What a sweep folder holds of each trial: its config, its result, and where it stands without one."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from danube_sweep.errors import CheckpointError
 from danube_sweep.sweep.folder import attempts
-from danube_sweep.trial import COMPLETE, RunFolder, read_json
+from danube_sweep.trial import COMPLETE, RunFolder, number_at, read_json
 
 RUNNING: Final = "running"
 WAITING: Final = "waiting"
@@ -55,16 +54,6 @@ class Trial:
     def number(self, address: str) -> float | None:
         """The finite number at an address in the result, like validation/log_loss."""
         return number_at(self.result, address)
-
-
-def number_at(result: Mapping[str, Any], address: str) -> float | None:
-    """The finite number at an address like measured/seconds/train; None if there is none."""
-    node: Any = result
-    for word in address.split("/"):
-        node = node.get(word) if isinstance(node, Mapping) else None
-    if isinstance(node, bool) or not isinstance(node, int | float) or not math.isfinite(node):
-        return None
-    return float(node)
 
 
 def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
