@@ -172,7 +172,7 @@ def floods_the_link(job: Job, link: Any) -> None:
 
 
 HOSTILE: dict[int, tuple[Callable[[Job, Any], None], str, str]] = {
-    1: (runs_out_of_memory, "oom", "OutOfMemory"),
+    1: (runs_out_of_memory, "oom", "out of memory with trainer.micro_batch"),
     2: (child.train, "diverged", "the loss is not finite"),
     3: (segfaults, "failed", "ended by SIGSEGV"),
     4: (exits, "failed", "exited with code 0 and no result"),

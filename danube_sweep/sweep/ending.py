@@ -1,5 +1,6 @@
 """The end of a sweep: the winner's test part, the ranking in its files and on the terminal."""
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from danube_sweep.sweep.slots import find_slots
 from danube_sweep.sweep.source import state_of
 from danube_sweep.trial import read_json, write_json
 
+OFFLINE = "wandb/offline-run-*"
+
 
 def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, *, stopped: bool) -> None:
     """Ranks what there is. Once every trial has ended, the winner is scored on its test part first, if it has one."""
@@ -26,6 +29,9 @@ def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, *, stopped: 
     if sweep.score_test and not stopped and all(state_of(entry) is not None for entry in entries):
         _score_winner(folder, entries, terminal)
     show_ranking(folder.path, terminal)
+    if offline := len(list(folder.path.glob(f"*/{OFFLINE}"))):
+        place = shlex.quote(str(folder.path))
+        terminal.note(f"W&B: {offline} runs are offline; upload them with: wandb sync {place}/*/{OFFLINE}")
 
 
 def show_ranking(path: Path, terminal: Terminal) -> None:
