@@ -66,9 +66,9 @@ def plan_grid(
     trials = [(_tracked(config, plan), overrides, None) for config, overrides in checked.valid]
     with plan.folder.locked():
         _check_same_kind(plan)
-        _describe(plan)
         invalid = plan.folder.add_invalid(checked.invalid, common)
         valid = [entry for entry, _ in plan.folder.add(trials, common)]
+        _describe(plan)  # last: a folder without it is no sweep, and no trial of one is missing
     if (trials_left := len({entry.number for entry in valid})) < len(valid):
         terminal.note(f"{len(valid)} cells make {trials_left} trials: cells that mean the same run once")
     overrides = [*(one for _, one in checked.valid), *(one for one, _ in checked.invalid)]
