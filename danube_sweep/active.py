@@ -164,6 +164,7 @@ class ActiveTrial:
     def after_backward(self, micro: MicroBatch, stopping: Callable[[], bool]) -> None:
         """Counts the micro-batch; at a step's border updates the weights and does what is due."""
         self.done.tokens += micro.batch.tokens
+        self.where.terminal.alive()
         if not micro.last:
             return
         if self.done.step == 0:
@@ -280,6 +281,7 @@ class ActiveTrial:
             self.data[part],
             batch_rows=trainer.eval_batch or trainer.micro_batch,
             pad_id=self.plan.pad_id,
+            alive=self.where.terminal.alive,
         )
 
     def _save(self, evaluation: Evaluation | None) -> None:

@@ -4,9 +4,16 @@ import argparse
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from danube_sweep.errors import ConfigError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def train(config: Any, folder: Path) -> float:
@@ -32,7 +39,7 @@ def _short(folder: Path) -> Path:
 
 def resume(arguments: list[str]) -> int:
     """`danube-sweep resume`: an interrupted run, or a sweep."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "danube-sweep resume",
         description="Goes on with an interrupted run or with a sweep: trials without a result are trained from their "
         "last checkpoint. Several processes may resume one sweep; they share its trials.",
@@ -72,7 +79,7 @@ def _resume_sweep(path: Path, retry: str | None, settings: list[str]) -> int:
 
 def sweep(arguments: list[str]) -> int:
     """`danube-sweep sweep`: a W&B sweep file without a server."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "danube-sweep sweep",
         description="Runs a W&B sweep file here, without a server: docs/wandb.md says what each of its keys becomes.",
     )
@@ -92,10 +99,10 @@ def sweep(arguments: list[str]) -> int:
 
 def rank(arguments: list[str]) -> int:
     """`danube-sweep rank`: the table of a sweep, running or ended."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "danube-sweep rank",
         description="Shows a sweep's trials, best first, and writes ranking.csv and ranking.md into its folder. "
-        "Trials that differ only in seed are one row; differences to the best row have a 95 %% interval over the "
+        "Trials that differ only in seed are one row; differences to the best row have a 95 % interval over the "
         "validation rows, and a row whose interval holds 0 is a tie.",
     )
     parser.add_argument("directory", type=Path, help="the sweep's folder")
@@ -110,7 +117,7 @@ def rank(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """`danube-sweep predict`: a csv for new rows."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "danube-sweep predict",
         description="Writes a csv with an id and a probability per class for every row, from a finished run alone.",
     )

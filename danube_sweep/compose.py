@@ -181,12 +181,17 @@ def load_config(path: Path) -> Config:
 class Composer:
     """Composes many trials fast: Hydra composes each combination of groups once, values are set on a copy of it.
 
-    `load` composes a list of overrides in full; without it, Hydra composes from the packaged options and those in
-    `config_dir`.
+    `load` composes a list of overrides in full; without it, Hydra composes `config_name` from the packaged options and
+    those in `config_dir`.
     """
 
-    def __init__(self, load: Callable[[list[str]], DictConfig] | None = None, config_dir: Path | None = None) -> None:
-        self._load = load or partial(_load, config_dir=config_dir)
+    def __init__(
+        self,
+        load: Callable[[list[str]], DictConfig] | None = None,
+        config_dir: Path | None = None,
+        config_name: str = "config",
+    ) -> None:
+        self._load = load or partial(_load, config_dir=config_dir, config_name=config_name)
         self._bases: dict[tuple[str, ...], DictConfig] = {}
         self._parser = OverridesParser.create()
         self._parse = lru_cache(maxsize=10_000)(lambda text: self._parser.parse_overrides([text])[0])
@@ -242,12 +247,15 @@ def _explained() -> Iterator[None]:
         raise ConfigError(explain(error)) from error
 
 
-def _load(overrides: list[str], config_dir: Path | None) -> DictConfig:
+def _load(overrides: list[str], config_dir: Path | None, config_name: str = "config") -> DictConfig:
     register()
     GlobalHydra.instance().clear()
-    more = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
-    with initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
-        return hydra_compose("config", overrides=[*more, *overrides])
+    first, second = paths.conf_dir(), config_dir
+    if config_dir is not None and (config_dir / f"{config_name}.yaml").is_file():
+        first, second = config_dir, first  # Hydra looks for the primary config in the first place only
+    more = [] if second is None else [f"hydra.searchpath=['file://{second}']"]
+    with initialize_config_dir(str(first), version_base=VERSION_BASE):
+        return hydra_compose(config_name, overrides=[*more, *overrides])
 
 
 def explain(error: BaseException) -> str:
@@ -260,6 +268,8 @@ def explain(error: BaseException) -> str:
             return _unknown_field(key, cause)
         case MissingMandatoryValue():
             return f"{key} is required: give {key}=…"
+        case ValidationError() if "is not a ListConfig" in first:
+            return f"{key} takes a list: write {key}=[…]"
         case ValidationError():
             return f"{key}: {first[0].lower()}{first[1:]}"
         case InterpolationResolutionError() | InterpolationKeyError():
@@ -271,6 +281,8 @@ def explain(error: BaseException) -> str:
             f"{error.override}: not an override; write GROUP=OPTION or FIELD=VALUE, "
             f"and quote a value with signs in it: {_quoted(error.override)}"
         )
+    if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
+        return f"{match[1]} names several values: give -m to sweep over them, or a list as FIELD=[a,b]"
     return _unknown_option(str(error)) or " ".join(str(error).split())
 
 
@@ -285,6 +297,9 @@ def _unknown_field(key: str, error: OmegaConfBaseException) -> str:
     parent, _, name = key.rpartition(".")
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""
+    if not names and parent in {**OPTIONS, **SWEEP_OPTIONS}:
+        others = ", ".join(f"{parent}={option}" for option in {**OPTIONS, **SWEEP_OPTIONS}[parent])
+        return f"{key}: no such field; the chosen {parent} has none; there are {others}"
     return f"{key}: no such field; {hint}it has {', '.join(names) or 'no fields'}"
 
 

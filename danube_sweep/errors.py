@@ -6,6 +6,7 @@ DanubeSweepError
 │   ├── DataError           a file or its rows (also ValueError)
 │   ├── ModelError          a backbone or tokenizer that cannot be had (also OSError)
 │   ├── CheckpointError     a run folder or adapter that does not fit or was changed (also ValueError)
+│   │   └── BusyError       a run folder that another process is training in
 │   └── DiskError           no space, no permission (also OSError)
 ├── TrialFailed             a trial ended badly, its result.json says how; exit code 1
 │   ├── Diverged            (also ArithmeticError)
@@ -42,6 +43,10 @@ class ModelError(UserError, OSError):
 
 class CheckpointError(UserError, ValueError):
     """A run folder, checkpoint or adapter that is damaged or belongs to something else."""
+
+
+class BusyError(CheckpointError):
+    """Another process is training in this run folder."""
 
 
 class DiskError(UserError, OSError):

@@ -1,6 +1,6 @@
 """Evaluation of one trial on one part, in eval mode and back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,12 +26,21 @@ class Evaluation:
         return {name: value for name, value in named.items() if value is not None}
 
 
-def evaluate(backbone: Backbone, head: Head, rows: Encoded, *, batch_rows: int, pad_id: int) -> Evaluation:
-    """Losses, probabilities and metrics of every row, in the rows' order."""
+def evaluate(
+    backbone: Backbone,
+    head: Head,
+    rows: Encoded,
+    *,
+    batch_rows: int,
+    pad_id: int,
+    alive: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Losses, probabilities and metrics of every row, in the rows' order; `alive` is called after every batch."""
     losses_N = torch.zeros(len(rows.ids))
     probabilities: list[tuple[Batch, torch.Tensor]] = []
     for batch, output in forward(backbone, head, rows, batch_rows=batch_rows, pad_id=pad_id):
         losses_N[batch.rows] = head.row_losses(output, batch).float().cpu()
+        alive()
         if not isinstance(head, LanguageModel):
             probabilities.append((batch, output.float().softmax(dim=-1).cpu()))
     if isinstance(head, LanguageModel):

@@ -19,7 +19,7 @@ from danube_sweep import finish, lora, product
 from danube_sweep.active import ActiveTrial, Phase, Prune, Surroundings
 from danube_sweep.compose import plain_config, sealed
 from danube_sweep.environment import environment, native_types, pick_device, versions
-from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, Interrupted, OutOfMemory
+from danube_sweep.errors import BusyError, CheckpointError, ConfigError, DanubeSweepError, Interrupted, OutOfMemory
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
 from danube_sweep.module import PackModule, fit
@@ -29,10 +29,9 @@ from danube_sweep.progress import Screen
 from danube_sweep.schema import Config
 from danube_sweep.stop import StopRequest
 from danube_sweep.tracking import Tracker, given_out, open_tracker
-from danube_sweep.trial import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
+from danube_sweep.trial import COMPLETE, MICRO_BATCH, RunFolder, read_json, redacted, trial_hash, write_json, write_text
 from danube_sweep.validate import check_dora, check_types
 
-MICRO_BATCH = "trainer.micro_batch"
 MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
 """What drivers and allocators say in a plain RuntimeError."""
 
@@ -84,15 +83,14 @@ def run_trial(
         if stored is not None:
             _report_again(config, folder, identity, stored, terminal)
             return stored
-        adjusted = read_json(folder.adjusted) if folder.adjusted.is_file() else {}
-        config = _with_micro_batch(config, adjusted)
+        asked, config = config, _with_micro_batch(config, folder.micro_batch(config))
         requested = stop or stack.enter_context(StopRequest())
         with _memory_errors(config):
             built = build(config, watch)
-        trial = _activate(config, folder, identity, built, terminal)
+        trial = _activate(config, asked, folder, identity, built, terminal)
         trial.where.prune = prune
         result: dict[str, Any] = {"trial": identity, "name": config.name, "seed": config.seed}
-        result |= {"adjusted": adjusted} if adjusted else {}
+        result |= {"adjusted": {MICRO_BATCH: config.trainer.micro_batch}} if config is not asked else {}
         code = 1
         try:
             with _memory_errors(config):
@@ -113,9 +111,9 @@ def run_trial(
         return result
 
 
-def _with_micro_batch(config: Config, adjusted: dict[str, Any]) -> Config:
-    # A sweep gives a trial that ran out of memory smaller micro-batches; the trial and its identity stay the same.
-    rows = int(adjusted.get(MICRO_BATCH, config.trainer.micro_batch))
+def _with_micro_batch(config: Config, rows: int) -> Config:
+    if rows == config.trainer.micro_batch:
+        return config
     return replace(config, trainer=replace(config.trainer, micro_batch=rows))
 
 
@@ -198,11 +196,13 @@ def _check_positions(config: Config, backbone: Backbone) -> None:
         )
 
 
-def _activate(config: Config, folder: RunFolder, identity: str, built: Built, terminal: Screen) -> ActiveTrial:
-    plain = plain_config(config)
+def _activate(
+    config: Config, asked: Config, folder: RunFolder, identity: str, built: Built, terminal: Screen
+) -> ActiveTrial:
+    plain = plain_config(asked)  # by its config.yaml a trial is known again
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
-    tracker = _tracker(config, folder, identity, terminal)
+    tracker = _tracker(asked, folder, identity, terminal)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
     write_json(folder.environment, {"trial": identity, **environment(built.backbone.device)})
     manifest = {
@@ -246,6 +246,11 @@ def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
                 f"{folder.path} holds another trial ({str(other)[:8]}, this one is {identity[:8]}); "
                 "give another hydra.run.dir"
             )
+    if folder.trial.is_file() and read_json(folder.trial).get("hash") not in (None, identity):
+        raise CheckpointError(
+            f"{folder.path}: its data or model files were changed since the sweep was planned; put back what they "
+            "were, or start a new sweep"
+        )
     result = folder.read_result()
     return result if result is not None and result["state"] in COMPLETE else None
 
@@ -257,7 +262,7 @@ def _locked(folder: RunFolder, wait_s: float) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise CheckpointError(f"{folder.path} is being trained by another process; wait for it or stop it") from error
+        raise BusyError(f"{folder.path} is being trained by another process; wait for it or stop it") from error
     try:
         yield
     finally:

@@ -22,6 +22,6 @@ def score_test(path: Path, device: Device) -> dict[str, float]:
     prepared = prepare(config)
     if "test" not in prepared.parts:
         raise CheckpointError(f"{path}: its data have no test part; give data.test_path or data.test_fraction")
-    rows = config.trainer.eval_batch or config.trainer.micro_batch
+    rows = config.trainer.eval_batch or RunFolder(path).micro_batch(config)
     part = prepared.parts["test"]
     return evaluate(trained.backbone, trained.head, part, batch_rows=rows, pad_id=prepared.pad_id).metrics

@@ -14,11 +14,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @final
 class StopRequest:
     """Whether somebody asked to stop. As a context it listens to SIGINT, SIGTERM and SIGHUP, except where they
-    are ignored, as under nohup (main thread only).
+    are ignored, as under nohup (main thread only). With `patient` only the first one counts: a trial of a sweep may
+    hear from the system and from its sweep.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self.signal_number: int | None = None
+        self._patient = patient
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -38,7 +40,15 @@ class StopRequest:
         self._before = {}
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal_number is not None:
-            raise Interrupted("at once, without a checkpoint of the last steps", number)
-        self.signal_number = number
-        os.write(2, b"stopping after this step; again to stop at once\n")
+        if self.signal_number is None:
+            self.signal_number = number
+            os.write(
+                2,
+                b"stopping after this step\n"
+                if self._patient
+                else b"stopping after this step; again to stop at once\n",
+            )
+        elif not self._patient:
+            raise Interrupted(
+                "at once, without a checkpoint of the last steps; resume goes on from the one before", number
+            )

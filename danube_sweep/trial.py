@@ -20,6 +20,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -59,6 +60,9 @@ class State(Enum):
     invalid = "invalid"
     preempted = "preempted"
 
+
+MICRO_BATCH = "trainer.micro_batch"
+"""The one value that a sweep may change in a trial that ran out of memory; the trial stays the same."""
 
 COMPLETE = (State.finished.value, State.pruned.value)
 """The states of a trial that ended as it should: it has metrics, predictions and a product."""
@@ -231,6 +235,15 @@ class RunFolder:
     def adjusted(self) -> Path:
         return self.path / "adjusted.json"
 
+    def micro_batch(self, config: Config) -> int:
+        """Rows of a forward pass: what the config asks for, or what a sweep has given the trial to make it fit.
+
+        Raises CheckpointError for a damaged adjusted.json.
+        """
+        if not self.adjusted.is_file():
+            return config.trainer.micro_batch
+        return int(read_json(self.adjusted).get(MICRO_BATCH, config.trainer.micro_batch))
+
     def read_result(self) -> dict[str, Any] | None:
         """The result of an ended run; None if it is running, interrupted or new."""
         return read_json(self.result) if self.result.is_file() else None
@@ -251,7 +264,7 @@ def write_text(path: Path, text: str) -> None:
 
     Raises DiskError when the disk is full or the folder cannot be written; an older file then stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(redact(text))

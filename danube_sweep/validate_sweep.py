@@ -9,6 +9,7 @@ from danube_sweep.trial import COMPLETE, State, metric_names
 RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
 """What `--retry` takes; an interrupted or preempted trial goes on unasked."""
 
+HIGHER_IS_BETTER = ("accuracy", "macro_f1", "tokens_per_s")
 MEASURED = ("measured/peak_memory_bytes", "measured/tokens_per_s", "measured/seconds/train", "parameters/trainable")
 """What can be ranked by besides a validation metric."""
 
@@ -22,7 +23,12 @@ def objectives(sweep: Sweep) -> list[tuple[str, str]]:
     """Metric and goal of every objective; the first one ranks."""
     metrics = sweep.metric if isinstance(sweep.metric, list) else [sweep.metric]
     goals = sweep.goal if isinstance(sweep.goal, list) else [sweep.goal] * len(metrics)
-    return list(zip(map(str, metrics), map(str, goals), strict=True))
+    pairs = zip(map(str, metrics), goals, strict=True)
+    return [(metric, _known_goal(metric) if goal is None else str(goal)) for metric, goal in pairs]
+
+
+def _known_goal(metric: str) -> str:
+    return "maximize" if metric.rpartition("/")[2] in HIGHER_IS_BETTER else "minimize"
 
 
 def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
@@ -37,7 +43,10 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
     for metric in metrics:
         _require(metrics.count(metric) == 1, f"sweep.metric: {metric} stands there twice; name it once")
     for goal in goals:
-        _require(goal in ("minimize", "maximize"), f"sweep.goal must be minimize or maximize, got {goal}")
+        _require(
+            goal in ("minimize", "maximize", None),
+            f"sweep.goal must be minimize or maximize, got {goal}; null takes what the metric should do",
+        )
     for name in ("trials", "slots"):
         value = getattr(sweep, name)
         _require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")

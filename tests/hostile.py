@@ -111,6 +111,21 @@ def greedy(job: Job, link: Any) -> None:
     child.train(job, Tripwire(link, Started, allocate))
 
 
+def greedy_until_stopped(job: Job, link: Any) -> None:
+    """Has memory for half its micro-batch; then trains until it is asked to stop, which it hears twice."""
+
+    def act() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # a job scheduler tells every process, and so does the sweep
+        os.kill(sweep_process(), signal.SIGINT)
+        wait_for_stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if RunFolder(job.path).adjusted.is_file():
+        child.train(job, Tripwire(link, Validated, act))
+    else:
+        runs_out_of_memory(job, link)
+
+
 def exhaust_memory() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     with_little_more = pages * resource.getpagesize() + (64 << 20)

@@ -206,7 +206,7 @@ def test_the_last_of_two_changes_counts_and_the_pruner_can_be_tuned() -> None:
         ("sweep.sampler=banana", "sweep.sampler: invalid value 'banana', expected one of [tpe, random"),
         ("sweep.retry=[nonsense]", "sweep.retry=nonsense: no state to run again; there are failed, oom"),
         ("sweep.retry=[failed", "sweep.retry=[failed: not YAML; write sweep.FIELD=VALUE"),
-        ("sweep.retry=failed", "sweep.retry: "),
+        ("sweep.retry=failed", "sweep.retry takes a list: write sweep.retry=[…]"),
         ("sweep.retry=null", "sweep.retry: "),
         ("sweep.goal=best", "sweep.goal must be minimize or maximize, got best"),
         ("pruner.nope=1", "pruner.nope: no such field; it has min_validations, reduction"),

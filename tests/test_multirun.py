@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from runs import metrics, start
 
 from danube_sweep import cli
-from danube_sweep.compose import Composer, compose
+from danube_sweep.compose import Composer, compose, load_config
 from danube_sweep.errors import DataError, Diverged, Interrupted
 from danube_sweep.schema import WandbTracking
 from danube_sweep.sweep.doors.multirun import _job, _settle
@@ -150,7 +150,7 @@ def test_a_result_that_was_cut_short_is_run_again_and_that_is_said(place: Place,
 def test_a_dry_run_shows_every_cell_and_writes_nothing(place: Place, grid: Ran) -> None:
     before = place.files("grid")
     shown = place.sweep("grid", "seed=0,1", "lora.rank=2,8,0,2", "--dry-run")
-    assert (shown.code, shown.err) == (0, "") and place.files("grid") == before
+    assert shown.code == 2 and "2 of 8 cells cannot train" in shown.err and place.files("grid") == before
     assert shown.out.count("finished") == 2 and shown.out.count("new") == 2 and shown.out.count("same as above") == 2
     assert shown.out.count("lora.rank must be at least 1") == 2
     assert "4 trials, 2 done, 2 invalid; nothing was started" in shown.out
@@ -161,7 +161,7 @@ def test_a_dry_run_shows_every_cell_and_writes_nothing(place: Place, grid: Ran) 
 
 
 def test_rank_shows_the_table_again_and_writes_its_files(place: Place, grid: Ran) -> None:
-    name = place.copy("grid", "ranked")
+    name = place.copy("grid", "by_accuracy")
     for file in ("ranking.csv", "ranking.md"):
         Path(name, file).unlink()
     shown = place("rank", name)
@@ -341,9 +341,51 @@ def test_a_mistake_that_only_training_finds_ends_its_trial_alone(place: Place, g
     assert "lora.last_k must be at most 2" in ran.out
 
 
+def test_a_skipped_cell_is_trained_once_its_mistake_is_mended(place: Place) -> None:
+    task = ["data=table", "head=sequence", "model.shape.vocab_size=300", "trainer.max_steps=1", "tracking=none"]
+    rows = "text,label\n" + "".join(f"row {number} of many,{'ab'[number % 2]}\n" for number in range(40))
+    Path("early.csv").write_text(rows)
+    cells = ["data.path=early.csv,late.csv", "sweep.skip_invalid=true"]
+    ran = place("-m", "hydra.sweep.dir=mended", *task, *cells)
+    assert ran.code == 1 and place.states("mended") == ["invalid", "finished"]
+    assert "danube-sweep resume mended --retry all" in ran.err
+    Path("late.csv").write_text(rows.replace("many", "more"))
+    assert place("resume", "mended", "--retry", "invalid").code == 0
+    assert place.states("mended") == ["finished", "finished"]
+
+
+def test_a_dry_run_of_a_mistake_is_a_mistake(place: Place) -> None:
+    shown = place.sweep("refused", "lora.rank=2,0", "--dry-run")
+    assert shown.code == 2 and "lora.rank must be at least 1" in shown.err
+    assert place("-m", *TINY, "data=arena", "data.path=no.csv", *SEARCH, "--dry-run").code == 2
+    assert not Path("refused").exists()
+
+
 # ---------------------------------------------------------------------------------------------------- searches
 
 SEARCH = ["hydra/sweeper=optuna", "lora.rank=range(2,65,2)", "optimizer.lr=tag(log,interval(1e-5,1e-2))"]
+
+
+def test_a_search_whose_every_trial_would_fail_is_refused_in_one_line(place: Place) -> None:
+    refused = place("-m", *TINY, "data=arena", "data.path=no.csv", "hydra.sweep.dir=refused", *SEARCH)
+    assert refused.code == 2 and len(refused.said) == 1 and "no.csv: no such file" in refused.err
+    assert not Path("refused").exists()
+
+
+def test_a_search_goes_on_with_the_config_that_it_began_with(place: Place) -> None:
+    Path("own").mkdir()
+    Path("own/mine.yaml").write_text("defaults: [config, _self_]\noptimizer: {lr: 0.0123}\n")
+    own = ["-m", "--config-dir", "own", "-cn", "mine", "hydra/sweeper=optuna", "hydra.sweep.dir=mine"]
+    assert place(*own, *SHORT, "lora.rank=choice(2,4)", "sweep.trials=1").code == 0
+    assert place("resume", "mine", "sweep.trials=2").code == 0
+    rates = [load_config(entry.folder.config).optimizer.lr for entry in place.entries("mine")]
+    assert rates == [0.0123, 0.0123]
+
+
+def test_what_ranks_a_grid_can_be_changed_for_good(place: Place, grid: Ran) -> None:
+    name = place.copy("grid", "reranked")
+    assert place("resume", name, "sweep.metric=validation/accuracy").code == 0
+    assert "ranked by validation/accuracy (maximize)" in place("rank", name).out
 
 
 def test_a_search_is_cut_off_goes_on_and_prunes(place: Place) -> None:

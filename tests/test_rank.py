@@ -19,12 +19,13 @@ from rich.console import Console
 
 from danube_sweep.compose import plain_config
 from danube_sweep.errors import CheckpointError
-from danube_sweep.schema import Config
+from danube_sweep.schema import Config, Sweep
 from danube_sweep.sweep.folder import Attempt, SweepFolder, append_attempt
 from danube_sweep.sweep.ranking.bootstrap import paired_intervals
 from danube_sweep.sweep.ranking.rank import Ranking, Row, rank, winner
 from danube_sweep.sweep.ranking.table import ranking_table, summary_lines, write
 from danube_sweep.trial import RunFolder, trial_hash
+from danube_sweep.validate_sweep import objectives
 
 IDS = [f"row {number}" for number in range(200)]
 NOISE = np.random.default_rng(1).normal(size=(50, len(IDS)))
@@ -390,12 +391,24 @@ def test_overrides_say_what_varies_and_a_default_is_read_from_the_config(tmp_pat
 def test_a_smaller_micro_batch_after_an_oom_makes_no_row_of_its_own(tmp_path: Path) -> None:
     end(trial(tmp_path, "lora.rank=2", "seed=0"), 0.5)
     lowered = end(trial(tmp_path, "lora.rank=2", "seed=1"), 0.6)
-    assert len(rank(tmp_path).rows) == 1
-    plain = yaml.safe_load(lowered.config.read_text())
-    plain["trainer"]["micro_batch"] = 2
-    lowered.config.write_text(yaml.safe_dump(plain))
     lowered.adjusted.write_text('{"trainer.micro_batch": 2}')
     assert [row.count for row in rank(tmp_path).rows] == [2]
+
+
+def test_a_folder_that_was_being_added_when_its_process_died_is_no_trial(tmp_path: Path) -> None:
+    end(trial(tmp_path, "lora.rank=2"), 0.5)
+    half = trial(tmp_path, "lora.rank=4")
+    (tmp_path / "sweep.json").write_text('{"format": 1}')
+    half.trial.unlink()
+    assert len(rank(tmp_path).rows) == 1
+
+
+def test_accuracy_is_better_when_higher_unless_said_otherwise() -> None:
+    assert objectives(Sweep(metric=["validation/accuracy", "validation/log_loss"])) == [
+        ("validation/accuracy", "maximize"),
+        ("validation/log_loss", "minimize"),
+    ]
+    assert objectives(Sweep(metric="validation/accuracy", goal="minimize"))[0][1] == "minimize"
 
 
 def test_two_folders_of_one_trial_count_once(tmp_path: Path) -> None:

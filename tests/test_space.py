@@ -17,7 +17,7 @@ from danube_sweep.sweep.space import (
     Search,
     described,
     drawn_text,
-    example,
+    examples,
     recognised,
     size,
     tidy,
@@ -120,9 +120,11 @@ def test_a_damaged_space_is_refused(node: Any) -> None:
         recognised(node)
 
 
-def test_the_example_is_a_point_of_the_space() -> None:
+def test_the_examples_are_the_ends_of_the_space() -> None:
     search = Search(["seed=3"], SPACE)
-    assert example(search) == ["optimizer.lr=1e-05", "lora.rank=8", "lora.dropout=0.1", "++head=preference"]
+    low, high = examples(search)
+    assert low == ["optimizer.lr=1e-05", "lora.rank=8", "lora.dropout=0.1", "++head=preference"]
+    assert [one.partition("=")[0] for one in high] == [one.partition("=")[0] for one in low] and high != low
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,12 @@ class Sweep:
         "what is ranked: a result like validation/log_loss or measured/peak_memory_bytes; a list for several",
         "validation/log_loss",
     )
-    goal: Any = setting("minimize or maximize; a list for several metrics", "minimize")
-    trials: int | None = setting("trials that a search draws; null: until stopped or sweep.max_trials", 20)
-    sampler: Sampler = setting("how a search draws: tpe, random, qmc, grid, gp, cmaes", Sampler.tpe)
-    sampler_seed: int = setting("seed of the search", 0)
+    goal: Any = setting(
+        "minimize or maximize, a list for several metrics; null: maximize accuracy, F1 and tokens per second", None
+    )
+    trials: int | None = setting("of a search: trials to draw; null: until stopped or sweep.max_trials", 20)
+    sampler: Sampler = setting("of a search: how it draws: tpe, random, qmc, grid, gp, cmaes", Sampler.tpe)
+    sampler_seed: int = setting("of a search: its seed", 0)
     max_trials: int = setting("the most trials a sweep may have, checked before anything is expanded", 1000)
     skip_invalid: bool = setting("leave out cells with a mistake instead of refusing the sweep", False)
     retry: list[str] = setting("end states to run again when a sweep goes on: [failed,oom], or [all]", [])

@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Sweep as Swept
 
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.schema import Config, Sweep
-from danube_sweep.sweep.space import Choice, Distribution, Number, Search, tidy
+from danube_sweep.sweep.space import Choice, Distribution, Number, Search, examples, tidy
 from danube_sweep.trial import trial_hash
 from danube_sweep.validate_sweep import check_metric
 
@@ -93,6 +93,7 @@ def search_of(overrides: Sequence[Override]) -> Search:
 def _distribution(override: Override) -> Distribution:
     match override.value():
         case IntervalSweep(start=start, end=end, tags=tags):
+            _check_tags(override, tags)
             whole = isinstance(start, int) and isinstance(end, int)
             assert start is not None and end is not None
             return Number(start, end, log="log" in tags, whole=whole)
@@ -103,7 +104,13 @@ def _distribution(override: Override) -> Distribution:
     return Choice([value.partition("=")[2] for value in dict.fromkeys(_values(override))])
 
 
+def _check_tags(override: Override, tags: Collection[str]) -> None:
+    if unknown := sorted(set(tags) - {"log"}):
+        raise ConfigError(f"{override.input_line}: no such tag: {unknown[0]}; there is log, for a logarithmic scale")
+
+
 def _stepped(override: Override, swept: RangeSweep) -> Number:
+    _check_tags(override, swept.tags)
     start, step, length = swept.start or 0, swept.step, _range_length(override, swept)
     if length == 0 or step < 0:
         raise ConfigError(f"{override.input_line}: the range is empty or falls; give range(low,high,step)")
@@ -128,6 +135,20 @@ def check(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], Config]
         except UserError as error:
             checked.invalid.append((overrides, str(error)))
     return checked
+
+
+def check_search(search: Search, compose: Callable[[Sequence[str]], Config], sweep: Sweep) -> Config:
+    """One trial of a search. Raises ConfigError when neither end of its space is one: the mistake is in what is fixed.
+
+    A key that is drawn and given too is a mistake of its own.
+    """
+    given = {one.lstrip("+~").partition("=")[0] for one in search.fixed}
+    if twice := sorted(given & search.space.keys()):
+        raise ConfigError(f"{twice[0]} is drawn by the search; leave out the fixed value, or take it from the search")
+    checked = check([[*search.fixed, *point] for point in examples(search)], compose, sweep)
+    if not checked.valid:
+        raise ConfigError(checked.invalid[0][1])
+    return checked.valid[0][0]
 
 
 def shared(cells: Sequence[list[str]]) -> set[str]:

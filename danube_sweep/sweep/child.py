@@ -7,19 +7,22 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, final
 
-from danube_sweep.errors import DanubeSweepError, Interrupted
+from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted
 from danube_sweep.schema import Config
-from danube_sweep.stop import SIGNALS
+from danube_sweep.stop import SIGNALS, StopRequest
 from danube_sweep.trial import RunFolder
 
 LOCK_WAIT_S = 20.0
 """How long the folder of a trial whose process is just dying may stay locked."""
+
+ALIVE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Started:
 
     total_steps: int
     done_steps: int
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A step or a batch of an evaluation is done."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Failed:
     reason: str
 
 
-Message = Started | Stepped | Validated | Failed
+Message = Started | Alive | Stepped | Validated | Failed
 Task = Callable[[Job, Connection], None]
 
 
@@ -98,6 +106,8 @@ def train(job: Job, link: Connection) -> None:
     from danube_sweep.quiet import quiet_libraries
 
     quiet_libraries()
+    import torch
+
     from danube_sweep.run import run_trial
 
     assert job.config is not None
@@ -105,13 +115,14 @@ def train(job: Job, link: Connection) -> None:
     # The test part is scored once, for the winner.
     config = replace(config, trainer=replace(config.trainer, score_test=False))
     if config.device.threads is None and job.threads is not None:
-        config = replace(config, device=replace(config.device, threads=job.threads))
+        torch.set_num_threads(job.threads)
 
     def prune(number: int, metrics: dict[str, float]) -> bool:
         link.send(Validated(number, metrics))
         return bool(link.recv())
 
-    run_trial(config, job.path, Relay(link), prune=prune, lock_wait_s=LOCK_WAIT_S)
+    with StopRequest(patient=True) as stop:
+        run_trial(config, job.path, Relay(link), stop=stop, prune=prune, lock_wait_s=LOCK_WAIT_S)
 
 
 def score(job: Job, link: Connection) -> None:
@@ -142,6 +153,7 @@ class Relay:
         from danube_sweep.progress import Terminal
 
         self._link = link
+        self._said_s = time.monotonic()
         self._log = Terminal(Console(file=open(os.devnull, "w")), plain=True)  # noqa: SIM115 (lives as long as the process)
 
     def start(self, name: str, total_steps: int, done_steps: int = 0) -> None:
@@ -151,6 +163,11 @@ class Relay:
     def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None:
         self._log.update(name, step, loss=loss, tokens_per_s=tokens_per_s)
         self._link.send(Stepped(step, loss, tokens_per_s))
+
+    def alive(self) -> None:
+        if time.monotonic() - self._said_s > ALIVE_EVERY_S:
+            self._said_s = time.monotonic()
+            self._link.send(Alive())
 
     def note(self, text: str) -> None:
         self._log.note(text)
@@ -166,6 +183,8 @@ def _failed(error: Exception) -> Failed:
     from danube_sweep.finish import failure
     from danube_sweep.trial import State
 
+    if isinstance(error, BusyError):  # whoever has it says how it ends
+        return Failed(State.preempted.value, str(error))
     told = failure(error)  # nothing for a user's mistake
     return Failed(told.get("state", State.invalid.value), told.get("error", str(error)))
 

@@ -61,7 +61,7 @@ def search_table(search: Search, sweep: Sweep, known: int) -> RenderableType:
 
 
 def _text(overrides: Sequence[str], shared: Collection[str]) -> Text:
-    return Text(" ".join(one for one in overrides if one not in shared) or "(the defaults)")
+    return Text(" ".join(one for one in overrides if one not in shared) or "(nothing)")
 
 
 def _words(distribution: Distribution) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from platform import node
 from typing import Final, final
 
-from danube_sweep.errors import CheckpointError
+from danube_sweep.errors import CheckpointError, Interrupted, UserError
 from danube_sweep.progress import Terminal, duration
 from danube_sweep.schema import OnOom, Sweep
 from danube_sweep.sweep import child
@@ -24,12 +24,11 @@ from danube_sweep.sweep.outcome import INTERRUPTED, kernel_kills, last_lines, ou
 from danube_sweep.sweep.pool import Child, Pool
 from danube_sweep.sweep.slots import Slots
 from danube_sweep.sweep.source import Claim, Source
-from danube_sweep.trial import RunFolder, State, number_at, read_json, write_json
+from danube_sweep.trial import MICRO_BATCH, RunFolder, State, number_at, write_json
 from danube_sweep.validate_sweep import objectives
 
 POLL_S: Final = 0.5
 WAIT_FOR_OTHERS_S: Final = 1.0
-MICRO_BATCH: Final = "trainer.micro_batch"
 
 
 @dataclass
@@ -43,6 +42,8 @@ class Running:
     failed: Failed | None = None
     shown: bool = False
     timed_out: str | None = None
+    code: int = 0
+    seconds: float = 0.0
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
@@ -71,7 +72,9 @@ class Executor:
         self._longest_s = 0.0
         self._seconds: list[float] = []
         self._closed = False
-        self._hold_s = 0.0
+        self._noted: set[str] = set()
+        self._owed: list[Running] = []
+        """Trials that have ended and could not be put on record yet: the disk is full."""
         self.ended: dict[str, int] = {}
         """State -> how many attempts of this process ended in it."""
 
@@ -81,16 +84,30 @@ class Executor:
             while self._go_on():
                 self._listen()
                 self._watch()
-        finally:
-            self._closed = True
+        except Interrupted:  # asked twice: at once
             for one in self._running:
                 one.child.kill()
-            for one in list(self._running):
-                self._end(one)
+            raise
+        finally:
+            self._closed = True
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        # After a failure of the sweep's own: what runs gets its time to checkpoint.
+        for one in self._running:
+            one.child.ask_to_stop()
+        while self._running:
+            self._listen()
+            self._watch()
+        self._settle()
+        for one in self._owed:
+            self._terminal.note(f"{one.name}: how it ended could not be written; it counts as not run")
+            one.claim.release()
 
     # ------------------------------------------------------------------------------------------------- starting
 
     def _go_on(self) -> bool:
+        self._settle()
         self._closed = self._closed or self._stopping() or self._past_deadline()
         if self._closed:
             for one in self._running:
@@ -110,20 +127,32 @@ class Executor:
             if self._too_late():
                 self._closed = not self._running
                 return
-            claim = self._source.claim()
-            self._say_notes()
+            claim = self._claim()
             if claim is None:
                 return
             self._start(claim, slot)
+
+    def _claim(self) -> Claim | None:
+        try:
+            claim = self._source.claim()
+        except (UserError, OSError) as error:  # a full disk, most likely: what runs goes on
+            if not self._running:
+                raise
+            self._say_once(str(error))
+            return None
+        for note in self._source.notes:
+            self._terminal.note(note)
+        self._source.notes.clear()
+        return claim
 
     def _start(self, claim: Claim, slot: int) -> None:
         job = Job(claim.entry.path, Path.cwd(), self._slots.environment(slot), claim.config, self._slots.threads)
         self._running.append(Running(claim, self._pool.start(self._task, job), slot, kernel_kills()))
 
-    def _say_notes(self) -> None:
-        for note in self._source.notes:
-            self._terminal.note(note)
-        self._source.notes.clear()
+    def _say_once(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self._terminal.note(text)
 
     # ------------------------------------------------------------------------------------------------ deadlines
 
@@ -132,15 +161,16 @@ class Executor:
         return float("inf") if hours is None else hours * 3600 - (time.monotonic() - self._began_s)
 
     def _past_deadline(self) -> bool:
-        return self._left_s() <= 0
+        over = self._left_s() <= 0
+        if over:
+            self._say_once(f"sweep.deadline_h={self._settings.deadline_h:g} is over: what runs checkpoints and stops")
+        return over
 
     def _too_late(self) -> bool:
         # A trial is not begun when the longest one so far would not have finished in what is left.
         if self._left_s() >= self._longest_s:
             return False
-        if not self._hold_s:
-            self._hold_s = self._longest_s
-            self._terminal.note(f"no more starts: {self._left_s():.0f} s left, a trial took {self._longest_s:.0f} s")
+        self._say_once(f"no more starts before sweep.deadline_h: a trial took {self._longest_s:.0f} s, less is left")
         return True
 
     # ------------------------------------------------------------------------------------------------ listening
@@ -186,18 +216,37 @@ class Executor:
     # --------------------------------------------------------------------------------------------------- ending
 
     def _end(self, one: Running) -> None:
-        code = one.child.reap()
+        one.seconds, one.code = one.child.seconds, one.child.reap()
         self._running.remove(one)
         if one.shown:
             self._terminal.finish(one.name)
-        state, reason = self._judge(one, code)
-        self._record(one, code, state, reason)
-        if state == State.oom.value and self._shrink(one.claim):
-            self._start(one.claim, one.slot)
-            return
+        self._owed.append(one)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Puts on record what has ended; on a full disk it is tried again at the next turn, and the claim is kept."""
+        while self._owed:
+            one = self._owed[0]
+            try:
+                state, reason = self._judge(one, one.code)
+                self._record(one, state, reason)
+                again = state == State.oom.value and self._shrink(one.claim)
+            except OSError as error:
+                self._say_once(str(error))
+                return
+            self._owed.pop(0)
+            if again and not self._closed:
+                self._start(one.claim, one.slot)
+                continue
+            self._release(one.claim, state)
+
+    def _release(self, claim: Claim, state: str) -> None:
         self.ended[state] = self.ended.get(state, 0) + 1
-        self._source.ended(one.claim, state)
-        one.claim.release()
+        try:
+            self._source.ended(claim, state)
+        except OSError as error:  # the search hears of it when it next draws
+            self._say_once(f"the sweep's history cannot be written: {error}")
+        claim.release()
 
     def _judge(self, one: Running, code: int) -> tuple[str, str | None]:
         folder = one.claim.entry.folder
@@ -207,8 +256,8 @@ class Executor:
             return INTERRUPTED, None
         return outcome(folder, code, one.failed, kernel_killed=kernel_kills() > one.kernel_kills)
 
-    def _record(self, one: Running, code: int, state: str, reason: str | None) -> None:
-        folder, seconds = one.claim.entry.folder, one.child.seconds
+    def _record(self, one: Running, state: str, reason: str | None) -> None:
+        folder, seconds = one.claim.entry.folder, one.seconds
         if state == State.finished.value:
             self._longest_s = max(self._longest_s, seconds)
         lasting = state not in (INTERRUPTED, State.preempted.value)
@@ -216,7 +265,7 @@ class Executor:
             lines = last_lines(folder.log)
             result = {"trial": one.claim.entry.hash, "state": state, "error": reason, "last_lines": lines}
             write_json(folder.result, result)
-        append_attempt(folder, Attempt(state, seconds, one.started, node(), code, reason))
+        append_attempt(folder, Attempt(state, seconds, one.started, node(), one.code, reason))
         self._seconds.append(seconds)
         self._terminal.note(f"{self._progress()}  {one.name}  {state}{self._said(folder, reason)}  {seconds:.0f} s")
 
@@ -238,12 +287,11 @@ class Executor:
     def _shrink(self, claim: Claim) -> bool:
         """Halves the micro-batch of a trial that ran out of memory, if that is wanted and possible."""
         folder, trainer = claim.entry.folder, claim.config.trainer
-        rows = trainer.micro_batch
         try:
-            rows = int(read_json(folder.adjusted)[MICRO_BATCH]) if folder.adjusted.is_file() else rows
-        except (CheckpointError, KeyError):
+            rows = folder.micro_batch(claim.config)
+        except CheckpointError:
             return False
-        if self._settings.on_oom is not OnOom.retry or rows == 1 or self._closed:
+        if self._settings.on_oom is not OnOom.retry or rows == 1:
             return False
         fewer = max(size for size in range(1, rows // 2 + 1) if trainer.effective_batch % size == 0)
         # Steps of the larger micro-batch would mix two orders of rounding: the trial begins again. The result goes

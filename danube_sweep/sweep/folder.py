@@ -10,6 +10,8 @@ ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or
 import json
 import os
 import re
+import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -101,7 +103,13 @@ class SweepFolder:
         """What `write` was given. Raises CheckpointError for a folder that is no sweep or from another version."""
         if not self.file.is_file():
             raise CheckpointError(f"{self.path} is no sweep: it has no {self.file.name}")
-        described = read_json(self.file)
+        try:
+            described = read_json(self.file)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self.file} is cut short or damaged; delete it and give the sweep's command again with "
+                f"hydra.sweep.dir={self.path}: its trials are kept"
+            ) from error
         if described.pop("format", None) != FORMAT:
             raise CheckpointError(_OTHER_VERSION.format(self.file))
         return described
@@ -143,6 +151,13 @@ class SweepFolder:
                 known[tuple(overrides)], number = entry, number + 1
         return [known[tuple(overrides)] for overrides, _ in cells]
 
+    def drop_invalid(self, cells: Collection[Sequence[str]]) -> None:
+        """Takes out cells that could not be trials, by their overrides. To be called while `locked`."""
+        wanted = {tuple(overrides) for overrides in cells}
+        for entry in self.entries():
+            if entry.hash is None and tuple(entry.overrides) in wanted:
+                shutil.rmtree(entry.path)
+
     def _next_number(self) -> int:
         return max((entry.number for entry in self.entries()), default=0) + 1
 
@@ -171,12 +186,15 @@ def _made(path: Path) -> Path:
 def slug(overrides: Sequence[str], longest: int = 80) -> str:
     """What a trial varies, as part of a folder's name: `rank-16_lr-0.001`; safe in any shell and as an override."""
     words = []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
+    pairs = [override.lstrip("+~").partition("=")[::2] for override in overrides]
+    lasts = Counter(key.rpartition(".")[2] for key, _ in pairs)
+    for key, value in pairs:
+        name = key.rpartition(".")[2]
+        name = name if lasts[name] == 1 else key
         value = value.rstrip("/").rpartition("/")[2]
         if len(value) > 6 and _FLOAT.fullmatch(value):
             value = f"{float(value):.3g}"
-        words.append(_WORD.sub("-", f"{key.rpartition('.')[2]}-{value}").strip("-."))
+        words.append(_WORD.sub("-", f"{name}-{value}").strip("-."))
     return "_".join(words)[:longest].rstrip("-._")
 
 

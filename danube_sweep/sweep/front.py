@@ -1,10 +1,12 @@
 """What the doors call: plan a grid or a search, run it, rank it. They differ only in where their trials come from."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from danube_sweep.compose import Composer, load_sweep, plain_sweep
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
@@ -12,7 +14,7 @@ from danube_sweep.progress import Terminal
 from danube_sweep.schema import SWEEP_OPTIONS, Config, NoPruner, Pruner, Sweep, WandbTracking
 from danube_sweep.stop import StopRequest
 from danube_sweep.sweep import child, dry
-from danube_sweep.sweep.cells import check, shared
+from danube_sweep.sweep.cells import check, check_search, shared
 from danube_sweep.sweep.child import Task
 from danube_sweep.sweep.ending import conclude
 from danube_sweep.sweep.executor import Executor
@@ -20,9 +22,9 @@ from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.search import SearchSource
 from danube_sweep.sweep.slots import find_slots
 from danube_sweep.sweep.source import FolderSource, state_of
-from danube_sweep.sweep.space import Search, described, example, recognised
+from danube_sweep.sweep.space import Search, described, recognised
 from danube_sweep.trial import COMPLETE
-from danube_sweep.validate_sweep import check_metric, objectives
+from danube_sweep.validate_sweep import objectives
 
 Launch = Callable[[Sequence[Entry]], None]
 """Trains the given trials in their folders, by other means than our slots."""
@@ -37,6 +39,7 @@ class Plan:
     pruner: Pruner
     search: Search | None = None
     config_dir: Path | None = None
+    config_name: str = "config"
     launch: Launch | None = None
     tracking: Mapping[str, str] = field(default_factory=dict)
     """What W&B's group and mode are for trials that leave them open; the group is by default the folder's name."""
@@ -57,15 +60,18 @@ def plan_grid(
     """
     sweep, pruner = _settings(cells, composer)
     checked = check(cells, composer.trial, sweep)
-    if checked.invalid and not (sweep.skip_invalid or sweep.dry_run):
-        _refuse(checked.invalid, cells, terminal)
-    plan, common = Plan(SweepFolder(path.absolute()), sweep, pruner, None, None, launch, tracking or {}), shared(cells)
-    if sweep.dry_run:
+    plan = Plan(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
+    common = shared(cells)
+    if sweep.dry_run and checked.valid:
         terminal.show(dry.grid_table(plan.folder, checked.valid, checked.invalid, common))
+    if checked.invalid and not sweep.skip_invalid:
+        _refuse(checked.invalid, cells, terminal, shown=sweep.dry_run and bool(checked.valid))
+    if sweep.dry_run:
         return None
     trials = [(_tracked(config, plan), overrides, None) for config, overrides in checked.valid]
     with plan.folder.locked():
         _check_same_kind(plan)
+        plan.folder.drop_invalid([overrides for _, overrides in checked.valid])
         invalid = plan.folder.add_invalid(checked.invalid, common)
         valid = [entry for entry, _ in plan.folder.add(trials, common)]
         _describe(plan)  # last: a folder without it is no sweep, and no trial of one is missing
@@ -79,10 +85,10 @@ def plan_grid(
 def run_search(plan: Plan, composer: Composer, terminal: Terminal) -> None:
     """Draws and runs trials until there are `sweep.trials`; ends like `run_plan`. With sweep.dry_run it only shows."""
     assert plan.search is not None
+    check_search(plan.search, composer.trial, plan.sweep)
     if plan.sweep.dry_run:
         terminal.show(dry.search_table(plan.search, plan.sweep, len(plan.folder.entries())))
         return
-    check_metric(plan.sweep, composer.trial([*plan.search.fixed, *example(plan.search)]))
     with plan.folder.locked():
         _check_same_kind(plan)
         _describe(plan)
@@ -97,6 +103,8 @@ def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
     folder = SweepFolder(path.absolute())
     stored = folder.read()
     # An agent's sweep has its settings elsewhere.
+    if any(change.startswith("sweep.dry_run=") for change in changes):
+        raise ConfigError("sweep.dry_run: give --dry-run with the sweep's own command and hydra.sweep.dir=…")
     sweep, pruner = load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()), changes)
     search = stored.get("search")
     config_dir = stored.get("config_dir")
@@ -106,9 +114,25 @@ def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
         pruner,
         None if search is None else Search(search["fixed"], recognised(search["space"])),
         None if config_dir is None else Path(config_dir),
+        stored.get("config_name", "config"),
         tracking=stored.get("tracking", {}),
     )
-    run_plan(plan, terminal, Composer(config_dir=plan.config_dir))
+    composer = Composer(config_dir=plan.config_dir, config_name=plan.config_name)
+    with folder.locked():
+        if any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):  # what ranks is the sweep's, for good
+            _describe(plan, stored)
+        if {"invalid", "all"} & set(sweep.retry):
+            _recheck(plan, composer)
+    run_plan(plan, terminal, composer)
+
+
+def _recheck(plan: Plan, composer: Composer) -> None:
+    """Makes trials of the cells that had a mistake and have none any more: a file was put in its place."""
+    waiting = [entry.overrides for entry in plan.folder.entries() if entry.hash is None]
+    mended = check(waiting, composer.trial, plan.sweep).valid
+    plan.folder.drop_invalid([overrides for _, overrides in mended])
+    common = shared([entry.overrides for entry in plan.folder.entries()] + [overrides for _, overrides in mended])
+    plan.folder.add([(_tracked(config, plan), overrides, None) for config, overrides in mended], common)
 
 
 def run_plan(plan: Plan, terminal: Terminal, composer: Composer | None = None, task: Task = child.train) -> None:
@@ -118,10 +142,11 @@ def run_plan(plan: Plan, terminal: Terminal, composer: Composer | None = None, t
     """
     source = _source(plan, composer)
     if plan.launch is not None:
+        _say_ignored(plan, terminal)
         try:
             _run_batches(plan, source, plan.launch, terminal)
         finally:
-            conclude(plan.folder, plan.sweep, terminal, stopped=False)
+            conclude(plan.folder, plan.sweep, terminal, lambda: False)
         _raise_unless_complete(plan)
         return
     slots = find_slots(plan.sweep, _accelerators(plan, composer))
@@ -130,7 +155,7 @@ def run_plan(plan: Plan, terminal: Terminal, composer: Composer | None = None, t
         try:
             executor.run()
         finally:
-            conclude(plan.folder, plan.sweep, terminal, stopped=stop.signal_number is not None)
+            conclude(plan.folder, plan.sweep, terminal, stop)
     if stop.signal_number is not None:
         raise Interrupted(f"go on with: danube-sweep resume {_short(plan.folder.path)}", stop.signal_number)
     _raise_unless_complete(plan)
@@ -148,13 +173,16 @@ def _settings(cells: Sequence[list[str]], composer: Composer) -> tuple[Sweep, Pr
     return composer.sweep([one for one in cells[0] if one in common])
 
 
-def _refuse(invalid: Sequence[tuple[list[str], str]], cells: Sequence[list[str]], terminal: Terminal) -> None:
+def _refuse(
+    invalid: Sequence[tuple[list[str], str]], cells: Sequence[list[str]], terminal: Terminal, *, shown: bool
+) -> None:
     common = shared(cells) if len(cells) > 1 else set()
     said = [f"{' '.join(one for one in overrides if one not in common)}: {error}" for overrides, error in invalid]
     if len({error for _, error in invalid}) == 1 and len(invalid) == len(cells):
         raise ConfigError(invalid[0][1])  # nothing that varies is to blame
-    for line in said[1:]:
-        terminal.note(line)
+    if not shown:
+        for line in said[1:]:
+            terminal.note(line)
     more = "" if len(invalid) == 1 else f" (and {len(invalid) - 1} more, above)"
     way_out = "" if len(invalid) == len(cells) else "; correct it or give sweep.skip_invalid=true"
     raise ConfigError(f"{len(invalid)} of {len(cells)} cells cannot train: {said[0]}{more}{way_out}")
@@ -170,8 +198,13 @@ def _tracked(config: Config, plan: Plan) -> Config:
     return config
 
 
-def _describe(plan: Plan) -> None:
+def _describe(plan: Plan, before: Mapping[str, Any] | None = None) -> None:
     search = plan.search
+    if before is not None:
+        ranked = {"metric": plan.sweep.metric, "goal": plan.sweep.goal}
+        settings = before.get("settings") or plain_sweep(plan.sweep, plan.pruner)
+        plan.folder.write({**before, "settings": {**settings, "sweep": {**settings["sweep"], **ranked}}})
+        return
     plan.folder.write(
         {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -179,6 +212,7 @@ def _describe(plan: Plan) -> None:
             "settings": plain_sweep(plan.sweep, plan.pruner),
             "search": None if search is None else {"fixed": search.fixed, "space": described(search.space)},
             "config_dir": None if plan.config_dir is None else str(plan.config_dir),
+            "config_name": plan.config_name,
             "tracking": dict(plan.tracking),
         }
     )
@@ -223,9 +257,18 @@ def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch
             terminal.note(source.notes.pop(0))
 
 
+def _say_ignored(plan: Plan, terminal: Terminal) -> None:
+    default = Sweep()
+    names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
+    ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
+    ignored += [] if isinstance(plan.pruner, NoPruner) else ["pruner"]
+    if ignored:
+        terminal.note(f"{', '.join(ignored)}: only hydra/launcher=local keeps to it; this launcher does not")
+
+
 def _accelerators(plan: Plan, composer: Composer | None) -> set[str]:
     if plan.search is not None and composer is not None:
-        return {composer.trial([*plan.search.fixed, *example(plan.search)]).device.accelerator}
+        return {check_search(plan.search, composer.trial, plan.sweep).device.accelerator}
     return {_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None}
 
 
@@ -240,7 +283,8 @@ def _raise_unless_complete(plan: Plan) -> None:
     bad = [(identity, state) for identity, state in states if state not in COMPLETE]
     again = [state for identity, state in bad if identity is not None]
     if bad:
-        goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if any(again) else "")
+        mended = any(again) or len(again) < len(bad)
+        goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if mended else "")
         raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with: {goes_on}")
 
 

@@ -115,7 +115,7 @@ class History:
 
     def ended(self, entry: Entry, result: Mapping[str, Any] | None) -> None:
         """Takes the result of a trial; None leaves it open, since it will go on."""
-        if result is None:
+        if result is None or self._is_known(entry, result):
             return
         state = str(result["state"])
         values = [value for metric in self._metrics if (value := number_at(result, metric)) is not None]
@@ -126,10 +126,19 @@ class History:
         else:
             self.study.tell(self._open(entry).number, values, skip_if_finished=True)
 
+    def _is_known(self, entry: Entry, result: Mapping[str, Any]) -> bool:
+        # Another process may have said it already; a second record of it would count twice.
+        said = {State.finished.value: TrialState.COMPLETE, State.pruned.value: TrialState.PRUNED}
+        newest = next((one for one in reversed(self._records(entry))), None)
+        return newest is not None and newest.state is said.get(str(result["state"]), TrialState.FAIL)
+
+    def _records(self, entry: Entry) -> list[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False)
+        return [one for one in trials if one.number == entry.draw or one.user_attrs.get(TRIAL) == entry.hash]
+
     def _open(self, entry: Entry) -> Trial:
         # The trial's own record; one that was closed by a failure and is run again gets a second one.
-        trials = self.study.get_trials(deepcopy=False)
-        found = [one for one in trials if one.number == entry.draw or one.user_attrs.get(TRIAL) == entry.hash]
+        found = self._records(entry)
         if found and (found[-1].state is TrialState.RUNNING or found[-1].state is TrialState.COMPLETE):
             return self._trial(found[-1].number)
         params, distributions = (found[-1].params, found[-1].distributions) if found else ({}, {})

@@ -29,7 +29,7 @@ def outcome(folder: RunFolder, code: int, failed: Failed | None, *, kernel_kille
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         reason = "the kernel ended it: out of memory" if kernel_killed else "killed by SIGKILL"
         return (State.oom if kernel_killed else State.killed).value, reason
-    if code in (-signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGINT):
+    if code in (-signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
         return State.preempted.value, "asked to stop from outside; it goes on from its checkpoint"
     if code < 0:
         return (State.killed if -code in _KILLS else State.failed).value, f"ended by {_name(-code)}"

@@ -10,6 +10,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, final
 
+from danube_sweep.errors import SweepFailed
 from danube_sweep.stop import SIGNALS
 from danube_sweep.sweep import child
 from danube_sweep.sweep.child import Job, Message, Task
@@ -78,7 +79,7 @@ class Child:
         self.process.join()
         code = int(self.process.exitcode)
         if code == 255 and self._lives():  # the warm parent died, and with it the child's exit code
-            code = -int(signal.SIGKILL)
+            code = -int(signal.SIGTERM)  # as if asked to stop: the trial goes on from its checkpoint
         self.kill()  # what the child has left behind: its group outlives it
         self._wait_until_gone()
         self.link.close()
@@ -111,13 +112,15 @@ class Pool:
     def start(self, task: Task, job: Job) -> Child:
         """A child that runs `task`.
 
-        Raises ConnectionError or EOFError when one warm parent after the other dies before it has started it.
+        Raises SweepFailed when one warm parent after the other dies before it has started it, or nothing can be forked.
         """
-        for _ in range(STARTS - 1):
-            with suppress(ConnectionError, EOFError):
+        for _ in range(STARTS):
+            try:
                 return self._start(task, job)
-            time.sleep(0.1)  # a process that was killed takes a moment to be gone
-        return self._start(task, job)
+            except (EOFError, OSError) as error:
+                problem = error
+                time.sleep(0.1)  # a process that was killed takes a moment to be gone
+        raise SweepFailed(f"no process for a trial can be started ({type(problem).__name__}: {problem})") from problem
 
     def _start(self, task: Task, job: Job) -> Child:
         _warm_up()

@@ -1,8 +1,9 @@
 """Which trial is next: the trials of a folder that have not ended, each claimed by one process at a time."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, final
 
 from filelock import FileLock, Timeout
@@ -10,7 +11,7 @@ from filelock import FileLock, Timeout
 from danube_sweep.compose import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.schema import Config
-from danube_sweep.sweep.folder import Entry, SweepFolder
+from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
 from danube_sweep.trial import COMPLETE
 
 
@@ -51,12 +52,26 @@ class Source(Protocol):
 
 def claimed(entry: Entry) -> FileLock | None:
     """The held claim of a trial, or None if another process has it."""
+    if _held(entry.folder.lock):  # by a run of its own: a W&B agent's, say
+        return None
     lock = FileLock(entry.folder.claim, timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
         return None
     return lock
+
+
+def _held(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    lock = FileLock(file, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def state_of(entry: Entry, notes: list[str] | None = None) -> str | None:
@@ -87,6 +102,8 @@ class FolderSource:
 
     def __init__(self, folder: SweepFolder, retry: Collection[str] = (), judge: Any = None) -> None:
         self._folder, self._retry, self._judge = folder, retry, judge
+        self._attempts = {entry.number: len(attempts(entry.folder)) for entry in self._again(folder.entries())}
+        """Trials whose end is to be tried again -> attempts so far: another process may do it first."""
         self._settled: set[int] = set()
         self._tried: set[int] = set()
         self._elsewhere = False
@@ -101,13 +118,24 @@ class FolderSource:
             lock = claimed(entry)
             if lock is None:
                 self._elsewhere = True
-            elif self._wanted(entry):
-                self._tried.add(entry.number)
-                return Claim(entry, load_config(entry.folder.config), lock)
-            else:
-                self._settled.add(entry.number)
-                lock.release()
+                continue
+            try:
+                if self._wanted(entry):
+                    self._tried.add(entry.number)
+                    return Claim(entry, load_config(entry.folder.config), lock)
+            except (CheckpointError, OSError) as error:
+                self.notes.append(f"{entry.path.name} is left out: {error}")
+            self._settled.add(entry.number)
+            lock.release()
         return None
+
+    def _again(self, entries: Iterable[Entry]) -> list[Entry]:
+        if not self._retry:
+            return []
+        return [entry for entry in entries if entry.hash is not None and self._is_retried(state_of(entry))]
+
+    def _is_retried(self, state: str | None) -> bool:
+        return state is not None and state not in COMPLETE and ("all" in self._retry or state in self._retry)
 
     def _wanted(self, entry: Entry) -> bool:
         if entry.number in self._tried:
@@ -115,7 +143,7 @@ class FolderSource:
         state = state_of(entry, self.notes)
         if state is None:
             return True
-        if state in COMPLETE or not ("all" in self._retry or state in self._retry):
+        if not self._is_retried(state) or self._attempts.get(entry.number) != len(attempts(entry.folder)):
             return False
         entry.folder.result.unlink()
         return True
@@ -135,7 +163,8 @@ class FolderSource:
 
     def batch(self, most: int) -> list[Entry]:
         """Every trial to run, for a launcher that is not ours; nothing the second time."""
-        entries = [entry for entry in self._folder.entries() if entry.hash is not None and self._wanted(entry)]
+        trials = [entry for entry in self._folder.entries() if entry.hash is not None and not _held(entry.folder.lock)]
+        entries = [entry for entry in trials if self._wanted(entry)]
         self._tried.update(entry.number for entry in entries)
         return entries
 

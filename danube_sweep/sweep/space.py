@@ -121,15 +121,19 @@ def _count(distribution: Distribution) -> float:
     return math.inf
 
 
-def example(search: Search) -> list[str]:
-    """One point of the space, as overrides: what is checked before anything is drawn."""
+def examples(search: Search) -> list[list[str]]:
+    """Points of the space, as overrides, that are checked before anything is drawn: its two ends."""
+    return [_corner(search, last) for last in (False, True)]
+
+
+def _corner(search: Search, last: bool) -> list[str]:
     point = []
     for key, distribution in search.space.items():
         match distribution:
-            case Choice(values=[first, *_]):
-                value: object = first
-            case Number(low=low):
-                value = low
+            case Choice(values=values):
+                value: object = values[-1 if last else 0]
+            case Number(low=low, high=high):
+                value = high if last else low
             case _:
                 value = 0.5
         point.append(f"{key}={drawn_text(distribution, value)}")

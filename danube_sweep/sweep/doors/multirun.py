@@ -1,7 +1,8 @@
 """Hydra's door: what its launcher and sweeper plugins do. Everything past it knows nothing of Hydra."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -11,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from danube_sweep.compose import Composer, load_config
-from danube_sweep.errors import Interrupted, SweepFailed, TrialFailed, UserError
+from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed, UserError
 from danube_sweep.progress import Terminal
 from danube_sweep.schema import Sampler, WandbTracking
 from danube_sweep.sweep.cells import expand, search_of
@@ -36,6 +37,15 @@ class Multirun:
 
     def grid(self, arguments: Sequence[str]) -> None:
         """Every combination of the swept values; ends like `run_plan`."""
+        with _not_the_users():
+            self._grid(arguments)
+
+    def search(self, arguments: Sequence[str]) -> None:
+        """A search over the swept values; ends like `run_plan`."""
+        with _not_the_users():
+            self._search(arguments)
+
+    def _grid(self, arguments: Sequence[str]) -> None:
         overrides = self._parser.parse_overrides(list(arguments))
         sweep, _ = self._composer.sweep(self._fixed(arguments))
         with Terminal() as terminal:
@@ -44,14 +54,14 @@ class Multirun:
             if planned is not None:
                 run_plan(planned[0], terminal)
 
-    def search(self, arguments: Sequence[str]) -> None:
-        """A search over the swept values; ends like `run_plan`."""
+    def _search(self, arguments: Sequence[str]) -> None:
         sweep, pruner = self._composer.sweep(self._fixed(arguments))
         if sweep.sampler is Sampler.grid:
-            self.grid(arguments)
+            self._grid(arguments)
             return
         search = search_of(self._parser.parse_overrides(list(arguments)))
-        plan = Plan(SweepFolder(self._path.absolute()), sweep, pruner, search, self._config_dir(), self._launch())
+        folder, name = SweepFolder(self._path.absolute()), str(self._config.hydra.job.config_name)
+        plan = Plan(folder, sweep, pruner, search, self._config_dir(), name, self._launch())
         with Terminal() as terminal:
             run_search(plan, self._composer, terminal)
 
@@ -82,6 +92,17 @@ class Multirun:
         return launch
 
 
+@contextmanager
+def _not_the_users() -> Iterator[None]:
+    # The command takes an OSError or ValueError that Hydra raises for the user's mistake. One from here is a defect.
+    try:
+        yield
+    except DanubeSweepError:
+        raise
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"the sweep itself failed: {type(error).__name__}: {error}") from error
+
+
 def _job(entry: Entry) -> list[str]:
     # What the plan has settled and Hydra, which composes the trial anew, would not know.
     tracking = load_config(entry.folder.config).tracking
@@ -97,6 +118,8 @@ def _settle(entry: Entry, returned: JobReturn) -> None:
     error: BaseException = returned._return_value
     if isinstance(error, Interrupted):
         raise error
+    if isinstance(error, BusyError):  # whoever trains it says how it ends
+        return
     state = State.invalid if isinstance(error, UserError) else State.failed
     said = " ".join(f"{type(error).__name__}: {error}".split())
     write_json(entry.folder.result, {"trial": entry.hash, "state": state.value, "error": said})
@@ -116,6 +139,8 @@ def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[st
         if planned is None:
             return []
         plan, entries = planned
+        # A batch is not the end of the sweep: the winner is known, and scored, when it is resumed.
+        plan = replace(plan, sweep=replace(plan.sweep, score_test=False))
         with suppress(SweepFailed):  # each job's return says it to the sweeper
             run_plan(plan, terminal)
     metric = objectives(plan.sweep)[0][0]

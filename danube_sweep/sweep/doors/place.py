@@ -50,7 +50,6 @@ def fresh_sweep_dir(*, exists: bool = True) -> Iterator[Path]:
         yield folder
         return
     try:
-        day.mkdir(parents=True, exist_ok=True)
         folder = _claimed(folder)
     except OSError as error:
         raise DiskError(f"hydra.sweep.dir: {error.filename} cannot be made: {error.strerror}; give another") from error
@@ -63,11 +62,15 @@ def fresh_sweep_dir(*, exists: bool = True) -> Iterator[Path]:
 
 
 def _claimed(folder: Path) -> Path:
-    # mkdir is the one step that two processes cannot both do.
+    # mkdir is the one step that two processes cannot both do. A third may remove the day's folder while it is empty.
     number = 1
     while True:
         own = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        with suppress(FileExistsError):
+        own.parent.mkdir(parents=True, exist_ok=True)
+        try:
             own.mkdir()
             return own
-        number += 1
+        except FileExistsError:
+            number += 1
+        except FileNotFoundError:
+            continue

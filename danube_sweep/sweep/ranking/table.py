@@ -53,7 +53,12 @@ class _Drawn:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self.width, options.max_width)
-        yield _table(self.ranking, _fitted(_columns(self.ranking, _plus_minus(console)), width), console)
+        every = _columns(self.ranking, _plus_minus(console))
+        shown = _fitted(every, width)
+        left_out = len(every) - len(shown)
+        more = f"; {left_out} more column{'s' if left_out > 1 else ''} in ranking.csv" if left_out else ""
+        yield Text(f"ranked by {self.ranking.metric} ({self.ranking.goal}){more}", style="bold")
+        yield _table(self.ranking, shown, console)
 
 
 def ranking_table(ranking: Ranking, width: int) -> _Drawn:
@@ -70,8 +75,7 @@ def _fits(text: str, console: Console) -> str:
 
 
 def _table(ranking: Ranking, columns: Sequence[_Column], console: Console) -> Table:
-    title = Text(f"ranked by {ranking.metric} ({ranking.goal})", style="bold")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for column in columns:
         header = Text(_fits(column.title, console), style="cyan")
         table.add_column(header, justify="left" if column.left else "right", no_wrap=True, overflow="crop")

@@ -65,7 +65,8 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     if not path.is_dir():
         raise CheckpointError(f"{path} is no sweep: there is no such folder; give one like multirun/<date>/<time>")
     folders = [RunFolder(one) for one in sorted(path.iterdir(), key=_by_number)]
-    trials = [_read(one, notes) for one in folders if one.config.is_file() or one.trial.is_file()]
+    planned = (path / "sweep.json").is_file()  # then a folder without trial.json was being added when its process died
+    trials = [_read(one, notes) for one in folders if one.trial.is_file() or (one.config.is_file() and not planned)]
     if not trials:
         raise CheckpointError(
             f"{path} is no sweep: no folder in it holds a trial; give one like multirun/<date>/<time>"

@@ -10,7 +10,6 @@ from danube_sweep.sweep.ranking.trials import Trial
 _NO_PART = {"name", "seed", "device", "tracking", "hydra", "sweep", "pruner"}
 """First words of keys that do not make a trial another one, or only by its seed."""
 _NO_MATTER = {"trainer.eval_batch", "trainer.log_every", "trainer.score_test"}
-_MICRO_BATCH = "trainer.micro_batch"
 _FIRST_WORD = re.compile(r"[^./@]*")
 
 
@@ -21,19 +20,15 @@ def _counts(key: str) -> bool:
 
 def by_row(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials that differ only in their seed, together, in the order given."""
-    # What a trial that ran out of memory was given instead is no other trial: then what was asked for counts.
-    adjusted = any(trial.folder.adjusted.is_file() for trial in trials)
     rows: dict[str, list[Trial]] = {}
     for trial in trials:
-        rows.setdefault(_identity(trial, asked_micro_batch=adjusted), []).append(trial)
+        rows.setdefault(_identity(trial), []).append(trial)
     return list(rows.values())
 
 
-def _identity(trial: Trial, *, asked_micro_batch: bool) -> str:
+def _identity(trial: Trial) -> str:
     meaning = trial.config or trial.overrides or {"folder": trial.name}
     meaning = {key: value for key, value in meaning.items() if _counts(key)}
-    if asked_micro_batch:
-        meaning[_MICRO_BATCH] = (trial.overrides or {}).get(_MICRO_BATCH)
     return json.dumps([bool(trial.config), meaning], sort_keys=True, default=str)
 
 

@@ -156,7 +156,7 @@ def _metric(node: Mapping[str, Any], method: str) -> list[str]:
     check_keys("metric", metric, METRIC, why)
     if "name" not in metric:
         raise ConfigError("metric.name is missing: give one that is logged, like validation/log_loss")
-    goal = metric.get("goal", "minimize")
+    goal = metric.get("goal", "minimize")  # as W&B takes it
     if goal not in ("minimize", "maximize"):
         raise ConfigError(f"metric.goal={shown(goal)}: must be minimize or maximize")
     name = override_text("metric.name", words("metric.name", metric["name"]))
