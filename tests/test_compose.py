@@ -166,7 +166,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["lora.rnak=3"], "lora.rnak: no such field; did you mean lora.rank?"),
     (["lroa.rank=3"], "lroa: no such field; did you mean lora?"),
     (["+extra=1"], "extra: no such field"),
-    (["lora=none", "lora.rank=3"], "lora.rank: no such field; it has no fields"),
+    (["lora=none", "lora.rank=3"], "lora.rank: no such field; the chosen lora has none"),
     # wrong types
     (["lora.rank=many"], "lora.rank: value 'many'"),
     (["lora.rank=1.5"], "lora.rank: value '1.5'"),

@@ -12,7 +12,7 @@ from danube_sweep import cli
 from danube_sweep.compose import compose
 from danube_sweep.data.generated import generate, write_csv
 from danube_sweep.sweep.cells import search_of
-from danube_sweep.sweep.space import example
+from danube_sweep.sweep.space import examples
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
@@ -28,7 +28,7 @@ def overrides(command: str) -> list[str]:
     if not any(override.is_sweep_override() for override in parsed):
         return words
     search = search_of(parsed)
-    return [*search.fixed, *example(search)]
+    return [*search.fixed, *examples(search)[0]]
 
 
 def trains(command: str) -> bool:
