@@ -18,8 +18,8 @@ from danube_sweep import guard
 from danube_sweep.active import ActiveTrial, Phase
 from danube_sweep.errors import ConfigError
 from danube_sweep.model import Backbone
-from danube_sweep.plan import MicroBatch, random_state
 from danube_sweep.schema import NoAdapter
+from danube_sweep.steps import MicroBatch, random_state
 
 
 @dataclass(frozen=True)

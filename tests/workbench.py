@@ -18,10 +18,10 @@ from danube_sweep.data.encode import Encoded
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, architecture, load_backbone
 from danube_sweep.module import PackModule, fit
-from danube_sweep.plan import StepPlan
 from danube_sweep.prepare import Prepared, prepare
 from danube_sweep.progress import Terminal
 from danube_sweep.schema import Config, Init
+from danube_sweep.steps import StepPlan
 from danube_sweep.tracking import open_tracker
 from danube_sweep.trial import RunFolder
 

@@ -8,8 +8,8 @@ import torch
 from workbench import rows_of
 
 from danube_sweep.data.encode import Encoded
-from danube_sweep.plan import MicroBatch, StepPlan, random_state
 from danube_sweep.schema import Config
+from danube_sweep.steps import MicroBatch, StepPlan, random_state
 
 Tiny = Callable[..., Config]
 
