@@ -7,10 +7,10 @@ from peft import LoraConfig, TaskType, get_peft_model_state_dict, inject_adapter
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from danube_sweep.architecture import FAMILIES, target_names
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.model import Backbone
 from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, Lora, NoAdapter
-from danube_sweep.validate import TARGET_SETS
 
 ADAPTER = "default"
 
@@ -41,26 +41,38 @@ def peft_config(config: Lora, backbone: Backbone) -> LoraConfig:
     layers = int(backbone.body.config.num_hidden_layers)
     if config.last_k is not None and config.last_k > layers:
         raise ConfigError(f"lora.last_k must be at most {layers}, the model's number of blocks, got {config.last_k}")
+    adapted = None if config.last_k is None else list(range(layers - config.last_k, layers))
+    family = FAMILIES[backbone.body.config.model_type]
+    names = _modules(target_names(config.targets, family), backbone.body)
+    if family.encoder:  # its names end alike: only a pattern of the whole name tells them apart
+        where: dict[str, Any] = {"target_modules": _pattern(names, adapted)}
+    else:
+        pattern = None if adapted is None else "layers"
+        where = {"target_modules": names, "layers_to_transform": adapted, "layers_pattern": pattern}
     return LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         use_rslora=config.rslora,
         use_dora=isinstance(config, Dora),
-        target_modules=_modules(config.targets, backbone.body),
-        layers_to_transform=None if config.last_k is None else list(range(layers - config.last_k, layers)),
-        layers_pattern=None if config.last_k is None else "layers",
         task_type=TaskType.CAUSAL_LM if backbone.lm_head is not None else TaskType.FEATURE_EXTRACTION,
+        **where,
     )
 
 
-def _modules(targets: Any, body: nn.Module) -> list[str]:
-    names: list[str] = TARGET_SETS.get(targets, [targets]) if isinstance(targets, str) else list(targets)
-    there = sorted({name.rpartition(".")[2] for name, layer in body.named_modules() if hasattr(layer, "in_features")})
-    missing = [name for name in names if name not in there]
+def _modules(names: list[str], body: nn.Module) -> list[str]:
+    linears = [name for name, layer in body.named_modules() if hasattr(layer, "in_features")]
+    missing = [name for name in names if not any(f".{there}".endswith(f".{name}") for there in linears)]
     if missing:
-        raise ConfigError(f"lora.targets={missing[0]}: the model has no such module; it has {', '.join(there)}")
+        there = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
+        raise ConfigError(f"lora.targets={missing[0]}: the model has no such module; it has {there}")
     return names
+
+
+def _pattern(names: list[str], layers: list[int] | None) -> str:
+    blocks = r"\d+" if layers is None else "|".join(map(str, layers))
+    own = [name if "." in name else rf"attention\.self\.{name}" for name in names]
+    return rf"(.*\.)?layer\.({blocks})\.({'|'.join(own)})"
 
 
 def _tidy(backbone: Backbone) -> None:

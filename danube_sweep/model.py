@@ -13,10 +13,23 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Pretrained
 from transformers.utils import logging as transformers_logging
 
 from danube_sweep import precision as precisions
-from danube_sweep.errors import ConfigError, ModelError
+from danube_sweep.architecture import FAMILIES, RELATIVE_POSITIONS
+from danube_sweep.errors import ModelError
 from danube_sweep.hub import local_folder, unusable
 from danube_sweep.schema import Model, Precision, Shape
 from danube_sweep.trial import is_random, weights_fingerprint
+
+DEBERTA_V3 = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": RELATIVE_POSITIONS // 2,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+}
+"""What version 3 sets beyond the sizes."""
 
 
 @dataclass
@@ -72,21 +85,19 @@ def architecture(model: Model) -> PretrainedConfig:
 def _config_from_shape(shape: Shape) -> PretrainedConfig:
     fields: dict[str, Any] = dataclasses.asdict(shape)
     model_type, theta = fields.pop("model_type"), fields.pop("rope_theta")
-    if model_type == "llama":
+    if fields["sliding_window"] is None and model_type != "mistral":  # whose own default is 4096
         del fields["sliding_window"]
-    try:
-        return AutoConfig.for_model(
-            model_type,
-            **fields,
-            rope_parameters={"rope_type": "default", "rope_theta": theta},
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=False,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-    except ValueError as error:
-        raise ConfigError(f"model.shape.model_type={model_type}: transformers has no such architecture") from error
+    family = FAMILIES[model_type]
+    more: dict[str, Any] = {"rope_parameters": {"rope_type": "default", "rope_theta": theta}, "rms_norm_eps": 1e-5}
+    return AutoConfig.for_model(
+        model_type,
+        **fields,
+        **(DEBERTA_V3 if family.encoder else more),
+        tie_word_embeddings=family.tied,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
 
 
 def load_backbone(model: Model, precision: Precision, *, with_lm_head: bool, device: torch.device) -> Backbone:
@@ -122,11 +133,14 @@ def load_backbone(model: Model, precision: Precision, *, with_lm_head: bool, dev
 def _random_model(model: Model, options: dict[str, Any]) -> tuple[PreTrainedModel, str]:
     # Always drawn in fp32 on the CPU and as a whole causal LM, so that every precision and head sees the same weights.
     config = architecture(model)
+    encoder = FAMILIES[model.shape.model_type].encoder
+    kind = AutoModel if encoder else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.init_seed)
-        drawn = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        drawn = kind.from_config(config, dtype=torch.float32)
     described = json.dumps([dataclasses.asdict(model.shape), model.init_seed], sort_keys=True).encode()
-    sample = drawn.lm_head.weight.detach()[:4].contiguous().numpy().tobytes()
+    last = drawn.get_input_embeddings() if encoder else drawn.lm_head
+    sample = last.weight.detach()[:4].contiguous().numpy().tobytes()
     fingerprint = hashlib.sha256(described + sample).hexdigest()[:32]
     whole = type(drawn).from_pretrained(None, config=config, state_dict=drawn.state_dict(), **options)
     return whole, fingerprint

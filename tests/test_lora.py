@@ -12,10 +12,10 @@ from transformers import AutoModel, AutoModelForCausalLM
 from workbench import CAUSAL, Parts, build, load, save_base
 
 from danube_sweep import lora, product
+from danube_sweep.architecture import FAMILIES, TARGET_SETS, target_names
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.guard import frozen_digest
 from danube_sweep.schema import Config
-from danube_sweep.validate import TARGET_SETS
 
 Tiny = Callable[..., Config]
 
@@ -58,11 +58,12 @@ def open_adapter(parts: Parts, std: float = 0.05) -> Parts:
 )
 def test_the_adapter_has_a_pair_of_fp32_matrices_per_target(tiny: Tiny, targets: str, precision: str) -> None:
     trainable = attach(tiny(f"lora.targets={targets}", "lora.rank=3", f"precision={precision}"))
-    names = TARGET_SETS.get(targets, targets.strip("[]").split(","))
+    asked = targets.strip("[]").split(",") if targets.startswith("[") else targets
+    names = target_names(asked, FAMILIES["llama"])
     expected = {}
     for layer in (0, 1):
         for name in names:
-            block = "self_attn" if name in TARGET_SETS["attention"] else "mlp"
+            block = "self_attn" if name in FAMILIES["llama"].attention else "mlp"
             inputs, outputs = SHAPES[name]
             place = f"model.layers.{layer}.{block}.{name}"
             expected[f"{place}.lora_A.default.weight"] = (3, inputs)

@@ -17,7 +17,7 @@ class Init(Enum):
 class Shape:
     """The transformer's shape, in transformers' own names; a checkpoint's config.json wins over it."""
 
-    model_type: str = setting("class of the architecture: llama or mistral", "llama")
+    model_type: str = setting("architecture: llama, mistral, qwen2, phi3, gemma, gemma2, deberta-v2", "llama")
     hidden_size: int = setting("width of the residual stream")
     intermediate_size: int = setting("width of the feed-forward layer")
     num_hidden_layers: int = setting("number of blocks")
