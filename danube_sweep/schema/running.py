@@ -11,6 +11,15 @@ class Device:
     name: str = setting("what messages call it", "this machine")
     types: list[str] = setting("compute types it has; empty asks the machine", [])
     threads: int | None = setting("CPU threads; null leaves torch's choice", None)
+    memory_gib: float | None = setting("its memory in GiB, as torch reports it; null asks the machine", None)
+    memory_limit_gib: float | None = setting("use no more of it: a large GPU plays a smaller one; null for all", None)
+    drivers_names: list[str] = setting("how the driver calls it: device=auto knows it by that", [])
+    bandwidth_gb_s: float = setting("memory bandwidth in GB/s, for predicted seconds", 20.0)
+    tflops_fp32: float = setting("dense rate of fp32 in TFLOP/s", 0.05)
+    tflops_16bit: float = setting("dense rate of fp16 or bf16 with fp32 sums in TFLOP/s", 0.03)
+    launch_us: float = setting("microseconds that starting a kernel takes the host", 10.0)
+    figures: str = setting("where bandwidth and rates are from", "a guess")
+    cannot_run: str | None = setting("why trials can only be planned for it; null if they can run", None)
 
 
 @dataclass

@@ -1,0 +1,173 @@
+"""What one forward pass keeps for the backward pass, block by block; docs/memory.md derives it.
+
+The blocks follow transformers' modules under autocast with PEFT's adapters.
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+from danube_sweep.architecture import RELATIVE_POSITIONS, target_names
+from danube_sweep.planner.walk import BOOL, FP32, INT64, Pass, Saved, Tape, Value
+from danube_sweep.schema import Lora
+
+
+def whole_body(walk: Pass) -> Saved:
+    """Everything kept between the token ids and the last hidden states, without checkpointing."""
+    total = _ends(walk) + _rotary(walk)
+    for number, count in _distinct(walk).items():
+        total += block(walk, number).times(count)
+    return total
+
+
+def checkpoints(walk: Pass) -> Saved:
+    """What is kept with gradient checkpointing: the inputs of the blocks."""
+    if not walk.adapts(walk.model.layers - 1):
+        return Saved()
+    return _ends(walk) + Saved(walk.residual_bytes * walk.model.hidden * walk.model.layers)
+
+
+def live_block(walk: Pass) -> Saved:
+    """What is kept while one checkpointed block is computed again."""
+    return block(walk, walk.model.layers - 1) + _rotary(walk)
+
+
+def block(walk: Pass, number: int) -> Saved:
+    """What one block keeps."""
+    live = walk.full or walk.adapts(number - 1)
+    tape = Tape(walk, adapted=walk.adapts(number))
+    given = Value("input", walk.model.hidden, walk.residual_bytes, live)
+    (_encoder_block if walk.model.family.encoder else _decoder_block)(tape, given)
+    return tape.saved()
+
+
+def _positions(tape: Tape, name: str) -> Value:
+    # The table of positions through a linear and its adapter, repeated for every row of the batch.
+    walk, model = tape.walk, tape.walk.model
+    each, trains = walk.compute_bytes, tape.trains(name)
+    if trains:
+        reader = name if each < walk.autocast_bytes else "positions"  # one tensor, unless each reader makes a copy
+        tape.keep_bytes(f"{reader} read", constant=RELATIVE_POSITIONS * model.hidden * each)
+    if walk.full:
+        factor = each if walk.cpu else BOOL
+        tape.keep_bytes("positions dropout", constant=RELATIVE_POSITIONS * model.hidden * factor)
+    if trains and tape.lora is not None:
+        tape.keep_bytes(f"{name} low positions", constant=RELATIVE_POSITIONS * tape.lora.rank * each)
+    return Value(f"{name} positions", model.hidden * RELATIVE_POSITIONS / walk.length, each, trains)
+
+
+def _ends(walk: Pass) -> Saved:
+    # What the embedding and the last norm keep.
+    model, live = walk.model, walk.adapts(walk.model.layers - 1)
+    tape = Tape(walk, adapted=False)
+    if walk.full:
+        tape.keep_bytes("ids", INT64)
+    if not model.family.encoder:
+        given = Value("last", model.hidden, walk.residual_bytes, live)
+        tape.rms_norm(given, "norm", in_fp32=model.family.unit_offset)
+    elif walk.full:
+        state = tape.layer_norm(Value("embedding", model.hidden, walk.residual_bytes, True), "norm")
+        tape.dropout(state, "dropout")
+    return tape.saved()
+
+
+def _rotary(walk: Pass) -> Saved:
+    # The angles' cosines and sines, shared by all blocks whose queries or keys have a gradient.
+    last = walk.model.layers - 1
+    rotates = walk.full or walk.adapts(last - 1)
+    if isinstance(walk.adapter, Lora) and walk.adapts(last):
+        rotates |= bool({"q_proj", "k_proj", "qkv_proj"} & set(target_names(walk.adapter.targets, walk.model.family)))
+    if walk.model.family.encoder or not rotates:
+        return Saved()
+    return Saved(constant=2 * walk.length * walk.model.head_dim * walk.residual_bytes)
+
+
+def _distinct(walk: Pass) -> Counter[int]:
+    # Blocks that keep alike: those before the first adapted one, that one, and all behind it.
+    layers = walk.model.layers
+    first = next((number for number in range(layers) if walk.adapts(number)), layers)
+    kinds: Counter[int] = Counter()
+    for number, count in ((0, first), (first, 1), (layers - 1, layers - first - 1)):
+        if count > 0 and first < layers:
+            kinds[number] += count
+    return kinds
+
+
+# ------------------------------------------------------------------------------------------------------- decoders
+
+
+def _decoder_block(tape: Tape, given: Value) -> None:
+    model = tape.walk.model
+    family, in_fp32 = model.family, model.family.unit_offset
+    normed = tape.rms_norm(given, "norm 1", in_fp32=in_fp32)
+    if "qkv_proj" in family.attention:
+        fused = tape.linear(normed, "qkv_proj")
+        query, key, value = fused, fused, fused
+    else:
+        query, key, value = (tape.linear(normed, name) for name in ("q_proj", "k_proj", "v_proj"))
+    attended = tape.linear(_attention(tape, query, key, value), "o_proj")
+    if family.norms == 4:
+        attended = tape.rms_norm(attended, "norm after attention", in_fp32=in_fp32)
+    middle = given.plus(attended, "middle")
+    normed = tape.rms_norm(middle, "norm 2", in_fp32=in_fp32)
+    if "gate_up_proj" in family.mlp:
+        fused = tape.linear(normed, "gate_up_proj")
+        gate, up = fused, fused
+    else:
+        gate, up = tape.linear(normed, "gate_proj"), tape.linear(normed, "up_proj")
+    activated = replace(tape.activation(gate, "activated"), width=model.intermediate)
+    out = tape.linear(tape.product(activated, up, "gated", model.intermediate), "down_proj")
+    if family.norms == 4:
+        tape.rms_norm(out, "norm after mlp", in_fp32=in_fp32)
+
+
+def _attention(tape: Tape, query: Value, key: Value, value: Value) -> Value:
+    walk, model = tape.walk, tape.walk.model
+    each, scores = walk.compute_bytes, model.heads * walk.length
+    # Without grouped-query kernels for masks, keys and values are repeated for every query head.
+    repeated = (walk.padded or model.family.eager) and model.kv < model.query
+    query = Value("query", model.query, each, query.live)
+    key = Value("key", model.query if repeated else model.kv, each, key.live)
+    value = Value("values", model.query, each, value.live) if repeated else value
+    if model.family.eager:
+        raw = tape.product(query, key, "scores", scores)
+        if raw.live:
+            tape.keep(raw.named("capped"), Value("softmax", scores, FP32, True))
+        softmax = Value("softmax", scores, FP32, raw.live)
+        return tape.product(tape.cast(softmax, each, "value"), value, "attended", model.query)
+    out = Value("attended", model.query, each, query.live or key.live or value.live)
+    if out.live:
+        tape.keep(query, key, value, out)
+        tape.keep_bytes("logsumexp", model.heads * FP32)
+        tape.keep_bytes("mask", walk.length * each if walk.padded else 0)
+    return out
+
+
+# -------------------------------------------------------------------------------------------------------- DeBERTa
+
+
+def _encoder_block(tape: Tape, given: Value) -> None:
+    mixed = tape.linear(_disentangled(tape, given), "attention.output.dense")
+    state = tape.dropout(mixed, "attention dropout").plus(given, "middle")
+    state = tape.layer_norm(state, "norm 1")
+    wide = tape.activation(tape.linear(state, "intermediate.dense"), "activated")
+    out = tape.dropout(tape.linear(wide, "output.dense"), "output dropout")
+    tape.layer_norm(out.plus(state, "sum"), "norm 2")
+
+
+def _disentangled(tape: Tape, given: Value) -> Value:
+    # Content to content, content to position and position to content; positions are a learned table of 512 rows.
+    walk, model = tape.walk, tape.walk.model
+    each, length, scores = walk.compute_bytes, walk.length, model.heads * walk.length
+    query, key, value = (tape.linear(given, f"{name}_proj") for name in ("query", "key", "value"))
+    raw = tape.product(query, key.named("scaled key"), "scores", scores)
+    for content, reader in ((query, "key_proj"), (key, "query_proj")):
+        positions = _positions(tape, reader)
+        looked_up = tape.product(content, positions, f"{content.name} to position", model.heads * RELATIVE_POSITIONS)
+        if looked_up.live:  # what is gathered from is kept whole
+            tape.keep(looked_up)
+    if raw.live or value.live:
+        tape.keep_bytes("gathered", constant=2 * length**2 * INT64 if raw.live else 0)
+        tape.keep_bytes("mask", length * BOOL if raw.live else 0)
+        tape.keep(Value("softmax", scores, walk.autocast_bytes, True))
+    probabilities = tape.dropout(Value("probabilities", scores, walk.autocast_bytes, raw.live), "probabilities dropout")
+    return tape.product(replace(probabilities, each=each), value, "attended", model.query)

@@ -1,0 +1,154 @@
+"""The memory of a trial from its config: bytes by kind and the peak they make. docs/memory.md derives it."""
+
+from dataclasses import asdict, dataclass
+
+from danube_sweep.architecture import Architecture
+from danube_sweep.planner.activations import checkpoints, live_block, whole_body
+from danube_sweep.planner.walk import FP32, Pass
+from danube_sweep.planner.weights import (
+    adapter_tensors,
+    head_tensors,
+    pages,
+    parameters,
+    reads_lm_head,
+    state_bytes,
+    stored_bytes,
+)
+from danube_sweep.schema import AdamW, Config, LMHead
+from danube_sweep.trial import is_random
+from danube_sweep.validate import QUANTISED
+
+GIB = 2**30
+END_OF_NET, BACKWARD_OF_BLOCK = 20, 8
+"""Bytes per token and hidden unit that come and go at the last norm and the head, and in a block's backward pass."""
+BACKWARD_OF_MLP = {False: 2.0, True: 1.75}
+"""The same in numbers of the compute type per unit of the feed-forward layer: without and with checkpointing."""
+PER_LOGIT = 12
+"""Bytes per predicted token and word of the vocabulary: fp32 logits, their softmax and its gradient."""
+EVALUATION = 16, 4
+"""Without gradients: bytes per token and hidden unit, numbers per token and unit of the feed-forward layer."""
+CUDA_CONTEXT_BYTES, PROCESS_BYTES, BITSANDBYTES_BYTES = 0.5 * GIB, 0.55 * GIB, 0.3 * GIB
+"""Margins: what CUDA keeps for itself and its kernels; on a CPU, where the whole process counts, what it has before any
+tensor, and what bitsandbytes adds.
+"""
+SLACK, CPU_SLACK = 0.04, 0.25
+"""Margin: the share of the peak that the allocator holds and cannot use; on a CPU freed blocks are kept on purpose."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of training, by kind; `context` and `slack` are margins and no tensors."""
+
+    weights: float
+    trained: float
+    """Adapter and head; with lora=full the trained weights are `weights`."""
+    gradients: float
+    optimizer: float
+    paged: float
+    """Optimizer states that lie in host memory when the GPU is full; not part of the peak."""
+    activations: float
+    """Kept for the backward pass."""
+    workspace: float
+    """What comes and goes: gradients of activations, dequantised weights, logits, an update's temporaries."""
+    context: float
+    slack: float
+
+    @property
+    def peak(self) -> float:
+        """All tensors: what torch's max_memory_allocated counts on a GPU."""
+        kinds = (self.weights, self.trained, self.gradients, self.optimizer, self.activations, self.workspace)
+        return sum(kinds)
+
+    @property
+    def total(self) -> float:
+        """What the device must have: the peak and the margins."""
+        return self.peak + self.context + self.slack
+
+    def plain(self) -> dict[str, int]:
+        """Whole bytes by name, for a file."""
+        return {name: round(size) for name, size in {**asdict(self), "peak": self.peak, "total": self.total}.items()}
+
+
+def walk_of(config: Config, model: Architecture, length: int) -> Pass:
+    """The forward pass of one full micro-batch of rows of `length` tokens."""
+    padded = config.trainer.micro_batch > 1
+    on_cpu = config.device.accelerator == "cpu"
+    return Pass(model, config.precision, config.lora, length, padded=padded, cpu=on_cpu)
+
+
+def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest: int | None = None) -> Memory:
+    """The peak of training on micro-batches that are full, of rows of `longest` tokens (data.max_length by default)."""
+    walk = walk_of(config, model, longest or config.data.max_length)
+    body, head = adapter_tensors(walk, config.head), head_tensors(model, config.head, classes)
+    each = walk.weight_bytes if walk.full else FP32
+    trained = (0 if walk.full else body.elements * FP32) + head.elements * FP32
+    gradients = body.elements * each + head.elements * FP32
+    states = state_bytes(config.optimizer, body, each) + state_bytes(config.optimizer, head, FP32)
+    paged = states if pages(config.optimizer) and not walk.cpu else 0.0
+    kept, passing = _step(config, walk)
+    # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.
+    updating = float(gradients) if isinstance(config.optimizer, AdamW) and not walk.cpu else 0.0
+    stored = stored_bytes(walk, config.head)
+    # Random weights are drawn in fp32 in host memory, output layer included, before they are stored as asked.
+    drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(config.model) else 0
+    varying = max(kept + passing, updating, _evaluating(config, walk), drawing - trained - gradients - states)
+    peak = stored + trained + gradients + states - paged + varying
+    return Memory(
+        weights=stored,
+        trained=trained,
+        gradients=gradients,
+        optimizer=states - paged,
+        paged=paged,
+        activations=min(kept, varying),
+        workspace=max(0.0, varying - kept),
+        context=_context(config) if walk.cpu else CUDA_CONTEXT_BYTES,
+        slack=(CPU_SLACK if walk.cpu else SLACK) * peak,
+    )
+
+
+def _context(config: Config) -> float:
+    uses_bitsandbytes = config.precision.storage in QUANTISED or not isinstance(config.optimizer, AdamW)
+    return PROCESS_BYTES + (BITSANDBYTES_BYTES if uses_bitsandbytes else 0.0)
+
+
+def counted(config: Config, model: Architecture, classes: int = 3) -> tuple[int, int]:
+    """Parameters of backbone, adapter and head together, and how many of them train."""
+    walk = walk_of(config, model, config.data.max_length)
+    head = head_tensors(model, config.head, classes).elements
+    trained = adapter_tensors(walk, config.head).elements
+    return parameters(model, config.head) + head + (0 if walk.full else trained), trained + head
+
+
+def _step(config: Config, walk: Pass) -> tuple[float, float]:
+    # What is kept for the backward pass at the moment of the peak, and what comes and goes then.
+    tokens, model = config.trainer.micro_batch * walk.length, walk.model
+    trains = walk.adapts(model.layers - 1)
+    at_the_end = tokens * (END_OF_NET * model.hidden if trains else EVALUATION[0] * model.hidden)
+    if isinstance(config.head, LMHead):
+        at_the_end = max(at_the_end, tokens * model.vocab * PER_LOGIT)
+    mlp = BACKWARD_OF_MLP[config.precision.gradient_checkpointing] * model.intermediate * walk.compute_bytes
+    weights = _unpacked(walk)
+    if not config.precision.gradient_checkpointing or not trains:
+        in_a_block = tokens * (mlp if trains else EVALUATION[1] * model.intermediate * walk.compute_bytes)
+        return whole_body(walk).bytes(tokens), max(at_the_end, in_a_block) + weights
+    inputs, block = checkpoints(walk).bytes(tokens), live_block(walk).bytes(tokens)
+    in_a_block = tokens * max(BACKWARD_OF_BLOCK * model.hidden, mlp) + weights
+    if block + in_a_block >= at_the_end:
+        return inputs + block, in_a_block
+    return inputs, at_the_end
+
+
+def _unpacked(walk: Pass) -> float:
+    # The largest linear, dequantised, or its gradient before it is added to the others.
+    largest = max(linear.weights for linear in walk.model.linears)
+    if walk.precision.storage in QUANTISED:
+        return largest * walk.compute_bytes
+    return largest * walk.weight_bytes if walk.full else 0.0
+
+
+def _evaluating(config: Config, walk: Pass) -> float:
+    tokens = (config.trainer.eval_batch or config.trainer.micro_batch) * walk.length
+    of_hidden, of_mlp = EVALUATION
+    body = of_hidden * walk.model.hidden + of_mlp * walk.model.intermediate * walk.compute_bytes
+    logits = walk.model.vocab * PER_LOGIT if reads_lm_head(config.head) and isinstance(config.head, LMHead) else 0
+    return tokens * max(body, logits) + _unpacked(walk)

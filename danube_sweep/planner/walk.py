@@ -1,0 +1,222 @@
+"""A symbolic forward pass: every operation that has a gradient to pass on names the tensors it keeps for it.
+
+A tensor that several operations keep counts once. Widths are elements per token; `Tape.saved` is in bytes.
+"""
+
+from dataclasses import dataclass, replace
+from typing import final
+
+from danube_sweep.architecture import Architecture, Linear, target_names
+from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, Lora, Precision, Storage
+
+FP32, INT64, BOOL = 4, 8, 1
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Bytes kept for the backward pass: for every token, and whatever the number of tokens."""
+
+    per_token: float = 0.0
+    constant: float = 0.0
+
+    def __add__(self, other: "Saved") -> "Saved":
+        return Saved(self.per_token + other.per_token, self.constant + other.constant)
+
+    def times(self, count: int) -> "Saved":
+        """The same, so many times."""
+        return Saved(self.per_token * count, self.constant * count)
+
+    def bytes(self, tokens: int) -> float:
+        """Bytes of a batch of that many tokens."""
+        return self.per_token * tokens + self.constant
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What decides what a forward pass keeps.
+
+    `padded`: some row of the batch is shorter than the longest. `cpu`: dropout keeps a factor for every element, where
+    a GPU keeps one byte.
+    """
+
+    model: Architecture
+    precision: Precision
+    adapter: Adapter
+    length: int
+    padded: bool = True
+    cpu: bool = False
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of a number in the compute type."""
+        return FP32 if self.precision.compute is Compute.fp32 else 2
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a weight that is not quantised: the storage type, or the compute type beside int8 and 4-bit."""
+        match self.precision.storage:
+            case Storage.fp32:
+                return FP32
+            case Storage.bf16 | Storage.fp16:
+                return 2
+        return self.compute_bytes
+
+    @property
+    def residual_bytes(self) -> int:
+        """Bytes of a number between blocks: the weights' type; a GPU's autocast makes layer norms give fp32."""
+        return self.autocast_bytes if self.model.family.encoder else self.weight_bytes
+
+    @property
+    def autocast_bytes(self) -> int:
+        """Bytes of what softmax and layer norms read and give: fp32 under a GPU's autocast, not under a CPU's."""
+        return self.compute_bytes if self.cpu and self.weight_bytes < FP32 else FP32
+
+    @property
+    def full(self) -> bool:
+        """Whether every weight trains."""
+        return isinstance(self.adapter, FullFinetune)
+
+    def adapts(self, block: int) -> bool:
+        """Whether something trains in a block."""
+        if not isinstance(self.adapter, Lora):
+            return self.full
+        return block >= 0 and (self.adapter.last_k is None or block >= self.model.layers - self.adapter.last_k)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor: its name, elements per token, bytes of an element, and whether a gradient flows back through it."""
+
+    name: str
+    width: float
+    each: int
+    live: bool
+
+    @property
+    def size(self) -> float:
+        """Bytes per token."""
+        return self.width * self.each
+
+    def named(self, name: str) -> "Value":
+        """The same kind of tensor, another one."""
+        return replace(self, name=name)
+
+    def plus(self, other: "Value", name: str) -> "Value":
+        """The sum: it keeps nothing."""
+        return Value(name, self.width, max(self.each, other.each), self.live or other.live)
+
+
+@final
+class Tape:
+    """Records one pass through one block; `adapted`: whether the block's targets have adapters."""
+
+    def __init__(self, walk: Pass, *, adapted: bool) -> None:
+        self.walk = walk
+        lora = walk.adapter if adapted and isinstance(walk.adapter, Lora) else None
+        self.lora = lora
+        self._names = target_names(lora.targets, walk.model.family) if lora else []
+        self._linears = {linear.name: linear for linear in walk.model.linears}
+        self._per_token: dict[str, float] = {}
+        self._constant: dict[str, float] = {}
+
+    def saved(self) -> Saved:
+        """All that was kept."""
+        return Saved(sum(self._per_token.values()), sum(self._constant.values()))
+
+    def trains(self, name: str) -> bool:
+        """Whether a linear, or its adapter, trains."""
+        return self.walk.full or name in self._names
+
+    def keep(self, *values: Value) -> None:
+        """Keeps tensors as they are."""
+        for value in values:
+            self._per_token[value.name] = value.size
+
+    def keep_bytes(self, name: str, per_token: float = 0.0, constant: float = 0.0) -> None:
+        """Keeps something else: a mask, a statistic, a copy of weights."""
+        self._per_token[name], self._constant[name] = per_token, constant
+
+    def cast(self, value: Value, to_bytes: int, reader: str) -> Value:
+        """What an operation reads that wants another type: a copy of its own."""
+        return value if value.each == to_bytes else replace(value, name=f"{value.name} for {reader}", each=to_bytes)
+
+    def linear(self, given: Value, name: str) -> Value:
+        """A linear layer with its adapter, if it has one."""
+        layer, each = self._linears[name], self.walk.compute_bytes
+        trained = self.walk.full
+        read = self.cast(given, each, name)
+        if trained:
+            self.keep(read)
+        elif given.live and self.walk.precision.storage is Storage.int8:
+            self.keep(given)  # bitsandbytes keeps its input, though it needs none
+        if (trained or given.live) and self.walk.precision.storage is Storage.fp32:
+            self._cast_weights(name, layer.weights)
+        if name in self._names:
+            self._adapter(given, layer)
+            trained = True
+        return Value(f"{name} out", layer.outputs, each, given.live or trained)
+
+    def _adapter(self, given: Value, layer: Linear) -> None:
+        lora, each = self.lora, self.walk.compute_bytes
+        assert lora is not None
+        read = self.cast(given, each, f"{layer.name} A")
+        if lora.dropout > 0 and not isinstance(lora, Dora):
+            if given.live:
+                factor = given.each if self.walk.cpu else BOOL
+                self.keep_bytes(f"{layer.name} dropout", given.width * factor)
+            read = read.named(f"{layer.name} dropped")
+        self.keep(read, Value(f"{layer.name} low", lora.rank, each, True))
+        self._cast_weights(f"{layer.name} B", lora.rank * layer.outputs)
+        if given.live:
+            self._cast_weights(f"{layer.name} A", lora.rank * layer.inputs)
+        if isinstance(lora, Dora):  # it scales by the norm of the updated weight, which it makes from an identity
+            self.keep(Value(f"{layer.name} base", layer.outputs, each, True))
+            self.keep(Value(f"{layer.name} update", layer.outputs, each, True))
+            identity = layer.inputs * (layer.inputs + lora.rank) * each
+            self.keep_bytes(f"{layer.name} weight norm", constant=identity + layer.outputs * (2 * FP32 + each))
+
+    def _cast_weights(self, name: str, numbers: float) -> None:
+        # Autocast's copies of fp32 weights live until the backward pass has read them.
+        if self.walk.compute_bytes < FP32:
+            self.keep_bytes(f"{name} cast", constant=numbers * self.walk.compute_bytes)
+
+    def rms_norm(self, given: Value, name: str, *, in_fp32: bool = False) -> Value:
+        """An RMS norm: it keeps its input in fp32 and a statistic; `in_fp32`: it also scales in fp32."""
+        out = Value(f"{name} out", given.width, given.each, given.live or self.walk.full)
+        if given.live:
+            self.keep(self.cast(given, FP32, name))
+            self.keep_bytes(f"{name} rsqrt", FP32)
+            if in_fp32:
+                self.keep_bytes(f"{name} scale", constant=given.width * FP32)
+        if self.walk.full:
+            self.keep(Value(f"{name} normed", given.width, FP32 if in_fp32 else given.each, True))
+        return out
+
+    def layer_norm(self, given: Value, name: str) -> Value:
+        """A layer norm: it keeps its input and two statistics."""
+        live = given.live or self.walk.full
+        if live:
+            self.keep(self.cast(given, self.walk.autocast_bytes, name))
+            self.keep_bytes(f"{name} statistics", 2 * FP32)
+        return Value(f"{name} out", given.width, self.walk.autocast_bytes, live)
+
+    def dropout(self, given: Value, name: str) -> Value:
+        """A dropout of the model's own, in training."""
+        if given.live:
+            self.keep_bytes(f"{name} factor", given.width * (given.each if self.walk.cpu else BOOL))
+        return given.named(f"{name} out")
+
+    def activation(self, given: Value, name: str) -> Value:
+        """An activation function: it keeps its input."""
+        if given.live:
+            self.keep(given)
+        return given.named(name)
+
+    def product(self, left: Value, right: Value, name: str, width: float) -> Value:
+        """An elementwise or matrix product: either factor is kept for the other's gradient."""
+        each = self.walk.compute_bytes
+        if left.live:
+            self.keep(right)
+        if right.live:
+            self.keep(left)
+        return Value(name, width, each, left.live or right.live)

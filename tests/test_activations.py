@@ -1,0 +1,133 @@
+"""The planner's count of what is kept for the backward pass, against tensor hooks on the real modules."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from danube_sweep import lora
+from danube_sweep.architecture import architecture_of
+from danube_sweep.compose import compose
+from danube_sweep.model import Backbone, load_backbone
+from danube_sweep.planner.activations import checkpoints, whole_body
+from danube_sweep.planner.walk import Pass
+from danube_sweep.schema import Config
+
+ROWS, LENGTH, SHORTER = 2, 96, 5
+SHAPES = {
+    "tiny": [],
+    "768 x 8": ["hidden_size=768", "intermediate_size=2048", "num_attention_heads=12", "num_key_value_heads=4",
+                "head_dim=64", "num_hidden_layers=8"],
+    "danube3_500m, 2 blocks": ["hidden_size=1536", "intermediate_size=4096", "num_attention_heads=16",
+                               "num_key_value_heads=8", "head_dim=96", "num_hidden_layers=2"],
+}  # fmt: skip
+ADAPTED = [
+    [f"precision={storage}", f"lora.targets={targets}"]
+    for storage in ("fp32", "bf16", "nf4", "nf4_dq")
+    for targets in ("qv", "all_linear")
+]
+FULL = [["precision=fp32", "lora=full"], ["precision=bf16", "lora=full"]]
+
+
+def composed(*overrides: str, shape: str = "tiny") -> Config:
+    sizes = [f"model.shape.{size}" for size in [*SHAPES[shape], "vocab_size=512"]]
+    return compose(["device=cpu", *sizes, *overrides])
+
+
+def saved_bytes(config: Config, *, padded: bool) -> tuple[int, Pass]:
+    """Bytes of the storages that hooks see in one forward pass, weights left out, and the pass to plan."""
+    backbone = load_backbone(config.model, config.precision, with_lm_head=False, device=torch.device("cpu"))
+    lora.attach(backbone, config.lora, seed=0)
+    own, seen = weights_of(backbone), {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no other takes its place
+        return tensor
+
+    mask_BT = torch.ones(ROWS, LENGTH, dtype=torch.bool)
+    mask_BT[0, LENGTH - SHORTER :] = not padded
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden_BTH = backbone.hidden(torch.randint(3, 250, (ROWS, LENGTH)), mask_BT)
+    for tensor in held_by_nodes(hidden_BTH.grad_fn):
+        keep(tensor)
+    model = architecture_of(config.model.shape)
+    walk = Pass(model, config.precision, config.lora, LENGTH, padded=padded, cpu=True)
+    return sum(size for size, _ in seen.values()), walk
+
+
+def held_by_nodes(node: Any) -> Iterator[torch.Tensor]:
+    """What bitsandbytes' int8 product keeps as attributes of its node."""
+    waiting, seen = [node], set()
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in seen:
+            continue
+        seen.add(one)
+        waiting += [following for following, _ in one.next_functions]
+        if isinstance(held := getattr(one, "A", None), torch.Tensor):
+            yield held
+
+
+def weights_of(backbone: Backbone) -> set[int]:
+    tensors = [tensor for module in backbone.modules() for tensor in [*module.parameters(), *module.buffers()]]
+    for weight in list(tensors):
+        state = getattr(weight, "quant_state", None)
+        if state is not None:
+            nested = [] if state.state2 is None else [state.state2.absmax, state.state2.code, state.offset]
+            tensors += [state.absmax, state.code, *nested]
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("overrides", [*ADAPTED, *FULL], ids=" ".join)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_is_kept_is_what_the_walk_says(shape: str, overrides: list[str], checkpointing: bool) -> None:
+    config = composed(*overrides, f"precision.gradient_checkpointing={str(checkpointing).lower()}", shape=shape)
+    counted, walk = saved_bytes(config, padded=False)
+    planned = (checkpoints if checkpointing else whole_body)(walk)
+    assert planned.bytes(ROWS * LENGTH) == pytest.approx(counted, rel=0.002)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "precision=bf16 lora.dropout=0.1",
+        "precision=fp32 lora.dropout=0.1 lora.targets=qv",
+        "precision=bf16 lora.last_k=2",
+        "precision=bf16 lora.last_k=1 lora.targets=mlp",
+        "precision=nf4 lora.targets=[down_proj]",
+        "precision=nf4 lora=dora",
+        "precision=fp32 precision.compute=bf16",
+        "precision=fp32 precision.compute=bf16 lora=full",
+        "precision=bf16 lora=none",
+        "model.shape.model_type=qwen2 precision=bf16",
+        "model.shape.model_type=gemma precision=fp32 lora=full",
+        "model.shape.model_type=gemma2 precision=bf16 lora.targets=qv",
+        "model.shape.model_type=phi3 precision=nf4 lora.targets=qv",
+        "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=4 precision=bf16",
+        "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=4 precision=fp32 lora=full",
+    ],
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_so_is_what_other_adapters_and_other_families_keep(overrides: str, padded: bool) -> None:
+    counted, walk = saved_bytes(composed(*overrides.split()), padded=padded)
+    planned = whole_body(walk).bytes(ROWS * LENGTH)
+    assert planned == pytest.approx(counted, rel=0.01)
+
+
+def test_int8_keeps_the_inputs_of_its_linears_where_hooks_do_not_see_them() -> None:
+    config = composed("precision=int8", "lora.targets=qv")
+    counted, walk = saved_bytes(config, padded=False)
+    assert whole_body(walk).bytes(ROWS * LENGTH) == pytest.approx(counted, rel=0.005)
+
+
+def test_a_gpu_keeps_a_byte_for_a_dropped_element_where_a_cpu_keeps_a_factor() -> None:
+    walk = Pass(
+        architecture_of(composed().model.shape), composed().precision, composed("lora.dropout=0.1").lora, LENGTH
+    )
+    on_cpu = replace(walk, cpu=True)
+    assert whole_body(walk).per_token < whole_body(on_cpu).per_token

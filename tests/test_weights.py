@@ -1,0 +1,149 @@
+"""The planner's parameters and bytes, against the models themselves."""
+
+import pytest
+import torch
+from transformers import AutoModel
+
+from danube_sweep import lora
+from danube_sweep.architecture import FAMILIES, architecture_of
+from danube_sweep.compose import compose
+from danube_sweep.head import build_head
+from danube_sweep.model import architecture, load_backbone
+from danube_sweep.optimizer import build_optimizer
+from danube_sweep.planner.memory import walk_of
+from danube_sweep.planner.weights import adapter_tensors, head_tensors, parameters, state_bytes, stored_bytes
+from danube_sweep.schema import Compute, Init, LMHead, Precision, SequenceHead, Storage
+
+SIZES = [
+    "model.shape.hidden_size=768", "model.shape.intermediate_size=2048", "model.shape.num_attention_heads=12",
+    "model.shape.num_key_value_heads=4", "model.shape.head_dim=64", "model.shape.num_hidden_layers=2",
+]  # fmt: skip
+CAUSAL = {
+    "danube_1_8b": 1_831_201_280,
+    "danube2_1_8b": 1_831_201_280,
+    "danube3_500m": 513_590_784,
+    "danube3_4b": 3_961_839_360,
+    "danube3_1_4b": 3_961_839_360,
+    "phi3_mini": 3_821_079_552,
+    "gemma_7b": 8_537_680_896,
+    "gemma2_9b": 9_241_705_984,
+    "mistral_7b": 7_241_732_096,
+    "qwen2_0_5b": 494_032_768,
+}
+"""Parameters of the published causal models."""
+LINEARS = {
+    "danube3_500m": 415_236_096,
+    "danube2_1_8b": 1_667_235_840,
+    "danube3_4b": 3_715_891_200,
+    "phi3_mini": 3_623_878_656,
+    "gemma_7b": 7_751_073_792,
+    "gemma2_9b": 8_323_596_288,
+    "mistral_7b": 6_979_321_856,
+    "qwen2_0_5b": 357_826_560,
+    "deberta_v3_large": 302_211_072 - 221_184,  # known with its biases
+}
+GIB_OF_CLASSIFIER = {  # of three classes: fp32, fp16, int8, nf4, nf4 with double quantisation
+    "danube3_500m": (1.73, 0.87, 0.48, 0.31, 0.29),
+    "danube2_1_8b": (6.52, 3.26, 1.71, 1.03, 0.95),
+    "danube3_4b": (14.30, 7.15, 3.69, 2.18, 2.01),
+}
+
+
+def shape_of(model: str) -> list[str]:
+    return [f"model={model}", "data.max_length=512"]
+
+
+@pytest.mark.parametrize("model", CAUSAL)
+def test_a_published_model_has_as_many_parameters_as_it_is_known_to_have(model: str) -> None:
+    config = compose(shape_of(model))
+    assert parameters(architecture_of(config.model.shape), LMHead()) == CAUSAL[model]
+
+
+@pytest.mark.parametrize("model", [*CAUSAL, "deberta_v3_base", "deberta_v3_large"])
+def test_the_architecture_counts_what_transformers_builds(model: str) -> None:
+    config = compose([*shape_of(model), "model.init=random"])
+    with torch.device("meta"):
+        body = AutoModel.from_config(architecture(config.model))
+    planned = architecture_of(config.model.shape)
+    linears = [layer for layer in body.modules() if isinstance(layer, torch.nn.Linear)]
+    assert planned.body == sum(weight.numel() for weight in body.parameters())
+    assert (
+        planned.linear_weights
+        == sum(layer.weight.numel() for layer in linears)
+        == LINEARS.get(model, planned.linear_weights)
+    )
+
+
+@pytest.mark.parametrize("model", GIB_OF_CLASSIFIER)
+def test_weights_take_the_bytes_that_are_known(model: str) -> None:
+    config = compose(shape_of(model))
+    fp16 = Compute.fp16
+    storages = [
+        Precision(Storage.fp32, Compute.fp32), Precision(Storage.fp16, fp16), Precision(Storage.int8, fp16),
+        Precision(Storage.nf4, fp16), Precision(Storage.nf4, fp16, double_quant=True),
+    ]  # fmt: skip
+    for precision, gib in zip(storages, GIB_OF_CLASSIFIER[model], strict=True):
+        config.precision = precision
+        walk = walk_of(config, architecture_of(config.model.shape), 512)
+        assert stored_bytes(walk, SequenceHead()) / 2**30 == pytest.approx(gib, abs=0.006)
+
+
+def storages(tensors: list[torch.Tensor]) -> int:
+    found = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("family", ["llama", "deberta-v2"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "nf4", "nf4_dq"])
+def test_stored_weights_take_the_bytes_that_were_planned(precision: str, family: str) -> None:
+    kv = [] if not FAMILIES[family].encoder else ["model.shape.num_key_value_heads=12"]
+    config = compose([*SIZES, *kv, f"model.shape.model_type={family}", f"precision={precision}", "data.max_length=64"])
+    backbone = load_backbone(config.model, config.precision, with_lm_head=False, device=torch.device("cpu"))
+    tensors: list[torch.Tensor] = []
+    for weight in backbone.body.parameters():
+        tensors.append(weight)
+        state = getattr(weight, "quant_state", None)
+        if state is not None:
+            nested = [] if state.state2 is None else [state.state2.absmax, state.state2.code, state.offset]
+            tensors += [state.absmax, state.code, *nested]
+        if getattr(weight, "SCB", None) is not None:
+            tensors.append(weight.SCB)
+    walk = walk_of(config, architecture_of(config.model.shape), 64)
+    assert stored_bytes(walk, config.head) == pytest.approx(storages(tensors), rel=0.0005)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "lora.rank=16",
+        "lora.rank=4 optimizer=adamw_8bit",
+        "lora=dora lora.last_k=1 optimizer=paged_adamw_8bit",
+        "lora=full precision=bf16",
+        "lora=full optimizer=adamw_8bit",
+    ],
+)
+def test_states_take_exactly_the_bytes_that_were_planned(overrides: str) -> None:
+    config = compose([*SIZES, *overrides.split(), "data.max_length=64"])
+    backbone = load_backbone(config.model, config.precision, with_lm_head=False, device=torch.device("cpu"))
+    trained = lora.attach(backbone, config.lora, seed=0)
+    optimizer = build_optimizer(config.optimizer, trained, {}, head_lr=None)
+    for weight in trained.values():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    states = [(name, one) for state in optimizer.state.values() for name, one in state.items()]
+    held = storages([one for name, one in states if isinstance(one, torch.Tensor) and "qmap" not in name])
+    walk = walk_of(config, architecture_of(config.model.shape), 64)
+    tensors = adapter_tensors(walk, config.head)
+    assert tensors.elements == sum(weight.numel() for weight in trained.values())
+    assert state_bytes(config.optimizer, tensors, walk.weight_bytes if walk.full else 4) == held
+
+
+@pytest.mark.parametrize("head", ["preference", "sequence head.pooling=attention", "sequence head.pooling=mean"])
+def test_heads_have_the_parameters_that_were_planned(head: str) -> None:
+    config = compose([f"head={word}" if "=" not in word else word for word in head.split()])
+    assert config.model.init is Init.auto
+    model = architecture_of(config.model.shape)
+    built = build_head(
+        config.head, hidden_size=model.hidden, classes=["a", "b", "c"], tokenizer=None, lm_head=None, seed=0  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert head_tensors(model, config.head, 3).elements == sum(weight.numel() for weight in built.parameters())
