@@ -22,10 +22,10 @@ from danube_sweep.evaluate import Evaluation, evaluate
 from danube_sweep.head import Head
 from danube_sweep.model import Backbone
 from danube_sweep.optimizer import build_optimizer
-from danube_sweep.plan import MicroBatch, StepPlan
-from danube_sweep.progress import Screen
+from danube_sweep.progress import Screen, duration
 from danube_sweep.schedule import build_schedule
 from danube_sweep.schema import Compute, Config
+from danube_sweep.steps import MicroBatch, StepPlan
 from danube_sweep.tracking import MetricsFile, Tracker
 from danube_sweep.trial import RunFolder, metric_names
 
@@ -74,6 +74,8 @@ class Surroundings:
     manifest: dict[str, Any] = field(default_factory=dict)
     """What every checkpoint of this trial states: identity, classes, pad id, versions."""
     prune: Prune | None = None
+    predicted: dict[str, float] = field(default_factory=dict)
+    """What the planner expected, for the result and for the word about the time left."""
 
 
 @final
@@ -100,6 +102,7 @@ class ActiveTrial:
         self._step_loss: torch.Tensor | None = None
         self._tokens_written = 0
         self._clock = time.monotonic()
+        self._timed = False
 
     # ------------------------------------------------------------------------------------------- start, resume
 
@@ -231,6 +234,9 @@ class ActiveTrial:
         self.done.last_loss = last["loss"]
         tokens = last["tokens"] - self._tokens_written
         self._tokens_written = last["tokens"]
+        if not self._timed:
+            self._timed = True
+            self._say_time_left(elapsed / len(rows))
         rate = tokens / max(elapsed, 1e-9)
         self.where.terminal.update(self.where.label, last["step"], loss=last["loss"], tokens_per_s=rate)
         logged = {"train/loss": last["loss"], "train/lr": last["lr"], "train/grad_norm": last["grad_norm"]}
@@ -243,6 +249,13 @@ class ActiveTrial:
                 f"the loss is not finite at step {bad}; lower optimizer.lr={self.config.optimizer.lr:g}, "
                 "set trainer.clip_norm, or use precision=bf16 or fp32"
             )
+
+    def _say_time_left(self, step_s: float) -> None:
+        # The planner's figure is corrected by the first steps; validations come on top.
+        left_s = (self.plan.total_steps - self.done.step) * step_s
+        expected = self.where.predicted.get("seconds_per_step")
+        said = "" if expected is None else f" (predicted {expected:.2g})"
+        self.where.terminal.note(f"a step takes {step_s:.2g} s{said}: {duration(left_s)} of training left")
 
     def _lap(self) -> float:
         now = time.monotonic()

@@ -97,6 +97,25 @@ def sweep(arguments: list[str]) -> int:
     return 0
 
 
+def plan(arguments: list[str]) -> int:
+    """`danube-sweep plan`: memory, seconds and disk of trials, before anything is loaded."""
+    parser = _Parser(
+        "danube-sweep plan",
+        description="Says from the config alone what a trial needs and whether it fits a device: nothing is loaded. "
+        "With -m a row for every combination of the swept values. docs/memory.md says how it is computed.",
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help="plan every combination")
+    parser.add_argument("--json", action="store_true", help="print JSON: bytes and seconds")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training: device=kaggle_t4, …")
+    options = parser.parse_intermixed_args(arguments)
+
+    from danube_sweep.progress import Terminal
+    from danube_sweep.sweep.doors.plan import run_plan
+
+    run_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json)
+    return 0
+
+
 def rank(arguments: list[str]) -> int:
     """`danube-sweep rank`: the table of a sweep, running or ended."""
     parser = _Parser(
@@ -149,6 +168,7 @@ def predict(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "resume": resume,
+    "plan": plan,
     "rank": rank,
     "sweep": sweep,
 }

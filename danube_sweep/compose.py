@@ -30,6 +30,7 @@ from omegaconf.errors import (
 
 from danube_sweep import paths, trial
 from danube_sweep.errors import CheckpointError, ConfigError, UserError
+from danube_sweep.planner.fit import resolved
 from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, FileData, Pruner, Settings, Sweep, TextData
 from danube_sweep.validate import validate
 from danube_sweep.validate_sweep import validate_sweep
@@ -38,13 +39,19 @@ VERSION_BASE = "1.3"
 
 
 def register() -> None:
-    """Makes the schemas and the `trial_hash` resolver known to Hydra; calling it twice does no harm."""
+    """Makes the schemas and the `trial_hash` and `half` resolvers known to Hydra; calling it twice does no harm."""
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Settings)
     for group, options in {**OPTIONS, **SWEEP_OPTIONS}.items():
         for name, schema in options.items():
             store.store(group=f"schema/{group}", name=name, node=schema)
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
+    OmegaConf.register_new_resolver("half", _half, replace=True)
+
+
+def _half(types: Sequence[str]) -> str:
+    # The 16-bit type of a device that is named; one that is not may have either, and its lack is found when it is met.
+    return "fp16" if types and "bf16" not in types else "bf16"
 
 
 def _hash_or_invalid(*, _root_: DictConfig) -> str:
@@ -58,6 +65,8 @@ def _hash_or_invalid(*, _root_: DictConfig) -> str:
 def to_config(config: DictConfig) -> Config:
     """The typed and checked trial in a composed config; what belongs to Hydra or to a sweep is left out.
 
+    trainer.micro_batch=auto is settled here, for the device that is configured or present.
+
     Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
     """
     ours = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
@@ -67,7 +76,7 @@ def to_config(config: DictConfig) -> Config:
         raise ConfigError(explain(error)) from error
     validate(typed)
     _make_paths_absolute(typed)
-    return typed
+    return resolved(typed)
 
 
 def to_sweep(config: DictConfig) -> tuple[Sweep, Pruner]:
@@ -93,6 +102,15 @@ def _make_paths_absolute(config: Config) -> None:
     path = config.model.path
     if path is not None and Path(path).expanduser().is_dir():
         config.model.path = absolute(path)
+
+
+def parse_sweep(overrides: Sequence[str]) -> list[Override]:
+    """The overrides of a sweep; a glob means the packaged options. Raises ConfigError in one line."""
+    register()
+    GlobalHydra.instance().clear()
+    with _explained(), initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
@@ -210,13 +228,33 @@ class Composer:
             if any(_depends_on_its_place(one) for one in parsed):
                 return self._load(list(overrides))
             values = [one for one in parsed if _sets_a_value(one)]
-            groups = tuple(str(one.input_line) for one in parsed if not _sets_a_value(one))
-            if groups not in self._bases:
-                self._bases[groups] = self._load(list(groups))
-            config = copy.deepcopy(self._bases[groups])
+            config = copy.deepcopy(self._base(tuple(one for one in parsed if not _sets_a_value(one))))
             for one in values:
                 OmegaConf.update(config, one.key_or_group, one.value(), merge=True, force_add=one.is_force_add())
             return config
+
+    def _base(self, groups: tuple[Override, ...]) -> DictConfig:
+        # An option of ours fills its own group and nothing else: each is composed once, whatever it stands beside.
+        words = tuple(str(one.input_line) for one in groups)
+        if words in self._bases:
+            return self._bases[words]
+        own = [one for one in groups if _is_an_option(one, groups)]
+        if len(own) > 1:
+            others = tuple(one for one in groups if one not in own)
+            composed = copy.deepcopy(self._base(others))
+            for one in own:
+                composed[one.key_or_group] = copy.deepcopy(self._base((*others, one))[one.key_or_group])
+        else:
+            composed = self._load(list(words))
+        self._bases[words] = composed
+        return composed
+
+
+def _is_an_option(override: Override, groups: Sequence[Override]) -> bool:
+    key = override.key_or_group
+    alone = sum(one.key_or_group == key for one in groups) == 1
+    plain = override.package is None and not (override.is_add() or override.is_delete())
+    return key in OPTIONS and alone and plain and isinstance(override.value(), str)
 
 
 def _sets_a_value(override: Override) -> bool:

@@ -49,6 +49,9 @@ def pick_device(config: Device) -> torch.device:
     if config.accelerator != "cpu" and torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        total = torch.cuda.get_device_properties(0).total_memory
+        limit = total if config.memory_limit_gib is None else config.memory_limit_gib * 2**30
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), 0)
         return torch.device("cuda", 0)
     if config.accelerator == "cuda":
         raise ConfigError(f"device.accelerator=cuda: torch sees no GPU here for {config.name}; use device=cpu")

@@ -113,6 +113,7 @@ def measured(trial: ActiveTrial, backbone: Backbone, seconds: dict[str, float]) 
     return {
         "peak_memory_bytes": peak_memory_bytes(backbone.device),
         "tokens_per_s": trial.done.tokens / trained,
+        "seconds_per_step": trained / max(trial.done.step, 1),
         "seconds": {**seconds, "train": trained, "validation": trial.done.validation_seconds},
         "host": platform.node(),
         "device": describe(backbone.device),

@@ -16,6 +16,7 @@ danube-sweep -m … --dry-run                          show the trials of a swee
 danube-sweep sweep FILE                              run a W&B sweep file without a server
 danube-sweep resume DIR [--retry failed,oom]         go on with an interrupted run or sweep
 danube-sweep rank SWEEP_DIR                          a sweep's trials, best first
+danube-sweep plan [-m] [OVERRIDES]                   what trials need and whether they fit a device
 danube-sweep predict RUN_DIR INPUT -o OUTPUT         probabilities for new rows
 danube-sweep --help GROUP                            the fields of a group
 danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop

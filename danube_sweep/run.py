@@ -23,14 +23,15 @@ from danube_sweep.errors import BusyError, CheckpointError, ConfigError, DanubeS
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
 from danube_sweep.module import PackModule, fit
-from danube_sweep.plan import StepPlan
+from danube_sweep.prediction import predicted
 from danube_sweep.prepare import Prepared, prepare
 from danube_sweep.progress import Screen
 from danube_sweep.schema import Config
+from danube_sweep.steps import StepPlan
 from danube_sweep.stop import StopRequest
 from danube_sweep.tracking import Tracker, given_out, open_tracker
 from danube_sweep.trial import COMPLETE, MICRO_BATCH, RunFolder, read_json, redacted, trial_hash, write_json, write_text
-from danube_sweep.validate import check_dora, check_types
+from danube_sweep.validate import check_dora, check_runs, check_types
 
 MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
 """What drivers and allocators say in a plain RuntimeError."""
@@ -90,6 +91,7 @@ def run_trial(
         trial = _activate(config, asked, folder, identity, built, terminal)
         trial.where.prune = prune
         result: dict[str, Any] = {"trial": identity, "name": config.name, "seed": config.seed}
+        result["predicted"] = trial.where.predicted
         result |= {"adjusted": {MICRO_BATCH: config.trainer.micro_batch}} if config is not asked else {}
         code = 1
         try:
@@ -169,6 +171,7 @@ def _tracker(config: Config, folder: RunFolder, identity: str, terminal: Screen)
 def build(config: Config, watch: Stopwatch) -> Built:
     """Data, backbone, adapter and head of a trial. Raises UserError; writes nothing but caches."""
     with watch.phase("data"):
+        check_runs(config.device)
         device = pick_device(config.device)
         check_types(config.precision, native_types(device), config.device.name)
         check_dora(config, device.type)
@@ -214,6 +217,9 @@ def _activate(
         "versions": versions(),
     }
     where = Surroundings(folder, tracker, terminal, config.name or identity[:8], manifest)
+    where.predicted, warning = predicted(config, built.backbone, built.prepared)
+    if warning is not None:
+        terminal.note(warning)
     plan = StepPlan(config, built.prepared.parts["train"], built.prepared.pad_id)
     return ActiveTrial(config, built.prepared.parts, plan, built.head, built.adapter, where)
 

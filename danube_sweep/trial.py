@@ -241,7 +241,7 @@ class RunFolder:
         Raises CheckpointError for a damaged adjusted.json.
         """
         if not self.adjusted.is_file():
-            return config.trainer.micro_batch
+            return int(config.trainer.micro_batch)
         return int(read_json(self.adjusted).get(MICRO_BATCH, config.trainer.micro_batch))
 
     def read_result(self) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+from danube_sweep.architecture import FAMILIES, TARGET_SETS, Family
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
     ArenaData,
@@ -39,14 +40,7 @@ BYTES_AND_MARKS = 259
 
 FOUR_BIT = (Storage.nf4, Storage.fp4)
 QUANTISED = (*FOUR_BIT, Storage.int8)
-
-TARGET_SETS = {
-    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
-    "mlp": ["gate_proj", "up_proj", "down_proj"],
-    "all_linear": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    "qv": ["q_proj", "v_proj"],
-}
-"""Named sets of `lora.targets` -> module names of Llama and Mistral blocks."""
+AUTO = "auto"
 
 
 def validate(config: Config) -> None:
@@ -93,6 +87,12 @@ def check_types(precision: Precision, types: list[str], device: str) -> None:
     raise ConfigError(f"precision.compute={asked}: {device} has no native {asked}; use {way_out}")
 
 
+def check_runs(device: Device) -> None:
+    """Raises ConfigError for a device that trials can only be planned for."""
+    if device.cannot_run is not None:
+        raise ConfigError(f"device: trials can be planned for {device.name}, not run on it: {device.cannot_run}")
+
+
 def check_dora(config: Config, accelerator: str) -> None:
     """Raises ConfigError for DoRA over int8 on a CPU, where bitsandbytes has no scales to give it."""
     impossible = isinstance(config.lora, Dora) and config.precision.storage is Storage.int8 and accelerator == "cpu"
@@ -137,8 +137,8 @@ def _model(model: Model) -> None:
 
 def _shape(shape: Shape) -> None:
     _require(
-        shape.model_type in ("llama", "mistral"),
-        f"model.shape.model_type must be llama or mistral, got {shape.model_type}",
+        shape.model_type in FAMILIES,
+        f"model.shape.model_type must be one of {', '.join(FAMILIES)}, got {shape.model_type}",
     )
     sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     for name in (*sizes, "sliding_window"):
@@ -179,7 +179,7 @@ def _lora(config: Config) -> None:
             _require(lora.alpha > 0, f"lora.alpha must be above 0, got {lora.alpha}; for no adapter use lora=none")
             _require(0 <= lora.dropout < 1, f"lora.dropout must be at least 0 and under 1, got {lora.dropout}")
             _require(lora.last_k is None or lora.last_k >= 1, f"lora.last_k must be at least 1, got {lora.last_k}")
-            _targets(lora.targets)
+            _targets(lora.targets, FAMILIES[config.model.shape.model_type])
         case FullFinetune():
             _require(
                 storage not in QUANTISED,
@@ -198,13 +198,13 @@ def _lora(config: Config) -> None:
     check_dora(config, config.device.accelerator)
 
 
-def _targets(targets: object) -> None:
+def _targets(targets: object, family: Family) -> None:
     sets = ", ".join(TARGET_SETS)
     if isinstance(targets, str):
         _require(
-            targets in TARGET_SETS or targets in TARGET_SETS["all_linear"],
+            targets in TARGET_SETS or targets in family.linears,
             f"lora.targets={targets}: no such set; there are {sets}, or a list of module names out of "
-            f"{', '.join(TARGET_SETS['all_linear'])}",
+            f"{', '.join(family.linears)}",
         )
         return
     _require(
@@ -281,12 +281,18 @@ def _data(data: Data) -> None:
 
 def _trainer(trainer: Trainer) -> None:
     _require(trainer.epochs > 0, f"trainer.epochs must be above 0, got {trainer.epochs}")
-    for name in ("max_steps", "micro_batch", "eval_batch", "validate_every", "patience", "log_every"):
-        value = getattr(trainer, name)
-        _require(value is None or value >= 1, f"trainer.{name} must be at least 1, got {value}")
     micro, effective = trainer.micro_batch, trainer.effective_batch
     _require(
-        effective >= micro and effective % micro == 0,
+        micro == AUTO or (isinstance(micro, int) and not isinstance(micro, bool)),
+        f"trainer.micro_batch must be a whole number or auto, got {micro}",
+    )
+    _require(effective >= 1, f"trainer.effective_batch must be at least 1, got {effective}")
+    for name in ("max_steps", "eval_batch", "validate_every", "patience", "log_every"):
+        value = getattr(trainer, name)
+        _require(value is None or value >= 1, f"trainer.{name} must be at least 1, got {value}")
+    _require(micro == AUTO or micro >= 1, f"trainer.micro_batch must be at least 1, got {micro}")
+    _require(
+        micro == AUTO or (effective >= micro and effective % micro == 0),
         f"trainer.effective_batch must be a multiple of trainer.micro_batch={micro}, got {effective}",
     )
     _require(
@@ -308,6 +314,9 @@ def _device(config: Config) -> None:
         device.threads is None or device.threads >= 1,
         f"device.threads must be at least 1, got {device.threads}",
     )
+    for name in ("memory_gib", "memory_limit_gib", "bandwidth_gb_s", "tflops_fp32", "tflops_16bit", "launch_us"):
+        value = getattr(device, name)
+        _require(value is None or value > 0, f"device.{name} must be above 0, got {value}")
     check_types(config.precision, device.types, device.name)
 
 

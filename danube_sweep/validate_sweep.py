@@ -10,7 +10,13 @@ RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLET
 """What `--retry` takes; an interrupted or preempted trial goes on unasked."""
 
 HIGHER_IS_BETTER = ("accuracy", "macro_f1", "tokens_per_s")
-MEASURED = ("measured/peak_memory_bytes", "measured/tokens_per_s", "measured/seconds/train", "parameters/trainable")
+MEASURED = (
+    "measured/peak_memory_bytes",
+    "predicted/peak_memory_bytes",
+    "measured/tokens_per_s",
+    "measured/seconds/train",
+    "parameters/trainable",
+)
 """What can be ranked by besides a validation metric."""
 
 

@@ -21,6 +21,8 @@ NEEDS = {
     "data=table": ["data.path=a.csv", "head=sequence"],
     "data=text": ["data.path=[a.jsonl]", "head=lm"],
     "precision=fp16": ["device.types=[fp32,fp16]"],
+    "model=deberta_v3_base": ["data.max_length=512"],
+    "model=deberta_v3_large": ["data.max_length=512"],
 }
 """What an option cannot be composed without."""
 
@@ -193,7 +195,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["trainer.clip_norm=nan"], "trainer.clip_norm must be a finite number"),
     (["model.variant=tuned"], "model.variant=tuned: there is base"),
     (["model.init=pretrained"], "model.init=pretrained needs weights"),
-    (["model.shape.model_type=gpt2"], "model.shape.model_type must be llama or mistral, got gpt2"),
+    (["model.shape.model_type=gpt2"], "model.shape.model_type must be one of llama, mistral"),
     (["model.shape.hidden_size=0"], "model.shape.hidden_size must be at least 1, got 0"),
     (["model.shape.intermediate_size=0"], "model.shape.intermediate_size must be at least 1"),
     (["model.shape.num_hidden_layers=0"], "model.shape.num_hidden_layers must be at least 1"),
@@ -249,6 +251,12 @@ REFUSED: list[tuple[list[str], str]] = [
     (["device.accelerator=tpu"], "device.accelerator must be auto, cpu or cuda"),
     (["device.types=[fp8]"], "device.types must be out of bf16, fp16, fp32"),
     (["device.threads=0"], "device.threads must be at least 1"),
+    (["device.bandwidth_gb_s=0"], "device.bandwidth_gb_s must be above 0, got 0"),
+    (["device.tflops_fp32=-1"], "device.tflops_fp32 must be above 0, got -1"),
+    (["device.tflops_16bit=0"], "device.tflops_16bit must be above 0, got 0"),
+    (["device.launch_us=0"], "device.launch_us must be above 0, got 0"),
+    (["device.memory_gib=0"], "device.memory_gib must be above 0, got 0"),
+    (["device.memory_limit_gib=-2"], "device.memory_limit_gib must be above 0, got -2"),
     (["tracking.mode=sometimes"], "tracking.mode must be one of"),
     (["tracking.timeout_s=0"], "tracking.timeout_s must be above 0"),
     # impossible combinations

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
 COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 RUNS = [line for line in COMMANDS if line.startswith("danube-sweep")]
-SUBCOMMANDS = {"predict", "resume", "rank", "sweep"}
+SUBCOMMANDS = {"plan", "predict", "resume", "rank", "sweep"}
 
 
 def overrides(command: str) -> list[str]:
@@ -47,7 +47,7 @@ def test_a_training_command_composes(command: str, tmp_path: Path, monkeypatch: 
     assert compose(overrides(command)).seed >= 0
 
 
-@pytest.mark.parametrize("command", [command for command in RUNS if "-m" in command.split()])
+@pytest.mark.parametrize("command", [command for command in RUNS if "-m" in command.split() and trains(command)])
 def test_a_sweep_of_the_readme_can_be_looked_at_first(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,7 +57,7 @@ def test_a_sweep_of_the_readme_can_be_looked_at_first(
     for name in ("banking77_train.csv", "banking77_test.csv"):
         (tmp_path / name).write_text("text,label\na,x\nb,y\n")
     words = [word for word in shlex.split(command)[1:] if word != "--dry-run" and not word.startswith("model.path")]
-    assert cli.main([*words, "--dry-run"]) == 0
+    assert cli.main([*words, "device.memory_gib=140", "--dry-run"]) == 0  # whatever this machine has
     assert "nothing was started" in capsys.readouterr().out
     assert not (tmp_path / "multirun").exists()
 

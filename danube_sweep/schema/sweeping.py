@@ -21,6 +21,12 @@ class OnOom(Enum):
     retry = "retry"
 
 
+class OnMisfit(Enum):
+    error = "error"
+    skip = "skip"
+    shrink = "shrink"
+
+
 @dataclass
 class Sweep:
     metric: Any = setting(
@@ -43,6 +49,11 @@ class Sweep:
     stall_s: float | None = setting("seconds without a step after which a trial counts as hung; null never", 1800.0)
     grace_s: float = setting("seconds a trial gets to checkpoint once it is asked to stop", 30.0)
     on_oom: OnOom = setting("record an out-of-memory trial, or retry it with half the micro-batch", OnOom.record)
+    on_misfit: OnMisfit = setting(
+        "trials predicted not to fit the device: error refuses the sweep, skip leaves them out, shrink lowers the "
+        "micro-batch at the same effective batch",
+        OnMisfit.error,
+    )
     score_test: bool = setting("at the end, score the winner on the test part, if there is one", True)
     dry_run: bool = setting("show the trials and stop; --dry-run is short for it", False)
 

@@ -1,6 +1,7 @@
 """The update rule, the learning rate over time, steps and batches."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from danube_sweep.schema.fields import setting
 
@@ -53,7 +54,7 @@ class Constant(Schedule):
 class Trainer:
     epochs: float = setting("passes over the training part", 2.0)
     max_steps: int | None = setting("optimizer steps; overrides epochs", None)
-    micro_batch: int = setting("rows per forward pass", 8)
+    micro_batch: Any = setting("rows per forward pass; auto: the most that fits the device", 8)
     effective_batch: int = setting("rows per optimizer step; a multiple of micro_batch", 16)
     eval_batch: int | None = setting("rows per forward pass in evaluation; null takes micro_batch", None)
     clip_norm: float | None = setting("largest gradient norm; null does not clip", 1.0)

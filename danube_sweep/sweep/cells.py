@@ -10,18 +10,25 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.core.override_parser.types import Sweep as Swept
 
 from danube_sweep.errors import ConfigError, UserError
-from danube_sweep.schema import Config, Sweep
+from danube_sweep.schema import Config, OnMisfit, Sweep
+from danube_sweep.sweep.fitting import misfit_of
 from danube_sweep.sweep.space import Choice, Distribution, Number, Search, examples, tidy
 from danube_sweep.trial import trial_hash
+from danube_sweep.validate import check_runs
 from danube_sweep.validate_sweep import check_metric
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells that can train, and those with a mistake: overrides and what is wrong."""
+    """The cells that can train, those with a mistake, and those left out as they do not fit: overrides and reason.
+
+    `smaller`: of a valid cell, by its overrides, the micro-batch with which it fits.
+    """
 
     valid: list[tuple[Config, list[str]]] = field(default_factory=list)
     invalid: list[tuple[list[str], str]] = field(default_factory=list)
+    left_out: list[tuple[list[str], str]] = field(default_factory=list)
+    smaller: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
 def expand(overrides: Sequence[Override], most: int) -> list[list[str]]:
@@ -130,10 +137,20 @@ def check(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], Config]
         try:
             config = compose(overrides)
             check_metric(sweep, config)
+            check_runs(config.device)
             trial_hash(config)  # reads the files that a trial means
-            checked.valid.append((config, overrides))
+            found = misfit_of(config, sweep)
         except UserError as error:
             checked.invalid.append((overrides, str(error)))
+            continue
+        if found is None or (sweep.on_misfit is OnMisfit.shrink and found.rows is not None):
+            checked.valid.append((config, overrides))
+            if found is not None and found.rows is not None:
+                checked.smaller[tuple(overrides)] = found.rows
+        elif sweep.on_misfit is OnMisfit.error:
+            checked.invalid.append((overrides, f"{found.reason} (or sweep.on_misfit=skip or shrink)"))
+        else:
+            checked.left_out.append((overrides, found.reason))
     return checked
 
 

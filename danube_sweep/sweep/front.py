@@ -18,6 +18,7 @@ from danube_sweep.sweep.cells import check, check_search, shared
 from danube_sweep.sweep.child import Task
 from danube_sweep.sweep.ending import conclude
 from danube_sweep.sweep.executor import Executor
+from danube_sweep.sweep.fitting import shrink
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.search import SearchSource
 from danube_sweep.sweep.slots import find_slots
@@ -63,7 +64,7 @@ def plan_grid(
     plan = Plan(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
     common = shared(cells)
     if sweep.dry_run and checked.valid:
-        terminal.show(dry.grid_table(plan.folder, checked.valid, checked.invalid, common))
+        terminal.show(dry.grid_table(plan.folder, checked.valid, [*checked.invalid, *checked.left_out], common))
     if checked.invalid and not sweep.skip_invalid:
         _refuse(checked.invalid, cells, terminal, shown=sweep.dry_run and bool(checked.valid))
     if sweep.dry_run:
@@ -72,12 +73,16 @@ def plan_grid(
     with plan.folder.locked():
         _check_same_kind(plan)
         plan.folder.drop_invalid([overrides for _, overrides in checked.valid])
-        invalid = plan.folder.add_invalid(checked.invalid, common)
+        wrong = [*checked.invalid, *checked.left_out]
+        invalid = plan.folder.add_invalid(wrong, common)
         valid = [entry for entry, _ in plan.folder.add(trials, common)]
+        for entry in valid:
+            if (rows := checked.smaller.get(tuple(entry.overrides))) is not None:
+                shrink(entry.folder, rows)
         _describe(plan)  # last: a folder without it is no sweep, and no trial of one is missing
     if (trials_left := len({entry.number for entry in valid})) < len(valid):
         terminal.note(f"{len(valid)} cells make {trials_left} trials: cells that mean the same run once")
-    overrides = [*(one for _, one in checked.valid), *(one for one, _ in checked.invalid)]
+    overrides = [*(one for _, one in checked.valid), *(one for one, _ in wrong)]
     found = {tuple(one): entry for one, entry in zip(overrides, [*valid, *invalid], strict=True)}
     return plan, [found[tuple(cell)] for cell in cells]
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
-from danube_sweep.errors import UserError
-from danube_sweep.schema import Config, Sweep
+from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.schema import Config, OnMisfit, Sweep
+from danube_sweep.sweep.fitting import misfit_of, shrink
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.history import History
 from danube_sweep.sweep.source import Claim, FolderSource
@@ -101,14 +102,19 @@ class SearchSource:
             config = self._compose(overrides)
             check_metric(self._sweep, config)
             identity = trial_hash(config)
+            found = misfit_of(config, self._sweep)
+            if found is not None and (found.rows is None or self._sweep.on_misfit is not OnMisfit.shrink):
+                raise ConfigError(found.reason)
         except UserError as error:
             self._history.drop(draw)
             (entry,) = self._folder.add_invalid([(overrides, str(error))], self._search.fixed)
             self.notes.append(f"{entry.path.name}  invalid: {error}")
             return True
-        ((_, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
+        ((entry, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
         if new:
             self._history.name(draw, identity)
+        if new and found is not None and found.rows is not None:
+            shrink(entry.folder, found.rows)
         return new
 
     def _is_ours(self, entry: Entry) -> bool:

@@ -63,6 +63,7 @@ class Row:
     """Training and validation."""
     tokens_per_s: float | None
     peak_memory_bytes: float | None
+    predicted_memory_bytes: float | None
     """The largest of the seeds, as all have to fit."""
     rank: int | None = None
     """From 1; None without a metric."""
@@ -183,6 +184,7 @@ def _row(trials: list[Trial], varied: list[str], objectives: Objectives, scores:
         seconds=_sum(_mean(used, "measured/seconds/train"), _mean(used, "measured/seconds/validation")),
         tokens_per_s=_mean(used, "measured/tokens_per_s"),
         peak_memory_bytes=max(_numbers(used, "measured/peak_memory_bytes"), default=None),
+        predicted_memory_bytes=max(_numbers(used, "predicted/peak_memory_bytes"), default=None),
     )
 
 

@@ -106,6 +106,7 @@ def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
         _Column("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
         _Column("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
         _Column("GiB", [_maybe(row.peak_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=9),
+        _Column("predicted", [_maybe(row.predicted_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=12),
     ]
     if any(row.state != COMPLETE[0] for row in rows):
         given.append(_Column("state", [row.state for row in rows], left=True))
@@ -301,6 +302,7 @@ def _record(ranking: Ranking, row: Row) -> dict[str, Any]:
         "seconds": row.seconds,
         "tokens_per_s": row.tokens_per_s,
         "peak_memory_bytes": row.peak_memory_bytes,
+        "predicted_memory_bytes": row.predicted_memory_bytes,
         "count": row.count,
         "seeds": " ".join(map(str, row.seeds)),
         "state": row.state,

@@ -1,0 +1,106 @@
+"""How many rows a trial would train on and how long they are, without reading or tokenising them all."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+from danube_sweep.data import read_unlabelled
+from danube_sweep.data.generated import generate
+from danube_sweep.data.read import count_rows
+from danube_sweep.data.records import Record
+from danube_sweep.data.text import load_text
+from danube_sweep.schema import ArenaData, Data, FileData, GeneratedData, TextData
+
+SAMPLED_ROWS = 300
+CHARACTERS_PER_TOKEN = 4.0
+"""English prose under the tokenizers of the models here."""
+TEMPLATE_TOKENS, TEMPLATE_BYTES = 12, 256
+"""What a row's frame adds: as a mean, and at the most."""
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """Training rows of an epoch, and an estimate of their mean length in tokens after truncation."""
+
+    rows: int
+    tokens_per_row: float
+
+
+def data_size(config: Data) -> DataSize | None:
+    """The size of the training part; None if its file is not there. Raises DataError for a damaged one."""
+    match config:
+        case GeneratedData():
+            sample, total = generate(min(config.rows, SAMPLED_ROWS), config.seed, config.noise), config.rows
+        case FileData() if Path(config.path).expanduser().is_file():
+            sample, total = _sampled(config, config.path)
+        case TextData() if all(Path(path).expanduser().is_file() for path in config.path):
+            return _text_size(config)
+        case _:
+            return None
+    own_parts = isinstance(config, FileData) and config.validation_path is not None
+    held_out = (0.0 if own_parts else config.validation_fraction) + config.test_fraction
+    rows = min(round(total * (1 - held_out)), config.max_rows or total)
+    doubled = isinstance(config, ArenaData | GeneratedData) and config.swap_augment
+    return DataSize(rows * (2 if doubled else 1), _mean_tokens(sample, config.max_length))
+
+
+def longest_row(config: Data) -> int:
+    """A bound on the tokens of any row: no text has more tokens than bytes. At most data.max_length, also for no file.
+
+    Reads the files whole, once each. Raises DataError for a damaged one.
+    """
+    match config:
+        case GeneratedData():
+            longest = max(map(_bytes, generate(config.rows, config.seed, config.noise)))
+        case FileData() if all(Path(path).expanduser().is_file() for path in _files(config)):
+            longest = max(_longest(path, Path(path).stat().st_mtime_ns, _Hashed(config)) for path in _files(config))
+        case _:
+            return config.max_length
+    return min(config.max_length, longest + TEMPLATE_BYTES)
+
+
+def _files(config: FileData) -> list[str]:
+    return [path for path in (config.path, config.validation_path) if path is not None]
+
+
+class _Hashed:
+    # A reader's settings as the key of a cache: by what they say.
+    def __init__(self, config: Data) -> None:
+        self.config, self._key = config, repr(config)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and self._key == other._key
+
+
+@lru_cache(maxsize=64)
+def _longest(path: str, _changed_ns: int, reader: _Hashed) -> int:
+    return max(map(_bytes, read_unlabelled(reader.config, path)))
+
+
+def _bytes(record: Record) -> int:
+    return sum(len(text.encode("utf-8", "replace")) for text in record.texts)
+
+
+def _sampled(config: Data, path: str) -> tuple[list[Record], int]:
+    return list(islice(read_unlabelled(config, path), SAMPLED_ROWS)), _count(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _count(path: str, _changed_ns: int) -> int:
+    return count_rows(Path(path).expanduser())
+
+
+def _mean_tokens(sample: list[Record], most: int) -> float:
+    lengths = [TEMPLATE_TOKENS + sum(map(len, record.texts)) / CHARACTERS_PER_TOKEN for record in sample]
+    return sum(min(length, most) for length in lengths) / max(len(lengths), 1)
+
+
+def _text_size(config: TextData) -> DataSize:
+    characters = sum(len(record.texts[0]) for record in load_text(config.path, config.text_column))
+    share = 1.0 if config.validation_path is not None else 1 - config.validation_fraction
+    pieces = max(1, round(characters / CHARACTERS_PER_TOKEN * share / config.max_length))
+    return DataSize(min(pieces, config.max_rows or pieces), config.max_length)

@@ -1,0 +1,37 @@
+"""What the planner expects of a run that is built: its true shape, its own longest row, the device it is on."""
+
+from dataclasses import replace
+
+from danube_sweep.model import Backbone
+from danube_sweep.planner.device import capacity_bytes, planned_device
+from danube_sweep.planner.memory import GIB, memory_of
+from danube_sweep.planner.model import described_architecture
+from danube_sweep.planner.seconds import seconds_of
+from danube_sweep.prepare import Prepared
+from danube_sweep.schema import Config
+
+
+def predicted(config: Config, backbone: Backbone, prepared: Prepared) -> tuple[dict[str, float], str | None]:
+    """Peak memory in bytes and seconds of a step, as `measured` will hold them, and a word if the memory won't do.
+
+    On a CPU the whole process counts, on a GPU the tensors; nothing for an architecture that the planner doesn't know.
+    """
+    try:
+        model = described_architecture(backbone.body.config.to_dict())
+    except (KeyError, ValueError):
+        return {}, None
+    on_cpu = backbone.device.type == "cpu"
+    device = planned_device(replace(config.device, accelerator="cpu") if on_cpu else config.device)
+    lengths = prepared.parts["train"].lengths
+    on_device = replace(config, device=device)
+    memory = memory_of(on_device, model, classes=len(prepared.classes), longest=int(lengths.max()))
+    seconds = seconds_of(on_device, model, device, tokens_per_row=float(lengths.mean()))
+    found = {"peak_memory_bytes": memory.total if on_cpu else memory.peak, "seconds_per_step": seconds.step}
+    capacity = capacity_bytes(device)
+    if capacity is None or memory.total <= capacity:
+        return found, None
+    needs, has = memory.total / GIB, capacity / GIB
+    return (
+        found,
+        f"predicted to need {needs:.1f} GiB, and {device.name} has {has:.1f}: danube-sweep plan says what fits",
+    )

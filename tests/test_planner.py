@@ -1,0 +1,340 @@
+"""What fits is known before a byte is loaded, and used wherever trials are started."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY, tiny_config
+
+from danube_sweep import cli
+from danube_sweep.compose import Composer, compose, plain_config
+from danube_sweep.errors import ConfigError, ModelError
+from danube_sweep.planner import device as devices
+from danube_sweep.planner.device import capacity_bytes, planned_device
+from danube_sweep.planner.fit import cheapest_change, fit_of, largest_micro_batch, with_micro_batch
+from danube_sweep.planner.memory import GIB, memory_of
+from danube_sweep.planner.model import planned_architecture
+from danube_sweep.planner.plan import plan_of
+from danube_sweep.planner.seconds import seconds_of
+from danube_sweep.schema import Config, Device, OnMisfit, Sweep
+from danube_sweep.sweep.fitting import misfit_of
+
+ON_T4 = ["model=danube3_4b", "precision=nf4_dq", "device=kaggle_t4", "data.max_length=2048"]
+
+
+def fits(config: Config) -> bool:
+    return fit_of(config, planned_architecture(config.model), planned_device(config.device)).fits
+
+
+# ---------------------------------------------------------------------------------------------------- what fits
+
+
+def test_the_change_that_is_proposed_makes_a_trial_fit() -> None:
+    config = compose(ON_T4)
+    assert not fits(config)
+    change = cheapest_change(config, planned_architecture(config.model), config.device)
+    assert change == "precision.gradient_checkpointing=true"
+    assert fits(compose([*ON_T4, change]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "change"),
+    [
+        ("model=danube3_500m lora=full trainer.micro_batch=4 data.max_length=4096",
+         "precision.gradient_checkpointing=true"),
+        ("precision=nf4_dq precision.gradient_checkpointing=true trainer.micro_batch=32 trainer.effective_batch=32",
+         "trainer.micro_batch="),
+        ("model=danube2_1_8b lora=full precision=fp32 precision.gradient_checkpointing=true data.max_length=64 "
+         "device.memory_gib=20", "optimizer=adamw_8bit"),
+        ("precision=fp32 precision.gradient_checkpointing=true data.max_length=64", "precision=nf4_dq"),
+        ("lora=full precision=fp32", "lora=lora precision=nf4_dq"),
+    ],
+)  # fmt: skip
+def test_the_cheapest_change_comes_first_and_several_only_together(overrides: str, change: str) -> None:
+    words = ["model=danube3_4b", "device=kaggle_t4", "data.max_length=2048", *overrides.split()]
+    config = compose(words)
+    proposed = cheapest_change(config, planned_architecture(config.model), config.device)
+    assert proposed is not None and change in proposed
+    extra = [word for word in proposed.split() if not word.startswith("precision.compute")]
+    assert fits(compose([*words, *extra]))
+
+
+def test_what_no_change_makes_fit_is_said() -> None:
+    config = compose(["model=gemma2_9b", "device=kaggle_t4", "device.memory_limit_gib=3"])
+    assert cheapest_change(config, planned_architecture(config.model), config.device) is None
+
+
+def test_the_largest_micro_batch_fits_and_the_next_one_does_not() -> None:
+    config = compose([*ON_T4, "precision.gradient_checkpointing=true", "trainer.effective_batch=64"])
+    model = planned_architecture(config.model)
+    rows = largest_micro_batch(config, model, config.device)
+    assert rows is not None and fits(with_micro_batch(config, rows)) and not fits(with_micro_batch(config, 2 * rows))
+
+
+def test_auto_takes_the_largest_micro_batch_and_keeps_the_step() -> None:
+    config = compose([*ON_T4, "precision.gradient_checkpointing=true", "trainer.micro_batch=auto"])
+    assert config.trainer.micro_batch == 8 and config.trainer.effective_batch == 16
+    with pytest.raises(ConfigError, match=r"micro_batch=auto: not even one row fits; it needs .* GiB and a T4 has 15"):
+        compose([*ON_T4, "lora=full", "precision=fp32", "trainer.micro_batch=auto"])
+
+
+def test_every_kind_of_bytes_grows_with_what_it_is_made_of() -> None:
+    base = compose(["model=danube3_500m", "device=h200", "precision=bf16"])
+    model = planned_architecture(base.model)
+
+    def memory(*overrides: str) -> Any:
+        return memory_of(compose(["model=danube3_500m", "device=h200", "precision=bf16", *overrides]), model)
+
+    plain = memory()
+    assert memory("trainer.micro_batch=16").activations == pytest.approx(2 * plain.activations, rel=0.01)
+    assert memory("lora.rank=32").trained > plain.trained and memory("lora.rank=32").gradients > plain.gradients
+    assert memory("optimizer=adamw_8bit").optimizer < plain.optimizer / 3
+    assert memory("optimizer=paged_adamw_8bit").optimizer == 0 < memory("optimizer=paged_adamw_8bit").paged
+    assert memory("precision.gradient_checkpointing=true").activations < plain.activations / 4
+    assert memory("lora.last_k=4").activations < plain.activations / 3
+    assert memory("trainer.eval_batch=512").workspace > plain.workspace
+    assert memory("precision=nf4").weights < plain.weights / 2
+    assert plain.total > plain.peak > plain.activations
+
+
+def test_language_modelling_needs_its_logits() -> None:
+    words = ["model=danube3_500m", "device=h200", "precision=bf16"]
+    with_logits = compose([*words, "head=lm", "data=text", "data.path=[x]"])
+    model = planned_architecture(with_logits.model)
+    logits = 8 * with_logits.data.max_length * model.vocab * 4
+    assert memory_of(with_logits, model).workspace > 2 * logits
+
+
+def test_seconds_follow_the_work() -> None:
+    def step_s(*overrides: str) -> float:
+        config = compose(["model=danube3_4b", "device=h200", "precision=bf16", *overrides])
+        return seconds_of(config, planned_architecture(config.model), config.device, tokens_per_row=512).step
+
+    assert step_s("trainer.effective_batch=32") == pytest.approx(2 * step_s(), rel=0.05)
+    assert step_s("precision.gradient_checkpointing=true") > 1.3 * step_s()
+    assert step_s("precision=nf4_dq") > step_s()
+    assert step_s("lora.last_k=6") < 0.7 * step_s() and step_s("lora=full") > step_s()
+    launching = step_s("trainer.micro_batch=1", "trainer.effective_batch=16", "device.launch_us=1000")
+    assert launching > 16 * 24 * 3 * 22 * 1e-3  # every pass launches what 24 blocks need
+
+
+# ------------------------------------------------------------------------------------------------------- devices
+
+
+def test_a_limit_makes_a_large_gpu_play_a_small_one() -> None:
+    config = compose(["device=h200", "device.memory_limit_gib=15"])
+    assert capacity_bytes(config.device) == 15 * GIB
+
+
+def fake_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    script = folder / "nvidia-smi"
+    script.write_text(f"#!/bin/sh\necho '{line}'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for cached in (devices._present_gpu, devices.count_gpus):
+        cached.cache_clear()
+
+
+def test_the_gpu_that_is_present_is_known_by_its_drivers_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_smi(tmp_path, monkeypatch, "Tesla T4, 15360, 7.5")
+    device = planned_device(Device(memory_limit_gib=8.0))
+    assert (device.name, device.bandwidth_gb_s, device.memory_limit_gib) == ("a T4", 320, 8.0)
+    assert device.memory_gib == pytest.approx(14.8, abs=0.1)
+    devices._present_gpu.cache_clear()
+
+
+def test_a_gpu_that_no_file_describes_has_its_memory_and_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_smi(tmp_path, monkeypatch, "Quadro XYZ, 8192, 7.0")
+    device = planned_device(Device())
+    assert (device.name, device.types) == ("a Quadro XYZ", ["fp32", "fp16"])
+    assert device.memory_gib == pytest.approx(7.9, abs=0.1)
+    devices._present_gpu.cache_clear()
+
+
+def test_without_a_gpu_the_host_is_planned_for() -> None:
+    device = planned_device(Device(accelerator="cpu", threads=1))
+    assert device.accelerator == "cpu" and device.memory_gib is not None and device.memory_gib > 0.5
+
+
+def test_a_named_device_settles_the_16_bit_type() -> None:
+    assert compose(["precision=nf4", "device=kaggle_t4"]).precision.compute.value == "fp16"
+    assert compose(["precision=nf4", "device=h200"]).precision.compute.value == "bf16"
+    assert compose(["precision=nf4"]).precision.compute.value == "bf16"
+
+
+# ------------------------------------------------------------------------------------------------------- command
+
+
+def plan(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = cli.main(["plan", *words])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_plan_of_a_trial_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = plan(capsys, *ON_T4)
+    assert code == 0
+    for part in ("weights", "gradients", "optimizer", "activations", "workspace", "peak", "seconds", "disk"):
+        assert part in out
+    assert "a T4 with 15.0 GiB" in out and "no: precision.gradient_checkpointing=true" in out
+
+
+def test_a_plan_as_json_has_bytes_and_seconds_and_needs_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = plan(capsys, "data=arena", *ON_T4, "--json")
+    (found,) = json.loads(out)
+    assert code == 0 and found["fits"] is False and found["seconds"]["epoch"] is None
+    kinds = ("weights", "trained", "gradients", "optimizer", "activations", "workspace")
+    assert sum(found["memory_bytes"][kind] for kind in kinds) == pytest.approx(found["memory_bytes"]["peak"], abs=10)
+
+
+def test_a_sweep_is_planned_row_by_row_and_what_is_refused_says_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
+    words = ["-m", "model=glob(danube3*)", "precision=fp16,int8", "lora=lora,full", "device=kaggle_t4,kaggle_p100"]
+    code, out, _ = plan(capsys, *words, "--json")
+    cells = json.loads(out)
+    assert code == 0 and len(cells) == 3 * 2 * 2 * 2
+    refused = [cell for cell in cells if "error" in cell]
+    assert len(refused) == 12 and all("lora=full" in cell["overrides"] for cell in refused)
+    assert {cell.get("cannot_run") for cell in cells if "device=kaggle_p100" in cell["overrides"]} - {None}
+    code, out, _ = plan(capsys, *words)
+    assert code == 0 and out.count("refused: lora=full cannot train weights stored in") >= 1 and "fits" in out
+
+
+def test_an_epoch_is_estimated_from_a_sample_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\n" + "".join(f"{'word ' * (10 + n % 7)},{'ab'[n % 2]}\n" for n in range(1000)))
+    words = ["data=table", f"data.path={file}", "head=sequence", "data.max_length=64", "device=h200", "--json"]
+    (found,) = json.loads(plan(capsys, *words)[1])
+    steps = 800 / 16
+    assert 0.3 * steps * found["seconds"]["step"] < found["seconds"]["epoch"] <= steps * found["seconds"]["step"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["device=a100x"], "device=a100x: no such option"),
+        (["device.memory_limit_gib=-1"], "device.memory_limit_gib must be above 0, got -1"),
+        (["device.memory_gib=0"], "device.memory_gib must be above 0, got 0"),
+        (["model=danube3_4b", "data.max_length=9000"], "data.max_length must be at most 8192"),
+        (["model.path=empty"], "model.path="),
+        (["trainer.micro_batch=most"], "trainer.micro_batch must be a whole number or auto, got most"),
+        (["trainer.micro_batch=2.5"], "trainer.micro_batch must be a whole number or auto, got 2.5"),
+        (["precision=bf16", "device=kaggle_t4"], "a T4 has no native bf16"),
+        (["-m", "lora.rank=0,-1"], "lora.rank must be at least 1"),
+        (["-m", "seed=range(1,30000000)"], "more than sweep.max_trials=1,000"),
+        (["--rows", "3"], "see danube-sweep plan --help"),
+    ],
+)
+def test_a_mistake_in_a_plan_is_one_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    code, out, err = plan(capsys, *words)
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1 and said in err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_model_folder_is_planned_by_its_own_config(tmp_path: Path) -> None:
+    described = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 256}
+    (tmp_path / "config.json").write_text(json.dumps({**described, **sizes}))
+    config = compose([f"model.path={tmp_path}"])
+    model = planned_architecture(config.model)
+    assert (model.hidden, model.head_dim, model.kv, model.vocab) == (64, 16, 32, 300)
+    with pytest.raises(ConfigError, match=r"data\.max_length must be at most 256"):
+        plan_of(config)
+    (tmp_path / "config.json").write_text(json.dumps({**described, **sizes, "model_type": "rwkv"}))
+    with pytest.raises(ModelError, match="model_type rwkv is none of llama"):
+        planned_architecture(config.model)
+
+
+def test_a_plan_loads_no_torch() -> None:
+    code = (
+        "import sys; from danube_sweep.cli import main; main(['plan', '-m', 'model=danube3_500m', 'seed=1,2']); "
+        "heavy = {'torch', 'transformers', 'lightning', 'wandb', 'peft'} & set(sys.modules); sys.exit(bool(heavy))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_options_that_are_composed_once_each_make_the_trials_that_hydra_composes() -> None:
+    composer = Composer()
+    for cell in (
+        ["model=danube3_4b", "precision=nf4", "device=kaggle_t4", "lora=dora", "lora.rank=4"],
+        ["model=danube3_500m", "precision=int8", "device=h200", "head=sequence", "data=table", "data.path=x"],
+        ["experiment=preference_danube3_500m_t4", "model=danube2_1_8b", "data.path=x", "optimizer=adamw"],
+        ["lora=none", "head=sequence", "head.pooling=mean", "optimizer=adamw_8bit"],
+    ):
+        assert plain_config(composer.trial(cell)) == plain_config(compose(cell))
+
+
+# ---------------------------------------------------------------------------------------------- where it is used
+
+
+def test_a_sweep_says_what_does_not_fit_and_slots_share_a_device() -> None:
+    small = tiny_config("device.memory_gib=1.0")
+    assert misfit_of(small, Sweep()) is None
+    found = misfit_of(small, Sweep(slots=4))
+    assert found is not None and "shared by 4 slots" in found.reason
+    large = tiny_config("device.memory_gib=0.7", "trainer.micro_batch=512", "trainer.effective_batch=1024")
+    shrunk = misfit_of(large, Sweep(on_misfit=OnMisfit.shrink))
+    assert shrunk is not None and shrunk.rows is not None and 1024 % shrunk.rows == 0
+    assert misfit_of(replace(large, trainer=replace(large.trainer, micro_batch=shrunk.rows)), Sweep()) is None
+
+
+def sweep(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = cli.main(["-m", "hydra.sweep.dir=swept", *TINY, "data.rows=40", "trainer.max_steps=1", *words])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+TIGHT = ["device.memory_gib=0.7", "trainer.effective_batch=1024", "trainer.micro_batch=4,1024", "data.max_length=96"]
+
+
+def test_a_sweep_with_a_trial_that_cannot_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = sweep(capsys, *TIGHT)
+    assert code == 2 and "1 of 2 cells cannot train: trainer.micro_batch=1024: it needs" in err
+    assert "sweep.on_misfit=skip or shrink" in err and not Path("swept").exists()
+
+
+def test_a_sweep_can_shrink_what_does_not_fit_and_shows_predicted_beside_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert sweep(capsys, *TIGHT, "sweep.on_misfit=shrink")[0] == 0
+    results = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("swept/*/result.json"))]
+    assert [result["state"] for result in results] == ["finished", "finished"]
+    assert "adjusted" not in results[0] and results[1]["adjusted"]["trainer.micro_batch"] < 1024
+    assert results[0]["predicted"]["peak_memory_bytes"] == pytest.approx(
+        results[0]["measured"]["peak_memory_bytes"], rel=0.5
+    )
+    assert "predicted_memory_bytes" in (tmp_path / "swept/ranking.csv").read_text().splitlines()[0]
+
+
+def test_a_sweep_can_leave_out_what_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = sweep(capsys, *TIGHT, "sweep.on_misfit=skip", "sweep.dry_run=true")
+    assert code == 0 and "1 trial, 0 done, 1 invalid" in out and "it needs" in out
+
+
+def test_a_device_that_can_only_be_planned_for_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["device=kaggle_p100", "tracking=none"]) == 2
+    assert "trials can be planned for a P100, not run on it: the pinned torch" in capsys.readouterr().err
+    assert cli.main(["-m", "device=kaggle_p100", "tracking=none", "seed=1,2"]) == 2
+    assert plan_of(compose(["device=kaggle_p100"])).fit.fits
