@@ -1,0 +1,118 @@
+"""Writes docs/what-fits.md: the largest micro-batch of every model, method, length and device, by the planner alone.
+
+    python benchmarks/what_fits.py > docs/what-fits.md
+
+No GPU is needed and none is asked: these are predictions.
+"""
+
+from dataclasses import replace
+
+from danube_sweep.compose import Composer
+from danube_sweep.errors import UserError
+from danube_sweep.planner.device import planned_device
+from danube_sweep.planner.fit import fit_of, largest_micro_batch, with_micro_batch
+from danube_sweep.planner.memory import GIB
+from danube_sweep.planner.model import planned_architecture
+from danube_sweep.schema import Config
+
+DEVICES = {
+    "kaggle_t4": "T4 (15.0 GiB)",
+    "kaggle_p100": "P100 (16.0 GiB; planned only)",
+    "rtx4090": "RTX 4090 (23.6 GiB)",
+    "h200": "H200 (139.8 GiB)",
+}
+MODELS = [
+    "danube3_500m", "danube_1_8b", "danube2_1_8b", "danube3_4b", "danube3_1_4b",
+    "deberta_v3_base", "deberta_v3_large", "qwen2_0_5b", "phi3_mini", "mistral_7b", "gemma_7b", "gemma2_9b",
+]  # fmt: skip
+METHODS = {
+    "full, fp32": ["lora=full", "precision=fp32", "optimizer=adamw"],
+    "full, bf16, 8-bit states": ["lora=full", "precision=bf16", "optimizer=adamw_8bit"],
+    "LoRA, fp16": ["lora=lora", "precision=fp16", "optimizer=adamw"],
+    "QLoRA": ["lora=lora", "precision=nf4_dq", "optimizer=paged_adamw_8bit"],
+}
+LENGTHS = (512, 1024, 2048, 4096)
+MOST_ROWS = 64
+REFUSED, NOTHING = "-", "no"
+
+HEAD = """\
+# What fits
+
+Written by `python benchmarks/what_fits.py > docs/what-fits.md`, from configs alone. Every number is a prediction of the
+planner ([memory.md](memory.md)), margins included; none of these trials was run on these devices.
+
+A cell is the largest micro-batch of full rows, up to 64: without gradient checkpointing, and with it after the slash.
+`no` means that not even one row fits, `-` that the device lacks the type or the model has no such positions. LoRA has
+rank 16 on all linears and a preference head; QLoRA is nf4 with double quantisation, computing in the device's 16-bit
+type, with paged 8-bit AdamW.
+"""
+
+
+def main() -> None:
+    """Prints the page."""
+    composer = Composer()
+    print(HEAD)
+    print(answers(composer))
+    for device, title in DEVICES.items():
+        print(f"\n## {title}\n")
+        print("| model | method |" + "".join(f" {length} |" for length in LENGTHS))
+        print("| --- | --- |" + " --- |" * len(LENGTHS))
+        for model in MODELS:
+            for method, overrides in METHODS.items():
+                words = [f"model={model}", f"device={device}", *overrides]
+                cells = [cell(composer, words, length) for length in LENGTHS]
+                print(f"| {model} | {method} | " + " | ".join(cells) + " |")
+
+
+def trial(composer: Composer, words: list[str], length: int) -> Config:
+    """The trial of a cell. Raises ConfigError where there is none."""
+    rows = [f"trainer.effective_batch={MOST_ROWS}", "trainer.micro_batch=1"]
+    return composer.trial([*words, *rows, f"data.max_length={length}"])
+
+
+def cell(composer: Composer, words: list[str], length: int) -> str:
+    """What the table says of a trial."""
+    try:
+        config = trial(composer, words, length)
+    except UserError:
+        return REFUSED
+    plain, saving = most_rows(config, checkpointing=False), most_rows(config, checkpointing=True)
+    return NOTHING if saving is None else f"{plain or NOTHING} / {saving}"
+
+
+def most_rows(config: Config, *, checkpointing: bool) -> int | None:
+    """The largest micro-batch that fits."""
+    precision = replace(config.precision, gradient_checkpointing=checkpointing)
+    config = replace(config, precision=precision)
+    return largest_micro_batch(config, planned_architecture(config.model), planned_device(config.device))
+
+
+def answers(composer: Composer) -> str:
+    """The two claims that this project began with, held against the planner."""
+
+    def needs(model: str, method: str, length: int, rows: int, *, checkpointing: bool = False) -> float:
+        config = with_micro_batch(
+            trial(composer, [f"model={model}", "device=kaggle_t4", *METHODS[method]], length), rows
+        )
+        config = replace(config, precision=replace(config.precision, gradient_checkpointing=checkpointing))
+        fit = fit_of(config, planned_architecture(config.model), planned_device(config.device))
+        return fit.memory.total / GIB
+
+    small = [f"{needs('danube3_500m', 'full, fp32', length, 1):.1f}" for length in LENGTHS]
+    saved = [f"{needs('danube3_500m', 'full, fp32', length, 1, checkpointing=True):.1f}" for length in LENGTHS]
+    deberta = needs("deberta_v3_large", "full, fp32", 512, 8)
+    danube = [f"{needs('danube2_1_8b', 'QLoRA', length, 4, checkpointing=True):.1f}" for length in LENGTHS]
+    return f"""\
+**"The 0.5B is just too big to train on Kaggle without quantization."** A full fp32 fine-tune of Danube3-500m, one row
+at a time, needs {", ".join(small)} GiB at {", ".join(map(str, LENGTHS))} tokens, and with checkpointing
+{", ".join(saved)}: a T4 has 15.0. So it is not its 1.7 GiB of weights, nor the 6.9 GiB of weights, gradients and
+states, but the activations of long rows that make the sentence true, and checkpointing that makes it false. LoRA over
+fp16 weights needs no quantisation either: the tables say up to which length.
+
+**"Danube2 with QLoRA on a Kaggle GPU" instead of DeBERTa-large.** DeBERTa-v3-large, full, fp32, 8 rows of 512 tokens:
+{deberta:.1f} GiB. Danube2-1.8b as QLoRA with checkpointing, 4 rows: {", ".join(danube)} GiB at
+{", ".join(map(str, LENGTHS))} tokens. Whether it is better is for a sweep to say; that it fits is said here."""
+
+
+if __name__ == "__main__":
+    main()
