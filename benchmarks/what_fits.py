@@ -16,8 +16,8 @@ from danube_sweep.planner.model import planned_architecture
 from danube_sweep.schema import Config
 
 DEVICES = {
-    "kaggle_t4": "T4 (15.0 GiB)",
-    "kaggle_p100": "P100 (16.0 GiB; planned only)",
+    "kaggle_t4": "T4 (14.7 GiB)",
+    "kaggle_p100": "P100 (15.9 GiB; planned only)",
     "rtx4090": "RTX 4090 (23.6 GiB)",
     "h200": "H200 (139.8 GiB)",
 }
@@ -105,7 +105,7 @@ def answers(composer: Composer) -> str:
     return f"""\
 **"The 0.5B is just too big to train on Kaggle without quantization."** A full fp32 fine-tune of Danube3-500m, one row
 at a time, needs {", ".join(small)} GiB at {", ".join(map(str, LENGTHS))} tokens, and with checkpointing
-{", ".join(saved)}: a T4 has 15.0. So it is not its 1.7 GiB of weights, nor the 6.9 GiB of weights, gradients and
+{", ".join(saved)}: a T4 has 14.7. So it is not its 1.7 GiB of weights, nor the 6.9 GiB of weights, gradients and
 states, but the activations of long rows that make the sentence true, and checkpointing that makes it false. LoRA over
 fp16 weights needs no quantisation either: the tables say up to which length.
 

@@ -89,6 +89,8 @@ class Architecture:
     vocab: int
     positions: int
     tied: bool
+    window: int | None = None
+    """Tokens that attention looks back; None for all."""
 
     @property
     def query(self) -> int:
@@ -160,6 +162,11 @@ def target_names(asked: str | Sequence[str], family: Family) -> list[str]:
     return list(sets.get(asked, (asked,)))
 
 
+def family_of(model_type: str) -> Family:
+    """The family of an architecture; one that is not known is taken for a plain decoder."""
+    return FAMILIES.get(model_type, FAMILIES["llama"])
+
+
 def architecture_of(shape: Shape, *, tied: bool | None = None) -> Architecture:
     """The architecture of a shape; `tied` overrides what its family does."""
     family = FAMILIES[shape.model_type]
@@ -174,4 +181,5 @@ def architecture_of(shape: Shape, *, tied: bool | None = None) -> Architecture:
         vocab=shape.vocab_size,
         positions=shape.max_position_embeddings,
         tied=family.tied if tied is None else tied,
+        window=shape.sliding_window,
     )

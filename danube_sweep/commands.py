@@ -103,6 +103,8 @@ def plan(arguments: list[str]) -> int:
         "danube-sweep plan",
         description="Says from the config alone what a trial needs and whether it fits a device: nothing is loaded. "
         "With -m a row for every combination of the swept values. docs/memory.md says how it is computed.",
+        epilog="example: danube-sweep plan -m model=danube3_500m,danube3_4b precision=nf4 device=kaggle_t4,h200 "
+        "data.max_length=2048. The exit code is 0 whether it fits or not (--json says it), 2 for a mistake.",
     )
     parser.add_argument("-m", "--multirun", action="store_true", help="plan every combination")
     parser.add_argument("--json", action="store_true", help="print JSON: bytes and seconds")

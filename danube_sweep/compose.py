@@ -76,7 +76,7 @@ def to_config(config: DictConfig) -> Config:
         raise ConfigError(explain(error)) from error
     validate(typed)
     _make_paths_absolute(typed)
-    return resolved(typed)
+    return resolved(typed, config.get("sweep", {}).get("slots"))
 
 
 def to_sweep(config: DictConfig) -> tuple[Sweep, Pruner]:
@@ -200,7 +200,7 @@ class Composer:
     """Composes many trials fast: Hydra composes each combination of groups once, values are set on a copy of it.
 
     `load` composes a list of overrides in full; without it, Hydra composes `config_name` from the packaged options and
-    those in `config_dir`.
+    those in `config_dir`. `ours`: `load` knows no options but the packaged ones.
     """
 
     def __init__(
@@ -208,7 +208,9 @@ class Composer:
         load: Callable[[list[str]], DictConfig] | None = None,
         config_dir: Path | None = None,
         config_name: str = "config",
+        ours: bool = True,
     ) -> None:
+        self._ours = ours and config_dir is None and config_name == "config"
         self._load = load or partial(_load, config_dir=config_dir, config_name=config_name)
         self._bases: dict[tuple[str, ...], DictConfig] = {}
         self._parser = OverridesParser.create()
@@ -239,7 +241,8 @@ class Composer:
         if words in self._bases:
             return self._bases[words]
         own = [one for one in groups if _is_an_option(one, groups)]
-        if len(own) > 1:
+        alone = any(one.key_or_group == "experiment" for one in groups)  # it may need the options it stands beside
+        if self._ours and len(own) > 1 and not alone:
             others = tuple(one for one in groups if one not in own)
             composed = copy.deepcopy(self._base(others))
             for one in own:

@@ -3,8 +3,10 @@
 DanubeSweepError
 ├── UserError               exit code 2, nothing written
 │   ├── ConfigError         an option, a value or a combination (also ValueError)
+│   │   └── MisfitError     a trial that cannot fit its device
 │   ├── DataError           a file or its rows (also ValueError)
 │   ├── ModelError          a backbone or tokenizer that cannot be had (also OSError)
+│   │   └── UnknownArchitecture     one that the planner cannot plan; it may train
 │   ├── CheckpointError     a run folder or adapter that does not fit or was changed (also ValueError)
 │   │   └── BusyError       a run folder that another process is training in
 │   └── DiskError           no space, no permission (also OSError)
@@ -33,12 +35,20 @@ class ConfigError(UserError, ValueError):
     """An unknown option, a value out of range or an impossible combination."""
 
 
+class MisfitError(ConfigError):
+    """A trial that is predicted not to fit its device."""
+
+
 class DataError(UserError, ValueError):
     """A data file that is missing, malformed or does not fit the task."""
 
 
 class ModelError(UserError, OSError):
     """A backbone or tokenizer that cannot be found, reached or used."""
+
+
+class UnknownArchitecture(ModelError):
+    """A local model of an architecture that the planner does not know."""
 
 
 class CheckpointError(UserError, ValueError):

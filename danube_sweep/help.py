@@ -48,6 +48,8 @@ def help_text(group: str | None = None) -> str:
         return USAGE + _groups() + "\nTop-level fields\n" + _fields(Config, "", only_plain=True) + _footer()
     if group == "experiment":
         return "experiment: ready settings\n\n" + "\n".join(_described(file) for file in _files("experiment")) + "\n"
+    if group in ("plan", "resume", "rank", "predict"):
+        raise ConfigError(f"--help {group}: that is a command; give danube-sweep {group} --help")
     if group not in GROUPS:
         raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")
     kinds = GROUPS[group].items()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from danube_sweep.errors import DiskError, ModelError
 from danube_sweep.schema import Model
+from danube_sweep.trial import NO_FOLDER, names_a_folder
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
@@ -19,8 +20,8 @@ def local_folder(model: Model) -> Path:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
-    if path[:1] in "./~" or path.count("/") != 1:
-        raise ModelError(f"model.path={path}: no such folder; give a hub name or a folder that exists")
+    if names_a_folder(path):
+        raise ModelError(NO_FOLDER.format(path))
     return _snapshot(path, model.revision)
 
 

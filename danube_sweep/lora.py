@@ -7,7 +7,7 @@ from peft import LoraConfig, TaskType, get_peft_model_state_dict, inject_adapter
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from danube_sweep.architecture import FAMILIES, target_names
+from danube_sweep.architecture import family_of, target_names
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.model import Backbone
 from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, Lora, NoAdapter
@@ -42,7 +42,7 @@ def peft_config(config: Lora, backbone: Backbone) -> LoraConfig:
     if config.last_k is not None and config.last_k > layers:
         raise ConfigError(f"lora.last_k must be at most {layers}, the model's number of blocks, got {config.last_k}")
     adapted = None if config.last_k is None else list(range(layers - config.last_k, layers))
-    family = FAMILIES[backbone.body.config.model_type]
+    family = family_of(backbone.body.config.model_type)
     names = _modules(target_names(config.targets, family), backbone.body)
     if family.encoder:  # its names end alike: only a pattern of the whole name tells them apart
         where: dict[str, Any] = {"target_modules": _pattern(names, adapted)}

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from danube_sweep import precision as precisions
 from danube_sweep.architecture import FAMILIES, RELATIVE_POSITIONS
+from danube_sweep.attention import choose_attention
 from danube_sweep.errors import ModelError
 from danube_sweep.hub import local_folder, unusable
 from danube_sweep.schema import Model, Precision, Shape
@@ -118,6 +119,7 @@ def load_backbone(model: Model, precision: Precision, *, with_lm_head: bool, dev
         whole, fingerprint = _pretrained_model(model, options, with_lm_head)
     body = whole.model if hasattr(whole, "lm_head") else whole
     lm_head = whole.lm_head if with_lm_head else None
+    choose_attention(body, precision.compute, device)
     for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):  # by these PEFT chooses its layers
         setattr(body, flag, getattr(whole, flag, False))
     for module in (body, *([lm_head] if lm_head is not None else [])):

@@ -1,39 +1,117 @@
 """Optimizers: parameters and a config in, a torch optimizer out."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import nn
 
-from danube_sweep.schema import AdamW, AdamW8bit, Optimizer, PagedAdamW8bit
+from danube_sweep.schema import (
+    Adafactor,
+    Adam,
+    AdamW,
+    AdamW8bit,
+    AdEMAMix8bit,
+    Lion8bit,
+    Muon,
+    Optimizer,
+    PagedAdamW8bit,
+    PagedAdamW32bit,
+    Sgd,
+)
+
+Parameters = Mapping[str, nn.Parameter]
+Groups = list[dict[str, Any]]
 
 
 def build_optimizer(
-    config: Optimizer, backbone: Mapping[str, nn.Parameter], head: Mapping[str, nn.Parameter], *, head_lr: float | None
+    config: Optimizer, backbone: Parameters, head: Parameters, *, head_lr: float | None
 ) -> torch.optim.Optimizer:
     """An optimizer over a trial's parameters; the head has its own learning rate, norms and biases no decay."""
-    groups = _groups(backbone, config.lr, config) + _groups(head, head_lr or config.lr, config)
-    options: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps}
+    rate = head_lr or config.lr
+    if isinstance(config, Muon):
+        return _muon(config, backbone, head, rate)
+    groups = _groups(backbone, config.lr, config) + _groups(head, rate, config)
     match config:
+        case Sgd():
+            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+        case Adafactor():
+            return torch.optim.Adafactor(groups, lr=config.lr, d=config.clip)
         case AdamW():
-            return torch.optim.AdamW(groups, **options)
+            return torch.optim.AdamW(groups, **_of_adam(config))
+    return _bitsandbytes(config, groups)
+
+
+def _of_adam(config: Adam | Muon) -> dict[str, Any]:
+    return {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps}
+
+
+def _bitsandbytes(config: Optimizer, groups: Groups) -> torch.optim.Optimizer:
+    from bitsandbytes import optim
+
+    built: torch.optim.Optimizer
+    match config:
         case AdamW8bit():
-            import bitsandbytes as bnb
-
-            optimizer: torch.optim.Optimizer = bnb.optim.AdamW8bit(groups, **options)
-            return optimizer
+            built = optim.AdamW8bit(groups, **_of_adam(config))
         case PagedAdamW8bit():
-            import bitsandbytes as bnb
-
-            paged: torch.optim.Optimizer = bnb.optim.PagedAdamW8bit(groups, **options)
-            return paged
+            built = optim.PagedAdamW8bit(groups, **_of_adam(config))
+        case PagedAdamW32bit():
+            built = optim.PagedAdamW32bit(groups, **_of_adam(config))
+        case AdEMAMix8bit():
+            options = {**_of_adam(config), "betas": (config.beta1, config.beta2, config.beta3)}
+            built = optim.AdEMAMix8bit(groups, **options, alpha=config.slow)
+        case Lion8bit():
+            built = optim.Lion8bit(groups, lr=config.lr, betas=(config.beta1, config.beta2))
         case _:
             raise TypeError(f"no builder for {config}")
+    return built
 
 
-def _groups(parameters: Mapping[str, nn.Parameter], lr: float, config: Optimizer) -> list[dict[str, Any]]:
+def _groups(parameters: Parameters, lr: float, config: Optimizer) -> Groups:
     decayed = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
     plain = [parameter for parameter in parameters.values() if parameter.ndim < 2]
     both = ((decayed, config.weight_decay), (plain, 0.0))
     return [{"params": group, "lr": lr, "weight_decay": decay} for group, decay in both if group]
+
+
+def _muon(config: Muon, backbone: Parameters, head: Parameters, head_lr: float) -> torch.optim.Optimizer:
+    matrices = {name: one for name, one in backbone.items() if one.ndim == 2 and "embed" not in name}
+    rest = {name: one for name, one in backbone.items() if name not in matrices}
+    parts: list[torch.optim.Optimizer] = []
+    if matrices:
+        options: dict[str, Any] = {"momentum": config.momentum, "adjust_lr_fn": "match_rms_adamw"}
+        parts.append(torch.optim.Muon(_groups(matrices, config.lr, config), lr=config.lr, **options))
+    if others := _groups(rest, config.lr, config) + _groups(head, head_lr, config):
+        parts.append(torch.optim.AdamW(others, **_of_adam(config)))
+    return parts[0] if len(parts) == 1 else Together(parts)
+
+
+@final
+class Together(torch.optim.Optimizer):
+    """Several optimizers over disjoint parameters as one: a step is a step of each."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self._parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], defaults={})
+        self._share()
+
+    def _share(self) -> None:
+        # The groups are the parts' own, so that a schedule reaches them; so are the states.
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Steps each part; a closure is not supported."""
+        assert closure is None
+        for part in self._parts:
+            part.step()
+        self.state.update({key: value for part in self._parts for key, value in part.state.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parts' own."""
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The parts' own."""
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share()

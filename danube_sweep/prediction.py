@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.model import Backbone
 from danube_sweep.planner.device import capacity_bytes, planned_device
 from danube_sweep.planner.memory import GIB, memory_of
@@ -18,20 +19,23 @@ def predicted(config: Config, backbone: Backbone, prepared: Prepared) -> tuple[d
     """
     try:
         model = described_architecture(backbone.body.config.to_dict())
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, UnknownArchitecture):
         return {}, None
     on_cpu = backbone.device.type == "cpu"
     device = planned_device(replace(config.device, accelerator="cpu") if on_cpu else config.device)
+    if not on_cpu and device.accelerator == "cpu":  # a GPU that only torch sees
+        return {}, None
     lengths = prepared.parts["train"].lengths
     on_device = replace(config, device=device)
     memory = memory_of(on_device, model, classes=len(prepared.classes), longest=int(lengths.max()))
     seconds = seconds_of(on_device, model, device, tokens_per_row=float(lengths.mean()))
-    found = {"peak_memory_bytes": memory.total if on_cpu else memory.peak, "seconds_per_step": seconds.step}
+    peak = round(memory.total if on_cpu else memory.peak)
+    found = {"peak_memory_bytes": peak, "seconds_per_step": seconds.step}
     capacity = capacity_bytes(device)
     if capacity is None or memory.total <= capacity:
         return found, None
     needs, has = memory.total / GIB, capacity / GIB
     return (
         found,
-        f"predicted to need {needs:.1f} GiB, and {device.name} has {has:.1f}: danube-sweep plan says what fits",
+        f"predicted to need {needs:.2f} GiB, and {device.name} has {has:.2f}: danube-sweep plan says what fits",
     )

@@ -186,6 +186,14 @@ def _left(bar: _Bar, step: int, now: float) -> str:
     return duration((now - bar.started_s) / done * max(bar.total_steps - step, 0))
 
 
+def human(seconds: float) -> str:
+    """Seconds as people say them: 0.31 s, 42 s, 18 min, 2 h 5 min."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def duration(seconds: float) -> str:
     """Hours, minutes and seconds as 1:02:03, or 2:03 under an hour."""
     whole = round(seconds)

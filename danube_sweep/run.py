@@ -23,6 +23,7 @@ from danube_sweep.errors import BusyError, CheckpointError, ConfigError, DanubeS
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
 from danube_sweep.module import PackModule, fit
+from danube_sweep.planner.device import planned_device
 from danube_sweep.prediction import predicted
 from danube_sweep.prepare import Prepared, prepare
 from danube_sweep.progress import Screen
@@ -171,7 +172,7 @@ def _tracker(config: Config, folder: RunFolder, identity: str, terminal: Screen)
 def build(config: Config, watch: Stopwatch) -> Built:
     """Data, backbone, adapter and head of a trial. Raises UserError; writes nothing but caches."""
     with watch.phase("data"):
-        check_runs(config.device)
+        check_runs(planned_device(config.device))
         device = pick_device(config.device)
         check_types(config.precision, native_types(device), config.device.name)
         check_dora(config, device.type)

@@ -78,6 +78,14 @@ def is_random(model: Model) -> bool:
     return model.init is Init.random or (model.init is Init.auto and model.path is None)
 
 
+NO_FOLDER = "model.path={}: no such folder; give a hub name or a folder that exists"
+
+
+def names_a_folder(path: str) -> bool:
+    """Whether `model.path` can be no hub name, which is OWNER/NAME."""
+    return path[:1] in "./~" or path.count("/") != 1
+
+
 def trial_hash(config: Config) -> str:
     """32 hex digits over what the trial means, equal for equal meaning wherever it is started.
 

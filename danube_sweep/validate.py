@@ -26,6 +26,7 @@ from danube_sweep.schema import (
     Optimizer,
     Precision,
     PreferenceHead,
+    Sgd,
     Shape,
     Storage,
     TableData,
@@ -33,6 +34,7 @@ from danube_sweep.schema import (
     Tracking,
     Trainer,
     WandbTracking,
+    Wsd,
 )
 
 BYTES_AND_MARKS = 259
@@ -56,11 +58,16 @@ def validate(config: Config) -> None:
         0 <= config.schedule.warmup < 1,
         f"schedule.warmup must be at least 0 and under 1, got {config.schedule.warmup}: it is a share of all steps",
     )
+    if isinstance(config.schedule, Wsd):
+        share = config.schedule.warmup + config.schedule.decay
+        _require(
+            config.schedule.decay > 0 and share <= 1,
+            f"schedule.decay must be above 0, and at most 1 together with schedule.warmup, got {config.schedule.decay}",
+        )
     _data(config.data)
     limit = config.model.shape.max_position_embeddings
-    own_shape = config.model.path is not None and Path(config.model.path).expanduser().is_dir()
     _require(
-        own_shape or config.data.max_length <= limit,
+        _own_config(config.model) or config.data.max_length <= limit,
         f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}",
     )
     _trainer(config.trainer)
@@ -71,6 +78,11 @@ def validate(config: Config) -> None:
     )
     _device(config)
     _tracking(config.tracking)
+
+
+def _own_config(model: Model) -> bool:
+    # A local folder's config.json wins over the shape.
+    return model.init is not Init.random and model.path is not None and Path(model.path).expanduser().is_dir()
 
 
 def check_types(precision: Precision, types: list[str], device: str) -> None:
@@ -148,6 +160,11 @@ def _shape(shape: Shape) -> None:
         shape.head_dim >= 2 and shape.head_dim % 2 == 0,
         f"model.shape.head_dim must be even and at least 2, got {shape.head_dim}",
     )
+    _require(
+        not FAMILIES[shape.model_type].encoder or shape.num_key_value_heads == shape.num_attention_heads,
+        f"model.shape.num_key_value_heads of an encoder is num_attention_heads={shape.num_attention_heads}, "
+        f"got {shape.num_key_value_heads}",
+    )
     _require(shape.rope_theta > 0, f"model.shape.rope_theta must be above 0, got {shape.rope_theta}")
     _require(
         shape.num_attention_heads % max(shape.num_key_value_heads, 1) == 0 and shape.num_key_value_heads >= 1,
@@ -179,7 +196,8 @@ def _lora(config: Config) -> None:
             _require(lora.alpha > 0, f"lora.alpha must be above 0, got {lora.alpha}; for no adapter use lora=none")
             _require(0 <= lora.dropout < 1, f"lora.dropout must be at least 0 and under 1, got {lora.dropout}")
             _require(lora.last_k is None or lora.last_k >= 1, f"lora.last_k must be at least 1, got {lora.last_k}")
-            _targets(lora.targets, FAMILIES[config.model.shape.model_type])
+            if not _own_config(config.model):
+                _targets(lora.targets, FAMILIES[config.model.shape.model_type])
         case FullFinetune():
             _require(
                 storage not in QUANTISED,
@@ -219,6 +237,11 @@ def _head(config: Config) -> None:
     if isinstance(head, ClassifierHead):
         smoothing = head.label_smoothing
         _require(0 <= smoothing < 1, f"head.label_smoothing must be at least 0 and under 1, got {smoothing}")
+    reads_words = isinstance(head, CausalHead | LMHead)
+    _require(
+        not (reads_words and FAMILIES[config.model.shape.model_type].encoder) or _own_config(config.model),
+        "head=causal and head=lm read an output layer of words, which an encoder has not; use sequence or preference",
+    )
     pairs = isinstance(data, ArenaData | GeneratedData)
     _require(
         pairs or not isinstance(head, PreferenceHead),
@@ -238,10 +261,17 @@ def _optimizer(optimizer: Optimizer) -> None:
         optimizer.weight_decay >= 0,
         f"optimizer.weight_decay must be at least 0, got {optimizer.weight_decay}",
     )
-    for name in ("beta1", "beta2"):
-        value = getattr(optimizer, name)
+    for name in ("beta1", "beta2", "beta3", "momentum"):
+        value = getattr(optimizer, name, 0.0)
         _require(0 <= value < 1, f"optimizer.{name} must be at least 0 and under 1, got {value}")
-    _require(optimizer.eps > 0, f"optimizer.eps must be above 0, got {optimizer.eps}")
+    for name in ("eps", "slow", "clip"):
+        value = getattr(optimizer, name, 1.0)
+        _require(value > 0, f"optimizer.{name} must be above 0, got {value}")
+    if isinstance(optimizer, Sgd):
+        _require(
+            optimizer.momentum > 0 or not optimizer.nesterov,
+            "optimizer.nesterov=true looks ahead along the velocity: give optimizer.momentum above 0",
+        )
 
 
 def _data(data: Data) -> None:

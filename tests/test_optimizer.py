@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from danube_sweep import checkpoint
 from danube_sweep.optimizer import build_optimizer
+from danube_sweep.progress import Terminal
+from danube_sweep.run import run_trial
 from danube_sweep.schedule import build_schedule
 from danube_sweep.schema import OPTIONS, Config, Optimizer
 
@@ -56,12 +59,57 @@ def test_norms_and_biases_do_not_decay_and_the_head_has_its_own_rate(tiny: Tiny,
         assert told[id(values["bias"])] == (lr, 0.0)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_settings_arrive(tiny: Tiny, name: str) -> None:
+ADAMS = ["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"]
+
+
+@pytest.mark.parametrize("name", ADAMS)
+def test_the_settings_of_adam_arrive(tiny: Tiny, name: str) -> None:
     config = config_of(tiny, name, "optimizer.beta1=0.8", "optimizer.beta2=0.95", "optimizer.eps=1e-6")
     optimizer = build_optimizer(config, parameters(), {}, head_lr=None)
     assert all(group["betas"] == (0.8, 0.95) and group["eps"] == 1e-6 for group in optimizer.param_groups)
     assert all(group["lr"] == 0.01 for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "arrived"),
+    [
+        ("ademamix_8bit", ["beta3=0.99", "slow=3"], {"betas": (0.9, 0.999, 0.99), "alpha": 3.0}),
+        ("lion_8bit", ["beta1=0.8", "beta2=0.95"], {"betas": (0.8, 0.95)}),
+        ("sgd", ["momentum=0.5", "nesterov=true"], {"momentum": 0.5, "nesterov": True}),
+        ("adafactor", ["clip=2"], {"d": 2.0}),
+        ("muon", ["momentum=0.5"], {"momentum": 0.5}),
+    ],
+)
+def test_the_settings_of_the_others_arrive(
+    tiny: Tiny, name: str, overrides: list[str], arrived: dict[str, Any]
+) -> None:
+    config = config_of(tiny, name, *(f"optimizer.{one}" for one in overrides))
+    optimizer = build_optimizer(config, {"large": parameters()["large"]}, {}, head_lr=None)
+    assert all(group[key] == value for group in optimizer.param_groups for key, value in arrived.items())
+
+
+def test_muon_orthogonalises_matrices_and_leaves_heads_embeddings_and_vectors_to_adamw(tiny: Tiny) -> None:
+    backbone, head = parameters(0), parameters(1)
+    backbone["model.embed_tokens.weight"] = nn.Parameter(torch.randn(8, 4))
+    before = {name: value.detach().clone() for name, value in {**backbone, "head": head["large"]}.items()}
+    config = config_of(tiny, "muon", "optimizer.weight_decay=0")
+    optimizer = build_optimizer(config, backbone, head, head_lr=0.05)
+    step(optimizer, {**backbone, **{f"head.{name}": value for name, value in head.items()}}, 0)
+    moved = (backbone["large"].detach() - before["large"]) / (0.2 * math.sqrt(80) * 0.01)
+    assert torch.linalg.svdvals(moved).max() < 1.3 and torch.linalg.svdvals(moved).min() > 0.5
+    for name, value, lr in (
+        ("model.embed_tokens.weight", backbone["model.embed_tokens.weight"], 0.01),
+        ("bias", backbone["bias"], 0.01),
+        ("head", head["large"], 0.05),
+    ):
+        torch.testing.assert_close((value.detach() - before[name]).abs(), torch.full_like(value, lr), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_trial_trains_with_it(tiny: Tiny, name: str, tmp_path: Path) -> None:
+    config = tiny(f"optimizer={name}", "data.rows=40", "trainer.max_steps=3", "schedule=wsd")
+    result = run_trial(config, tmp_path / "run", Terminal(Console(quiet=True)))
+    assert result["state"] == "finished" and math.isfinite(result["train_loss"])
 
 
 def test_a_head_without_a_rate_takes_the_optimizers(tiny: Tiny) -> None:
@@ -119,7 +167,13 @@ def rates(config: Config, steps: int) -> list[float]:
 
 @pytest.mark.parametrize(
     ("name", "middle", "last"),
-    [("linear", 0.5, 0.0), ("cosine", 0.5, 0.0), ("constant", 1.0, 1.0)],
+    [
+        ("linear", 0.5, 0.0),
+        ("cosine", 0.5, 0.0),
+        ("constant", 1.0, 1.0),
+        ("wsd", 1.0, 0.0),
+        ("inverse_sqrt", (4 / 12) ** 0.5, (4 / 20) ** 0.5),
+    ],
 )
 def test_schedules_warm_up_peak_and_end_where_they_should(tiny: Tiny, name: str, middle: float, last: float) -> None:
     seen = rates(tiny(f"schedule={name}", "schedule.warmup=0.2", "optimizer.lr=2.0"), steps=20)
@@ -134,6 +188,11 @@ def test_cosine_follows_half_a_cosine_and_linear_a_line(tiny: Tiny) -> None:
     for name, share in (("linear", lambda k: 1 - k / 10), ("cosine", lambda k: (1 + math.cos(math.pi * k / 10)) / 2)):
         seen = rates(tiny(f"schedule={name}", "schedule.warmup=0", "optimizer.lr=1.0"), steps=10)
         assert seen == pytest.approx([share(k) for k in range(11)], abs=1e-12)
+
+
+def test_wsd_goes_down_in_its_last_part_alone(tiny: Tiny) -> None:
+    seen = rates(tiny("schedule=wsd", "schedule.warmup=0", "schedule.decay=0.5", "optimizer.lr=1.0"), steps=10)
+    assert seen == pytest.approx([1.0] * 6 + [0.8, 0.6, 0.4, 0.2, 0.0], abs=1e-9)
 
 
 def test_without_warm_up_the_first_step_is_at_the_peak(tiny: Tiny) -> None:

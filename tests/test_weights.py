@@ -120,6 +120,13 @@ def test_stored_weights_take_the_bytes_that_were_planned(precision: str, family:
         "lora=dora lora.last_k=1 optimizer=paged_adamw_8bit",
         "lora=full precision=bf16",
         "lora=full optimizer=adamw_8bit",
+        "optimizer=paged_adamw_32bit",
+        "optimizer=ademamix_8bit",
+        "lora.rank=4 optimizer=lion_8bit",
+        "optimizer=sgd",
+        "lora=dora optimizer=adafactor",
+        "lora=full optimizer=muon",
+        "lora=dora optimizer=muon",
     ],
 )
 def test_states_take_exactly_the_bytes_that_were_planned(overrides: str) -> None:

@@ -41,30 +41,30 @@ def load_parts(config: Data) -> Parts:
     raise GuardError(f"no loader for {type(config).__name__}")
 
 
-def read_unlabelled(config: Data, path: str | Path) -> Iterator[Record]:
+def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Iterator[Record]:
     """The rows of a file to predict, one at a time; labels are neither needed nor read.
 
     Generated data is predicted from files in the arena format. Raises DataError, also for a file without rows.
     """
     match config:
         case ArenaData() | GeneratedData():
-            rows = read_arena(path, "input")
+            rows = read_arena(path, field)
         case TableData():
-            rows = read_table(path, config, "input")
+            rows = read_table(path, config, field)
         case TextData():
             raise DataError("head=lm predicts no classes; predict with a trial of another head")
         case _:
             raise GuardError(f"no reader for {type(config).__name__}")
-    return _at_least_one(rows, path)
+    return _at_least_one(rows, f"{field}={path}")
 
 
-def _at_least_one(rows: Iterator[Record], path: str | Path) -> Iterator[Record]:
+def _at_least_one(rows: Iterator[Record], where: str) -> Iterator[Record]:
     empty = True
     for record in rows:
         empty = False
         yield record
     if empty:
-        raise DataError(f"input={path}: it has no rows; give a file with rows to predict")
+        raise DataError(f"{where}: it has no rows; give a file with rows")
 
 
 Loader = Callable[[str, str], list[Record]]

@@ -78,7 +78,7 @@ class _Hashed:
 
 @lru_cache(maxsize=64)
 def _longest(path: str, _changed_ns: int, reader: _Hashed) -> int:
-    return max(map(_bytes, read_unlabelled(reader.config, path)))
+    return max(map(_bytes, read_unlabelled(reader.config, path, "data.path")))
 
 
 def _bytes(record: Record) -> int:
@@ -86,7 +86,9 @@ def _bytes(record: Record) -> int:
 
 
 def _sampled(config: Data, path: str) -> tuple[list[Record], int]:
-    return list(islice(read_unlabelled(config, path), SAMPLED_ROWS)), _count(path, Path(path).stat().st_mtime_ns)
+    return list(islice(read_unlabelled(config, path, "data.path"), SAMPLED_ROWS)), _count(
+        path, Path(path).stat().st_mtime_ns
+    )
 
 
 @lru_cache(maxsize=64)
@@ -99,8 +101,14 @@ def _mean_tokens(sample: list[Record], most: int) -> float:
     return sum(min(length, most) for length in lengths) / max(len(lengths), 1)
 
 
+@lru_cache(maxsize=16)
+def _characters(paths: tuple[str, ...], column: str, _changed_ns: tuple[int, ...]) -> int:
+    return sum(len(record.texts[0]) for record in load_text(paths, column))
+
+
 def _text_size(config: TextData) -> DataSize:
-    characters = sum(len(record.texts[0]) for record in load_text(config.path, config.text_column))
+    changed = tuple(Path(path).expanduser().stat().st_mtime_ns for path in config.path)
+    characters = _characters(tuple(config.path), config.text_column, changed)
     share = 1.0 if config.validation_path is not None else 1 - config.validation_fraction
     pieces = max(1, round(characters / CHARACTERS_PER_TOKEN * share / config.max_length))
     return DataSize(min(pieces, config.max_rows or pieces), config.max_length)

@@ -104,7 +104,10 @@ def _decoder_block(tape: Tape, given: Value) -> None:
         query, key, value = fused, fused, fused
     else:
         query, key, value = (tape.linear(normed, name) for name in ("q_proj", "k_proj", "v_proj"))
-    attended = tape.linear(_attention(tape, query, key, value), "o_proj")
+    mixed = _attention(tape, query, key, value)
+    if "qkv_proj" in family.attention:  # its values are a view: what attention gives is copied into place
+        mixed = mixed.named("attended in place")
+    attended = tape.linear(mixed, "o_proj")
     if family.norms == 4:
         attended = tape.rms_norm(attended, "norm after attention", in_fp32=in_fp32)
     middle = given.plus(attended, "middle")
@@ -123,8 +126,8 @@ def _decoder_block(tape: Tape, given: Value) -> None:
 def _attention(tape: Tape, query: Value, key: Value, value: Value) -> Value:
     walk, model = tape.walk, tape.walk.model
     each, scores = walk.compute_bytes, model.heads * walk.length
-    # Without grouped-query kernels for masks, keys and values are repeated for every query head.
-    repeated = (walk.padded or model.family.eager) and model.kv < model.query
+    # Without a grouped-query kernel, as always under a mask, keys and values are repeated for every query head.
+    repeated = (walk.masked or model.family.eager or not walk.grouped) and model.kv < model.query
     query = Value("query", model.query, each, query.live)
     key = Value("key", model.query if repeated else model.kv, each, key.live)
     value = Value("values", model.query, each, value.live) if repeated else value
@@ -138,7 +141,7 @@ def _attention(tape: Tape, query: Value, key: Value, value: Value) -> Value:
     if out.live:
         tape.keep(query, key, value, out)
         tape.keep_bytes("logsumexp", model.heads * FP32)
-        tape.keep_bytes("mask", walk.length * each if walk.padded else 0)
+        tape.keep_bytes("mask", walk.length * each if walk.masked else 0)
     return out
 
 

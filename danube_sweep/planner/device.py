@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 from functools import lru_cache
+from glob import glob
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,27 @@ SHARE_FOR_TORCH = 0.985
 
 def planned_device(device: Device) -> Device:
     """The device with every figure known: as configured, else as it is present here."""
-    if device.memory_gib is not None:
-        return device
     found = None if device.accelerator == "cpu" else _present_gpu()
-    if found is None and device.accelerator == "cuda":
+    named = device.figures != Device().figures
+    if device.accelerator == "cuda" and (named or found is None):
         return device
     present = found or _host()
-    return dataclasses.replace(present, threads=device.threads, memory_limit_gib=device.memory_limit_gib)
+    return dataclasses.replace(
+        present,
+        threads=device.threads,
+        memory_gib=device.memory_gib or present.memory_gib,
+        memory_limit_gib=device.memory_limit_gib,
+        cannot_run=device.cannot_run,
+    )
+
+
+def slots_share(device: Device, slots: int | None) -> Device:
+    """What a trial has of a device that `planned_device` has completed when `slots` trials run at a time."""
+    sharing = ceil((slots or 1) / count_gpus()) if device.accelerator != "cpu" else slots or 1
+    if sharing == 1 or device.memory_gib is None:
+        return device
+    name = f"{device.name}, shared by {sharing} slots,"
+    return dataclasses.replace(device, memory_gib=device.memory_gib / sharing, name=name)
 
 
 def capacity_bytes(device: Device) -> float | None:
@@ -77,7 +93,7 @@ def _host_bytes() -> float:
 def _present_gpu() -> Device | None:
     # The first one that CUDA may use.
     if shutil.which(QUERY[0]) is None:
-        return None
+        return Device(accelerator="cuda", name="the GPU here") if glob("/dev/nvidia[0-9]*") else None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if visible in ("", "-1"):
         return None

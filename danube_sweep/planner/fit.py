@@ -1,15 +1,15 @@
 """Whether a trial fits a device, what would make it fit, and the largest micro-batch that does."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from danube_sweep.architecture import Architecture
-from danube_sweep.errors import ConfigError
-from danube_sweep.planner.device import capacity_bytes, planned_device
+from danube_sweep.errors import MisfitError
+from danube_sweep.planner.device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.memory import GIB, Memory, memory_of
 from danube_sweep.planner.model import planned_architecture
-from danube_sweep.schema import AdamW, AdamW8bit, Config, Device, FullFinetune, Lora, Precision, Storage
+from danube_sweep.schema import AdamW, AdamW8bit, Compute, Config, Device, FullFinetune, Lora, Precision, Storage
 from danube_sweep.validate import AUTO, FOUR_BIT
 
 
@@ -56,54 +56,72 @@ def largest_micro_batch(config: Config, model: Architecture, device: Device, mos
     return None
 
 
-def resolved(config: Config) -> Config:
-    """The config with trainer.micro_batch=auto replaced by the largest that fits its device.
+def resolved(config: Config, slots: int | None = None) -> Config:
+    """The config with trainer.micro_batch=auto replaced by the largest that fits its device and divides the step.
 
-    Raises ConfigError if not even one row fits.
+    `slots` trials at a time share the device. Raises MisfitError if not even one row fits.
     """
     if config.trainer.micro_batch != AUTO:
         return config
-    model, device = planned_architecture(config.model), planned_device(config.device)
+    model, device = planned_architecture(config.model), slots_share(planned_device(config.device), slots)
     rows = largest_micro_batch(config, model, device)
     if rows is None:
-        raise ConfigError(
-            f"trainer.micro_batch=auto: not even one row fits; {misfit(with_micro_batch(config, 1), model, device)}"
-        )
+        one = with_micro_batch(config, 1)
+        raise MisfitError(f"trainer.micro_batch=auto: not even one row fits: {misfit(one, model, device)}")
     return with_micro_batch(config, rows)
 
 
-def misfit(config: Config, model: Architecture, device: Device, sharing: str = "") -> str:
+def misfit(config: Config, model: Architecture, device: Device) -> str:
     """Why a trial does not fit and the cheapest change that makes it, in one line."""
     fit = fit_of(config, model, device)
     assert fit.capacity_bytes is not None
     needs, has = fit.memory.total / GIB, fit.capacity_bytes / GIB
     remedy = cheapest_change(config, model, device) or "a smaller model or data.max_length: nothing else would do"
-    return f"it needs {needs:.1f} GiB and {device.name}{sharing} has {has:.1f}; use {remedy}"
+    return f"it needs {needs:.2f} GiB and {device.name} has {has:.2f}; use {remedy}"
 
 
 def cheapest_change(config: Config, model: Architecture, device: Device) -> str | None:
-    """The overrides that make a trial fit, the cheapest first: fewer rows, checkpointing, 8-bit states, 4-bit storage.
+    """The overrides that make a trial fit, the cheapest first: smaller evaluation batches, checkpointing, fewer rows,
+    8-bit states, 16-bit storage, 4-bit storage.
 
-    One change is tried before several; None if nothing helps.
+    One change is tried before several, of several none is superfluous; None if nothing helps.
     """
-    for changed, said in _changes(config, model, device):
-        if fit_of(changed, model, device).fits:
+    for change in CHANGES:
+        changed, said = change(config, model, device)
+        if said and fit_of(changed, model, device).fits:
             return " ".join(said)
+    for last in range(2, len(CHANGES) + 1):
+        needed = list(CHANGES[:last])
+        if not fit_of(_changed(config, model, device, needed)[0], model, device).fits:
+            continue
+        for one in reversed(CHANGES[:last]):  # what costs most is given up first
+            fewer = [change for change in needed if change is not one]
+            if fit_of(_changed(config, model, device, fewer)[0], model, device).fits:
+                needed = fewer
+        # How many rows fit is known when all else is settled.
+        ordered = sorted(needed, key=lambda change: change is _fewer_rows)
+        return " ".join(_changed(config, model, device, ordered)[1])
     return None
 
 
-def _changes(config: Config, model: Architecture, device: Device) -> Iterator[tuple[Config, list[str]]]:
-    single = [_checkpointing, _fewer_rows, _small_states, _four_bits]
-    for change in single:
-        yield change(config, model, device)
-    together, said = config, list[str]()
-    for change in single:
-        together, more = change(together, model, device)
-        said = [*said, *more]
-        yield together, said
-
-
 Changed = tuple[Config, list[str]]
+Change = Callable[[Config, Architecture, Device], Changed]
+
+
+def _changed(config: Config, model: Architecture, device: Device, changes: Sequence[Change]) -> Changed:
+    said: list[str] = []
+    for change in changes:
+        config, more = change(config, model, device)
+        said += more
+    return config, said
+
+
+def _smaller_evaluation(config: Config, model: Architecture, device: Device) -> Changed:
+    trainer = config.trainer
+    if trainer.eval_batch is None or trainer.eval_batch <= trainer.micro_batch:
+        return config, []
+    smaller = dataclasses.replace(config, trainer=dataclasses.replace(trainer, eval_batch=None))
+    return smaller, ["trainer.eval_batch=null"]
 
 
 def _checkpointing(config: Config, model: Architecture, device: Device) -> Changed:
@@ -127,17 +145,37 @@ def _small_states(config: Config, model: Architecture, device: Device) -> Change
     return dataclasses.replace(config, optimizer=AdamW8bit(**fields)), ["optimizer=adamw_8bit"]
 
 
+def _half_storage(config: Config, model: Architecture, device: Device) -> Changed:
+    half = _half(config, device)
+    full = isinstance(config.lora, FullFinetune)
+    if config.precision.storage is not Storage.fp32 or (full and half is Compute.fp16):
+        return config, []
+    precision = dataclasses.replace(config.precision, storage=Storage(half.value), compute=half)
+    return dataclasses.replace(config, precision=precision), [f"precision={half.value}"]
+
+
 def _four_bits(config: Config, model: Architecture, device: Device) -> Changed:
     if config.precision.storage in FOUR_BIT and config.precision.double_quant:
         return config, []
-    storage = Precision(
-        storage=Storage.nf4,
-        compute=config.precision.compute,
-        double_quant=True,
-        gradient_checkpointing=config.precision.gradient_checkpointing,
-    )
-    adapter, said = config.lora, ["precision=nf4_dq", f"precision.compute={config.precision.compute.value}"]
-    if isinstance(adapter, FullFinetune):
-        adapter = Lora()
-        said = ["lora=lora", *said]
-    return dataclasses.replace(config, precision=storage, lora=adapter), said
+    kept = config.precision.gradient_checkpointing
+    precision = Precision(Storage.nf4, _half(config, device), double_quant=True, gradient_checkpointing=kept)
+    if isinstance(config.lora, FullFinetune):
+        return dataclasses.replace(config, precision=precision, lora=Lora()), ["lora=lora", "precision=nf4_dq"]
+    return dataclasses.replace(config, precision=precision), ["precision=nf4_dq"]
+
+
+def _half(config: Config, device: Device) -> Compute:
+    # As the precision group settles it for a named device.
+    types = config.device.types or device.types
+    return Compute.fp16 if types and "bf16" not in types else Compute.bf16
+
+
+CHANGES: tuple[Change, ...] = (
+    _smaller_evaluation,
+    _checkpointing,
+    _fewer_rows,
+    _small_states,
+    _half_storage,
+    _four_bits,
+)
+"""From the one that costs least to the one that costs most."""

@@ -8,13 +8,13 @@ from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.planner.weights import (
     adapter_tensors,
     head_tensors,
-    pages,
+    paged_bytes,
     parameters,
     reads_lm_head,
     state_bytes,
     stored_bytes,
 )
-from danube_sweep.schema import AdamW, Config, LMHead
+from danube_sweep.schema import AdamW, Compute, Config, Dora, LMHead
 from danube_sweep.trial import is_random
 from danube_sweep.validate import QUANTISED
 
@@ -27,6 +27,12 @@ PER_LOGIT = 12
 """Bytes per predicted token and word of the vocabulary: fp32 logits, their softmax and its gradient."""
 EVALUATION = 16, 4
 """Without gradients: bytes per token and hidden unit, numbers per token and unit of the feed-forward layer."""
+SCORES, SCORES_EVALUATED, SCORES_OF_POSITIONS = 10, 12, 24
+"""Where scores are a matrix: bytes per token, head and key in a backward pass, without gradients, and there with
+DeBERTa's positions.
+"""
+DORA_WEIGHTS = 4
+"""Copies of a linear's weights that DoRA makes to take their norm."""
 CUDA_CONTEXT_BYTES, PROCESS_BYTES, BITSANDBYTES_BYTES = 0.5 * GIB, 0.55 * GIB, 0.3 * GIB
 """Margins: what CUDA keeps for itself and its kernels; on a CPU, where the whole process counts, what it has before any
 tensor, and what bitsandbytes adds.
@@ -52,6 +58,8 @@ class Memory:
     """What comes and goes: gradients of activations, dequantised weights, logits, an update's temporaries."""
     context: float
     slack: float
+    moment: str = "training"
+    """When the peak is: in training (forward and backward), update, evaluation or drawing (of random weights)."""
 
     @property
     def peak(self) -> float:
@@ -66,14 +74,17 @@ class Memory:
 
     def plain(self) -> dict[str, int]:
         """Whole bytes by name, for a file."""
-        return {name: round(size) for name, size in {**asdict(self), "peak": self.peak, "total": self.total}.items()}
+        sizes = {**asdict(self), "peak": self.peak, "total": self.total}
+        return {name: round(size) for name, size in sizes.items() if name != "moment"}
 
 
 def walk_of(config: Config, model: Architecture, length: int) -> Pass:
     """The forward pass of one full micro-batch of rows of `length` tokens."""
     padded = config.trainer.micro_batch > 1
     on_cpu = config.device.accelerator == "cpu"
-    return Pass(model, config.precision, config.lora, length, padded=padded, cpu=on_cpu)
+    has_bf16 = "bf16" in config.device.types or not config.device.types  # compute capability 8.0, and flash attention
+    grouped = on_cpu or (has_bf16 and config.precision.compute is not Compute.fp32)
+    return Pass(model, config.precision, config.lora, length, padded=padded, cpu=on_cpu, grouped=grouped)
 
 
 def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest: int | None = None) -> Memory:
@@ -84,14 +95,22 @@ def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest:
     trained = (0 if walk.full else body.elements * FP32) + head.elements * FP32
     gradients = body.elements * each + head.elements * FP32
     states = state_bytes(config.optimizer, body, each) + state_bytes(config.optimizer, head, FP32)
-    paged = states if pages(config.optimizer) and not walk.cpu else 0.0
+    paged = 0.0 if walk.cpu else paged_bytes(config.optimizer, body, each) + paged_bytes(config.optimizer, head, FP32)
     kept, passing = _step(config, walk)
     # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.
     updating = float(gradients) if isinstance(config.optimizer, AdamW) and not walk.cpu else 0.0
     stored = stored_bytes(walk, config.head)
     # Random weights are drawn in fp32 in host memory, output layer included, before they are stored as asked.
     drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(config.model) else 0
-    varying = max(kept + passing, updating, _evaluating(config, walk), drawing - trained - gradients - states)
+    moments = {
+        "training": kept + passing,
+        "update": updating,
+        "evaluation": _evaluating(config, walk),
+        "drawing": drawing - trained - gradients - states,
+    }
+    moment = max(moments, key=lambda name: moments[name])
+    varying = moments[moment]
+    kept = kept if moment == "training" else 0.0
     peak = stored + trained + gradients + states - paged + varying
     return Memory(
         weights=stored,
@@ -99,10 +118,11 @@ def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest:
         gradients=gradients,
         optimizer=states - paged,
         paged=paged,
-        activations=min(kept, varying),
-        workspace=max(0.0, varying - kept),
+        activations=kept,
+        workspace=varying - kept,
         context=_context(config) if walk.cpu else CUDA_CONTEXT_BYTES,
         slack=(CPU_SLACK if walk.cpu else SLACK) * peak,
+        moment=moment,
     )
 
 
@@ -128,11 +148,13 @@ def _step(config: Config, walk: Pass) -> tuple[float, float]:
         at_the_end = max(at_the_end, tokens * model.vocab * PER_LOGIT)
     mlp = BACKWARD_OF_MLP[config.precision.gradient_checkpointing] * model.intermediate * walk.compute_bytes
     weights = _unpacked(walk)
+    scores = model.heads * walk.length if model.family.eager else 0
     if not config.precision.gradient_checkpointing or not trains:
-        in_a_block = tokens * (mlp if trains else EVALUATION[1] * model.intermediate * walk.compute_bytes)
+        mlp = mlp + SCORES * scores if trains else _evaluated(walk) - EVALUATION[0] * model.hidden
+        in_a_block = tokens * mlp
         return whole_body(walk).bytes(tokens), max(at_the_end, in_a_block) + weights
     inputs, block = checkpoints(walk).bytes(tokens), live_block(walk).bytes(tokens)
-    in_a_block = tokens * max(BACKWARD_OF_BLOCK * model.hidden, mlp) + weights
+    in_a_block = tokens * (max(BACKWARD_OF_BLOCK * model.hidden, mlp) + SCORES * scores) + weights
     if block + in_a_block >= at_the_end:
         return inputs + block, in_a_block
     return inputs, at_the_end
@@ -140,15 +162,27 @@ def _step(config: Config, walk: Pass) -> tuple[float, float]:
 
 def _unpacked(walk: Pass) -> float:
     # The largest linear, dequantised, or its gradient before it is added to the others.
-    largest = max(linear.weights for linear in walk.model.linears)
+    model = walk.model
+    largest = max(linear.weights for linear in model.linears)
+    if isinstance(walk.adapter, Dora):
+        return DORA_WEIGHTS * largest * walk.compute_bytes
+    if walk.full:
+        largest = max(largest, model.embedding)
     if walk.precision.storage in QUANTISED:
         return largest * walk.compute_bytes
     return largest * walk.weight_bytes if walk.full else 0.0
 
 
+def _evaluated(walk: Pass) -> float:
+    # Bytes per token that a pass without gradients has at a time.
+    model, (of_hidden, of_mlp) = walk.model, EVALUATION
+    each = SCORES_OF_POSITIONS if model.family.encoder else SCORES_EVALUATED
+    scores = each * model.heads * walk.length if model.family.eager else 0
+    return of_hidden * model.hidden + of_mlp * model.intermediate * walk.compute_bytes + scores
+
+
 def _evaluating(config: Config, walk: Pass) -> float:
     tokens = (config.trainer.eval_batch or config.trainer.micro_batch) * walk.length
-    of_hidden, of_mlp = EVALUATION
-    body = of_hidden * walk.model.hidden + of_mlp * walk.model.intermediate * walk.compute_bytes
+    body = _evaluated(walk)
     logits = walk.model.vocab * PER_LOGIT if reads_lm_head(config.head) and isinstance(config.head, LMHead) else 0
     return tokens * max(body, logits) + _unpacked(walk)

@@ -11,7 +11,7 @@ from danube_sweep.planner.activations import whole_body
 from danube_sweep.planner.memory import walk_of
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.planner.weights import adapter_tensors
-from danube_sweep.schema import Compute, Config, Device, Dora, Lora, Storage
+from danube_sweep.schema import Compute, Config, Device, Dora, LMHead, Lora, Storage
 from danube_sweep.validate import FOUR_BIT, QUANTISED
 
 EFFICIENCY = 0.5
@@ -62,6 +62,8 @@ def _share_with_gradients(walk: Pass) -> float:
 def _computing(walk: Pass, device: Device, tokens: float, above: float, config: Config) -> float:
     model = walk.model
     products = 2 * model.linear_weights * tokens
+    if isinstance(config.head, LMHead):
+        products += 2 * model.embedding * tokens
     products += 4 * model.layers * tokens * walk.length * model.query
     adapters = 6 * adapter_tensors(walk, config.head).elements * tokens if not walk.full else 0.0
     again = 1.0 if config.precision.gradient_checkpointing else 0.0

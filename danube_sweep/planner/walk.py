@@ -36,7 +36,7 @@ class Pass:
     """What decides what a forward pass keeps.
 
     `padded`: some row of the batch is shorter than the longest. `cpu`: dropout keeps a factor for every element, where
-    a GPU keeps one byte.
+    a GPU keeps one byte. `grouped`: there is a kernel for unmasked attention with fewer key heads than query heads.
     """
 
     model: Architecture
@@ -45,6 +45,13 @@ class Pass:
     length: int
     padded: bool = True
     cpu: bool = False
+    grouped: bool = True
+
+    @property
+    def masked(self) -> bool:
+        """Whether attention gets an explicit mask: for padding, or a window that is shorter than the rows."""
+        window = self.model.window
+        return self.padded or (window is not None and window < self.length)
 
     @property
     def compute_bytes(self) -> int:
@@ -160,7 +167,7 @@ class Tape:
         lora, each = self.lora, self.walk.compute_bytes
         assert lora is not None
         read = self.cast(given, each, f"{layer.name} A")
-        if lora.dropout > 0 and not isinstance(lora, Dora):
+        if lora.dropout > 0:
             if given.live:
                 factor = given.each if self.walk.cpu else BOOL
                 self.keep_bytes(f"{layer.name} dropout", given.width * factor)

@@ -1,23 +1,30 @@
 """How many parameters a trial has, and the bytes that hold them: stored, trained, and their optimizer states."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from danube_sweep.architecture import RELATIVE_POSITIONS, Architecture
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.schema import (
+    Adafactor,
     AdamW,
+    AdEMAMix8bit,
     CausalHead,
     Dora,
     Head,
+    Lion8bit,
     LMHead,
     Lora,
+    Muon,
     Optimizer,
     PagedAdamW8bit,
+    PagedAdamW32bit,
     PairPooling,
     Pooling,
     PreferenceHead,
     SequenceHead,
+    Sgd,
     Storage,
 )
 from danube_sweep.validate import FOUR_BIT
@@ -28,27 +35,46 @@ CODES = {False: 16 * FP32, True: (16 + 256 + 1) * FP32}
 """Bytes of the code books of a 4-bit weight, without and with double quantisation."""
 STATES_A_SCALE, SMALLEST_8BIT = 256, 4096
 """bitsandbytes' 8-bit optimizers: states that share a scale; tensors with fewer elements keep fp32 states."""
+SMALLEST_PAGED = 100_000
+"""bitsandbytes pages the states of tensors from this many elements on."""
 STEP_BYTES = 4
 """torch's AdamW counts the steps of every tensor in a tensor."""
 
 
+Shape = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Tensors:
-    """Trainable tensors: elements -> how many there are with that many."""
+    """Trainable tensors: shape -> how many there are of it. Embeddings and heads' are `outer`."""
 
-    counts: dict[int, int] = field(default_factory=dict)
+    inner: Mapping[Shape, int] = field(default_factory=dict)
+    outer: Mapping[Shape, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> list[tuple[Shape, int]]:
+        """Every shape with its number."""
+        return [*self.inner.items(), *self.outer.items()]
 
     @property
     def elements(self) -> int:
         """All elements together."""
-        return sum(size * count for size, count in self.counts.items())
+        return sum(math.prod(shape) * count for shape, count in self.counts)
 
-    def and_(self, *sizes: int, times: int = 1) -> "Tensors":
+    def and_(self, *shapes: Shape, times: int = 1) -> "Tensors":
         """These and more."""
-        counts = dict(self.counts)
-        for size in sizes:
-            counts[size] = counts.get(size, 0) + times
-        return Tensors(counts)
+        return replace(self, inner=_added(self.inner, shapes, times))
+
+    def and_outer(self, *shapes: Shape) -> "Tensors":
+        """These and embeddings, or a head's."""
+        return replace(self, outer=_added(self.outer, shapes, 1))
+
+
+def _added(counts: Mapping[Shape, int], shapes: Sequence[Shape], times: int) -> dict[Shape, int]:
+    more = dict(counts)
+    for shape in shapes:
+        more[shape] = more.get(shape, 0) + times
+    return more
 
 
 def reads_lm_head(head: Head) -> bool:
@@ -88,23 +114,23 @@ def adapter_tensors(walk: Pass, head: Head) -> Tensors:
         return found
     blocks = model.layers if adapter.last_k is None else min(adapter.last_k, model.layers)
     for linear in model.targets(adapter.targets):
-        found = found.and_(adapter.rank * linear.inputs, adapter.rank * linear.outputs, times=blocks)
+        found = found.and_((adapter.rank, linear.inputs), (linear.outputs, adapter.rank), times=blocks)
         if isinstance(adapter, Dora):
-            found = found.and_(linear.outputs, times=blocks)
+            found = found.and_((linear.outputs,), times=blocks)
     return found
 
 
 def _all_weights(walk: Pass, head: Head) -> Tensors:
     model, family = walk.model, walk.model.family
-    weights = [linear.weights for linear in model.linears]
-    biases = [linear.outputs for linear in model.linears if linear.bias]
-    norm = [model.hidden] * (2 if family.encoder else 1)
+    weights: list[Shape] = [(linear.outputs, linear.inputs) for linear in model.linears]
+    biases: list[Shape] = [(linear.outputs,) for linear in model.linears if linear.bias]
+    norm: list[Shape] = [(model.hidden,)] * (2 if family.encoder else 1)
     found = Tensors().and_(*weights, *biases, *(norm * family.norms), times=model.layers)
-    found = found.and_(model.embedding, *(norm * (2 if family.encoder else 1)))
+    found = found.and_(*(norm * (2 if family.encoder else 1))).and_outer((model.vocab, model.hidden))
     if family.encoder:
-        found = found.and_(RELATIVE_POSITIONS * model.hidden)
+        found = found.and_outer((RELATIVE_POSITIONS, model.hidden))
     if parameters(model, head) > model.body:
-        found = found.and_(model.embedding)
+        found = found.and_((model.vocab, model.hidden))
     return found
 
 
@@ -112,27 +138,49 @@ def head_tensors(model: Architecture, head: Head, classes: int) -> Tensors:
     """The head's own parameters."""
     match head:
         case PreferenceHead(pooling=PairPooling.pair):
-            return Tensors().and_((2 * model.hidden + 2) * classes, classes)
+            return Tensors().and_outer((classes, 2 * model.hidden + 2), (classes,))
         case SequenceHead(pooling=Pooling.attention) | PreferenceHead(pooling=PairPooling.attention):
-            return Tensors().and_(model.hidden, model.hidden * classes, classes)
+            return Tensors().and_outer((model.hidden,), (classes, model.hidden), (classes,))
         case SequenceHead() | PreferenceHead():
-            return Tensors().and_(model.hidden * classes, classes)
+            return Tensors().and_outer((classes, model.hidden), (classes,))
     return Tensors()
 
 
 def state_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:
     """Bytes of an optimizer's states over tensors of `each` bytes a number."""
-    return sum(_states(optimizer, size, each) * count for size, count in tensors.counts.items())
+    inner = sum(_states(optimizer, shape, each, outer=False) * count for shape, count in tensors.inner.items())
+    return inner + sum(_states(optimizer, shape, each, outer=True) * count for shape, count in tensors.outer.items())
 
 
-def _states(optimizer: Optimizer, size: int, each: int) -> float:
-    if isinstance(optimizer, AdamW):
-        return 2 * size * each + STEP_BYTES
+def _states(optimizer: Optimizer, shape: Shape, each: int, *, outer: bool) -> float:
+    size = math.prod(shape)
+    match optimizer:
+        case Muon() if len(shape) == 2 and not outer:
+            return size * each
+        case AdamW() | Muon():
+            return 2 * size * each + STEP_BYTES
+        case Adafactor():
+            return (sum(shape) if len(shape) == 2 else size) * each + STEP_BYTES
+        case PagedAdamW32bit():
+            return 2 * size * FP32
+        case Sgd(momentum=momentum):
+            return size * each if momentum else 0
+        case AdEMAMix8bit():
+            return _in_8_bits(size, 3)
+        case Lion8bit():
+            return _in_8_bits(size, 1)
+    return _in_8_bits(size, 2)
+
+
+def _in_8_bits(size: int, states: int) -> float:
     if size < SMALLEST_8BIT:
-        return 2 * size * FP32
-    return 2 * (size + math.ceil(size / STATES_A_SCALE) * FP32)
+        return states * size * FP32
+    return states * (size + math.ceil(size / STATES_A_SCALE) * FP32)
 
 
-def pages(optimizer: Optimizer) -> bool:
-    """Whether its states may lie in host memory."""
-    return isinstance(optimizer, PagedAdamW8bit)
+def paged_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:
+    """Bytes of the states that may lie in host memory: those of large tensors, with an optimizer that pages."""
+    if not isinstance(optimizer, PagedAdamW8bit | PagedAdamW32bit):
+        return 0.0
+    large = {shape: count for shape, count in tensors.counts if math.prod(shape) >= SMALLEST_PAGED}
+    return state_bytes(optimizer, Tensors(large), each)

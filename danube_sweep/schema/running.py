@@ -12,7 +12,9 @@ class Device:
     types: list[str] = setting("compute types it has; empty asks the machine", [])
     threads: int | None = setting("CPU threads; null leaves torch's choice", None)
     memory_gib: float | None = setting("its memory in GiB, as torch reports it; null asks the machine", None)
-    memory_limit_gib: float | None = setting("use no more of it: a large GPU plays a smaller one; null for all", None)
+    memory_limit_gib: float | None = setting(
+        "use no more of a GPU: a large one plays a small one (a CPU only plans with it); null for all", None
+    )
     drivers_names: list[str] = setting("how the driver calls it: device=auto knows it by that", [])
     bandwidth_gb_s: float = setting("memory bandwidth in GB/s, for predicted seconds", 20.0)
     tflops_fp32: float = setting("dense rate of fp32 in TFLOP/s", 0.05)

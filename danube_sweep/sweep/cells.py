@@ -9,26 +9,23 @@ from dataclasses import dataclass, field
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.override_parser.types import Sweep as Swept
 
-from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.errors import ConfigError, MisfitError, UserError
+from danube_sweep.planner.device import planned_device
 from danube_sweep.schema import Config, OnMisfit, Sweep
 from danube_sweep.sweep.fitting import misfit_of
 from danube_sweep.sweep.space import Choice, Distribution, Number, Search, examples, tidy
 from danube_sweep.trial import trial_hash
-from danube_sweep.validate import check_runs
+from danube_sweep.validate import check_runs, check_types
 from danube_sweep.validate_sweep import check_metric
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells that can train, those with a mistake, and those left out as they do not fit: overrides and reason.
-
-    `smaller`: of a valid cell, by its overrides, the micro-batch with which it fits.
-    """
+    """The cells that can train, those with a mistake, and those left out as they do not fit: overrides and reason."""
 
     valid: list[tuple[Config, list[str]]] = field(default_factory=list)
     invalid: list[tuple[list[str], str]] = field(default_factory=list)
     left_out: list[tuple[list[str], str]] = field(default_factory=list)
-    smaller: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
 def expand(overrides: Sequence[Override], most: int) -> list[list[str]]:
@@ -137,16 +134,17 @@ def check(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], Config]
         try:
             config = compose(overrides)
             check_metric(sweep, config)
-            check_runs(config.device)
+            device = planned_device(config.device)
+            check_runs(device)
+            check_types(config.precision, device.types, device.name)
             trial_hash(config)  # reads the files that a trial means
             found = misfit_of(config, sweep)
         except UserError as error:
-            checked.invalid.append((overrides, str(error)))
+            skipped = isinstance(error, MisfitError) and sweep.on_misfit is OnMisfit.skip
+            (checked.left_out if skipped else checked.invalid).append((overrides, str(error)))
             continue
         if found is None or (sweep.on_misfit is OnMisfit.shrink and found.rows is not None):
             checked.valid.append((config, overrides))
-            if found is not None and found.rows is not None:
-                checked.smaller[tuple(overrides)] = found.rows
         elif sweep.on_misfit is OnMisfit.error:
             checked.invalid.append((overrides, f"{found.reason} (or sweep.on_misfit=skip or shrink)"))
         else:
@@ -164,7 +162,7 @@ def check_search(search: Search, compose: Callable[[Sequence[str]], Config], swe
         raise ConfigError(f"{twice[0]} is drawn by the search; leave out the fixed value, or take it from the search")
     checked = check([[*search.fixed, *point] for point in examples(search)], compose, sweep)
     if not checked.valid:
-        raise ConfigError(checked.invalid[0][1])
+        raise ConfigError([*checked.invalid, *checked.left_out][0][1])
     return checked.valid[0][0]
 
 

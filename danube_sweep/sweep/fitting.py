@@ -1,13 +1,13 @@
 """Trials that cannot fit their device, found before any is started."""
 
 from dataclasses import dataclass, replace
-from math import ceil
 
 from danube_sweep.data.size import longest_row
-from danube_sweep.planner.device import count_gpus, planned_device
+from danube_sweep.errors import UnknownArchitecture
+from danube_sweep.planner.device import planned_device, slots_share
 from danube_sweep.planner.fit import fit_of, largest_micro_batch, misfit
 from danube_sweep.planner.model import planned_architecture
-from danube_sweep.schema import Config, Sweep
+from danube_sweep.schema import Config, OnMisfit, Sweep
 from danube_sweep.trial import MICRO_BATCH, RunFolder, write_json
 
 
@@ -21,23 +21,31 @@ class Misfit:
 
 def misfit_of(config: Config, sweep: Sweep) -> Misfit | None:
     """The misfit of a trial in one of the sweep's slots; None if it fits or nobody knows. Raises ModelError."""
-    device = planned_device(config.device)
+    device = slots_share(planned_device(config.device), sweep.slots)
     if device.memory_gib is None:
         return None
-    sharing = ceil((sweep.slots or 1) / count_gpus()) if device.accelerator != "cpu" else sweep.slots or 1
-    device = replace(device, memory_gib=device.memory_gib / sharing)
-    model = planned_architecture(config.model)
+    try:
+        model = planned_architecture(config.model)
+    except UnknownArchitecture:
+        return None
     if fit_of(config, model, device).fits:
         return None
     # Rows may be much shorter than they are allowed to be; finding out costs reading them.
     config = replace(config, data=replace(config.data, max_length=longest_row(config.data)))
     if fit_of(config, model, device).fits:
         return None
-    shared = f", shared by {sharing} slots," if sharing > 1 else ""
-    return Misfit(misfit(config, model, device, shared), largest_micro_batch(config, model, device))
+    return Misfit(misfit(config, model, device), largest_micro_batch(config, model, device))
 
 
-def shrink(folder: RunFolder, rows: int) -> None:
-    """Gives a trial that was never tried smaller micro-batches. Raises DiskError."""
-    if not folder.adjusted.is_file() and not folder.attempts.is_file():
-        write_json(folder.adjusted, {MICRO_BATCH: rows})
+def shrunk_rows(config: Config, sweep: Sweep) -> int | None:
+    """The micro-batch that a sweep with on_misfit=shrink gives a trial that does not fit; None for any other."""
+    found = misfit_of(config, sweep) if sweep.on_misfit is OnMisfit.shrink else None
+    return None if found is None else found.rows
+
+
+def shrink(folder: RunFolder, rows: int) -> bool:
+    """Gives a trial that was never tried smaller micro-batches; whether it did. Raises DiskError."""
+    if folder.adjusted.is_file() or folder.attempts.is_file():
+        return False
+    write_json(folder.adjusted, {MICRO_BATCH: rows})
+    return True

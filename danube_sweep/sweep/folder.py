@@ -139,14 +139,21 @@ class SweepFolder:
             added.append((known[identity], new))
         return added
 
-    def add_invalid(self, cells: Sequence[tuple[list[str], str]], shared: Collection[str] = ()) -> list[Entry]:
-        """Adds cells (overrides, error) that cannot be trials, with their result. To be called while `locked`."""
+    def add_invalid(
+        self, cells: Sequence[tuple[list[str], str]], shared: Collection[str] = (), *, left_out: bool = False
+    ) -> list[Entry]:
+        """Adds cells (overrides, error) that cannot be trials, with their result. To be called while `locked`.
+
+        `left_out`: the sweep was asked to do without them, and is complete without them.
+        """
         known = {tuple(entry.overrides): entry for entry in self.entries() if entry.hash is None}
         number = self._next_number()
         for overrides, error in cells:
             if tuple(overrides) not in known:
                 path = self._path(number, [one for one in overrides if one not in shared], "invalid")
-                write_json(RunFolder(_made(path)).result, {"state": State.invalid.value, "error": error})
+                write_json(
+                    RunFolder(_made(path)).result, {"state": State.invalid.value, "error": error, "left_out": left_out}
+                )
                 entry = self._add(Entry(number, None, overrides, path))
                 known[tuple(overrides)], number = entry, number + 1
         return [known[tuple(overrides)] for overrides, _ in cells]

@@ -18,7 +18,7 @@ from danube_sweep.sweep.cells import check, check_search, shared
 from danube_sweep.sweep.child import Task
 from danube_sweep.sweep.ending import conclude
 from danube_sweep.sweep.executor import Executor
-from danube_sweep.sweep.fitting import shrink
+from danube_sweep.sweep.fitting import shrink, shrunk_rows
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.search import SearchSource
 from danube_sweep.sweep.slots import find_slots
@@ -63,7 +63,7 @@ def plan_grid(
     checked = check(cells, composer.trial, sweep)
     plan = Plan(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
     common = shared(cells)
-    if sweep.dry_run and checked.valid:
+    if sweep.dry_run and (checked.valid or checked.left_out):
         terminal.show(dry.grid_table(plan.folder, checked.valid, [*checked.invalid, *checked.left_out], common))
     if checked.invalid and not sweep.skip_invalid:
         _refuse(checked.invalid, cells, terminal, shown=sweep.dry_run and bool(checked.valid))
@@ -73,16 +73,14 @@ def plan_grid(
     with plan.folder.locked():
         _check_same_kind(plan)
         plan.folder.drop_invalid([overrides for _, overrides in checked.valid])
-        wrong = [*checked.invalid, *checked.left_out]
-        invalid = plan.folder.add_invalid(wrong, common)
+        invalid = plan.folder.add_invalid(checked.invalid, common)
+        invalid += plan.folder.add_invalid(checked.left_out, common, left_out=True)
         valid = [entry for entry, _ in plan.folder.add(trials, common)]
-        for entry in valid:
-            if (rows := checked.smaller.get(tuple(entry.overrides))) is not None:
-                shrink(entry.folder, rows)
+        _shrink(plan, trials, valid, terminal)
         _describe(plan)  # last: a folder without it is no sweep, and no trial of one is missing
     if (trials_left := len({entry.number for entry in valid})) < len(valid):
         terminal.note(f"{len(valid)} cells make {trials_left} trials: cells that mean the same run once")
-    overrides = [*(one for _, one in checked.valid), *(one for one, _ in wrong)]
+    overrides = [*(one for _, one in checked.valid), *(one for one, _ in [*checked.invalid, *checked.left_out])]
     found = {tuple(one): entry for one, entry in zip(overrides, [*valid, *invalid], strict=True)}
     return plan, [found[tuple(cell)] for cell in cells]
 
@@ -127,17 +125,27 @@ def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
         if any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):  # what ranks is the sweep's, for good
             _describe(plan, stored)
         if {"invalid", "all"} & set(sweep.retry):
-            _recheck(plan, composer)
+            _recheck(plan, composer, terminal)
     run_plan(plan, terminal, composer)
 
 
-def _recheck(plan: Plan, composer: Composer) -> None:
+def _recheck(plan: Plan, composer: Composer, terminal: Terminal) -> None:
     """Makes trials of the cells that had a mistake and have none any more: a file was put in its place."""
     waiting = [entry.overrides for entry in plan.folder.entries() if entry.hash is None]
     mended = check(waiting, composer.trial, plan.sweep).valid
     plan.folder.drop_invalid([overrides for _, overrides in mended])
     common = shared([entry.overrides for entry in plan.folder.entries()] + [overrides for _, overrides in mended])
-    plan.folder.add([(_tracked(config, plan), overrides, None) for config, overrides in mended], common)
+    trials = [(_tracked(config, plan), overrides, None) for config, overrides in mended]
+    _shrink(plan, trials, [entry for entry, _ in plan.folder.add(trials, common)], terminal)
+
+
+def _shrink(
+    plan: Plan, trials: Sequence[tuple[Config, list[str], None]], entries: Sequence[Entry], terminal: Terminal
+) -> None:
+    for (config, _, _), entry in zip(trials, entries, strict=True):
+        rows = shrunk_rows(config, plan.sweep)
+        if rows is not None and shrink(entry.folder, rows):
+            terminal.note(f"{entry.path.name}: shrunk to trainer.micro_batch={rows}, as more does not fit")
 
 
 def run_plan(plan: Plan, terminal: Terminal, composer: Composer | None = None, task: Task = child.train) -> None:
@@ -284,13 +292,17 @@ def _accelerator(entry: Entry) -> str:
 
 
 def _raise_unless_complete(plan: Plan) -> None:
-    states = [(entry.hash, state_of(entry)) for entry in plan.folder.entries()]
+    states = [(entry.hash, state_of(entry)) for entry in plan.folder.entries() if not _left_out(entry)]
     bad = [(identity, state) for identity, state in states if state not in COMPLETE]
     again = [state for identity, state in bad if identity is not None]
     if bad:
         mended = any(again) or len(again) < len(bad)
         goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if mended else "")
         raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with: {goes_on}")
+
+
+def _left_out(entry: Entry) -> bool:
+    return entry.hash is None and bool((entry.folder.read_result() or {}).get("left_out"))
 
 
 def _short(path: Path) -> Path:

@@ -113,7 +113,7 @@ class SearchSource:
         ((entry, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
         if new:
             self._history.name(draw, identity)
-        if new and found is not None and found.rows is not None:
+        if found is not None and found.rows is not None:
             shrink(entry.folder, found.rows)
         return new
 

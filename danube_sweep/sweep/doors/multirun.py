@@ -127,7 +127,9 @@ def _settle(entry: Entry, returned: JobReturn) -> None:
 
 def composer_of(context: Any, config: DictConfig) -> Composer:
     """Composes as Hydra does for the jobs of this command: the same config directory, the same `hydra.…` overrides."""
-    return Composer(lambda overrides: context.config_loader.load_sweep_config(config, overrides))
+    sources = [one for one in config.hydra.runtime.config_sources if one.provider not in ("hydra", "schema", "main")]
+    ours = not sources and config.hydra.job.config_name == "config"
+    return Composer(lambda overrides: context.config_loader.load_sweep_config(config, overrides), ours=ours)
 
 
 def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:

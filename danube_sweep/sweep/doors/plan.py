@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.compose import Composer, parse_sweep
-from danube_sweep.data.size import data_size
+from danube_sweep.data.size import DataSize, data_size
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.plan import Plan, plan_of
-from danube_sweep.progress import Terminal, duration
-from danube_sweep.schema import Config, Sweep
+from danube_sweep.progress import Terminal, duration, human
+from danube_sweep.schema import Config
 from danube_sweep.sweep.cells import expand
 
 NEEDED_PATH = "data.path is required"
@@ -22,6 +22,8 @@ NOTHING = "fits in no way that the planner knows: take a smaller model or data.m
 GAP = 2
 DROPPED = ("disk", "grads", "work", "trained", "states", "params", "activ.", "weights", "epoch")
 """What a narrow terminal does without, first what matters least."""
+NO_FILE = "no-file-yet"
+LABELS = {"trained": "adapter, head"}
 PARTS = ("weights", "trained", "gradients", "optimizer", "activations", "workspace")
 
 
@@ -31,6 +33,8 @@ class Planned:
 
     overrides: list[str]
     plan: Plan | None = None
+    size: DataSize | None = None
+    """Of its data; None where there are none."""
     error: str | None = None
 
 
@@ -39,8 +43,14 @@ def run_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, as
 
     Raises UserError for a mistake: of a sweep only if no cell is without one.
     """
-    cells = expand(parse_sweep(overrides), Sweep().max_trials) if multirun else [list(overrides)]
-    planned = [_planned(cell, Composer()) for cell in cells] if len(cells) == 1 else _all_planned(cells)
+    if hydras := [one for one in overrides if one.startswith(("hydra/", "hydra."))]:
+        raise ConfigError(f"{hydras[0]}: a plan is of given values; leave it out, and give a choice for an interval")
+    composer = Composer()
+    parsed = parse_sweep(overrides) if multirun else []
+    fixed = [one for one, swept in zip(overrides, parsed, strict=False) if not swept.is_sweep_override()]
+    sweep = composer.sweep([one for one in fixed if one.startswith("sweep.")])[0]
+    cells = expand(parsed, sweep.max_trials) if multirun else [list(overrides)]
+    planned = [_planned(cell, composer, sweep.slots) for cell in cells]
     wrong = [one.error for one in planned if one.error is not None]
     if len(wrong) == len(planned):
         raise ConfigError(wrong[0])
@@ -50,21 +60,17 @@ def run_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, as
         terminal.show(_table(planned, terminal.width))
     else:
         assert planned[0].plan is not None
-        terminal.show(_sheet(planned[0].plan))
+        terminal.show(_sheet(planned[0], planned[0].plan))
 
 
-def _all_planned(cells: Sequence[list[str]]) -> list[Planned]:
-    composer = Composer()
-    return [_planned(cell, composer) for cell in cells]
-
-
-def _planned(overrides: list[str], composer: Composer) -> Planned:
+def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Planned:
     try:
         config = _composed(overrides, composer)
         size = data_size(config.data)
         if size is None:
-            return Planned(overrides, plan_of(config))
-        return Planned(overrides, plan_of(config, rows=size.rows, tokens_per_row=size.tokens_per_row))
+            return Planned(overrides, plan_of(config, slots=slots))
+        plan = plan_of(config, rows=size.rows, tokens_per_row=size.tokens_per_row, slots=slots)
+        return Planned(overrides, plan, size)
     except UserError as error:
         return Planned(overrides, error=str(error))
 
@@ -76,8 +82,12 @@ def _composed(overrides: list[str], composer: Composer) -> Config:
     except ConfigError as error:
         if not str(error).startswith(NEEDED_PATH):
             raise
-    placeholder = "data.path=[no-file-yet]" if "data=text" in overrides else "data.path=no-file-yet"
-    return composer.trial([*overrides, placeholder])
+    try:
+        return composer.trial([*overrides, f"data.path={NO_FILE}"])
+    except ConfigError as error:
+        if not str(error).startswith("data.path"):
+            raise
+    return composer.trial([*overrides, f"data.path=[{NO_FILE}]"])  # of texts there may be several
 
 
 def _plain(one: Planned) -> dict[str, object]:
@@ -88,20 +98,21 @@ def _plain(one: Planned) -> dict[str, object]:
 # ------------------------------------------------------------------------------------------------------ what is shown
 
 
-def _sheet(plan: Plan) -> RenderableType:
+def _sheet(planned: Planned, plan: Plan) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     memory = plan.fit.memory
     rows = [
         ("parameters", f"{plan.parameters:,}, of which {plan.trained:,} train"),
-        *((name, _gib(getattr(memory, name))) for name in PARTS),
-        ("peak", f"{_gib(memory.peak)} of tensors, {_gib(memory.total)} with margins "
+        ("rows", f"{plan.micro_batch} in a forward pass, {plan.effective_batch} in a step"),
+        *((LABELS.get(name, name), _gib(getattr(memory, name))) for name in PARTS),
+        ("peak", f"in {memory.moment}: {_gib(memory.peak)} of tensors, {_gib(memory.total)} with margins "
                  f"(context {memory.context / GIB:.2f}, allocator {memory.slack / GIB:.2f})"),
         ("device", _capacity(plan)),
         ("verdict", _verdict(plan)),
-        ("seconds", _times(plan)),
-        ("disk", f"{_gib(plan.disk_bytes)} for checkpoints and the product"),
+        ("time", _times(planned, plan)),
+        ("disk", f"{_gib(plan.disk_bytes)}: three checkpoints and the product"),
     ]  # fmt: skip
     if memory.paged:
         rows.insert(5, ("paged", f"{_gib(memory.paged)} of optimizer states, in host memory when the GPU is full"))
@@ -124,7 +135,7 @@ def _table(planned: Sequence[Planned], width: int) -> RenderableType:
         table.add_column(name, justify="left" if 0 < number < left or name == "fits" else "right", no_wrap=True)
     for row in zip(*(texts for _, texts in columns), strict=True):
         table.add_row(*map(Text, row))
-    return Group(table, *(Text(line) for line in _notes(planned)))
+    return Group(table, *(Text(line) for line in _notes(planned, len(DROPPED) - len(dropped))))
 
 
 def _varied(planned: Sequence[Planned]) -> list[tuple[str, list[str]]]:
@@ -140,7 +151,7 @@ def _cells(one: Planned) -> dict[str, str]:
     plan, memory, share = one.plan, one.plan.fit.memory, one.plan.fit.share
     sizes = {
         "total": memory.total,
-        "weights": memory.weights + memory.trained,
+        "weights": memory.weights,
         "grads": memory.gradients,
         "states": memory.optimizer,
         "activ.": memory.activations,
@@ -158,7 +169,7 @@ def _cells(one: Planned) -> dict[str, str]:
     }
 
 
-def _notes(planned: Sequence[Planned]) -> list[str]:
+def _notes(planned: Sequence[Planned], left_out: int) -> list[str]:
     said: dict[str, list[int]] = {}
     for number, one in enumerate(planned, 1):
         if one.plan is None:
@@ -169,7 +180,9 @@ def _notes(planned: Sequence[Planned]) -> list[str]:
             said.setdefault(f"planned only: {one.plan.device.cannot_run}", []).append(number)
     figures = sorted({one.plan.device.figures for one in planned if one.plan is not None})
     lines = [f"{', '.join(map(str, numbers))}: {text}" for text, numbers in said.items()]
-    units = "GiB, margins in the total; s/step on rows of data.max_length, epoch at the data's own lengths"
+    if left_out:
+        lines.append(f"{left_out} more column{'s' if left_out > 1 else ''} in a wider terminal, and with --json")
+    units = "GiB, the total with adapters and margins; s/step on rows of data.max_length, epoch at the data's lengths"
     return [*lines, f"{units}; devices' figures: {', '.join(figures)}"]
 
 
@@ -178,7 +191,7 @@ def _verdict(plan: Plan) -> str:
         return "unknown: give device.memory_gib or a named device"
     if plan.fit.fits:
         return "fits" if plan.device.cannot_run is None else f"fits, but {plan.device.cannot_run}"
-    return f"no: {plan.change}" if plan.change else "no, whatever is changed"
+    return f"no; would fit with {plan.change}" if plan.change else f"no: {NOTHING}"
 
 
 def _capacity(plan: Plan) -> str:
@@ -188,9 +201,13 @@ def _capacity(plan: Plan) -> str:
     return f"{plan.device.name} with {known / GIB:.1f} GiB: {plan.fit.share or 0:.0%}"
 
 
-def _times(plan: Plan) -> str:
-    epoch = "" if plan.epoch_s is None else f", {duration(plan.epoch_s)} an epoch at the data's own lengths"
-    return f"{plan.step_s:.3g} a step of full rows{epoch} ({plan.device.figures})"
+def _times(planned: Planned, plan: Plan) -> str:
+    figures = f"({plan.device.figures})"
+    step = f"{human(plan.step_s)} a step of full rows"
+    if planned.size is None or plan.epoch_s is None or plan.training_s is None:
+        return f"{step} {figures}; an epoch is unknown: there is no such data.path here"
+    rows = f"{planned.size.rows:,} rows of about {planned.size.tokens_per_row:.0f} tokens"
+    return f"{step}, {human(plan.epoch_s)} an epoch of {rows}, {human(plan.training_s)} in all {figures}"
 
 
 def _gib(size: float) -> str:
