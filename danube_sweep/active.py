@@ -24,7 +24,7 @@ from danube_sweep.model import Backbone
 from danube_sweep.optimizer import build_optimizer
 from danube_sweep.progress import Screen, duration
 from danube_sweep.schedule import build_schedule
-from danube_sweep.schema import Compute, Config
+from danube_sweep.schema import Compute, Config, Lora
 from danube_sweep.steps import MicroBatch, StepPlan
 from danube_sweep.tracking import MetricsFile, Tracker
 from danube_sweep.trial import RunFolder, metric_names
@@ -116,7 +116,8 @@ class ActiveTrial:
         self.backbone = backbone
         config = self.config
         head = dict(self.head.named_parameters())
-        self.optimizer = build_optimizer(config.optimizer, self.adapter, head, head_lr=config.head.lr)
+        ratio = config.lora.plus_ratio if isinstance(config.lora, Lora) else 1.0
+        self.optimizer = build_optimizer(config.optimizer, self.adapter, head, head_lr=config.head.lr, plus_ratio=ratio)
         self.schedule = build_schedule(config.schedule, self.optimizer, total_steps=self.plan.total_steps)
         scaled = config.precision.compute is Compute.fp16
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)

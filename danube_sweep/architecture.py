@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from danube_sweep.schema import Shape
+from danube_sweep.schema import Lora, Shape
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,13 @@ def target_names(asked: str | Sequence[str], family: Family) -> list[str]:
 def family_of(model_type: str) -> Family:
     """The family of an architecture; one that is not known is taken for a plain decoder."""
     return FAMILIES.get(model_type, FAMILIES["llama"])
+
+
+def adapted_blocks(adapter: Lora, blocks: int) -> list[int]:
+    """The numbers of the blocks that an adapter is put into, of `blocks` there are."""
+    if adapter.layers is not None:
+        return sorted(set(adapter.layers))
+    return list(range(max(0, blocks - (adapter.last_k or blocks)), blocks))
 
 
 def architecture_of(shape: Shape, *, tied: bool | None = None) -> Architecture:

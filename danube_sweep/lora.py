@@ -7,7 +7,7 @@ from peft import LoraConfig, TaskType, get_peft_model_state_dict, inject_adapter
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from danube_sweep.architecture import family_of, target_names
+from danube_sweep.architecture import adapted_blocks, family_of, target_names
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.model import Backbone
 from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, Lora, NoAdapter
@@ -41,7 +41,10 @@ def peft_config(config: Lora, backbone: Backbone) -> LoraConfig:
     layers = int(backbone.body.config.num_hidden_layers)
     if config.last_k is not None and config.last_k > layers:
         raise ConfigError(f"lora.last_k must be at most {layers}, the model's number of blocks, got {config.last_k}")
-    adapted = None if config.last_k is None else list(range(layers - config.last_k, layers))
+    if config.layers is not None and max(config.layers) >= layers:
+        raise ConfigError(f"lora.layers must be under {layers}, the model's number of blocks, got {config.layers}")
+    chosen = config.last_k is not None or config.layers is not None
+    adapted = adapted_blocks(config, layers) if chosen else None
     family = family_of(backbone.body.config.model_type)
     names = _modules(target_names(config.targets, family), backbone.body)
     if family.encoder:  # its names end alike: only a pattern of the whole name tells them apart

@@ -25,13 +25,21 @@ Groups = list[dict[str, Any]]
 
 
 def build_optimizer(
-    config: Optimizer, backbone: Parameters, head: Parameters, *, head_lr: float | None
+    config: Optimizer,
+    backbone: Parameters,
+    head: Parameters,
+    *,
+    head_lr: float | None,
+    plus_ratio: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """An optimizer over a trial's parameters; the head has its own learning rate, norms and biases no decay."""
+    """An optimizer over a trial's parameters; the head has its own learning rate, norms and biases no decay.
+
+    LoRA's B learn `plus_ratio` times as fast as the rest of the backbone.
+    """
     rate = head_lr or config.lr
     if isinstance(config, Muon):
-        return _muon(config, backbone, head, rate)
-    groups = _groups(backbone, config.lr, config) + _groups(head, rate, config)
+        return _muon(config, backbone, head, rate, plus_ratio)
+    groups = _of_backbone(backbone, config, plus_ratio) + _groups(head, rate, config)
     match config:
         case Sgd():
             return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
@@ -74,13 +82,23 @@ def _groups(parameters: Parameters, lr: float, config: Optimizer) -> Groups:
     return [{"params": group, "lr": lr, "weight_decay": decay} for group, decay in both if group]
 
 
-def _muon(config: Muon, backbone: Parameters, head: Parameters, head_lr: float) -> torch.optim.Optimizer:
+def _of_backbone(parameters: Parameters, config: Optimizer, plus_ratio: float) -> Groups:
+    if plus_ratio == 1.0:
+        return _groups(parameters, config.lr, config)
+    faster = {name: one for name, one in parameters.items() if ".lora_B." in name}
+    others = {name: one for name, one in parameters.items() if name not in faster}
+    return _groups(others, config.lr, config) + _groups(faster, config.lr * plus_ratio, config)
+
+
+def _muon(
+    config: Muon, backbone: Parameters, head: Parameters, head_lr: float, plus_ratio: float
+) -> torch.optim.Optimizer:
     matrices = {name: one for name, one in backbone.items() if one.ndim == 2 and "embed" not in name}
     rest = {name: one for name, one in backbone.items() if name not in matrices}
     parts: list[torch.optim.Optimizer] = []
     if matrices:
         options: dict[str, Any] = {"momentum": config.momentum, "adjust_lr_fn": "match_rms_adamw"}
-        parts.append(torch.optim.Muon(_groups(matrices, config.lr, config), lr=config.lr, **options))
+        parts.append(torch.optim.Muon(_of_backbone(matrices, config, plus_ratio), lr=config.lr, **options))
     if others := _groups(rest, config.lr, config) + _groups(head, head_lr, config):
         parts.append(torch.optim.AdamW(others, **_of_adam(config)))
     return parts[0] if len(parts) == 1 else Together(parts)

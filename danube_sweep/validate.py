@@ -196,6 +196,15 @@ def _lora(config: Config) -> None:
             _require(lora.alpha > 0, f"lora.alpha must be above 0, got {lora.alpha}; for no adapter use lora=none")
             _require(0 <= lora.dropout < 1, f"lora.dropout must be at least 0 and under 1, got {lora.dropout}")
             _require(lora.last_k is None or lora.last_k >= 1, f"lora.last_k must be at least 1, got {lora.last_k}")
+            _require(
+                lora.layers is None or (lora.layers != [] and min(lora.layers) >= 0),
+                f"lora.layers needs numbers of blocks, from 0, got {lora.layers}; for no adapter use lora=none",
+            )
+            _require(
+                lora.layers is None or lora.last_k is None,
+                f"lora.layers={lora.layers} and lora.last_k={lora.last_k} both choose blocks; give one",
+            )
+            _require(lora.plus_ratio > 0, f"lora.plus_ratio must be above 0, got {lora.plus_ratio}")
             if not _own_config(config.model):
                 _targets(lora.targets, FAMILIES[config.model.shape.model_type])
         case FullFinetune():

@@ -15,7 +15,8 @@ from danube_sweep import lora, product
 from danube_sweep.architecture import FAMILIES, TARGET_SETS, target_names
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.guard import frozen_digest
-from danube_sweep.schema import Config
+from danube_sweep.model import load_backbone
+from danube_sweep.schema import Config, Model, Precision
 
 Tiny = Callable[..., Config]
 
@@ -246,3 +247,15 @@ def test_modules_that_are_not_there_are_refused_with_those_that_are(tiny: Tiny, 
 def test_more_blocks_than_there_are_are_refused(tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match=r"lora\.last_k must be at most 2, the model's number of blocks, got 3"):
         attach(tiny("lora.last_k=3"))
+
+
+def test_only_the_chosen_blocks_are_adapted(tiny: Tiny) -> None:
+    backbone = load_backbone(*chosen(tiny("lora.layers=[1]")), with_lm_head=False, device=torch.device("cpu"))
+    trained = lora.attach(backbone, tiny("lora.layers=[1]").lora, seed=0)
+    assert trained and all(".layers.1." in name for name in trained)
+    with pytest.raises(ConfigError, match=r"lora\.layers must be under 2, the model's number of blocks, got \[2\]"):
+        lora.attach(backbone, tiny("lora.layers=[2]").lora, seed=0)
+
+
+def chosen(config: Config) -> tuple[Model, Precision]:
+    return config.model, config.precision

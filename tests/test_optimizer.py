@@ -112,6 +112,22 @@ def test_a_trial_trains_with_it(tiny: Tiny, name: str, tmp_path: Path) -> None:
     assert result["state"] == "finished" and math.isfinite(result["train_loss"])
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_lora_plus_lets_b_learn_faster(tiny: Tiny, name: str) -> None:
+    values = {"q.lora_A.default.weight": parameters(0)["large"], "q.lora_B.default.weight": parameters(1)["large"]}
+    optimizer = build_optimizer(config_of(tiny, name), values, {}, head_lr=None, plus_ratio=16.0)
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert [rates[id(one)] for one in values.values()] == pytest.approx([0.01, 0.16])
+
+
+def test_a_trial_trains_with_lora_plus(tiny: Tiny, tmp_path: Path) -> None:
+    losses = []
+    for ratio in (1, 16):
+        config = tiny(f"lora.plus_ratio={ratio}", "data.rows=40", "trainer.max_steps=4", "optimizer.lr=1e-3")
+        losses.append(run_trial(config, tmp_path / str(ratio), Terminal(Console(quiet=True)))["train_loss"])
+    assert losses[0] != losses[1]
+
+
 def test_a_head_without_a_rate_takes_the_optimizers(tiny: Tiny) -> None:
     optimizer = build_optimizer(config_of(tiny, "adamw"), {}, parameters(), head_lr=None)
     assert {group["lr"] for group in optimizer.param_groups} == {0.01}

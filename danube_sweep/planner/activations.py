@@ -21,20 +21,21 @@ def whole_body(walk: Pass) -> Saved:
 
 def checkpoints(walk: Pass) -> Saved:
     """What is kept with gradient checkpointing: the inputs of the blocks."""
-    if not walk.adapts(walk.model.layers - 1):
+    if not walk.trains:
         return Saved()
     return _ends(walk) + Saved(walk.residual_bytes * walk.model.hidden * walk.model.layers)
 
 
 def live_block(walk: Pass) -> Saved:
-    """What is kept while one checkpointed block is computed again."""
-    return block(walk, walk.model.layers - 1) + _rotary(walk)
+    """What is kept while one checkpointed block is computed again: the one that keeps most."""
+    blocks = [block(walk, number) for number in _distinct(walk)]
+    return max(blocks, key=lambda saved: saved.per_token) + _rotary(walk)
 
 
 def block(walk: Pass, number: int) -> Saved:
     """What one block keeps."""
-    live = walk.full or walk.adapts(number - 1)
-    tape = Tape(walk, adapted=walk.adapts(number))
+    live = walk.full or number > walk.first_adapted
+    tape = Tape(walk, adapted=number in walk.adapted)
     given = Value("input", walk.model.hidden, walk.residual_bytes, live)
     (_encoder_block if walk.model.family.encoder else _decoder_block)(tape, given)
     return tape.saved()
@@ -57,7 +58,7 @@ def _positions(tape: Tape, name: str) -> Value:
 
 def _ends(walk: Pass) -> Saved:
     # What the embedding and the last norm keep.
-    model, live = walk.model, walk.adapts(walk.model.layers - 1)
+    model, live = walk.model, walk.trains
     tape = Tape(walk, adapted=False)
     if walk.full:
         tape.keep_bytes("ids", INT64)
@@ -72,9 +73,8 @@ def _ends(walk: Pass) -> Saved:
 
 def _rotary(walk: Pass) -> Saved:
     # The angles' cosines and sines, shared by all blocks whose queries or keys have a gradient.
-    last = walk.model.layers - 1
-    rotates = walk.full or walk.adapts(last - 1)
-    if isinstance(walk.adapter, Lora) and walk.adapts(last):
+    rotates = walk.full or (walk.trains and walk.first_adapted < walk.model.layers - 1)
+    if isinstance(walk.adapter, Lora) and walk.trains:
         rotates |= bool({"q_proj", "k_proj", "qkv_proj"} & set(target_names(walk.adapter.targets, walk.model.family)))
     if walk.model.family.encoder or not rotates:
         return Saved()
@@ -82,14 +82,11 @@ def _rotary(walk: Pass) -> Saved:
 
 
 def _distinct(walk: Pass) -> Counter[int]:
-    # Blocks that keep alike: those before the first adapted one, that one, and all behind it.
-    layers = walk.model.layers
-    first = next((number for number in range(layers) if walk.adapts(number)), layers)
-    kinds: Counter[int] = Counter()
-    for number, count in ((0, first), (first, 1), (layers - 1, layers - first - 1)):
-        if count > 0 and first < layers:
-            kinds[number] += count
-    return kinds
+    # A block of each kind, with how many there are that keep alike: before the first adapted one, that one, and behind
+    # it with adapters and without.
+    kinds = Counter((number - walk.first_adapted > 0, number in walk.adapted) for number in range(walk.model.layers))
+    numbers = {(number > walk.first_adapted, number in walk.adapted): number for number in range(walk.model.layers)}
+    return Counter({numbers[kind]: count for kind, count in kinds.items()} if walk.trains else {})
 
 
 # ------------------------------------------------------------------------------------------------------- decoders

@@ -142,7 +142,7 @@ def counted(config: Config, model: Architecture, classes: int = 3) -> tuple[int,
 def _step(config: Config, walk: Pass) -> tuple[float, float]:
     # What is kept for the backward pass at the moment of the peak, and what comes and goes then.
     tokens, model = config.trainer.micro_batch * walk.length, walk.model
-    trains = walk.adapts(model.layers - 1)
+    trains = walk.trains
     at_the_end = tokens * (END_OF_NET * model.hidden if trains else EVALUATION[0] * model.hidden)
     if isinstance(config.head, LMHead):
         at_the_end = max(at_the_end, tokens * model.vocab * PER_LOGIT)

@@ -54,9 +54,7 @@ def seconds_of(config: Config, model: Architecture, device: Device, *, tokens_pe
 
 def _share_with_gradients(walk: Pass) -> float:
     # Blocks through which a gradient flows.
-    if isinstance(walk.adapter, Lora) and walk.adapter.last_k is not None:
-        return min(walk.adapter.last_k, walk.model.layers) / walk.model.layers
-    return 1.0 if walk.adapts(walk.model.layers - 1) else 0.0
+    return (walk.model.layers - walk.first_adapted) / walk.model.layers
 
 
 def _computing(walk: Pass, device: Device, tokens: float, above: float, config: Config) -> float:

@@ -4,10 +4,12 @@ A tensor that several operations keep counts once. Widths are elements per token
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
-from danube_sweep.architecture import Architecture, Linear, target_names
+from danube_sweep.architecture import Architecture, Linear, adapted_blocks, target_names
 from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, Lora, Precision, Storage
+from danube_sweep.validate import QUANTISED
 
 FP32, INT64, BOOL = 4, 8, 1
 
@@ -83,11 +85,23 @@ class Pass:
         """Whether every weight trains."""
         return isinstance(self.adapter, FullFinetune)
 
-    def adapts(self, block: int) -> bool:
-        """Whether something trains in a block."""
-        if not isinstance(self.adapter, Lora):
-            return self.full
-        return block >= 0 and (self.adapter.last_k is None or block >= self.model.layers - self.adapter.last_k)
+    @cached_property
+    def adapted(self) -> frozenset[int]:
+        """The blocks in which something trains."""
+        blocks = self.model.layers
+        if isinstance(self.adapter, Lora):
+            return frozenset(adapted_blocks(self.adapter, blocks))
+        return frozenset(range(blocks)) if self.full else frozenset()
+
+    @property
+    def first_adapted(self) -> int:
+        """The first of them; the number of blocks if there is none."""
+        return min(self.adapted, default=self.model.layers)
+
+    @property
+    def trains(self) -> bool:
+        """Whether a gradient reaches the backbone."""
+        return bool(self.adapted)
 
 
 @dataclass(frozen=True)
@@ -179,6 +193,9 @@ class Tape:
         if isinstance(lora, Dora):  # it scales by the norm of the updated weight, which it makes from an identity
             self.keep(Value(f"{layer.name} base", layer.outputs, each, True))
             self.keep(Value(f"{layer.name} update", layer.outputs, each, True))
+            if lora.dropout > 0 and given.live and self.walk.precision.storage in QUANTISED:
+                # It multiplies what was dropped by the dequantised weight once more.
+                self.keep_bytes(f"{layer.name} dequantised", constant=layer.weights * each)
             identity = layer.inputs * (layer.inputs + lora.rank) * each
             self.keep_bytes(f"{layer.name} weight norm", constant=identity + layer.outputs * (2 * FP32 + each))
 

@@ -112,7 +112,7 @@ def adapter_tensors(walk: Pass, head: Head) -> Tensors:
         return _all_weights(walk, head)
     if not isinstance(adapter, Lora):
         return found
-    blocks = model.layers if adapter.last_k is None else min(adapter.last_k, model.layers)
+    blocks = len(walk.adapted)
     for linear in model.targets(adapter.targets):
         found = found.and_((adapter.rank, linear.inputs), (linear.outputs, adapter.rank), times=blocks)
         if isinstance(adapter, Dora):

@@ -87,6 +87,8 @@ class Lora(Adapter):
     dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
     rslora: bool = setting("rank-stabilised scale (arXiv:2312.03732)", False)
     last_k: int | None = setting("adapt only the last k blocks; null for all", None)
+    layers: list[int] | None = setting("adapt only these blocks, counted from 0, like [0,1,23]; null for all", None)
+    plus_ratio: float = setting("learning rate of B over that of A (LoRA+, arXiv:2402.12354)", 1.0)
     targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
 
 
