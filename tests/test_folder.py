@@ -82,7 +82,8 @@ def test_a_cell_with_a_mistake_is_added_once_with_its_result(folder: SweepFolder
     assert [entry.number for entry in added] == [2, 3, 2] and [entry.number for entry in again] == [2]
     assert [entry.path.name for entry in added[:2]] == ["002_rank-0_invalid", "003_rank--1_invalid"]
     assert added[0].hash is None and not added[0].folder.config.exists()
-    assert added[0].folder.read_result() == {"state": "invalid", "error": "lora.rank must be at least 1"}
+    wrong = {"state": "invalid", "error": "lora.rank must be at least 1", "left_out": False}
+    assert added[0].folder.read_result() == wrong
     with folder.locked():
         assert folder.add([trial(1)])[0][0].number == 4
 
