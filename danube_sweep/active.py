@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from danube_sweep import checkpoint, guard, product
-from danube_sweep.data.encode import Encoded
+from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import CheckpointError, DanubeSweepError, Diverged
 from danube_sweep.evaluate import Evaluation, evaluate
 from danube_sweep.head import Head
@@ -27,7 +27,7 @@ from danube_sweep.schedule import build_schedule
 from danube_sweep.schema import Compute, Config, Lora
 from danube_sweep.steps import MicroBatch, StepPlan
 from danube_sweep.tracking import MetricsFile, Tracker
-from danube_sweep.trial import RunFolder, metric_names
+from danube_sweep.trial import RunFolder
 
 MOST_OVERFLOWS = 20
 Row = dict[str, float | int | str | None]
@@ -59,7 +59,7 @@ class Progressed:
     """Steps in a row that fp16 has skipped."""
     validations: int = 0
     best_step: int | None = None
-    best_log_loss: float = math.inf
+    best_loss: float = math.inf
     validations_since_best: int = 0
 
 
@@ -97,7 +97,7 @@ class ActiveTrial:
         self.phase = Phase.running
         self.error: DanubeSweepError | None = None
         self.checkpoints = checkpoint.Checkpoints(where.folder.checkpoints)
-        self.metrics_file = MetricsFile(where.folder.metrics, [*STEP_COLUMNS, *metric_names(config.head)])
+        self.metrics_file = MetricsFile(where.folder.metrics, [*STEP_COLUMNS, *config.head.metrics])
         self._pending: list[dict[str, Any]] = []
         self._step_loss: torch.Tensor | None = None
         self._tokens_written = 0
@@ -267,14 +267,14 @@ class ActiveTrial:
 
     def _validate(self) -> dict[str, float]:
         evaluation = self.evaluate("validation")
-        value = evaluation.metrics["log_loss"]
+        value = evaluation.metrics[self.config.head.metrics[0]]
         if not math.isfinite(value):
             raise Diverged(f"the validation loss is not finite after step {self.done.step}; lower optimizer.lr")
         self.done.validations += 1
-        better = value < self.done.best_log_loss
+        better = value < self.done.best_loss
         self.done.validations_since_best = 0 if better else self.done.validations_since_best + 1
         if better:
-            self.done.best_step, self.done.best_log_loss = self.done.step, value
+            self.done.best_step, self.done.best_loss = self.done.step, value
         self.done.validation_seconds += self._lap()
         row: Row = {"step": self.done.step, "part": "validation", "epoch": self.plan.epoch_at(self.done.step)}
         self.metrics_file.append([{**row, "seconds": self.done.train_seconds, **evaluation.metrics}])
@@ -321,6 +321,6 @@ class ActiveTrial:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The folder of the checkpoint with the lowest validation log loss."""
+        """The folder of the checkpoint with the lowest validation loss."""
         assert self.done.best_step is not None
         return self.checkpoints.folder(self.done.best_step)

@@ -17,7 +17,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def train(config: Any, folder: Path) -> float:
-    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its log loss."""
+    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its validation loss."""
     from danube_sweep.progress import Terminal
     from danube_sweep.quiet import quiet_libraries
     from danube_sweep.summary import summary
@@ -28,7 +28,7 @@ def train(config: Any, folder: Path) -> float:
     with Terminal() as terminal:
         result = run_trial(config, folder, terminal)
         terminal.table(summary(result), title=str(_short(folder)))
-    return float(result["validation"]["log_loss"])
+    return float(result["validation"][config.head.metrics[0]])
 
 
 def _short(folder: Path) -> Path:
@@ -140,12 +140,14 @@ def predict(arguments: list[str]) -> int:
     """`danube-sweep predict`: a csv for new rows."""
     parser = _Parser(
         "danube-sweep predict",
-        description="Writes a csv with an id and a probability per class for every row, from a finished run alone.",
+        description="Writes a csv with an id and a probability per class, or the number, for every row, from a "
+        "finished run alone; for head=token a row for every word.",
     )
     parser.add_argument("run_dir", type=Path, help="the run's folder")
-    parser.add_argument("input", type=Path, help="csv, jsonl or parquet with the columns of the run's data, no labels")
+    parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
+    parser.add_argument("--labels", action="store_true", help="the likeliest class instead; of words those but O")
     parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     types = ["fp32", "bf16", "fp16"]
@@ -162,7 +164,14 @@ def predict(arguments: list[str]) -> int:
 
     compute = Compute(options.compute) if options.compute else None
     trained = load_run(options.run_dir, Device(accelerator=options.accelerator), compute)
-    rows = predict_file(trained, options.input, options.output, swap=options.swap, batch_rows=options.batch_rows)
+    rows = predict_file(
+        trained,
+        options.input,
+        options.output,
+        swap=options.swap,
+        labels=options.labels,
+        batch_rows=options.batch_rows,
+    )
     print(f"{options.output}: {rows} rows")
     return 0
 

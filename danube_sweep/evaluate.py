@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import torch
 
 from danube_sweep.data.batches import Batch, collate, eval_batches
-from danube_sweep.data.encode import Encoded
-from danube_sweep.head import Head, LanguageModel
-from danube_sweep.metrics import classification_metrics
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.head import Head
 from danube_sweep.model import Backbone
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`losses_N` in nats per row; `probabilities_NC` for classifiers; `metrics` over all rows."""
+    """A loss and an answer per example, in the order of `Encoded.examples`; `metrics` over them all."""
 
     losses_N: torch.Tensor
-    probabilities_NC: torch.Tensor | None
+    answers_NA: torch.Tensor | None
+    """Probabilities, or a number; None in language modelling."""
     metrics: dict[str, float]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        named = {"losses": self.losses_N, "probabilities": self.probabilities_NC}
+        named = {"losses": self.losses_N, "answers": self.answers_NA}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -35,25 +35,20 @@ def evaluate(
     pad_id: int,
     alive: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Losses, probabilities and metrics of every row, in the rows' order; `alive` is called after every batch."""
-    losses_N = torch.zeros(len(rows.ids))
-    probabilities: list[tuple[Batch, torch.Tensor]] = []
+    """Losses, answers and metrics of every example; `alive` is called after every batch."""
+    places: list[torch.Tensor] = []
+    losses: list[torch.Tensor] = []
+    answers: list[torch.Tensor] = []
     for batch, output in forward(backbone, head, rows, batch_rows=batch_rows, pad_id=pad_id):
-        losses_N[batch.rows] = head.row_losses(output, batch).float().cpu()
+        places.append(torch.from_numpy(rows.places(batch.rows)))
+        losses.append(head.example_losses(output, batch).float().cpu())
+        found = head.answers(output)
+        answers += [] if found is None else [found.float().cpu()]
         alive()
-        if not isinstance(head, LanguageModel):
-            probabilities.append((batch, output.float().softmax(dim=-1).cpu()))
-    if isinstance(head, LanguageModel):
-        weights_N = torch.from_numpy(rows.weights)
-        mean = float((losses_N * weights_N).sum() / weights_N.sum())
-        return Evaluation(losses_N, None, {"log_loss": mean, "perplexity": float(torch.tensor(mean).exp())})
-    probabilities_NC = torch.empty(len(rows.ids), probabilities[0][1].shape[1])
-    for batch, values in probabilities:
-        probabilities_NC[batch.rows] = values
-    assert rows.labels is not None
-    return Evaluation(
-        losses_N, probabilities_NC, classification_metrics(probabilities_NC, torch.from_numpy(rows.labels))
-    )
+    order_N = torch.cat(places).argsort()
+    losses_N = torch.cat(losses)[order_N]
+    answers_NA = torch.cat(answers)[order_N] if answers else None
+    return Evaluation(losses_N, answers_NA, head.metrics(answers_NA, losses_N, rows))
 
 
 def forward(

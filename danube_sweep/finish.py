@@ -2,6 +2,7 @@
 
 import errno
 import platform
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,9 +10,8 @@ import torch
 from pyarrow import parquet
 from safetensors import SafetensorError
 
-from danube_sweep import checkpoint, product
+from danube_sweep import answers, checkpoint, product
 from danube_sweep.active import ActiveTrial, Phase
-from danube_sweep.data.encode import Encoded
 from danube_sweep.environment import describe, peak_memory_bytes
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, TrialFailed, UserError
 from danube_sweep.model import Backbone
@@ -60,15 +60,13 @@ def _count(parameter: torch.nn.Parameter) -> int:
 
 
 def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str, torch.Tensor]) -> None:
-    rows: Encoded = prepared.parts["validation"]
-    columns: dict[str, Any] = {"id": rows.ids, "loss": tensors["losses"].numpy()}
-    if rows.labels is None:
-        columns["weight"] = rows.weights
-    else:
-        columns["label"] = [prepared.classes[index] for index in rows.labels.argmax(axis=1)]
-        for index, name in enumerate(prepared.classes):
-            columns[f"probability_{name}"] = tensors["probabilities"][:, index].numpy()
-    target = trial.where.folder.predictions
+    part = prepared.parts["validation"]
+    columns: dict[str, Any] = {"id": part.examples, "loss": tensors["losses"].numpy()}
+    columns |= answers.columns(trial.config.head.target, prepared.classes, part, tensors.get("answers"))
+    _write_table(columns, trial.where.folder.predictions)
+
+
+def _write_table(columns: dict[str, Any], target: Path) -> None:
     temporary = target.with_suffix(".tmp")
     try:
         parquet.write_table(pa.table(columns), temporary)

@@ -102,12 +102,13 @@ class PackModule(L.LightningModule):
 
     def _losses(self, present: list[tuple[ActiveTrial, MicroBatch]]) -> list[torch.Tensor]:
         first_trial, first = present[0]
-        # Dropout inside the backbone is a pack of one's own (adapters); heads draw after it, from the same state.
+        # Dropout inside the backbone is a pack of one's own (adapters); every head draws as it would alone.
         torch.manual_seed(random_state(first_trial.config.seed, first.step, first.index))
         hidden_BTH = self._hidden([micro for _, micro in present])
         rows = [micro.batch.input_ids_BT.shape[0] for _, micro in present]
         losses = []
         for (trial, micro), own_BTH in zip(present, torch.split(hidden_BTH, rows), strict=True):
+            torch.manual_seed(random_state(trial.config.seed, micro.step, micro.index))
             losses.append(trial.loss(own_BTH[:, : micro.batch.input_ids_BT.shape[1]], micro))
         return losses
 

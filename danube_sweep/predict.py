@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,14 +13,28 @@ from transformers import PreTrainedTokenizerBase
 from danube_sweep import checkpoint, lora, product
 from danube_sweep.compose import load_config, sealed
 from danube_sweep.data import Record, read_unlabelled
-from danube_sweep.data.arena import swapped
-from danube_sweep.data.encode import Layout, encode, layout_for
+from danube_sweep.data.encode import encode
+from danube_sweep.data.layout import Layout, layout_for
+from danube_sweep.data.pairs import swapped
+from danube_sweep.data.words import OUTSIDE
 from danube_sweep.environment import native_types, pick_device
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, DiskError
 from danube_sweep.evaluate import forward
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
-from danube_sweep.schema import Compute, Config, Device, FullFinetune, Init, LMHead, Precision, Storage
+from danube_sweep.schema import (
+    Comparison,
+    Compute,
+    Config,
+    Device,
+    FullFinetune,
+    Init,
+    PairsData,
+    Precision,
+    Storage,
+    TableData,
+    Target,
+)
 from danube_sweep.tokenizer import load_tokenizer
 from danube_sweep.trial import RunFolder
 
@@ -94,25 +108,28 @@ def _computing_in(precision: Precision, compute: Compute) -> Precision:
     return replace(precision, compute=compute, storage=Storage(compute.value) if sixteen_bit else precision.storage)
 
 
-def predict_file(trained: Trained, source: Path, target: Path, *, swap: bool = False, batch_rows: int = 16) -> int:
-    """Writes `id` and a probability per class for every row of `source`, in its order; returns the number of rows.
+def predict_file(
+    trained: Trained, source: Path, target: Path, *, swap: bool = False, labels: bool = False, batch_rows: int = 16
+) -> int:
+    """Writes `id` and the answer for every row of `source`, in its order; returns the number of rows written.
 
-    With `swap`, both orders of the answers are averaged. Reads and writes in chunks; `target` appears whole or not
-    at all. Raises DataError for a bad file and ConfigError where there is nothing to predict or to swap.
+    The answer is a probability per class, or a number; with `labels` the likeliest class. Words have a row each: with
+    `labels` those that are no O, as the PII competition wants them. With `swap`, both orders of the answers are
+    averaged. Reads and writes in chunks; `target` appears whole or not at all. Raises DataError for a bad file and
+    ConfigError where there is nothing to predict or to swap.
     """
-    if isinstance(trained.config.head, LMHead):
-        raise ConfigError("head=lm predicts no classes; predict needs a run with another head")
+    write = _writer(trained, labels)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     rows = 0
     try:
         with temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["id", *trained.classes])
+            writer.writerow(write.header)
             for records in _chunks(read_unlabelled(trained.config.data, source)):
-                probabilities_NC = probabilities(trained, records, swap=swap, batch_rows=batch_rows)
-                for record, values in zip(records, probabilities_NC.tolist(), strict=True):
-                    writer.writerow([record.id, *(f"{value:.9f}" for value in values)])
-                rows += len(records)
+                found = predictions(trained, records, swap=swap, batch_rows=batch_rows)
+                for row in write.rows(found, rows):
+                    writer.writerow(row)
+                    rows += 1
         temporary.replace(target)
     except DanubeSweepError:
         raise
@@ -123,28 +140,88 @@ def predict_file(trained: Trained, source: Path, target: Path, *, swap: bool = F
     return rows
 
 
-def probabilities(trained: Trained, records: list[Record], *, swap: bool, batch_rows: int) -> torch.Tensor:
-    """probabilities_NC of the records, in float64, each row summing to 1."""
-    straight_NC = _one_order(trained, records, batch_rows)
+@dataclass(frozen=True)
+class Predictions:
+    """Answers to n examples: rows, or words as `<text>:<word>`."""
+
+    examples: list[str]
+    answers_NA: torch.Tensor
+    """float64: probabilities of the classes, or a number."""
+
+
+def predictions(trained: Trained, records: list[Record], *, swap: bool, batch_rows: int) -> Predictions:
+    """The answers to some records. Raises ConfigError where there is nothing to swap."""
+    straight = _one_order(trained, records, batch_rows)
     if not swap:
-        return straight_NC
-    if any(len(record.texts) != 3 for record in records):
+        return straight
+    if any(len(record.texts) != 3 for record in records) or not isinstance(trained.config.data, Comparison):
         raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
-    turned_NC = _one_order(trained, [swapped(record) for record in records], batch_rows)
-    return (straight_NC + turned_NC[:, [1, 0, 2]]) / 2
+    turned = _one_order(trained, [swapped(record) for record in records], batch_rows)
+    order = [1, 0, *range(2, len(trained.classes))]
+    return replace(straight, answers_NA=(straight.answers_NA + turned.answers_NA[:, order]) / 2)
 
 
-def _one_order(trained: Trained, records: list[Record], batch_rows: int) -> torch.Tensor:
-    classes = len(trained.classes)
-    data = trained.config.data
-    rows = encode(records, trained.tokenizer, data, trained.layout, num_classes=classes)
-    found_NC = torch.zeros(len(records), classes, dtype=torch.float64)
+def _one_order(trained: Trained, records: list[Record], batch_rows: int) -> Predictions:
+    rows = encode(records, trained.tokenizer, trained.config.data, trained.layout, num_classes=len(trained.classes))
     pad_id = int(trained.tokenizer.pad_token_id)
-    for batch, logits_BC in forward(trained.backbone, trained.head, rows, batch_rows=batch_rows, pad_id=pad_id):
-        found_NC[batch.rows] = logits_BC.double().softmax(dim=1).cpu()
-    return found_NC
+    places: list[torch.Tensor] = []
+    answers: list[torch.Tensor] = []
+    for batch, output in forward(trained.backbone, trained.head, rows, batch_rows=batch_rows, pad_id=pad_id):
+        found = trained.head.answers(output)
+        assert found is not None
+        places.append(torch.from_numpy(rows.places(batch.rows)))
+        answers.append(found.double().cpu())
+    return Predictions(rows.examples, torch.cat(answers)[torch.cat(places).argsort()])
 
 
 def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
     while chunk := list(islice(records, CHUNK_ROWS)):
         yield chunk
+
+
+@dataclass(frozen=True)
+class _Writer:
+    header: list[str]
+    rows: Callable[[Predictions, int], Iterator[list[object]]]
+    """The rows of a chunk, before which so many were written."""
+
+
+def _writer(trained: Trained, labels: bool) -> _Writer:
+    classes, target = trained.classes, trained.config.head.target
+    if target is Target.nothing:
+        raise ConfigError("head=lm predicts no classes; predict needs a run with another head")
+    if labels and target in (Target.many, Target.number):
+        raise ConfigError(f"--labels names one class a row, and {_KIND[target]}; leave it out")
+
+    def plain(found: Predictions, _before: int) -> Iterator[list[object]]:
+        for name, values in zip(found.examples, found.answers_NA.tolist(), strict=True):
+            yield [*_split(name, target), *(f"{value:.9f}" for value in values)]
+
+    def likeliest(found: Predictions, _before: int) -> Iterator[list[object]]:
+        for name, place in zip(found.examples, found.answers_NA.argmax(dim=1).tolist(), strict=True):
+            yield [name, classes[place]]
+
+    def entities(found: Predictions, before: int) -> Iterator[list[object]]:
+        for name, place in zip(found.examples, found.answers_NA.argmax(dim=1).tolist(), strict=True):
+            if classes[place] != OUTSIDE:
+                yield [before, *_split(name, target), classes[place]]
+                before += 1
+
+    if not labels:
+        return _Writer([*_id_columns(target), *classes], plain)
+    if target is Target.words:
+        return _Writer(["row_id", *_id_columns(target), "label"], entities)
+    data = trained.config.data
+    return _Writer(["id", data.label_column if isinstance(data, PairsData | TableData) else "label"], likeliest)
+
+
+_KIND = {Target.many: "this run finds any number of them", Target.number: "this run predicts a number"}
+
+
+def _id_columns(target: Target) -> list[str]:
+    return ["document", "token"] if target is Target.words else ["id"]
+
+
+def _split(name: str, target: Target) -> list[str]:
+    text, _, word = name.rpartition(":")
+    return [text, word] if target is Target.words else [name]

@@ -7,11 +7,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep.data import Parts, Record, load_parts
-from danube_sweep.data.arena import swapped
-from danube_sweep.data.encode import Encoded, encode_cached, layout_for
+from danube_sweep.data.encode import encode_cached
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.data.layout import layout_for
+from danube_sweep.data.pairs import swapped
 from danube_sweep.errors import DataError
-from danube_sweep.metrics import prior_log_loss
-from danube_sweep.schema import ArenaData, Config, GeneratedData
+from danube_sweep.metrics import references
+from danube_sweep.schema import Comparison, Config, Target
 from danube_sweep.tokenizer import build_tokenizer
 
 
@@ -23,7 +25,7 @@ class Prepared:
     classes: list[str]
     tokenizer: PreTrainedTokenizerBase
     references: dict[str, float]
-    """Log losses to hold a result against: uniform, the training part's prior and, where known, Bayes-optimal."""
+    """What answering without reading reaches: the class shares, or the mean, of the training part; and the like."""
 
     @property
     def pad_id(self) -> int:
@@ -32,7 +34,7 @@ class Prepared:
 
 def prepare(config: Config) -> Prepared:
     """Reads, splits and encodes the data of a trial. Raises DataError, ModelError or ConfigError."""
-    loaded = load_parts(config.data)
+    loaded = load_parts(config.data, config.head.target)
     tokenizer = build_tokenizer(config.model, (text for record in loaded.train for text in record.texts))
     layout = layout_for(config.model, config.data, config.head)
     records = {"train": _augmented(loaded.train, config), "validation": loaded.validation, "test": loaded.test}
@@ -44,25 +46,28 @@ def prepare(config: Config) -> Prepared:
     for name, part in parts.items():
         if not part.ids:
             raise DataError(f"data: no row is left in the {name} part after tokenising; give more text")
-    return Prepared(parts, loaded.classes, tokenizer, _references(loaded, parts))
+    return Prepared(parts, loaded.classes, tokenizer, _references(config, loaded, parts))
 
 
 def _augmented(records: list[Record], config: Config) -> list[Record]:
-    match config.data:
-        case ArenaData(swap_augment=True) | GeneratedData(swap_augment=True):
-            return [both for record in records for both in (record, swapped(record))]
+    if isinstance(config.data, Comparison) and config.data.swap_augment:
+        return [both for record in records for both in (record, swapped(record))]
     return records
 
 
-def _references(loaded: Parts, parts: dict[str, Encoded]) -> dict[str, float]:
-    if not loaded.classes:
+def _references(config: Config, loaded: Parts, parts: dict[str, Encoded]) -> dict[str, float]:
+    if config.head.target is Target.nothing:
         return {}
-    train, validation = (parts[name].labels for name in ("train", "validation"))
-    assert train is not None and validation is not None
-    references = {
-        "uniform_log_loss": float(np.log(len(loaded.classes))),
-        "prior_log_loss": prior_log_loss(torch.from_numpy(train), torch.from_numpy(validation)),
-    }
+    train, validation = (_targets(parts[name], len(loaded.classes)) for name in ("train", "validation"))
+    found = references(config.head.target, train, validation)
     if loaded.bayes_log_loss is not None:
-        references["bayes_log_loss"] = loaded.bayes_log_loss
-    return references
+        found["bayes_log_loss"] = loaded.bayes_log_loss
+    return found
+
+
+def _targets(part: Encoded, classes: int) -> torch.Tensor:
+    if part.words is None:
+        assert part.labels is not None
+        return torch.from_numpy(part.labels)
+    places_N = torch.from_numpy(np.concatenate(part.words)[:, 2]).long()
+    return torch.nn.functional.one_hot(places_N, classes).float()

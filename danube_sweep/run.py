@@ -189,6 +189,7 @@ def build(config: Config, watch: Stopwatch) -> Built:
             lm_head=backbone.lm_head,
             seed=config.seed,
         ).to(device)
+        head.start(prepared.parts["train"])
     return Built(prepared, backbone, adapter, head)
 
 

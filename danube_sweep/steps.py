@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from danube_sweep.data.batches import Batch, collate, epoch_steps
-from danube_sweep.data.encode import Encoded
+from danube_sweep.data.encoded import Encoded
 from danube_sweep.schema import Batching, Config
 
 

@@ -9,7 +9,12 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and value of what a reader wants first."""
     validation, references, measured = result["validation"], result["references"], result["measured"]
     rows = [(f"validation {name}", f"{value:.4f}") for name, value in validation.items()]
-    names = {"uniform_log_loss": "uniform", "prior_log_loss": "class prior", "bayes_log_loss": "Bayes-optimal"}
+    names = {
+        "uniform_log_loss": "uniform",
+        "prior_log_loss": "class prior",
+        "prior_mse": "always the mean",
+        "bayes_log_loss": "Bayes-optimal",
+    }
     held = [f"{label} {references[name]:.4f}" for name, label in names.items() if name in references]
     if held:
         rows.insert(1, ("  to compare with", ", ".join(held)))

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.errors import CheckpointError, DataError, DiskError, ModelError
-from danube_sweep.schema import Config, FileData, Head, Init, LMHead, Model, TextData
+from danube_sweep.schema import Config, FileData, Init, Model, TextData
 
 HASH_VERSION = 1
 """Raise it when a default changes: fields at their default are not part of the hash."""
@@ -66,11 +66,6 @@ MICRO_BATCH = "trainer.micro_batch"
 
 COMPLETE = (State.finished.value, State.pruned.value)
 """The states of a trial that ended as it should: it has metrics, predictions and a product."""
-
-
-def metric_names(head: Head) -> list[str]:
-    """The metrics that a head's evaluation has, in the order of its tables."""
-    return ["log_loss", "perplexity"] if isinstance(head, LMHead) else ["log_loss", "accuracy", "macro_f1", "ece"]
 
 
 def is_random(model: Model) -> bool:

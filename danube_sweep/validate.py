@@ -8,8 +8,10 @@ from danube_sweep.architecture import FAMILIES, TARGET_SETS, Family
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
     ArenaData,
+    BradleyTerryHead,
     CausalHead,
     ClassifierHead,
+    Comparison,
     Compute,
     Config,
     Data,
@@ -18,19 +20,25 @@ from danube_sweep.schema import (
     FileData,
     FullFinetune,
     GeneratedData,
+    Head,
     Init,
+    LayeredHead,
     LMHead,
     Lora,
     Model,
     NoAdapter,
     Optimizer,
+    PairsData,
     Precision,
     PreferenceHead,
     Sgd,
     Shape,
     Storage,
     TableData,
+    Target,
     TextData,
+    TokenHead,
+    TokensData,
     Tracking,
     Trainer,
     WandbTracking,
@@ -246,22 +254,49 @@ def _head(config: Config) -> None:
     if isinstance(head, ClassifierHead):
         smoothing = head.label_smoothing
         _require(0 <= smoothing < 1, f"head.label_smoothing must be at least 0 and under 1, got {smoothing}")
+    if isinstance(head, LayeredHead):
+        _require(
+            head.hidden is None or head.hidden >= 1,
+            f"head.hidden must be at least 1, got {head.hidden}; null for no hidden layer",
+        )
+        _require(0 <= head.dropout < 1, f"head.dropout must be at least 0 and under 1, got {head.dropout}")
     reads_words = isinstance(head, CausalHead | LMHead)
     _require(
         not (reads_words and FAMILIES[config.model.shape.model_type].encoder) or _own_config(config.model),
         "head=causal and head=lm read an output layer of words, which an encoder has not; use sequence or preference",
     )
-    pairs = isinstance(data, ArenaData | GeneratedData)
-    _require(
-        pairs or not isinstance(head, PreferenceHead),
-        "head=preference compares two answers: use data=arena or data=generated, or head=sequence",
-    )
+    _reads(head, data)
+    three = isinstance(data, ArenaData | GeneratedData)
+    if isinstance(head, CausalHead) and head.words is not None and three:
+        _require(len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}")
+
+
+def _reads(head: Head, data: Data) -> None:
+    # Whether the head and the data go together.
     _require(
         isinstance(head, LMHead) == isinstance(data, TextData),
         "head=lm reads data=text and no other" if isinstance(head, LMHead) else "data=text has no labels: use head=lm",
     )
-    if isinstance(head, CausalHead) and head.words is not None and pairs:
-        _require(len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}")
+    _require(
+        isinstance(head, TokenHead) == isinstance(data, TokensData),
+        "head=token reads data=tokens and no other"
+        if isinstance(head, TokenHead)
+        else "data=tokens has a label for every word: use head=token",
+    )
+    _require(
+        isinstance(data, Comparison) or not isinstance(head, PreferenceHead | BradleyTerryHead),
+        "head=preference and head=bradley_terry_ties compare two answers: use data=arena, data=pairs or "
+        "data=generated, or head=sequence",
+    )
+    if head.target in (Target.number, Target.ordered, Target.many):
+        _require(
+            isinstance(data, TableData),
+            "head=regression, head=ordinal and head=multilabel read one text and its label: use data=table",
+        )
+    if isinstance(data, TableData) and head.target is Target.number:
+        for name in ("classes", "soft_label_columns"):
+            value = getattr(data, name)
+            _require(value is None, f"data.{name}: head=regression learns a number, which has none; give null")
 
 
 def _optimizer(optimizer: Optimizer) -> None:
@@ -313,6 +348,22 @@ def _data(data: Data) -> None:
             )
         case TableData(soft_label_columns=list(columns)):
             _require(len(columns) >= 2, f"data.soft_label_columns needs at least two columns, got {columns}")
+        case PairsData():
+            labels = [data.a_label, data.b_label, *data.tie_labels]
+            _require(
+                len(set(labels)) == len(labels),
+                f"data.a_label, data.b_label and data.tie_labels must all differ, got {', '.join(labels)}",
+            )
+        case TokensData():
+            _require(
+                0 <= data.overlap <= data.max_length // 2,
+                f"data.overlap must be at least 0 and at most half of data.max_length={data.max_length}, "
+                f"got {data.overlap}",
+            )
+            _require(
+                data.classes is None or len(set(data.classes)) == len(data.classes) >= 2,
+                f"data.classes needs at least two different names, got {data.classes}",
+            )
         case TextData():
             _require(data.path != [], "data.path needs at least one file, got []")
             _require(data.test_fraction == 0, "data.test_fraction: data=text has no test part; give 0")

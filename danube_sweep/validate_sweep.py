@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Asha, Config, Hyperband, Median, NoPruner, Patient, Pruner, Sampler, Sweep
-from danube_sweep.trial import COMPLETE, State, metric_names
+from danube_sweep.trial import COMPLETE, State
 
 RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
 """What `--retry` takes; an interrupted or preempted trial goes on unasked."""
@@ -93,7 +93,7 @@ def check_retry(states: Sequence[str]) -> None:
 
 def check_metric(sweep: Sweep, config: Config) -> None:
     """Raises ConfigError for a metric that this trial does not report."""
-    known = [*(f"validation/{name}" for name in metric_names(config.head)), *MEASURED]
+    known = [*(f"validation/{name}" for name in config.head.metrics), *MEASURED]
     for metric, _ in objectives(sweep):
         _require(
             metric in known, f"sweep.metric={metric}: no trial with this head reports it; there are {', '.join(known)}"

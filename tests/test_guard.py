@@ -77,16 +77,16 @@ def test_a_half_precision_trainable(parts: Parts, dtype: torch.dtype) -> None:
 
 
 def test_a_half_precision_head(parts: Parts) -> None:
-    parts.head.linear.bfloat16()
-    with pytest.raises(GuardError, match=r"the head's linear\.weight is torch\.bfloat16, not fp32"):
+    parts.head.layers.linear.bfloat16()
+    with pytest.raises(GuardError, match=r"the head's layers\.linear\.weight is torch\.bfloat16, not fp32"):
         guard.check_trainable(parts.config.lora, parts.adapter, parts.head)
 
 
 def test_a_quantised_head(parts: Parts) -> None:
     import bitsandbytes as bnb
 
-    parts.head.linear = bnb.nn.Linear4bit(64, 3).to("cpu")
-    with pytest.raises(GuardError, match="the head's linear"):
+    parts.head.layers.linear = bnb.nn.Linear4bit(64, 3).to("cpu")
+    with pytest.raises(GuardError, match="the head's layers"):
         guard.check_trainable(parts.config.lora, parts.adapter, parts.head)
 
 

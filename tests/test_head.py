@@ -12,7 +12,8 @@ from workbench import CAUSAL, build, load, make_head, rows_of
 
 from danube_sweep.data.batches import Batch, collate
 from danube_sweep.errors import ConfigError
-from danube_sweep.head import Head, LanguageModel, build_head, needs_lm_head
+from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.head.language import LanguageModel
 from danube_sweep.prepare import prepare
 from danube_sweep.schema import Compute, Config, LMHead, Precision, Storage
 
@@ -59,7 +60,7 @@ def test_a_classifier_gives_a_logit_per_class_and_a_loss_per_row(classifier: Con
     batch = batch_of(TOKENS)
     logits_BC = parts.head(parts.backbone.hidden(batch.input_ids_BT, batch.mask_BT), batch)
     assert logits_BC.shape == (4, 3) and logits_BC.dtype is torch.float32
-    row_losses_B = parts.head.row_losses(logits_BC, batch)
+    row_losses_B = parts.head.example_losses(logits_BC, batch)
     assert row_losses_B.shape == (4,)
     torch.testing.assert_close(parts.head.loss(logits_BC, batch), row_losses_B.mean())
     wanted_B = torch.stack([-logits_BC[row].log_softmax(0)[row % 3] for row in range(4)])
@@ -70,7 +71,7 @@ def test_soft_labels_are_weighed_by_their_shares(classifier: Config) -> None:
     head, batch, logits_BC = build(classifier).head, soft(batch_of(TOKENS)), torch.randn(4, 3)
     assert batch.labels_BC is not None
     wanted_B = -(batch.labels_BC * logits_BC.log_softmax(dim=1)).sum(dim=1)
-    torch.testing.assert_close(head.row_losses(logits_BC, batch), wanted_B)
+    torch.testing.assert_close(head.example_losses(logits_BC, batch), wanted_B)
     torch.testing.assert_close(head.loss(logits_BC, batch), wanted_B.mean())
 
 
@@ -82,7 +83,7 @@ def test_label_smoothing_spreads_its_share_evenly_in_training_only(tiny: Tiny) -
     negative = [total - 2, total, total + 1]
     by_hand = 0.8 * negative[0] + 0.1 * negative[1] + 0.1 * negative[2]
     assert float(head.loss(logits_BC, batch)) == pytest.approx(by_hand, rel=1e-6)
-    assert float(head.row_losses(logits_BC, batch)) == pytest.approx(negative[0], rel=1e-6)
+    assert float(head.example_losses(logits_BC, batch)) == pytest.approx(negative[0], rel=1e-6)
 
 
 def test_the_start_depends_on_the_seed_alone(tiny: Tiny) -> None:
@@ -92,10 +93,10 @@ def test_the_start_depends_on_the_seed_alone(tiny: Tiny) -> None:
     torch.manual_seed(2)
     again = build(tiny(*options, "precision=fp32", "lora=none", "data.order_seed=3")).head.state_dict()
     other = build(tiny(*options, "seed=1")).head.state_dict()
-    assert first.keys() == {"pooler.query_H", "linear.weight", "linear.bias"}
+    assert first.keys() == {"pooler.query_H", "layers.linear.weight", "layers.linear.bias"}
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["linear.weight"], other["linear.weight"])
-    assert not first["linear.bias"].any() and 0.01 < float(first["linear.weight"].std()) < 0.03
+    assert not torch.equal(first["layers.linear.weight"], other["layers.linear.weight"])
+    assert not first["layers.linear.bias"].any() and 0.01 < float(first["layers.linear.weight"].std()) < 0.03
 
 
 # ------------------------------------------------------------------------------------------- padding and neighbours
@@ -120,8 +121,8 @@ def test_a_trailing_unknown_token_is_a_token_although_its_id_is_the_paddings(tin
     head = build(tiny("head=sequence", "precision=fp32")).head
     hidden_BTH = torch.randn(2, 4, 64)
     with_unknown = head(hidden_BTH, batch_of([[5, 6, 7, 0], [5, 6, 7]]))
-    torch.testing.assert_close(with_unknown[0], head.linear(hidden_BTH[0, 3]))
-    torch.testing.assert_close(with_unknown[1], head.linear(hidden_BTH[1, 2]))
+    torch.testing.assert_close(with_unknown[0], head.layers.linear(hidden_BTH[0, 3]))
+    torch.testing.assert_close(with_unknown[1], head.layers.linear(hidden_BTH[1, 2]))
 
 
 def test_pooling_is_what_its_name_says(tiny: Tiny) -> None:
@@ -181,7 +182,7 @@ def test_the_language_models_losses_are_those_of_a_plain_loop(tiny: Tiny, side: 
         every += losses
         wanted_B.append(torch.stack(losses).mean())
     assert output.shape == (len(every), 512)
-    torch.testing.assert_close(head.row_losses(output, batch), torch.stack(wanted_B))
+    torch.testing.assert_close(head.example_losses(output, batch), torch.stack(wanted_B))
     torch.testing.assert_close(head.loss(output, batch), torch.stack(every).mean())
 
 
@@ -190,13 +191,13 @@ def test_a_language_models_row_alone_loses_as_much_as_in_a_padded_batch(tiny: Ti
     head, _ = lm_head_of(config)
     backbone = load(config)
 
-    def row_losses(batch: Batch) -> torch.Tensor:
-        return head.row_losses(head(backbone.hidden(batch.input_ids_BT, batch.mask_BT), batch), batch)
+    def example_losses(batch: Batch) -> torch.Tensor:
+        return head.example_losses(head(backbone.hidden(batch.input_ids_BT, batch.mask_BT), batch), batch)
 
     for side in ("right", "left"):
-        together_B = row_losses(batch_of(TOKENS, side=side))
+        together_B = example_losses(batch_of(TOKENS, side=side))
         for row in range(4):
-            alone = row_losses(batch_of(TOKENS, rows=[row]))[0]
+            alone = example_losses(batch_of(TOKENS, rows=[row]))[0]
             torch.testing.assert_close(alone, together_B[row], rtol=0, atol=1e-5)
 
 

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from danube_sweep.metrics import classification_metrics, prior_log_loss
-from danube_sweep.schema import CausalHead, LMHead, PreferenceHead, SequenceHead
-from danube_sweep.trial import metric_names
+from danube_sweep.metrics import classification_metrics, references
+from danube_sweep.schema import CausalHead, LMHead, PreferenceHead, SequenceHead, Target
 
 PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
 HARD = torch.eye(3)[[0, 1, 1, 2]]
@@ -22,7 +21,7 @@ def test_metrics_are_those_computed_by_hand() -> None:
     # Four rows, two of them sharing the bin (.533, .6] with confidence .6: all right.
     gaps = [(1, abs(0.7 - 1)), (2, abs(0.6 - 1)), (1, abs(0.5 - 0))]
     assert metrics["ece"] == pytest.approx(sum(count * gap for count, gap in gaps) / 4, rel=1e-6)
-    assert list(metrics) == metric_names(SequenceHead())
+    assert tuple(metrics) == SequenceHead.metrics
 
 
 def test_log_loss_counts_soft_labels_by_their_shares() -> None:
@@ -45,11 +44,13 @@ def test_a_nan_shows() -> None:
 
 def test_the_prior_is_the_training_parts_and_the_loss_the_validation_parts() -> None:
     train = torch.eye(3)[[0, 0, 1, 2]]
-    assert prior_log_loss(train, HARD) == pytest.approx(-(math.log(0.5) + 3 * math.log(0.25)) / 4)
-    assert prior_log_loss(torch.eye(3), HARD) == pytest.approx(math.log(3))
+    found = references(Target.one, train, HARD)
+    assert found["prior_log_loss"] == pytest.approx(-(math.log(0.5) + 3 * math.log(0.25)) / 4)
+    even = references(Target.one, torch.eye(3), HARD)
+    assert even["prior_log_loss"] == pytest.approx(even["uniform_log_loss"]) == pytest.approx(math.log(3))
 
 
 @pytest.mark.parametrize("head", [SequenceHead(), PreferenceHead(), CausalHead()])
 def test_classifiers_have_the_same_columns(head: SequenceHead | PreferenceHead | CausalHead) -> None:
-    assert metric_names(head) == ["log_loss", "accuracy", "macro_f1", "ece"]
-    assert metric_names(LMHead()) == ["log_loss", "perplexity"]
+    assert head.metrics == ("log_loss", "accuracy", "macro_f1", "ece", "auroc")
+    assert LMHead.metrics == ("log_loss", "perplexity")

@@ -22,12 +22,22 @@ from danube_sweep.errors import CheckpointError, ConfigError, Diverged
 from danube_sweep.evaluate import evaluate
 from danube_sweep.predict import Trained, load_run
 from danube_sweep.prepare import prepare
-from danube_sweep.schema import Config
+from danube_sweep.schema import Config, Target
 from danube_sweep.trial import trial_hash
 
 Tiny = Callable[..., Config]
 
-HEADS = ["sequence", "preference", "causal", "lm"]
+HEADS = [
+    "sequence",
+    "preference",
+    "bradley_terry_ties",
+    "ordinal",
+    "regression",
+    "multilabel",
+    "token",
+    "causal",
+    "lm",
+]
 PRECISIONS = ["fp32", "bf16", "int8", "nf4"]
 FILES = {
     ".lock",
@@ -51,11 +61,43 @@ def texts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trial(tiny: Tiny, texts: Path) -> Tiny:
+def scores(tmp_path: Path) -> Path:
+    """Texts with a score from 1 to 4, and a list of the words that are in them."""
+    file = tmp_path / "scores.jsonl"
+    words = ["good", "long", "new"]
+    rows = []
+    for k in range(60):
+        there = [word for place, word in enumerate(words) if k >> place & 1]
+        rows.append({"text": f"text {k}: " + " ".join(there), "score": 1 + len(there), "words": there})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def entities(tmp_path: Path) -> Path:
+    """Texts of twelve words, a name of two among them; some longer than a sequence."""
+    file = tmp_path / "entities.jsonl"
+    rows = []
+    for k in range(30):
+        words = [f"word{j}" for j in range(10 + 30 * (k % 3))]
+        tokens = [*words[: k % 7], "Anna", "Bell", *words[k % 7 :]]
+        labels = ["O"] * (k % 7) + ["B-NAME", "I-NAME"] + ["O"] * (len(words) - k % 7)
+        rows.append({"document": k, "tokens": tokens, "labels": labels})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def trial(tiny: Tiny, texts: Path, scores: Path, entities: Path) -> Tiny:
     """Composes a trial of a head with what that head needs, four steps long: `trial("causal", "precision=nf4")`."""
 
     def build(head: str, *overrides: str) -> Config:
+        table = ["data=table", f"data.path={scores}"]
         own = {
+            "ordinal": [*table, "data.label_column=score"],
+            "regression": [*table, "data.label_column=score"],
+            "multilabel": [*table, "data.label_column=words"],
+            "token": ["data=tokens", f"data.path={entities}", "data.id_column=document", "data.overlap=16"],
             "causal": ["head.words=[A,B,C]"],
             "lm": ["data=text", f"data.path=[{texts}]"],
         }
@@ -75,10 +117,12 @@ def check_reload(folder: Path) -> None:
     found = evaluate(trained.backbone, trained.head, prepared.parts["validation"], batch_rows=4, pad_id=prepared.pad_id)
     stored = parquet.read_table(folder / "predictions.parquet").to_pydict()
     np.testing.assert_allclose(found.losses_N.numpy(), stored["loss"], rtol=0, atol=1e-6)
-    assert stored["id"] == prepared.parts["validation"].ids
-    if found.probabilities_NC is not None:
-        columns = [stored[f"probability_{name}"] for name in prepared.classes]
-        np.testing.assert_allclose(found.probabilities_NC.numpy(), np.array(columns).T, rtol=0, atol=1e-6)
+    assert stored["id"] == prepared.parts["validation"].examples
+    if found.answers_NA is not None:
+        number = trained.config.head.target is Target.number
+        names = ["prediction"] if number else [f"probability_{name}" for name in prepared.classes]
+        answers = np.array([stored[name] for name in names]).T
+        np.testing.assert_allclose(found.answers_NA.numpy(), answers, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -94,6 +138,7 @@ def test_every_head_trains_over_every_storage_and_comes_back_as_it_was(
     assert {file.name for file in folder.iterdir()} == FILES
     assert len(metrics(folder, "train")) == 4
     assert [row["step"] for row in metrics(folder, "validation")] == ["2", "4"]
+    assert tuple(result["validation"]) == trial(head).head.metrics
     check_reload(folder)
 
 
@@ -111,6 +156,13 @@ def test_every_head_trains_over_every_storage_and_comes_back_as_it_was(
         ("sequence", ["lora.rslora=true", "lora.targets=[q_proj,up_proj]", "head.pooling=attention"]),
         ("preference", ["precision.gradient_checkpointing=true", "head.pooling=mean"]),
         ("preference", ["model.variant=chat", "model.variants=[base,chat]"]),
+        ("preference", ["head.hidden=32", "head.dropout=0.2", "head.pooling=last_mean"]),
+        ("bradley_terry_ties", ["head.ties=rao_kupper", "head.pooling=mean"]),
+        ("bradley_terry_ties", ["head.hidden=32", "head.dropout=0.2", "data.swap_augment=true"]),
+        ("ordinal", ["head.hidden=32", "head.label_smoothing=0.1"]),
+        ("regression", ["head.loss=huber", "head.pooling=last_mean"]),
+        ("regression", ["head.loss=mae"]),
+        ("token", ["head.hidden=32", "head.dropout=0.2", "precision=nf4"]),
     ],
 )
 def test_every_way_to_train_the_backbone_comes_back_as_it_was(
@@ -135,7 +187,7 @@ def test_every_head_comes_back_in_a_fresh_process(trial: Tiny, tmp_path: Path) -
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == ["same"] * 4, done.stderr
+    assert done.stdout.split() == ["same"] * len(HEADS), done.stderr
 
 
 def test_the_metrics_are_those_sklearn_computes_from_the_predictions(tiny: Tiny, tmp_path: Path) -> None:

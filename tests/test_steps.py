@@ -7,7 +7,7 @@ import pytest
 import torch
 from workbench import rows_of
 
-from danube_sweep.data.encode import Encoded
+from danube_sweep.data.encoded import Encoded
 from danube_sweep.schema import Config
 from danube_sweep.steps import MicroBatch, StepPlan, random_state
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from danube_sweep import lora
 from danube_sweep.active import ActiveTrial, Surroundings
 from danube_sweep.data.batches import Batch, collate
-from danube_sweep.data.encode import Encoded
+from danube_sweep.data.encoded import Encoded
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, architecture, load_backbone
 from danube_sweep.module import PackModule, fit

@@ -1,34 +1,52 @@
 """Data in: files or generated rows become records in three parts, and records become batches of tokens.
 
-records  a row in one form · read  strict files · arena, table, text, generated  the four kinds of data
+records  a row in one form · read  strict files · arena, pairs, table, words, text, generated  the kinds of data
 split  parts by group · encode  tokens, cached · batches  the order of an epoch, padding
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from danube_sweep.data.arena import CLASSES, load_arena, read_arena, swapped
+from danube_sweep.data.arena import CLASSES, load_arena, read_arena
 from danube_sweep.data.generated import bayes_log_loss, generate
+from danube_sweep.data.pairs import load_pairs, pair_classes, read_pairs, swapped
 from danube_sweep.data.records import Parts, Record
 from danube_sweep.data.split import split
-from danube_sweep.data.table import load_table, read_table
+from danube_sweep.data.table import is_number, load_table, read_table
 from danube_sweep.data.text import load_text
+from danube_sweep.data.words import load_words, read_words
 from danube_sweep.errors import DataError, GuardError
-from danube_sweep.schema import ArenaData, Data, FileData, GeneratedData, TableData, TextData
+from danube_sweep.schema import (
+    ArenaData,
+    Data,
+    FileData,
+    GeneratedData,
+    PairsData,
+    TableData,
+    Target,
+    TextData,
+    TokensData,
+)
 
 __all__ = ["Parts", "Record", "load_parts", "read_unlabelled", "swapped"]
 
 
-def load_parts(config: Data) -> Parts:
+def load_parts(config: Data, target: Target = Target.one) -> Parts:
     """What a trial trains on, is chosen on and is scored on; `max_rows` cuts each part to its first rows.
+
+    `target`: what its head learns of a row, where a file can be read in several ways.
 
     Raises DataError for anything wrong in the files and when a part has no rows.
     """
     match config:
         case ArenaData():
             return _from_arena(config)
+        case PairsData():
+            return _from_pairs(config)
         case TableData():
-            return _from_table(config)
+            return _from_table(config, target)
+        case TokensData():
+            return _from_words(config)
         case GeneratedData():
             records = generate(config.rows, config.seed, config.noise)
             return _parts(split(records, config), config, list(CLASSES), bayes_log_loss(config.noise))
@@ -49,8 +67,12 @@ def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Ite
     match config:
         case ArenaData() | GeneratedData():
             rows = read_arena(path, field)
+        case PairsData():
+            rows = read_pairs(path, config, field)
         case TableData():
             rows = read_table(path, config, field)
+        case TokensData():
+            rows = read_words(path, config, field)
         case TextData():
             raise DataError("head=lm predicts no classes; predict with a trial of another head")
         case _:
@@ -77,16 +99,44 @@ def _from_arena(config: ArenaData) -> Parts:
     return _from_files(config, load(config.path, "data.path"), load, list(CLASSES))
 
 
-def _from_table(config: TableData) -> Parts:
+def _from_pairs(config: PairsData) -> Parts:
+    def load(path: str, field: str) -> list[Record]:
+        return load_pairs(path, config, field=field)
+
+    return _from_files(config, load(config.path, "data.path"), load, pair_classes(config))
+
+
+def _from_table(config: TableData, target: Target) -> Parts:
     # The classes are those of the whole training file: a rare one may fall into the validation part alone.
-    records, classes = load_table(config.path, config, classes=config.classes)
-    if len(classes) == 1:
-        raise DataError(f"data.path={config.path}: its only class is {classes[0]!r}; give rows of at least two classes")
+    records, classes = load_table(config.path, config, target, classes=config.classes)
+    if target is not Target.number:
+        _check_classes(config, classes, target)
 
     def load(path: str, field: str) -> list[Record]:
-        return load_table(path, config, classes=classes, field=field)[0]
+        return load_table(path, config, target, classes=classes, field=field)[0]
 
     return _from_files(config, records, load, classes)
+
+
+def _from_words(config: TokensData) -> Parts:
+    records, classes = load_words(config.path, config, classes=config.classes)
+    _check_classes(config, classes, Target.words)
+
+    def load(path: str, field: str) -> list[Record]:
+        return load_words(path, config, classes=classes, field=field)[0]
+
+    return _from_files(config, records, load, classes)
+
+
+def _check_classes(config: TableData | TokensData, classes: list[str], target: Target) -> None:
+    where = f"data.path={config.path}"
+    if not classes:
+        raise DataError(f"{where}: no row has a class; give rows with at least one")
+    if len(classes) == 1 and target is not Target.many:
+        raise DataError(f"{where}: its only class is {classes[0]!r}; give rows of at least two classes")
+    if target is Target.ordered and config.classes is None and not all(map(is_number, classes)):
+        other = next(name for name in classes if not is_number(name))
+        raise DataError(f"{where}: head=ordinal needs classes in order, and {other!r} is no number: list data.classes")
 
 
 def _from_files(config: FileData, records: list[Record], load: Loader, classes: list[str]) -> Parts:

@@ -7,7 +7,6 @@ winner_tie say who won.
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,6 @@ def load_arena(path: str | Path, *, soft_labels: bool, field: str = "data.path")
             f"{field}={path}: {some_lines(wrong)} without a valid label; {', '.join(CLASSES)} must be {rule}"
         )
     return records
-
-
-def swapped(record: Record) -> Record:
-    """The same row with its answers, and what the label says of them, exchanged."""
-    prompt, a, b = record.texts
-    label = record.label and (record.label[1], record.label[0], *record.label[2:])
-    return replace(record, texts=(prompt, b, a), label=label)
 
 
 def turns(value: Any) -> str:

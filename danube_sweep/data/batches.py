@@ -1,15 +1,17 @@
 """The order of an epoch, and rows of tokens as padded tensors.
 
-Axes: B rows, T tokens, K texts of a record, C classes.
+Axes: B rows, T tokens, K texts of a record, C classes, P words. Where a row has several passes, the first axis of ids,
+mask, spans and sizes is theirs: all rows' first sequences, then all rows' second ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from danube_sweep.data.encode import Encoded
+from danube_sweep.data.encoded import Encoded, Words
 
 Rows = NDArray[np.int64]
 
@@ -34,6 +36,8 @@ class Batch:
     """Which rows of the encoded part these are."""
     tokens: int
     """Tokens without padding."""
+    words_P3: torch.Tensor | None = None
+    """Sequence, position and class (-1 where unlabelled) of every word that is classified, row by row."""
 
     def to(self, device: torch.device) -> "Batch":
         return replace(
@@ -44,6 +48,7 @@ class Batch:
             sizes_BK=self.sizes_BK.to(device),
             labels_BC=None if self.labels_BC is None else self.labels_BC.to(device),
             weights_B=self.weights_B.to(device),
+            words_P3=None if self.words_P3 is None else self.words_P3.to(device),
         )
 
 
@@ -69,26 +74,34 @@ def eval_batches(lengths: Rows, batch: int) -> list[Rows]:
 
 def collate(encoded: Encoded, rows: Rows, pad_id: int, side: str = "right") -> Batch:
     """The rows as tensors on the CPU, padded on the `side` given (left or right) to the longest of them."""
-    tokens = [encoded.tokens[row] for row in rows]
+    sequences = np.concatenate([rows * encoded.passes + number for number in range(encoded.passes)])
+    tokens = [encoded.tokens[sequence] for sequence in sequences]
     width = max(len(row) for row in tokens)
-    ids_BT = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask_BT = np.zeros((len(rows), width), dtype=np.bool_)
-    spans_BK2 = encoded.spans[rows].astype(np.int64)
-    for place, row in enumerate(tokens):
-        start = width - len(row) if side == "left" else 0
+    ids_BT = np.full((len(tokens), width), pad_id, dtype=np.int64)
+    mask_BT = np.zeros((len(tokens), width), dtype=np.bool_)
+    starts_B = np.array([width - len(row) if side == "left" else 0 for row in tokens], dtype=np.int64)
+    for place, (row, start) in enumerate(zip(tokens, starts_B, strict=True)):
         ids_BT[place, start : start + len(row)] = row
         mask_BT[place, start : start + len(row)] = True
-        spans_BK2[place] += start
     return Batch(
         torch.from_numpy(ids_BT),
         torch.from_numpy(mask_BT),
-        torch.from_numpy(spans_BK2),
-        torch.from_numpy(encoded.sizes[rows].astype(np.int64)),
+        torch.from_numpy(encoded.spans[sequences].astype(np.int64) + starts_B[:, None, None]),
+        torch.from_numpy(encoded.sizes[sequences].astype(np.int64)),
         None if encoded.labels is None else torch.from_numpy(encoded.labels[rows]),
         torch.from_numpy(encoded.weights[rows]),
         rows,
         sum(len(row) for row in tokens),
+        None if encoded.words is None else _words(encoded.words, rows, starts_B),
     )
+
+
+def _words(words: Sequence[Words], rows: Rows, starts_B: Rows) -> torch.Tensor:
+    found = [
+        np.stack([np.full(len(words[row]), place), words[row][:, 1] + starts_B[place], words[row][:, 2]], axis=1)
+        for place, row in enumerate(rows)
+    ]
+    return torch.from_numpy(np.concatenate(found).astype(np.int64))
 
 
 def _bucketed(order: Rows, lengths: Rows, effective_batch: int, random: np.random.Generator) -> list[Rows]:

@@ -4,82 +4,30 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from danube_sweep import paths
+from danube_sweep.data.encoded import Encoded, Tokens, load, save
+from danube_sweep.data.layout import Layout
+from danube_sweep.data.pieces import text_pieces, word_pieces
 from danube_sweep.data.records import Record
 from danube_sweep.errors import ConfigError, ModelError
-from danube_sweep.schema import ArenaData, CausalHead, Data, GeneratedData, Head, LMHead, Model, Side, TextData
+from danube_sweep.schema import Data, Side, TextData, TokensData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Raise it when `encode` gives other tokens for the same records, or the files change."""
 
-Tokens = NDArray[np.int32]
-
-_PAIR = ("Prompt: ", "\n\nAnswer A: ", "\n\nAnswer B: ")
 _TEXTS_AT_ONCE = 1000
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a record's texts become one sequence."""
-
-    before: tuple[str, ...]
-    """What stands before each text."""
-    after: str
-    """What stands after the last."""
-    ends_with_eos: bool
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows of tokens; n rows of k texts each."""
-
-    ids: list[str]
-    tokens: list[Tokens]
-    spans: NDArray[np.int32]
-    """[n, k, 2]: token span [start, end) of every text in its row; start = end for an empty text."""
-    labels: NDArray[np.float32] | None
-    """[n, classes]"""
-    weights: NDArray[np.float32]
-    """[n]: what a row counts in the loss: 1, or in language modelling its number of predicted tokens."""
-    sizes: NDArray[np.int32]
-    """[n, k]: tokens of every text before any was cut off."""
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return np.array([len(row) for row in self.tokens], dtype=np.int64)
-
-
-def layout_for(model: Model, data: Data, head: Head) -> Layout:
-    """The layout that suits a model's variant, the data's texts and what the head reads."""
-    pairs = isinstance(data, ArenaData | GeneratedData)
-    before = _PAIR if pairs else ("",)
-    match head:
-        case LMHead():
-            return Layout(("",), "", ends_with_eos=True)
-        case CausalHead():
-            cue = "\n\nBetter answer:" if pairs else "\n\nLabel:"
-        case _:
-            cue = ""
-    if model.variant == "chat":
-        before = (model.chat.user + before[0], *before[1:])
-        return Layout(before, cue + model.chat.end + model.chat.answer, ends_with_eos=False)
-    return Layout(before, cue, ends_with_eos=not cue)
 
 
 def encode(
@@ -88,14 +36,16 @@ def encode(
     """Tokenises every text by itself and puts the rows together.
 
     What surrounds the texts is kept whole; the texts share the rest of `data.max_length` as `fair_shares` says and
-    are cut on the side `data.truncation` names. Language-modelling texts are cut into consecutive pieces instead,
-    with the id "<id>:<piece>". Raises ConfigError for a `max_length` with no room for a token per text, ModelError
-    for a tokenizer without an end token where one is needed.
+    are cut on the side `data.truncation` names. Language-modelling texts and labelled words are cut into pieces
+    instead, with the id "<id>:<piece>". Raises ConfigError for a `max_length` with no room for a token per text,
+    ModelError for a tokenizer without an end token where one is needed.
     """
+    if isinstance(data, TokensData):
+        return word_pieces(records, tokenizer, max_length=data.max_length, overlap=data.overlap)
     end = _end(tokenizer, layout)
     tokens_of = _tokenised((text for record in records for text in record.texts), tokenizer)
     if isinstance(data, TextData):
-        return _pieces(records, tokens_of, end, data.max_length)
+        return text_pieces(records, tokens_of, end, data.max_length)
     pieces = _tokenised([*layout.before, layout.after], tokenizer)
     before = [pieces[text] for text in layout.before]
     after = np.concatenate([pieces[layout.after], end])
@@ -105,18 +55,19 @@ def encode(
             f"data.max_length={data.max_length} has no room for a token per text beside the layout; "
             f"it must be at least {data.max_length - budget + len(before)}"
         )
-    rows = [
-        _row([tokens_of[text] for text in record.texts], before, after, budget, data.truncation) for record in records
-    ]
-    sizes = [[len(tokens_of[text]) for text in record.texts] for record in records]
+    passes = layout.passes or (tuple(range(len(before))),)
+    parts = [[record.texts[text] for text in chosen] for record in records for chosen in passes]
+    rows = [_row([tokens_of[text] for text in part], before, after, budget, data.truncation) for part in parts]
+    sizes = [[len(tokens_of[text]) for text in part] for part in parts]
     labels = [record.label for record in records if record.label is not None]
     return Encoded(
         [record.id for record in records],
         [tokens for tokens, _ in rows],
         np.array([spans for _, spans in rows], dtype=np.int32).reshape(len(rows), len(before), 2),
         np.array(labels, dtype=np.float32).reshape(-1, num_classes) if len(labels) == len(records) else None,
-        np.ones(len(rows), dtype=np.float32),
+        np.ones(len(records), dtype=np.float32),
         np.array(sizes, dtype=np.int32).reshape(len(rows), len(before)),
+        passes=len(passes),
     )
 
 
@@ -130,14 +81,14 @@ def encode_cached(
     key = _cache_key(records, tokenizer, data, layout, num_classes)
     file = paths.cache_dir() / "tokens" / f"{key}.npz"
     try:
-        return _load(file)
+        return load(file)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError):
         log.warning("%s is damaged; tokenising again", file)
     encoded = encode(records, tokenizer, data, layout, num_classes=num_classes)
     try:
-        _save(encoded, file)
+        save(encoded, file)
     except OSError as error:
         log.warning("%s cannot be written (%s); the tokens are not kept", file, error.strerror)
     return encoded
@@ -216,24 +167,11 @@ def _truncated(tokens: Tokens, size: int, side: Side) -> Tokens:
             return np.concatenate([tokens[: size - tail], tokens[len(tokens) - tail :]])
 
 
-def _pieces(records: Sequence[Record], tokens_of: dict[str, Tokens], end: Tokens, max_length: int) -> Encoded:
-    ids: list[str] = []
-    pieces: list[Tokens] = []
-    for record in records:
-        tokens = np.concatenate([tokens_of[record.texts[0]], end])
-        for number, start in enumerate(range(0, len(tokens) - 1, max_length)):  # a last token alone predicts nothing
-            ids.append(f"{record.id}:{number}")
-            pieces.append(tokens[start : start + max_length])
-    lengths = np.array([len(piece) for piece in pieces], dtype=np.int32)
-    spans = np.stack([np.zeros_like(lengths), lengths], axis=1).reshape(len(pieces), 1, 2)
-    return Encoded(ids, pieces, spans, None, (lengths - 1).astype(np.float32), lengths.reshape(-1, 1))
-
-
 def _cache_key(
     records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", data: Data, layout: Layout, num_classes: int
 ) -> str:
-    lm = isinstance(data, TextData)
-    settings = [CACHE_VERSION, lm, data.max_length, data.truncation.value, dataclasses.asdict(layout), num_classes]
+    kind = [isinstance(data, TextData), data.overlap if isinstance(data, TokensData) else None]
+    settings = [CACHE_VERSION, kind, data.max_length, data.truncation.value, dataclasses.asdict(layout), num_classes]
     digest = hashlib.sha256(json.dumps([settings, _tokenizer_meaning(tokenizer)], sort_keys=True).encode())
     for record in records:
         digest.update(json.dumps([record.id, record.texts, record.label]).encode() + b"\n")
@@ -246,40 +184,3 @@ def _tokenizer_meaning(tokenizer: "PreTrainedTokenizerBase") -> object:
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     # Both are left behind by the last call of the tokenizer and overruled by the next.
     return [{**described, "padding": None, "truncation": None}, tokenizer.eos_token_id]
-
-
-def _save(encoded: Encoded, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            np.savez(
-                stream,
-                ids=np.frombuffer(json.dumps(encoded.ids).encode(), dtype=np.uint8),
-                tokens=np.concatenate([np.zeros(0, dtype=np.int32), *encoded.tokens]),
-                lengths=encoded.lengths,
-                spans=encoded.spans,
-                labels=np.zeros(0, dtype=np.float32) if encoded.labels is None else encoded.labels,
-                weights=encoded.weights,
-                sizes=encoded.sizes,
-            )
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _load(file: Path) -> Encoded:
-    with (
-        file.open("rb") as stream,
-        np.load(stream, allow_pickle=False) as stored,
-    ):  # the zip's checksums tell a damaged file
-        arrays = {name: stored[name] for name in stored.files}
-    ends = np.cumsum(arrays["lengths"])
-    return Encoded(
-        json.loads(arrays["ids"].tobytes()),
-        np.split(arrays["tokens"], ends[:-1]) if len(ends) else [],
-        arrays["spans"],
-        arrays["labels"] if arrays["labels"].size else None,
-        arrays["weights"],
-        arrays["sizes"],
-    )

@@ -1,4 +1,4 @@
-"""Rows of csv, jsonl and parquet files, read strictly: a damaged file is an error with a line, never fewer rows."""
+"""Rows of csv, jsonl, json and parquet files: a damaged file is an error with a line, never fewer rows."""
 
 import csv
 import difflib
@@ -14,7 +14,7 @@ from danube_sweep.errors import DataError
 
 Row = tuple[int, dict[str, Any]]
 
-_KINDS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_KINDS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
 _LONGEST_FIELD = 2**31 - 1
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -22,7 +22,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def read_rows(path: str | Path, columns: Sequence[str], field: str = "data.path") -> Iterator[Row]:
     """The rows of a file that has at least `columns`, one at a time, each with the line it starts in.
 
-    For parquet the number is the row's, from 1. Values of csv are strings as they stand ("NA" stays "NA").
+    For parquet and json the number is the row's, from 1. Values of csv are strings as they stand ("NA" stays "NA").
     Raises DataError, in one line with `field`, file and line, for anything missing, malformed or cut short.
     """
     where = f"{field}={path}"
@@ -36,6 +36,8 @@ def read_rows(path: str | Path, columns: Sequence[str], field: str = "data.path"
                 yield from _csv_rows(file, columns, where)
             case "jsonl":
                 yield from _jsonl_rows(file, columns, where)
+            case "json":
+                yield from _json_rows(file, columns, where)
             case _:
                 yield from _parquet_rows(file, columns, where)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -54,6 +56,8 @@ def count_rows(file: Path) -> int:
         case "jsonl":
             with _open(file, newline="") as text:
                 return sum(1 for line in text if line.strip())
+        case "json":
+            return sum(1 for _ in _json_rows(file, [], f"data.path={file}"))
         case _:
             csv.field_size_limit(_LONGEST_FIELD)
             with _open(file, newline="") as text:
@@ -91,7 +95,7 @@ def _kind(file: Path, where: str) -> str:
     zipped = suffixes[-1:] == [".gz"]
     kind = _KINDS.get(suffixes[0] if zipped and len(suffixes) == 2 else suffixes[-1] if suffixes else "")
     if kind is None or (zipped and kind == "parquet"):
-        raise DataError(f"{where}: its name must end in .csv, .jsonl, .ndjson (each also with .gz) or .parquet")
+        raise DataError(f"{where}: its name must end in .csv, .jsonl, .ndjson, .json (each also with .gz) or .parquet")
     return kind
 
 
@@ -166,6 +170,22 @@ def _jsonl_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]
             yield number, row
     if not found:
         raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
+
+
+def _json_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
+    with _open(file, newline="\n") as text:
+        try:
+            rows = json.loads("".join(_lines(text, where)))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not valid JSON ({error}); it must be one list of objects") from error
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{where}: it must be a JSON list of objects, one a row; for one object a line name it .jsonl")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{where}, row {number}: a JSON {type(row).__name__}; each row must be an object")
+        if any(name not in row for name in columns):
+            _check_columns(list(row), columns, f"{where}, row {number}")
+        yield number, row
 
 
 def _parquet_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: its texts and, where it is labelled, a probability per class."""
+    """One row: its texts and, where it is labelled, what is to be learned of it."""
 
     id: str
     texts: tuple[str, ...]
-    """(text,) or (prompt, answer A, answer B)."""
+    """(text,), (prompt, answer A, answer B), or the words of a text, each with the space before it."""
     label: tuple[float, ...] | None
-    """A probability per class; None where unlabelled and in language modelling."""
+    """A probability per class, a single number, or the class of every word; None where there is no label."""
     group: str
     """Rows of one group stay in one part: the prompt, or the text."""
 
@@ -24,6 +24,6 @@ class Parts:
     validation: list[Record]
     test: list[Record]
     classes: list[str]
-    """In the order of a label's entries; empty for language modelling."""
+    """In the order of a label's entries; for numbers the column's name, for language modelling none."""
     bayes_log_loss: float | None = None
     """The lowest log loss that can be expected given the content, in nats, where it is known (generated data)."""

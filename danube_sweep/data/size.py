@@ -10,7 +10,7 @@ from danube_sweep.data.generated import generate
 from danube_sweep.data.read import count_rows
 from danube_sweep.data.records import Record
 from danube_sweep.data.text import load_text
-from danube_sweep.schema import ArenaData, Data, FileData, GeneratedData, TextData
+from danube_sweep.schema import Comparison, Data, FileData, GeneratedData, TextData
 
 SAMPLED_ROWS = 300
 CHARACTERS_PER_TOKEN = 4.0
@@ -41,7 +41,7 @@ def data_size(config: Data) -> DataSize | None:
     own_parts = isinstance(config, FileData) and config.validation_path is not None
     held_out = (0.0 if own_parts else config.validation_fraction) + config.test_fraction
     rows = min(round(total * (1 - held_out)), config.max_rows or total)
-    doubled = isinstance(config, ArenaData | GeneratedData) and config.swap_augment
+    doubled = isinstance(config, Comparison) and config.swap_augment
     return DataSize(rows * (2 if doubled else 1), _mean_tokens(sample, config.max_length))
 
 

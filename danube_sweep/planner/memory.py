@@ -80,7 +80,7 @@ class Memory:
 
 def walk_of(config: Config, model: Architecture, length: int) -> Pass:
     """The forward pass of one full micro-batch of rows of `length` tokens."""
-    padded = config.trainer.micro_batch > 1
+    padded = config.trainer.micro_batch * config.head.passes > 1
     on_cpu = config.device.accelerator == "cpu"
     has_bf16 = "bf16" in config.device.types or not config.device.types  # compute capability 8.0, and flash attention
     grouped = on_cpu or (has_bf16 and config.precision.compute is not Compute.fp32)
@@ -141,7 +141,7 @@ def counted(config: Config, model: Architecture, classes: int = 3) -> tuple[int,
 
 def _step(config: Config, walk: Pass) -> tuple[float, float]:
     # What is kept for the backward pass at the moment of the peak, and what comes and goes then.
-    tokens, model = config.trainer.micro_batch * walk.length, walk.model
+    tokens, model = config.trainer.micro_batch * config.head.passes * walk.length, walk.model
     trains = walk.trains
     at_the_end = tokens * (END_OF_NET * model.hidden if trains else EVALUATION[0] * model.hidden)
     if isinstance(config.head, LMHead):
@@ -182,7 +182,7 @@ def _evaluated(walk: Pass) -> float:
 
 
 def _evaluating(config: Config, walk: Pass) -> float:
-    tokens = (config.trainer.eval_batch or config.trainer.micro_batch) * walk.length
+    tokens = (config.trainer.eval_batch or config.trainer.micro_batch) * config.head.passes * walk.length
     body = _evaluated(walk)
     logits = walk.model.vocab * PER_LOGIT if reads_lm_head(config.head) and isinstance(config.head, LMHead) else 0
     return tokens * max(body, logits) + _unpacked(walk)

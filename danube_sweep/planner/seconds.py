@@ -41,7 +41,8 @@ class Seconds:
 def seconds_of(config: Config, model: Architecture, device: Device, *, tokens_per_row: float) -> Seconds:
     """One optimizer step on rows of `tokens_per_row` tokens, padding included."""
     walk = walk_of(config, model, max(1, round(tokens_per_row)))
-    rows, micro_batches = config.trainer.micro_batch, config.trainer.effective_batch / config.trainer.micro_batch
+    rows = config.trainer.micro_batch * config.head.passes
+    micro_batches = config.trainer.effective_batch / config.trainer.micro_batch
     above = _share_with_gradients(walk)
     computing = _computing(walk, device, rows * tokens_per_row, above, config)
     launching = _launching(walk, device, above, config)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from danube_sweep.architecture import RELATIVE_POSITIONS, Architecture
 from danube_sweep.planner.walk import FP32, Pass
@@ -10,22 +11,26 @@ from danube_sweep.schema import (
     Adafactor,
     AdamW,
     AdEMAMix8bit,
+    BradleyTerryHead,
     CausalHead,
     Dora,
     Head,
+    LayeredHead,
     Lion8bit,
     LMHead,
     Lora,
+    MultilabelHead,
     Muon,
     Optimizer,
+    OrdinalHead,
     PagedAdamW8bit,
     PagedAdamW32bit,
-    PairPooling,
-    Pooling,
     PreferenceHead,
+    RegressionHead,
     SequenceHead,
     Sgd,
     Storage,
+    TokenHead,
 )
 from danube_sweep.validate import FOUR_BIT
 
@@ -136,14 +141,39 @@ def _all_weights(walk: Pass, head: Head) -> Tensors:
 
 def head_tensors(model: Architecture, head: Head, classes: int) -> Tensors:
     """The head's own parameters."""
+    found, hidden = Tensors(), model.hidden
     match head:
-        case PreferenceHead(pooling=PairPooling.pair):
-            return Tensors().and_outer((classes, 2 * model.hidden + 2), (classes,))
-        case SequenceHead(pooling=Pooling.attention) | PreferenceHead(pooling=PairPooling.attention):
-            return Tensors().and_outer((model.hidden,), (classes, model.hidden), (classes,))
-        case SequenceHead() | PreferenceHead():
-            return Tensors().and_outer((classes, model.hidden), (classes,))
-    return Tensors()
+        case SequenceHead(pooling=pooling) | MultilabelHead(pooling=pooling):
+            return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), classes)
+        case PreferenceHead(pooling=pooling):
+            return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), classes)
+        case TokenHead():
+            return _layers(found, head, hidden, classes)
+        case RegressionHead(pooling=pooling):
+            return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), 1)
+        case OrdinalHead(pooling=pooling):
+            found = _pooled(found, pooling, hidden).and_outer((1,), (classes - 2,))
+            return _layers(found, head, _width(pooling, hidden), 1, bias=False)
+        case BradleyTerryHead(pooling=pooling):
+            found = _pooled(found, pooling, hidden)
+            found = found.and_outer(()) if classes > 2 else found
+            return _layers(found, head, _width(pooling, hidden), 1, bias=False)
+    return found
+
+
+def _width(pooling: Enum, hidden: int) -> int:
+    return {"pair": 2 * hidden + 2, "answer": hidden + 1, "last_mean": 2 * hidden}.get(pooling.value, hidden)
+
+
+def _pooled(found: Tensors, pooling: Enum, hidden: int) -> Tensors:
+    return found.and_outer((hidden,)) if pooling.value == "attention" else found
+
+
+def _layers(found: Tensors, head: LayeredHead, width: int, outputs: int, *, bias: bool = True) -> Tensors:
+    if head.hidden is not None:
+        found, width = found.and_outer((head.hidden, width), (head.hidden,)), head.hidden
+    found = found.and_outer((outputs, width))
+    return found.and_outer((outputs,)) if bias else found
 
 
 def state_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:

@@ -2,26 +2,70 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from danube_sweep.schema.fields import setting
+
+
+class Target(Enum):
+    """What a head learns of a row."""
+
+    one = "one"
+    """One of the classes, or a probability for each."""
+    ordered = "ordered"
+    """One of classes that have an order."""
+    many = "many"
+    """Any of the classes."""
+    number = "number"
+    words = "words"
+    """One of the classes for every word."""
+    nothing = "nothing"
+    """No label: the text itself."""
 
 
 class Pooling(Enum):
     last = "last"
     mean = "mean"
     attention = "attention"
+    last_mean = "last_mean"
 
 
 class PairPooling(Enum):
     last = "last"
     mean = "mean"
     attention = "attention"
+    last_mean = "last_mean"
     pair = "pair"
+
+
+class AnswerPooling(Enum):
+    last = "last"
+    mean = "mean"
+    attention = "attention"
+    last_mean = "last_mean"
+    answer = "answer"
 
 
 @dataclass
 class Head:
+    """`metrics` are what its evaluation reports; by the first, a loss, the best step is chosen.
+
+    `passes`: sequences that it reads of a row.
+    """
+
+    target: ClassVar[Target] = Target.one
+    metrics: ClassVar[tuple[str, ...]] = ("log_loss", "accuracy", "macro_f1", "ece", "auroc")
+    passes: ClassVar[int] = 1
+
     lr: float | None = setting("the head's own learning rate; null takes optimizer.lr", None)
+
+
+@dataclass
+class LayeredHead(Head):
+    """A head with layers of its own."""
+
+    hidden: int | None = setting("width of a hidden layer (GELU) before the last one; null for none", None)
+    dropout: float = setting("dropout before the head's layers, 0 to 1", 0.0)
 
 
 @dataclass
@@ -30,15 +74,87 @@ class ClassifierHead(Head):
 
 
 @dataclass
-class SequenceHead(ClassifierHead):
-    pooling: Pooling = setting("last, mean or attention: how token states become one vector", Pooling.last)
+class SequenceHead(ClassifierHead, LayeredHead):
+    pooling: Pooling = setting(
+        "last, mean, attention, or last_mean (both): how token states become one vector", Pooling.last
+    )
 
 
 @dataclass
-class PreferenceHead(ClassifierHead):
-    pooling: PairPooling = setting(
-        "pair reads each answer's tokens and length; or last, mean, attention", PairPooling.pair
+class OrdinalHead(ClassifierHead, LayeredHead):
+    """One of classes with an order (numbers, or data.classes), by cumulative logits (McCullagh 1980)."""
+
+    target: ClassVar[Target] = Target.ordered
+    metrics: ClassVar[tuple[str, ...]] = (*ClassifierHead.metrics, "qwk")
+
+    pooling: Pooling = setting("last, mean, attention or last_mean", Pooling.mean)
+
+
+class RegressionLoss(Enum):
+    mse = "mse"
+    mae = "mae"
+    huber = "huber"
+
+
+@dataclass
+class RegressionHead(LayeredHead):
+    """A number; training standardises it."""
+
+    target: ClassVar[Target] = Target.number
+    metrics: ClassVar[tuple[str, ...]] = ("mse", "rmse", "mae", "pearson", "spearman")
+
+    pooling: Pooling = setting("last, mean, attention or last_mean", Pooling.mean)
+    loss: RegressionLoss = setting("what is trained, of the standardised number: mse, mae, huber", RegressionLoss.mse)
+
+
+@dataclass
+class MultilabelHead(LayeredHead):
+    """Any of the classes, each by itself."""
+
+    target: ClassVar[Target] = Target.many
+    metrics: ClassVar[tuple[str, ...]] = ("log_loss", "auroc", "micro_f1", "macro_f1", "exact_match")
+
+    pooling: Pooling = setting("last, mean, attention or last_mean", Pooling.mean)
+
+
+@dataclass
+class TokenHead(ClassifierHead, LayeredHead):
+    """A class for every word."""
+
+    target: ClassVar[Target] = Target.words
+    metrics: ClassVar[tuple[str, ...]] = (
+        "log_loss",
+        "accuracy",
+        "entity_f1",
+        "entity_precision",
+        "entity_recall",
+        "token_f1",
+        "token_f5",
     )
+
+
+@dataclass
+class PreferenceHead(ClassifierHead, LayeredHead):
+    pooling: PairPooling = setting(
+        "pair reads each answer's tokens and length; or last, mean, attention, last_mean", PairPooling.pair
+    )
+
+
+class Ties(Enum):
+    davidson = "davidson"
+    rao_kupper = "rao_kupper"
+
+
+@dataclass
+class BradleyTerryHead(ClassifierHead, LayeredHead):
+    """A score for each answer, read in a pass of its own; the difference says who wins."""
+
+    passes: ClassVar[int] = 2
+
+    pooling: AnswerPooling = setting(
+        "answer reads the answer's tokens and length; or last, mean, attention, last_mean", AnswerPooling.answer
+    )
+    ties: Ties = setting("davidson (1970) or rao_kupper (1967): how likely a tie is, one learned number", Ties.davidson)
 
 
 @dataclass
@@ -49,6 +165,9 @@ class CausalHead(ClassifierHead):
 @dataclass
 class LMHead(Head):
     """Next-token prediction."""
+
+    target: ClassVar[Target] = Target.nothing
+    metrics: ClassVar[tuple[str, ...]] = ("log_loss", "perplexity")
 
 
 class Side(Enum):
@@ -82,11 +201,31 @@ class FileData(Data):
 
 
 @dataclass
-class ArenaData(FileData):
-    """Two answers to a prompt and which one people preferred, in the LMSYS competition's format."""
+class Comparison(Data):
+    """Two answers to a prompt."""
 
     swap_augment: bool = setting("train on every row in both orders of the answers", False)
+
+
+@dataclass
+class ArenaData(Comparison, FileData):
+    """Two answers to a prompt and which one people preferred, in the LMSYS competition's format."""
+
     soft_labels: bool = setting("the three winner columns are probabilities instead of 0 and 1", False)
+
+
+@dataclass
+class PairsData(Comparison, FileData):
+    """Two answers to a prompt in columns of plain text, and which one won, with or without ties."""
+
+    prompt_column: str | None = setting("name of the prompt column; null for answers without one", "prompt")
+    a_column: str = setting("name of the column of answer A", "response_a")
+    b_column: str = setting("name of the column of answer B", "response_b")
+    label_column: str = setting("name of the column that says who won", "winner")
+    a_label: str = setting("what it says when A won", "model_a")
+    b_label: str = setting("what it says when B won", "model_b")
+    tie_labels: list[str] = setting("what it says of a tie, like [tie,tie (bothbad)]; [] for no ties", [])
+    id_column: str | None = setting("name of the id column; null numbers the rows", None)
 
 
 @dataclass
@@ -94,11 +233,27 @@ class TableData(FileData):
     """One text and one label a row."""
 
     text_column: str = setting("name of the text column", "text")
-    label_column: str = setting("name of the label column", "label")
+    label_column: str = setting(
+        "name of the label column: a class, for head=regression a number, for head=multilabel a list", "label"
+    )
     id_column: str | None = setting("name of the id column; null numbers the rows", None)
     group_column: str | None = setting("rows with equal values stay in one part; null groups equal texts", None)
     classes: list[str] | None = setting("the classes in order; null takes those of the training rows, sorted", None)
     soft_label_columns: list[str] | None = setting("one probability column per class, instead of label_column", None)
+
+
+@dataclass
+class TokensData(FileData):
+    """Words with a label each (BIO for entities): lists in jsonl or parquet."""
+
+    tokens_column: str = setting("name of the column with the list of words", "tokens")
+    labels_column: str = setting("name of the column with the list of labels", "labels")
+    whitespace_column: str | None = setting(
+        "a list that says whether a space follows each word, like trailing_whitespace; null: always", None
+    )
+    id_column: str | None = setting("name of the id column; null numbers the rows", None)
+    overlap: int = setting("tokens that the pieces of an overlong text repeat, for context", 64)
+    classes: list[str] | None = setting("the labels in order; null takes those of the training rows, sorted", None)
 
 
 @dataclass
@@ -111,10 +266,9 @@ class TextData(Data):
 
 
 @dataclass
-class GeneratedData(Data):
+class GeneratedData(Comparison):
     """Arena records made on the spot, whose winner follows from the answers' content."""
 
     rows: int = setting("records to make", 2000)
     seed: int = setting("seed of the records", 0)
     noise: float = setting("share of the labels replaced by another one, 0 to 1", 0.1)
-    swap_augment: bool = setting("train on every row in both orders of the answers", False)

@@ -30,7 +30,8 @@ class Predictions:
 def read_predictions(file: Path) -> Predictions:
     """Reads a run's predictions. Raises OSError or ValueError for a file that is missing or not ours."""
     columns = parquet.read_table(file).to_pydict()
-    classes = [name.removeprefix(PROBABILITY) for name in columns if name.startswith(PROBABILITY)]
+    single = "label" in columns  # not so where a row may have several classes
+    classes = [name.removeprefix(PROBABILITY) for name in columns if name.startswith(PROBABILITY) and single]
     place = {name: index for index, name in enumerate(classes)}
     labels_N = np.array([place[label] for label in columns["label"]] if classes else [], dtype=np.int64)
     probabilities_NC = np.array([columns[PROBABILITY + name] for name in classes], dtype=np.float64).T

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from danube_sweep.data.batches import Rows, collate, epoch_steps, eval_batches
-from danube_sweep.data.encode import Encoded
+from danube_sweep.data.encoded import Encoded
 
 
 def lengths_of(rows: int) -> Rows:

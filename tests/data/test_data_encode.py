@@ -9,8 +9,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from danube_sweep import paths
-from danube_sweep.data.encode import Encoded, Layout, encode, encode_cached, fair_shares, layout_for
+from danube_sweep.data.encode import encode, encode_cached, fair_shares
+from danube_sweep.data.encoded import Encoded
 from danube_sweep.data.generated import generate
+from danube_sweep.data.layout import Layout, layout_for
 from danube_sweep.data.records import Record
 from danube_sweep.errors import ConfigError, ModelError
 from danube_sweep.schema import (

@@ -17,7 +17,7 @@ from danube_sweep.data.generated import bayes_log_loss, generate, write_csv
 from danube_sweep.data.split import split
 from danube_sweep.data.table import load_table, sorted_classes
 from danube_sweep.errors import ConfigError, DataError, DiskError
-from danube_sweep.schema import ArenaData, Data, GeneratedData, TableData, TextData
+from danube_sweep.schema import ArenaData, Data, GeneratedData, TableData, Target, TextData
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -120,7 +120,7 @@ def test_predicting_from_a_file_without_rows_or_for_text_data_is_refused(tmp_pat
 
 def test_labels_are_the_strings_of_the_file(tmp_path: Path) -> None:
     rows = [{"text": f"t{n}", "label": label} for n, label in enumerate(["NA", "None", "NO", "NA"])]
-    records, classes = load_table(table(tmp_path / "a.csv", rows), TableData(path=""), classes=None)
+    records, classes = load_table(table(tmp_path / "a.csv", rows), TableData(path=""), Target.one, classes=None)
     assert classes == ["NA", "NO", "None"]
     assert [record.label for record in records] == [(1, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
     assert [record.id for record in records] == ["1", "2", "3", "4"]
@@ -134,7 +134,7 @@ def test_classes_that_look_like_numbers_sort_as_numbers() -> None:
 
 def test_json_labels_and_texts_that_are_no_strings_are_taken_as_json(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": 5, "label": true}\n{"text": "\\ud83d", "label": 1}\n')
-    records, classes = load_table(tmp_path / "a.jsonl", TableData(path=""), classes=None)
+    records, classes = load_table(tmp_path / "a.jsonl", TableData(path=""), Target.one, classes=None)
     assert classes == ["1", "true"]
     assert [record.texts for record in records] == [("5",), ("\ufffd",)]
 
@@ -155,7 +155,7 @@ def test_missing_texts_and_labels_are_refused_and_empty_texts_kept(tmp_path: Pat
     rows = [{"text": "", "label": "a"}, {"text": "t", "label": "b"}, {"text": "t", "label": "a", column: None}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=rf"1 row \(line 3\) without a value in '{column}'"):
-        load_table(tmp_path / "a.parquet", TableData(path=""), classes=None)
+        load_table(tmp_path / "a.parquet", TableData(path=""), Target.one, classes=None)
 
 
 def test_one_class_is_no_task(tmp_path: Path) -> None:

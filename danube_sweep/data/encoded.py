@@ -1,0 +1,105 @@
+"""Rows of tokens, in memory and in a file."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int32]
+Words = NDArray[np.int32]
+"""[w, 3]: number in its text, position in its sequence, class (-1 where unlabelled)."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """n rows of k texts each; a row is one sequence, or `passes` of them: s = n x passes sequences, row by row."""
+
+    ids: list[str]
+    tokens: list[Tokens]
+    """[s]"""
+    spans: NDArray[np.int32]
+    """[s, k, 2]: token span [start, end) of every text in its sequence; start = end for an empty text."""
+    labels: NDArray[np.float32] | None
+    """[n, classes], or [n, 1] for numbers; None for words and in language modelling."""
+    weights: NDArray[np.float32]
+    """[n]: what a row counts in the loss: 1, or its number of words, or of predicted tokens."""
+    sizes: NDArray[np.int32]
+    """[s, k]: tokens of every text before any was cut off."""
+    words: list[Words] | None = None
+    """[n]: the words of each row that are classified in it."""
+    passes: int = 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[n]: the tokens of a row's longest sequence."""
+        lengths = np.array([len(sequence) for sequence in self.tokens], dtype=np.int64)
+        return np.asarray(lengths.reshape(-1, self.passes).max(axis=1) if len(lengths) else lengths)
+
+    @property
+    def examples(self) -> list[str]:
+        """The ids of what is predicted: the rows', or <text>:<word> for every word."""
+        if self.words is None:
+            return self.ids
+        texts = [name.rpartition(":")[0] for name in self.ids]
+        return [f"{text}:{number}" for text, words in zip(texts, self.words, strict=True) for number in words[:, 0]]
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the examples of these rows stand in `examples`."""
+        if self.words is None:
+            return rows
+        counts = np.array([len(words) for words in self.words])
+        firsts = np.cumsum(counts) - counts
+        return np.concatenate([np.arange(firsts[row], firsts[row] + counts[row]) for row in rows])
+
+
+def save(encoded: Encoded, file: Path) -> None:
+    """Writes rows, whole or not at all. Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    arrays: dict[str, Any] = {
+        "ids": np.frombuffer(json.dumps(encoded.ids).encode(), dtype=np.uint8),
+        "tokens": np.concatenate([np.zeros(0, dtype=np.int32), *encoded.tokens]),
+        "lengths": np.array([len(sequence) for sequence in encoded.tokens], dtype=np.int64),
+        "spans": encoded.spans,
+        "weights": encoded.weights,
+        "sizes": encoded.sizes,
+        "passes": np.array(encoded.passes),
+    }
+    if encoded.labels is not None:
+        arrays["labels"] = encoded.labels
+    if encoded.words is not None:
+        arrays["words"] = np.concatenate([np.zeros((0, 3), dtype=np.int32), *encoded.words])
+        arrays["counts"] = np.array([len(words) for words in encoded.words], dtype=np.int64)
+    try:
+        with temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(file: Path) -> Encoded:
+    """The rows that `save` wrote. Raises OSError, ValueError, KeyError, EOFError or zipfile's for a damaged file."""
+    with (
+        file.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as stored,
+    ):  # the zip's checksums tell a damaged file
+        arrays = {name: stored[name] for name in stored.files}
+    return Encoded(
+        json.loads(arrays["ids"].tobytes()),
+        _cut(arrays["tokens"], arrays["lengths"]),
+        arrays["spans"],
+        arrays.get("labels"),
+        arrays["weights"],
+        arrays["sizes"],
+        _cut(arrays["words"], arrays["counts"]) if "words" in arrays else None,
+        int(arrays["passes"]),
+    )
+
+
+def _cut(values: NDArray[np.int32], lengths: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+    return np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []

@@ -1,0 +1,42 @@
+"""How a record's texts become sequences: what stands around them, and which of them a sequence holds."""
+
+from dataclasses import dataclass
+
+from danube_sweep.schema import BradleyTerryHead, CausalHead, Comparison, Data, Head, LMHead, Model, TokenHead
+
+_PAIR = ("Prompt: ", "\n\nAnswer A: ", "\n\nAnswer B: ")
+_ONE_ANSWER = ("Prompt: ", "\n\nAnswer: ")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One sequence, or several passes of the same form over parts of the record."""
+
+    before: tuple[str, ...]
+    """What stands before each text of a sequence."""
+    after: str
+    """What stands after the last."""
+    ends_with_eos: bool
+    passes: tuple[tuple[int, ...], ...] = ()
+    """Which of the record's texts each sequence holds; () for one sequence of them all."""
+
+
+def layout_for(model: Model, data: Data, head: Head) -> Layout:
+    """The layout that suits a model's variant, the data's texts and what the head reads."""
+    pairs = isinstance(data, Comparison)
+    passes: tuple[tuple[int, ...], ...] = ()
+    before: tuple[str, ...] = _PAIR if pairs else ("",)
+    cue = ""
+    match head:
+        case LMHead():
+            return Layout(("",), "", ends_with_eos=True)
+        case TokenHead():
+            return Layout(("",), "", ends_with_eos=False)
+        case CausalHead():
+            cue = "\n\nBetter answer:" if pairs else "\n\nLabel:"
+        case BradleyTerryHead():  # the prompt with A, and with B
+            before, passes = _ONE_ANSWER, ((0, 1), (0, 2))
+    if model.variant == "chat":
+        before = (model.chat.user + before[0], *before[1:])
+        return Layout(before, cue + model.chat.end + model.chat.answer, ends_with_eos=False, passes=passes)
+    return Layout(before, cue, ends_with_eos=not cue, passes=passes)

@@ -1,0 +1,79 @@
+"""Texts that are cut into pieces instead of shortened: running text, and words with a label each."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from danube_sweep.data.encoded import Encoded, Tokens, Words
+from danube_sweep.data.records import Record
+from danube_sweep.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def text_pieces(records: Sequence[Record], tokens_of: dict[str, Tokens], end: Tokens, max_length: int) -> Encoded:
+    """Consecutive pieces, each with the id "<id>:<piece>"."""
+    ids: list[str] = []
+    pieces: list[Tokens] = []
+    for record in records:
+        tokens = np.concatenate([tokens_of[record.texts[0]], end])
+        for number, start in enumerate(range(0, len(tokens) - 1, max_length)):  # a last token alone predicts nothing
+            ids.append(f"{record.id}:{number}")
+            pieces.append(tokens[start : start + max_length])
+    lengths = np.array([len(piece) for piece in pieces], dtype=np.int32)
+    return _encoded(ids, pieces, (lengths - 1).astype(np.float32), None)
+
+
+def word_pieces(
+    records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", *, max_length: int, overlap: int
+) -> Encoded:
+    """Pieces that repeat the last `overlap` tokens of the one before; every word is classified in exactly one of them.
+
+    A word stands at its last token: a decoder has read all of it there. Raises ModelError for a tokenizer that does
+    not say which characters its tokens come from.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError("model.path: head=token needs a fast tokenizer (one with a tokenizer.json)")
+    ids: list[str] = []
+    pieces: list[Tokens] = []
+    found: list[Words] = []
+    for record in records:
+        tokens, positions = _placed(record.texts, tokenizer)
+        labels = np.full(len(positions), -1) if record.label is None else np.array(record.label)
+        words = np.stack([np.arange(len(positions)), positions, labels], axis=1).astype(np.int32)
+        for number, (start, first, stop) in enumerate(_windows(len(tokens), max_length, overlap)):
+            here = words[(positions >= first) & (positions < stop)] - np.array([0, start, 0], dtype=np.int32)
+            if len(here):
+                ids.append(f"{record.id}:{number}")
+                pieces.append(tokens[start:stop])
+                found.append(here)
+    return _encoded(ids, pieces, np.array([len(words) for words in found], dtype=np.float32), found)
+
+
+def _windows(length: int, max_length: int, overlap: int) -> list[tuple[int, int, int]]:
+    # Start, first new token and end of every piece.
+    windows = [(0, 0, min(length, max_length))]
+    while windows[-1][2] < length:
+        done = windows[-1][2]
+        start = done - overlap
+        windows.append((start, done, min(length, start + max_length)))
+    return windows
+
+
+def _placed(words: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> tuple[Tokens, NDArray[np.int64]]:
+    # The text's tokens, and the last one of every word; a word that has none of its own shares the one before.
+    encoded = tokenizer("".join(words), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    tokens = np.array(encoded["input_ids"] or [tokenizer.pad_token_id], dtype=np.int32)
+    starts = np.array([start for start, _ in encoded["offset_mapping"]] or [0])
+    ends = np.array(list(accumulate(map(len, words))))
+    return tokens, np.maximum(np.searchsorted(starts, ends, side="left") - 1, 0)
+
+
+def _encoded(ids: list[str], pieces: list[Tokens], weights: NDArray[np.float32], words: list[Words] | None) -> Encoded:
+    lengths = np.array([len(piece) for piece in pieces], dtype=np.int32)
+    spans = np.stack([np.zeros_like(lengths), lengths], axis=1).reshape(len(pieces), 1, 2)
+    return Encoded(ids, pieces, spans, None, weights, lengths.reshape(-1, 1), words)

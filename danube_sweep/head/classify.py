@@ -1,0 +1,25 @@
+"""One of the classes."""
+
+from typing import final
+
+import torch
+
+from danube_sweep.data.batches import Batch
+from danube_sweep.head.base import Classifies
+from danube_sweep.head.layers import Layers
+from danube_sweep.head.pool import PairPooler, Pooler
+from danube_sweep.schema import PreferenceHead, SequenceHead
+
+
+@final
+class Classifier(Classifies):
+    """Pooled hidden states through the head's layers."""
+
+    def __init__(self, pooler: Pooler | PairPooler, classes: int, config: SequenceHead | PreferenceHead) -> None:
+        super().__init__(config)
+        self.pooler = pooler
+        self.layers = Layers(pooler.width, classes, config)
+
+    def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        logits_BC: torch.Tensor = self.layers(self.pooler(hidden_BTH.float(), batch))
+        return logits_BC

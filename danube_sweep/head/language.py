@@ -1,0 +1,109 @@
+"""Heads that read the backbone's own output layer: label words, and the next token.
+
+Axes: B rows, T tokens, C classes, V vocabulary, P predicted tokens.
+"""
+
+import math
+from typing import final
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from danube_sweep.data.arena import CLASSES
+from danube_sweep.data.batches import Batch
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.errors import ConfigError
+from danube_sweep.head.base import Classifies, Head
+from danube_sweep.head.pool import Pooler
+from danube_sweep.schema import CausalHead, Pooling
+
+PREFERENCE_WORDS = ["A", "B", "tie"]
+"""The label words of preferences, whose own names all begin alike."""
+
+
+class _ReadsLmHead(nn.Module):
+    # The output layer belongs to the backbone: kept out of this module's own parameters and state.
+    def __init__(self, lm_head: nn.Module) -> None:
+        super().__init__()
+        self._held = (lm_head,)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        (lm_head,) = self._held
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits: torch.Tensor = lm_head(hidden.to(next(lm_head.parameters()).dtype))
+        return logits.float()
+
+
+@final
+class LabelWords(Classifies):
+    """The causal LM's own logits of one label word per class, at the last token."""
+
+    def __init__(self, word_ids: list[int], lm_head: nn.Module, config: CausalHead) -> None:
+        super().__init__(config)
+        self.pooler = Pooler(Pooling.last, hidden_size=0)
+        self.lm_head = _ReadsLmHead(lm_head)
+        self.register_buffer("word_ids_C", torch.tensor(word_ids), persistent=False)
+
+    def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        logits_BV: torch.Tensor = self.lm_head(self.pooler(hidden_BTH, batch))
+        return logits_BV[:, self.get_buffer("word_ids_C")]
+
+
+def word_ids(config: CausalHead, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Each class's word's first token. Raises ConfigError for words that clash or have none."""
+    words = config.words or (PREFERENCE_WORDS if classes == CLASSES else classes)
+    if len(words) != len(classes):
+        raise ConfigError(f"head.words needs {len(classes)} words ({', '.join(classes)}), got {len(words)}")
+    ids: dict[int, str] = {}
+    for word in words:
+        tokens = tokenizer(" " + word.strip(), add_special_tokens=False)["input_ids"]
+        meaningful = [token for token in tokens if tokenizer.decode([token]).strip()]
+        if not meaningful:
+            raise ConfigError(f"head.words: {word!r} has no token of its own; choose another word")
+        clash = ids.setdefault(meaningful[0], word)
+        if clash != word:
+            raise ConfigError(
+                f"head.words: {clash!r} and {word!r} begin with the same token; give words that do not, "
+                "such as head.words=[A,B,C]"
+            )
+    if len(ids) != len(words):
+        raise ConfigError(f"head.words must differ, got {words}")
+    return list(ids)
+
+
+@final
+class LanguageModel(Head):
+    """Next-token prediction; the output is logits_PV of the P predicted tokens, row by row."""
+
+    def __init__(self, lm_head: nn.Module) -> None:
+        super().__init__()
+        self.lm_head = _ReadsLmHead(lm_head)
+
+    def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        logits_PV: torch.Tensor = self.lm_head(hidden_BTH[:, :-1][_predicted(batch)])
+        return logits_PV
+
+    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        loss: torch.Tensor = F.cross_entropy(output, batch.input_ids_BT[:, 1:][_predicted(batch)])
+        return loss
+
+    def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        mask_BT = _predicted(batch)
+        losses_P = F.cross_entropy(output, batch.input_ids_BT[:, 1:][mask_BT], reduction="none")
+        losses_BT = torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, losses_P)
+        return losses_BT.sum(dim=1) / mask_BT.sum(dim=1)
+
+    def answers(self, output: torch.Tensor) -> torch.Tensor | None:
+        return None
+
+    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
+        weights_N = torch.from_numpy(part.weights)
+        mean = float((losses_N * weights_N).sum() / weights_N.sum())
+        return {"log_loss": mean, "perplexity": math.exp(min(mean, 700.0))}
+
+
+def _predicted(batch: Batch) -> torch.Tensor:
+    # True where a token is followed by one to predict.
+    return batch.mask_BT[:, 1:] & batch.mask_BT[:, :-1]

@@ -1,0 +1,53 @@
+"""Any of the classes.
+
+Axes: B rows, C classes, N examples.
+"""
+
+from typing import final
+
+import torch
+from torch.nn import functional as F
+
+from danube_sweep.data.batches import Batch
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.head.base import Head, labels_in, labels_of
+from danube_sweep.head.layers import Layers
+from danube_sweep.head.pool import Pooler
+from danube_sweep.metrics import multilabel_metrics
+from danube_sweep.schema import MultilabelHead
+
+LEAST = 1e-3
+"""The smallest share of rows that a class starts with."""
+
+
+@final
+class Multilabel(Head):
+    """A logit for each class: logits_BC. A row's loss is the mean over the classes."""
+
+    def __init__(self, pooler: Pooler, classes: int, config: MultilabelHead) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.layers = Layers(pooler.width, classes, config)
+
+    def start(self, train: Encoded) -> None:
+        """Rare classes start rare."""
+        shares_C = labels_in(train).double().mean(dim=0).clamp(LEAST, 1 - LEAST)
+        with torch.no_grad():
+            self.layers.linear.bias.copy_(torch.logit(shares_C))
+
+    def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        logits_BC: torch.Tensor = self.layers(self.pooler(hidden_BTH.float(), batch))
+        return logits_BC
+
+    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(output, labels_of(batch))
+
+    def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(output, labels_of(batch), reduction="none").mean(dim=1)
+
+    def answers(self, output: torch.Tensor) -> torch.Tensor | None:
+        return output.sigmoid()
+
+    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
+        assert answers_NA is not None
+        return {"log_loss": float(losses_N.double().mean()), **multilabel_metrics(answers_NA, labels_in(part))}

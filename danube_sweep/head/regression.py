@@ -1,0 +1,63 @@
+"""A number.
+
+Axes: B rows, N examples.
+"""
+
+from typing import final
+
+import torch
+from torch.nn import functional as F
+
+from danube_sweep.data.batches import Batch
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.head.base import Head, labels_in, labels_of
+from danube_sweep.head.layers import Layers
+from danube_sweep.head.pool import Pooler
+from danube_sweep.metrics import regression_metrics
+from danube_sweep.schema import RegressionHead, RegressionLoss
+
+
+@final
+class Regression(Head):
+    """The number less the training rows' mean, in their standard deviations: standardised_B1. Answers are numbers."""
+
+    def __init__(self, pooler: Pooler, config: RegressionHead) -> None:
+        super().__init__()
+        self.pooler, self.kind = pooler, config.loss
+        self.layers = Layers(pooler.width, 1, config)
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("deviation", torch.ones(1))
+
+    def start(self, train: Encoded) -> None:
+        numbers_N = labels_in(train).double()
+        deviation = float(numbers_N.std(unbiased=False))
+        self.get_buffer("mean").fill_(float(numbers_N.mean()))
+        self.get_buffer("deviation").fill_(deviation or 1.0)
+
+    def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        standardised_B1: torch.Tensor = self.layers(self.pooler(hidden_BTH.float(), batch))
+        return standardised_B1
+
+    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        wanted_B1 = (labels_of(batch) - self.get_buffer("mean")) / self.get_buffer("deviation")
+        match self.kind:
+            case RegressionLoss.mse:
+                return F.mse_loss(output, wanted_B1)
+            case RegressionLoss.mae:
+                return F.l1_loss(output, wanted_B1)
+            case RegressionLoss.huber:
+                return F.huber_loss(output, wanted_B1)
+
+    def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Squared errors."""
+        return (self._numbers(output) - labels_of(batch)).square().squeeze(1)
+
+    def answers(self, output: torch.Tensor) -> torch.Tensor | None:
+        return self._numbers(output)
+
+    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
+        assert answers_NA is not None
+        return regression_metrics(answers_NA[:, 0], labels_in(part)[:, 0])
+
+    def _numbers(self, output_B1: torch.Tensor) -> torch.Tensor:
+        return output_B1 * self.get_buffer("deviation") + self.get_buffer("mean")
