@@ -356,9 +356,8 @@ def _data(data: Data) -> None:
             )
         case TokensData():
             _require(
-                0 <= data.overlap <= data.max_length // 2,
-                f"data.overlap must be at least 0 and at most half of data.max_length={data.max_length}, "
-                f"got {data.overlap}",
+                0 <= data.overlap < data.max_length,
+                f"data.overlap must be at least 0 and under data.max_length={data.max_length}, got {data.overlap}",
             )
             _require(
                 data.classes is None or len(set(data.classes)) == len(data.classes) >= 2,

@@ -2,10 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import cohen_kappa_score
 
-from danube_sweep.metrics import classification_metrics, references
+from danube_sweep.metrics import (
+    _entities,
+    area_under_curve,
+    classification_metrics,
+    multilabel_metrics,
+    quadratic_kappa,
+    references,
+    regression_metrics,
+    word_metrics,
+)
 from danube_sweep.schema import CausalHead, LMHead, PreferenceHead, SequenceHead, Target
 
 PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
@@ -54,3 +65,88 @@ def test_the_prior_is_the_training_parts_and_the_loss_the_validation_parts() -> 
 def test_classifiers_have_the_same_columns(head: SequenceHead | PreferenceHead | CausalHead) -> None:
     assert head.metrics == ("log_loss", "accuracy", "macro_f1", "ece", "auroc")
     assert LMHead.metrics == ("log_loss", "perplexity")
+
+
+def test_the_area_under_the_curve_is_the_mean_over_classes_that_are_there() -> None:
+    scores = torch.tensor([[0.9, 0.1], [0.2, 0.4], [0.6, 0.3], [0.5, 0.2]])
+    labels = torch.tensor([[1, 0], [0, 0], [0, 0], [1, 0]])
+    assert area_under_curve(scores, labels) == pytest.approx(0.75)  # of four pairs, .5 against .6 is the wrong one
+    assert area_under_curve(scores, torch.zeros_like(labels)) == 0.5
+
+
+def test_quadratic_kappa_is_sklearns_of_the_median_class() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(5), size=200)
+    wanted = random.integers(0, 5, size=200)
+    median = (probabilities.cumsum(axis=1) < 0.5).sum(axis=1)
+    found = quadratic_kappa(torch.from_numpy(probabilities), torch.eye(5)[wanted])
+    assert found == pytest.approx(cohen_kappa_score(median, wanted, weights="quadratic"), abs=1e-6)
+    assert quadratic_kappa(torch.eye(3)[[1, 1]], torch.eye(3)[[1, 1]]) == 0
+
+
+def test_errors_and_correlations_are_those_of_numpy() -> None:
+    random = np.random.default_rng(0)
+    wanted = random.normal(size=100)
+    found = wanted + random.normal(size=100)
+    metrics = regression_metrics(torch.from_numpy(found), torch.from_numpy(wanted))
+    assert metrics["rmse"] == pytest.approx(np.sqrt(np.mean((found - wanted) ** 2)))
+    assert metrics["mse"] == pytest.approx(metrics["rmse"] ** 2) and metrics["mae"] == pytest.approx(
+        abs(found - wanted).mean()
+    )
+    assert metrics["pearson"] == pytest.approx(np.corrcoef(found, wanted)[0, 1])
+    constant = regression_metrics(torch.ones(4), torch.arange(4.0))
+    assert constant["pearson"] == constant["spearman"] == 0
+
+
+CLASSES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+
+
+def words(text: str) -> np.ndarray:
+    return np.array([CLASSES.index(name) for name in text.split()])
+
+
+def test_an_entity_counts_when_its_type_and_both_ends_are_right() -> None:
+    wanted = words("B-LOC I-LOC O B-PER B-PER I-PER O O I-LOC")
+    found = words("B-LOC I-LOC O B-PER I-PER I-PER O O I-LOC")
+    starts = np.zeros(9, dtype=bool)
+    starts[[0, 8]] = True
+    metrics = word_metrics(found, wanted, starts, CLASSES)
+    # LOC 0-2, PER 3-4, PER 4-6, LOC 8-9 against LOC 0-2, PER 3-6, LOC 8-9.
+    assert metrics["entity_precision"] == pytest.approx(2 / 3) and metrics["entity_recall"] == pytest.approx(2 / 4)
+    assert metrics["entity_f1"] == pytest.approx(4 / 7)
+    assert metrics["accuracy"] == pytest.approx(8 / 9)
+    # Six words of each are marked, five of them alike.
+    assert metrics["token_f1"] == pytest.approx(5 / 6) and metrics["token_f5"] == pytest.approx(5 / 6)
+
+
+def test_an_entity_ends_with_its_text_and_where_its_type_changes() -> None:
+    both = words("B-LOC I-LOC I-PER")
+    apart = np.array([True, True, False])
+    whole = word_metrics(both, both, np.array([True, False, False]), CLASSES)
+    assert whole["entity_f1"] == 1
+    # The second text's I-LOC is an entity of its own, so only the change of type is found alike.
+    spans = _entities(both, apart, CLASSES), _entities(both, np.array([True, False, False]), CLASSES)
+    assert spans == ({(0, 1, "LOC"), (1, 2, "LOC"), (2, 3, "PER")}, {(0, 2, "LOC"), (2, 3, "PER")})
+
+
+def test_f5_counts_recall_most() -> None:
+    wanted, starts = words("B-LOC B-LOC B-LOC B-LOC"), np.array([True] * 4)
+    careful, eager = words("B-LOC O O O"), words("B-LOC B-LOC B-LOC B-PER")
+    assert word_metrics(careful, wanted, starts, CLASSES)["token_f5"] == pytest.approx(26 * 0.25 / (25 + 0.25))
+    assert word_metrics(eager, wanted, starts, CLASSES)["token_f5"] == pytest.approx(0.75)
+    assert word_metrics(words("O O O O"), wanted, starts, CLASSES)["token_f5"] == 0
+
+
+def test_several_classes_a_row_are_counted_one_by_one() -> None:
+    probabilities = torch.tensor([[0.9, 0.8], [0.1, 0.6], [0.7, 0.2]])
+    labels = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    metrics = multilabel_metrics(probabilities, labels)
+    assert metrics["exact_match"] == pytest.approx(2 / 3) and metrics["micro_f1"] == pytest.approx(2 * 3 / (4 + 3))
+    assert metrics["auroc"] == 1.0
+
+
+def test_the_references_of_numbers_and_of_several_classes() -> None:
+    train, labels = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]])
+    assert references(Target.number, train, labels) == {"prior_mse": 2.0}
+    many = references(Target.many, torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
+    assert many["prior_log_loss"] == pytest.approx(math.log(2) / 2, abs=1e-6)
