@@ -59,7 +59,7 @@ def test_exchanging_the_answers_exchanges_the_probabilities_to_the_last_bit(ties
         log_BC = bradley_terry.log_probabilities(difference_B, torch.tensor(tie), ties)
         turned_BC = bradley_terry.log_probabilities(-difference_B, torch.tensor(tie), ties)
         assert torch.equal(log_BC, turned_BC[:, [1, 0, 2]])
-        torch.testing.assert_close(log_BC.double().exp().sum(dim=1), torch.ones(1004).double())
+        torch.testing.assert_close(log_BC.exp().sum(dim=1), torch.ones(1004))
 
 
 def test_davidson_is_the_formula_of_the_paper() -> None:
@@ -139,7 +139,7 @@ def test_thresholds_start_at_the_training_rows_shares_and_keep_their_order() -> 
 def test_two_ordered_classes_are_a_logistic_regression() -> None:
     head = Ordinal(Pooler(Pooling.mean, 8), 2, OrdinalHead())
     head.start(labelled(torch.eye(2)[[0, 1, 1, 1]]))
-    assert head.steps_K.numel() == 0 and float(torch.sigmoid(head.lowest)) == pytest.approx(0.25)
+    assert head.steps_K.numel() == 0 and head.lowest.sigmoid().item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("loss", "wanted"), [("mse", 0.25), ("mae", 0.5), ("huber", 0.125)])

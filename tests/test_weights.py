@@ -145,9 +145,23 @@ def test_states_take_exactly_the_bytes_that_were_planned(overrides: str) -> None
     assert state_bytes(config.optimizer, tensors, walk.weight_bytes if walk.full else 4) == held
 
 
-@pytest.mark.parametrize("head", ["preference", "sequence head.pooling=attention", "sequence head.pooling=mean"])
-def test_heads_have_the_parameters_that_were_planned(head: str) -> None:
-    config = compose([f"head={word}" if "=" not in word else word for word in head.split()])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "head=preference",
+        "head=preference head.hidden=32 head.pooling=attention",
+        "head=sequence head.pooling=attention",
+        "head=sequence head.pooling=last_mean",
+        "head=bradley_terry_ties",
+        "head=bradley_terry_ties head.pooling=last_mean head.hidden=16",
+        "head=ordinal data=table data.path=x",
+        "head=regression data=table data.path=x head.hidden=8",
+        "head=multilabel data=table data.path=x",
+        "head=token data=tokens data.path=x",
+    ],
+)
+def test_heads_have_the_parameters_that_were_planned(overrides: str) -> None:
+    config = compose(overrides.split())
     assert config.model.init is Init.auto
     model = architecture_of(config.model.shape)
     built = build_head(
