@@ -24,7 +24,7 @@ from danube_sweep.model import Backbone
 from danube_sweep.optimizer import build_optimizer
 from danube_sweep.progress import Screen, duration
 from danube_sweep.schedule import build_schedule
-from danube_sweep.schema import Compute, Config, Lora
+from danube_sweep.schema import HIGHER_IS_BETTER, Compute, Config, Lora
 from danube_sweep.steps import MicroBatch, StepPlan
 from danube_sweep.tracking import MetricsFile, Tracker
 from danube_sweep.trial import RunFolder
@@ -59,7 +59,8 @@ class Progressed:
     """Steps in a row that fp16 has skipped."""
     validations: int = 0
     best_step: int | None = None
-    best_loss: float = math.inf
+    best_value: float = math.inf
+    """Of the metric that chooses, or its negative where higher is better."""
     validations_since_best: int = 0
 
 
@@ -267,14 +268,15 @@ class ActiveTrial:
 
     def _validate(self) -> dict[str, float]:
         evaluation = self.evaluate("validation")
-        value = evaluation.metrics[self.config.head.metrics[0]]
-        if not math.isfinite(value):
+        if not math.isfinite(evaluation.metrics[self.config.head.metrics[0]]):
             raise Diverged(f"the validation loss is not finite after step {self.done.step}; lower optimizer.lr")
+        value = evaluation.metrics[self.config.objective]
+        value = -value if self.config.objective in HIGHER_IS_BETTER else value
         self.done.validations += 1
-        better = value < self.done.best_loss
+        better = value < self.done.best_value
         self.done.validations_since_best = 0 if better else self.done.validations_since_best + 1
         if better:
-            self.done.best_step, self.done.best_loss = self.done.step, value
+            self.done.best_step, self.done.best_value = self.done.step, value
         self.done.validation_seconds += self._lap()
         row: Row = {"step": self.done.step, "part": "validation", "epoch": self.plan.epoch_at(self.done.step)}
         self.metrics_file.append([{**row, "seconds": self.done.train_seconds, **evaluation.metrics}])
@@ -321,6 +323,6 @@ class ActiveTrial:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The folder of the checkpoint with the lowest validation loss."""
+        """The folder of the checkpoint with the best validation."""
         assert self.done.best_step is not None
         return self.checkpoints.folder(self.done.best_step)

@@ -17,7 +17,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def train(config: Any, folder: Path) -> float:
-    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its validation loss."""
+    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective."""
     from danube_sweep.progress import Terminal
     from danube_sweep.quiet import quiet_libraries
     from danube_sweep.summary import summary
@@ -28,7 +28,7 @@ def train(config: Any, folder: Path) -> float:
     with Terminal() as terminal:
         result = run_trial(config, folder, terminal)
         terminal.table(summary(result), title=str(_short(folder)))
-    return float(result["validation"][config.head.metrics[0]])
+    return float(result["validation"][config.objective])
 
 
 def _short(folder: Path) -> Path:

@@ -31,7 +31,7 @@ from omegaconf.errors import (
 from danube_sweep import paths, trial
 from danube_sweep.errors import CheckpointError, ConfigError, UserError
 from danube_sweep.planner.fit import resolved
-from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, FileData, Pruner, Settings, Sweep, TextData
+from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, FileData, Head, Pruner, Settings, Sweep, TextData
 from danube_sweep.validate import validate
 from danube_sweep.validate_sweep import validate_sweep
 
@@ -39,7 +39,7 @@ VERSION_BASE = "1.3"
 
 
 def register() -> None:
-    """Makes the schemas and the `trial_hash` and `half` resolvers known to Hydra; calling it twice does no harm."""
+    """Makes the schemas and the resolvers `trial_hash`, `half` and `objective` known to Hydra; twice does no harm."""
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Settings)
     for group, options in {**OPTIONS, **SWEEP_OPTIONS}.items():
@@ -47,11 +47,18 @@ def register() -> None:
             store.store(group=f"schema/{group}", name=name, node=schema)
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
     OmegaConf.register_new_resolver("half", _half, replace=True)
+    OmegaConf.register_new_resolver("objective", _objective, replace=True)
 
 
 def _half(types: Sequence[str]) -> str:
     # The 16-bit type of a device that is named; one that is not may have either, and its lack is found when it is met.
     return "fp16" if types and "bf16" not in types else "bf16"
+
+
+def _objective(*, _root_: DictConfig) -> str:
+    # What chooses a trial's best step ranks a sweep.
+    head = cast(type[Head], OmegaConf.get_type(_root_, "head"))
+    return str(_root_.trainer.best_by or head.metrics[0])
 
 
 def _hash_or_invalid(*, _root_: DictConfig) -> str:

@@ -79,6 +79,11 @@ def validate(config: Config) -> None:
         f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}",
     )
     _trainer(config.trainer)
+    _require(
+        config.objective in config.head.metrics,
+        f"trainer.best_by={config.trainer.best_by}: this head does not report it; there are "
+        f"{', '.join(config.head.metrics)}",
+    )
     own_test = isinstance(config.data, FileData) and config.data.test_path is not None
     _require(
         not config.trainer.score_test or own_test or config.data.test_fraction > 0,

@@ -3,13 +3,23 @@
 from collections.abc import Sequence
 
 from danube_sweep.errors import ConfigError
-from danube_sweep.schema import Asha, Config, Hyperband, Median, NoPruner, Patient, Pruner, Sampler, Sweep
+from danube_sweep.schema import (
+    HIGHER_IS_BETTER,
+    Asha,
+    Config,
+    Hyperband,
+    Median,
+    NoPruner,
+    Patient,
+    Pruner,
+    Sampler,
+    Sweep,
+)
 from danube_sweep.trial import COMPLETE, State
 
 RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
 """What `--retry` takes; an interrupted or preempted trial goes on unasked."""
 
-HIGHER_IS_BETTER = ("accuracy", "macro_f1", "tokens_per_s")
 MEASURED = (
     "measured/peak_memory_bytes",
     "predicted/peak_memory_bytes",
@@ -34,7 +44,7 @@ def objectives(sweep: Sweep) -> list[tuple[str, str]]:
 
 
 def _known_goal(metric: str) -> str:
-    return "maximize" if metric.rpartition("/")[2] in HIGHER_IS_BETTER else "minimize"
+    return "maximize" if metric.rpartition("/")[2] in (*HIGHER_IS_BETTER, "tokens_per_s") else "minimize"
 
 
 def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:

@@ -17,10 +17,11 @@ from filelock import FileLock
 from pyarrow import parquet
 from runs import CPU, metrics, train
 from sklearn.metrics import accuracy_score, f1_score, log_loss
+from workbench import train_pack
 
 from danube_sweep.errors import CheckpointError, ConfigError, Diverged
 from danube_sweep.evaluate import evaluate
-from danube_sweep.predict import Trained, load_run
+from danube_sweep.predict import Trained, load_run, predict_file
 from danube_sweep.prepare import prepare
 from danube_sweep.schema import Config, Target
 from danube_sweep.trial import trial_hash
@@ -478,3 +479,55 @@ def test_a_run_leaves_no_gradient_mode_or_thread_setting_behind(tiny: Tiny, tmp_
     train(tiny("trainer.max_steps=1"), tmp_path / "run")
     assert torch.is_grad_enabled()
     assert torch.get_num_threads() == 1
+
+
+def test_the_best_step_is_chosen_by_the_metric_that_is_named(trial: Tiny, tmp_path: Path) -> None:
+    options = ["trainer.max_steps=8", "trainer.validate_every=1", "optimizer.lr=3e-2", "trainer.best_by=qwk"]
+    result = train(trial("ordinal", *options), tmp_path / "run")
+    qwks = {int(row["step"]): float(row["qwk"]) for row in metrics(tmp_path / "run", "validation")}
+    assert result["best_step"] == max(qwks, key=lambda step: qwks[step])
+    assert result["validation"]["qwk"] == pytest.approx(max(qwks.values()))
+
+
+def test_dropout_in_a_head_is_its_own_in_a_pack(tiny: Tiny, tmp_path: Path) -> None:
+    configs = [tiny("lora=none", "head.dropout=0.5", "trainer.max_steps=4", f"seed={seed}") for seed in (0, 1)]
+    together = train_pack(configs, tmp_path / "pack")
+    for number, config in enumerate(configs):
+        (alone,) = train_pack([config], tmp_path / f"alone{number}")
+        for name, value in alone.head.state_dict().items():
+            torch.testing.assert_close(value, together[number].head.state_dict()[name], rtol=0, atol=1e-6)
+
+
+def test_words_predict_a_row_each_and_entities_alone_for_a_submission(
+    trial: Tiny, entities: Path, tmp_path: Path
+) -> None:
+    train(trial("token", "trainer.max_steps=30", "optimizer.lr=1e-2"), tmp_path / "run")
+    trained = load_run(tmp_path / "run", CPU)
+    words = sum(len(json.loads(line)["tokens"]) for line in entities.read_text().splitlines())
+    assert predict_file(trained, entities, tmp_path / "all.csv") == words
+    header, first, *_ = (tmp_path / "all.csv").read_text().splitlines()
+    assert header == "document,token,O,B-NAME,I-NAME" and first.startswith("0,0,")
+    found = predict_file(trained, entities, tmp_path / "labels.csv", labels=True)
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    assert lines[0] == "row_id,document,token,label" and len(lines) == found + 1 and 0 < found < words
+    assert [line.split(",")[0] for line in lines[1:]] == [str(number) for number in range(found)]
+    assert not any(line.endswith(",O") for line in lines)
+
+
+def test_a_number_is_predicted_as_a_number_and_has_no_likeliest_class(
+    trial: Tiny, scores: Path, tmp_path: Path
+) -> None:
+    train(trial("regression"), tmp_path / "run")
+    trained = load_run(tmp_path / "run", CPU)
+    assert predict_file(trained, scores, tmp_path / "out.csv") == 60
+    header, *rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert header == "id,score" and all(0 < float(row.split(",")[1]) < 5 for row in rows)
+    with pytest.raises(ConfigError, match="--labels names one class a row, and this run predicts a number"):
+        predict_file(trained, scores, tmp_path / "labels.csv", labels=True)
+
+
+def test_the_likeliest_class_stands_in_the_column_that_was_learned(trial: Tiny, scores: Path, tmp_path: Path) -> None:
+    train(trial("ordinal"), tmp_path / "run")
+    predict_file(load_run(tmp_path / "run", CPU), scores, tmp_path / "out.csv", labels=True)
+    header, *rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert header == "id,score" and {row.split(",")[1] for row in rows} <= set("1234")

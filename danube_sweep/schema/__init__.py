@@ -43,6 +43,7 @@ from danube_sweep.schema.sweeping import (
     Sweep,
 )
 from danube_sweep.schema.task import (
+    HIGHER_IS_BETTER,
     AnswerPooling,
     ArenaData,
     Batching,
@@ -95,6 +96,7 @@ from danube_sweep.schema.training import (
 )
 
 __all__ = [
+    "HIGHER_IS_BETTER",
     "OPTIONS",
     "SWEEP_OPTIONS",
     "AdEMAMix8bit",
@@ -193,6 +195,11 @@ class Config:
     trainer: Trainer = setting("steps, batches, validation")
     device: Device = setting("where it runs; not part of the trial")
     tracking: Tracking = setting("where it is logged; not part of the trial")
+
+    @property
+    def objective(self) -> str:
+        """The validation metric by which the best step is chosen."""
+        return self.trainer.best_by or self.head.metrics[0]
 
 
 @dataclass

@@ -30,11 +30,12 @@ class OnMisfit(Enum):
 @dataclass
 class Sweep:
     metric: Any = setting(
-        "what is ranked: a result like validation/log_loss or measured/peak_memory_bytes; a list for several",
+        "what is ranked: a result like validation/log_loss or measured/peak_memory_bytes; a list for several; by "
+        "default what chooses a trial's best step",
         "validation/log_loss",
     )
     goal: Any = setting(
-        "minimize or maximize, a list for several metrics; null: maximize accuracy, F1 and tokens per second", None
+        "minimize or maximize, a list for several metrics; null: what the metric is known to want", None
     )
     trials: int | None = setting("of a search: trials to draw; null: until stopped or sweep.max_trials", 20)
     sampler: Sampler = setting("of a search: how it draws: tpe, random, qmc, grid, gp, cmaes", Sampler.tpe)

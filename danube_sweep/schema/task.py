@@ -6,6 +6,25 @@ from typing import ClassVar
 
 from danube_sweep.schema.fields import setting
 
+HIGHER_IS_BETTER = frozenset(
+    {
+        "accuracy",
+        "macro_f1",
+        "micro_f1",
+        "auroc",
+        "qwk",
+        "pearson",
+        "spearman",
+        "exact_match",
+        "entity_f1",
+        "entity_precision",
+        "entity_recall",
+        "token_f1",
+        "token_f5",
+    }
+)
+"""The metrics that are to be maximized."""
+
 
 class Target(Enum):
     """What a head learns of a row."""
@@ -48,7 +67,7 @@ class AnswerPooling(Enum):
 
 @dataclass
 class Head:
-    """`metrics` are what its evaluation reports; by the first, a loss, the best step is chosen.
+    """`metrics` are what its evaluation reports; the first is the loss, and chooses the best step.
 
     `passes`: sequences that it reads of a row.
     """

@@ -126,6 +126,9 @@ class Trainer:
     eval_batch: int | None = setting("rows per forward pass in evaluation; null takes micro_batch", None)
     clip_norm: float | None = setting("largest gradient norm; null does not clip", 1.0)
     validate_every: int | None = setting("steps between validations; null makes five in the run", None)
+    best_by: str | None = setting(
+        "validation metric that chooses the best step, and ranks sweeps: qwk, token_f5, …; null: the loss", None
+    )
     patience: int | None = setting("stop after this many validations without a better one; null never", None)
     log_every: int = setting("steps between writes of their rows to metrics.csv", 10)
     score_test: bool = setting("score the test part, once, at the end", False)

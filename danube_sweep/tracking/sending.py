@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, final
 
-from danube_sweep.schema import WandbTracking
+from danube_sweep.schema import HIGHER_IS_BETTER, WandbTracking
 from danube_sweep.tracking.charts import Predictions, calibration, confusions, read_predictions
 from danube_sweep.trial import redact, redacted
 
@@ -13,8 +13,8 @@ MOST_ROWS = 5000
 MOST_CLASSES = 100
 """W&B's charts read 10,000 rows, and a larger confusion matrix has more cells than that."""
 
-GOALS = {"loss": "min", "perplexity": "min", "ece": "min", "accuracy": "max", "f1": "max"}
-"""Which of its values is a metric's summary, by a part of its name."""
+FALLING = ("loss", "perplexity", "ece", "mse", "rmse", "mae")
+"""Metrics whose smallest value is their summary; of those that are known to rise it is the largest."""
 
 
 class Tracker(Protocol):
@@ -59,7 +59,7 @@ class WandbRun:
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         for name in values.keys() - self._seen:
-            if goal := next((goal for part, goal in GOALS.items() if part in name), None):
+            if goal := _goal(name.rpartition("/")[2]):
                 self._run.define_metric(name, summary=goal)
         self._seen.update(values)
         self._step = step
@@ -136,6 +136,12 @@ class WandbRun:
             call(path)
         except Exception as error:  # the numbers can still go there
             self._say(f"{path.name} did not go to W&B ({reason(error)}); it is in the run folder")
+
+
+def _goal(name: str) -> str | None:
+    if name in HIGHER_IS_BETTER:
+        return "max"
+    return "min" if name in FALLING or name.endswith("loss") else None
 
 
 def upload_later(folder: str) -> str:
