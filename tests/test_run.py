@@ -498,9 +498,7 @@ def test_dropout_in_a_head_is_its_own_in_a_pack(tiny: Tiny, tmp_path: Path) -> N
             torch.testing.assert_close(value, together[number].head.state_dict()[name], rtol=0, atol=1e-6)
 
 
-def test_words_predict_a_row_each_and_entities_alone_for_a_submission(
-    trial: Tiny, entities: Path, tmp_path: Path
-) -> None:
+def test_words_predict_a_row_each_and_a_submission_of_entities(trial: Tiny, entities: Path, tmp_path: Path) -> None:
     train(trial("token", "trainer.max_steps=30", "optimizer.lr=1e-2"), tmp_path / "run")
     trained = load_run(tmp_path / "run", CPU)
     words = sum(len(json.loads(line)["tokens"]) for line in entities.read_text().splitlines())
