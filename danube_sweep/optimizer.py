@@ -1,7 +1,8 @@
 """Optimizers: parameters and a config in, a torch optimizer out."""
 
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from danube_sweep.schema import (
     Optimizer,
     PagedAdamW8bit,
     PagedAdamW32bit,
+    ScheduleFree,
     Sgd,
 )
 
@@ -47,6 +49,8 @@ def build_optimizer(
             return torch.optim.Adafactor(groups, lr=config.lr, d=config.clip)
         case AdamW():
             return torch.optim.AdamW(groups, **_of_adam(config))
+        case ScheduleFree():
+            return _schedule_free(config, groups)
     return _bitsandbytes(config, groups)
 
 
@@ -133,3 +137,37 @@ class Together(torch.optim.Optimizer):
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._share()
+
+
+def _schedule_free(config: ScheduleFree, groups: Groups) -> torch.optim.Optimizer:
+    from schedulefree import AdamWScheduleFree
+
+    # Its own warm-up stays off: it weighs a step by the rate that it finds, so the schedule's is as good.
+    built: torch.optim.Optimizer = AdamWScheduleFree(groups, **_of_adam(config))
+    return built
+
+
+@runtime_checkable
+class HasModes(Protocol):
+    """An optimizer that takes gradients at one point and answers with another, and moves the weights between them."""
+
+    def train(self) -> None:
+        """Puts the weights where gradients are taken."""
+
+    def eval(self) -> None:
+        """Puts the weights where the answer is."""
+
+
+def to_training(optimizer: torch.optim.Optimizer) -> None:
+    """Makes an optimizer with modes ready to step, whichever mode it was saved in; others need nothing."""
+    if isinstance(optimizer, HasModes):
+        optimizer.train()
+
+
+@contextmanager
+def answering(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside, the weights are those to validate and to save; after it, those to train."""
+    if isinstance(optimizer, HasModes):
+        optimizer.eval()
+    yield
+    to_training(optimizer)

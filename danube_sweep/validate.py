@@ -7,11 +7,13 @@ from pathlib import Path
 from danube_sweep.architecture import FAMILIES, TARGET_SETS, Family
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
+    OPTIONS,
     ArenaData,
     CausalHead,
     ClassifierHead,
     Compute,
     Config,
+    Constant,
     Data,
     Device,
     Dora,
@@ -26,6 +28,7 @@ from danube_sweep.schema import (
     Optimizer,
     Precision,
     PreferenceHead,
+    ScheduleFree,
     Sgd,
     Shape,
     Storage,
@@ -54,6 +57,7 @@ def validate(config: Config) -> None:
     _lora(config)
     _head(config)
     _optimizer(config.optimizer)
+    _schedule_free(config)
     _require(
         0 <= config.schedule.warmup < 1,
         f"schedule.warmup must be at least 0 and under 1, got {config.schedule.warmup}: it is a share of all steps",
@@ -281,6 +285,19 @@ def _optimizer(optimizer: Optimizer) -> None:
             optimizer.momentum > 0 or not optimizer.nesterov,
             "optimizer.nesterov=true looks ahead along the velocity: give optimizer.momentum above 0",
         )
+
+
+def _schedule_free(config: Config) -> None:
+    if not isinstance(config.optimizer, ScheduleFree):
+        return
+    beta1 = config.optimizer.beta1
+    _require(beta1 > 0, f"optimizer.beta1 of optimizer=schedulefree must be above 0, got {beta1}")
+    named = next(name for name, kind in OPTIONS["schedule"].items() if type(config.schedule) is kind)
+    _require(
+        isinstance(config.schedule, Constant),
+        f"schedule={named}: optimizer=schedulefree averages its steps instead of lowering their rate; "
+        "use schedule=constant, whose warmup it follows",
+    )
 
 
 def _data(data: Data) -> None:

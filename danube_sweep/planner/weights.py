@@ -23,6 +23,7 @@ from danube_sweep.schema import (
     PairPooling,
     Pooling,
     PreferenceHead,
+    ScheduleFree,
     SequenceHead,
     Sgd,
     Storage,
@@ -161,6 +162,8 @@ def _states(optimizer: Optimizer, shape: Shape, each: int, *, outer: bool) -> fl
             return 2 * size * each + STEP_BYTES
         case Adafactor():
             return (sum(shape) if len(shape) == 2 else size) * each + STEP_BYTES
+        case ScheduleFree():
+            return 2 * size * each
         case PagedAdamW32bit():
             return 2 * size * FP32
         case Sgd(momentum=momentum):

@@ -76,6 +76,7 @@ from danube_sweep.schema.training import (
     PagedAdamW8bit,
     PagedAdamW32bit,
     Schedule,
+    ScheduleFree,
     Sgd,
     Trainer,
     Wsd,
@@ -133,6 +134,7 @@ __all__ = [
     "Pruner",
     "Sampler",
     "Schedule",
+    "ScheduleFree",
     "SequenceHead",
     "Settings",
     "Sgd",
@@ -192,6 +194,7 @@ OPTIONS: dict[str, dict[str, type]] = {
         "sgd": Sgd,
         "adafactor": Adafactor,
         "muon": Muon,
+        "schedulefree": ScheduleFree,
     },
     "schedule": {
         "linear": Linear,
