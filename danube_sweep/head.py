@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from danube_sweep import extension
 from danube_sweep.data.arena import CLASSES
 from danube_sweep.data.batches import Batch
 from danube_sweep.errors import ConfigError
@@ -63,7 +64,8 @@ def build_head(
                 assert lm_head is not None
                 return LanguageModel(lm_head)
             case _:
-                raise TypeError(f"no builder for {config}")
+                given = {"hidden_size": hidden_size, "classes": classes, "tokenizer": tokenizer}
+                return extension.build(config, Head, **given)  # type: ignore[type-abstract]
 
 
 class Head(nn.Module, ABC):
@@ -81,7 +83,9 @@ class Head(nn.Module, ABC):
         """What evaluation reports, one value per row and without label smoothing: losses_B, in nats."""
 
 
-class _Classifies(Head):
+class Classifies(Head):
+    """A head whose output is logits_BC: its loss is their cross entropy."""
+
     def __init__(self, config: ClassifierHead) -> None:
         super().__init__()
         self.label_smoothing = config.label_smoothing
@@ -100,7 +104,7 @@ def _labels(batch: Batch) -> torch.Tensor:
 
 
 @final
-class Classifier(_Classifies):
+class Classifier(Classifies):
     """Pooled hidden states through one linear layer."""
 
     def __init__(self, pooler: nn.Module, width: int, classes: int, config: ClassifierHead) -> None:
@@ -181,7 +185,7 @@ class _ReadsLmHead(nn.Module):
 
 
 @final
-class LabelWords(_Classifies):
+class LabelWords(Classifies):
     """The causal LM's own logits of one label word per class, at the last token."""
 
     def __init__(self, word_ids: list[int], lm_head: nn.Module, config: ClassifierHead) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Protocol, final, runtime_checkable
 import torch
 from torch import nn
 
+from danube_sweep import extension
+from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
     Adafactor,
     Adam,
@@ -51,6 +53,8 @@ def build_optimizer(
             return torch.optim.AdamW(groups, **_of_adam(config))
         case ScheduleFree():
             return _schedule_free(config, groups)
+        case _ if (offer := extension.offer_of(config)) is not None:
+            return _offered(config, offer, groups)
     return _bitsandbytes(config, groups)
 
 
@@ -76,6 +80,14 @@ def _bitsandbytes(config: Optimizer, groups: Groups) -> torch.optim.Optimizer:
             built = optim.Lion8bit(groups, lr=config.lr, betas=(config.beta1, config.beta2))
         case _:
             raise TypeError(f"no builder for {config}")
+    return built
+
+
+def _offered(config: Optimizer, offer: extension.Offer, groups: Groups) -> torch.optim.Optimizer:
+    given = {id(parameter) for group in groups for parameter in group["params"]}
+    built = extension.build(config, torch.optim.Optimizer, groups=groups)
+    if given != {id(parameter) for group in built.param_groups for parameter in group["params"]}:
+        raise ConfigError(f"{offer.named} cannot be used: it must hold every parameter that it is given, and no other")
     return built
 
 

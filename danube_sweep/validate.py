@@ -4,6 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+from danube_sweep import extension
 from danube_sweep.architecture import FAMILIES, TARGET_SETS, Family
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
@@ -58,6 +59,8 @@ def validate(config: Config) -> None:
     _head(config)
     _optimizer(config.optimizer)
     _schedule_free(config)
+    extension.check(config.head)
+    extension.check(config.optimizer)
     _require(
         0 <= config.schedule.warmup < 1,
         f"schedule.warmup must be at least 0 and under 1, got {config.schedule.warmup}: it is a share of all steps",

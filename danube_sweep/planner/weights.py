@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from danube_sweep import extension
 from danube_sweep.architecture import RELATIVE_POSITIONS, Architecture
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.schema import (
@@ -137,6 +138,9 @@ def _all_weights(walk: Pass, head: Head) -> Tensors:
 
 def head_tensors(model: Architecture, head: Head, classes: int) -> Tensors:
     """The head's own parameters."""
+    offered = extension.head_shapes(head, model.hidden, classes)
+    if offered is not None:
+        return Tensors().and_outer(*offered)
     match head:
         case PreferenceHead(pooling=PairPooling.pair):
             return Tensors().and_outer((classes, 2 * model.hidden + 2), (classes,))
@@ -155,6 +159,9 @@ def state_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:
 
 def _states(optimizer: Optimizer, shape: Shape, each: int, *, outer: bool) -> float:
     size = math.prod(shape)
+    offered = extension.states(optimizer)
+    if offered is not None:
+        return offered * size * each
     match optimizer:
         case Muon() if len(shape) == 2 and not outer:
             return size * each
