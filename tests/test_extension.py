@@ -1,6 +1,5 @@
 """Heads and optimizers of other packages: the one that docs/extending.md shows, installed; and broken ones."""
 
-import copy
 import csv
 import json
 import os
@@ -10,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,14 +19,16 @@ from hydra.core.config_store import ConfigStore
 from runs import StopAfter, command, train
 
 from danube_sweep import cli, extension
+from danube_sweep.architecture import architecture_of
 from danube_sweep.compose import Composer, compose, load_config, plain_config
 from danube_sweep.data.generated import generate, write_csv
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
-from danube_sweep.head import build_head
+from danube_sweep.head import Head, build_head
 from danube_sweep.help import help_text
 from danube_sweep.optimizer import build_optimizer
 from danube_sweep.planner.plan import plan_of
 from danube_sweep.schema import OPTIONS
+from danube_sweep.schema import Head as HeadConfig
 from danube_sweep.sweep.sheet.read import read_sheet
 from danube_sweep.trial import trial_hash
 
@@ -84,6 +86,11 @@ def offering(folder: Path, modules: dict[str, str], group: str = "head", **entri
     lines = [f"{name} = {target}" for name, target in entries.items()]
     (about / "entry_points.txt").write_text("\n".join([f"[danube_sweep.{group}s]", *lines]) + "\n")
     return folder
+
+
+def built(config: HeadConfig, *, hidden_size: int, seed: int = 0) -> Head:
+    given: dict[str, Any] = {"classes": ["a", "b", "c"], "tokenizer": None, "lm_head": None}
+    return build_head(config, hidden_size=hidden_size, seed=seed, **given)
 
 
 # ----------------------------------------------------------------------------------------- the document's package
@@ -190,32 +197,60 @@ def test_a_sheet_of_a_sweep_may_name_it(installed: None, tmp_path: Path) -> None
     assert sorted(type(config.head).__name__ for config in configs) == ["Prototypes", "SequenceHead"]
 
 
-def test_the_plan_counts_what_it_says_and_estimates_what_it_does_not(installed: None) -> None:
-    config = compose(BOTH)
-    told = plan_of(config)
-    offers = extension.offers("head").usable, extension.offers("optimizer").usable
-    silent = copy.copy(offers[0]["prototypes"].extension), copy.copy(offers[1]["nadam"].extension)
-    object.__setattr__(silent[0], "shapes", None)
-    object.__setattr__(silent[1], "states", None)
-    offers[0]["prototypes"] = extension.Offer("head=prototypes", "p", "1", silent[0])
-    offers[1]["nadam"] = extension.Offer("optimizer=nadam", "p", "1", silent[1])
-    guessed = plan_of(config)
-    assert told.estimated == [] and len(guessed.estimated) == 2
-    assert (
-        guessed.estimated[0]
-        == "head=prototypes does not say what it needs, and is counted with a linear layer's weights"
-    )
-    assert guessed.trained == told.trained + 3
-    assert guessed.fit.memory.optimizer == told.fit.memory.optimizer + 3 * 8
+def test_the_plan_counts_what_it_says(installed: None) -> None:
+    config = compose([*BOTH, "lora=none"])
+    plan = plan_of(config)
+    head = built(config.head, hidden_size=architecture_of(config.model.shape).hidden)
+    values = dict(head.named_parameters())
+    optimizer = build_optimizer(config.optimizer, {}, values, head_lr=None)
+    for value in values.values():
+        value.grad = torch.zeros_like(value)
+    optimizer.step()
+    kept = sum(one.nbytes for state in optimizer.state.values() for one in state.values() if one.ndim)
+    assert plan.estimated == []
+    assert (plan.trained, plan.fit.memory.optimizer) == (sum(value.numel() for value in values.values()), kept)
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "counted_as", "guess"),
+    [
+        ("head", "HeadExtension(made({}), 'a:b')", "head=sequence", "a linear layer's weights"),
+        ("optimizer", "OptimizerExtension(made({}, Adam), 'a:b')", "optimizer=adamw", "AdamW's states"),
+    ],
+)
+def test_the_plan_says_what_it_only_estimates(
+    fresh: Callable[[Path], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    group: str,
+    text: str,
+    counted_as: str,
+    guess: str,
+) -> None:
+    module = f"broken_quiet_{group}"
+    fresh(offering(tmp_path, {module: f"{SCHEMA}\nQUIET = {text}"}, group=group, quiet=f"{module}:QUIET"))
+    guessed, known = plan_of(compose([f"{group}=quiet"])), plan_of(compose([counted_as]))
+    assert guessed.estimated == [f"{group}=quiet does not say what it needs, and is counted with {guess}"]
+    assert guessed.trained == known.trained
+    assert guessed.fit.memory.optimizer == pytest.approx(known.fit.memory.optimizer, rel=1e-3)
+    for words in (["plan", f"{group}=quiet"], ["plan", "-m", f"{group}=quiet", "seed=0,1"]):
+        assert cli.main(words) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "estimated" in said and f"is counted with {guess}" in said
+
+
+def test_shapes_that_fail_are_said_in_one_line(
+    fresh: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = f"{SCHEMA}\nODD = HeadExtension(made({{}}), 'a:b', shapes=lambda head, hidden, classes: hidden)"
+    fresh(offering(tmp_path, {"broken_shapes": odd}, odd="broken_shapes:ODD"))
+    assert cli.main(["plan", "head=odd"]) == 2
+    assert "head=odd: broken-heads cannot say its shapes: TypeError: " in capsys.readouterr().err
 
 
 def test_its_objects_are_built_from_the_seed_and_over_every_group(installed: None) -> None:
     config = compose([*BOTH, "optimizer.weight_decay=0.3"])
-    heads = [
-        build_head(config.head, hidden_size=8, classes=["a", "b"], tokenizer=None, lm_head=None, seed=seed)  # type: ignore[arg-type]
-        for seed in (0, 0, 1)
-    ]
-    drawn = [next(iter(head.parameters())) for head in heads]
+    drawn = [next(built(config.head, hidden_size=8, seed=seed).parameters()) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     optimizer = build_optimizer(config.optimizer, {"w": drawn[1]}, {"w": drawn[0]}, head_lr=0.5)
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
