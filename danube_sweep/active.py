@@ -21,7 +21,7 @@ from danube_sweep.errors import CheckpointError, DanubeSweepError, Diverged
 from danube_sweep.evaluate import Evaluation, evaluate
 from danube_sweep.head import Head
 from danube_sweep.model import Backbone
-from danube_sweep.optimizer import build_optimizer
+from danube_sweep.optimizer import answering, build_optimizer, to_training
 from danube_sweep.progress import Screen, duration
 from danube_sweep.schedule import build_schedule
 from danube_sweep.schema import HIGHER_IS_BETTER, Compute, Config, Lora
@@ -123,6 +123,7 @@ class ActiveTrial:
         scaled = config.precision.compute is Compute.fp16
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)
         self._resume()
+        to_training(self.optimizer)
         self.where.terminal.start(self.where.label, self.plan.total_steps, self.done.step)
         return self.optimizer
 
@@ -207,7 +208,8 @@ class ActiveTrial:
             self._write_steps()
         unwanted = False
         if validates:
-            metrics = self._validate()
+            with answering(self.optimizer):
+                metrics = self._validate()
             unwanted = self.where.prune is not None and self.where.prune(self.done.validations, metrics)
         elif stopping:
             self._save(None)

@@ -28,7 +28,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from danube_sweep import paths, trial
+from danube_sweep import extension, paths, trial
 from danube_sweep.errors import CheckpointError, ConfigError, UserError
 from danube_sweep.planner.fit import resolved
 from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, FileData, Head, Pruner, Settings, Sweep, TextData
@@ -42,12 +42,19 @@ def register() -> None:
     """Makes the schemas and the resolvers `trial_hash`, `half` and `objective` known to Hydra; twice does no harm."""
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Settings)
-    for group, options in {**OPTIONS, **SWEEP_OPTIONS}.items():
-        for name, schema in options.items():
+    for group in (*OPTIONS, *SWEEP_OPTIONS):
+        for name, schema in options_of(group).items():
             store.store(group=f"schema/{group}", name=name, node=schema)
+        for name, offer in extension.offers(group).usable.items():
+            store.store(group=group, name=name, node=offer.extension.schema)
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
     OmegaConf.register_new_resolver("half", _half, replace=True)
     OmegaConf.register_new_resolver("objective", _objective, replace=True)
+
+
+def options_of(group: str) -> dict[str, type]:
+    """Option -> dataclass of a config group, those of installed packages included."""
+    return SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else extension.options(group)
 
 
 def _half(types: Sequence[str]) -> str:
@@ -131,7 +138,8 @@ def plain_config(config: Config) -> dict[str, Any]:
     """The config as nested dicts of plain values; groups with several kinds of options say which kind they are."""
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
-    for group, options in OPTIONS.items():
+    for group in OPTIONS:
+        options = extension.options(group)
         if len(options) > 1:
             kind = next(name for name, schema in options.items() if type(getattr(config, group)) is schema)
             plain[group] = {"kind": kind, **plain[group]}
@@ -191,10 +199,13 @@ def load_config(path: Path) -> Config:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert isinstance(plain, dict)
         typed = OmegaConf.structured(Config)
-        for group, options in OPTIONS.items():
-            fields = dict(plain.pop(group))
-            schema = options[fields.pop("kind", next(iter(options)))]
-            typed[group] = OmegaConf.merge(OmegaConf.structured(schema), fields)
+        for group in OPTIONS:
+            fields, options = dict(plain.pop(group)), extension.options(group)
+            kind = fields.pop("kind", next(iter(options)))
+            if kind not in options:
+                why = extension.why_not(group, kind) or f"{group}={kind}: no installed package offers it; install it"
+                raise CheckpointError(f"{path}: {why}")
+            typed[group] = OmegaConf.merge(OmegaConf.structured(options[kind]), fields)
         return to_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
@@ -345,8 +356,8 @@ def _unknown_field(key: str, error: OmegaConfBaseException) -> str:
     parent, _, name = key.rpartition(".")
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""
-    if not names and parent in {**OPTIONS, **SWEEP_OPTIONS}:
-        others = ", ".join(f"{parent}={option}" for option in {**OPTIONS, **SWEEP_OPTIONS}[parent])
+    if not names and parent in (*OPTIONS, *SWEEP_OPTIONS):
+        others = ", ".join(f"{parent}={option}" for option in options_of(parent))
         return f"{key}: no such field; the chosen {parent} has none; there are {others}"
     return f"{key}: no such field; {hint}it has {', '.join(names) or 'no fields'}"
 
@@ -359,6 +370,8 @@ def _unknown_option(message: str) -> str | None:
     if match is None or match[1] is None:
         return None
     group, value, options = match[1], match[2], (match[4] or "").split("Config search path")[0].split()
+    if (why := extension.why_not(group, value)) is not None:
+        return why
     close = difflib.get_close_matches(value, options, n=1)
     hint = f"did you mean {group}={close[0]}? " if close else ""
     return f"{group}={value}: no such option; {hint}there are {', '.join(options)}"

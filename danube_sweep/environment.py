@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from danube_sweep import extension
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Device
 
@@ -20,14 +21,14 @@ PACKAGES = ("danube_sweep", "torch", "transformers", "peft", "bitsandbytes", "li
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides a result."""
+    """Installed versions of what decides a result, packages that offer heads and optimizers among it."""
     found = {}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return {**found, **extension.packages()}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

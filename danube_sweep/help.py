@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from danube_sweep import paths
+from danube_sweep import extension, paths
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, Settings
 
@@ -39,7 +39,7 @@ Groups and their options (the default is marked *)
 """
 
 
-GROUPS = {**OPTIONS, **SWEEP_OPTIONS}
+GROUPS = (*OPTIONS, *SWEEP_OPTIONS)
 
 
 def help_text(group: str | None = None) -> str:
@@ -52,16 +52,24 @@ def help_text(group: str | None = None) -> str:
         raise ConfigError(f"--help {group}: that is a command; give danube-sweep {group} --help")
     if group not in GROUPS:
         raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")
-    kinds = GROUPS[group].items()
-    sections = [f"{name}: {_first_line(kind)}".rstrip() + f"\n{_fields(kind, f'{group}.')}" for name, kind in kinds]
+    kinds = SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else OPTIONS[group]
+    sections = [_section(group, name, kind) for name, kind in kinds.items()]
+    offers = extension.offers(group)
+    for name, offer in offers.usable.items():
+        sections.append(_section(group, name, offer.extension.schema, f" ({offer.package})"))
+    sections += [f"{why}\n" for why in offers.refused.values()]
     return f"{group}: {Settings.__dataclass_fields__[group].metadata['help']}\n\n" + "\n".join(sections)
+
+
+def _section(group: str, name: str, kind: type, source: str = "") -> str:
+    return f"{name}: {_first_line(kind)}{source}".rstrip() + f"\n{_fields(kind, f'{group}.')}"
 
 
 def _groups() -> str:
     lines = []
     defaults = _defaults()
     for group in [*GROUPS, "experiment"]:
-        names = [file.stem for file in _files(group)]
+        names = [*(file.stem for file in _files(group)), *extension.offers(group).usable]
         options = [f"{name}*" if defaults.get(group) == name else name for name in names]
         lines.append(_wrapped(group, options))
     return "\n".join(lines) + "\n"

@@ -1,11 +1,14 @@
 """Optimizers: parameters and a config in, a torch optimizer out."""
 
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import nn
 
+from danube_sweep import extension
+from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
     Adafactor,
     Adam,
@@ -17,6 +20,7 @@ from danube_sweep.schema import (
     Optimizer,
     PagedAdamW8bit,
     PagedAdamW32bit,
+    ScheduleFree,
     Sgd,
 )
 
@@ -47,6 +51,10 @@ def build_optimizer(
             return torch.optim.Adafactor(groups, lr=config.lr, d=config.clip)
         case AdamW():
             return torch.optim.AdamW(groups, **_of_adam(config))
+        case ScheduleFree():
+            return _schedule_free(config, groups)
+        case _ if (offer := extension.offer_of(config)) is not None:
+            return _offered(config, offer, groups)
     return _bitsandbytes(config, groups)
 
 
@@ -72,6 +80,14 @@ def _bitsandbytes(config: Optimizer, groups: Groups) -> torch.optim.Optimizer:
             built = optim.Lion8bit(groups, lr=config.lr, betas=(config.beta1, config.beta2))
         case _:
             raise TypeError(f"no builder for {config}")
+    return built
+
+
+def _offered(config: Optimizer, offer: extension.Offer, groups: Groups) -> torch.optim.Optimizer:
+    given = {id(parameter) for group in groups for parameter in group["params"]}
+    built = extension.build(config, torch.optim.Optimizer, groups=groups)
+    if given != {id(parameter) for group in built.param_groups for parameter in group["params"]}:
+        raise ConfigError(f"{offer.named} cannot be used: it must hold every parameter that it is given, and no other")
     return built
 
 
@@ -133,3 +149,37 @@ class Together(torch.optim.Optimizer):
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._share()
+
+
+def _schedule_free(config: ScheduleFree, groups: Groups) -> torch.optim.Optimizer:
+    from schedulefree import AdamWScheduleFree
+
+    # Its own warm-up stays off: it weighs a step by the rate that it finds, so the schedule's is as good.
+    built: torch.optim.Optimizer = AdamWScheduleFree(groups, **_of_adam(config))
+    return built
+
+
+@runtime_checkable
+class HasModes(Protocol):
+    """An optimizer that takes gradients at one point and answers with another, and moves the weights between them."""
+
+    def train(self) -> None:
+        """Puts the weights where gradients are taken."""
+
+    def eval(self) -> None:
+        """Puts the weights where the answer is."""
+
+
+def to_training(optimizer: torch.optim.Optimizer) -> None:
+    """Makes an optimizer with modes ready to step, whichever mode it was saved in; others need nothing."""
+    if isinstance(optimizer, HasModes):
+        optimizer.train()
+
+
+@contextmanager
+def answering(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside, the weights are those to validate and to save; after it, those to train."""
+    if isinstance(optimizer, HasModes):
+        optimizer.eval()
+    yield
+    to_training(optimizer)

@@ -28,6 +28,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from danube_sweep import extension
 from danube_sweep.errors import CheckpointError, DataError, DiskError, ModelError
 from danube_sweep.schema import Config, FileData, Init, Model, TextData
 
@@ -98,7 +99,7 @@ def _meaning(node: Any, prefix: str) -> Any:
         return node.value
     if not dataclasses.is_dataclass(node):
         return node
-    fields: dict[str, Any] = {"kind": type(node).__name__}
+    fields: dict[str, Any] = {"kind": extension.meaning(node)}
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)
         if key in _NOT_THE_TRIAL:

@@ -4,9 +4,11 @@ import dataclasses
 import math
 from pathlib import Path
 
+from danube_sweep import extension
 from danube_sweep.architecture import FAMILIES, TARGET_SETS, Family
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
+    OPTIONS,
     ArenaData,
     BradleyTerryHead,
     CausalHead,
@@ -14,6 +16,7 @@ from danube_sweep.schema import (
     Comparison,
     Compute,
     Config,
+    Constant,
     Data,
     Device,
     Dora,
@@ -31,6 +34,7 @@ from danube_sweep.schema import (
     PairsData,
     Precision,
     PreferenceHead,
+    ScheduleFree,
     Sgd,
     Shape,
     Storage,
@@ -62,6 +66,9 @@ def validate(config: Config) -> None:
     _lora(config)
     _head(config)
     _optimizer(config.optimizer)
+    _schedule_free(config)
+    extension.check(config.head)
+    extension.check(config.optimizer)
     _require(
         0 <= config.schedule.warmup < 1,
         f"schedule.warmup must be at least 0 and under 1, got {config.schedule.warmup}: it is a share of all steps",
@@ -321,6 +328,19 @@ def _optimizer(optimizer: Optimizer) -> None:
             optimizer.momentum > 0 or not optimizer.nesterov,
             "optimizer.nesterov=true looks ahead along the velocity: give optimizer.momentum above 0",
         )
+
+
+def _schedule_free(config: Config) -> None:
+    if not isinstance(config.optimizer, ScheduleFree):
+        return
+    beta1 = config.optimizer.beta1
+    _require(beta1 > 0, f"optimizer.beta1 of optimizer=schedulefree must be above 0, got {beta1}")
+    named = next(name for name, kind in OPTIONS["schedule"].items() if type(config.schedule) is kind)
+    _require(
+        isinstance(config.schedule, Constant),
+        f"schedule={named}: optimizer=schedulefree averages its steps instead of lowering their rate; "
+        "use schedule=constant, whose warmup it follows",
+    )
 
 
 def _data(data: Data) -> None:

@@ -27,6 +27,7 @@ NEEDS = {
     "data=table": ["data.path=a.csv", "head=sequence"],
     "data=text": ["data.path=[a.jsonl]", "head=lm"],
     "precision=fp16": ["device.types=[fp32,fp16]"],
+    "optimizer=schedulefree": ["schedule=constant"],
     "model=deberta_v3_base": ["data.max_length=512"],
     "model=deberta_v3_large": ["data.max_length=512"],
 }
@@ -288,6 +289,8 @@ REFUSED: list[tuple[list[str], str]] = [
     (["trainer.clip_norm=0"], "trainer.clip_norm must be above 0"),
     (["trainer.score_test=true"], "trainer.score_test=true needs a test part"),
     (["device.accelerator=tpu"], "device.accelerator must be auto, cpu or cuda"),
+    (["optimizer=schedulefree"], "schedule=cosine: optimizer=schedulefree averages its steps instead of lowering"),
+    (["optimizer=schedulefree", "schedule=constant", "optimizer.beta1=0"], "must be above 0, got 0.0"),
     (["device.types=[fp8]"], "device.types must be out of bf16, fp16, fp32"),
     (["device.threads=0"], "device.threads must be at least 1"),
     (["lora.layers=[]"], "lora.layers needs numbers of blocks, from 0, got []"),

@@ -10,9 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from workbench import train as train_alone
 
 from danube_sweep import checkpoint
-from danube_sweep.optimizer import build_optimizer
+from danube_sweep.optimizer import answering, build_optimizer, to_training
+from danube_sweep.product import load_trained
 from danube_sweep.progress import Terminal
 from danube_sweep.run import run_trial
 from danube_sweep.schedule import build_schedule
@@ -21,6 +23,8 @@ from danube_sweep.schema import OPTIONS, Config, Optimizer
 Tiny = Callable[..., Config]
 
 OPTIMIZERS = list(OPTIONS["optimizer"])
+SCHEDULES = {"schedulefree": ["constant"]}
+"""The schedules of an optimizer that does not go with all."""
 
 
 def parameters(seed: int = 0, size: int = 80) -> dict[str, nn.Parameter]:
@@ -31,7 +35,11 @@ def parameters(seed: int = 0, size: int = 80) -> dict[str, nn.Parameter]:
 
 
 def config_of(tiny: Tiny, name: str, *overrides: str) -> Optimizer:
-    return tiny(f"optimizer={name}", "optimizer.lr=0.01", *overrides).optimizer
+    return tiny(f"optimizer={name}", f"schedule={schedules_of(name)[0]}", "optimizer.lr=0.01", *overrides).optimizer
+
+
+def schedules_of(name: str) -> list[str]:
+    return SCHEDULES.get(name, list(OPTIONS["schedule"]))
 
 
 def step(optimizer: torch.optim.Optimizer, values: dict[str, nn.Parameter], number: int) -> None:
@@ -78,6 +86,7 @@ def test_the_settings_of_adam_arrive(tiny: Tiny, name: str) -> None:
         ("sgd", ["momentum=0.5", "nesterov=true"], {"momentum": 0.5, "nesterov": True}),
         ("adafactor", ["clip=2"], {"d": 2.0}),
         ("muon", ["momentum=0.5"], {"momentum": 0.5}),
+        ("schedulefree", ["beta1=0.8", "beta2=0.95", "eps=1e-6"], {"betas": (0.8, 0.95), "eps": 1e-6}),
     ],
 )
 def test_the_settings_of_the_others_arrive(
@@ -107,7 +116,7 @@ def test_muon_orthogonalises_matrices_and_leaves_heads_embeddings_and_vectors_to
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_trial_trains_with_it(tiny: Tiny, name: str, tmp_path: Path) -> None:
-    config = tiny(f"optimizer={name}", "data.rows=40", "trainer.max_steps=3", "schedule=wsd")
+    config = tiny(f"optimizer={name}", "data.rows=40", "trainer.max_steps=3", f"schedule={schedules_of(name)[-1]}")
     result = run_trial(config, tmp_path / "run", Terminal(Console(quiet=True)))
     assert result["state"] == "finished" and math.isfinite(result["train_loss"])
 
@@ -163,6 +172,66 @@ def test_eight_bit_optimizers_step_almost_like_adamw_and_keep_bytes(tiny: Tiny, 
     torch.testing.assert_close(rounded["small"], exact["small"])  # too small to be worth 8 bits
     assert eight_bit.state[rounded["large"]]["state1"].dtype is torch.uint8
     assert eight_bit.state[rounded["small"]]["state1"].dtype is torch.float32
+
+
+def test_schedule_free_answers_with_the_average_of_its_steps_weighed_by_the_square_of_the_rate(tiny: Tiny) -> None:
+    config = tiny("optimizer=schedulefree", "schedule=constant", "schedule.warmup=0.5", "optimizer.beta1=0.8")
+    values = parameters()
+    optimizer = build_optimizer(config.optimizer, values, {}, head_lr=None)
+    schedule = build_schedule(config.schedule, optimizer, total_steps=8)
+    to_training(optimizer)
+    seen: list[tuple[float, dict[str, torch.Tensor]]] = []
+    for number in range(8):
+        rate = optimizer.param_groups[0]["lr"]
+        step(optimizer, values, number)
+        schedule.step()
+        seen.append((rate**2, {name: optimizer.state[value]["z"].clone() for name, value in values.items()}))
+        with answering(optimizer):
+            answers = {name: value.detach().clone() for name, value in values.items()}
+        total = sum(weight for weight, _ in seen) or 1.0
+        for name, value in values.items():
+            if number > 0:  # the first step of a warm-up has a rate of 0
+                average = sum(weight * points[name] for weight, points in seen) / total
+                torch.testing.assert_close(answers[name], average, rtol=1e-5, atol=1e-5)
+            last = seen[-1][1][name]
+            torch.testing.assert_close(value.detach(), 0.8 * answers[name] + 0.2 * last, rtol=1e-5, atol=1e-5)
+
+
+def test_only_an_optimizer_with_modes_is_switched(tiny: Tiny) -> None:
+    for name in OPTIMIZERS:
+        values = parameters()
+        optimizer = build_optimizer(config_of(tiny, name), values, {}, head_lr=None)
+        to_training(optimizer)
+        for number in range(2):
+            step(optimizer, values, number)
+        before = values["large"].detach().clone()
+        with answering(optimizer):
+            assert torch.equal(values["large"], before) is (name != "schedulefree")
+
+
+def test_what_was_validated_is_saved_and_what_trains_is_another_point(tiny: Tiny, tmp_path: Path) -> None:
+    steps = ["data.rows=40", "trainer.max_steps=4", "trainer.validate_every=4", "optimizer.lr=0.01"]
+    trial = train_alone(tiny("optimizer=schedulefree", "schedule=constant", *steps), tmp_path)
+    told = checkpoint.read_manifest(trial.best_checkpoint)["metrics"]
+    assert trial.evaluate("validation").metrics != told
+    load_trained(trial.best_checkpoint, trial.config.lora, trial.backbone, trial.head)
+    assert trial.evaluate("validation").metrics == told
+
+
+@pytest.mark.parametrize("name", ["adamw", "schedulefree"])
+def test_a_step_that_overflows_in_fp16_is_left_out_and_the_next_one_counts(tiny: Tiny, name: str) -> None:
+    values = {"large": parameters()["large"]}
+    optimizer = build_optimizer(config_of(tiny, name), values, {}, head_lr=None)
+    to_training(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for factor, moves in ((math.inf, False), (1.0, True)):
+        before = values["large"].detach().clone()
+        scaler.scale(values["large"].sum() * factor).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert torch.equal(values["large"], before) is not moves
 
 
 # ----------------------------------------------------------------------------------------------------------- schedule
@@ -234,14 +303,16 @@ def through_files(state: Any, folder: Path) -> Any:
     )
 
 
-@pytest.mark.parametrize("schedule_name", list(OPTIONS["schedule"]))
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "schedule_name"), [(name, schedule) for name in OPTIMIZERS for schedule in schedules_of(name)]
+)
 def test_a_saved_state_continues_bit_for_bit(tiny: Tiny, tmp_path: Path, name: str, schedule_name: str) -> None:
     config = tiny(f"optimizer={name}", f"schedule={schedule_name}", "schedule.warmup=0.3", "optimizer.lr=0.01")
 
     def made(values: dict[str, nn.Parameter]) -> tuple[torch.optim.Optimizer, Any]:
         head = {name: value for name, value in values.items() if name != "large"}
         optimizer = build_optimizer(config.optimizer, {"large": values["large"]}, head, head_lr=0.02)
+        to_training(optimizer)
         return optimizer, build_schedule(config.schedule, optimizer, total_steps=10)
 
     def train(values: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, schedule: Any, steps: range) -> None:
@@ -259,6 +330,7 @@ def test_a_saved_state_continues_bit_for_bit(tiny: Tiny, tmp_path: Path, name: s
     resumed = {name: nn.Parameter(value) for name, value in saved.items()}
     optimizer, schedule = made(resumed)
     optimizer.load_state_dict(state["optimizer"])
+    to_training(optimizer)
     schedule.load_state_dict(state["schedule"])
     train(resumed, optimizer, schedule, range(4, 9))
     assert all(torch.equal(values[name], resumed[name]) for name in values)

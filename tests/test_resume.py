@@ -55,7 +55,7 @@ def stop_and_resume(config: Config, folder: Path, step: int) -> None:
 def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
     tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]], step: int
 ) -> None:
-    if not undisturbed:
+    if ("whole",) not in undisturbed:
         train(tiny(*EXACT), tmp_path / "whole")
         undisturbed["whole",] = outcome(tmp_path / "whole")
     stop_and_resume(tiny(*EXACT), tmp_path / "run", step)
@@ -67,6 +67,7 @@ def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
     [
         ["optimizer=adamw_8bit", "lora.rank=64"],
         ["precision=nf4", "schedule=linear"],
+        ["optimizer=schedulefree", "schedule=constant", "lora.plus_ratio=4", "head.lr=0.01"],
         ["precision=bf16", "head.pooling=attention", "data.batching=shuffled"],
         ["head=sequence", "trainer.patience=1", "optimizer.lr=0.0001"],
     ],
@@ -76,6 +77,18 @@ def test_other_trials_resume_exactly_too(tiny: Tiny, tmp_path: Path, overrides: 
     train(config, tmp_path / "whole")
     stop_and_resume(config, tmp_path / "run", 7)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [1, 5, 6])
+def test_a_trial_whose_optimizer_has_modes_resumes_exactly_before_at_and_after_a_validation(
+    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]], step: int
+) -> None:
+    config = tiny(*EXACT, "optimizer=schedulefree", "schedule=constant")
+    if ("modes",) not in undisturbed:
+        train(config, tmp_path / "whole")
+        undisturbed["modes",] = outcome(tmp_path / "whole")
+    stop_and_resume(config, tmp_path / "run", step)
+    assert outcome(tmp_path / "run") == undisturbed["modes",]
 
 
 def test_a_run_stopped_again_and_again_ends_as_the_undisturbed_one(tiny: Tiny, tmp_path: Path) -> None:

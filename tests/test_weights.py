@@ -9,7 +9,7 @@ from danube_sweep.architecture import FAMILIES, architecture_of
 from danube_sweep.compose import compose
 from danube_sweep.head import build_head
 from danube_sweep.model import architecture, load_backbone
-from danube_sweep.optimizer import build_optimizer
+from danube_sweep.optimizer import build_optimizer, to_training
 from danube_sweep.planner.memory import walk_of
 from danube_sweep.planner.weights import adapter_tensors, head_tensors, parameters, state_bytes, stored_bytes
 from danube_sweep.schema import Compute, Init, LMHead, Precision, SequenceHead, Storage
@@ -127,6 +127,8 @@ def test_stored_weights_take_the_bytes_that_were_planned(precision: str, family:
         "lora=dora optimizer=adafactor",
         "lora=full optimizer=muon",
         "lora=dora optimizer=muon",
+        "optimizer=schedulefree schedule=constant",
+        "lora=full optimizer=schedulefree schedule=constant precision=bf16",
     ],
 )
 def test_states_take_exactly_the_bytes_that_were_planned(overrides: str) -> None:
@@ -136,6 +138,7 @@ def test_states_take_exactly_the_bytes_that_were_planned(overrides: str) -> None
     optimizer = build_optimizer(config.optimizer, trained, {}, head_lr=None)
     for weight in trained.values():
         weight.grad = torch.zeros_like(weight)
+    to_training(optimizer)
     optimizer.step()
     states = [(name, one) for state in optimizer.state.values() for name, one in state.items()]
     held = storages([one for name, one in states if isinstance(one, torch.Tensor) and "qmap" not in name])

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from danube_sweep import extension
 from danube_sweep.head.base import Head
 from danube_sweep.head.bradley_terry import BradleyTerry
 from danube_sweep.head.classify import Classifier
@@ -69,7 +70,8 @@ def build_head(
                 assert lm_head is not None
                 return LanguageModel(lm_head)
             case _:
-                raise TypeError(f"no builder for {config}")
+                given = {"hidden_size": hidden_size, "classes": classes, "tokenizer": tokenizer}
+                return extension.build(config, Head, **given)  # type: ignore[type-abstract]
 
 
 def _of_pairs(pooling: PairPooling, hidden_size: int) -> PairPooler | Pooler:

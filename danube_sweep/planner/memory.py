@@ -14,7 +14,7 @@ from danube_sweep.planner.weights import (
     state_bytes,
     stored_bytes,
 )
-from danube_sweep.schema import AdamW, Compute, Config, Dora, LMHead
+from danube_sweep.schema import AdamW, Compute, Config, Dora, LMHead, ScheduleFree
 from danube_sweep.trial import is_random
 from danube_sweep.validate import QUANTISED
 
@@ -98,7 +98,9 @@ def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest:
     paged = 0.0 if walk.cpu else paged_bytes(config.optimizer, body, each) + paged_bytes(config.optimizer, head, FP32)
     kept, passing = _step(config, walk)
     # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.
-    updating = float(gradients) if isinstance(config.optimizer, AdamW) and not walk.cpu else 0.0
+    # Schedule-free AdamW does the same everywhere.
+    together = ScheduleFree if walk.cpu else AdamW | ScheduleFree
+    updating = float(gradients) if isinstance(config.optimizer, together) else 0.0
     stored = stored_bytes(walk, config.head)
     # Random weights are drawn in fp32 in host memory, output layer included, before they are stored as asked.
     drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(config.model) else 0

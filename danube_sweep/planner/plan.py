@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from danube_sweep import extension
 from danube_sweep.errors import ConfigError
 from danube_sweep.planner.device import planned_device, slots_share
 from danube_sweep.planner.fit import Fit, cheapest_change, fit_of
@@ -34,6 +35,8 @@ class Plan:
     micro_batch: int
     effective_batch: int
     disk_bytes: float
+    estimated: list[str]
+    """What of it is guessed, because an installed package does not say what it needs."""
 
     def plain(self) -> dict[str, Any]:
         """For a file: bytes, seconds and words."""
@@ -52,6 +55,7 @@ class Plan:
             "effective_batch": self.effective_batch,
             "peak_in": self.fit.memory.moment,
             "disk_bytes": round(self.disk_bytes),
+            "estimated": self.estimated,
         }
 
 
@@ -99,4 +103,5 @@ def plan_of(
         trainer.micro_batch,
         trainer.effective_batch,
         disk_bytes=CHECKPOINTS_AT_ONCE * (learnt + memory.optimizer + memory.paged) + learnt,
+        estimated=extension.estimated(config),
     )

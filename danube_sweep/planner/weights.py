@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from danube_sweep import extension
 from danube_sweep.architecture import RELATIVE_POSITIONS, Architecture
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.schema import (
@@ -27,6 +28,7 @@ from danube_sweep.schema import (
     PagedAdamW32bit,
     PreferenceHead,
     RegressionHead,
+    ScheduleFree,
     SequenceHead,
     Sgd,
     Storage,
@@ -142,6 +144,9 @@ def _all_weights(walk: Pass, head: Head) -> Tensors:
 def head_tensors(model: Architecture, head: Head, classes: int) -> Tensors:
     """The head's own parameters."""
     found, hidden = Tensors(), model.hidden
+    offered = extension.head_shapes(head, hidden, classes)
+    if offered is not None:
+        return found.and_outer(*offered)
     match head:
         case SequenceHead(pooling=pooling) | MultilabelHead(pooling=pooling):
             return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), classes)
@@ -184,6 +189,9 @@ def state_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:
 
 def _states(optimizer: Optimizer, shape: Shape, each: int, *, outer: bool) -> float:
     size = math.prod(shape)
+    offered = extension.states(optimizer)
+    if offered is not None:
+        return offered * size * each
     match optimizer:
         case Muon() if len(shape) == 2 and not outer:
             return size * each
@@ -191,6 +199,8 @@ def _states(optimizer: Optimizer, shape: Shape, each: int, *, outer: bool) -> fl
             return 2 * size * each + STEP_BYTES
         case Adafactor():
             return (sum(shape) if len(shape) == 2 else size) * each + STEP_BYTES
+        case ScheduleFree():
+            return 2 * size * each
         case PagedAdamW32bit():
             return 2 * size * FP32
         case Sgd(momentum=momentum):

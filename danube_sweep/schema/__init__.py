@@ -90,6 +90,7 @@ from danube_sweep.schema.training import (
     PagedAdamW8bit,
     PagedAdamW32bit,
     Schedule,
+    ScheduleFree,
     Sgd,
     Trainer,
     Wsd,
@@ -157,6 +158,7 @@ __all__ = [
     "RegressionLoss",
     "Sampler",
     "Schedule",
+    "ScheduleFree",
     "SequenceHead",
     "Settings",
     "Sgd",
@@ -235,6 +237,7 @@ OPTIONS: dict[str, dict[str, type]] = {
         "sgd": Sgd,
         "adafactor": Adafactor,
         "muon": Muon,
+        "schedulefree": ScheduleFree,
     },
     "schedule": {
         "linear": Linear,

@@ -84,6 +84,16 @@ class Muon(Optimizer):
 
 
 @dataclass
+class ScheduleFree(Adam):
+    """Schedule-Free AdamW (arXiv:2405.15682): answers with an average of its steps; wants schedule=constant.
+
+    Its rate may be up to ten times AdamW's.
+    """
+
+    beta1: float = setting("share of that average in the point where gradients are taken, above 0", 0.9)
+
+
+@dataclass
 class Schedule:
     warmup: float = setting("share of all steps spent warming up, 0 to 1", 0.05)
 

@@ -44,6 +44,7 @@ TRUE_SHAPE = [
 TRIALS = {
     "nf4": ["precision=nf4", "optimizer=adamw"],
     "nf4-fp16": ["precision=nf4", "precision.compute=fp16", "optimizer=adamw"],
+    "nf4-fp16-schedulefree": ["precision=nf4", "precision.compute=fp16", "optimizer=schedulefree"],
     "nf4_dq-paged": ["precision=nf4_dq", "optimizer=paged_adamw_8bit", "precision.gradient_checkpointing=true"],
     "int8": ["precision=int8", "optimizer=adamw_8bit"],
     "int8-fp16": ["precision=int8", "precision.compute=fp16", "optimizer=adamw"],
@@ -120,7 +121,7 @@ def test_a_gpu_follows_the_losses_of_a_cpu_in_fp32(tiny: Callable[..., Config], 
     assert on_gpu == pytest.approx(on_cpu, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["nf4", "nf4-fp16", "nf4_dq-paged", "int8"])
+@pytest.mark.parametrize("name", ["nf4", "nf4-fp16", "nf4-fp16-schedulefree", "nf4_dq-paged", "int8"])
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(name: str, tmp_path: Path) -> None:
     from danube_sweep.errors import Interrupted
     from danube_sweep.stop import StopRequest

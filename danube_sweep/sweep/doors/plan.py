@@ -116,6 +116,7 @@ def _sheet(planned: Planned, plan: Plan) -> RenderableType:
     ]  # fmt: skip
     if memory.paged:
         rows.insert(5, ("paged", f"{_gib(memory.paged)} of optimizer states, in host memory when the GPU is full"))
+    rows += [("estimated", guess) for guess in plan.estimated]
     for name, value in rows:
         table.add_row(Text(name, style="cyan"), Text(value))
     return table
@@ -178,6 +179,8 @@ def _notes(planned: Sequence[Planned], left_out: int) -> list[str]:
             said.setdefault(f"would fit with {one.plan.change}" if one.plan.change else NOTHING, []).append(number)
         elif one.plan.device.cannot_run is not None:
             said.setdefault(f"planned only: {one.plan.device.cannot_run}", []).append(number)
+        for guess in [] if one.plan is None else one.plan.estimated:
+            said.setdefault(f"estimated: {guess}", []).append(number)
     figures = sorted({one.plan.device.figures for one in planned if one.plan is not None})
     lines = [f"{', '.join(map(str, numbers))}: {text}" for text, numbers in said.items()]
     if left_out:
