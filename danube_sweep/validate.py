@@ -15,7 +15,6 @@ from danube_sweep.schema import (
     Data,
     Device,
     Dora,
-    FileData,
     FullFinetune,
     GeneratedData,
     Init,
@@ -35,7 +34,9 @@ from danube_sweep.schema import (
     Trainer,
     WandbTracking,
     Wsd,
+    own_parts,
 )
+from danube_sweep.validate_parts import validate_parts
 
 BYTES_AND_MARKS = 259
 """The smallest vocabulary of a tokenizer that is trained on the run's own text."""
@@ -71,9 +72,8 @@ def validate(config: Config) -> None:
         f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}",
     )
     _trainer(config.trainer)
-    own_test = isinstance(config.data, FileData) and config.data.test_path is not None
     _require(
-        not config.trainer.score_test or own_test or config.data.test_fraction > 0,
+        not config.trainer.score_test or own_parts(config.data)[1] is not None or config.data.test_fraction > 0,
         "trainer.score_test=true needs a test part: give data.test_path or data.test_fraction",
     )
     _device(config)
@@ -288,19 +288,7 @@ def _data(data: Data) -> None:
     _require(data.max_rows is None or data.max_rows >= 2, f"data.max_rows must be at least 2, got {data.max_rows}")
     _seed("data.order_seed", data.order_seed)
     _seed("data.split_seed", data.split_seed)
-    for name in ("validation_fraction", "test_fraction"):
-        value = getattr(data, name)
-        _require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
-    held_out = data.validation_fraction + data.test_fraction
-    _require(
-        held_out < 1,
-        f"data.validation_fraction + data.test_fraction must be under 1, got {held_out:g}: nothing is left to train on",
-    )
-    own_file = isinstance(data, FileData | TextData) and data.validation_path is not None
-    _require(
-        own_file or data.validation_fraction > 0,
-        "data.validation_fraction must be above 0 (or give data.validation_path): trials are chosen on validation data",
-    )
+    validate_parts(data)
     match data:
         case GeneratedData():
             _require(data.rows >= 10, f"data.rows must be at least 10, got {data.rows}")

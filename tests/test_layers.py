@@ -13,7 +13,7 @@ LAYERS = [
     {"errors"},
     {"paths", "quiet", "stop", "summary"},
     {"schema"},
-    {"architecture"},
+    {"architecture", "validate_parts"},
     {"validate", "trial", "help"},
     {"validate_sweep", "planner"},
     {"compose"},

@@ -59,6 +59,7 @@ from danube_sweep.schema.task import (
     Side,
     TableData,
     TextData,
+    own_parts,
 )
 from danube_sweep.schema.training import (
     Adafactor,
@@ -147,6 +148,7 @@ __all__ = [
     "WandbTracking",
     "Wsd",
     "nested",
+    "own_parts",
     "setting",
 ]
 

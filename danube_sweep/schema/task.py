@@ -69,9 +69,12 @@ class Data:
     truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
     batching: Batching = setting("bucketed puts rows of similar length together; shuffled does not", Batching.bucketed)
     order_seed: int = setting("seed of the order of the training rows", 0)
-    validation_fraction: float = setting("share of the groups held out if there is no validation file", 0.2)
+    validation_fraction: float = setting("share of the groups held out if there is no validation file or fold", 0.2)
     test_fraction: float = setting("share of the groups kept for the test part if there is no test file", 0.0)
-    split_seed: int = setting("seed of the split into parts", 0)
+    split_seed: int = setting("seed of the split into parts and of the folds", 0)
+    folds: int | None = setting("deal the groups into so many folds, one of which validates; null for one split", None)
+    fold: int | None = setting("the fold that validates, from 0; 0,1,2,… sweeps over them", None)
+    stratified: bool = setting("deal so that the classes' shares are alike in all folds", False)
 
 
 @dataclass
@@ -118,3 +121,16 @@ class GeneratedData(Data):
     seed: int = setting("seed of the records", 0)
     noise: float = setting("share of the labels replaced by another one, 0 to 1", 0.1)
     swap_augment: bool = setting("train on every row in both orders of the answers", False)
+
+
+def own_parts(data: Data) -> tuple[str | None, str | None]:
+    """The fields that name a source for the validation and for the test part; None where a part is cut off instead."""
+    match data:
+        case FileData():
+            fields = {"validation_path": data.validation_path, "test_path": data.test_path}
+        case TextData():
+            fields = {"validation_path": data.validation_path, "test_path": None}
+        case _:
+            return None, None
+    validation, test = (None if value is None else f"data.{name}" for name, value in fields.items())
+    return validation, test
