@@ -44,7 +44,19 @@ class Trial:
 
     @property
     def seed(self) -> int | None:
-        found = self.config.get("seed", (self.overrides or {}).get("seed"))
+        return self._whole("seed")
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that validates, from 0; None for a trial without folds."""
+        return self._whole("data.fold")
+
+    @property
+    def folds(self) -> int | None:
+        return self._whole("data.folds")
+
+    def _whole(self, key: str) -> int | None:
+        found = self.config.get(key, (self.overrides or {}).get(key))
         return found if isinstance(found, int) else None
 
     @property
