@@ -38,6 +38,7 @@ LAYERS = [
     {"module", "finish", "score"},
     {"run"},
     {"sweep"},
+    {"oof"},
     {"commands"},
     {"cli"},
     {"__main__"},

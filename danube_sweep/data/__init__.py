@@ -5,6 +5,7 @@ split  parts by group · encode  tokens, cached · batches  the order of an epoc
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from danube_sweep.data.arena import CLASSES, load_arena, read_arena, swapped
@@ -16,7 +17,7 @@ from danube_sweep.data.text import load_text
 from danube_sweep.errors import DataError, GuardError
 from danube_sweep.schema import ArenaData, Data, FileData, GeneratedData, TableData, TextData
 
-__all__ = ["Parts", "Record", "load_parts", "read_unlabelled", "swapped"]
+__all__ = ["Parts", "Record", "load_parts", "load_undivided", "read_unlabelled", "swapped"]
 
 
 def load_parts(config: Data) -> Parts:
@@ -39,6 +40,15 @@ def load_parts(config: Data) -> Parts:
                 validation = _some(validation, "data.validation_path")
             return _parts((train, validation, []), config, [])
     raise GuardError(f"no loader for {type(config).__name__}")
+
+
+def load_undivided(config: Data) -> list[Record]:
+    """The rows that training and validation parts are made of, all of them, in the order of the file.
+
+    Raises what `load_parts` raises.
+    """
+    whole = replace(config, folds=None, fold=None, stratified=False, validation_fraction=0.0, max_rows=None)
+    return load_parts(whole).train
 
 
 def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Iterator[Record]:

@@ -127,10 +127,10 @@ def own_parts(data: Data) -> tuple[str | None, str | None]:
     """The fields that name a source for the validation and for the test part; None where a part is cut off instead."""
     match data:
         case FileData():
-            fields = {"validation_path": data.validation_path, "test_path": data.test_path}
+            names = "validation_path", "test_path"
         case TextData():
-            fields = {"validation_path": data.validation_path, "test_path": None}
+            names = "validation_path", ""
         case _:
             return None, None
-    validation, test = (None if value is None else f"data.{name}" for name, value in fields.items())
+    validation, test = (f"data.{name}" if getattr(data, name, None) is not None else None for name in names)
     return validation, test

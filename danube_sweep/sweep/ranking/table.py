@@ -92,7 +92,7 @@ def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
     titles = _short_titles(ranking.varied)
     given = [_Column("#", [str(row.rank or "") for row in rows], keep=-1)]
     given += [
-        _Column(titles[key], [_plain(_shown(row.values[key])) for row in rows], varied=True, left=True)
+        _Column(titles[key], [plain(_shown(row.values[key])) for row in rows], varied=True, left=True)
         for key in ranking.varied
     ]
     given += _objective_columns(ranking, plus_minus)
@@ -110,7 +110,7 @@ def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
     ]
     if any(row.state != COMPLETE[0] for row in rows):
         given.append(_Column("state", [row.state for row in rows], left=True))
-    given.append(_Column("reason", [_plain(row.error or "") for row in rows], keep=11, left=True))
+    given.append(_Column("reason", [plain(row.error or "") for row in rows], keep=11, left=True))
     return [column for column in given if column.varied or any(column.cells)]
 
 
@@ -160,7 +160,7 @@ def _number_columns(ranking: Ranking, prefix: str, tables: Sequence[dict[str, fl
 def _short_titles(keys: Sequence[str]) -> dict[str, str]:
     """The last word of each key, or the whole key where two would share it."""
     counted = Counter(_last_word(key) for key in keys)
-    return {key: _plain(_last_word(key) if counted[_last_word(key)] == 1 else key) for key in keys}
+    return {key: plain(_last_word(key) if counted[_last_word(key)] == 1 else key) for key in keys}
 
 
 def _last_word(key: str) -> str:
@@ -213,7 +213,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One line without control signs, which could move the cursor or turn the text around."""
     return "".join(sign if sign.isprintable() else " " for sign in text).strip()
 
@@ -247,9 +247,9 @@ def summary_lines(ranking: Ranking) -> list[str]:
     failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *_UNDER_WAY)]
     return [
         f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) > 1)}: {states}",
-        *(_plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
-        *map(_plain, ranking.notes),
-        _plain(_answer(ranking)),
+        *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
+        *map(plain, ranking.notes),
+        plain(_answer(ranking)),
     ]
 
 
@@ -258,9 +258,8 @@ def _answer(ranking: Ranking) -> str:
     if best is None or best.mean is None:
         return "no trial has finished yet" if _goes_on(ranking) else "no trial has finished"
     test = "".join(f", test {name} {_number(value)}" for name, value in list(best.test.items())[:1])
-    return (
-        f"best: {_named(best)}: {ranking.metric} {_number(best.mean)}{_means_of(best)}{test}{_standing(ranking, best.rank or 1)}"
-    )
+    found = f"{ranking.metric} {_number(best.mean)}{_means_of(best)}{test}"
+    return f"best: {_named(best)}: {found}{_standing(ranking, best.rank or 1)}"
 
 
 def _means_of(row: Row) -> str:
@@ -351,7 +350,7 @@ def _cell(value: Any) -> Any:
 
 def _markdown(ranking: Ranking) -> str:
     columns = _columns(ranking, _PLUS_MINUS)
-    columns.append(_Column("trials", [_plain(", ".join(row.trials)) for row in ranking.rows], left=True))
+    columns.append(_Column("trials", [plain(", ".join(row.trials)) for row in ranking.rows], left=True))
     lines = [
         f"# Ranking by {_escaped(ranking.metric)} ({ranking.goal})",
         "",

@@ -78,7 +78,9 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
         raise CheckpointError(f"{path} is no sweep: there is no such folder; give one like multirun/<date>/<time>")
     folders = [RunFolder(one) for one in sorted(path.iterdir(), key=_by_number)]
     planned = (path / "sweep.json").is_file()  # then a folder without trial.json was being added when its process died
-    trials = [_read(one, notes) for one in folders if one.trial.is_file() or (one.config.is_file() and not planned)]
+    trials = [
+        read_trial(one, notes) for one in folders if one.trial.is_file() or (one.config.is_file() and not planned)
+    ]
     if not trials:
         raise CheckpointError(
             f"{path} is no sweep: no folder in it holds a trial; give one like multirun/<date>/<time>"
@@ -86,12 +88,8 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     return trials, notes
 
 
-def _by_number(folder: Path) -> tuple[int, str]:
-    digits = re.match(r"\d{1,9}", folder.name)
-    return (int(digits[0]) if digits else 10**9, folder.name)
-
-
-def _read(folder: RunFolder, notes: list[str]) -> Trial:
+def read_trial(folder: RunFolder, notes: list[str]) -> Trial:
+    """The trial of one run folder; a file that cannot be read goes into `notes`."""
     described, result = _json(folder.trial, notes), _json(folder.result, notes)
     if not isinstance(result.get("state"), str):
         result = {}
@@ -101,6 +99,11 @@ def _read(folder: RunFolder, notes: list[str]) -> Trial:
     state, reason = (result["state"], result.get("error")) if result else _standing(folder)
     first = next(iter(str(reason or "").splitlines()), "").strip()
     return Trial(folder, _config(folder.config, notes), overrides, result, state, first or None)
+
+
+def _by_number(folder: Path) -> tuple[int, str]:
+    digits = re.match(r"\d{1,9}", folder.name)
+    return (int(digits[0]) if digits else 10**9, folder.name)
 
 
 def _json(file: Path, notes: list[str]) -> dict[str, Any]:

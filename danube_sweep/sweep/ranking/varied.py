@@ -1,4 +1,4 @@
-"""What varies between the trials of a sweep, as its user would say it, and which trials differ by seed and fold only."""
+"""What varies between the trials of a sweep, as its user would say it, and which differ by seed and fold only."""
 
 import json
 import re
