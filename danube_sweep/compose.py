@@ -4,7 +4,7 @@ import copy
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -29,9 +29,10 @@ from omegaconf.errors import (
 )
 
 from danube_sweep import paths, trial
-from danube_sweep.errors import CheckpointError, ConfigError, UserError
+from danube_sweep.dataset import commit, is_folder
+from danube_sweep.errors import CheckpointError, ConfigError, DataError, UserError
 from danube_sweep.planner.fit import resolved
-from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, FileData, Pruner, Settings, Sweep, TextData
+from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, FileData, HubData, Pruner, Settings, Sweep, TextData
 from danube_sweep.validate import validate
 from danube_sweep.validate_sweep import validate_sweep
 
@@ -76,6 +77,7 @@ def to_config(config: DictConfig) -> Config:
         raise ConfigError(explain(error)) from error
     validate(typed)
     _make_paths_absolute(typed)
+    _keep_commit(typed)
     return resolved(typed, config.get("sweep", {}).get("slots"))
 
 
@@ -99,9 +101,18 @@ def _make_paths_absolute(config: Config) -> None:
     if isinstance(config.data, FileData | TextData):
         for name in (field for field in vars(config.data) if field.endswith("path")):
             setattr(config.data, name, absolute(getattr(config.data, name)))
+    if isinstance(config.data, HubData) and is_folder(config.data.path):
+        config.data.path = absolute(config.data.path)
     path = config.model.path
     if path is not None and Path(path).expanduser().is_dir():
         config.model.path = absolute(path)
+
+
+def _keep_commit(config: Config) -> None:
+    # So the trial keeps its data when the branch moves on. What cannot be had is said by `trial_hash`, as of files.
+    if isinstance(config.data, HubData) and not is_folder(config.data.path):
+        with suppress(DataError):
+            config.data.revision = commit(config.data.path, config.data.revision)
 
 
 def parse_sweep(overrides: Sequence[str]) -> list[Override]:

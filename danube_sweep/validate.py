@@ -28,7 +28,7 @@ from danube_sweep.schema import (
     Sgd,
     Shape,
     Storage,
-    TableData,
+    TableColumns,
     TextData,
     Tracking,
     Trainer,
@@ -294,12 +294,12 @@ def _data(data: Data) -> None:
             _require(data.rows >= 10, f"data.rows must be at least 10, got {data.rows}")
             _seed("data.seed", data.seed)
             _require(0 <= data.noise < 1, f"data.noise must be at least 0 and under 1, got {data.noise}")
-        case TableData(classes=list(classes)):
+        case TableColumns(classes=list(classes)):
             _require(
                 len(set(classes)) == len(classes) >= 2,
                 f"data.classes needs at least two different names, got {classes}",
             )
-        case TableData(soft_label_columns=list(columns)):
+        case TableColumns(soft_label_columns=list(columns)):
             _require(len(columns) >= 2, f"data.soft_label_columns needs at least two columns, got {columns}")
         case TextData():
             _require(data.path != [], "data.path needs at least one file, got []")

@@ -1,7 +1,8 @@
 """The checks of how data become a training, a validation and a test part; past them they are trusted."""
 
+from danube_sweep.dataset import is_folder
 from danube_sweep.errors import ConfigError
-from danube_sweep.schema import Data, TextData, own_parts
+from danube_sweep.schema import Data, HubData, TextData, own_parts
 
 
 def validate_parts(data: Data) -> None:
@@ -9,6 +10,10 @@ def validate_parts(data: Data) -> None:
     for name in ("validation_fraction", "test_fraction"):
         value = getattr(data, name)
         _require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
+    _require(
+        not isinstance(data, HubData) or data.revision is None or not is_folder(data.path),
+        f"data.revision={getattr(data, 'revision', None)}: a folder has no revisions; give data.revision=null",
+    )
     if data.folds is None:
         _one_split(data)
     else:
@@ -21,6 +26,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _one_split(data: Data) -> None:
+    own = "validation_split" if isinstance(data, HubData) else "validation_path"
     held_out = data.validation_fraction + data.test_fraction
     _require(
         held_out < 1,
@@ -28,7 +34,7 @@ def _one_split(data: Data) -> None:
     )
     _require(
         own_parts(data)[0] is not None or data.validation_fraction > 0,
-        "data.validation_fraction must be above 0 (or give data.validation_path): trials are chosen on validation data",
+        f"data.validation_fraction must be above 0 (or give data.{own}): trials are chosen on validation data",
     )
     _require(
         data.fold is None,

@@ -1,7 +1,8 @@
 """Data in: files or generated rows become records in three parts, and records become batches of tokens.
 
 records  a row in one form · read  strict files · arena, table, text, generated  the four kinds of data
-split  parts by group · encode  tokens, cached · batches  the order of an epoch, padding
+hub  rows of a `datasets` data set · split  parts by group, folds · encode  tokens, cached
+batches  the order of an epoch, padding
 """
 
 from collections.abc import Callable, Iterator
@@ -10,12 +11,13 @@ from pathlib import Path
 
 from danube_sweep.data.arena import CLASSES, load_arena, read_arena, swapped
 from danube_sweep.data.generated import bayes_log_loss, generate
+from danube_sweep.data.hub import reader
 from danube_sweep.data.records import Parts, Record
 from danube_sweep.data.split import split
 from danube_sweep.data.table import load_table, read_table
 from danube_sweep.data.text import load_text
 from danube_sweep.errors import DataError, GuardError
-from danube_sweep.schema import ArenaData, Data, FileData, GeneratedData, TableData, TextData
+from danube_sweep.schema import ArenaData, Data, FileData, GeneratedData, HubData, TableData, TextData
 
 __all__ = ["Parts", "Record", "load_parts", "load_undivided", "read_unlabelled", "swapped"]
 
@@ -39,6 +41,8 @@ def load_parts(config: Data) -> Parts:
                 validation = load_text(config.validation_path, config.text_column, "data.validation_path")
                 validation = _some(validation, "data.validation_path")
             return _parts((train, validation, []), config, [])
+        case HubData():
+            return _from_hub(config)
     raise GuardError(f"no loader for {type(config).__name__}")
 
 
@@ -59,7 +63,7 @@ def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Ite
     match config:
         case ArenaData() | GeneratedData():
             rows = read_arena(path, field)
-        case TableData():
+        case TableData() | HubData():
             rows = read_table(path, config, field)
         case TextData():
             raise DataError("head=lm predicts no classes; predict with a trial of another head")
@@ -97,6 +101,19 @@ def _from_table(config: TableData) -> Parts:
         return load_table(path, config, classes=classes, field=field)[0]
 
     return _from_files(config, records, load, classes)
+
+
+def _from_hub(config: HubData) -> Parts:
+    def load(split: str, field: str, classes: list[str] | None) -> tuple[list[Record], list[str]]:
+        return load_table(split, config, classes=classes, field=field, read=reader(config, split))
+
+    records, classes = load(config.split, "data.split", config.classes)
+    train, validation, test = split(_some(records, "data.split"), config)
+    if config.validation_split is not None:
+        validation, _ = load(config.validation_split, "data.validation_split", classes)
+    if config.test_split is not None:
+        test, _ = load(config.test_split, "data.test_split", classes)
+    return _parts((train, validation, test), config, classes)
 
 
 def _from_files(config: FileData, records: list[Record], load: Loader, classes: list[str]) -> Parts:

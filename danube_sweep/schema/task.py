@@ -93,8 +93,8 @@ class ArenaData(FileData):
 
 
 @dataclass
-class TableData(FileData):
-    """One text and one label a row."""
+class TableColumns(Data):
+    """Which columns of a row are its text and its label."""
 
     text_column: str = setting("name of the text column", "text")
     label_column: str = setting("name of the label column", "label")
@@ -114,6 +114,23 @@ class TextData(Data):
 
 
 @dataclass
+class TableData(TableColumns, FileData):
+    """One text and one label a row."""
+
+
+@dataclass
+class HubData(TableColumns):
+    """One text and one label a row, from a data set of the Hugging Face hub or a folder of its files."""
+
+    path: str = setting("the data set's hub name, OWNER/NAME, or a folder")
+    subset: str | None = setting("one of its subsets (configurations); null takes its default", None)
+    revision: str | None = setting("branch, tag or commit; null takes the main branch. The commit is kept", None)
+    split: str = setting("the split to train on", "train")
+    validation_split: str | None = setting("the split to choose trials on; null cuts it off the training split", None)
+    test_split: str | None = setting("the test split; null for none or test_fraction", None)
+
+
+@dataclass
 class GeneratedData(Data):
     """Arena records made on the spot, whose winner follows from the answers' content."""
 
@@ -130,6 +147,8 @@ def own_parts(data: Data) -> tuple[str | None, str | None]:
             names = "validation_path", "test_path"
         case TextData():
             names = "validation_path", ""
+        case HubData():
+            names = "validation_split", "test_split"
         case _:
             return None, None
     validation, test = (f"data.{name}" if getattr(data, name, None) is not None else None for name in names)
