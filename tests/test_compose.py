@@ -19,6 +19,7 @@ NEEDS = {
     "head=sequence": [],
     "data=arena": ["data.path=a.csv"],
     "data=table": ["data.path=a.csv", "head=sequence"],
+    "data=hub": ["data.path=owner/name", "head=sequence"],
     "data=text": ["data.path=[a.jsonl]", "head=lm"],
     "precision=fp16": ["device.types=[fp32,fp16]"],
     "model=deberta_v3_base": ["data.max_length=512"],
