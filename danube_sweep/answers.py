@@ -8,7 +8,7 @@ import torch
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.schema import Target
 
-PROBABILITY, LABEL = "probability_", "label_"
+PROBABILITY, LABEL, PREDICTION = "probability_", "label_", "prediction"
 
 
 def columns(target: Target, classes: list[str], part: Encoded, answers_NA: torch.Tensor | None) -> dict[str, Any]:
@@ -21,12 +21,17 @@ def columns(target: Target, classes: list[str], part: Encoded, answers_NA: torch
         return {"weight": part.weights}
     if target is Target.number:
         assert part.labels is not None
-        return {"label": part.labels[:, 0], "prediction": answers_NA[:, 0].numpy()}
+        return {"label": part.labels[:, 0], PREDICTION: answers_NA[:, 0].numpy()}
     probabilities = {f"{PROBABILITY}{name}": answers_NA[:, place].numpy() for place, name in enumerate(classes)}
     if target is Target.many:
         assert part.labels is not None
         return {f"{LABEL}{name}": part.labels[:, place] for place, name in enumerate(classes)} | probabilities
     return {"label": [classes[place] for place in _places(part)], **probabilities}
+
+
+def is_answer(column: str) -> bool:
+    """Whether a column of predictions.parquet holds answers."""
+    return column == PREDICTION or column.startswith(PROBABILITY)
 
 
 def _places(part: Encoded) -> list[int]:

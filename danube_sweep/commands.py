@@ -136,6 +136,29 @@ def rank(arguments: list[str]) -> int:
     return 0
 
 
+def oof(arguments: list[str]) -> int:
+    """`danube-sweep oof`: what finished folds say of every row."""
+    parser = _Parser(
+        "danube-sweep oof",
+        description="Joins the validation predictions of finished folds: trials that differ only in data.fold (and "
+        "seed, over which they are averaged) are a group; those with all their folds are scored over all rows and "
+        "shown, best first, and the best one's predictions are written in the order of the data file.",
+        epilog="example: danube-sweep -m data.folds=5 data.fold=0,1,2,3,4 lora.rank=8,16 hydra.sweep.dir=folds; "
+        "danube-sweep oof folds. The exit code is 2 when no group has all its folds.",
+    )
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="the .parquet or .csv to write (default oof.parquet in the first DIR)"
+    )
+    options = parser.parse_args(arguments)
+
+    from danube_sweep.oof.command import run_oof
+    from danube_sweep.progress import Terminal
+
+    run_oof(options.directories, options.output, Terminal())
+    return 0
+
+
 def predict(arguments: list[str]) -> int:
     """`danube-sweep predict`: a csv for new rows."""
     parser = _Parser(
@@ -181,5 +204,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": resume,
     "plan": plan,
     "rank": rank,
+    "oof": oof,
     "sweep": sweep,
 }

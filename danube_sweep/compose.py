@@ -1,10 +1,11 @@
 """Overrides in, validated `Config` out; no torch. Hydra and OmegaConf end here: below there are dataclasses."""
 
 import copy
+import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -29,9 +30,22 @@ from omegaconf.errors import (
 )
 
 from danube_sweep import extension, paths, trial
-from danube_sweep.errors import CheckpointError, ConfigError, UserError
+from danube_sweep.dataset import commit, is_folder
+from danube_sweep.errors import CheckpointError, ConfigError, DataError, UserError
 from danube_sweep.planner.fit import resolved
-from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config, FileData, Head, Pruner, Settings, Sweep, TextData
+from danube_sweep.schema import (
+    METRICS,
+    OPTIONS,
+    SWEEP_OPTIONS,
+    Config,
+    FileData,
+    Head,
+    HubData,
+    Pruner,
+    Settings,
+    Sweep,
+    TextData,
+)
 from danube_sweep.validate import validate
 from danube_sweep.validate_sweep import validate_sweep
 
@@ -65,7 +79,7 @@ def _half(types: Sequence[str]) -> str:
 def _objective(*, _root_: DictConfig) -> str:
     # What chooses a trial's best step ranks a sweep.
     head = cast(type[Head], OmegaConf.get_type(_root_, "head"))
-    return str(_root_.trainer.best_by or head.metrics[0])
+    return str(_root_.trainer.best_by or METRICS[head.target][0])
 
 
 def _hash_or_invalid(*, _root_: DictConfig) -> str:
@@ -90,6 +104,7 @@ def to_config(config: DictConfig) -> Config:
         raise ConfigError(explain(error)) from error
     validate(typed)
     _make_paths_absolute(typed)
+    _keep_commit(typed)
     return resolved(typed, config.get("sweep", {}).get("slots"))
 
 
@@ -113,9 +128,18 @@ def _make_paths_absolute(config: Config) -> None:
     if isinstance(config.data, FileData | TextData):
         for name in (field for field in vars(config.data) if field.endswith("path")):
             setattr(config.data, name, absolute(getattr(config.data, name)))
+    if isinstance(config.data, HubData) and is_folder(config.data.path):
+        config.data.path = absolute(config.data.path)
     path = config.model.path
     if path is not None and Path(path).expanduser().is_dir():
         config.model.path = absolute(path)
+
+
+def _keep_commit(config: Config) -> None:
+    # So the trial keeps its data when the branch moves on. What cannot be had is said by `trial_hash`, as of files.
+    if isinstance(config.data, HubData) and not is_folder(config.data.path):
+        with suppress(DataError):
+            config.data.revision = commit(config.data.path, config.data.revision)
 
 
 def parse_sweep(overrides: Sequence[str]) -> list[Override]:
@@ -352,7 +376,7 @@ def _quoted(override: str) -> str:
 
 def _unknown_field(key: str, error: OmegaConfBaseException) -> str:
     schema = error.object_type
-    names = list(getattr(schema, "__dataclass_fields__", {}))
+    names = [field.name for field in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else []
     parent, _, name = key.rpartition(".")
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""

@@ -9,6 +9,7 @@ import torch
 from danube_sweep.data.batches import Batch, collate, eval_batches
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head import Head
+from danube_sweep.metrics import measure
 from danube_sweep.model import Backbone
 
 
@@ -48,7 +49,7 @@ def evaluate(
     order_N = torch.cat(places).argsort()
     losses_N = torch.cat(losses)[order_N]
     answers_NA = torch.cat(answers)[order_N] if answers else None
-    return Evaluation(losses_N, answers_NA, head.metrics(answers_NA, losses_N, rows))
+    return Evaluation(losses_N, answers_NA, measure(head.target, head.classes, answers_NA, losses_N, rows.truth))
 
 
 def forward(

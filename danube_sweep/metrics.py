@@ -20,6 +20,7 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.functional.regression import pearson_corrcoef, spearman_corrcoef
 
+from danube_sweep.data.encoded import Truth
 from danube_sweep.data.words import OUTSIDE
 from danube_sweep.schema import Target
 
@@ -140,6 +141,29 @@ def _scores(found: set[Span] | set[tuple[int, int]], wanted: set[Span] | set[tup
 def _f_score(precision: float, recall: float, *, beta: float) -> float:
     both = beta**2 * precision + recall
     return (1 + beta**2) * precision * recall / both if both else 0.0
+
+
+def measure(
+    target: Target, classes: list[str], answers_NA: torch.Tensor | None, losses_N: torch.Tensor, truth: Truth
+) -> dict[str, float]:
+    """What answers are worth: the metrics that METRICS names for a target, in their order."""
+    labels_NC = torch.from_numpy(truth.labels)
+    loss = float(np.average(losses_N.double().numpy(), weights=truth.weights))
+    if answers_NA is None:
+        return {"log_loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    match target:
+        case Target.ordered:
+            kappa = quadratic_kappa(answers_NA, labels_NC)
+            return {**classification_metrics(answers_NA, labels_NC), "qwk": kappa}
+        case Target.many:
+            return {"log_loss": loss, **multilabel_metrics(answers_NA, labels_NC)}
+        case Target.number:
+            return regression_metrics(answers_NA[:, 0], labels_NC[:, 0])
+        case Target.words:
+            assert truth.starts is not None
+            found_N, wanted_N = answers_NA.argmax(dim=1).numpy(), truth.labels[:, 0].astype(np.int64)
+            return {"log_loss": loss, **word_metrics(found_N, wanted_N, truth.starts, classes)}
+    return classification_metrics(answers_NA, labels_NC)
 
 
 def references(target: Target, train_NC: torch.Tensor, labels_NC: torch.Tensor) -> dict[str, float]:

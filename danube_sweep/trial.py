@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep import extension
+from danube_sweep.dataset import commit, is_folder
 from danube_sweep.errors import CheckpointError, DataError, DiskError, ModelError
-from danube_sweep.schema import Config, FileData, Init, Model, TextData
+from danube_sweep.schema import Config, FileData, HubData, Init, Model, TextData
 
 HASH_VERSION = 1
 """Raise it when a default changes: fields at their default are not part of the hash."""
@@ -43,8 +44,9 @@ _NOT_THE_TRIAL = {
     "trainer.eval_batch",
     "trainer.log_every",
     "trainer.score_test",
+    "data.revision",
 }
-"""Fields that do not count; the model counts by its weights, in `_backbone_meaning`."""
+"""Fields that do not count: the model does by its weights, in `_backbone_meaning`, a revision by its commit."""
 
 
 class State(Enum):
@@ -85,8 +87,8 @@ def names_a_folder(path: str) -> bool:
 def trial_hash(config: Config) -> str:
     """32 hex digits over what the trial means, equal for equal meaning wherever it is started.
 
-    Files count by content and a local backbone by its weights; device, tracking and names do not count; a field
-    counts only when it is off its default. Raises DataError for a missing data file.
+    Files count by content, a data set of the hub by its commit and a local backbone by its weights; device, tracking
+    and names do not count; a field counts only when it is off its default. Raises DataError for missing data.
     """
     meaning = {"version": HASH_VERSION, "trial": _meaning(config, "")}
     meaning["backbone"] = _backbone_meaning(config.model)
@@ -108,6 +110,8 @@ def _meaning(node: Any, prefix: str) -> Any:
             fields[field.name] = _meaning(value, f"{key}.")
         elif isinstance(node, FileData | TextData) and field.name.endswith("path"):
             fields[field.name] = _content(value, key)
+        elif isinstance(node, HubData) and field.name == "path":
+            fields[field.name] = _dataset_meaning(node)
         elif value != _default(field):
             fields[field.name] = _meaning(value, "")
     return fields
@@ -127,6 +131,15 @@ def _content(value: str | list[str] | None, field: str) -> Any:
             return [_content(item, field) for item in value]
         case _:
             return file_digest(value, field)
+
+
+def _dataset_meaning(data: HubData) -> Any:
+    if not is_folder(data.path):
+        return f"{data.path}@{commit(data.path, data.revision)}"
+    folder = Path(data.path).expanduser()
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    names = [file.relative_to(folder).as_posix() for file in files]
+    return {name: file_digest(file) for name, file in zip(names, files, strict=True) if not re.search(r"(^|/)\.", name)}
 
 
 def _backbone_meaning(model: Model) -> Any:

@@ -20,7 +20,6 @@ from danube_sweep.schema import (
     Data,
     Device,
     Dora,
-    FileData,
     FullFinetune,
     GeneratedData,
     Head,
@@ -38,7 +37,7 @@ from danube_sweep.schema import (
     Sgd,
     Shape,
     Storage,
-    TableData,
+    TableColumns,
     Target,
     TextData,
     TokenHead,
@@ -47,7 +46,9 @@ from danube_sweep.schema import (
     Trainer,
     WandbTracking,
     Wsd,
+    own_parts,
 )
+from danube_sweep.validate_parts import validate_parts
 
 BYTES_AND_MARKS = 259
 """The smallest vocabulary of a tokenizer that is trained on the run's own text."""
@@ -91,9 +92,8 @@ def validate(config: Config) -> None:
         f"trainer.best_by={config.trainer.best_by}: this head does not report it; there are "
         f"{', '.join(config.head.metrics)}",
     )
-    own_test = isinstance(config.data, FileData) and config.data.test_path is not None
     _require(
-        not config.trainer.score_test or own_test or config.data.test_fraction > 0,
+        not config.trainer.score_test or own_parts(config.data)[1] is not None or config.data.test_fraction > 0,
         "trainer.score_test=true needs a test part: give data.test_path or data.test_fraction",
     )
     _device(config)
@@ -302,10 +302,10 @@ def _reads(head: Head, data: Data) -> None:
     )
     if head.target in (Target.number, Target.ordered, Target.many):
         _require(
-            isinstance(data, TableData),
+            isinstance(data, TableColumns),
             "head=regression, head=ordinal and head=multilabel read one text and its label: use data=table",
         )
-    if isinstance(data, TableData) and head.target is Target.number:
+    if isinstance(data, TableColumns) and head.target is Target.number:
         for name in ("classes", "soft_label_columns"):
             value = getattr(data, name)
             _require(value is None, f"data.{name}: head=regression learns a number, which has none; give null")
@@ -348,30 +348,18 @@ def _data(data: Data) -> None:
     _require(data.max_rows is None or data.max_rows >= 2, f"data.max_rows must be at least 2, got {data.max_rows}")
     _seed("data.order_seed", data.order_seed)
     _seed("data.split_seed", data.split_seed)
-    for name in ("validation_fraction", "test_fraction"):
-        value = getattr(data, name)
-        _require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
-    held_out = data.validation_fraction + data.test_fraction
-    _require(
-        held_out < 1,
-        f"data.validation_fraction + data.test_fraction must be under 1, got {held_out:g}: nothing is left to train on",
-    )
-    own_file = isinstance(data, FileData | TextData) and data.validation_path is not None
-    _require(
-        own_file or data.validation_fraction > 0,
-        "data.validation_fraction must be above 0 (or give data.validation_path): trials are chosen on validation data",
-    )
+    validate_parts(data)
     match data:
         case GeneratedData():
             _require(data.rows >= 10, f"data.rows must be at least 10, got {data.rows}")
             _seed("data.seed", data.seed)
             _require(0 <= data.noise < 1, f"data.noise must be at least 0 and under 1, got {data.noise}")
-        case TableData(classes=list(classes)):
+        case TableColumns(classes=list(classes)):
             _require(
                 len(set(classes)) == len(classes) >= 2,
                 f"data.classes needs at least two different names, got {classes}",
             )
-        case TableData(soft_label_columns=list(columns)):
+        case TableColumns(soft_label_columns=list(columns)):
             _require(len(columns) >= 2, f"data.soft_label_columns needs at least two columns, got {columns}")
         case PairsData():
             labels = [data.a_label, data.b_label, *data.tie_labels]

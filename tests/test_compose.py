@@ -25,6 +25,7 @@ NEEDS = {
     "data=pairs": ["data.path=a.csv"],
     "data=tokens": ["data.path=a.jsonl", "head=token"],
     "data=table": ["data.path=a.csv", "head=sequence"],
+    "data=hub": ["data.path=owner/name", "head=sequence"],
     "data=text": ["data.path=[a.jsonl]", "head=lm"],
     "precision=fp16": ["device.types=[fp32,fp16]"],
     "optimizer=schedulefree": ["schedule=constant"],
@@ -171,7 +172,7 @@ REFUSED: list[tuple[list[str], str]] = [
     # unknown names
     (["head=foo"], "head=foo: no such option; there are bradley_terry_ties, causal, lm"),
     (["model=danube3_500"], "did you mean model=danube3_500m?"),
-    (["experiment=nothing"], "experiment=nothing: no such option; there are banking77"),
+    (["experiment=nothing"], "experiment=nothing: no such option; there are arena_human, banking77"),
     (["lora.rnak=3"], "lora.rnak: no such field; did you mean lora.rank?"),
     (["lroa.rank=3"], "lroa: no such field; did you mean lora?"),
     (["+extra=1"], "extra: no such field"),

@@ -165,7 +165,7 @@ def test_a_constant_number_divides_nothing_by_zero() -> None:
 
 
 def test_rare_classes_start_rare() -> None:
-    head = TokenClassifier(8, ["O", "B-NAME"], TokenHead())
+    head = TokenClassifier(8, 2, TokenHead())
     words = [np.array([[number, number, int(number == 9)] for number in range(10)], dtype=np.int32)]
     part = labelled(torch.zeros(1, 1))
     head.start(Encoded(part.ids, part.tokens, part.spans, None, part.weights, part.sizes, words))

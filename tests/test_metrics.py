@@ -32,7 +32,7 @@ def test_metrics_are_those_computed_by_hand() -> None:
     # Four rows, two of them sharing the bin (.533, .6] with confidence .6: all right.
     gaps = [(1, abs(0.7 - 1)), (2, abs(0.6 - 1)), (1, abs(0.5 - 0))]
     assert metrics["ece"] == pytest.approx(sum(count * gap for count, gap in gaps) / 4, rel=1e-6)
-    assert tuple(metrics) == SequenceHead.metrics
+    assert tuple(metrics) == SequenceHead().metrics
 
 
 def test_log_loss_counts_soft_labels_by_their_shares() -> None:
@@ -64,7 +64,7 @@ def test_the_prior_is_the_training_parts_and_the_loss_the_validation_parts() -> 
 @pytest.mark.parametrize("head", [SequenceHead(), PreferenceHead(), CausalHead()])
 def test_classifiers_have_the_same_columns(head: SequenceHead | PreferenceHead | CausalHead) -> None:
     assert head.metrics == ("log_loss", "accuracy", "macro_f1", "ece", "auroc")
-    assert LMHead.metrics == ("log_loss", "perplexity")
+    assert LMHead().metrics == ("log_loss", "perplexity")
 
 
 def test_the_area_under_the_curve_is_the_mean_over_classes_that_are_there() -> None:

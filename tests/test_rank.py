@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +161,73 @@ def test_seeds_are_averaged_per_example_before_the_bootstrap(tmp_path: Path) -> 
         end(folder, 0.6)
     interval = rank(tmp_path).rows[1].interval
     assert interval == pytest.approx((0.1, 0.1), abs=1e-6)
+
+
+def fold_of(sweep: Path, rank_: int, fold: int, loss: float, *overrides: str, folds: int = 4) -> RunFolder:
+    """A finished trial whose validation rows are the `fold`-th of four parts of IDS, each with its own losses."""
+    folder = trial(sweep, f"lora.rank={rank_}", f"data.folds={folds}", f"data.fold={fold}", *overrides)
+    rows = slice(fold * 50, fold * 50 + 50)
+    predict(folder, loss + 0.1 * (NOISE[0][rows] - NOISE[0][rows].mean()), IDS[rows])
+    return end(folder, loss)
+
+
+def test_trials_that_differ_by_fold_are_one_row_compared_over_the_rows_of_all_folds(tmp_path: Path) -> None:
+    for fold, loss in enumerate([0.3, 0.5, 0.4, 0.6]):
+        fold_of(tmp_path, 2, fold, loss)
+        fold_of(tmp_path, 4, 3 - fold, 0.7)
+    ranking = rank(tmp_path)
+    assert ranking.varied == ["lora.rank"]
+    best, other = ranking.rows
+    assert (best.mean, best.deviation) == (pytest.approx(0.45), pytest.approx(0.1291, abs=1e-4))
+    assert (best.folds, list(best.by_fold), best.seeds, best.seed_count) == (4, [0, 1, 2, 3], [0], 1)
+    assert ranking.notes == []
+    low, high = other.interval or (0, 0)
+    assert low == pytest.approx(0.25 - 1.96 * 0.1118 / 200**0.5, abs=0.003)
+    assert high == pytest.approx(0.25 + 1.96 * 0.1118 / 200**0.5, abs=0.003)
+    assert "(mean of 4 folds)" in summary_lines(ranking)[-1]
+    assert re.search(r"folds +seconds", shown(ranking, 200))
+    assert re.search(r"1 +2 .*best .* 4 +25 ", shown(ranking, 200))
+    write(ranking, tmp_path)
+    assert [(record["folds"], record["seeds"]) for record in records(tmp_path)] == [("0 1 2 3", "0")] * 2
+
+
+def test_seeds_of_a_fold_are_averaged_and_a_missing_one_leaves_the_fold(tmp_path: Path) -> None:
+    for fold in range(4):
+        fold_of(tmp_path, 2, fold, 0.5, "seed=0")
+        fold_of(tmp_path, 2, fold, 0.3, "seed=1")
+        fold_of(tmp_path, 4, fold, 0.6, "seed=0")
+    fold_of(tmp_path, 4, 2, 0.8, "seed=1")
+    ranking = rank(tmp_path)
+    best, other = ranking.rows
+    assert (best.count, best.seeds, best.seed_count) == (8, [0, 1], 2)
+    assert (other.count, [len(names) for names in other.by_fold.values()]) == (5, [1, 1, 2, 1])
+    low, high = other.interval or (0, 0)
+    assert 0.2 <= low < 0.225 < high < 0.25  # +0.2 in three folds, +0.3 in one
+    assert "(mean of 4 folds x 2 seeds)" in summary_lines(ranking)[-1]
+    for title in ("folds", "seeds"):
+        assert title in shown(ranking, 200)
+
+
+def test_a_row_with_fewer_folds_says_so_and_has_no_interval(tmp_path: Path) -> None:
+    for fold in range(4):
+        fold_of(tmp_path, 2, fold, 0.5)
+    fold_of(tmp_path, 4, 1, 0.6)
+    fold_of(tmp_path, 8, 0, 0.55, folds=5)
+    ranking = rank(tmp_path)
+    assert ranking.varied == ["lora.rank", "data.folds"]
+    assert [row.interval for row in ranking.rows] == [None, None, None]
+    assert ranking.notes == ["no interval for 2 rows: other validation rows than the best row"]
+    table = shown(ranking, 200)
+    assert "1 of 4" in table
+    assert "1 of 5" in table
+
+
+def test_a_fold_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    first, second = (fold_of(tmp_path, 2, fold, 0.5) for fold in (0, 1))
+    shutil.copytree(second.path, tmp_path / "003_copy")
+    ranking = rank(tmp_path)
+    assert ranking.rows[0].used == [first.path.name, second.path.name]
+    assert ranking.notes == [f"003_copy is the same trial as {second.path.name} and does not count"]
 
 
 def test_examples_are_matched_by_id_and_other_rows_give_no_interval(tmp_path: Path) -> None:

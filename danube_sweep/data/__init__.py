@@ -1,14 +1,17 @@
 """Data in: files or generated rows become records in three parts, and records become batches of tokens.
 
-records  a row in one form · read  strict files · arena, pairs, table, words, text, generated  the kinds of data
-split  parts by group · encode  tokens, cached · batches  the order of an epoch, padding
+records  a row in one form · read  strict files · hub  rows of a `datasets` data set
+arena, pairs, table, words, text, generated  the kinds of data · split  parts by group, folds
+layout, encode, pieces, encoded  tokens, cached · batches  the order of an epoch, padding
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from danube_sweep.data.arena import CLASSES, load_arena, read_arena
 from danube_sweep.data.generated import bayes_log_loss, generate
+from danube_sweep.data.hub import reader
 from danube_sweep.data.pairs import load_pairs, pair_classes, read_pairs, swapped
 from danube_sweep.data.records import Parts, Record
 from danube_sweep.data.split import split
@@ -21,14 +24,16 @@ from danube_sweep.schema import (
     Data,
     FileData,
     GeneratedData,
+    HubData,
     PairsData,
+    TableColumns,
     TableData,
     Target,
     TextData,
     TokensData,
 )
 
-__all__ = ["Parts", "Record", "load_parts", "read_unlabelled", "swapped"]
+__all__ = ["Parts", "Record", "load_parts", "load_undivided", "read_unlabelled", "swapped"]
 
 
 def load_parts(config: Data, target: Target = Target.one) -> Parts:
@@ -56,7 +61,18 @@ def load_parts(config: Data, target: Target = Target.one) -> Parts:
                 validation = load_text(config.validation_path, config.text_column, "data.validation_path")
                 validation = _some(validation, "data.validation_path")
             return _parts((train, validation, []), config, [])
+        case HubData():
+            return _from_hub(config, target)
     raise GuardError(f"no loader for {type(config).__name__}")
+
+
+def load_undivided(config: Data, target: Target = Target.one) -> list[Record]:
+    """The rows that training and validation parts are made of, all of them, in the order of the file.
+
+    Raises what `load_parts` raises.
+    """
+    whole = replace(config, folds=None, fold=None, stratified=False, validation_fraction=0.0, max_rows=None)
+    return load_parts(whole, target).train
 
 
 def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Iterator[Record]:
@@ -69,7 +85,7 @@ def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Ite
             rows = read_arena(path, field)
         case PairsData():
             rows = read_pairs(path, config, field)
-        case TableData():
+        case TableColumns():
             rows = read_table(path, config, field)
         case TokensData():
             rows = read_words(path, config, field)
@@ -128,7 +144,7 @@ def _from_words(config: TokensData) -> Parts:
     return _from_files(config, records, load, classes)
 
 
-def _check_classes(config: TableData | TokensData, classes: list[str], target: Target) -> None:
+def _check_classes(config: TableData | HubData | TokensData, classes: list[str], target: Target) -> None:
     where = f"data.path={config.path}"
     if not classes:
         raise DataError(f"{where}: no row has a class; give rows with at least one")
@@ -137,6 +153,21 @@ def _check_classes(config: TableData | TokensData, classes: list[str], target: T
     if target is Target.ordered and config.classes is None and not all(map(is_number, classes)):
         other = next(name for name in classes if not is_number(name))
         raise DataError(f"{where}: head=ordinal needs classes in order, and {other!r} is no number: list data.classes")
+
+
+def _from_hub(config: HubData, target: Target) -> Parts:
+    def load(split: str, field: str, classes: list[str] | None) -> tuple[list[Record], list[str]]:
+        return load_table(split, config, target, classes=classes, field=field, read=reader(config, split))
+
+    records, classes = load(config.split, "data.split", config.classes)
+    if target is not Target.number:
+        _check_classes(config, classes, target)
+    train, validation, test = split(_some(records, "data.split"), config)
+    if config.validation_split is not None:
+        validation, _ = load(config.validation_split, "data.validation_split", classes)
+    if config.test_split is not None:
+        test, _ = load(config.test_split, "data.test_split", classes)
+    return _parts((train, validation, test), config, classes)
 
 
 def _from_files(config: FileData, records: list[Record], load: Loader, classes: list[str]) -> Parts:

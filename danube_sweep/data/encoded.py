@@ -15,6 +15,18 @@ Words = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What n examples should have been answered."""
+
+    labels: NDArray[np.float32]
+    """[n, classes], [n, 1] for numbers and for words' classes, [n, 0] in language modelling."""
+    weights: NDArray[np.float32]
+    """[n]: what an example counts in the mean loss."""
+    starts: NDArray[np.bool_] | None = None
+    """[n]: of words, whether one is the first of its text."""
+
+
+@dataclass(frozen=True)
 class Encoded:
     """n rows of k texts each; a row is one sequence, or `passes` of them: s = n x passes sequences, row by row."""
 
@@ -46,6 +58,15 @@ class Encoded:
             return self.ids
         texts = [name.rpartition(":")[0] for name in self.ids]
         return [f"{text}:{number}" for text, words in zip(texts, self.words, strict=True) for number in words[:, 0]]
+
+    @property
+    def truth(self) -> Truth:
+        """Of its examples, in their order."""
+        if self.words is not None:
+            words = np.concatenate(self.words)
+            return Truth(words[:, 2:].astype(np.float32), np.ones(len(words), dtype=np.float32), words[:, 0] == 0)
+        none = np.zeros((len(self.ids), 0), dtype=np.float32)
+        return Truth(none if self.labels is None else self.labels, self.weights)
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the examples of these rows stand in `examples`."""

@@ -122,7 +122,7 @@ def _csv_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
         if header is None:
             raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
         _, names = header
-        _check_columns(names, columns, f"{where}, line {header[0]}")
+        check_columns(names, columns, f"{where}, line {header[0]}")
         for line, row in rows:
             if len(row) != len(names):
                 raise DataError(
@@ -166,7 +166,7 @@ def _jsonl_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]
             if not isinstance(row, dict):
                 raise DataError(f"{here}: a JSON {type(row).__name__}; each line must be one JSON object")
             if any(name not in row for name in columns):
-                _check_columns(list(row), columns, here)
+                check_columns(list(row), columns, here)
             yield number, row
     if not found:
         raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
@@ -184,7 +184,7 @@ def _json_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise DataError(f"{where}, row {number}: a JSON {type(row).__name__}; each row must be an object")
         if any(name not in row for name in columns):
-            _check_columns(list(row), columns, f"{where}, row {number}")
+            check_columns(list(row), columns, f"{where}, row {number}")
         yield number, row
 
 
@@ -195,7 +195,7 @@ def _parquet_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Ro
     number = 0
     try:
         with pq.ParquetFile(file) as table:
-            _check_columns(table.schema_arrow.names, columns, where)
+            check_columns(table.schema_arrow.names, columns, where)
             for batch in table.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
@@ -205,7 +205,8 @@ def _parquet_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Ro
         raise DataError(f"{where}: damaged or not parquet ({reason}); write or download it again") from error
 
 
-def _check_columns(there: Sequence[str], columns: Sequence[str], where: str) -> None:
+def check_columns(there: Sequence[str], columns: Sequence[str], where: str) -> None:
+    """Raises DataError if a column is missing or there twice."""
     twice = sorted({name for name in there if there.count(name) > 1})
     if twice:
         raise DataError(f"{where}: the column {twice[0]!r} is there twice; rename one")

@@ -10,7 +10,7 @@ from danube_sweep.data.generated import generate
 from danube_sweep.data.read import count_rows
 from danube_sweep.data.records import Record
 from danube_sweep.data.text import load_text
-from danube_sweep.schema import Comparison, Data, FileData, GeneratedData, TextData
+from danube_sweep.schema import Comparison, Data, FileData, GeneratedData, TextData, own_parts
 
 SAMPLED_ROWS = 300
 CHARACTERS_PER_TOKEN = 4.0
@@ -38,11 +38,17 @@ def data_size(config: Data) -> DataSize | None:
             return _text_size(config)
         case _:
             return None
-    own_parts = isinstance(config, FileData) and config.validation_path is not None
-    held_out = (0.0 if own_parts else config.validation_fraction) + config.test_fraction
-    rows = min(round(total * (1 - held_out)), config.max_rows or total)
+    rows = min(round(total * _training_share(config)), config.max_rows or total)
     doubled = isinstance(config, Comparison) and config.swap_augment
     return DataSize(rows * (2 if doubled else 1), _mean_tokens(sample, config.max_length))
+
+
+def _training_share(config: Data) -> float:
+    own_validation, own_test = own_parts(config)
+    test = 0.0 if own_test else config.test_fraction
+    if config.folds is not None:
+        return (1 - test) * (1 - 1 / config.folds)
+    return 1 - test - (0.0 if own_validation else config.validation_fraction)
 
 
 def longest_row(config: Data) -> int:
@@ -109,6 +115,5 @@ def _characters(paths: tuple[str, ...], column: str, _changed_ns: tuple[int, ...
 def _text_size(config: TextData) -> DataSize:
     changed = tuple(Path(path).expanduser().stat().st_mtime_ns for path in config.path)
     characters = _characters(tuple(config.path), config.text_column, changed)
-    share = 1.0 if config.validation_path is not None else 1 - config.validation_fraction
-    pieces = max(1, round(characters / CHARACTERS_PER_TOKEN * share / config.max_length))
+    pieces = max(1, round(characters / CHARACTERS_PER_TOKEN * _training_share(config) / config.max_length))
     return DataSize(min(pieces, config.max_rows or pieces), config.max_length)

@@ -2,18 +2,18 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from danube_sweep.data.arena import probabilities
-from danube_sweep.data.read import as_text, read_rows, some_lines
+from danube_sweep.data.read import Row, as_text, read_rows, some_lines
 from danube_sweep.data.records import Record
 from danube_sweep.errors import ConfigError, DataError
-from danube_sweep.schema import TableData, Target
+from danube_sweep.schema import TableColumns, Target
 
 
-def read_table(path: str | Path, data: TableData, field: str = "data.path") -> Iterator[Record]:
+def read_table(path: str | Path, data: TableColumns, field: str = "data.path") -> Iterator[Record]:
     """The rows without their labels, one at a time. Raises DataError, also for a row whose text is null."""
     columns = [data.text_column] if data.id_column is None else [data.text_column, data.id_column]
     for number, (line, row) in enumerate(read_rows(path, columns, field), 1):
@@ -23,7 +23,13 @@ def read_table(path: str | Path, data: TableData, field: str = "data.path") -> I
 
 
 def load_table(
-    path: str | Path, data: TableData, target: Target, *, classes: list[str] | None, field: str = "data.path"
+    path: str | Path,
+    data: TableColumns,
+    target: Target,
+    *,
+    classes: list[str] | None,
+    field: str = "data.path",
+    read: Callable[[str | Path, Sequence[str], str], Iterator[Row]] = read_rows,
 ) -> tuple[list[Record], list[str]]:
     """The labelled rows, and the classes: `classes`, or the labels that occur, sorted (as numbers if all are).
 
@@ -32,7 +38,7 @@ def load_table(
     """
     names = data.soft_label_columns or [data.label_column]
     optional = [name for name in (data.id_column, data.group_column) if name is not None]
-    rows = list(read_rows(path, [data.text_column, *names, *optional], field))
+    rows = list(read(path, [data.text_column, *names, *optional], field))
     for column in [data.text_column, *([data.group_column] if data.group_column else [])]:
         _refuse_missing(path, field, column, [line for line, row in rows if row[column] is None])
     if target is Target.number:
@@ -63,7 +69,7 @@ Labels = list[tuple[float, ...]]
 Rows = list[tuple[int, dict[str, Any]]]
 
 
-def _numbers(path: str | Path, data: TableData, rows: Rows, field: str) -> Labels:
+def _numbers(path: str | Path, data: TableColumns, rows: Rows, field: str) -> Labels:
     values = [_number(row[data.label_column]) for _, row in rows]
     wrong = [line for (line, _), value in zip(rows, values, strict=True) if not math.isfinite(value)]
     if wrong:
@@ -79,7 +85,7 @@ def _number(value: Any) -> float:
 
 
 def _named_labels(
-    path: str | Path, data: TableData, rows: Rows, classes: list[str] | None, field: str, *, several: bool
+    path: str | Path, data: TableColumns, rows: Rows, classes: list[str] | None, field: str, *, several: bool
 ) -> tuple[Labels, list[str]]:
     column = data.label_column
     found = [_listed(row[column], f"{field}={path}, line {line}") if several else [row[column]] for line, row in rows]
@@ -117,7 +123,7 @@ def _listed(value: Any, where: str) -> list[Any]:
 
 
 def _soft_labels(
-    path: str | Path, data: TableData, rows: Rows, classes: list[str] | None, field: str, *, sum_to_1: bool
+    path: str | Path, data: TableColumns, rows: Rows, classes: list[str] | None, field: str, *, sum_to_1: bool
 ) -> tuple[Labels, list[str]]:
     columns = data.soft_label_columns or []
     known = classes or columns
@@ -151,7 +157,7 @@ def _missing(path: str | Path, field: str, column: str, lines: list[int]) -> Dat
     return DataError(f"{field}={path}: {some_lines(lines)} without a value in {column!r}; fill it in or drop the row")
 
 
-def _record(number: int, row: dict[str, Any], data: TableData, label: tuple[float, ...] | None) -> Record:
+def _record(number: int, row: dict[str, Any], data: TableColumns, label: tuple[float, ...] | None) -> Record:
     text = as_text(row[data.text_column])
     name = None if data.id_column is None else row[data.id_column]
     group = text if label is None or data.group_column is None else as_text(row[data.group_column])

@@ -1,4 +1,4 @@
-"""What a head is: hidden states in; loss, answers and metrics out.
+"""What a head is: hidden states in; loss and answers out.
 
 Axes: B rows, T tokens, H hidden width, C classes, N examples (rows or words), A numbers of an answer.
 """
@@ -11,12 +11,15 @@ from torch.nn import functional as F
 
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.metrics import classification_metrics
-from danube_sweep.schema import ClassifierHead
+from danube_sweep.schema import ClassifierHead, Target
 
 
 class Head(nn.Module, ABC):
-    """`forward` gives the output that the other methods read. Its schema names the metrics that it reports."""
+    """`forward` gives the output that the other methods read. `metrics.measure` says what its answers are worth."""
+
+    target: Target
+    classes: list[str]
+    """What it learns of a row, and of what classes: `build_head` says it."""
 
     def start(self, train: Encoded) -> None:
         """Takes what it needs of the training rows, before it trains: where numbers lie, how common classes are."""
@@ -36,10 +39,6 @@ class Head(nn.Module, ABC):
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
         """What is predicted: answers_NA, probabilities or a number; None for a head that predicts nothing."""
 
-    @abstractmethod
-    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
-        """What the answers to a part are worth."""
-
 
 class Classifies(Head):
     """A head whose output is logits_BC, or log probabilities."""
@@ -57,10 +56,6 @@ class Classifies(Head):
 
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
         return output.softmax(dim=-1)
-
-    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
-        assert answers_NA is not None
-        return classification_metrics(answers_NA, labels_in(part))
 
 
 def labels_of(batch: Batch) -> torch.Tensor:

@@ -48,30 +48,42 @@ def build_head(
     """The head of a trial, its weights drawn from `seed` alone. Raises ConfigError for label words that clash."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        match config:
-            case SequenceHead():
-                return Classifier(Pooler(config.pooling, hidden_size), len(classes), config)
-            case PreferenceHead():
-                return Classifier(_of_pairs(config.pooling, hidden_size), len(classes), config)
-            case BradleyTerryHead():
-                return BradleyTerry(_of_answers(config.pooling, hidden_size), len(classes), config)
-            case OrdinalHead():
-                return Ordinal(Pooler(config.pooling, hidden_size), len(classes), config)
-            case RegressionHead():
-                return Regression(Pooler(config.pooling, hidden_size), config)
-            case MultilabelHead():
-                return Multilabel(Pooler(config.pooling, hidden_size), len(classes), config)
-            case TokenHead():
-                return TokenClassifier(hidden_size, classes, config)
-            case CausalHead():
-                assert lm_head is not None
-                return LabelWords(word_ids(config, classes, tokenizer), lm_head, config)
-            case LMHead():
-                assert lm_head is not None
-                return LanguageModel(lm_head)
-            case _:
-                given = {"hidden_size": hidden_size, "classes": classes, "tokenizer": tokenizer}
-                return extension.build(config, Head, **given)  # type: ignore[type-abstract]
+        head = _built(config, hidden_size, classes, tokenizer, lm_head)
+    head.target, head.classes = config.target, classes
+    return head
+
+
+def _built(
+    config: HeadConfig,
+    hidden_size: int,
+    classes: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    lm_head: nn.Module | None,
+) -> Head:
+    match config:
+        case SequenceHead():
+            return Classifier(Pooler(config.pooling, hidden_size), len(classes), config)
+        case PreferenceHead():
+            return Classifier(_of_pairs(config.pooling, hidden_size), len(classes), config)
+        case BradleyTerryHead():
+            return BradleyTerry(_of_answers(config.pooling, hidden_size), len(classes), config)
+        case OrdinalHead():
+            return Ordinal(Pooler(config.pooling, hidden_size), len(classes), config)
+        case RegressionHead():
+            return Regression(Pooler(config.pooling, hidden_size), config)
+        case MultilabelHead():
+            return Multilabel(Pooler(config.pooling, hidden_size), len(classes), config)
+        case TokenHead():
+            return TokenClassifier(hidden_size, len(classes), config)
+        case CausalHead():
+            assert lm_head is not None
+            return LabelWords(word_ids(config, classes, tokenizer), lm_head, config)
+        case LMHead():
+            assert lm_head is not None
+            return LanguageModel(lm_head)
+        case _:
+            given = {"hidden_size": hidden_size, "classes": classes, "tokenizer": tokenizer}
+            return extension.build(config, Head, **given)  # type: ignore[type-abstract]
 
 
 def _of_pairs(pooling: PairPooling, hidden_size: int) -> PairPooler | Pooler:

@@ -3,7 +3,6 @@
 Axes: B rows, T tokens, C classes, V vocabulary, P predicted tokens.
 """
 
-import math
 from typing import final
 
 import torch
@@ -13,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from danube_sweep.data.arena import CLASSES
 from danube_sweep.data.batches import Batch
-from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import ConfigError
 from danube_sweep.head.base import Classifies, Head
 from danube_sweep.head.pool import Pooler
@@ -97,11 +95,6 @@ class LanguageModel(Head):
 
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
         return None
-
-    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
-        weights_N = torch.from_numpy(part.weights)
-        mean = float((losses_N * weights_N).sum() / weights_N.sum())
-        return {"log_loss": mean, "perplexity": math.exp(min(mean, 700.0))}
 
 
 def _predicted(batch: Batch) -> torch.Tensor:

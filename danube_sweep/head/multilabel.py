@@ -13,7 +13,6 @@ from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base import Head, labels_in, labels_of
 from danube_sweep.head.layers import Layers
 from danube_sweep.head.pool import Pooler
-from danube_sweep.metrics import multilabel_metrics
 from danube_sweep.schema import MultilabelHead
 
 LEAST = 1e-3
@@ -47,7 +46,3 @@ class Multilabel(Head):
 
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
         return output.sigmoid()
-
-    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
-        assert answers_NA is not None
-        return {"log_loss": float(losses_N.double().mean()), **multilabel_metrics(answers_NA, labels_in(part))}

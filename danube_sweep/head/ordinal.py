@@ -14,7 +14,6 @@ from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base import Classifies, labels_in
 from danube_sweep.head.layers import Layers
 from danube_sweep.head.pool import Pooler
-from danube_sweep.metrics import classification_metrics, quadratic_kappa
 from danube_sweep.schema import OrdinalHead
 
 LEAST = 1e-3
@@ -45,11 +44,6 @@ class Ordinal(Classifies):
         score_B1 = self.layers(self.pooler(hidden_BTH.float(), batch))
         steps_K = torch.cat([self.lowest, F.softplus(self.steps_K)])
         return log_probabilities(steps_K.cumsum(dim=0) - score_B1)
-
-    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
-        assert answers_NA is not None
-        labels_NC = labels_in(part)
-        return {**classification_metrics(answers_NA, labels_NC), "qwk": quadratic_kappa(answers_NA, labels_NC)}
 
 
 def log_probabilities(logits_BK: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,6 @@ from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base import Head, labels_in, labels_of
 from danube_sweep.head.layers import Layers
 from danube_sweep.head.pool import Pooler
-from danube_sweep.metrics import regression_metrics
 from danube_sweep.schema import RegressionHead, RegressionLoss
 
 
@@ -54,10 +53,6 @@ class Regression(Head):
 
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
         return self._numbers(output)
-
-    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
-        assert answers_NA is not None
-        return regression_metrics(answers_NA[:, 0], labels_in(part)[:, 0])
 
     def _numbers(self, output_B1: torch.Tensor) -> torch.Tensor:
         return output_B1 * self.get_buffer("deviation") + self.get_buffer("mean")

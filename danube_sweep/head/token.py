@@ -13,7 +13,6 @@ from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base import Classifies
 from danube_sweep.head.layers import Layers
-from danube_sweep.metrics import word_metrics
 from danube_sweep.schema import TokenHead
 
 LEAST = 1e-4
@@ -24,14 +23,13 @@ LEAST = 1e-4
 class TokenClassifier(Classifies):
     """The state of every word's last token through the head's layers: logits_PC, word by word."""
 
-    def __init__(self, hidden_size: int, classes: list[str], config: TokenHead) -> None:
+    def __init__(self, hidden_size: int, classes: int, config: TokenHead) -> None:
         super().__init__(config)
-        self.classes = classes
-        self.layers = Layers(hidden_size, len(classes), config)
+        self.layers = Layers(hidden_size, classes, config)
 
     def start(self, train: Encoded) -> None:
         """Rare classes start rare: most words are no entity."""
-        counts_C = np.bincount(_words(train)[:, 2], minlength=len(self.classes))
+        counts_C = np.bincount(_words(train)[:, 2], minlength=self.layers.linear.out_features)
         with torch.no_grad():
             self.layers.linear.bias.copy_(torch.from_numpy(counts_C / counts_C.sum()).clamp(min=LEAST).log())
 
@@ -46,15 +44,6 @@ class TokenClassifier(Classifies):
 
     def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         return F.cross_entropy(output, _of(batch)[:, 2], reduction="none")
-
-    def metrics(self, answers_NA: torch.Tensor | None, losses_N: torch.Tensor, part: Encoded) -> dict[str, float]:
-        assert answers_NA is not None
-        words_N3 = _words(part)
-        found_N = answers_NA.argmax(dim=1).numpy()
-        return {
-            "log_loss": float(losses_N.double().mean()),
-            **word_metrics(found_N, words_N3[:, 2], words_N3[:, 0] == 0, self.classes),
-        }
 
 
 def _of(batch: Batch) -> torch.Tensor:

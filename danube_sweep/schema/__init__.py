@@ -44,6 +44,7 @@ from danube_sweep.schema.sweeping import (
 )
 from danube_sweep.schema.task import (
     HIGHER_IS_BETTER,
+    METRICS,
     AnswerPooling,
     ArenaData,
     Batching,
@@ -55,6 +56,7 @@ from danube_sweep.schema.task import (
     FileData,
     GeneratedData,
     Head,
+    HubData,
     LayeredHead,
     LMHead,
     MultilabelHead,
@@ -67,12 +69,14 @@ from danube_sweep.schema.task import (
     RegressionLoss,
     SequenceHead,
     Side,
+    TableColumns,
     TableData,
     Target,
     TextData,
     Ties,
     TokenHead,
     TokensData,
+    own_parts,
 )
 from danube_sweep.schema.training import (
     Adafactor,
@@ -98,6 +102,7 @@ from danube_sweep.schema.training import (
 
 __all__ = [
     "HIGHER_IS_BETTER",
+    "METRICS",
     "OPTIONS",
     "SWEEP_OPTIONS",
     "AdEMAMix8bit",
@@ -126,6 +131,7 @@ __all__ = [
     "FullFinetune",
     "GeneratedData",
     "Head",
+    "HubData",
     "Hyperband",
     "Init",
     "InverseSqrt",
@@ -166,6 +172,7 @@ __all__ = [
     "Side",
     "Storage",
     "Sweep",
+    "TableColumns",
     "TableData",
     "Target",
     "TextData",
@@ -177,6 +184,7 @@ __all__ = [
     "WandbTracking",
     "Wsd",
     "nested",
+    "own_parts",
     "setting",
 ]
 
@@ -251,6 +259,7 @@ OPTIONS: dict[str, dict[str, type]] = {
         "pairs": PairsData,
         "table": TableData,
         "tokens": TokensData,
+        "hub": HubData,
         "text": TextData,
         "generated": GeneratedData,
     },

@@ -42,6 +42,21 @@ class Target(Enum):
     """No label: the text itself."""
 
 
+_OF_ONE_CLASS = ("log_loss", "accuracy", "macro_f1", "ece", "auroc")
+
+METRICS: dict[Target, tuple[str, ...]] = {
+    Target.one: _OF_ONE_CLASS,
+    Target.ordered: (*_OF_ONE_CLASS, "qwk"),
+    Target.many: ("log_loss", "auroc", "micro_f1", "macro_f1", "exact_match"),
+    Target.number: ("mse", "rmse", "mae", "pearson", "spearman"),
+    Target.words: (
+        "log_loss", "accuracy", "entity_f1", "entity_precision", "entity_recall", "token_f1", "token_f5"
+    ),
+    Target.nothing: ("log_loss", "perplexity"),
+}  # fmt: skip
+"""What an evaluation reports; the first is the loss, and chooses the best step."""
+
+
 class Pooling(Enum):
     last = "last"
     mean = "mean"
@@ -67,16 +82,17 @@ class AnswerPooling(Enum):
 
 @dataclass
 class Head:
-    """`metrics` are what its evaluation reports; the first is the loss, and chooses the best step.
-
-    `passes`: sequences that it reads of a row.
-    """
+    """`target`: what it learns of a row. `passes`: sequences that it reads of a row."""
 
     target: ClassVar[Target] = Target.one
-    metrics: ClassVar[tuple[str, ...]] = ("log_loss", "accuracy", "macro_f1", "ece", "auroc")
     passes: ClassVar[int] = 1
 
     lr: float | None = setting("the head's own learning rate; null takes optimizer.lr", None)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What its evaluation reports."""
+        return METRICS[self.target]
 
 
 @dataclass
@@ -104,7 +120,6 @@ class OrdinalHead(ClassifierHead, LayeredHead):
     """One of classes with an order (numbers, or data.classes), by cumulative logits (McCullagh 1980)."""
 
     target: ClassVar[Target] = Target.ordered
-    metrics: ClassVar[tuple[str, ...]] = (*ClassifierHead.metrics, "qwk")
 
     pooling: Pooling = setting("last, mean, attention or last_mean", Pooling.mean)
 
@@ -120,7 +135,6 @@ class RegressionHead(LayeredHead):
     """A number; training standardises it."""
 
     target: ClassVar[Target] = Target.number
-    metrics: ClassVar[tuple[str, ...]] = ("mse", "rmse", "mae", "pearson", "spearman")
 
     pooling: Pooling = setting("last, mean, attention or last_mean", Pooling.mean)
     loss: RegressionLoss = setting("what is trained, of the standardised number: mse, mae, huber", RegressionLoss.mse)
@@ -131,7 +145,6 @@ class MultilabelHead(LayeredHead):
     """Any of the classes, each by itself."""
 
     target: ClassVar[Target] = Target.many
-    metrics: ClassVar[tuple[str, ...]] = ("log_loss", "auroc", "micro_f1", "macro_f1", "exact_match")
 
     pooling: Pooling = setting("last, mean, attention or last_mean", Pooling.mean)
 
@@ -141,15 +154,6 @@ class TokenHead(ClassifierHead, LayeredHead):
     """A class for every word."""
 
     target: ClassVar[Target] = Target.words
-    metrics: ClassVar[tuple[str, ...]] = (
-        "log_loss",
-        "accuracy",
-        "entity_f1",
-        "entity_precision",
-        "entity_recall",
-        "token_f1",
-        "token_f5",
-    )
 
 
 @dataclass
@@ -186,7 +190,6 @@ class LMHead(Head):
     """Next-token prediction."""
 
     target: ClassVar[Target] = Target.nothing
-    metrics: ClassVar[tuple[str, ...]] = ("log_loss", "perplexity")
 
 
 class Side(Enum):
@@ -207,9 +210,12 @@ class Data:
     truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
     batching: Batching = setting("bucketed puts rows of similar length together; shuffled does not", Batching.bucketed)
     order_seed: int = setting("seed of the order of the training rows", 0)
-    validation_fraction: float = setting("share of the groups held out if there is no validation file", 0.2)
+    validation_fraction: float = setting("share of the groups held out if there is no validation file or fold", 0.2)
     test_fraction: float = setting("share of the groups kept for the test part if there is no test file", 0.0)
-    split_seed: int = setting("seed of the split into parts", 0)
+    split_seed: int = setting("seed of the split into parts and of the folds", 0)
+    folds: int | None = setting("deal the groups into so many folds, one of which validates; null for one split", None)
+    fold: int | None = setting("the fold that validates, from 0; 0,1,2,… sweeps over them", None)
+    stratified: bool = setting("deal so that the classes' shares are alike in all folds", False)
 
 
 @dataclass
@@ -248,8 +254,8 @@ class PairsData(Comparison, FileData):
 
 
 @dataclass
-class TableData(FileData):
-    """One text and one label a row."""
+class TableColumns(Data):
+    """Which columns of a row are its text and its label."""
 
     text_column: str = setting("name of the text column", "text")
     label_column: str = setting(
@@ -285,9 +291,41 @@ class TextData(Data):
 
 
 @dataclass
+class TableData(TableColumns, FileData):
+    """One text and one label a row."""
+
+
+@dataclass
+class HubData(TableColumns):
+    """One text and one label a row, from a data set of the Hugging Face hub or a folder of its files."""
+
+    path: str = setting("the data set's hub name, OWNER/NAME, or a folder")
+    subset: str | None = setting("one of its subsets (configurations); null takes its default", None)
+    revision: str | None = setting("branch, tag or commit; null takes the main branch. The commit is kept", None)
+    split: str = setting("the split to train on", "train")
+    validation_split: str | None = setting("the split to choose trials on; null cuts it off the training split", None)
+    test_split: str | None = setting("the test split; null for none or test_fraction", None)
+
+
+@dataclass
 class GeneratedData(Comparison):
     """Arena records made on the spot, whose winner follows from the answers' content."""
 
     rows: int = setting("records to make", 2000)
     seed: int = setting("seed of the records", 0)
     noise: float = setting("share of the labels replaced by another one, 0 to 1", 0.1)
+
+
+def own_parts(data: Data) -> tuple[str | None, str | None]:
+    """The fields that name a source for the validation and for the test part; None where a part is cut off instead."""
+    match data:
+        case FileData():
+            names = "validation_path", "test_path"
+        case TextData():
+            names = "validation_path", ""
+        case HubData():
+            names = "validation_split", "test_split"
+        case _:
+            return None, None
+    validation, test = (f"data.{name}" if getattr(data, name, None) is not None else None for name in names)
+    return validation, test

@@ -208,7 +208,7 @@ def _times(planned: Planned, plan: Plan) -> str:
     figures = f"({plan.device.figures})"
     step = f"{human(plan.step_s)} a step of full rows"
     if planned.size is None or plan.epoch_s is None or plan.training_s is None:
-        return f"{step} {figures}; an epoch is unknown: there is no such data.path here"
+        return f"{step} {figures}; an epoch is unknown: its data are no file here"
     rows = f"{planned.size.rows:,} rows of about {planned.size.tokens_per_row:.0f} tokens"
     return f"{step}, {human(plan.epoch_s)} an epoch of {rows}, {human(plan.training_s)} in all {figures}"
 

@@ -26,23 +26,42 @@ class Examples:
     weights: Floats
 
 
-def read_examples(files: Sequence[Path], metric: str, like: Examples | None = None) -> Examples | str:
-    """The examples' values for a metric of PAIRED, averaged over predictions files, in the order of `like`.
+def read_examples(parts: Sequence[Sequence[Path]], metric: str, like: Examples | None = None) -> Examples | str:
+    """The examples' values for a metric of PAIRED, in the order of `like`.
 
-    Without `like` the first file gives the order. Returns in a few words why they cannot be compared, if so.
+    Each part is a fold's predictions files, one a seed, and is averaged over them; without folds there is one part.
+    Without `like` the first files give the order. Returns in a few words why they cannot be compared, if so.
     """
+    found = []
+    for files in parts:
+        part = _averaged(files, metric)
+        if isinstance(part, str):
+            return part
+        found.append(part)
+    joined = _joined(found)
+    return joined if like is None else _aligned(joined, like)
+
+
+def _averaged(files: Sequence[Path], metric: str) -> Examples | str:
+    first: Examples | None = None
     values = []
     for file in files:
         found = _read(file, metric)
         if isinstance(found, str):
             return found
-        like = like or found
-        aligned = _aligned(found, like)
+        first = first or found
+        aligned = _aligned(found, first)
         if isinstance(aligned, str):
             return aligned
         values.append(aligned.values)
-    assert like is not None
-    return replace(like, values=np.mean(values, axis=0))
+    assert first is not None
+    return replace(first, values=np.mean(values, axis=0))
+
+
+def _joined(parts: Sequence[Examples]) -> Examples:
+    ids = pa.concat_arrays([part.ids for part in parts])
+    values, weights = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "weights"))
+    return Examples(ids, values, weights)
 
 
 def _read(file: Path, metric: str) -> Examples | str:

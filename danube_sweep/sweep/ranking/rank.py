@@ -19,7 +19,7 @@ from danube_sweep.sweep.ranking.bootstrap import paired_intervals
 from danube_sweep.sweep.ranking.examples import PAIRED, Examples, read_examples
 from danube_sweep.sweep.ranking.trials import Trial, read_trials
 from danube_sweep.sweep.ranking.varied import by_row, value_of, varied_keys
-from danube_sweep.trial import State, number_at, read_json
+from danube_sweep.trial import RunFolder, State, number_at, read_json
 from danube_sweep.validate_sweep import objectives as objectives_of
 
 Objectives = Sequence[tuple[str, str]]
@@ -38,7 +38,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Row:
-    """Trials that differ only in their seed. Numbers are means over `used`: the finished ones, else the pruned ones."""
+    """Trials that differ only in their seed and fold.
+
+    Numbers are means over `used`: the finished ones, else the pruned ones.
+    """
 
     values: dict[str, Any]
     """By varied key, in the ranking's order."""
@@ -46,7 +49,11 @@ class Row:
     """Names of the run folders; of `used` and of all others."""
     used: list[str]
     seeds: list[int]
-    """Of `used`."""
+    """Of `used`, each once."""
+    by_fold: dict[int | None, list[str]]
+    """Names of `used` by the fold that validates, in order; without folds all are under None."""
+    folds: int | None
+    """How many there are, used or not; None without folds."""
     state: str
     """`finished`, or for several states `2 finished, 1 oom`."""
     pruned: bool
@@ -55,7 +62,7 @@ class Row:
     objectives: list[float | None]
     """Means, in the order of Ranking.objectives."""
     deviation: float | None
-    """Standard deviation of the first objective over the seeds (n - 1); None for a single one."""
+    """Standard deviation of the first objective over seeds and folds (n - 1); None for a single one."""
     metrics: dict[str, float]
     """Validation metrics by name."""
     test: dict[str, float]
@@ -64,7 +71,7 @@ class Row:
     tokens_per_s: float | None
     peak_memory_bytes: float | None
     predicted_memory_bytes: float | None
-    """The largest of the seeds, as all have to fit."""
+    """The largest of the trials, as all have to fit."""
     rank: int | None = None
     """From 1; None without a metric."""
     difference: float | None = None
@@ -83,6 +90,11 @@ class Row:
     @property
     def count(self) -> int:
         return len(self.used)
+
+    @property
+    def seed_count(self) -> int:
+        """Trials of a fold, or of the one split."""
+        return max(map(len, self.by_fold.values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -150,10 +162,10 @@ def _test_scores(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _once(group: list[Trial], notes: list[str]) -> list[Trial]:
-    """Each seed once: a second folder of the same trial would feign certainty."""
+    """Each seed and fold once: a second folder of the same trial would feign certainty."""
     kept: dict[Any, Trial] = {}
     for trial in sorted(group, key=lambda one: one.state != FINISHED):
-        key = trial.name if trial.seed is None else trial.seed
+        key = trial.name if trial.seed is None else (trial.seed, trial.fold)
         if key in kept:
             notes.append(f"{trial.name} is the same trial as {kept[key].name} and does not count")
         kept.setdefault(key, trial)
@@ -173,7 +185,9 @@ def _row(trials: list[Trial], varied: list[str], objectives: Objectives, scores:
         values={key: value_of(trials[0], key) for key in varied},
         trials=[trial.name for trial in trials],
         used=[trial.name for trial in used],
-        seeds=[trial.seed for trial in used if trial.seed is not None],
+        seeds=list(dict.fromkeys(trial.seed for trial in used if trial.seed is not None)),
+        by_fold=_by_fold(used),
+        folds=trials[0].folds,
         state=_states(trials),
         pruned=bool(used) and used[0].state == PRUNED,
         error=next((trial.reason for trial in trials if trial.reason), None),
@@ -186,6 +200,11 @@ def _row(trials: list[Trial], varied: list[str], objectives: Objectives, scores:
         peak_memory_bytes=max(_numbers(used, "measured/peak_memory_bytes"), default=None),
         predicted_memory_bytes=max(_numbers(used, "predicted/peak_memory_bytes"), default=None),
     )
+
+
+def _by_fold(trials: Sequence[Trial]) -> dict[int | None, list[str]]:
+    folds = sorted({trial.fold for trial in trials}, key=lambda fold: -1 if fold is None else fold)
+    return {fold: [trial.name for trial in trials if trial.fold == fold] for fold in folds}
 
 
 def _states(trials: list[Trial]) -> str:
@@ -255,7 +274,8 @@ def _intervals(
     """Intervals by the name of a row's first trial; for rows that cannot be compared there is a note instead."""
 
     def examples(row: Row, like: Examples | None = None) -> Examples | str:
-        return read_examples([path / name / "predictions.parquet" for name in row.used], metric, like)
+        parts = [[RunFolder(path / name).predictions for name in names] for names in row.by_fold.values()]
+        return read_examples(parts, metric, like)
 
     reference = examples(best)
     if isinstance(reference, str):

@@ -88,11 +88,11 @@ def _table(ranking: Ranking, columns: Sequence[_Column], console: Console) -> Ta
 
 def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
     """Every column that has something to say, in the order of the table."""
-    rows, best, several = ranking.rows, winner(ranking), any(row.count > 1 for row in ranking.rows)
+    rows, best = ranking.rows, winner(ranking)
     titles = _short_titles(ranking.varied)
     given = [_Column("#", [str(row.rank or "") for row in rows], keep=-1)]
     given += [
-        _Column(titles[key], [_plain(_shown(row.values[key])) for row in rows], varied=True, left=True)
+        _Column(titles[key], [plain(_shown(row.values[key])) for row in rows], varied=True, left=True)
         for key in ranking.varied
     ]
     given += _objective_columns(ranking, plus_minus)
@@ -102,7 +102,7 @@ def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
         _Column("front", ["*" if row.front else "" for row in rows]),
         *(_number_columns(ranking, "", [row.metrics for row in rows])),
         *(_number_columns(ranking, "test ", [row.test for row in rows])),
-        _Column("seeds", [str(row.count or "") if several else "" for row in rows], keep=3),
+        *_count_columns(rows),
         _Column("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
         _Column("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
         _Column("GiB", [_maybe(row.peak_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=9),
@@ -110,8 +110,26 @@ def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
     ]
     if any(row.state != COMPLETE[0] for row in rows):
         given.append(_Column("state", [row.state for row in rows], left=True))
-    given.append(_Column("reason", [_plain(row.error or "") for row in rows], keep=11, left=True))
+    given.append(_Column("reason", [plain(row.error or "") for row in rows], keep=11, left=True))
     return [column for column in given if column.varied or any(column.cells)]
+
+
+def _count_columns(rows: Sequence[Row]) -> list[_Column]:
+    """Folds and seeds, each where a row has several."""
+    folds = [row.folds is not None and len(row.by_fold) > 1 for row in rows]
+    seeds = [row.seed_count > 1 for row in rows]
+    return [
+        _Column("folds", [_folds(row) if any(folds) and row.used else "" for row in rows], keep=3),
+        _Column("seeds", [str(row.seed_count or "") if any(seeds) else "" for row in rows], keep=3),
+    ]
+
+
+def _folds(row: Row) -> str:
+    """`5`, or `3 of 5` while some are missing."""
+    if row.folds is None:
+        return ""
+    done = len(row.by_fold)
+    return str(done) if done == row.folds else f"{done} of {row.folds}"
 
 
 def _objective_columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
@@ -142,7 +160,7 @@ def _number_columns(ranking: Ranking, prefix: str, tables: Sequence[dict[str, fl
 def _short_titles(keys: Sequence[str]) -> dict[str, str]:
     """The last word of each key, or the whole key where two would share it."""
     counted = Counter(_last_word(key) for key in keys)
-    return {key: _plain(_last_word(key) if counted[_last_word(key)] == 1 else key) for key in keys}
+    return {key: plain(_last_word(key) if counted[_last_word(key)] == 1 else key) for key in keys}
 
 
 def _last_word(key: str) -> str:
@@ -195,7 +213,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One line without control signs, which could move the cursor or turn the text around."""
     return "".join(sign if sign.isprintable() else " " for sign in text).strip()
 
@@ -229,9 +247,9 @@ def summary_lines(ranking: Ranking) -> list[str]:
     failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *_UNDER_WAY)]
     return [
         f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) > 1)}: {states}",
-        *(_plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
-        *map(_plain, ranking.notes),
-        _plain(_answer(ranking)),
+        *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
+        *map(plain, ranking.notes),
+        plain(_answer(ranking)),
     ]
 
 
@@ -239,11 +257,17 @@ def _answer(ranking: Ranking) -> str:
     best = winner(ranking)
     if best is None or best.mean is None:
         return "no trial has finished yet" if _goes_on(ranking) else "no trial has finished"
-    seeds = f" (mean of {best.count} seeds)" if best.count > 1 else ""
     test = "".join(f", test {name} {_number(value)}" for name, value in list(best.test.items())[:1])
-    return (
-        f"best: {_named(best)}: {ranking.metric} {_number(best.mean)}{seeds}{test}{_standing(ranking, best.rank or 1)}"
-    )
+    found = f"{ranking.metric} {_number(best.mean)}{_means_of(best)}{test}"
+    return f"best: {_named(best)}: {found}{_standing(ranking, best.rank or 1)}"
+
+
+def _means_of(row: Row) -> str:
+    if row.count <= 1 and row.folds is None:
+        return ""
+    seeds = f"{row.seed_count} seeds" if row.seed_count > 1 else ""
+    folds = f"{_folds(row)} folds" if row.folds is not None else ""
+    return f" (mean of {' x '.join(filter(None, (folds, seeds)))})"
 
 
 def _goes_on(ranking: Ranking) -> bool:
@@ -304,6 +328,7 @@ def _record(ranking: Ranking, row: Row) -> dict[str, Any]:
         "peak_memory_bytes": row.peak_memory_bytes,
         "predicted_memory_bytes": row.predicted_memory_bytes,
         "count": row.count,
+        **({} if row.folds is None else {"folds": " ".join(str(fold) for fold in row.by_fold)}),
         "seeds": " ".join(map(str, row.seeds)),
         "state": row.state,
         "trials": " ".join(row.trials),
@@ -325,7 +350,7 @@ def _cell(value: Any) -> Any:
 
 def _markdown(ranking: Ranking) -> str:
     columns = _columns(ranking, _PLUS_MINUS)
-    columns.append(_Column("trials", [_plain(", ".join(row.trials)) for row in ranking.rows], left=True))
+    columns.append(_Column("trials", [plain(", ".join(row.trials)) for row in ranking.rows], left=True))
     lines = [
         f"# Ranking by {_escaped(ranking.metric)} ({ranking.goal})",
         "",

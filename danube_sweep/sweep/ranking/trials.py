@@ -44,7 +44,19 @@ class Trial:
 
     @property
     def seed(self) -> int | None:
-        found = self.config.get("seed", (self.overrides or {}).get("seed"))
+        return self._whole("seed")
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that validates, from 0; None for a trial without folds."""
+        return self._whole("data.fold")
+
+    @property
+    def folds(self) -> int | None:
+        return self._whole("data.folds")
+
+    def _whole(self, key: str) -> int | None:
+        found = self.config.get(key, (self.overrides or {}).get(key))
         return found if isinstance(found, int) else None
 
     @property
@@ -66,7 +78,9 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
         raise CheckpointError(f"{path} is no sweep: there is no such folder; give one like multirun/<date>/<time>")
     folders = [RunFolder(one) for one in sorted(path.iterdir(), key=_by_number)]
     planned = (path / "sweep.json").is_file()  # then a folder without trial.json was being added when its process died
-    trials = [_read(one, notes) for one in folders if one.trial.is_file() or (one.config.is_file() and not planned)]
+    trials = [
+        read_trial(one, notes) for one in folders if one.trial.is_file() or (one.config.is_file() and not planned)
+    ]
     if not trials:
         raise CheckpointError(
             f"{path} is no sweep: no folder in it holds a trial; give one like multirun/<date>/<time>"
@@ -74,12 +88,8 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     return trials, notes
 
 
-def _by_number(folder: Path) -> tuple[int, str]:
-    digits = re.match(r"\d{1,9}", folder.name)
-    return (int(digits[0]) if digits else 10**9, folder.name)
-
-
-def _read(folder: RunFolder, notes: list[str]) -> Trial:
+def read_trial(folder: RunFolder, notes: list[str]) -> Trial:
+    """The trial of one run folder; a file that cannot be read goes into `notes`."""
     described, result = _json(folder.trial, notes), _json(folder.result, notes)
     if not isinstance(result.get("state"), str):
         result = {}
@@ -89,6 +99,11 @@ def _read(folder: RunFolder, notes: list[str]) -> Trial:
     state, reason = (result["state"], result.get("error")) if result else _standing(folder)
     first = next(iter(str(reason or "").splitlines()), "").strip()
     return Trial(folder, _config(folder.config, notes), overrides, result, state, first or None)
+
+
+def _by_number(folder: Path) -> tuple[int, str]:
+    digits = re.match(r"\d{1,9}", folder.name)
+    return (int(digits[0]) if digits else 10**9, folder.name)
 
 
 def _json(file: Path, notes: list[str]) -> dict[str, Any]:

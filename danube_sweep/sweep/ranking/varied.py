@@ -1,4 +1,4 @@
-"""What varies between the trials of a sweep, as its user would say it, and which trials differ by seed only."""
+"""What varies between the trials of a sweep, as its user would say it, and which differ by seed and fold only."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from danube_sweep.sweep.ranking.trials import Trial
 
 _NO_PART = {"name", "seed", "device", "tracking", "hydra", "sweep", "pruner"}
 """First words of keys that do not make a trial another one, or only by its seed."""
-_NO_MATTER = {"trainer.eval_batch", "trainer.log_every", "trainer.score_test"}
+_NO_MATTER = {"trainer.eval_batch", "trainer.log_every", "trainer.score_test", "data.fold"}
 _FIRST_WORD = re.compile(r"[^./@]*")
 
 
@@ -19,7 +19,7 @@ def _counts(key: str) -> bool:
 
 
 def by_row(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials that differ only in their seed, together, in the order given."""
+    """Trials that differ only in their seed and fold, together, in the order given."""
     rows: dict[str, list[Trial]] = {}
     for trial in trials:
         rows.setdefault(_identity(trial), []).append(trial)
@@ -33,7 +33,7 @@ def _identity(trial: Trial) -> str:
 
 
 def varied_keys(trials: Sequence[Trial]) -> list[str]:
-    """The keys, or groups like `model`, whose values differ between trials; without the seed.
+    """The keys, or groups like `model`, whose values differ between trials; without seed and fold.
 
     Overrides say it best. In a folder without them the configs are compared, and what follows from another choice
     (a model's shape and learning rate, the fields of another kind of head) is left out.
