@@ -4,10 +4,8 @@ import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from danube_sweep.errors import CheckpointError
+from danube_sweep.lora.describe import ADAPTER
 from danube_sweep.model import Backbone
-
-ADAPTER = "default"
-"""PEFT's name for an adapter that was given none."""
 
 
 def _prefix(backbone: Backbone) -> str:

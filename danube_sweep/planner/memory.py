@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+from danube_sweep.adapters import QUANTISED
 from danube_sweep.architecture import Architecture
 from danube_sweep.planner.activations import checkpoints, live_block, whole_body
 from danube_sweep.planner.walk import FP32, Pass
@@ -16,7 +17,6 @@ from danube_sweep.planner.weights import (
 )
 from danube_sweep.schema import AdamW, Compute, Config, Dora, LMHead
 from danube_sweep.trial import is_random
-from danube_sweep.validate import QUANTISED
 
 GIB = 2**30
 END_OF_NET, BACKWARD_OF_BLOCK = 20, 8

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
+from danube_sweep.adapters import QUANTISED
 from danube_sweep.architecture import Architecture, Linear, adapted_blocks, target_names
 from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, Lora, Precision, Storage
-from danube_sweep.validate import QUANTISED
 
 FP32, INT64, BOOL = 4, 8, 1
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from danube_sweep.adapters import FOUR_BIT
 from danube_sweep.architecture import RELATIVE_POSITIONS, Architecture
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.schema import (
@@ -27,7 +28,6 @@ from danube_sweep.schema import (
     Sgd,
     Storage,
 )
-from danube_sweep.validate import FOUR_BIT
 
 WEIGHTS_A_SCALE, SCALES_A_SCALE = 64, 256
 """bitsandbytes' 4-bit blocks: weights that share a scale, and scales that share one with double quantisation."""
