@@ -51,6 +51,7 @@ class RankAllocation:
         if step < self._last:
             allocator.update_and_allocate(self._body, step)
         elif self._pattern is None:
+            allocator.update_ipt(self._body)
             _, self._pattern = allocator.update_and_allocate(self._body, step, force_mask=True)
             allocator.reset_ipt()
         else:

@@ -11,6 +11,7 @@ from torch import nn
 from danube_sweep.errors import ConfigError
 from danube_sweep.lora.describe import ADAPTER, describe, refused
 from danube_sweep.model import Backbone
+from danube_sweep.precision import DTYPES
 from danube_sweep.schema import Adapter, Bias, Compute, FullFinetune, LinearAdapter, Lora, NoAdapter, Olora
 from danube_sweep.validate_adapter import NO_BIASES
 
@@ -52,11 +53,21 @@ def _tidy(backbone: Backbone) -> None:
     for layer in backbone.body.modules():
         if isinstance(layer, BaseTunerLayer) and backbone.precision.compute is not Compute.fp32:
             layer.cast_input_dtype_enabled = False  # autocast does it; PEFT's own cast to fp32 would come on top
+            _keep_type(layer, DTYPES[backbone.precision.compute])
+        if hasattr(layer, "state") and getattr(layer.weight, "SCB", None) is not None:
+            layer.state.SCB = None  # OLoRA reads the old scales into the state and then quantises anew
     for name, parameter in backbone.body.named_parameters():
         if ".ranknum." in name:
             parameter.requires_grad_(False)  # AdaLoRA's divisor: over 4-bit PEFT lets it train
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _keep_type(layer: BaseTunerLayer, dtype: torch.dtype) -> None:
+    # Over int8 and 4 bits some of PEFT's layers give fp32 on; on a CPU, where they see no autocast, they also hand fp32
+    # to linears that compute in the type of their input.
+    layer.get_base_layer().register_forward_pre_hook(lambda _module, given: (given[0].to(dtype), *given[1:]))
+    layer.register_forward_hook(lambda _module, _given, out: out.to(dtype))
 
 
 def _check(backbone: Backbone, config: LinearAdapter) -> None:

@@ -9,7 +9,7 @@ from typing import final
 
 from danube_sweep.adapters import QUANTISED
 from danube_sweep.architecture import Architecture, Linear, adapted_blocks, target_names
-from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, Lora, Precision, Storage
+from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, LinearAdapter, Lora, Precision, Storage
 
 FP32, INT64, BOOL = 4, 8, 1
 
@@ -89,9 +89,14 @@ class Pass:
     def adapted(self) -> frozenset[int]:
         """The blocks in which something trains."""
         blocks = self.model.layers
-        if isinstance(self.adapter, Lora):
+        if isinstance(self.adapter, LinearAdapter):
             return frozenset(adapted_blocks(self.adapter, blocks))
         return frozenset(range(blocks)) if self.full else frozenset()
+
+    @property
+    def targets(self) -> list[Linear]:
+        """The linears of an adapted block that have an adapter."""
+        return self.model.targets(self.adapter.targets) if isinstance(self.adapter, LinearAdapter) else []
 
     @property
     def first_adapted(self) -> int:
