@@ -1,11 +1,10 @@
 """What an adapter trains in one linear, as shapes, and what it keeps there that does not train."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from danube_sweep.architecture import Linear
-from danube_sweep.planner.walk import FP32, Pass
+from danube_sweep.planner.walk import FP32, INT64, Pass
 from danube_sweep.schema import Adalora, Dora, Ia3, LinearAdapter, Lora, Peft, Vera
 
 Shape = tuple[int, ...]
@@ -60,7 +59,7 @@ def _of_peft(kind: str, fields: dict[str, Any], inputs: int, outputs: int) -> li
         case "fourierft" | "waveft":
             return [(int(fields.get("n_frequency", FREQUENCIES[kind])),)]
         case "beft":
-            return [(outputs,)]
+            return [(1, outputs)]
     return _of_blocks(kind, fields, inputs, outputs)
 
 
@@ -91,8 +90,8 @@ def _of_blocks(kind: str, fields: dict[str, Any], inputs: int, outputs: int) -> 
             count = int(fields.get("boft_block_num", 0)) or inputs // int(fields.get("boft_block_size", 4))
             return [(1, count, inputs // count, inputs // count), (outputs, 1)]
         case "road":
-            size = {"road_1": outputs // 2, "road_2": outputs, "road_4": 2 * outputs}
-            return [(size[fields.get("variant", "road_1")],)] * 2
+            sizes = {"road_1": outputs // 2, "road_2": outputs, "road_4": 2 * outputs}
+            return [(sizes[fields.get("variant", "road_1")],)] * 2
         case "c3a":
             block = int(fields.get("block_size", 256))
             return [(outputs // block, inputs // block, block)]
@@ -100,22 +99,21 @@ def _of_blocks(kind: str, fields: dict[str, Any], inputs: int, outputs: int) -> 
 
 
 def frozen_bytes(walk: Pass) -> float:
-    """Bytes of what an adapter draws and does not train: random projections, and BOFT's permutations."""
+    """Bytes of what an adapter draws and does not train: random projections, and what OFT and BOFT move numbers by."""
     targets = walk.targets
     if not targets:
         return 0.0
     inputs, outputs = max(one.inputs for one in targets), max(one.outputs for one in targets)
     match walk.adapter:
         case Vera(rank=r):
-            return r * (inputs + outputs) * FP32
+            return float(r * (inputs + outputs) * walk.projection_bytes)
         case Peft(type="randlora", fields=fields):
             r = int((fields or {}).get("r", RANKS["randlora"]))
             wide, narrow = max(inputs, outputs), min(inputs, outputs)
-            return r * (narrow + wide * math.ceil(narrow / r)) * FP32
+            return float(r * (narrow + wide * math.ceil(narrow / r)) * walk.weight_bytes)
         case Peft(type="boft"):
-            return len(walk.adapted) * _squares(targets) * FP32
+            return len(walk.adapted) * sum(one.inputs**2 for one in targets) * FP32
+        case Peft(type="oft"):  # where each trained number goes in its block, by row and by column
+            places = sum(shape[1] for one in targets for shape in trained_shapes(walk.adapter, one))
+            return len(walk.adapted) * places * 2.0 * INT64
     return 0.0
-
-
-def _squares(targets: Sequence[Linear]) -> float:
-    return float(sum(one.inputs**2 for one in targets))
