@@ -15,7 +15,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from danube_sweep import checkpoint, guard, product
+from danube_sweep import checkpoint, guard, lora, product
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import CheckpointError, DanubeSweepError, Diverged
 from danube_sweep.evaluate import Evaluation, evaluate
@@ -120,6 +120,7 @@ class ActiveTrial:
         ratio = config.lora.plus_ratio if isinstance(config.lora, Lora) else 1.0
         self.optimizer = build_optimizer(config.optimizer, self.adapter, head, head_lr=config.head.lr, plus_ratio=ratio)
         self.schedule = build_schedule(config.schedule, self.optimizer, total_steps=self.plan.total_steps)
+        self.allocation = lora.rank_allocation(backbone, config.lora, total_steps=self.plan.total_steps)
         scaled = config.precision.compute is Compute.fp16
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)
         self._resume()
@@ -147,6 +148,8 @@ class ActiveTrial:
         self.schedule.load_state_dict(state["schedule"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+        if self.allocation is not None:
+            self.allocation.load_state_dict(state["allocation"])
         self.done = Progressed(**state["done"])
         self._tokens_written = self.done.tokens
         self.metrics_file.resume(after_step=self.done.step)
@@ -164,6 +167,8 @@ class ActiveTrial:
         """The micro-batch's part of its step's loss, scaled for fp16; its sum over a pack is differentiated."""
         loss = self.head.loss(self.head(hidden_BTH, micro.batch), micro.batch) * micro.share
         self._step_loss = loss.detach() if self._step_loss is None else self._step_loss + loss.detach()
+        if self.allocation is not None and micro.last:  # once a step, and no part of the loss that is logged
+            loss = loss + self.allocation.penalty()
         scaled: torch.Tensor = self.scaler.scale(loss)
         return scaled
 
@@ -189,6 +194,8 @@ class ActiveTrial:
         lr = self.optimizer.param_groups[0]["lr"]
         self.scaler.step(self.optimizer)
         self._count_overflow()
+        if self.allocation is not None and self.done.overflows == 0:
+            self.allocation.after_step(self.done.step + 1)
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done.step += 1
@@ -308,6 +315,7 @@ class ActiveTrial:
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "done": asdict(self.done),
+            "allocation": None if self.allocation is None else self.allocation.state_dict(),
         }
         skeleton, tensors = checkpoint.pack_state(state)
         metrics = None if evaluation is None else evaluation.metrics

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from danube_sweep.schema import Lora, Shape
+from danube_sweep.schema import LinearAdapter, Shape
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def family_of(model_type: str) -> Family:
     return FAMILIES.get(model_type, FAMILIES["llama"])
 
 
-def adapted_blocks(adapter: Lora, blocks: int) -> list[int]:
+def adapted_blocks(adapter: LinearAdapter, blocks: int) -> list[int]:
     """The numbers of the blocks that an adapter is put into, of `blocks` there are."""
     if adapter.layers is not None:
         return sorted(set(adapter.layers))

@@ -29,8 +29,12 @@ def check_trainable(config: Adapter, backbone: Mapping[str, nn.Parameter], head:
 def check_precision(backbone: Backbone) -> None:
     """The linears are stored in the way that was asked for, everything else in the type beside it."""
     asked, kinds = linear_kind(backbone.precision), {"Linear", "Linear4bit", "Linear8bitLt"}
+    # PEFT's wrappers bear the same names as the layers they hold; some have linears of their own.
+    wrapped = tuple(f"{name}." for name, layer in backbone.body.named_modules() if hasattr(layer, "base_layer"))
     for name, layer in backbone.body.named_modules():
-        if "lora_" in name or type(layer).__name__ not in kinds:
+        if hasattr(layer, "base_layer") or type(layer).__name__ not in kinds:
+            continue
+        if name.startswith(wrapped) and not name.endswith(".base_layer"):
             continue
         if type(layer).__name__ != asked:
             raise GuardError(f"{name} is a {type(layer).__name__}, asked for was {asked}")

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from danube_sweep.adapters import FOUR_BIT
 from danube_sweep.schema import Compute, Precision, Storage
-from danube_sweep.validate import FOUR_BIT
 
 DTYPES = {Compute.fp32: torch.float32, Compute.bf16: torch.bfloat16, Compute.fp16: torch.float16}
 

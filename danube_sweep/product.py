@@ -11,7 +11,7 @@ from danube_sweep import checkpoint, lora
 from danube_sweep.errors import CheckpointError
 from danube_sweep.head import Head
 from danube_sweep.model import Backbone
-from danube_sweep.schema import Adapter, FullFinetune, Lora
+from danube_sweep.schema import Adapter, FullFinetune, LinearAdapter
 
 ADAPTER, MODEL, HEAD = "adapter_model.safetensors", "model.safetensors", "head.safetensors"
 
@@ -24,7 +24,7 @@ def folder_name(config: Adapter) -> str:
 def save_trained(folder: Path, config: Adapter, backbone: Backbone, head: Head, base: str | None) -> None:
     """Writes the trained weights of one trial into `folder`; `base` is the backbone's name for PEFT."""
     match config:
-        case Lora():
+        case LinearAdapter():
             description = lora.peft_config(config, backbone)
             description.base_model_name_or_path = base
             description.inference_mode = True
@@ -44,7 +44,7 @@ def load_trained(folder: Path, config: Adapter, backbone: Backbone, head: Head) 
     Raises CheckpointError unless every weight is there, fits and is finite. The manifest is read elsewhere.
     """
     match config:
-        case Lora():
+        case LinearAdapter():
             lora.load_adapter_state(backbone, checkpoint.load_tensors(folder / ADAPTER))
         case FullFinetune():
             _load_exactly(_whole(backbone), checkpoint.load_tensors(folder / MODEL), folder / MODEL)

@@ -32,7 +32,7 @@ from danube_sweep.steps import StepPlan
 from danube_sweep.stop import StopRequest
 from danube_sweep.tracking import Tracker, given_out, open_tracker
 from danube_sweep.trial import COMPLETE, MICRO_BATCH, RunFolder, read_json, redacted, trial_hash, write_json, write_text
-from danube_sweep.validate import check_dora, check_runs, check_types
+from danube_sweep.validate import check_adapter, check_runs, check_types
 
 MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
 """What drivers and allocators say in a plain RuntimeError."""
@@ -175,7 +175,7 @@ def build(config: Config, watch: Stopwatch) -> Built:
         check_runs(planned_device(config.device))
         device = pick_device(config.device)
         check_types(config.precision, native_types(device), config.device.name)
-        check_dora(config, device.type)
+        check_adapter(config, device.type)
         prepared = prepare(config)
     with watch.phase("load"):
         backbone = load_backbone(config.model, config.precision, with_lm_head=needs_lm_head(config.head), device=device)

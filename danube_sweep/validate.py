@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 
 from danube_sweep import extension
-from danube_sweep.architecture import FAMILIES, TARGET_SETS, Family
+from danube_sweep.adapters import FOUR_BIT, QUANTISED, cannot
+from danube_sweep.architecture import FAMILIES
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
     OPTIONS,
@@ -19,14 +20,13 @@ from danube_sweep.schema import (
     Constant,
     Data,
     Device,
-    Dora,
     FullFinetune,
     GeneratedData,
     Head,
     Init,
     LayeredHead,
+    LinearAdapter,
     LMHead,
-    Lora,
     Model,
     NoAdapter,
     Optimizer,
@@ -48,13 +48,12 @@ from danube_sweep.schema import (
     Wsd,
     own_parts,
 )
+from danube_sweep.validate_adapter import validate_adapter
 from danube_sweep.validate_parts import validate_parts
 
 BYTES_AND_MARKS = 259
 """The smallest vocabulary of a tokenizer that is trained on the run's own text."""
 
-FOUR_BIT = (Storage.nf4, Storage.fp4)
-QUANTISED = (*FOUR_BIT, Storage.int8)
 AUTO = "auto"
 
 
@@ -125,10 +124,11 @@ def check_runs(device: Device) -> None:
         raise ConfigError(f"device: trials can be planned for {device.name}, not run on it: {device.cannot_run}")
 
 
-def check_dora(config: Config, accelerator: str) -> None:
-    """Raises ConfigError for DoRA over int8 on a CPU, where bitsandbytes has no scales to give it."""
-    impossible = isinstance(config.lora, Dora) and config.precision.storage is Storage.int8 and accelerator == "cpu"
-    _require(not impossible, "lora=dora does not work over int8 on a CPU; use precision=nf4 or lora=lora")
+def check_adapter(config: Config, accelerator: str) -> None:
+    """Raises ConfigError for an adapter that does not work over the storage type on `accelerator`."""
+    reason = cannot(config.lora, config.precision.storage, accelerator)
+    if reason is not None:
+        raise ConfigError(reason)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -211,22 +211,8 @@ def _precision(precision: Precision) -> None:
 def _lora(config: Config) -> None:
     storage = config.precision.storage
     match config.lora:
-        case Lora() as lora:
-            _require(lora.rank >= 1, f"lora.rank must be at least 1, got {lora.rank}; for no adapter use lora=none")
-            _require(lora.alpha > 0, f"lora.alpha must be above 0, got {lora.alpha}; for no adapter use lora=none")
-            _require(0 <= lora.dropout < 1, f"lora.dropout must be at least 0 and under 1, got {lora.dropout}")
-            _require(lora.last_k is None or lora.last_k >= 1, f"lora.last_k must be at least 1, got {lora.last_k}")
-            _require(
-                lora.layers is None or (lora.layers != [] and min(lora.layers) >= 0),
-                f"lora.layers needs numbers of blocks, from 0, got {lora.layers}; for no adapter use lora=none",
-            )
-            _require(
-                lora.layers is None or lora.last_k is None,
-                f"lora.layers={lora.layers} and lora.last_k={lora.last_k} both choose blocks; give one",
-            )
-            _require(lora.plus_ratio > 0, f"lora.plus_ratio must be above 0, got {lora.plus_ratio}")
-            if not _own_config(config.model):
-                _targets(lora.targets, FAMILIES[config.model.shape.model_type])
+        case LinearAdapter() as adapter:
+            validate_adapter(adapter, None if _own_config(config.model) else config.model.shape)
         case FullFinetune():
             _require(
                 storage not in QUANTISED,
@@ -242,22 +228,7 @@ def _lora(config: Config) -> None:
                 not isinstance(config.head, LMHead | CausalHead),
                 "lora=none leaves nothing to train: this head has no weights of its own; use lora=lora",
             )
-    check_dora(config, config.device.accelerator)
-
-
-def _targets(targets: object, family: Family) -> None:
-    sets = ", ".join(TARGET_SETS)
-    if isinstance(targets, str):
-        _require(
-            targets in TARGET_SETS or targets in family.linears,
-            f"lora.targets={targets}: no such set; there are {sets}, or a list of module names out of "
-            f"{', '.join(family.linears)}",
-        )
-        return
-    _require(
-        isinstance(targets, list) and targets != [] and all(isinstance(name, str) for name in targets),
-        f"lora.targets must be one of {sets} or a list of module names, got {targets}",
-    )
+    check_adapter(config, config.device.accelerator)
 
 
 def _head(config: Config) -> None:

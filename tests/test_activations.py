@@ -124,6 +124,40 @@ def test_so_is_what_other_adapters_and_other_families_keep(overrides: str, padde
     assert planned == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4", "int8"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "lora=olora",
+        "lora=adalora",
+        "lora=ia3",
+        "lora=ia3 lora.targets=[k_proj,v_proj,down_proj]",
+        "lora=vera",
+        "lora=vera lora.rank=32 lora.targets=qv lora.dropout=0.1",
+    ],
+)
+def test_so_is_what_other_kinds_of_adapters_keep(overrides: str, precision: str) -> None:
+    counted, walk = saved_bytes(composed(*overrides.split(), f"precision={precision}"), padded=False)
+    assert whole_body(walk).bytes(ROWS * LENGTH) == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
+def test_so_is_what_adalora_keeps_with_dropout(precision: str) -> None:
+    config = composed("lora=adalora", "lora.dropout=0.1", "lora.last_k=1", f"precision={precision}")
+    counted, walk = saved_bytes(config, padded=False)
+    assert whole_body(walk).bytes(ROWS * LENGTH) == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4", "int8"])
+def test_pefts_own_types_keep_no_more_than_planned(precision: str) -> None:
+    config = composed("lora=peft", "lora.type=lora", "lora.fields={r:4}", f"precision={precision}")
+    counted, walk = saved_bytes(config, padded=False)
+    assert counted < whole_body(walk).bytes(ROWS * LENGTH)
+
+
 def test_int8_keeps_the_inputs_of_its_linears_where_hooks_do_not_see_them() -> None:
     config = composed("precision=int8", "lora.targets=qv")
     counted, walk = saved_bytes(config, padded=False)

@@ -376,7 +376,7 @@ def half(config, *, groups, **rest): return torch.optim.SGD(groups[:1], lr=1.0)
         ("broken_builders:fails", "head=odd: broken-heads cannot build it: KeyError: 'pooling'"),
         (
             "broken_builders:layer",
-            "head=odd: broken-heads cannot be used: broken_builders:layer makes a Linear, not a danube_sweep.head.base.Head",
+            "head=odd: broken-heads cannot be used: broken_builders:layer makes a Linear, not a danube_sweep.head",
         ),
     ],
 )

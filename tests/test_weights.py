@@ -1,5 +1,7 @@
 """The planner's parameters and bytes, against the models themselves."""
 
+from collections import Counter
+
 import pytest
 import torch
 from transformers import AutoModel
@@ -11,6 +13,7 @@ from danube_sweep.head import build_head
 from danube_sweep.model import architecture, load_backbone
 from danube_sweep.optimizer import build_optimizer, to_training
 from danube_sweep.planner.memory import walk_of
+from danube_sweep.planner.shapes import frozen_bytes
 from danube_sweep.planner.weights import adapter_tensors, head_tensors, parameters, state_bytes, stored_bytes
 from danube_sweep.schema import Compute, Init, LMHead, Precision, SequenceHead, Storage
 
@@ -129,6 +132,9 @@ def test_stored_weights_take_the_bytes_that_were_planned(precision: str, family:
         "lora=dora optimizer=muon",
         "optimizer=schedulefree schedule=constant",
         "lora=full optimizer=schedulefree schedule=constant precision=bf16",
+        "lora=ia3 optimizer=adafactor",
+        "lora=vera optimizer=adamw_8bit",
+        "lora=adalora optimizer=muon",
     ],
 )
 def test_states_take_exactly_the_bytes_that_were_planned(overrides: str) -> None:
@@ -146,6 +152,69 @@ def test_states_take_exactly_the_bytes_that_were_planned(overrides: str) -> None
     tensors = adapter_tensors(walk, config.head)
     assert tensors.elements == sum(weight.numel() for weight in trained.values())
     assert state_bytes(config.optimizer, tensors, walk.weight_bytes if walk.full else 4) == held
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "lora=olora lora.rank=4",
+        "lora=adalora lora.last_k=1",
+        "lora=ia3",
+        "lora=ia3 lora.targets=[k_proj,up_proj]",
+        "lora=vera",
+        "lora=vera precision=int8",
+        "lora=peft lora.type=lora lora.fields={lora_bias:true}",
+        "lora=peft lora.type=lora lora.fields={init_lora_weights:mica,r:4} precision=bf16",
+        "lora=peft lora.type=oft",
+        "lora=peft lora.type=oft lora.fields={r:8,oft_block_size:0}",
+        "lora=peft lora.type=oft lora.fields={block_share:true}",
+        "lora=peft lora.type=boft",
+        "lora=peft lora.type=boft lora.fields={boft_block_size:0,boft_block_num:16}",
+        "lora=peft lora.type=loha precision=bf16",
+        "lora=peft lora.type=hra precision=bf16",
+        "lora=peft lora.type=hira",
+        "lora=peft lora.type=fourierft",
+        "lora=peft lora.type=waveft",
+        "lora=peft lora.type=randlora",
+        "lora=peft lora.type=randlora lora.targets=mlp lora.fields={r:50}",
+        "lora=peft lora.type=gralora",
+        "lora=peft lora.type=gralora lora.fields={hybrid_r:4,gralora_k:4}",
+        "lora=peft lora.type=miss lora.layers=[1]",
+        "lora=peft lora.type=road",
+        "lora=peft lora.type=road lora.fields={variant:road_4}",
+        "lora=peft lora.type=c3a lora.fields={block_size:64}",
+        "lora=peft lora.type=delora precision=bf16",
+        "lora=peft lora.type=beft",
+    ],
+)
+def test_every_adapter_has_the_tensors_and_the_states_that_were_planned(overrides: str) -> None:
+    precision = [] if "precision" in overrides else ["precision=nf4"]
+    config = compose([*SIZES, *precision, *overrides.split(), "device=cpu", "data.max_length=64"])
+    backbone = load_backbone(config.model, config.precision, with_lm_head=False, device=torch.device("cpu"))
+    trained = lora.attach(backbone, config.lora, seed=0)
+    planned = adapter_tensors(walk_of(config, architecture_of(config.model.shape), 64), config.head)
+    assert Counter(tuple(one.shape) for one in trained.values()) == Counter(dict(planned.inner))
+    buffers = {one.data_ptr(): one for name, one in backbone.body.named_buffers() if "rotary" not in name}
+    frozen = frozen_bytes(walk_of(config, architecture_of(config.model.shape), 64))
+    assert frozen == pytest.approx(sum(one.nbytes for one in buffers.values()), rel=0.02, abs=30_000)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "model.shape.model_type=qwen2 lora.bias=all",
+        "model.shape.model_type=qwen2 lora.bias=lora_only lora.targets=qv lora.last_k=1",
+        "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=12 lora.bias=all",
+        "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=12 lora.bias=lora_only lora.targets=mlp",
+    ],
+)
+def test_biases_that_train_are_counted(overrides: str) -> None:
+    config = compose([*SIZES, *overrides.split(), "data.max_length=64"])
+    backbone = load_backbone(config.model, config.precision, with_lm_head=False, device=torch.device("cpu"))
+    trained = lora.attach(backbone, config.lora, seed=0)
+    planned = adapter_tensors(walk_of(config, architecture_of(config.model.shape), 64), config.head)
+    assert planned.elements == sum(one.numel() for one in trained.values())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from danube_sweep.architecture import RELATIVE_POSITIONS, target_names
 from danube_sweep.planner.walk import BOOL, FP32, INT64, Pass, Saved, Tape, Value
-from danube_sweep.schema import Lora
+from danube_sweep.schema import Adalora, LinearAdapter, Lora, Vera
 
 
 def whole_body(walk: Pass) -> Saved:
@@ -51,8 +51,8 @@ def _positions(tape: Tape, name: str) -> Value:
     if walk.full:
         factor = each if walk.cpu else BOOL
         tape.keep_bytes("positions dropout", constant=RELATIVE_POSITIONS * model.hidden * factor)
-    if trains and tape.lora is not None:
-        tape.keep_bytes(f"{name} low positions", constant=RELATIVE_POSITIONS * tape.lora.rank * each)
+    if trains and isinstance(tape.adapter, Lora | Adalora | Vera):
+        tape.keep_bytes(f"{name} low positions", constant=RELATIVE_POSITIONS * tape.adapter.rank * each)
     return Value(f"{name} positions", model.hidden * RELATIVE_POSITIONS / walk.length, each, trains)
 
 
@@ -74,7 +74,7 @@ def _ends(walk: Pass) -> Saved:
 def _rotary(walk: Pass) -> Saved:
     # The angles' cosines and sines, shared by all blocks whose queries or keys have a gradient.
     rotates = walk.full or (walk.trains and walk.first_adapted < walk.model.layers - 1)
-    if isinstance(walk.adapter, Lora) and walk.trains:
+    if isinstance(walk.adapter, LinearAdapter) and walk.trains:
         rotates |= bool({"q_proj", "k_proj", "qkv_proj"} & set(target_names(walk.adapter.targets, walk.model.family)))
     if walk.model.family.encoder or not rotates:
         return Saved()

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from danube_sweep.adapters import FOUR_BIT
 from danube_sweep.architecture import Architecture
 from danube_sweep.errors import MisfitError
 from danube_sweep.planner.device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.memory import GIB, Memory, memory_of
 from danube_sweep.planner.model import planned_architecture
 from danube_sweep.schema import AdamW, AdamW8bit, Compute, Config, Device, FullFinetune, Lora, Precision, Storage
-from danube_sweep.validate import AUTO, FOUR_BIT
+from danube_sweep.validate import AUTO
 
 
 @dataclass(frozen=True)

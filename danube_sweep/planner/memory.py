@@ -2,11 +2,13 @@
 
 from dataclasses import asdict, dataclass
 
+from danube_sweep.adapters import QUANTISED
 from danube_sweep.architecture import Architecture
 from danube_sweep.planner.activations import checkpoints, live_block, whole_body
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.planner.weights import (
     adapter_tensors,
+    allocation_bytes,
     head_tensors,
     paged_bytes,
     parameters,
@@ -16,7 +18,6 @@ from danube_sweep.planner.weights import (
 )
 from danube_sweep.schema import AdamW, Compute, Config, Dora, LMHead, ScheduleFree
 from danube_sweep.trial import is_random
-from danube_sweep.validate import QUANTISED
 
 GIB = 2**30
 END_OF_NET, BACKWARD_OF_BLOCK = 20, 8
@@ -94,7 +95,8 @@ def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest:
     each = walk.weight_bytes if walk.full else FP32
     trained = (0 if walk.full else body.elements * FP32) + head.elements * FP32
     gradients = body.elements * each + head.elements * FP32
-    states = state_bytes(config.optimizer, body, each) + state_bytes(config.optimizer, head, FP32)
+    states = allocation_bytes(config.lora, body)
+    states += state_bytes(config.optimizer, body, each) + state_bytes(config.optimizer, head, FP32)
     paged = 0.0 if walk.cpu else paged_bytes(config.optimizer, body, each) + paged_bytes(config.optimizer, head, FP32)
     kept, passing = _step(config, walk)
     # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.

@@ -6,13 +6,13 @@ with moving bytes, and of launching. docs/memory.md says what is counted.
 
 from dataclasses import dataclass
 
+from danube_sweep.adapters import FOUR_BIT, QUANTISED
 from danube_sweep.architecture import Architecture
 from danube_sweep.planner.activations import whole_body
 from danube_sweep.planner.memory import walk_of
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.planner.weights import adapter_tensors
 from danube_sweep.schema import Compute, Config, Device, Dora, LMHead, Lora, Storage
-from danube_sweep.validate import FOUR_BIT, QUANTISED
 
 EFFICIENCY = 0.5
 """Share of the dense rate that matrix products of these shapes reach on a GPU; a CPU's figures are measured ones."""

@@ -7,9 +7,22 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
+from danube_sweep.adapters import QUANTISED
 from danube_sweep.architecture import Architecture, Linear, adapted_blocks, target_names
-from danube_sweep.schema import Adapter, Compute, Dora, FullFinetune, Lora, Precision, Storage
-from danube_sweep.validate import QUANTISED
+from danube_sweep.schema import (
+    Adalora,
+    Adapter,
+    Compute,
+    Dora,
+    FullFinetune,
+    Ia3,
+    LinearAdapter,
+    Lora,
+    Peft,
+    Precision,
+    Storage,
+    Vera,
+)
 
 FP32, INT64, BOOL = 4, 8, 1
 
@@ -71,6 +84,11 @@ class Pass:
         return self.compute_bytes
 
     @property
+    def projection_bytes(self) -> int:
+        """Bytes of a number in VeRA's random projections: PEFT gives them the type of the weights, if they have one."""
+        return FP32 if self.precision.storage is Storage.int8 else self.weight_bytes
+
+    @property
     def residual_bytes(self) -> int:
         """Bytes of a number between blocks: the weights' type; a GPU's autocast makes layer norms give fp32."""
         return self.autocast_bytes if self.model.family.encoder else self.weight_bytes
@@ -89,9 +107,14 @@ class Pass:
     def adapted(self) -> frozenset[int]:
         """The blocks in which something trains."""
         blocks = self.model.layers
-        if isinstance(self.adapter, Lora):
+        if isinstance(self.adapter, LinearAdapter):
             return frozenset(adapted_blocks(self.adapter, blocks))
         return frozenset(range(blocks)) if self.full else frozenset()
+
+    @property
+    def targets(self) -> list[Linear]:
+        """The linears of an adapted block that have an adapter."""
+        return self.model.targets(self.adapter.targets) if isinstance(self.adapter, LinearAdapter) else []
 
     @property
     def first_adapted(self) -> int:
@@ -133,9 +156,8 @@ class Tape:
 
     def __init__(self, walk: Pass, *, adapted: bool) -> None:
         self.walk = walk
-        lora = walk.adapter if adapted and isinstance(walk.adapter, Lora) else None
-        self.lora = lora
-        self._names = target_names(lora.targets, walk.model.family) if lora else []
+        self.adapter = walk.adapter if adapted and isinstance(walk.adapter, LinearAdapter) else None
+        self._names = target_names(self.adapter.targets, walk.model.family) if self.adapter else []
         self._linears = {linear.name: linear for linear in walk.model.linears}
         self._per_token: dict[str, float] = {}
         self._constant: dict[str, float] = {}
@@ -169,7 +191,9 @@ class Tape:
         if trained:
             self.keep(read)
         elif given.live and self.walk.precision.storage is Storage.int8:
-            self.keep(given)  # bitsandbytes keeps its input, though it needs none
+            # bitsandbytes keeps its input, though it needs none; of IA3's a copy, as PEFT made it fp32.
+            copied = isinstance(self.adapter, Ia3) and name in self._names and self.walk.cpu
+            self.keep(replace(given, name=f"{name} int8", each=each) if copied else given)
         if (trained or given.live) and self.walk.precision.storage is Storage.fp32:
             self._cast_weights(name, layer.weights)
         if name in self._names:
@@ -178,18 +202,65 @@ class Tape:
         return Value(f"{name} out", layer.outputs, each, given.live or trained)
 
     def _adapter(self, given: Value, layer: Linear) -> None:
-        lora, each = self.lora, self.walk.compute_bytes
-        assert lora is not None
+        match self.adapter:
+            case Lora() as lora:
+                self._lora(lora, given, layer)
+            case Adalora(rank=rank, dropout=dropout):
+                self._low_rank(given, layer, rank, dropout)
+                if self.walk.compute_bytes == FP32 and given.live:  # A times the singular values
+                    self.keep_bytes(f"{layer.name} AE", constant=rank * layer.inputs * FP32)
+            case Ia3():
+                self._ia3(given, layer)
+            case Vera() as vera:
+                self._vera(vera, given, layer)
+            case Peft():
+                self._whole(given, layer)
+
+    def _ia3(self, given: Value, layer: Linear) -> None:
+        if layer.name != self.walk.model.family.mlp[-1]:
+            self.keep(Value(f"{layer.name} base", layer.outputs, self.walk.compute_bytes, True))
+            self.keep_bytes(f"{layer.name} factors", constant=layer.outputs * FP32 if given.live else 0)
+            return
+        self.keep_bytes(f"{layer.name} factors", constant=layer.inputs * FP32 if given.live else 0)
+        over_bitsandbytes = self.walk.precision.storage in QUANTISED and not self.walk.cpu
+        self.keep(given if over_bitsandbytes else self.cast(given, FP32, layer.name))
+
+    def _vera(self, vera: Vera, given: Value, layer: Linear) -> None:
+        each = self.walk.compute_bytes
+        if vera.dropout > 0 and given.live:
+            self.keep_bytes(f"{layer.name} dropout", given.width * (given.each if self.walk.cpu else BOOL))
+        self.keep(
+            Value(f"{layer.name} low", vera.rank, each, True), Value(f"{layer.name} up", layer.outputs, each, True)
+        )
+        if self.walk.projection_bytes != each:
+            self.keep_bytes(f"{layer.name} up cast", constant=vera.rank * layer.outputs * each)
+            self.keep_bytes(f"{layer.name} down cast", constant=vera.rank * layer.inputs * each if given.live else 0)
+
+    def _whole(self, given: Value, layer: Linear) -> None:
+        # What nobody has counted: its input and output in fp32, and two weights as large as the linear's.
+        self.keep(
+            Value(f"{layer.name} read", given.width, FP32, True), Value(f"{layer.name} base", layer.outputs, FP32, True)
+        )
+        self.keep_bytes(f"{layer.name} weights", constant=2 * layer.weights * FP32)
+
+    def _low_rank(self, given: Value, layer: Linear, rank: int, dropout: float) -> None:
+        each = self.walk.compute_bytes
         read = self.cast(given, each, f"{layer.name} A")
-        if lora.dropout > 0:
+        if isinstance(self.adapter, Adalora) and self.walk.precision.storage is Storage.int8 and self.walk.cpu:
+            read = read.named(f"{layer.name} fp32 read")  # PEFT sees no autocast there and casts on its own
+        if dropout > 0:
             if given.live:
                 factor = given.each if self.walk.cpu else BOOL
                 self.keep_bytes(f"{layer.name} dropout", given.width * factor)
             read = read.named(f"{layer.name} dropped")
-        self.keep(read, Value(f"{layer.name} low", lora.rank, each, True))
-        self._cast_weights(f"{layer.name} B", lora.rank * layer.outputs)
+        self.keep(read, Value(f"{layer.name} low", rank, each, True))
+        self._cast_weights(f"{layer.name} B", rank * layer.outputs)
         if given.live:
-            self._cast_weights(f"{layer.name} A", lora.rank * layer.inputs)
+            self._cast_weights(f"{layer.name} A", rank * layer.inputs)
+
+    def _lora(self, lora: Lora, given: Value, layer: Linear) -> None:
+        each = self.walk.compute_bytes
+        self._low_rank(given, layer, lora.rank, lora.dropout)
         if isinstance(lora, Dora):  # it scales by the norm of the updated weight, which it makes from an identity
             self.keep(Value(f"{layer.name} base", layer.outputs, each, True))
             self.keep(Value(f"{layer.name} update", layer.outputs, each, True))

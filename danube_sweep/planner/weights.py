@@ -6,17 +6,22 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from danube_sweep import extension
+from danube_sweep.adapters import FOUR_BIT
 from danube_sweep.architecture import RELATIVE_POSITIONS, Architecture
+from danube_sweep.planner.shapes import frozen_bytes, trained_shapes
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.schema import (
     Adafactor,
+    Adalora,
     AdamW,
+    Adapter,
     AdEMAMix8bit,
+    Bias,
     BradleyTerryHead,
     CausalHead,
-    Dora,
     Head,
     LayeredHead,
+    LinearAdapter,
     Lion8bit,
     LMHead,
     Lora,
@@ -34,7 +39,6 @@ from danube_sweep.schema import (
     Storage,
     TokenHead,
 )
-from danube_sweep.validate import FOUR_BIT
 
 WEIGHTS_A_SCALE, SCALES_A_SCALE = 64, 256
 """bitsandbytes' 4-bit blocks: weights that share a scale, and scales that share one with double quantisation."""
@@ -95,10 +99,10 @@ def parameters(model: Architecture, head: Head) -> int:
 
 
 def stored_bytes(walk: Pass, head: Head) -> float:
-    """Bytes of the backbone's weights."""
+    """Bytes of the backbone's weights, and of what an adapter draws and does not train."""
     model = walk.model
     linears = sum(_linear_bytes(walk, linear.weights, linear.outputs) for linear in model.linears) * model.layers
-    return linears + (parameters(model, head) - model.linear_weights) * walk.weight_bytes
+    return linears + (parameters(model, head) - model.linear_weights) * walk.weight_bytes + frozen_bytes(walk)
 
 
 def _linear_bytes(walk: Pass, weights: int, outputs: int) -> float:
@@ -117,13 +121,25 @@ def adapter_tensors(walk: Pass, head: Head) -> Tensors:
     model, adapter, found = walk.model, walk.adapter, Tensors()
     if walk.full:
         return _all_weights(walk, head)
-    if not isinstance(adapter, Lora):
+    if not isinstance(adapter, LinearAdapter):
         return found
-    blocks = len(walk.adapted)
-    for linear in model.targets(adapter.targets):
-        found = found.and_((adapter.rank, linear.inputs), (linear.outputs, adapter.rank), times=blocks)
-        if isinstance(adapter, Dora):
-            found = found.and_((linear.outputs,), times=blocks)
+    for linear in walk.targets:
+        last = linear.name == model.family.mlp[-1]
+        found = found.and_(*trained_shapes(adapter, linear, feedforward=last), times=len(walk.adapted))
+    return _with_biases(found, walk)
+
+
+def _with_biases(found: Tensors, walk: Pass) -> Tensors:
+    model = walk.model
+    match walk.adapter:
+        case Lora(bias=Bias.lora_only):
+            shapes: list[Shape] = [(linear.outputs,) for linear in walk.targets if linear.bias]
+            return found.and_(*shapes, times=len(walk.adapted))
+        case Lora(bias=Bias.all):
+            norms = model.family.norms if model.family.encoder else 0
+            shapes = [*((linear.outputs,) for linear in model.linears if linear.bias), *([(model.hidden,)] * norms)]
+            found = found.and_(*shapes, times=model.layers)
+            return found.and_(*([(model.hidden,)] * 2)) if norms else found
     return found
 
 
@@ -216,6 +232,11 @@ def _in_8_bits(size: int, states: int) -> float:
     if size < SMALLEST_8BIT:
         return states * size * FP32
     return states * (size + math.ceil(size / STATES_A_SCALE) * FP32)
+
+
+def allocation_bytes(adapter: Adapter, tensors: Tensors) -> float:
+    """Bytes of AdaLoRA's importance, its mean and its mean change for every trained number."""
+    return 3.0 * FP32 * tensors.elements if isinstance(adapter, Adalora) else 0.0
 
 
 def paged_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:

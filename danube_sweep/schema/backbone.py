@@ -81,20 +81,76 @@ class Adapter:
 
 
 @dataclass
-class Lora(Adapter):
+class LinearAdapter(Adapter):
+    """What is put into the blocks' linears, by PEFT."""
+
+    last_k: int | None = setting("adapt only the last k blocks; null for all", None)
+    layers: list[int] | None = setting("adapt only these blocks, counted from 0, like [0,1,23]; null for all", None)
+    targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
+
+
+class Bias(Enum):
+    none = "none"
+    lora_only = "lora_only"
+    all = "all"
+
+
+@dataclass
+class Lora(LinearAdapter):
     rank: int = setting("rank of the update", 16)
     alpha: float = setting("scale: the update counts alpha/rank times (alpha/sqrt(rank) with rslora)", 32.0)
     dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
     rslora: bool = setting("rank-stabilised scale (arXiv:2312.03732)", False)
-    last_k: int | None = setting("adapt only the last k blocks; null for all", None)
-    layers: list[int] | None = setting("adapt only these blocks, counted from 0, like [0,1,23]; null for all", None)
     plus_ratio: float = setting("learning rate of B over that of A (LoRA+, arXiv:2402.12354)", 1.0)
-    targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
+    bias: Bias = setting("which biases of the model train too: none, lora_only (of the targets), all", Bias.none)
 
 
 @dataclass
 class Dora(Lora):
     """Weight-decomposed LoRA (arXiv:2402.09353)."""
+
+
+@dataclass
+class Olora(Lora):
+    """LoRA that starts from the weights' QR decomposition and trains over the rest (arXiv:2406.01775)."""
+
+
+@dataclass
+class Adalora(LinearAdapter):
+    """LoRA as singular values, the least important ones taken away while it trains (arXiv:2303.10512)."""
+
+    rank: int = setting("rank at the start", 12)
+    target_rank: int = setting("mean rank at the end", 8)
+    alpha: float = setting("scale: the update counts alpha/rank times", 32.0)
+    dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
+    warmup: float = setting("share of all steps before ranks fall", 0.1)
+    final: float = setting("share of all steps after ranks have fallen", 0.3)
+    delta_t: int = setting("steps between two allocations of rank", 10)
+    orthogonality: float = setting("weight of the loss that keeps the singular vectors orthogonal", 0.5)
+    beta1: float = setting("decay of the mean importance", 0.85)
+    beta2: float = setting("decay of the importance's mean change", 0.85)
+
+
+@dataclass
+class Ia3(LinearAdapter):
+    """A factor for every output, in the last linear of the feed-forward for every input (arXiv:2205.05638)."""
+
+
+@dataclass
+class Vera(LinearAdapter):
+    """Vectors around random projections that all linears share (arXiv:2310.11454); the trial's seed draws them."""
+
+    rank: int = setting("width of the random projections", 256)
+    dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
+    d_initial: float = setting("what the inner vector starts from", 0.1)
+
+
+@dataclass
+class Peft(LinearAdapter):
+    """Another of PEFT's adapters, with PEFT's own fields; docs/adapters.md lists them."""
+
+    type: str = setting("PEFT's name: lora, oft, boft, loha, lokr, hra, …", "oft")
+    fields: Any = setting("PEFT's own fields, like {r:8}; null for PEFT's defaults", None)
 
 
 @dataclass
