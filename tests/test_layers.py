@@ -15,8 +15,7 @@ LAYERS = [
     {"schema"},
     {"architecture", "dataset", "extension"},
     {"adapters"},
-    {"validate_adapter", "validate_parts", "trial", "help"},
-    {"validate"},
+    {"validate", "trial", "help"},
     {"validate_sweep", "planner"},
     {"compose"},
     {
@@ -112,7 +111,6 @@ def test_importing_reads_no_environment_and_loads_no_heavy_library() -> None:
         "extension",
         "adapters",
         "validate",
-        "validate_adapter",
         "trial",
         "compose",
         "help",

@@ -13,7 +13,7 @@ from danube_sweep.lora.describe import ADAPTER, describe, refused
 from danube_sweep.model import Backbone
 from danube_sweep.precision import DTYPES
 from danube_sweep.schema import Adapter, Bias, Compute, FullFinetune, LinearAdapter, Lora, NoAdapter, Olora
-from danube_sweep.validate_adapter import NO_BIASES
+from danube_sweep.validate.adapter import NO_BIASES
 
 
 def attach(backbone: Backbone, config: Adapter, *, seed: int) -> dict[str, nn.Parameter]:

@@ -4,13 +4,9 @@ from danube_sweep.adapters import wrong_field, wrong_size
 from danube_sweep.architecture import FAMILIES, TARGET_SETS, Family, architecture_of
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Adalora, Bias, LinearAdapter, Lora, Olora, Peft, Shape, Vera
+from danube_sweep.validate.common import require
 
 NO_BIASES = "the model has no such biases, so that it would be lora.bias=none without a word"
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 def validate_adapter(adapter: LinearAdapter, shape: Shape | None) -> None:
@@ -22,13 +18,13 @@ def validate_adapter(adapter: LinearAdapter, shape: Shape | None) -> None:
     match adapter:
         case Lora():
             _rank(adapter)
-            _require(adapter.plus_ratio > 0, f"lora.plus_ratio must be above 0, got {adapter.plus_ratio}")
+            require(adapter.plus_ratio > 0, f"lora.plus_ratio must be above 0, got {adapter.plus_ratio}")
         case Adalora():
             _rank(adapter)
             _adalora(adapter)
         case Vera():
             _rank(adapter)
-            _require(adapter.d_initial != 0, "lora.d_initial must not be 0: nothing would train, got 0")
+            require(adapter.d_initial != 0, "lora.d_initial must not be 0: nothing would train, got 0")
         case Peft() if wrong := wrong_field(adapter):
             raise ConfigError(wrong)
     if shape is not None:
@@ -37,19 +33,19 @@ def validate_adapter(adapter: LinearAdapter, shape: Shape | None) -> None:
 
 def _rank(adapter: Lora | Adalora | Vera) -> None:
     rank, dropout, alpha = adapter.rank, adapter.dropout, getattr(adapter, "alpha", 1.0)
-    _require(rank >= 1, f"lora.rank must be at least 1, got {rank}; for no adapter use lora=none")
-    _require(alpha > 0, f"lora.alpha must be above 0, got {alpha}; for no adapter use lora=none")
-    _require(0 <= dropout < 1, f"lora.dropout must be at least 0 and under 1, got {dropout}")
+    require(rank >= 1, f"lora.rank must be at least 1, got {rank}; for no adapter use lora=none")
+    require(alpha > 0, f"lora.alpha must be above 0, got {alpha}; for no adapter use lora=none")
+    require(0 <= dropout < 1, f"lora.dropout must be at least 0 and under 1, got {dropout}")
 
 
 def _blocks(adapter: LinearAdapter) -> None:
     last_k, layers = adapter.last_k, adapter.layers
-    _require(last_k is None or last_k >= 1, f"lora.last_k must be at least 1, got {last_k}")
-    _require(
+    require(last_k is None or last_k >= 1, f"lora.last_k must be at least 1, got {last_k}")
+    require(
         layers is None or (layers != [] and min(layers) >= 0),
         f"lora.layers needs numbers of blocks, from 0, got {layers}; for no adapter use lora=none",
     )
-    _require(
+    require(
         layers is None or last_k is None,
         f"lora.layers={layers} and lora.last_k={last_k} both choose blocks; give one",
     )
@@ -57,21 +53,21 @@ def _blocks(adapter: LinearAdapter) -> None:
 
 def _adalora(adapter: Adalora) -> None:
     rank, target, delta_t = adapter.rank, adapter.target_rank, adapter.delta_t
-    _require(
+    require(
         1 <= target < rank,
         f"lora.target_rank must be at least 1 and under lora.rank={rank}, got {target}; for a fixed rank use lora=lora",
     )
-    _require(delta_t >= 1, f"lora.delta_t must be at least 1, got {delta_t}")
+    require(delta_t >= 1, f"lora.delta_t must be at least 1, got {delta_t}")
     for name in ("warmup", "final"):
         value = getattr(adapter, name)
-        _require(0 <= value < 1, f"lora.{name} must be at least 0 and under 1, got {value}: it is a share of all steps")
+        require(0 <= value < 1, f"lora.{name} must be at least 0 and under 1, got {value}: it is a share of all steps")
     together = adapter.warmup + adapter.final
-    _require(together < 1, f"lora.warmup + lora.final must be under 1, got {together:g}: ranks fall in between")
+    require(together < 1, f"lora.warmup + lora.final must be under 1, got {together:g}: ranks fall in between")
     weight = adapter.orthogonality
-    _require(weight >= 0, f"lora.orthogonality must be at least 0, got {weight}")
+    require(weight >= 0, f"lora.orthogonality must be at least 0, got {weight}")
     for name in ("beta1", "beta2"):
         value = getattr(adapter, name)
-        _require(0 < value < 1, f"lora.{name} must be above 0 and under 1, got {value}")
+        require(0 < value < 1, f"lora.{name} must be above 0 and under 1, got {value}")
 
 
 def _places(adapter: LinearAdapter, shape: Shape) -> None:
@@ -82,13 +78,13 @@ def _places(adapter: LinearAdapter, shape: Shape) -> None:
     match adapter:
         case Olora(rank=rank):
             narrowest = min((min(linear.inputs, linear.outputs) for linear in targets), default=rank)
-            _require(rank <= narrowest, f"lora.rank must be at most {narrowest}, the narrowest target, got {rank}")
+            require(rank <= narrowest, f"lora.rank must be at most {narrowest}, the narrowest target, got {rank}")
         case Peft() if wrong := wrong_size(adapter, targets):
             raise ConfigError(wrong)
     match adapter:
         case Lora(bias=bias) if bias is not Bias.none:
             biased = family.biased if bias is Bias.all else [linear.name for linear in targets if linear.bias]
-            _require(
+            require(
                 bool(biased),
                 f"lora.bias={bias.value}: {NO_BIASES}; use lora.bias=none",
             )
@@ -97,13 +93,13 @@ def _places(adapter: LinearAdapter, shape: Shape) -> None:
 def _targets(targets: object, family: Family) -> None:
     sets = ", ".join(TARGET_SETS)
     if isinstance(targets, str):
-        _require(
+        require(
             targets in TARGET_SETS or targets in family.linears,
             f"lora.targets={targets}: no such set; there are {sets}, or a list of module names out of "
             f"{', '.join(family.linears)}",
         )
         return
-    _require(
+    require(
         isinstance(targets, list) and targets != [] and all(isinstance(name, str) for name in targets),
         f"lora.targets must be one of {sets} or a list of module names, got {targets}",
     )
