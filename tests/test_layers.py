@@ -38,6 +38,7 @@ LAYERS = [
     {"module", "finish", "score"},
     {"run"},
     {"sweep"},
+    {"export"},
     {"commands"},
     {"cli"},
     {"__main__"},

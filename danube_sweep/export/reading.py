@@ -1,0 +1,129 @@
+"""How another tool gets a run's logits: from a class of transformers alone, or by the head's formula."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from danube_sweep.architecture import family_of
+from danube_sweep.errors import ConfigError
+from danube_sweep.head import Classifier, Head, LabelWords, LanguageModel, PairPooler, Pooler
+from danube_sweep.predict import Trained
+
+POOLINGS = {"last", "mean", "attention"}
+"""What head.py pools by itself; several of them joined by _ stand one after the other."""
+
+
+@dataclass(frozen=True)
+class SequenceClassifier:
+    """`AutoModelForSequenceClassification`; `biased` if its last layer needs a bias, which transformers' has not."""
+
+    biased: bool
+
+
+@dataclass(frozen=True)
+class TokenClassifier:
+    """`AutoModelForTokenClassification`, whose last layer has a bias: the last token's logits are the row's."""
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """`AutoModel` and the formula in head.py; `described` is head.json."""
+
+    described: dict[str, Any]
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it needs to know where each text stands."""
+        return "pair" in self.described["pooling"].split("_")
+
+
+@dataclass(frozen=True)
+class LabelWordLogits:
+    """`AutoModelForCausalLM`: the last token's logits of one word per class."""
+
+    word_ids: list[int]
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """`AutoModelForCausalLM` as it is."""
+
+
+Reading = SequenceClassifier | TokenClassifier | HiddenStates | LabelWordLogits | NextToken
+
+
+def reading_of(trained: Trained, *, whole: bool, peft_type: str | None) -> Reading:
+    """How the run's logits are read from an adapter of PEFT's type `peft_type`, from a `whole` model, or from a base.
+
+    Raises ConfigError for a head that has no plain form.
+    """
+    match trained.head:
+        case LanguageModel():
+            return NextToken()
+        case LabelWords() as words:
+            return LabelWordLogits(words.get_buffer("word_ids_C").tolist())
+        case Classifier() as head if _is_a_last_layer(head) and whole:
+            return TokenClassifier()
+        case Classifier() as head if _is_a_last_layer(head) and peft_type == "LORA" and _pools_alike(trained):
+            return SequenceClassifier(biased=bool(head.linear.bias.any()))
+        case head:
+            return HiddenStates({**_described(head), "classes": trained.classes})
+
+
+def _is_a_last_layer(head: Classifier) -> bool:
+    pooled_last = isinstance(head.pooler, Pooler) and head.pooler.pooling.value == "last"
+    return pooled_last and head.state_dict().keys() == {"linear.weight", "linear.bias"}
+
+
+def _pools_alike(trained: Trained) -> bool:
+    # transformers takes the last token that is not the padding token; an encoder's classifier has more layers.
+    tokenizer = trained.tokenizer
+    ends_with_padding = trained.layout.ends_with_eos and tokenizer.eos_token_id == tokenizer.pad_token_id
+    return not ends_with_padding and not family_of(trained.backbone.body.config.model_type).encoder
+
+
+def _described(head: Head) -> dict[str, Any]:
+    children = dict(head.named_children())
+    pooler = children.pop("pooler", None)
+    layers = [found for name, child in children.items() for found in _layers(name, child, head)]
+    known = {f"{layer['name']}.{leaf}" for layer in layers if "name" in layer for leaf in ("weight", "bias")}
+    unknown = sorted(head.state_dict().keys() - known - {"pooler.query_H"})
+    if unknown:
+        raise _no_plain_form(head, unknown[0])
+    return {"pooling": _pooling(pooler, head), "layers": layers}
+
+
+def _pooling(pooler: nn.Module | None, head: Head) -> str:
+    match pooler:
+        case None:
+            return "none"
+        case PairPooler():
+            return "pair"
+        case Pooler(pooling=pooling) if set(pooling.value.split("_")) <= POOLINGS:
+            return str(pooling.value)
+    raise _no_plain_form(head, f"its {type(pooler).__name__}")
+
+
+def _layers(name: str, layer: nn.Module, head: Head) -> list[dict[str, Any]]:
+    match layer:
+        case nn.Sequential():
+            return [found for key, child in layer.named_children() for found in _layers(f"{name}.{key}", child, head)]
+        case nn.Dropout() | nn.Identity():
+            return []
+        case nn.Linear():
+            return [{"kind": "linear", "name": name}]
+        case nn.LayerNorm(eps=eps):
+            return [{"kind": "layer_norm", "name": name, "eps": eps}]
+        case nn.GELU(approximate=approximate):
+            return [{"kind": "gelu", "approximate": approximate}]
+        case nn.ReLU() | nn.SiLU() | nn.Tanh():
+            return [{"kind": type(layer).__name__.lower()}]
+    raise _no_plain_form(head, name)
+
+
+def _no_plain_form(head: Head, what: str) -> ConfigError:
+    return ConfigError(
+        f"this run's head ({type(head).__name__}) has no plain form to export: {what} is neither a pooling nor a layer "
+        "that head.py knows; use danube-sweep predict"
+    )
