@@ -20,10 +20,11 @@ from danube_sweep.export.reading import (
     TokenClassifier,
 )
 from danube_sweep.predict import Trained
-from danube_sweep.schema import FileData, TextData
+from danube_sweep.schema import FileData, FullFinetune, NoAdapter, Storage, TextData
 from danube_sweep.sweep.ranking.bootstrap import paired_intervals
 from danube_sweep.sweep.ranking.examples import PAIRED, read_examples
 from danube_sweep.trial import RunFolder, file_digest, is_random, read_json, write_text
+from danube_sweep.validate import FOUR_BIT
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,17 @@ def _what(trained: Trained, reading: Reading, weights: Weights, config: dict[str
         stored = f", stored in {config['precision']['storage']} as in training"
     else:
         what = f"A whole model, trained (`lora={kinds['lora']}`) from {base}"
-        stored = ", quantised weights dequantised and the adapter merged in"
+        stored = _merged(trained)
     classes = f" Its classes: {', '.join(f'`{name}`' for name in trained.classes)}." if trained.classes else ""
     said = f"{what}{stored}, with `head={kinds['head']}`, on `data={kinds['data']}`.{classes}"
     return f"{said}\n\n{_form(reading)}"
+
+
+def _merged(trained: Trained) -> str:
+    quantised = trained.config.precision.storage in (Storage.int8, *FOUR_BIT)
+    dequantised = f", its {trained.config.precision.storage.value} weights dequantised" if quantised else ""
+    adapted = not isinstance(trained.config.lora, NoAdapter | FullFinetune)
+    return dequantised + (", the adapter merged in" if adapted else "")
 
 
 def _base(trained: Trained, config: dict[str, Any]) -> str:
@@ -137,13 +145,15 @@ def _form(reading: Reading) -> str:
 
 def _tokens(trained: Trained, reading: Reading) -> str:
     layout, data = trained.layout, trained.config.data
-    pieces = [f"{before!r}, text {number}" for number, before in enumerate(layout.before, 1)]
-    pieces += [repr(layout.after)] if layout.after else []
+    texts = [piece for number, before in enumerate(layout.before, 1) for piece in (before, f"text {number}")]
+    pieces = [piece if piece.startswith("text ") else f"`{piece!r}`" for piece in texts if piece]
+    pieces += [f"`{layout.after!r}`"] if layout.after else []
     pieces += [f"the end token ({trained.tokenizer.eos_token_id})"] if layout.ends_with_eos else []
     said = [
         f"A row is, one after the other: {', '.join(pieces)}. Each piece is tokenised by itself, without special "
-        f"tokens (`tokenizer(piece, add_special_tokens=False)`), and an empty one is no token. At most "
-        f"{data.max_length} tokens: what is too long is cut on the {data.truncation.value}, the texts sharing the room."
+        "tokens (`tokenizer(piece, add_special_tokens=False)`), and an empty one is no token. A row has at most "
+        f"{data.max_length} tokens: the texts share the room and are cut on the {data.truncation.value}. Rows of a "
+        "batch are padded on the right."
     ]
     if isinstance(reading, HiddenStates) and reading.reads_texts:
         said.append(
@@ -223,10 +233,12 @@ def _metadata(
     kinds = [str(config[group].get("kind", "")) for group in ("lora", "head")]
     task = "text-generation" if generates else "text-classification"
     kind = str(config["data"].get("kind", ""))
-    known = {("validation", metric) for metric in intervals}
+    known = {
+        ("validation", metric): {"interval_95": [round(low, 6), round(high, 6)]}
+        for metric, (low, high) in intervals.items()
+    }
     return ModelCardData(
-        base_model=_hub_name(trained),
-        base_model_relation="adapter" if adapted else "finetune",
+        **_relation(trained, adapted),
         library_name="peft" if adapted else "transformers",
         pipeline_tag=task,
         tags=["danube_sweep", *(f"{group}={chosen}" for group, chosen in zip(("lora", "head"), kinds, strict=True))],
@@ -240,7 +252,7 @@ def _metadata(
                 metric_type=metric,
                 metric_name=metric,
                 metric_value=round(value, 6),
-                metric_args={"interval_95": list(intervals[metric])} if (part, metric) in known else None,
+                metric_args=known.get((part, metric)),
             )
             for part in ("validation", "test")
             for metric, value in (result.get(part) or {}).items()
@@ -248,6 +260,9 @@ def _metadata(
     )
 
 
-def _hub_name(trained: Trained) -> str | None:
-    path = trained.config.model.path
-    return None if path is None or is_random(trained.config.model) or Path(path).expanduser().is_dir() else path
+def _relation(trained: Trained, adapted: bool) -> dict[str, Any]:
+    # The hub knows no base that is a local folder or random.
+    model = trained.config.model
+    if is_random(model) or model.path is None or Path(model.path).expanduser().is_dir():
+        return {}
+    return {"base_model": model.path, "base_model_relation": "adapter" if adapted else "finetune"}

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from danube_sweep.data import load_parts
+from danube_sweep.data import Record, load_parts
 from danube_sweep.data.batches import Batch
-from danube_sweep.data.encode import Encoded, encode
+from danube_sweep.data.encode import encode
 from danube_sweep.errors import ExportRefused
 from danube_sweep.evaluate import forward
 from danube_sweep.export.reading import HiddenStates, NextToken, Reading
 from danube_sweep.predict import Trained
-from danube_sweep.schema import Compute, Precision, Storage
+from danube_sweep.schema import Compute, Data, Precision, Storage
 
 ROWS = 6
 """Validation rows that are compared, spread over the part."""
@@ -50,27 +50,19 @@ class Checked:
 
 def reference(trained: Trained, reading: Reading) -> Reference:
     """The run's own logits of a handful of its validation rows. Raises DataError if its data are gone."""
-    rows = _handful(trained, reading)
+    data = trained.config.data
+    if isinstance(reading, NextToken):
+        data = replace(data, max_length=min(data.max_length, MOST_TOKENS))
+    rows = encode(_handful(data), trained.tokenizer, data, trained.layout, num_classes=len(trained.classes))
     pad_id = int(trained.tokenizer.pad_token_id)
-    ((batch, logits),) = forward(trained.backbone, trained.head, rows, batch_rows=ROWS, pad_id=pad_id)
+    batch, logits = next(forward(trained.backbone, trained.head, rows, batch_rows=ROWS, pad_id=pad_id))
     return Reference(_inputs(batch, reading), logits.float().cpu())
 
 
-def _handful(trained: Trained, reading: Reading) -> Encoded:
-    records = load_parts(trained.config.data).validation
+def _handful(data: Data) -> list[Record]:
+    records = load_parts(data).validation
     places = np.unique(np.linspace(0, len(records) - 1, ROWS).astype(int))
-    chosen = [records[place] for place in places]
-    data, classes = trained.config.data, len(trained.classes)
-    encoded = encode(chosen, trained.tokenizer, data, trained.layout, num_classes=classes)
-    if not isinstance(reading, NextToken):
-        return encoded
-    return _first(ROWS, replace(encoded, tokens=[row[:MOST_TOKENS] for row in encoded.tokens]))
-
-
-def _first(rows: int, encoded: Encoded) -> Encoded:
-    # A text for language modelling is cut into pieces, each a row.
-    kept = {name: value[:rows] for name, value in vars(encoded).items() if value is not None}
-    return replace(encoded, **kept)
+    return [records[place] for place in places]
 
 
 def _inputs(batch: Batch, reading: Reading) -> dict[str, torch.Tensor]:
@@ -95,6 +87,11 @@ def check(folder: Path, code: str, expected: Reference, reading: Reading, allowe
     """
     with tempfile.TemporaryDirectory() as place:
         found = _in_a_process_of_its_own(Path(place), folder, code, expected, device)
+    return compare(found, expected, reading, allowed)
+
+
+def compare(found: torch.Tensor, expected: Reference, reading: Reading, allowed: float) -> Checked:
+    """How far the logits `found` are from the expected. Raises ExportRefused for more than `allowed`."""
     if isinstance(reading, NextToken):
         mask_BT = expected.inputs["attention_mask"].bool()
         found = found[:, :-1][mask_BT[:, 1:] & mask_BT[:, :-1]]

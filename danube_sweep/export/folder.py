@@ -36,8 +36,8 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Written:
-    """What the check and the card need when the run itself is out of memory again."""
+class Written:
+    """What the check and the card need; by then the run itself is out of memory again."""
 
     reading: Reading
     code: str
@@ -55,7 +55,7 @@ def export_run(run: Path, target: Path, device: Device, options: Options) -> Che
     run does. After an error there is no `target`.
     """
     with _appearing(target) as folder:
-        written = _write(run, folder, load_run(run, device), options)
+        written = write_export(run, folder, load_run(run, device), options)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -87,7 +87,8 @@ def _appearing(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(run: Path, folder: Path, trained: Trained, options: Options) -> _Written:
+def write_export(run: Path, folder: Path, trained: Trained, options: Options) -> Written:
+    """Fills `folder` with everything but its README. Raises ConfigError for what cannot be exported so."""
     weights = _weights(run, trained, options)
     source = run / product.folder_name(trained.config.lora)
     reading = reading_of(trained, whole=isinstance(weights, Whole), peft_type=peft_type(source))
@@ -106,7 +107,7 @@ def _write(run: Path, folder: Path, trained: Trained, options: Options) -> _Writ
     merged = weights.compute if isinstance(weights, Whole) else None
     allowed = tolerance(trained.config.precision, merged, float(expected.logits.abs().max()))
     card = card_of(run, options.name, trained, reading, weights, code)
-    return _Written(reading, code, expected, allowed, trained.backbone.device.type, card)
+    return Written(reading, code, expected, allowed, trained.backbone.device.type, card)
 
 
 def _weights(run: Path, trained: Trained, options: Options) -> Weights:

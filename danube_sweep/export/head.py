@@ -74,8 +74,6 @@ class Head:
         sizes_BK: torch.Tensor | None,
     ) -> torch.Tensor:
         match name:
-            case "none":
-                return hidden_BTH
             case "last":
                 return hidden_BTH[torch.arange(len(mask_BT)), last_token(mask_BT)]
             case "mean":

@@ -46,53 +46,55 @@ _KINDS = {
 def loading_code(reading: Reading, weights: Weights) -> str:
     """Python that reads `folder` and ends in `logits(input_ids, attention_mask, …)`, rows padded on the right."""
     kind = _KINDS[type(reading)]
+    general = isinstance(reading, HiddenStates)
     match weights:
         case Whole(compute):
-            loaded = f"model = {kind}.from_pretrained(folder, dtype={DTYPES[compute]}).to(device).eval()"
-            imports, lines = list[str](), [loaded]
+            lines = [f"model = {kind}.from_pretrained(folder, dtype={DTYPES[compute]}).to(device).eval()"]
         case Base():
-            imports, lines = _over_base(kind, reading, weights)
+            lines = _over_base(kind, reading, weights)
     parts = [
-        ["import sys", ""] if isinstance(reading, HiddenStates) else [],
+        ["import sys", ""] if general else [],
         ["import torch"],
-        imports,
-        [f"from transformers import {', '.join(sorted({kind, *_more_names(weights)}))}", ""],
-        ["sys.path.insert(0, folder)", "from head import Head", ""] if isinstance(reading, HiddenStates) else [],
-        ['device = "cuda" if torch.cuda.is_available() else "cpu"'],
+        _imports(kind, reading, weights),
+        ["", "sys.path.insert(0, folder)", "from head import Head"] if general else [],
+        ["", 'device = "cuda" if torch.cuda.is_available() else "cpu"'],
         lines,
         ["", "", "@torch.no_grad()", *_logits(reading, weights)],
     ]
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
-def _more_names(weights: Weights) -> list[str]:
+def _imports(kind: str, reading: Reading, weights: Weights) -> list[str]:
     if isinstance(weights, Whole):
-        return []
-    quantised = quantization_config(weights.precision) is not None
-    return ["AutoConfig", *(["BitsAndBytesConfig"] if quantised else [])]
+        return [f"from transformers import {kind}"]
+    quantised = ["BitsAndBytesConfig"] if quantization_config(weights.precision) is not None else []
+    biased = isinstance(reading, SequenceClassifier) and reading.biased
+    return [
+        *(["from peft import PeftModel"] if weights.adapted else []),
+        f"from transformers import {', '.join(sorted([kind, 'AutoConfig', *quantised]))}",
+        *(["from transformers.pytorch_utils import Conv1D"] if biased else []),
+    ]
 
 
-def _over_base(kind: str, reading: Reading, base: Base) -> tuple[list[str], list[str]]:
-    imports = ["from peft import PeftModel"] if base.adapted else []
-    revision = f", revision={json.dumps(base.revision)}" if base.revision else ""
-    lines = ["config = AutoConfig.from_pretrained(folder)", f"base = {json.dumps(base.name)}"]
+def _over_base(kind: str, reading: Reading, base: Base) -> list[str]:
     quantised = _quantisation(base.precision)
-    lines += quantised
-    where = ", quantization_config=quantised, device_map={'': device}".replace("'", '"') if quantised else ""
-    lines += [
-        "model = " + f"{kind}.from_pretrained(",
+    revision = f", revision={json.dumps(base.revision)}" if base.revision else ""
+    where = ', quantization_config=quantised, device_map={"": device}' if quantised else ""
+    lines = [
+        f"base = {json.dumps(base.name)}",
+        "config = AutoConfig.from_pretrained(folder)",
+        *quantised,
+        f"model = {kind}.from_pretrained(",
         f"    base{revision}, config=config, dtype={weight_dtype(base.precision)}{where}",
         ")",
     ]
     if isinstance(reading, SequenceClassifier) and reading.biased:
-        imports.append("from transformers.pytorch_utils import Conv1D")
         lines += [
             "# The last layer has a bias, which transformers' own has not. Without this line PEFT stops with an error.",
             "model.score = Conv1D(config.num_labels, config.hidden_size).to(device)",
         ]
     lines += ["model = PeftModel.from_pretrained(model, folder)"] if base.adapted else []
-    lines += ["model = model.eval()" if quantised else "model = model.to(device).eval()"]
-    return imports, lines
+    return [*lines, "model = model.eval()" if quantised else "model = model.to(device).eval()"]
 
 
 def _quantisation(precision: Precision) -> list[str]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from danube_sweep.architecture import family_of
 from danube_sweep.errors import ConfigError
-from danube_sweep.head import Classifier, Head, LabelWords, LanguageModel, PairPooler, Pooler
+from danube_sweep.head import Head, LabelWords, LanguageModel, PairPooler, Pooler
 from danube_sweep.predict import Trained
 
 POOLINGS = {"last", "mean", "attention"}
@@ -16,14 +16,20 @@ POOLINGS = {"last", "mean", "attention"}
 
 @dataclass(frozen=True)
 class SequenceClassifier:
-    """`AutoModelForSequenceClassification`; `biased` if its last layer needs a bias, which transformers' has not."""
+    """`AutoModelForSequenceClassification`; `layer` is the name of the head's only one.
 
+    `biased` if it needs a bias, which transformers' own has not.
+    """
+
+    layer: str
     biased: bool
 
 
 @dataclass(frozen=True)
 class TokenClassifier:
     """`AutoModelForTokenClassification`, whose last layer has a bias: the last token's logits are the row's."""
+
+    layer: str
 
 
 @dataclass(frozen=True)
@@ -63,17 +69,16 @@ def reading_of(trained: Trained, *, whole: bool, peft_type: str | None) -> Readi
             return NextToken()
         case LabelWords() as words:
             return LabelWordLogits(words.get_buffer("word_ids_C").tolist())
-        case Classifier() as head if _is_a_last_layer(head) and whole:
-            return TokenClassifier()
-        case Classifier() as head if _is_a_last_layer(head) and peft_type == "LORA" and _pools_alike(trained):
-            return SequenceClassifier(biased=bool(head.linear.bias.any()))
         case head:
-            return HiddenStates({**_described(head), "classes": trained.classes})
-
-
-def _is_a_last_layer(head: Classifier) -> bool:
-    pooled_last = isinstance(head.pooler, Pooler) and head.pooler.pooling.value == "last"
-    return pooled_last and head.state_dict().keys() == {"linear.weight", "linear.bias"}
+            described = _described(head)
+    match described:
+        case {"pooling": "last", "layers": [{"kind": "linear", "name": layer}]}:
+            bias = head.get_submodule(layer).bias
+            if whole and bias is not None:
+                return TokenClassifier(layer)
+            if not whole and peft_type == "LORA" and _pools_alike(trained):
+                return SequenceClassifier(layer, biased=bias is not None and bool(bias.any()))
+    return HiddenStates({**described, "classes": trained.classes})
 
 
 def _pools_alike(trained: Trained) -> bool:
@@ -96,8 +101,6 @@ def _described(head: Head) -> dict[str, Any]:
 
 def _pooling(pooler: nn.Module | None, head: Head) -> str:
     match pooler:
-        case None:
-            return "none"
         case PairPooler():
             return "pair"
         case Pooler(pooling=pooling) if set(pooling.value.split("_")) <= POOLINGS:
@@ -107,8 +110,6 @@ def _pooling(pooler: nn.Module | None, head: Head) -> str:
 
 def _layers(name: str, layer: nn.Module, head: Head) -> list[dict[str, Any]]:
     match layer:
-        case nn.Sequential():
-            return [found for key, child in layer.named_children() for found in _layers(f"{name}.{key}", child, head)]
         case nn.Dropout() | nn.Identity():
             return []
         case nn.Linear():
@@ -119,6 +120,8 @@ def _layers(name: str, layer: nn.Module, head: Head) -> list[dict[str, Any]]:
             return [{"kind": "gelu", "approximate": approximate}]
         case nn.ReLU() | nn.SiLU() | nn.Tanh():
             return [{"kind": type(layer).__name__.lower()}]
+        case nn.Module() if children := list(layer.named_children()):  # one after the other, as the check will prove
+            return [found for key, child in children for found in _layers(f"{name}.{key}", child, head)]
     raise _no_plain_form(head, name)
 
 

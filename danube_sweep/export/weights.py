@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTokenClass
 
 from danube_sweep import checkpoint, product
 from danube_sweep.errors import ConfigError
+from danube_sweep.evaluate import evaluating
 from danube_sweep.export.reading import (
     HiddenStates,
     LabelWordLogits,
@@ -26,6 +27,7 @@ from danube_sweep.export.reading import (
     SequenceClassifier,
     TokenClassifier,
 )
+from danube_sweep.head import Classifier
 from danube_sweep.model import Backbone
 from danube_sweep.predict import Trained
 
@@ -61,10 +63,13 @@ def write_adapter(source: Path, folder: Path, trained: Trained, reading: Reading
 def _score(trained: Trained, reading: SequenceClassifier) -> dict[str, torch.Tensor]:
     # With a bias it is a transformers Conv1D, whose weight is [I, O]: PEFT drops a bias that its model has no place
     # for without a word, and stops at a weight of another shape.
-    weight_OI, bias_O = (trained.head.state_dict()[f"linear.{name}"] for name in ("weight", "bias"))
+    weight_OI = trained.head.get_parameter(f"{reading.layer}.weight")
     if not reading.biased:
         return {f"{_BODY}score.weight": weight_OI}
-    return {f"{_BODY}score.weight": weight_OI.T, f"{_BODY}score.bias": bias_O}
+    return {
+        f"{_BODY}score.weight": weight_OI.T,
+        f"{_BODY}score.bias": trained.head.get_parameter(f"{reading.layer}.bias"),
+    }
 
 
 # ---------------------------------------------------------------------------------------------- the whole model
@@ -81,7 +86,8 @@ def write_whole(folder: Path, trained: Trained, reading: Reading, dtype: torch.d
         empty = _kind(reading).from_config(config, dtype=dtype)
     config.architectures = [type(empty).__name__]
     config.save_pretrained(folder)
-    state = {name: value.to("cpu", dtype) for name, value in _merged(trained, empty)}
+    with evaluating(trained.backbone, trained.head):  # without the adapter's dropout
+        state = {name: value.to("cpu", dtype) for name, value in _merged(trained, reading, empty)}
     checkpoint.save_tensors(state, folder / product.MODEL, {"format": "pt"})
 
 
@@ -103,16 +109,17 @@ def plain_config(trained: Trained, reading: Reading) -> PretrainedConfig:
         del config.quantization_config
     config.pad_token_id = int(trained.tokenizer.pad_token_id)
     if isinstance(reading, NextToken | LabelWordLogits):
-        if getattr(config, "final_logit_softcapping", None) is not None:
+        if hasattr(config, "final_logit_softcapping"):
             config.final_logit_softcapping = None  # the run reads the output layer without it
     elif trained.classes:
         config.id2label = dict(enumerate(trained.classes))
         config.label2id = {name: number for number, name in enumerate(trained.classes)}
-        config.problem_type = "single_label_classification"
+        if isinstance(trained.head, Classifier):
+            config.problem_type = "single_label_classification"
     return config
 
 
-def _merged(trained: Trained, empty: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _merged(trained: Trained, reading: Reading, empty: Any) -> Iterator[tuple[str, torch.Tensor]]:
     # Every tensor of the model `empty`, from the backbone or the head.
     inside = "" if type(empty) is type(trained.backbone.body) else f"{empty.base_model_prefix}."
     tied = set(empty.all_tied_weights_keys or {}) if empty.config.tie_word_embeddings else set()
@@ -125,7 +132,8 @@ def _merged(trained: Trained, empty: Any) -> Iterator[tuple[str, torch.Tensor]]:
         elif owner == "lm_head" and trained.backbone.lm_head is not None:
             yield name, trained.backbone.lm_head.get_parameter(leaf)
         else:  # a classifier's last layer: score, or classifier in DeBERTa
-            yield name, trained.head.get_parameter(f"linear.{leaf}")
+            assert isinstance(reading, TokenClassifier)
+            yield name, trained.head.get_parameter(f"{reading.layer}.{leaf}")
 
 
 def _of_backbone(backbone: Backbone, owner: str, leaf: str) -> torch.Tensor:
