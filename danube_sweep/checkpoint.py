@@ -102,10 +102,10 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{file} is missing or damaged; train again") from error
 
 
-def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
     """Writes tensors from any device as safetensors; nothing for none."""
     if tensors:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file)
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file, metadata)
 
 
 def pack_state(state: Any) -> tuple[Any, dict[str, torch.Tensor]]:

@@ -199,8 +199,54 @@ def predict(arguments: list[str]) -> int:
     return 0
 
 
+def export(arguments: list[str]) -> int:
+    """`danube-sweep export`: a finished run as a folder for peft and transformers."""
+    parser = _Parser(
+        "danube-sweep export",
+        description="Writes a finished run as a folder that peft and transformers load without danube_sweep, loads it "
+        "again in a fresh process, and keeps it only if its logits are the run's own; docs/export.md.",
+    )
+    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("out_dir", type=Path, help="the folder to write, new or empty")
+    parser.add_argument("--merge", action="store_true", help="a whole model, the adapter merged in")
+    types = ["fp32", "bf16", "fp16"]
+    parser.add_argument("--dtype", choices=types, help="type of the merged weights (default: the run's compute type)")
+    parser.add_argument("--push", metavar="NAME", help="upload it to the Hugging Face hub as OWNER/NAME")
+    parser.add_argument("--private", action="store_true", help="upload it for yourself only")
+    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    options = parser.parse_args(arguments)
+    if options.dtype and not options.merge:
+        parser.error("--dtype is the type of merged weights; give --merge, or leave it out")
+    if options.private and not options.push:
+        parser.error("--private is for an upload; give --push NAME, or leave it out")
+    return _export(options)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from danube_sweep.export.push import check_push, push
+
+    if options.push:
+        check_push(options.push)
+    from danube_sweep.quiet import quiet_libraries
+    from danube_sweep.schema import Compute, Device
+
+    quiet_libraries()
+    from danube_sweep.export.folder import Options, export_run
+
+    out: Path = options.out_dir
+    dtype = Compute(options.dtype) if options.dtype else None
+    name = options.push or out.resolve().name
+    wanted = Options(name, merge=options.merge, dtype=dtype, for_others=options.push is not None)
+    found = export_run(options.run_dir, out, Device(accelerator=options.accelerator), wanted)
+    print(f"{out}: loaded again, the largest difference is {found.difference:.2g} ({found.tolerance:.2g} allowed)")
+    if options.push:
+        print(push(out, options.push, private=options.private))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
+    "export": export,
     "resume": resume,
     "plan": plan,
     "rank": rank,

@@ -9,10 +9,12 @@ DanubeSweepError
 │   │   └── UnknownArchitecture     one that the planner cannot plan; it may train
 │   ├── CheckpointError     a run folder or adapter that does not fit or was changed (also ValueError)
 │   │   └── BusyError       a run folder that another process is training in
-│   └── DiskError           no space, no permission (also OSError)
+│   ├── DiskError           no space, no permission (also OSError)
+│   └── HubError            the hub refuses an upload or cannot be reached (also OSError)
 ├── TrialFailed             a trial ended badly, its result.json says how; exit code 1
 │   ├── Diverged            (also ArithmeticError)
 │   └── OutOfMemory         (also MemoryError)
+├── ExportRefused           an export that does not answer as its run does; exit code 1
 ├── SweepFailed             a sweep that ended with trials that did not; exit code 1
 ├── Interrupted             stopped on request after a checkpoint; exit code 129, 130 or 143
 └── GuardError              a promise of this package is broken: a defect to report (also AssertionError)
@@ -63,6 +65,10 @@ class DiskError(UserError, OSError):
     """A file cannot be written."""
 
 
+class HubError(UserError, OSError):
+    """The hub refuses an upload or cannot be reached."""
+
+
 class TrialFailed(DanubeSweepError):
     """A trial ended without a usable result; `state` goes into its result.json."""
 
@@ -79,6 +85,10 @@ class OutOfMemory(TrialFailed, MemoryError):
     """The device's memory did not suffice."""
 
     state = "oom"
+
+
+class ExportRefused(DanubeSweepError):
+    """An export that was loaded again does not answer as its run does, or does not load."""
 
 
 class SweepFailed(DanubeSweepError):

@@ -261,7 +261,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"danube-sweep {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["predict", "resume", "rank", "sweep"])
+@pytest.mark.parametrize("command", ["predict", "export", "resume", "rank", "sweep"])
 def test_subcommands_explain_themselves(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
@@ -273,6 +273,9 @@ def test_subcommands_explain_themselves(command: str, capsys: pytest.CaptureFixt
     "arguments",
     [
         ["predict"],
+        ["export"],
+        ["export", "a", "b", "--dtype", "bf16"],
+        ["export", "a", "b", "--private"],
         ["resume"],
         ["rank"],
         ["sweep"],

@@ -38,7 +38,7 @@ LAYERS = [
     {"module", "finish", "score"},
     {"run"},
     {"sweep"},
-    {"oof"},
+    {"export", "oof"},
     {"commands"},
     {"cli"},
     {"__main__"},

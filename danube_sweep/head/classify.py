@@ -18,7 +18,8 @@ class Classifier(Classifies):
     def __init__(self, pooler: Pooler | PairPooler, classes: int, config: SequenceHead | PreferenceHead) -> None:
         super().__init__(config)
         self.pooler = pooler
-        self.layers = Layers(pooler.width, classes, config)
+        biased = config.biased if isinstance(config, SequenceHead) else True
+        self.layers = Layers(pooler.width, classes, config, bias=biased)
 
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
         logits_BC: torch.Tensor = self.layers(self.pooler(hidden_BTH.float(), batch))

@@ -164,9 +164,9 @@ def head_tensors(model: Architecture, head: Head, classes: int) -> Tensors:
     if offered is not None:
         return found.and_outer(*offered)
     match head:
-        case SequenceHead(pooling=pooling) | MultilabelHead(pooling=pooling):
-            return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), classes)
-        case PreferenceHead(pooling=pooling):
+        case SequenceHead(pooling=pooling, biased=biased):
+            return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), classes, bias=biased)
+        case MultilabelHead(pooling=pooling) | PreferenceHead(pooling=pooling):
             return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), classes)
         case TokenHead():
             return _layers(found, head, hidden, classes)

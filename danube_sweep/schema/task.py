@@ -113,6 +113,16 @@ class SequenceHead(ClassifierHead, LayeredHead):
     pooling: Pooling = setting(
         "last, mean, attention, or last_mean (both): how token states become one vector", Pooling.last
     )
+    bias: bool | None = setting(
+        "a bias in the last layer; null: none over the last token alone, so that transformers' own classes load it",
+        None,
+    )
+
+    @property
+    def biased(self) -> bool:
+        """Whether the last layer has a bias."""
+        alone = self.pooling is Pooling.last and self.hidden is None
+        return not alone if self.bias is None else self.bias
 
 
 @dataclass
