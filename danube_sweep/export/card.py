@@ -20,7 +20,7 @@ from danube_sweep.export.reading import (
     TokenClassifier,
 )
 from danube_sweep.predict import Trained
-from danube_sweep.schema import FileData, FullFinetune, NoAdapter, Storage, TextData
+from danube_sweep.schema import FileData, FullFinetune, NoAdapter, Storage, Target, TextData, TokensData
 from danube_sweep.sweep.ranking.bootstrap import paired_intervals
 from danube_sweep.sweep.ranking.examples import PAIRED, read_examples
 from danube_sweep.trial import RunFolder, file_digest, is_random, read_json, write_text
@@ -145,6 +145,13 @@ def _form(reading: Reading) -> str:
 
 def _tokens(trained: Trained, reading: Reading) -> str:
     layout, data = trained.layout, trained.config.data
+    if isinstance(data, TokensData):
+        return (
+            "A row is its words, each after a space unless the data say that there is none, tokenised as one text "
+            f"without special tokens; longer ones are cut into pieces of {data.max_length} tokens that repeat the last "
+            f"{data.overlap} of the piece before. `head.py` gives logits for every token; a word's are those of its "
+            "last token."
+        )
     texts = [piece for number, before in enumerate(layout.before, 1) for piece in (before, f"text {number}")]
     pieces = [piece if piece.startswith("text ") else f"`{piece!r}`" for piece in texts if piece]
     pieces += [f"`{layout.after!r}`"] if layout.after else []
@@ -155,6 +162,11 @@ def _tokens(trained: Trained, reading: Reading) -> str:
         f"{data.max_length} tokens: the texts share the room and are cut on the {data.truncation.value}. Rows of a "
         "batch are padded on the right."
     ]
+    if layout.passes:
+        said.append(
+            "Text 1 is the prompt and text 2 an answer: each row is read twice, with either answer. A batch is all "
+            "first answers' rows and then all second ones'."
+        )
     if isinstance(reading, HiddenStates) and reading.reads_texts:
         said.append(
             "`spans` [rows, texts, 2] says where each text stands, [start, end) in tokens; `sizes` [rows, texts] how "
@@ -231,7 +243,8 @@ def _metadata(
     generates = isinstance(reading, NextToken)
     adapted = isinstance(weights, Base) and weights.adapted
     kinds = [str(config[group].get("kind", "")) for group in ("lora", "head")]
-    task = "text-generation" if generates else "text-classification"
+    words = trained.config.head.target is Target.words
+    task = "text-generation" if generates else "token-classification" if words else "text-classification"
     kind = str(config["data"].get("kind", ""))
     known = {
         ("validation", metric): {"interval_95": [round(low, 6), round(high, 6)]}

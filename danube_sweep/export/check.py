@@ -56,17 +56,13 @@ def reference(trained: Trained, reading: Reading) -> Reference:
     data = trained.config.data
     if isinstance(reading, NextToken):
         data = replace(data, max_length=min(data.max_length, MOST_TOKENS))
-    rows = encode(
-        _handful(data, trained.config.head.target),
-        trained.tokenizer,
-        data,
-        trained.layout,
-        num_classes=len(trained.classes),
-    )
+    records = _handful(data, trained.config.head.target)
+    rows = encode(records, trained.tokenizer, data, trained.layout, num_classes=len(trained.classes))
     pad_id = int(trained.tokenizer.pad_token_id)
     batch, logits = next(forward(trained.backbone, trained.head, rows, batch_rows=ROWS, pad_id=pad_id))
-    if trained.config.head.target is Target.number:  # its formula ends in the number
-        logits = trained.head.answers(logits)
+    answers = trained.head.answers(logits)
+    if trained.config.head.target is Target.number and answers is not None:  # its formula ends in the number
+        logits = answers
     words_P3 = None if batch.words_P3 is None else batch.words_P3.cpu()
     return Reference(_inputs(batch, reading), logits.float().cpu(), len(batch.rows), words_P3)
 
@@ -128,7 +124,14 @@ def _in_a_process_of_its_own(place: Path, folder: Path, code: str, expected: Ref
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    words = [sys.executable, str(script), str(folder), str(inputs), str(output), str(torch.get_num_threads())]
+    words = [
+        sys.executable,
+        str(script),
+        str(folder.absolute()),
+        str(inputs),
+        str(output),
+        str(torch.get_num_threads()),
+    ]
     done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]

@@ -80,11 +80,11 @@ def reading_of(trained: Trained, *, whole: bool, peft_type: str | None) -> Readi
             described = _described(head)
     match described:
         case {"pooling": "last", "layers": [{"kind": "linear", "name": layer}]}:
-            bias = head.get_submodule(layer).bias
-            if whole and bias is not None:
+            biased = f"{layer}.bias" in head.state_dict()
+            if whole and biased:
                 return TokenClassifier(layer)
-            if not whole and peft_type == "LORA" and _pools_alike(trained):
-                return SequenceClassifier(layer, biased=bias is not None and bool(bias.any()))
+            if (whole or peft_type == "LORA") and _pools_alike(trained):
+                return SequenceClassifier(layer, biased)
     return HiddenStates({**described, "classes": trained.classes})
 
 

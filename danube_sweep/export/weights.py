@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForTokenClassification, PretrainedConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PretrainedConfig,
+)
 
 from danube_sweep import checkpoint, product
 from danube_sweep.errors import ConfigError
@@ -95,6 +101,8 @@ def _kind(reading: Reading) -> Any:
     match reading:
         case NextToken() | LabelWordLogits():
             return AutoModelForCausalLM
+        case SequenceClassifier():
+            return AutoModelForSequenceClassification
         case TokenClassifier():
             return AutoModelForTokenClassification
         case HiddenStates():
@@ -132,7 +140,7 @@ def _merged(trained: Trained, reading: Reading, empty: Any) -> Iterator[tuple[st
         elif owner == "lm_head" and trained.backbone.lm_head is not None:
             yield name, trained.backbone.lm_head.get_parameter(leaf)
         else:  # a classifier's last layer: score, or classifier in DeBERTa
-            assert isinstance(reading, TokenClassifier)
+            assert isinstance(reading, SequenceClassifier | TokenClassifier)
             yield name, trained.head.get_parameter(f"{reading.layer}.{leaf}")
 
 

@@ -114,7 +114,7 @@ class SequenceHead(ClassifierHead, LayeredHead):
         "last, mean, attention, or last_mean (both): how token states become one vector", Pooling.last
     )
     bias: bool | None = setting(
-        "a bias in the last layer; null: none over the last token alone, so that transformers' own classes load it",
+        "a bias in the last layer; null: none over the last token alone, as transformers' own classifiers have it",
         None,
     )
 
