@@ -160,7 +160,7 @@ def dense_weight(layer: nn.Module, name: str) -> torch.Tensor:
     weights dequantised, and any adapter that is linear added. Raises ConfigError if it is none, or moves the bias.
     """
     base = _base(layer, name)
-    with _in_fp32(base):
+    with _in_fp32(layer, base):
         weight_OI, bias_O = _pushed(layer, base)
         if (exact_OI := _int8_weight(base)) is not None:  # its forward pass rounds
             weight_OI += exact_OI - _pushed(base, base)[0]
@@ -189,9 +189,13 @@ def _pushed(layer: nn.Module, base: nn.Linear) -> tuple[torch.Tensor, torch.Tens
 
 
 @contextmanager
-def _in_fp32(base: nn.Linear) -> Iterator[None]:
-    # A 16-bit layer takes no fp32 input; its values are the same in fp32.
-    before = base.weight.dtype
+def _in_fp32(layer: nn.Module, base: nn.Linear) -> Iterator[None]:
+    # A 16-bit layer takes no fp32 input; its values are the same in fp32. The hooks that keep an adapter in the compute
+    # type would round.
+    before, hooks = base.weight.dtype, (base._forward_pre_hooks, layer._forward_hooks)
+    kept = [dict(one) for one in hooks]
+    for one in hooks:
+        one.clear()
     if not _is_quantised(base):
         base.float()
     try:
@@ -199,6 +203,8 @@ def _in_fp32(base: nn.Linear) -> Iterator[None]:
     finally:
         if not _is_quantised(base):
             base.to(before)
+        for one, some in zip(hooks, kept, strict=True):
+            one.update(some)
 
 
 def _is_quantised(layer: nn.Module) -> bool:
