@@ -64,6 +64,7 @@ def _hydra(arguments: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from danube_sweep import compose, paths
+    from danube_sweep.explain import explain
 
     compose.register()
     failures: list[DanubeSweepError] = []
@@ -102,7 +103,7 @@ def _hydra(arguments: list[str]) -> int:
             raise
         return _say_and_exit(UserError(" ".join(str(error).split())), 2)
     except (HydraException, OmegaConfBaseException) as error:
-        return _say_and_exit(error if full_error else UserError(compose.explain(error)), 2)
+        return _say_and_exit(error if full_error else UserError(explain(error)), 2)
     except OSError as error:
         if in_job:
             raise

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import ConfigError, DanubeSweepError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -183,18 +183,15 @@ def predict(arguments: list[str]) -> int:
     from danube_sweep.schema import Compute, Device
 
     quiet_libraries()
-    from danube_sweep.predict import load_run, predict_file
+    from danube_sweep.predict import Form, load_run, predict_file
+    from danube_sweep.progress import row_bar
 
     compute = Compute(options.compute) if options.compute else None
     trained = load_run(options.run_dir, Device(accelerator=options.accelerator), compute)
-    rows = predict_file(
-        trained,
-        options.input,
-        options.output,
-        swap=options.swap,
-        labels=options.labels,
-        batch_rows=options.batch_rows,
-    )
+    form = Form(swap=options.swap, labels=options.labels)
+    total = _rows_to_read(options.input, 2 if options.swap else 1)
+    with row_bar(total) as done:
+        rows = predict_file(trained, options.input, options.output, form=form, batch_rows=options.batch_rows, done=done)
     print(f"{options.output}: {rows} rows")
     return 0
 
@@ -242,6 +239,14 @@ def _export(options: argparse.Namespace) -> int:
     if options.push:
         print(push(out, options.push, private=options.private))
     return 0
+
+
+def _rows_to_read(file: Path, passes: int) -> int | None:
+    from danube_sweep.data.read import count_rows
+
+    with suppress(DanubeSweepError, OSError, ValueError):  # what is wrong with the file, its reader says
+        return count_rows(file) * passes
+    return None
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -109,16 +109,21 @@ def _computing_in(precision: Precision, compute: Compute) -> Precision:
 
 
 def predict_file(
-    trained: Trained, source: Path, target: Path, *, swap: bool = False, labels: bool = False, batch_rows: int = 16
+    trained: Trained,
+    source: Path,
+    target: Path,
+    *,
+    form: "Form | None" = None,
+    batch_rows: int = 16,
+    done: Callable[[int], None] = lambda _rows: None,
 ) -> int:
     """Writes `id` and the answer for every row of `source`, in its order; returns the number of rows written.
 
-    The answer is a probability per class, or a number; with `labels` the likeliest class. Words have a row each: with
-    `labels` those that are no O, as the PII competition wants them. With `swap`, both orders of the answers are
-    averaged. Reads and writes in chunks; `target` appears whole or not at all. Raises DataError for a bad file and
-    ConfigError where there is nothing to predict or to swap.
+    `done` is told the rows of every forward pass. Reads and writes in chunks; `target` appears whole or not at all.
+    Raises DataError for a bad file and ConfigError where there is nothing to predict or to swap.
     """
-    write = _writer(trained, labels)
+    form = form or Form()
+    write = _writer(trained, form.labels)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     rows = 0
     try:
@@ -126,7 +131,7 @@ def predict_file(
             writer = csv.writer(stream)
             writer.writerow(write.header)
             for records in _chunks(read_unlabelled(trained.config.data, source)):
-                found = predictions(trained, records, swap=swap, batch_rows=batch_rows)
+                found = predictions(trained, records, swap=form.swap, batch_rows=batch_rows, done=done)
                 for row in write.rows(found, rows):
                     writer.writerow(row)
                     rows += 1
@@ -141,6 +146,16 @@ def predict_file(
 
 
 @dataclass(frozen=True)
+class Form:
+    """What is written: a probability per class, or a number; words have a row each."""
+
+    swap: bool = False
+    """Both orders of the answers are averaged."""
+    labels: bool = False
+    """The likeliest class instead; of words those that are no O, as the PII competition wants them."""
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Answers to n examples: rows, or words as `<text>:<word>`."""
 
@@ -149,19 +164,26 @@ class Predictions:
     """float64: probabilities of the classes, or a number."""
 
 
-def predictions(trained: Trained, records: list[Record], *, swap: bool, batch_rows: int) -> Predictions:
+def predictions(
+    trained: Trained,
+    records: list[Record],
+    *,
+    swap: bool,
+    batch_rows: int,
+    done: Callable[[int], None] = lambda _rows: None,
+) -> Predictions:
     """The answers to some records. Raises ConfigError where there is nothing to swap."""
-    straight = _one_order(trained, records, batch_rows)
+    straight = _one_order(trained, records, batch_rows, done)
     if not swap:
         return straight
     if any(len(record.texts) != 3 for record in records) or not isinstance(trained.config.data, Comparison):
         raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
-    turned = _one_order(trained, [swapped(record) for record in records], batch_rows)
+    turned = _one_order(trained, [swapped(record) for record in records], batch_rows, done)
     order = [1, 0, *range(2, len(trained.classes))]
     return replace(straight, answers_NA=(straight.answers_NA + turned.answers_NA[:, order]) / 2)
 
 
-def _one_order(trained: Trained, records: list[Record], batch_rows: int) -> Predictions:
+def _one_order(trained: Trained, records: list[Record], batch_rows: int, done: Callable[[int], None]) -> Predictions:
     rows = encode(records, trained.tokenizer, trained.config.data, trained.layout, num_classes=len(trained.classes))
     pad_id = int(trained.tokenizer.pad_token_id)
     places: list[torch.Tensor] = []
@@ -171,6 +193,7 @@ def _one_order(trained: Trained, records: list[Record], batch_rows: int) -> Pred
         assert found is not None
         places.append(torch.from_numpy(rows.places(batch.rows)))
         answers.append(found.double().cpu())
+        done(len(batch.rows))
     return Predictions(rows.examples, torch.cat(answers)[torch.cat(places).argsort()])
 
 

@@ -5,14 +5,15 @@ each trial gets a line every ten seconds. log.txt gets the lines in either case,
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, final
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
 from rich.text import Text
@@ -167,6 +168,15 @@ class Terminal:
     def _print(self, text: str) -> None:
         text = _fits(redact(text), self._console)
         self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+@contextmanager
+def row_bar(total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar over rows, with the time left if their number is known; yields what it is advanced by."""
+    columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
+    with RichProgress(*columns, console=Console(stderr=True), expand=True, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda rows: bar.advance(task, rows)
 
 
 def result_table(rows: Sequence[tuple[str, str]], title: str) -> Table:

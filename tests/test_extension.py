@@ -214,7 +214,7 @@ def test_the_plan_counts_what_it_says(installed: None) -> None:
 @pytest.mark.parametrize(
     ("group", "text", "counted_as", "guess"),
     [
-        ("head", "HeadExtension(made({}), 'a:b')", "head=sequence", "a linear layer's weights"),
+        ("head", "HeadExtension(made({}), 'a:b')", "head=sequence head.bias=true", "a linear layer's weights"),
         ("optimizer", "OptimizerExtension(made({}, Adam), 'a:b')", "optimizer=adamw", "AdamW's states"),
     ],
 )
@@ -229,7 +229,7 @@ def test_the_plan_says_what_it_only_estimates(
 ) -> None:
     module = f"broken_quiet_{group}"
     fresh(offering(tmp_path, {module: f"{SCHEMA}\nQUIET = {text}"}, group=group, quiet=f"{module}:QUIET"))
-    guessed, known = plan_of(compose([f"{group}=quiet"])), plan_of(compose([counted_as]))
+    guessed, known = plan_of(compose([f"{group}=quiet"])), plan_of(compose(counted_as.split()))
     assert guessed.estimated == [f"{group}=quiet does not say what it needs, and is counted with {guess}"]
     assert guessed.trained == known.trained
     assert guessed.fit.memory.optimizer == pytest.approx(known.fit.memory.optimizer, rel=1e-3)

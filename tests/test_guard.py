@@ -166,7 +166,7 @@ def test_a_single_layer_in_another_storage(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_another_compute_type_than_asked_for(tiny: Tiny, precision: str) -> None:
-    parts = build(tiny(f"precision={precision}"))
+    parts = build(tiny(f"precision={precision}", "lora=none"))  # an adapter keeps the type by itself
     batch = parts.batch([0, 1])
     with (
         pytest.raises(GuardError, match=r"computes in torch\.float32, asked for was torch\.bfloat16"),
@@ -176,6 +176,7 @@ def test_another_compute_type_than_asked_for(tiny: Tiny, precision: str) -> None
 
 
 def test_the_compute_guard_takes_its_hook_away(parts: Parts) -> None:
+    before = sum(len(layer._forward_hooks) for layer in parts.backbone.body.modules())
     with guard.compute_checked(parts.backbone):
         train_once(parts)
-    assert not any(layer._forward_hooks for layer in parts.backbone.body.modules())
+    assert sum(len(layer._forward_hooks) for layer in parts.backbone.body.modules()) == before

@@ -16,7 +16,7 @@ LAYERS = [
     {"architecture", "dataset", "extension"},
     {"adapters"},
     {"validate", "trial", "help"},
-    {"validate_sweep", "planner"},
+    {"validate_sweep", "planner", "explain"},
     {"compose"},
     {
         "data",

@@ -13,7 +13,7 @@ from runs import CPU, StopAfter, train
 from danube_sweep import cli, predict
 from danube_sweep.data import read_unlabelled
 from danube_sweep.errors import CheckpointError, ConfigError, DataError, DiskError, Interrupted
-from danube_sweep.predict import load_run, predict_file, predictions
+from danube_sweep.predict import Form, load_run, predict_file, predictions
 from danube_sweep.schema import Config
 
 Tiny = Callable[..., Config]
@@ -65,7 +65,7 @@ def test_swapping_averages_the_two_orders(run: Path, test_csv: Path, tmp_path: P
         csv.writer(stream).writerows([header, *([name, prompt, b, a] for name, prompt, a, b in rows)])
     passes = {}
     for name, source, swap in [("plain", test_csv, False), ("turned", turned_csv, False), ("both", test_csv, True)]:
-        predict_file(trained, source, tmp_path / name, swap=swap)
+        predict_file(trained, source, tmp_path / name, form=Form(swap=swap))
         passes[name] = [[float(value) for value in row[1:]] for row in read(tmp_path / name)[1:]]
     for straight, turned, both in zip(passes["plain"], passes["turned"], passes["both"], strict=True):
         mean = [(straight[0] + turned[1]) / 2, (straight[1] + turned[0]) / 2, (straight[2] + turned[2]) / 2]
@@ -107,7 +107,7 @@ def test_single_texts_are_predicted_by_the_columns_they_were_trained_on(tiny: Ti
     assert [row[0] for row in read(tmp_path / "out.csv")] == ["id", "1", "2"]
     assert read(tmp_path / "out.csv")[0] == ["id", "found", "lost"]
     with pytest.raises(ConfigError, match="--swap needs two answers"):
-        predict_file(trained, source, tmp_path / "swapped.csv", swap=True)
+        predict_file(trained, source, tmp_path / "swapped.csv", form=Form(swap=True))
     assert not (tmp_path / "swapped.csv").exists()
 
 

@@ -21,7 +21,7 @@ from workbench import train_pack
 
 from danube_sweep.errors import CheckpointError, ConfigError, Diverged
 from danube_sweep.evaluate import evaluate
-from danube_sweep.predict import Trained, load_run, predict_file
+from danube_sweep.predict import Form, Trained, load_run, predict_file
 from danube_sweep.prepare import prepare
 from danube_sweep.schema import Config, Target
 from danube_sweep.trial import trial_hash
@@ -505,7 +505,7 @@ def test_words_predict_a_row_each_and_a_submission_of_entities(trial: Tiny, enti
     assert predict_file(trained, entities, tmp_path / "all.csv") == words
     header, first, *_ = (tmp_path / "all.csv").read_text().splitlines()
     assert header == "document,token,O,B-NAME,I-NAME" and first.startswith("0,0,")
-    found = predict_file(trained, entities, tmp_path / "labels.csv", labels=True)
+    found = predict_file(trained, entities, tmp_path / "labels.csv", form=Form(labels=True))
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     assert lines[0] == "row_id,document,token,label" and len(lines) == found + 1 and 0 < found < words
     assert [line.split(",")[0] for line in lines[1:]] == [str(number) for number in range(found)]
@@ -521,11 +521,11 @@ def test_a_number_is_predicted_as_a_number_and_has_no_likeliest_class(
     header, *rows = (tmp_path / "out.csv").read_text().splitlines()
     assert header == "id,score" and all(0 < float(row.split(",")[1]) < 5 for row in rows)
     with pytest.raises(ConfigError, match="--labels names one class a row, and this run predicts a number"):
-        predict_file(trained, scores, tmp_path / "labels.csv", labels=True)
+        predict_file(trained, scores, tmp_path / "labels.csv", form=Form(labels=True))
 
 
 def test_the_likeliest_class_stands_in_the_column_that_was_learned(trial: Tiny, scores: Path, tmp_path: Path) -> None:
     train(trial("ordinal"), tmp_path / "run")
-    predict_file(load_run(tmp_path / "run", CPU), scores, tmp_path / "out.csv", labels=True)
+    predict_file(load_run(tmp_path / "run", CPU), scores, tmp_path / "out.csv", form=Form(labels=True))
     header, *rows = (tmp_path / "out.csv").read_text().splitlines()
     assert header == "id,score" and {row.split(",")[1] for row in rows} <= set("1234")

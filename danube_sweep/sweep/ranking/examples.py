@@ -12,7 +12,8 @@ from pyarrow import compute, parquet
 
 Floats = NDArray[np.float64]
 
-PAIRED = ("validation/log_loss", "validation/accuracy")
+LOSSES = ("validation/log_loss", "validation/mse")
+PAIRED = (*LOSSES, "validation/accuracy")
 """The metrics that are a mean over examples; only these have an interval of their own."""
 _PROBABILITY = "probability_"
 
@@ -68,10 +69,10 @@ def _read(file: Path, metric: str) -> Examples | str:
     try:
         names = parquet.read_schema(file).names
         classes = [name for name in names if name.startswith(_PROBABILITY)]
-        wanted = ["loss"] if metric == PAIRED[0] else ["label", *classes]
+        wanted = ["loss"] if metric in LOSSES else ["label", *classes]
         table = parquet.read_table(file, columns=["id", *wanted, *({"weight"} & set(names))])
         ids = table["id"].cast(pa.large_string()).combine_chunks()
-        values = _floats(table["loss"]) if metric == PAIRED[0] else _correct(table, classes)
+        values = _floats(table["loss"]) if metric in LOSSES else _correct(table, classes)
         weights = _floats(table["weight"]) if "weight" in names else np.ones(len(values))
     except FileNotFoundError:
         return "no predictions"

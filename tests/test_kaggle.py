@@ -1,0 +1,78 @@
+"""The commands of docs/kaggle.md over a tiny model, with every connection refused."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY
+from workbench import save_base
+
+from danube_sweep.data.generated import generate, write_csv
+from danube_sweep.schema import Config
+
+TEXT = (ROOT / "docs" / "kaggle.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
+
+NO_NETWORK = """
+import socket
+
+def refuse(*arguments, **named):
+    raise OSError("no network here")
+
+class Local(socket.socket):
+    def connect(self, address):
+        return super().connect(address) if self.family == socket.AF_UNIX else refuse()
+
+socket.socket, socket.create_connection, socket.getaddrinfo = Local, refuse, refuse
+"""
+
+
+@pytest.fixture
+def kaggle(tiny: Callable[..., Config], tmp_path: Path) -> Callable[[str], str]:
+    """Runs a command of the document, its places moved into a folder with a tiny model and forty rows."""
+    for name in ("lmsys-chatbot-arena", "h2o-danube3-500m-chat"):
+        (tmp_path / "input" / name).mkdir(parents=True)
+    (tmp_path / "working").mkdir()
+    save_base(tiny(), tmp_path / "input" / "h2o-danube3-500m-chat")
+    for name in ("train", "test"):
+        write_csv(generate(40, seed=len(name), noise=0.0), tmp_path / "input" / "lmsys-chatbot-arena" / f"{name}.csv")
+    (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
+
+    def run(line: str) -> str:
+        small = [word for word in TINY if not word.startswith("model.")] + [
+            "trainer.max_steps=2",
+            "precision.compute=fp32",
+        ]
+        words = line.replace("/kaggle/", f"{tmp_path}/").split()[1:]
+        if words[0] not in ("predict", "oof"):
+            words += small
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+        done = subprocess.run(
+            [sys.executable, "-m", "danube_sweep", *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_every_command_of_the_document_works_without_a_network(kaggle: Callable[[str], str], tmp_path: Path) -> None:
+    plan, train, sweep, predict, folds, oof = COMMANDS
+    assert "verdict" in kaggle(plan)
+    kaggle(train)
+    assert json.loads((tmp_path / "working" / "run" / "result.json").read_text())["state"] == "finished"
+    assert "40 rows" in kaggle(predict)
+    header = (tmp_path / "working" / "submission.csv").read_text().splitlines()[0]
+    assert header == "id,winner_model_a,winner_model_b,winner_tie"
+    assert "4 trials: 4 finished" in kaggle(sweep)
+    kaggle(folds)
+    assert "40 rows" in kaggle(oof)
