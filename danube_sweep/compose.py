@@ -46,7 +46,7 @@ VERSION_BASE = "1.3"
 
 
 def register() -> None:
-    """Makes the schemas and the resolvers `trial_hash`, `half` and `objective` known to Hydra; twice does no harm."""
+    """Makes the schemas and our resolvers known to Hydra; twice does no harm."""
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Settings)
     for group in (*OPTIONS, *SWEEP_OPTIONS):
@@ -57,6 +57,9 @@ def register() -> None:
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
     OmegaConf.register_new_resolver("half", _half, replace=True)
     OmegaConf.register_new_resolver("objective", _objective, replace=True)
+    OmegaConf.register_new_resolver(
+        "if_chat", lambda variant, suffix: suffix if variant == "chat" else "", replace=True
+    )
 
 
 def _half(types: Sequence[str]) -> str:

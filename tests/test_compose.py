@@ -352,3 +352,19 @@ def test_the_table_of_mistakes_covers_every_number_of_the_schema() -> None:
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     assert numbers - free <= tried
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "chat", "marker"),
+    [
+        ("danube3_500m", "h2oai/h2o-danube3-500m-base", "h2oai/h2o-danube3-500m-chat", "<|prompt|>"),
+        ("danube_1_8b", "h2oai/h2o-danube-1.8b-base", "h2oai/h2o-danube-1.8b-chat", "<|prompt|>"),
+        ("gemma_7b", "google/gemma-7b", "google/gemma-7b-it", "<start_of_turn>user\n"),
+        ("gemma2_9b", "google/gemma-2-9b", "google/gemma-2-9b-it", "<start_of_turn>user\n"),
+        ("qwen2_0_5b", "Qwen/Qwen2-0.5B", "Qwen/Qwen2-0.5B-Instruct", "<|im_start|>user\n"),
+    ],
+)
+def test_a_variant_names_its_weights_and_its_format(model: str, base: str, chat: str, marker: str) -> None:
+    assert compose([f"model={model}", "model.variant=base"]).model.path == base
+    found = compose([f"model={model}", "model.variant=chat"]).model
+    assert (found.path, found.chat.user) == (chat, marker)
