@@ -57,9 +57,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
     OmegaConf.register_new_resolver("half", _half, replace=True)
     OmegaConf.register_new_resolver("objective", _objective, replace=True)
-    OmegaConf.register_new_resolver(
-        "if_chat", lambda variant, suffix: suffix if variant == "chat" else "", replace=True
-    )
+    OmegaConf.register_new_resolver("if_chat", lambda name, suffix: suffix if name == "chat" else "", replace=True)
 
 
 def _half(types: Sequence[str]) -> str:
