@@ -21,7 +21,7 @@ from danube_sweep.export.check import check, compare
 from danube_sweep.export.folder import Options, Written, export_run, write_export
 from danube_sweep.export.reading import HiddenStates, SequenceClassifier, TokenClassifier
 from danube_sweep.predict import load_run
-from danube_sweep.schema import Compute, Config
+from danube_sweep.schema import Config
 
 Tiny = Callable[..., Config]
 
@@ -143,8 +143,8 @@ def test_a_classifier_over_the_last_token_is_transformers_own(
 
 
 def test_merged_classifiers_are_transformers_own_too(finished: Callable[..., Path], tmp_path: Path) -> None:
-    run = finished("head=sequence", "precision=nf4")
-    found = written(run, tmp_path / "out", merge=True, dtype=Compute.fp32)
+    run = finished("head=sequence", "precision=nf4", "precision.compute=fp32")
+    found = written(run, tmp_path / "out", merge=True)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     assert model.dtype is torch.float32 and AutoTokenizer.from_pretrained(tmp_path / "out").pad_token_id == 0
     with torch.no_grad():

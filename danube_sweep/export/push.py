@@ -12,7 +12,7 @@ def check_push(name: str) -> None:
     """
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
@@ -30,9 +30,8 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     Raises HubError, in one line, for a token without the right and for a hub that cannot be reached, and ConfigError
     for `private` and a repository that is public already. `folder` stays.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's
 
     try:
         api = HfApi()
@@ -46,6 +45,6 @@ def push(folder: Path, name: str, *, private: bool) -> str:
         status = error.response.status_code
         reason = "the token may not write there" if status in (401, 403) else f"the hub answered {status}"
         raise HubError(f"--push {name}: {reason}; {folder} is whole, upload it later") from error
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise HubError(f"--push {name}: the hub cannot be reached; {folder} is whole, upload it later") from error
     return str(repository)
