@@ -17,7 +17,7 @@ from typing import Any
 from danube_sweep.errors import OutOfMemory
 from danube_sweep.schema import Sweep
 from danube_sweep.sweep import child, pool
-from danube_sweep.sweep.child import Job, Started, Validated
+from danube_sweep.sweep.messages import Job, Started, Validated
 from danube_sweep.trial import RunFolder, read_json, write_json
 
 PIDS, COUNT = "pids", "count"
@@ -37,6 +37,9 @@ class Tripwire:
 
     def recv(self) -> Any:
         return self._link.recv()
+
+    def poll(self) -> bool:
+        return bool(self._link.poll())
 
 
 def note(job: Job, file: str, text: object) -> None:
@@ -274,7 +277,7 @@ def share(path: Path, task: Callable[[Job, Any], None] = instant) -> None:
     light()
     slots = Slots([{"SLOT": "0"}, {"SLOT": "1"}])
     terminal = Terminal(Console(quiet=True))
-    Executor(FolderSource(SweepFolder(path)), Sweep(stagger_s=0), slots, terminal, lambda: False, task).run()
+    Executor(FolderSource(SweepFolder(path)), Sweep(stagger_s=0, pack=1), slots, terminal, lambda: False, task).run()
 
 
 def share_without_parent(path: Path) -> None:

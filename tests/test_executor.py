@@ -33,10 +33,10 @@ from danube_sweep.progress import Terminal
 from danube_sweep.schema import OnOom, Sweep
 from danube_sweep.stop import SIGNALS
 from danube_sweep.sweep import child
-from danube_sweep.sweep.child import Failed, Job
 from danube_sweep.sweep.doors.place import fresh_sweep_dir
 from danube_sweep.sweep.folder import Attempt, Entry, SweepFolder, append_attempt, attempts
 from danube_sweep.sweep.front import Plan, plan_grid, run_plan
+from danube_sweep.sweep.messages import Failed, Job
 from danube_sweep.sweep.outcome import last_lines, outcome
 from danube_sweep.sweep.pool import Pool
 from danube_sweep.sweep.slots import count_gpus, find_slots
@@ -44,7 +44,7 @@ from danube_sweep.sweep.source import FolderSource, state_of
 from danube_sweep.trial import RunFolder, write_json
 
 Task = Callable[[Job, Any], None]
-SHORT = ["data.rows=50", "trainer.max_steps=4", "trainer.validate_every=2", "sweep.stagger_s=0"]
+SHORT = ["data.rows=50", "trainer.max_steps=4", "trainer.validate_every=2", "sweep.stagger_s=0", "sweep.pack=1"]
 
 
 @dataclass
@@ -279,7 +279,7 @@ def test_what_cannot_be_written_down_for_a_full_disk_is_written_when_there_is_ro
             raise DiskError(f"{path} cannot be written: No space left on device; free some space")
         write_json(path, value)
 
-    monkeypatch.setattr("danube_sweep.sweep.executor.write_json", write)
+    monkeypatch.setattr("danube_sweep.sweep.records.write_json", write)
     ran = run(planned(tmp_path, seeds(1, 2)), hostile.segfaults)
     assert ran.states() == ["failed", "failed"]
     assert ran.said.count("No space left on device") == 1
