@@ -27,7 +27,7 @@ from danube_sweep.planner.device import planned_device
 from danube_sweep.prediction import predicted
 from danube_sweep.prepare import Prepared, prepare
 from danube_sweep.progress import Screen
-from danube_sweep.schema import Config
+from danube_sweep.schema import Batching, Config
 from danube_sweep.steps import StepPlan
 from danube_sweep.stop import StopRequest
 from danube_sweep.tracking import Tracker, given_out, open_tracker
@@ -178,7 +178,13 @@ def build(config: Config, watch: Stopwatch) -> Built:
         check_adapter(config, device.type)
         prepared = prepare(config)
     with watch.phase("load"):
-        backbone = load_backbone(config.model, config.precision, with_lm_head=needs_lm_head(config.head), device=device)
+        backbone = load_backbone(
+            config.model,
+            config.precision,
+            with_lm_head=needs_lm_head(config.head),
+            device=device,
+            flat=config.data.batching is Batching.packed,
+        )
         _check_positions(config, backbone)
         adapter = lora.attach(backbone, config.lora, seed=config.seed)
         head = build_head(

@@ -29,7 +29,7 @@ LAYERS = [
         "environment",
         "attention",
     },
-    {"answers", "hub", "metrics"},
+    {"answers", "flat", "hub", "metrics"},
     {"tokenizer"},
     {"model"},
     {"lora", "head", "steps"},

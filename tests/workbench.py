@@ -20,7 +20,7 @@ from danube_sweep.model import Backbone, architecture, load_backbone
 from danube_sweep.module import PackModule, fit
 from danube_sweep.prepare import Prepared, prepare
 from danube_sweep.progress import Terminal
-from danube_sweep.schema import Config, Init
+from danube_sweep.schema import Batching, Config, Init
 from danube_sweep.steps import StepPlan
 from danube_sweep.tracking import open_tracker
 from danube_sweep.trial import RunFolder
@@ -33,7 +33,8 @@ CAUSAL = ["head=causal", "head.words=[A,B,tie]"]
 
 def load(config: Config) -> Backbone:
     """The trial's backbone, with an output layer if its head reads one."""
-    return load_backbone(config.model, config.precision, with_lm_head=needs_lm_head(config.head), device=CPU)
+    flat = config.data.batching is Batching.packed
+    return load_backbone(config.model, config.precision, with_lm_head=needs_lm_head(config.head), device=CPU, flat=flat)
 
 
 def save_base(config: Config, folder: Path) -> PreTrainedModel:
