@@ -15,6 +15,11 @@ FOUR_BIT = (Storage.nf4, Storage.fp4)
 QUANTISED = (*FOUR_BIT, Storage.int8)
 
 
+def is_packed(adapter: Adapter | None) -> bool:
+    """Whether the packed operation trains it, alone or with others; every other adapter trains in PEFT's layers."""
+    return type(adapter) is Lora and adapter.bias is Bias.none
+
+
 # -------------------------------------------------------------------------------------------------- fields of PEFT
 
 

@@ -167,6 +167,16 @@ def family_of(model_type: str) -> Family:
     return FAMILIES.get(model_type, FAMILIES["llama"])
 
 
+def cannot_be_flat(model_type: str) -> str | None:
+    """Why the rows of an architecture cannot be laid end to end; None if they can."""
+    if model_type in FAMILIES and not FAMILIES[model_type].encoder:
+        return None
+    return (
+        f"data.batching=packed: {model_type} is not known to keep to itself each of the sequences that are laid end to "
+        "end; use data.batching=bucketed"
+    )
+
+
 def adapted_blocks(adapter: LinearAdapter, blocks: int) -> list[int]:
     """The numbers of the blocks that an adapter is put into, of `blocks` there are."""
     if adapter.layers is not None:

@@ -16,6 +16,7 @@ from danube_sweep import precision as precisions
 from danube_sweep.architecture import FAMILIES, RELATIVE_POSITIONS
 from danube_sweep.attention import choose_attention
 from danube_sweep.errors import ModelError
+from danube_sweep.flat import flatten, use_flat
 from danube_sweep.hub import local_folder, unusable
 from danube_sweep.schema import Model, Precision, Shape
 from danube_sweep.trial import is_random, weights_fingerprint
@@ -38,13 +39,14 @@ class Backbone:
     """The transformer that a pack of trials shares.
 
     `body` turns token ids into hidden states [batch, time, hidden]; `lm_head` exists only if a head needs it.
-    `fingerprint` tells its weights from any others, whatever their storage type.
+    `fingerprint` tells its weights from any others, whatever their storage type. `flat`: its rows run without padding.
     """
 
     body: PreTrainedModel
     lm_head: nn.Module | None
     precision: Precision
     fingerprint: str
+    flat: bool = False
 
     @property
     def hidden_size(self) -> int:
@@ -65,9 +67,26 @@ class Backbone:
             named += [(f"lm_head.{name}", parameter) for name, parameter in self.lm_head.named_parameters()]
         return named
 
-    def hidden(self, input_ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-        """Final hidden states [B, T, hidden], in the compute type."""
+    def hidden(
+        self,
+        input_ids_BT: torch.Tensor,
+        mask_BT: torch.Tensor,
+        *,
+        groups: int = 1,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Final hidden states [B, T, hidden], in the compute type.
+
+        A flat backbone lays each of `groups` equal groups of rows into one row [groups, S, …], as long for all, and
+        gives zeros at padding. `rows`: the rows that come out, where the blocks repeat some (pack/prefix.py).
+        """
         with precisions.computing(self.precision, self.device):
+            if self.flat:
+                flat = flatten(mask_BT, groups)
+                output = self.body(input_ids=flat.lay(input_ids_BT), use_cache=False, **flat.keywords)
+                if rows is not None:
+                    flat = flatten(mask_BT[rows], len(rows) * groups // len(mask_BT))
+                return flat.unlay(output.last_hidden_state)
             output = self.body(input_ids=input_ids_BT, attention_mask=mask_BT.long(), use_cache=False)
         states: torch.Tensor = output.last_hidden_state
         return states
@@ -101,10 +120,12 @@ def _config_from_shape(shape: Shape) -> PretrainedConfig:
     )
 
 
-def load_backbone(model: Model, precision: Precision, *, with_lm_head: bool, device: torch.device) -> Backbone:
+def load_backbone(
+    model: Model, precision: Precision, *, with_lm_head: bool, device: torch.device, flat: bool = False
+) -> Backbone:
     """The backbone on `device`, stored and computing as asked, every weight frozen, in train mode.
 
-    Raises ModelError when it cannot be found or reached.
+    Raises ModelError when it cannot be found or reached, ConfigError if it is to be `flat` and cannot.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -120,6 +141,8 @@ def load_backbone(model: Model, precision: Precision, *, with_lm_head: bool, dev
     body = whole.model if hasattr(whole, "lm_head") else whole
     lm_head = whole.lm_head if with_lm_head else None
     choose_attention(body, precision.compute, device)
+    if flat:
+        use_flat(body)
     for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):  # by these PEFT chooses its layers
         setattr(body, flag, getattr(whole, flag, False))
     for module in (body, *([lm_head] if lm_head is not None else [])):
@@ -129,7 +152,7 @@ def load_backbone(model: Model, precision: Precision, *, with_lm_head: bool, dev
             precisions.keep_weights_as_loaded(module)
     if precision.gradient_checkpointing:
         body.gradient_checkpointing_enable({"use_reentrant": False})
-    return Backbone(body, lm_head, precision, fingerprint)
+    return Backbone(body, lm_head, precision, fingerprint, flat)
 
 
 def _random_model(model: Model, options: dict[str, Any]) -> tuple[PreTrainedModel, str]:

@@ -23,6 +23,7 @@ from danube_sweep.evaluate import forward
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, load_backbone
 from danube_sweep.schema import (
+    Batching,
     Comparison,
     Compute,
     Config,
@@ -81,7 +82,13 @@ def load_run(path: Path, device: Device, compute: Compute | None = None) -> Trai
     full = isinstance(config.lora, FullFinetune)
     product_model = replace(config.model, path=str(trained), init=Init.pretrained)
     source = product_model if full else config.model
-    backbone = load_backbone(source, config.precision, with_lm_head=needs_lm_head(config.head), device=target)
+    backbone = load_backbone(
+        source,
+        config.precision,
+        with_lm_head=needs_lm_head(config.head),
+        device=target,
+        flat=config.data.batching is Batching.packed,
+    )
     if not full and backbone.fingerprint != manifest["backbone"]:
         raise CheckpointError(
             f"{path} was trained over another backbone than model.path={config.model.path} is now; "

@@ -68,7 +68,7 @@ def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
         ["optimizer=adamw_8bit", "lora.rank=64"],
         ["precision=nf4", "schedule=linear"],
         ["optimizer=schedulefree", "schedule=constant", "lora.plus_ratio=4", "head.lr=0.01"],
-        ["precision=bf16", "head.pooling=attention", "data.batching=shuffled"],
+        ["precision=bf16", "head.pooling=attention", "data.batching=packed"],
         ["head=sequence", "trainer.patience=1", "optimizer.lr=0.0001"],
     ],
 )

@@ -35,7 +35,7 @@ def rows_by_step(micros: list[MicroBatch]) -> dict[int, list[int]]:
     return steps
 
 
-@pytest.mark.parametrize("batching", ["bucketed", "shuffled"])
+@pytest.mark.parametrize("batching", ["bucketed", "shuffled", "packed"])
 def test_the_plan_from_any_step_is_the_tail_of_the_plan_from_the_first(tiny: Tiny, batching: str) -> None:
     config = tiny(f"data.batching={batching}", "trainer.epochs=3")
     plan = plan_of(config)
@@ -50,6 +50,14 @@ def test_the_plan_from_any_step_is_the_tail_of_the_plan_from_the_first(tiny: Tin
             torch.equal(one.batch.input_ids_BT, other.batch.input_ids_BT)
             for one, other in zip(fresh, tail, strict=True)
         )
+
+
+def test_packed_steps_hold_the_rows_of_shuffled_ones(tiny: Tiny) -> None:
+    packed, shuffled = (
+        [told(micro) for micro in plan_of(tiny(f"data.batching={name}")).micro_batches(0)]
+        for name in ("packed", "shuffled")
+    )
+    assert packed == shuffled
 
 
 def test_every_epoch_holds_every_row_once_in_another_order(tiny: Tiny) -> None:
@@ -84,7 +92,7 @@ def test_only_the_last_micro_batch_of_a_step_is_the_last(tiny: Tiny) -> None:
         assert here.last == (after is None or after.step != here.step)
 
 
-@pytest.mark.parametrize("batching", ["bucketed", "shuffled"])
+@pytest.mark.parametrize("batching", ["bucketed", "shuffled", "packed"])
 def test_a_smaller_micro_batch_leaves_each_steps_rows_alone(tiny: Tiny, batching: str) -> None:
     by_size = [
         rows_by_step(list(plan_of(tiny(f"trainer.micro_batch={size}", f"data.batching={batching}")).micro_batches(0)))

@@ -6,6 +6,7 @@ The blocks follow transformers' modules under autocast with PEFT's adapters.
 from collections import Counter
 from dataclasses import replace
 
+from danube_sweep.adapters import is_packed
 from danube_sweep.architecture import RELATIVE_POSITIONS, target_names
 from danube_sweep.planner.walk import BOOL, FP32, INT64, Pass, Saved, Tape, Value
 from danube_sweep.schema import Adalora, LinearAdapter, Lora, Vera
@@ -46,8 +47,10 @@ def _positions(tape: Tape, name: str) -> Value:
     walk, model = tape.walk, tape.walk.model
     each, trains = walk.compute_bytes, tape.trains(name)
     if trains:
-        reader = name if each < walk.autocast_bytes else "positions"  # one tensor, unless each reader makes a copy
-        tape.keep_bytes(f"{reader} read", constant=RELATIVE_POSITIONS * model.hidden * each)
+        # One tensor, unless each reader makes a copy.
+        own = each < walk.autocast_bytes and not is_packed(tape.adapter)
+        kept = RELATIVE_POSITIONS * model.hidden * (each if own else walk.autocast_bytes)
+        tape.keep_bytes(f"{name if own else 'positions'} read", constant=kept)
     if walk.full:
         factor = each if walk.cpu else BOOL
         tape.keep_bytes("positions dropout", constant=RELATIVE_POSITIONS * model.hidden * factor)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
-from danube_sweep.adapters import QUANTISED
+from danube_sweep.adapters import QUANTISED, is_packed
 from danube_sweep.architecture import Architecture, Linear, adapted_blocks, target_names
 from danube_sweep.schema import (
     Adalora,
@@ -203,6 +203,9 @@ class Tape:
 
     def _adapter(self, given: Value, layer: Linear) -> None:
         match self.adapter:
+            case Lora(rank=rank) as lora if is_packed(lora):
+                # Its input as it is, which others keep too; dropout and casts are made again in the backward pass.
+                self.keep(given, Value(f"{layer.name} low", rank, self.walk.compute_bytes, True))
             case Lora() as lora:
                 self._lora(lora, given, layer)
             case Adalora(rank=rank, dropout=dropout):

@@ -1,8 +1,9 @@
 """The checks of the head, the data, and whether they go together."""
 
-from danube_sweep.architecture import FAMILIES
+from danube_sweep.architecture import FAMILIES, cannot_be_flat
 from danube_sweep.schema import (
     ArenaData,
+    Batching,
     BradleyTerryHead,
     CausalHead,
     ClassifierHead,
@@ -44,6 +45,9 @@ def validate_head(config: Config) -> None:
         "head=causal and head=lm read an output layer of words, which an encoder has not; use sequence or preference",
     )
     _reads(head, data)
+    if data.batching is Batching.packed and not own_config(config.model):
+        reason = cannot_be_flat(config.model.shape.model_type)
+        require(reason is None, str(reason))
     three = isinstance(data, ArenaData | GeneratedData)
     if isinstance(head, CausalHead) and head.words is not None and three:
         require(len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}")
