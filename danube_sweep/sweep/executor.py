@@ -45,7 +45,7 @@ class Executor:
         self._source, self._settings, self._slots = source, settings, slots
         self._terminal, self._stopping, self._task = terminal, stopping, task
         self._pool = Pool(on_cpu=slots.on_cpu)
-        self._packer = Packer(settings)
+        self._packer = Packer(settings, source, self._claim)
         self._records = Records(source, settings, terminal, len(slots.environments), self._packer.learn)
         self._running: list[Running] = []
         self._parts: list[deque[Part]] = [deque() for _ in slots.environments]
@@ -109,7 +109,9 @@ class Executor:
             claim = self._claim()
             if claim is None:
                 return
-            self._start(self._gathered(claim), slot)
+            key = self._packer.key(claim)
+            claims = [claim] if key is None else self._packer.gathered(claim, key, self._share())
+            self._start(Part(claims, key), slot)
 
     def _free(self) -> Iterator[int]:
         for slot in range(len(self._slots.environments)):
@@ -117,9 +119,9 @@ class Executor:
             if not (staggered and self._running) and all(one.slot != slot for one in self._running):
                 yield slot
 
-    def _claim(self, wanted: Wanted | None = None) -> Claim | None:
+    def _claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
         try:
-            claim = self._source.claim(wanted)
+            claim = self._source.claim(wanted, draws)
         except (UserError, OSError) as error:  # a full disk, most likely: what runs goes on
             if not self._running and wanted is None:
                 raise
@@ -129,19 +131,6 @@ class Executor:
             self._terminal.note(note)
         self._source.notes.clear()
         return claim
-
-    def _gathered(self, first: Claim) -> Part:
-        # The claimed trial and those that start together with it.
-        part = Part([first], self._packer.key(first))
-        if part.key is None:
-            return part
-        size = self._packer.size(first, part.key, self._source, self._share())
-        while len(part.claims) < size:
-            claim = self._claim(self._packer.joining(part.key, part.claims))
-            if claim is None:
-                break
-            part.claims.append(claim)
-        return part
 
     def _share(self) -> int | None:
         # Free slots share what waits: one pack of it all would leave the others nothing to do.
@@ -174,10 +163,7 @@ class Executor:
         if self._closed or one.child.stop_asked_s is not None or self._parts[one.slot] or self._too_late():
             return None
         assert one.part.key is not None and one.log is not None
-        present = [member.claim for member in one.members.values()]
-        if len(present) >= self._packer.capped(one.part.key, one.places):
-            return None
-        claim = self._claim(self._packer.joining(one.part.key, present))
+        claim = self._packer.newcomer(one.part.key, one.present(), one.places)
         if claim is None:
             return None
         one.add(claim)
@@ -251,10 +237,10 @@ class Executor:
     # --------------------------------------------------------------------------------------------------- ending
 
     def _leave(self, one: Running, member: Member, code: int, failed: Failed | None, *, killed: bool = False) -> None:
+        self._records.add(one.ended(member, code, failed, stopped=self._closed, kernel_killed=killed))
         del one.members[member.name]
         if member.shown:
             self._terminal.finish(member.name)
-        self._records.add(one.ended(member, code, failed, stopped=self._closed, kernel_killed=killed))
         self._settle()
 
     def _end(self, one: Running) -> None:

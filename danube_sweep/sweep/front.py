@@ -64,7 +64,8 @@ def plan_grid(
     plan = Plan(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
     common = shared(cells)
     if sweep.dry_run and (checked.valid or checked.left_out):
-        terminal.show(dry.grid_table(plan.folder, checked.valid, [*checked.invalid, *checked.left_out], common))
+        bad = [*checked.invalid, *checked.left_out]
+        terminal.show(dry.grid_table(plan.folder, checked.valid, bad, common, sweep if launch is None else None))
     if checked.invalid and not sweep.skip_invalid:
         _refuse(checked.invalid, cells, terminal, shown=sweep.dry_run and bool(checked.valid))
     if sweep.dry_run:
@@ -88,9 +89,10 @@ def plan_grid(
 def run_search(plan: Plan, composer: Composer, terminal: Terminal) -> None:
     """Draws and runs trials until there are `sweep.trials`; ends like `run_plan`. With sweep.dry_run it only shows."""
     assert plan.search is not None
-    check_search(plan.search, composer.trial, plan.sweep)
+    first = check_search(plan.search, composer.trial, plan.sweep)
     if plan.sweep.dry_run:
-        terminal.show(dry.search_table(plan.search, plan.sweep, len(plan.folder.entries())))
+        known = len(plan.folder.entries())
+        terminal.show(dry.search_table(plan.search, plan.sweep, known, first if plan.launch is None else None))
         return
     with plan.folder.locked():
         _check_same_kind(plan)
@@ -272,7 +274,7 @@ def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch
 
 def _say_ignored(plan: Plan, terminal: Terminal) -> None:
     default = Sweep()
-    names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
+    names = ("pack", "stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
     ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
     ignored += [] if isinstance(plan.pruner, NoPruner) else ["pruner"]
     if ignored:

@@ -1,7 +1,7 @@
 """How attempts ended: judged, written down as soon as there is room, told to the source and shown."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,10 @@ class Ended:
     """Whether the sweep was stopping."""
     kernel_killed: bool
     pack: str | None = None
-    together: int = 1
-    """How many trials trained with it at most, itself included."""
+    places: int = 1
+    """How many trials its process had at a time, at most."""
+    present: Sequence[Claim] = ()
+    """Those that were there when it ended, itself included."""
     log: Path | None = None
     """What its process printed, if that is not in its own log."""
     split: str | None = None
@@ -61,7 +63,7 @@ class Records:
         settings: Sweep,
         terminal: Terminal,
         slots: int,
-        learn: Callable[[Claim, dict[str, Any]], None],
+        learn: Callable[[Claim, Sequence[Claim], dict[str, Any]], None],
     ) -> None:
         self._source, self._settings, self._terminal, self._slots = source, settings, terminal, slots
         self._learn = learn
@@ -95,7 +97,7 @@ class Records:
                 break
             self._owed.pop(0)
             if state in COMPLETE:
-                self._learn(one.claim, one.folder.read_result() or {})
+                self._learn(one.claim, one.present, one.folder.read_result() or {})
             if shrunk:
                 again.append(one)
             elif one.split is None:
@@ -128,7 +130,7 @@ class Records:
         append_attempt(one.folder, attempt)
         if one.split is not None:
             return
-        self._seconds.append(one.seconds / one.together)
+        self._seconds.append(one.seconds / one.places)
         said = self._said(one.folder, reason)
         self._terminal.note(f"{self._progress()}  {one.name}  {state}{said}  {one.seconds:.0f} s")
 

@@ -77,6 +77,10 @@ class Running:
         member = Member(claim)
         self.members[member.name] = member
 
+    def present(self) -> list[Claim]:
+        """The trials that have not left."""
+        return [member.claim for member in self.members.values()]
+
     def unfinished(self) -> list[Member]:
         """The trials of which nobody knows yet how they end."""
         members = self.members.values()
@@ -120,7 +124,8 @@ class Running:
             stopped=stopped,
             kernel_killed=kernel_killed,
             pack=self.name,
-            together=self.places,
+            places=self.places,
+            present=self.present(),
             log=self.log,
             split=member.split,
         )

@@ -15,8 +15,6 @@ from danube_sweep.validate_sweep import check_metric
 
 MOST_REPEATS: Final = 200
 """Draws in a row that were trials already, after which the space counts as exhausted."""
-MOST_OTHERS: Final = 4
-"""Draws in a row that belong to other packs, after which a pack stays as it is."""
 
 
 @final
@@ -40,20 +38,21 @@ class SearchSource:
         """What need not be drawn again: it is a trial, another text of one, or a mistake."""
         self.notes = self._known.notes
 
-    def claim(self, wanted: Wanted | None = None) -> Claim | None:
-        others = 0
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
         while (claim := self._known.claim(wanted)) is None:
-            # A draw that is not wanted stays in the folder, for the next slot.
-            others += wanted is not None
+            if wanted is not None and draws == 0:
+                return None
+            draws -= 1  # one that is not wanted stays in the folder, for the next slot
             with self._folder.locked():
-                if others > MOST_OTHERS or not self._draw():
+                if not self._draw():
                     return None
         return claim
 
-    def waiting(self, like: Claim, wanted: Wanted, most: int) -> list[Config]:
-        known = self._known.waiting(like, wanted, most)
-        left = min(most - len(known), self._most - len(self._folder.entries()))
-        return known + [like.trained] * left
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
+        return self._known.waiting(wanted, most)
+
+    def drawable(self) -> int:
+        return 0 if self._exhausted else max(0, self._most - len(self._folder.entries()))
 
     def pending(self) -> bool:
         return self._known.pending()

@@ -44,11 +44,17 @@ class Source(Protocol):
     notes: list[str]
     """What the user should know; whoever shows it empties it."""
 
-    def claim(self, wanted: Wanted | None = None) -> Claim | None:
-        """The next trial to run, of those that are `wanted`, or None if there is none now."""
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
+        """The next trial to run, or None if there is none now.
 
-    def waiting(self, like: Claim, wanted: Wanted, most: int) -> list[Config]:
-        """What later calls of `claim` may bring of what is wanted; trials that are yet to be drawn count as `like`."""
+        With `wanted` one of those: of the trials that are known or, in a search, of as many new draws.
+        """
+
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
+        """The configs of known trials that `claim` may bring."""
+
+    def drawable(self) -> int:
+        """How many trials may still be drawn."""
 
     def pending(self) -> bool:
         """Whether a later `claim` may bring one: another process holds a trial that may come free."""
@@ -130,7 +136,7 @@ class FolderSource:
         self.notes: list[str] = []
         """What the user should know; whoever shows it empties it."""
 
-    def claim(self, wanted: Wanted | None = None) -> Claim | None:
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
         self._elsewhere = False
         for entry in self._folder.entries():
             if entry.number in self._settled or entry.hash is None:
@@ -151,7 +157,10 @@ class FolderSource:
             lock.release()
         return None
 
-    def waiting(self, like: Claim, wanted: Wanted, most: int) -> list[Config]:
+    def drawable(self) -> int:
+        return 0
+
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
         found = (self._suitable(entry, wanted) for entry in self._folder.entries() if entry.hash is not None)
         return list(islice((config for config in found if config is not None), most))
 
