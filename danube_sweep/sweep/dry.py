@@ -27,7 +27,7 @@ def grid_table(
     shared: Collection[str],
     sweep: Sweep | None,
 ) -> RenderableType:
-    """A row per cell: what it varies, the first digits of its hash, its pack and its state in `folder`; then the counts.
+    """A row per cell: what it varies, the first digits of its hash, pack and state in `folder`; then the counts.
 
     With `sweep` the packs follow, in their order and with a reason each; without, nothing packs them.
     """

@@ -215,7 +215,10 @@ class Executor:
             case Validated(trial=name, number=number, metrics=metrics):
                 one.child.tell(self._source.validated(one.members[name].claim, number, metrics))
             case Left(trial=name, code=code, failed=failed):
-                self._leave(one, one.members[name], code, failed)
+                member = one.members[name]
+                if failed is not None and one.crowds_out(member, failed):
+                    self._put_aside(one, member, failed)
+                self._leave(one, member, code, failed)
             case Asked():
                 one.child.tell(self._refill(one))
             case Failed():
@@ -243,6 +246,14 @@ class Executor:
             self._terminal.finish(member.name)
         self._settle()
 
+    def _put_aside(self, one: Running, member: Member, failed: Failed) -> None:
+        # It did not fit beside the others, which is no fault of its own.
+        assert one.part.key is not None
+        member.split = failed.reason
+        self._packer.died(one.part.key, len(one.members) - 1)
+        self._parts[one.slot].append(Part([member.claim], one.part.key, split=True))
+        self._terminal.note(f"{one.name}  {failed.reason}: {member.name} waits until the others have left")
+
     def _end(self, one: Running) -> None:
         code = one.child.reap()
         self._running.remove(one)
@@ -269,7 +280,7 @@ class Executor:
             member.split = reason
         half = len(claims)
         if one.overrun is None and key is not None:
-            self._packer.died(key, half)
+            self._packer.died(key, half // 2)
             half = (half + 1) // 2
         parts = [Part(some, key, split=True) for some in (claims[:half], claims[half:]) if some]
         self._parts[one.slot].extendleft(reversed(parts))

@@ -112,10 +112,10 @@ class Packer:
     def _capped(self, key: str, size: int) -> int:
         return min(size, self._most.get(key, size))
 
-    def died(self, key: str, size: int) -> None:
-        """A pack with `size` trials left has died: larger ones than survive are not tried again."""
+    def died(self, key: str, fewer: int) -> None:
+        """A pack was too large, or one of its trials has ended it: from here on `fewer`, or as many as survive."""
         self._before.setdefault(key, self._most.get(key))
-        self._most[key] = self._capped(key, max(1, size // 2))
+        self._most[key] = self._capped(key, max(1, fewer))
 
     def survived(self, key: str, size: int) -> None:
         """A pack of `size` came to its end."""

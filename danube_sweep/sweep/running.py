@@ -86,6 +86,10 @@ class Running:
         members = self.members.values()
         return [one for one in members if one.timed_out is None and not one.claim.entry.folder.result.is_file()]
 
+    def crowds_out(self, member: Member, failed: Failed) -> bool:
+        """Whether a trial could not begin for want of memory beside others."""
+        return failed.state == State.oom.value and len(self.members) > 1 and member in self.unfinished()
+
     def watch_clock(self, timeout_h: float, grace_s: float) -> None:
         """Asks trials that take too long to leave, and ends the process when one doesn't."""
         for member in self.members.values():
