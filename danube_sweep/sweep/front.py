@@ -25,6 +25,7 @@ from danube_sweep.sweep.slots import find_slots
 from danube_sweep.sweep.source import FolderSource, state_of
 from danube_sweep.sweep.space import Search, described, recognised
 from danube_sweep.trial import COMPLETE
+from danube_sweep.validate import AUTO
 from danube_sweep.validate_sweep import objectives
 
 Launch = Callable[[Sequence[Entry]], None]
@@ -274,9 +275,10 @@ def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch
 
 def _say_ignored(plan: Plan, terminal: Terminal) -> None:
     default = Sweep()
-    names = ("pack", "stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
+    names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
     ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
     ignored += [] if isinstance(plan.pruner, NoPruner) else ["pruner"]
+    ignored += [] if plan.sweep.pack in (AUTO, 1) else ["sweep.pack"]  # one at a time is what other launchers do
     if ignored:
         terminal.note(f"{', '.join(ignored)}: only hydra/launcher=local keeps to it; this launcher does not")
 
