@@ -220,8 +220,8 @@ class Data:
     max_rows: int | None = setting("use only the first rows of each part, to try things out", None)
     truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
     batching: Batching = setting(
-        "bucketed puts rows of similar length together; shuffled does not; packed takes shuffled's rows and lays them end "
-        "to end without padding (no encoders)",
+        "bucketed puts rows of similar length together; shuffled does not; packed takes shuffled's rows and lays them "
+        "end to end, without padding (no encoders)",
         Batching.bucketed,
     )
     order_seed: int = setting("seed of the order of the training rows", 0)
