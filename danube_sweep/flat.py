@@ -98,7 +98,7 @@ def flat_attention(
     """
     rows = []
     # Split and not sliced: the backward pass then joins the parts' gradients once, where slices add one whole each.
-    for lengths, *whole in zip(segments, query.split(1), key.split(1), value.split(1), strict=True):
+    for lengths, *whole in zip(segments, *(torch.split(tensor, 1) for tensor in (query, key, value)), strict=True):
         sizes = [*lengths, query.shape[2] - sum(lengths)]
         *parts, rest = zip(*(torch.split(tensor, sizes, dim=2) for tensor in whole), strict=True)
         states = [attend(module, *part, _inner_mask(part[0], sliding_window, attend), **more)[0] for part in parts]
