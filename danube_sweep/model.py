@@ -148,18 +148,20 @@ def load_backbone(
 def _whole(
     model: Model, precision: Precision, options: dict[str, Any], *, with_lm_head: bool
 ) -> tuple[PreTrainedModel, str]:
-    config, source = architecture(model), [dataclasses.asdict(model.shape), model.init_seed]
+    config = architecture(model)
+    source: list[Any]
     if is_random(model):
         # As a whole causal LM, so that every head sees the same weights.
         kind = AutoModel if FAMILIES[model.shape.model_type].encoder else AutoModelForCausalLM
         load = partial(_random_model, model, config, kind, options)
+        source = [dataclasses.asdict(model.shape), model.init_seed]
     else:
         kind = AutoModelForCausalLM if with_lm_head else AutoModel
         load = partial(_pretrained_model, model, kind, options)
         source = folder_state(local_folder(model))
     if options["quantization_config"] is None or getattr(config, "quantization_config", None) is not None:
         return load()
-    place = entry([kind.__name__, source], precision, torch.device(options["device_map"][""]))
+    place = entry([kind.__name__, source], precision, options["device_map"][""])
     return read_or_quantise(place, config, kind, options, load)
 
 

@@ -11,7 +11,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,30 +62,26 @@ def read_or_quantise(
     While one process makes an entry, others wait for it. A damaged entry is made again; one that cannot be written is
     said in the log and done without.
     """
-    found = _read(folder, config, kind, options)
-    if found is not None:
-        return found
+    with suppress(CheckpointError):
+        return _read(folder, config, kind, options)
     with _alone(folder):
-        found = _read(folder, config, kind, options)
-        if found is None:
-            found = quantise()
-            _keep(folder, *found)
-    return found
+        try:
+            return _read(folder, config, kind, options)
+        except CheckpointError:
+            if folder.is_dir():
+                log.warning("%s is damaged; quantising again", folder)
+        made = quantise()
+        _keep(folder, *made)
+        return made
 
 
-def _read(folder: Path, config: PretrainedConfig, kind: Any, options: dict[str, Any]) -> Loaded | None:
-    if not folder.is_dir():
-        return None
-    try:
-        manifest = checkpoint.read_manifest(folder)
-        # Copied, since a mapped file does not have the alignment that arithmetic on fresh tensors has.
-        tensors = {name: value.clone() for name, value in checkpoint.load_tensors(folder / WEIGHTS).items()}
-    except CheckpointError:
-        log.warning("%s is damaged; quantising again", folder)
-        return None
+def _read(folder: Path, config: PretrainedConfig, kind: Any, options: dict[str, Any]) -> Loaded:
+    manifest = checkpoint.read_manifest(folder)
+    # Copied, since a mapped file does not have the alignment that arithmetic on fresh tensors has.
+    tensors = {name: value.clone() for name, value in checkpoint.load_tensors(folder / WEIGHTS).items()}
     config.quantization_config = options["quantization_config"].to_dict()
     with torch.device("meta"):
-        model = type(kind.from_config(config))
+        model = type(kind.from_config(config, trust_remote_code=False))
     rest = {name: value for name, value in options.items() if name != "quantization_config"}
     return model.from_pretrained(None, config=config, state_dict=tensors, **rest), str(manifest["source"])
 
