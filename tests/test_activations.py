@@ -153,7 +153,7 @@ def test_so_is_what_other_adapters_and_other_families_keep(overrides: str, padde
     "trials",
     [
         ["lora.rank=8"] * 3,
-        ["lora.rank=8", "lora.rank=32 lora.dropout=0.1", "lora.rank=4"],
+        ["lora.rank=4", "lora.rank=8", "lora.rank=32 lora.dropout=0.1"],
         ["lora.last_k=1 lora.targets=qv", "lora.last_k=2 lora.targets=mlp"],
         ["lora=none", "lora.rank=16"],
     ],
@@ -164,8 +164,11 @@ def test_so_is_what_a_pack_keeps(trials: list[str], precision: str, checkpointin
     configs = [composed(*common, *trial.split()) for trial in trials]
     counted, walk = saved_bytes(*configs, padded=False)
     planned = (checkpoints if checkpointing else whole_body)(walk)
-    missed = 0.04 if checkpointing and precision == "int8" else 0.002
-    assert planned.bytes(len(trials) * ROWS * LENGTH) == pytest.approx(counted, rel=missed)
+    expected = planned.bytes(len(trials) * ROWS * LENGTH)
+    if checkpointing and walk.first_adapted > 0:  # rows that are shared there are counted for every trial
+        assert expected >= counted
+    else:
+        assert expected == pytest.approx(counted, rel=0.002)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,10 @@ def test_int8_keeps_the_inputs_of_its_linears_where_hooks_do_not_see_them() -> N
 
 def test_a_gpu_keeps_a_byte_for_a_dropped_element_where_a_cpu_keeps_a_factor() -> None:
     walk = Pass(
-        architecture_of(composed().model.shape), composed().precision, composed("lora.dropout=0.1").lora, LENGTH
+        architecture_of(composed().model.shape),
+        composed().precision,
+        composed("lora=dora", "lora.dropout=0.1").lora,
+        LENGTH,
     )
     on_cpu = replace(walk, cpu=True)
     assert whole_body(walk).per_token < whole_body(on_cpu).per_token

@@ -24,9 +24,10 @@ def checkpoints(walk: Pass) -> Saved:
     """What is kept with gradient checkpointing: the inputs of the blocks, and what int8 linears hold of them."""
     if not walk.trains:
         return Saved()
+    # All of them: transformers has the embedding's output ask for a gradient then.
     total = _ends(walk) + Saved(walk.residual_bytes * walk.model.hidden * walk.model.layers)
     for number, count in _distinct(walk).items():
-        total += _recorded(walk, number).held().times(count)
+        total += _recorded(walk, number, live=True).held().times(count)
     return total
 
 
@@ -38,11 +39,10 @@ def live_block(walk: Pass) -> Saved:
 
 def block(walk: Pass, number: int) -> Saved:
     """What one block keeps."""
-    return _recorded(walk, number).saved()
+    return _recorded(walk, number, live=walk.full or number > walk.first_adapted).saved()
 
 
-def _recorded(walk: Pass, number: int) -> Tape:
-    live = walk.full or number > walk.first_adapted
+def _recorded(walk: Pass, number: int, *, live: bool) -> Tape:
     tape = Tape(walk, walk.adapters_in(number))
     given = Value("input", walk.model.hidden, walk.residual_bytes, live)
     (_encoder_block if walk.model.family.encoder else _decoder_block)(tape, given)
