@@ -36,12 +36,19 @@ MIDDLE = [
     "model.shape.head_dim=64",
     "model.shape.vocab_size=8000",
 ]
+ROWS_OF_2048 = ["data.max_length=2048", "trainer.micro_batch=1", "trainer.effective_batch=1"]
 ON_T4 = ["model=danube3_500m", "precision=nf4", "device=kaggle_t4", "data.max_length=128", "trainer.micro_batch=1"]
 
 
 def of_tokens(tokens: int, *overrides: str) -> Config:
     rows = [f"data.max_length={tokens}", "trainer.micro_batch=1", "trainer.effective_batch=1"]
     return compose([*rows, *overrides])
+
+
+def seeds(trials: int, *overrides: str) -> list[Config]:
+    """Trials that differ in their seeds."""
+    config = compose(list(overrides))
+    return [replace(config, seed=seed) for seed in range(trials)]
 
 
 def gain_of(*configs: Config) -> float:
@@ -83,6 +90,7 @@ def test_trials_that_differ_in_anything_but_the_backbone_may_train_together(over
         "device.memory_gib=3",
         "data.max_length=64",
         "data.batching=shuffled",
+        "data.cache_prefix=true lora=none",
         "head=bradley_terry_ties",
         "head=causal head.words=[A,B,tie]",
         "trainer.micro_batch=2",
@@ -101,6 +109,10 @@ def test_what_the_backbone_and_its_batches_are_must_be_equal(override: str) -> N
         ("lora=olora", "alone: olora trains over PEFT's own layers"),
         ("lora=vera", "alone: vera trains over PEFT's own layers"),
         ("lora.bias=all model.shape.model_type=qwen2", "alone: lora with its biases trains over PEFT's own layers"),
+        (
+            "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=2 lora=none head=sequence",
+            "alone: an encoder's own dropout draws for the whole batch",
+        ),
         ("lora=full", "alone: lora=full trains the backbone itself"),
     ],
 )
@@ -114,10 +126,9 @@ def test_other_adapters_train_alone_and_the_plan_says_so(override: str, said: st
 
 
 def test_every_trial_is_in_one_pack_and_packs_follow_the_order_of_the_trials() -> None:
-    configs = [
-        compose([*ON_T4, f"lora.rank={rank}", f"lora={kind}"]) for rank in (4, 8, 64) for kind in ("lora", "dora")
-    ]
-    configs += [compose([*ON_T4, "precision=fp16", f"seed={seed}"]) for seed in range(3)]
+    kinds = [("lora", 4), ("dora", 4), ("lora", 8), ("dora", 8), ("lora", 64), ("dora", 64)]
+    configs = [compose([*ON_T4, f"lora={kind}", f"lora.rank={rank}"]) for kind, rank in kinds]
+    configs += seeds(3, *ON_T4, "precision=fp16")
     packs = plan_packs(configs)
     assert sorted(number for pack in packs for number in pack.trials) == list(range(len(configs)))
     assert [pack.trials for pack in packs] == [(0, 2, 4), (1,), (3,), (5,), (6, 7, 8)]
@@ -125,7 +136,7 @@ def test_every_trial_is_in_one_pack_and_packs_follow_the_order_of_the_trials() -
 
 
 def test_what_gains_nothing_runs_one_after_another() -> None:
-    configs = [of_tokens(2048, *MIDDLE, "precision=bf16", f"seed={seed}") for seed in range(4)]
+    configs = seeds(4, *MIDDLE, "precision=bf16", *ROWS_OF_2048)
     packs = plan_packs(configs)
     assert [pack.trials for pack in packs] == [(0,), (1,), (2,), (3,)]
     assert "together are predicted 1.0" in packs[0].why and "under 1.1x" in packs[0].why
@@ -133,7 +144,7 @@ def test_what_gains_nothing_runs_one_after_another() -> None:
 
 
 def test_a_pack_grows_no_further_than_it_gains() -> None:
-    configs = [compose([*ON_T4, f"seed={seed}"]) for seed in range(40)]
+    configs = seeds(40, *ON_T4)
     sizes = [len(pack.trials) for pack in plan_packs(configs)]
     assert sum(sizes) == 40 and 4 <= max(sizes) <= MOST
     assert max(sizes) - min(sizes) <= 2  # evenly shared: no trial is left over
@@ -141,7 +152,7 @@ def test_a_pack_grows_no_further_than_it_gains() -> None:
 
 def test_a_pack_is_cut_where_the_memory_ends_and_forced_it_says_so() -> None:
     words = [*ON_T4, "data.max_length=1024", "trainer.effective_batch=1"]
-    configs = [compose([*words, f"seed={seed}"]) for seed in range(8)]
+    configs = seeds(8, *words)
     whole = choose_pack(configs, pack=8)
     assert len(whole.trials) == 8 and whole.why.startswith("8 trials, as sweep.pack=8 asks: 1.")
     assert whole.memory is not None
@@ -158,13 +169,13 @@ def test_a_pack_is_cut_where_the_memory_ends_and_forced_it_says_so() -> None:
 
 
 def test_sweep_pack_1_turns_it_off() -> None:
-    configs = [compose([*ON_T4, f"seed={seed}"]) for seed in range(3)]
+    configs = seeds(3, *ON_T4)
     assert {pack.why for pack in plan_packs(configs, pack=1)} == {"alone: sweep.pack=1"}
     assert [len(pack.trials) for pack in plan_packs(configs, pack=2)] == [2, 1]
 
 
 def test_slots_share_the_trials_and_the_device() -> None:
-    configs = [compose([*ON_T4, f"seed={seed}"]) for seed in range(6)]
+    configs = seeds(6, *ON_T4)
     assert [len(pack.trials) for pack in plan_packs(configs, pack=16, slots=3)] == [2, 2, 2]
     alone = plan_packs(configs, slots=6)
     assert {pack.why for pack in alone} == {"alone: every slot has a trial of its own"}
@@ -178,7 +189,7 @@ def test_trials_with_the_same_batches_and_like_ranks_come_together_where_there_i
 
 
 def test_a_free_place_goes_to_a_trial_of_the_same_key_that_fits() -> None:
-    running = [compose([*ON_T4, f"seed={seed}"]) for seed in range(2)]
+    running = seeds(2, *ON_T4)
     dora, other = compose([*ON_T4, "lora=dora"]), compose([*ON_T4, "precision=fp16"])
     fitting, shuffled = compose([*ON_T4, "seed=9"]), compose([*ON_T4, "data.order_seed=5"])
     assert joins(running, [dora, other]) is None
@@ -194,7 +205,7 @@ def test_a_free_place_goes_to_a_trial_of_the_same_key_that_fits() -> None:
 
 
 def test_the_lengths_of_the_data_are_used_where_they_are_known() -> None:
-    configs = [of_tokens(2048, *MIDDLE, f"seed={seed}") for seed in range(4)]
+    configs = seeds(4, *MIDDLE, *ROWS_OF_2048)
     assert len(choose_pack(configs).trials) == 1
     short = choose_pack(configs, lengths=lambda config: Lengths(longest=64, mean=24.0))
     assert len(short.trials) == 4 and short.gain > 1.5
@@ -253,6 +264,14 @@ def test_batches_that_differ_share_nothing_and_are_padded_to_each_other() -> Non
     assert pack_seconds(others, model, device, tokens_per_row=100).step > 4 * shared
 
 
+def test_a_cached_prefix_runs_in_the_first_epoch_alone() -> None:
+    kept = of_tokens(512, *MIDDLE, "lora=none", "data.cache_prefix=true", "trainer.epochs=10")
+    again = of_tokens(512, *MIDDLE, "lora=none", "trainer.epochs=10")
+    model, device = planned_architecture(kept.model), planned_device(kept.device)
+    cached, computed = (seconds_of(one, model, device, tokens_per_row=512).step for one in (kept, again))
+    assert cached < computed / 5
+
+
 def test_a_trial_that_makes_longer_steps_counts_by_its_micro_batches() -> None:
     config = of_tokens(32, *MIDDLE)
     longer = replace(config, trainer=replace(config.trainer, effective_batch=4))
@@ -274,7 +293,7 @@ def test_measured_seconds_correct_what_is_predicted_for_other_sizes() -> None:
 
 
 def test_a_pack_that_was_slower_than_predicted_is_not_made_again() -> None:
-    configs = [compose([*ON_T4, f"seed={seed}"]) for seed in range(8)]
+    configs = seeds(8, *ON_T4)
     key = pack_key(configs[0])
     assert key is not None
 
@@ -289,7 +308,7 @@ def test_a_pack_that_was_slower_than_predicted_is_not_made_again() -> None:
     slower = chosen(_8=3.0)  # everything is: no word on the gain
     assert slower.gain == pytest.approx(first.gain) and slower.step_s == pytest.approx(3 * first.step_s)
     assert len(chosen(_1=1.0, _8=3.0).trials) < len(first.trials)
-    assert chosen(_1=1.0, _2=2.0, _8=3.0).trials == (0,)
+    assert chosen(_1=1.0, _2=2.0, _4=4.0, _8=8.0).trials == (0,)
     assert chosen(_1=2.0, _8=1.0).gain > first.gain
 
 

@@ -17,7 +17,7 @@ from danube_sweep.planner.weights import (
     state_bytes,
     stored_bytes,
 )
-from danube_sweep.schema import AdamW, Config, Dora, LMHead, Lora, ScheduleFree
+from danube_sweep.schema import AdamW, Config, Dora, LMHead, ScheduleFree
 from danube_sweep.trial import is_random
 
 GIB = 2**30
@@ -141,7 +141,7 @@ def _own(config: Config, rank: int, model: Architecture, classes: int) -> _Own:
     body, head = adapter_tensors(walk, config.head), head_tensors(model, config.head, classes)
     each = walk.weight_bytes if walk.full else FP32
     stacked = body.elements
-    if isinstance(config.lora, Lora) and is_packed(config.lora):  # stored, as its gradients are, with its group's rank
+    if is_packed(config.lora):  # stored, as its gradients are, with its group's rank
         stacked = round(stacked / config.lora.rank * rank)
     gradients = stacked * each + head.elements * FP32
     # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.
@@ -189,6 +189,7 @@ def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
         in_a_block = once * (_evaluated(walk) - EVALUATION[0] * model.hidden)
         return whole_body(walk).bytes(tokens), max(at_the_end, in_a_block) + weights
     mlp = BACKWARD_OF_MLP[checkpointing] * model.intermediate * walk.compute_bytes
+    mlp += _dropped(configs, walk)
     scores = SCORES * (model.heads * walk.length if model.family.eager else 0)
     if not checkpointing:
         return whole_body(walk).bytes(tokens), max(at_the_end, tokens * (mlp + scores)) + weights
@@ -197,6 +198,13 @@ def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
     if block + in_a_block >= at_the_end:
         return inputs + block, in_a_block
     return inputs, at_the_end
+
+
+def _dropped(configs: Sequence[Config], walk: Pass) -> float:
+    # Bytes per token of the packed operation's dropout: what it reads for all trials, and one trial's fp32 factors.
+    dropping = any(is_packed(config.lora) and config.lora.dropout > 0 for config in configs)
+    widest = max((linear.inputs for linear in walk.targets), default=0)
+    return widest * (walk.compute_bytes + 2 * FP32 / len(configs)) if dropping else 0.0
 
 
 def _unpacked(walk: Pass) -> float:
@@ -221,7 +229,8 @@ def _evaluated(walk: Pass) -> float:
 
 
 def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
+    # Trials that are at a border together go through together, or once for all where no block is adapted.
     trainer = configs[0].trainer
-    tokens = _tokens(configs[:1], trainer.eval_batch or trainer.micro_batch, walk)
+    tokens = _tokens(configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch, walk)
     with_logits = any(isinstance(config.head, LMHead) for config in configs)
     return tokens * max(_evaluated(walk), walk.model.vocab * PER_LOGIT if with_logits else 0) + _unpacked(walk)

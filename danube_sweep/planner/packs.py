@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, final
 
 from danube_sweep.adapters import is_packed
-from danube_sweep.architecture import Architecture
+from danube_sweep.architecture import Architecture, family_of
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.memory import GIB, Memory, pack_memory
@@ -61,18 +61,23 @@ class Pack:
 
 def pack_key(config: Config) -> str | None:
     """Trials with equal keys may train in one pack; None trains alone."""
-    if not (is_packed(config.lora) or isinstance(config.lora, NoAdapter)):
+    if not (is_packed(config.lora) or isinstance(config.lora, NoAdapter)) or _is_encoder(config):
         return None
     data, trainer = config.data, config.trainer
     equal = (
         config.model,
         config.precision,
         config.device,
-        (data.max_length, data.batching, getattr(data, "cache_prefix", None)),
+        (data.max_length, data.batching, data.cache_prefix),
         (config.head.passes, reads_lm_head(config.head)),
         (trainer.micro_batch, trainer.eval_batch),
     )
     return hashlib.sha256(repr(equal).encode()).hexdigest()[:16]
+
+
+def _is_encoder(config: Config) -> bool:
+    # Its own dropout draws for the whole batch: in a pack it would draw other numbers than alone.
+    return family_of(config.model.shape.model_type).encoder
 
 
 @final
@@ -213,6 +218,8 @@ def _why_alone(config: Config, pack: str | int, most: int | None) -> str:
         return "sweep.pack=1"
     if isinstance(config.lora, FullFinetune):
         return "lora=full trains the backbone itself"
+    if _is_encoder(config):
+        return "an encoder's own dropout draws for the whole batch"
     if pack_key(config) is None:
         name = type(config.lora).__name__.lower()
         biased = "with its biases " if type(config.lora) is Lora else ""

@@ -90,8 +90,15 @@ class _Pack:
 
     @property
     def above(self) -> float:
-        """Share of the blocks through which a gradient flows; those below run without one, once for every batch."""
+        """Share of the blocks through which a gradient flows; the others run without one, once for every batch."""
         return (self.walk.model.layers - self.walk.first_adapted) / self.walk.model.layers
+
+    @property
+    def below(self) -> float:
+        """Share of the other blocks, as often as they run: with data.cache_prefix in the first epoch alone."""
+        config = self.configs[0]
+        epochs = max(1.0, config.trainer.epochs) if config.data.cache_prefix and not config.trainer.max_steps else 1.0
+        return (1 - self.above) / epochs
 
     @property
     def passes(self) -> float:
@@ -104,7 +111,7 @@ def _computing(pack: _Pack) -> float:
     tokens = pack.tokens * len(pack.configs)
     through = pack.above * pack.passes
     products = 2 * model.linear_weights + 4 * model.layers * walk.length * model.query
-    total = products * (pack.tokens * pack.distinct * (1 - pack.above) + tokens * through)
+    total = products * (pack.tokens * pack.distinct * pack.below + tokens * through)
     for config in pack.configs:
         if isinstance(config.head, LMHead):
             total += 2 * model.embedding * pack.tokens * (2.0 if walk.trains else 1.0)
@@ -114,7 +121,7 @@ def _computing(pack: _Pack) -> float:
         total += 2 * model.linear_weights * tokens
     rate = device.tflops_fp32 if walk.precision.compute is Compute.fp32 else device.tflops_16bit
     efficiency = EFFICIENCY if not walk.cpu else 1.0
-    moved = _weight_traffic(walk) * (1 - pack.above + through)
+    moved = _weight_traffic(walk) * (pack.below + through)
     moved += ACTIVATIONS_MOVED * whole_body(walk).per_token * tokens
     return total / (rate * 1e12 * efficiency) + moved / (device.bandwidth_gb_s * 1e9)
 
@@ -142,7 +149,7 @@ def _launching(pack: _Pack) -> float:
     groups = len(rank_groups([rank for rank in padded_ranks(pack.configs) if rank]))
     adapter = groups * LAUNCHES_OF_ADAPTER * (3 if isinstance(walk.adapter, Dora) else 1)
     forward = model.layers * (LAUNCHES_OF_BLOCK + len(model.linears) * own + adapted * adapter)
-    launches = forward * (1 + pack.above * (BACKWARD_LAUNCHES + pack.passes - 2))
+    launches = forward * (pack.below + pack.above * (BACKWARD_LAUNCHES + pack.passes - 1))
     return (launches + len(pack.configs) * LAUNCHES_OF_HEAD) * pack.device.launch_us * 1e-6
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from danube_sweep.architecture import Architecture, adapted_blocks, target_names
+from danube_sweep.architecture import Architecture
 from danube_sweep.planner.walk import Pass
-from danube_sweep.schema import Adapter, Compute, Config, LinearAdapter, Lora, NoAdapter
+from danube_sweep.schema import Adapter, Batching, Compute, Config, Lora, NoAdapter
 
 PADDING = 0.5
 """The most that the adapters of a group are padded to its largest rank, as a share of their own ranks."""
@@ -13,19 +13,29 @@ PADDING = 0.5
 
 def walk_of(config: Config, model: Architecture, length: int) -> Pass:
     """The forward pass of one full micro-batch of rows of `length` tokens."""
-    padded = config.trainer.micro_batch * config.head.passes > 1
+    flat = config.data.batching is Batching.packed
+    padded = config.trainer.micro_batch * config.head.passes > 1 and not flat
     on_cpu = config.device.accelerator == "cpu"
     has_bf16 = "bf16" in config.device.types or not config.device.types  # compute capability 8.0, and flash attention
     grouped = on_cpu or (has_bf16 and config.precision.compute is not Compute.fp32)
-    return Pass(model, config.precision, config.lora, length, padded=padded, cpu=on_cpu, grouped=grouped)
+    return Pass(model, config.precision, config.lora, length, padded=padded, cpu=on_cpu, grouped=grouped, flat=flat)
 
 
 def joint_walk(configs: Sequence[Config], model: Architecture, length: int) -> Pass:
-    """The forward pass of all trials of a pack: a block keeps for every trial what it keeps for any of them."""
+    """The forward pass of all trials of a pack: what one trial's adapter needs of a block is kept for all."""
     walk = walk_of(configs[0], model, length)
     if len(configs) == 1:
         return walk
-    return replace(walk, adapter=_joint_adapter(configs, model), padded=walk.padded or distinct_batches(configs) > 1)
+    members = tuple(
+        replace(config.lora, rank=rank) if isinstance(config.lora, Lora) else config.lora
+        for config, rank in zip(configs, padded_ranks(configs), strict=True)
+    )
+    padded = walk.padded or (distinct_batches(configs) > 1 and not walk.flat)
+    return replace(walk, adapter=max(members, key=_trains), padded=padded, members=members)
+
+
+def _trains(adapter: Adapter) -> bool:
+    return not isinstance(adapter, NoAdapter)
 
 
 def distinct_batches(configs: Sequence[Config]) -> int:
@@ -35,7 +45,7 @@ def distinct_batches(configs: Sequence[Config]) -> int:
 
 def batches_key(config: Config) -> str:
     """Trials with equal keys read the same encoded rows in the same order."""
-    return repr((config.data, type(config.head), config.trainer.effective_batch))
+    return repr((config.data, config.head.target, config.trainer.effective_batch))
 
 
 def rank_groups(ranks: Sequence[int]) -> list[list[int]]:
@@ -55,14 +65,3 @@ def padded_ranks(configs: Sequence[Config]) -> list[int]:
     ranks = [config.lora.rank if isinstance(config.lora, Lora) else 0 for config in configs]
     largest = {rank: group[-1] for group in rank_groups([rank for rank in ranks if rank]) for rank in group}
     return [largest.get(rank, 0) for rank in ranks]
-
-
-def _joint_adapter(configs: Sequence[Config], model: Architecture) -> Adapter:
-    # Every block and linear that any of them adapts, with the mean rank.
-    adapters = [config.lora for config in configs if isinstance(config.lora, LinearAdapter)]
-    if not adapters:
-        return NoAdapter()
-    blocks = {block for adapter in adapters for block in adapted_blocks(adapter, model.layers)}
-    names = {name for adapter in adapters for name in target_names(adapter.targets, model.family)}
-    rank = round(sum(padded_ranks(configs)) / len(configs))
-    return Lora(layers=sorted(blocks), targets=sorted(names), rank=max(1, rank))
