@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from danube_sweep.errors import BusyError, DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory
-from danube_sweep.schema import Config
 from danube_sweep.stop import SIGNALS, StopRequest
 from danube_sweep.sweep.messages import (
     Alive,
@@ -75,8 +74,11 @@ def train(job: Job, link: Connection) -> None:
 
     from danube_sweep.run import run_pack, run_trial
 
-    line = Line(link)
-    entrants = [line.entrant(trial) for trial in job.pack or (Trial(job.path, _of(job), ""),)]
+    trials, line = job.pack, Line(link)
+    if not trials:
+        assert job.config is not None
+        trials = (Trial(job.path, job.config, note=""),)
+    entrants = [line.entrant(trial) for trial in trials]
     if entrants[0].config.device.threads is None and job.threads is not None:
         torch.set_num_threads(job.threads)
     with StopRequest(patient=True) as stop:
@@ -85,11 +87,6 @@ def train(job: Job, link: Connection) -> None:
             return
         (one,) = entrants
         run_trial(one.config, one.path, one.terminal, stop=stop, prune=one.prune, lock_wait_s=LOCK_WAIT_S)
-
-
-def _of(job: Job) -> Config:
-    assert job.config is not None
-    return job.config
 
 
 @final

@@ -216,7 +216,7 @@ class Executor:
                 one.child.tell(self._source.validated(one.members[name].claim, number, metrics))
             case Left(trial=name, code=code, failed=failed):
                 member = one.members[name]
-                if failed is not None and one.crowds_out(member, failed):
+                if failed is not None and one.is_crowded_out(member, failed):
                     self._put_aside(one, member, failed)
                 self._leave(one, member, code, failed)
             case Asked():
@@ -227,7 +227,7 @@ class Executor:
     def _watch(self) -> None:
         now, settings = time.monotonic(), self._settings
         for one in self._running:
-            if settings.timeout_h is not None:
+            if settings.timeout_h is not None and one.child.stop_asked_s is None:
                 one.watch_clock(settings.timeout_h, settings.grace_s)
             if one.child.stop_asked_s is not None:
                 # The trials of a pack validate and checkpoint one after the other.
@@ -258,10 +258,13 @@ class Executor:
         code = one.child.reap()
         self._running.remove(one)
         killed, unfinished = kernel_kills() > one.kernel_kills, one.unfinished()
+        key = one.part.key
         if unfinished and not self._closed:
             self._blame(one, unfinished, *one.death(code, kernel_killed=killed))
-        elif one.part.key is not None and not one.members:
-            self._packer.survived(one.part.key, one.places)
+        elif key is not None and not one.members:
+            self._packer.survived(key, one.places)
+        if key is not None and not self._closed and one.explains(code, kernel_killed=killed):
+            self._packer.explained(key)
         failed = one.failed if len(unfinished) == 1 else None
         for member in list(one.members.values()):
             self._leave(one, member, code, failed, killed=killed)
@@ -273,8 +276,6 @@ class Executor:
             return
         if len(claims) == 1 and one.overrun is None:
             unfinished[0].timed_out = one.stalled
-            if key is not None and one.part.split and state != State.oom.value:
-                self._packer.explained(key)
             return
         for member in unfinished:
             member.split = reason
@@ -284,4 +285,5 @@ class Executor:
             half = (half + 1) // 2
         parts = [Part(some, key, split=True) for some in (claims[:half], claims[half:]) if some]
         self._parts[one.slot].extendleft(reversed(parts))
-        self._terminal.note(f"{one.name}  {reason}: {len(claims)} go on from their checkpoints, {half} at a time")
+        said = f"{len(claims)} go on from their checkpoints, {half} at a time"
+        self._terminal.note(f"{one.name}  {reason.splitlines()[0]}: {said}")

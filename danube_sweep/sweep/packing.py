@@ -6,7 +6,7 @@ from functools import partial
 from operator import eq
 from typing import Any, Final, final
 
-from danube_sweep.errors import CheckpointError, ModelError
+from danube_sweep.errors import CheckpointError, UserError
 from danube_sweep.planner.device import planned_device
 from danube_sweep.planner.model import planned_architecture
 from danube_sweep.planner.packs import AUTO, WINDOW, Corrections, choose_pack, joins, pack_key
@@ -61,13 +61,14 @@ class Packer:
         if len(present) >= self._capped(key, places):
             return None
         running, waiting = [claim.trained for claim in present], self._same(key)
-        while waiting:
-            chosen = joins(running, waiting, slots=self._slots, lengths=self._lengths) if running else 0
-            if chosen is None:
-                break
-            if (claim := self._claim(partial(eq, waiting.pop(chosen)), 0)) is not None:
-                return claim
-        return self._claim(self._joining(key, present), DRAWS)
+        with suppress(UserError, OSError):
+            while waiting:
+                chosen = joins(running, waiting, slots=self._slots, lengths=self._lengths) if running else 0
+                if chosen is None:
+                    break
+                if (claim := self._claim(partial(eq, waiting.pop(chosen)), 0)) is not None:
+                    return claim
+        return self._claim(self._joining(key, present), DRAWS) if self._source.drawable() else None
 
     def _chosen(self, first: Claim, key: str, share: int | None) -> tuple[list[Config], int]:
         """The known trials that should start together with `first`, and how many are to be drawn for it."""
@@ -88,7 +89,7 @@ class Packer:
                 lengths=self._lengths,
                 corrections=self._corrections,
             )
-        except ModelError:  # which its own run says better
+        except (UserError, OSError):  # the model or the data have gone: its own run says so
             return [], 0
         others = [number for number in pack.trials if number > 0]
         mates = [candidates[number] for number in others if number <= len(known)]
@@ -135,7 +136,7 @@ class Packer:
         measured_s = number_at(result, "measured/seconds_per_step")
         if measured_s is None or number_at(result, "measured/packed") != len(present):  # there were more, for a while
             return
-        with suppress(CheckpointError, ModelError):
+        with suppress(UserError, OSError):
             configs, trainer = [one.trained for one in present], claim.trained.trainer
             model, device = planned_architecture(configs[0].model), planned_device(configs[0].device)
             mean = self._lengths(configs[0]).mean

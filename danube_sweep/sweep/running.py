@@ -86,16 +86,14 @@ class Running:
         members = self.members.values()
         return [one for one in members if one.timed_out is None and not one.claim.entry.folder.result.is_file()]
 
-    def crowds_out(self, member: Member, failed: Failed) -> bool:
+    def is_crowded_out(self, member: Member, failed: Failed) -> bool:
         """Whether a trial could not begin for want of memory beside others."""
         return failed.state == State.oom.value and len(self.members) > 1 and member in self.unfinished()
 
     def watch_clock(self, timeout_h: float, grace_s: float) -> None:
-        """Asks trials that take too long to leave, and ends the process when one doesn't."""
+        """Asks trials that take too long to leave, and ends the process when one doesn't. A stop has its own."""
         for member in self.members.values():
             if member.timed_out is None and member.seconds > timeout_h * 3600:
-                if self.child.stop_asked_s is not None:  # it is leaving already
-                    continue
                 member.timed_out, member.dismissed_s = f"longer than sweep.timeout_h={timeout_h:g}", time.monotonic()
                 if self.log is None:
                     self.child.ask_to_stop()
@@ -106,12 +104,19 @@ class Running:
                 self.child.kill()
 
     def death(self, code: int, *, kernel_killed: bool) -> tuple[str, str]:
-        """State and reason of a process that ended before its trials did."""
+        """State and reason of a process by its end, for trials that it has left unfinished."""
         if self.stalled is not None or self.overrun is not None:
             return State.timeout.value, str(self.overrun or self.stalled)
-        (first, *_) = self.unfinished()
+        first = [*self.unfinished(), *self.members.values()][0]
         state, reason = outcome(first.claim.entry.folder, code, self.failed, kernel_killed=kernel_killed)
         return state, str(reason)
+
+    def explains(self, code: int, *, kernel_killed: bool) -> bool:
+        """Whether it is the trial that a pack died of, whatever the pack's size was: left alone it ends badly too."""
+        if self.log is not None or not self.part.split:
+            return False
+        state, _ = self.death(code, kernel_killed=kernel_killed)
+        return state in (State.failed.value, State.killed.value, State.timeout.value)
 
     def ended(
         self, member: Member, code: int, failed: Failed | None, *, stopped: bool, kernel_killed: bool = False
