@@ -22,7 +22,7 @@ from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
 from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
 from danube_sweep.sweep.messages import Dismissal, Left, Trial, Validated
 from danube_sweep.sweep.packing import Packer
-from danube_sweep.sweep.source import FolderSource
+from danube_sweep.sweep.source import Claim, FolderSource
 from danube_sweep.sweep.space import Choice, Number, Search
 
 NEAR = 1e-5
@@ -288,22 +288,19 @@ def test_a_dismissal_between_a_question_and_its_answer_is_kept(tmp_path: Path) -
 
 
 def test_measured_steps_correct_the_size_of_later_packs(tmp_path: Path) -> None:
-    plan = planned(tmp_path, seeds(*range(1, 9)))
+    plan = planned(tmp_path, seeds(*range(1, 25)))
     source = FolderSource(plan.folder)
     packer = Packer(plan.sweep, source, source.claim)
-    first = source.claim()
-    assert first is not None
-    key = packer.key(first)
-    assert key is not None
-    predicted = packer.gathered(first, key, None)
-    assert len(predicted) > 1
-    for claim in predicted[1:]:
-        claim.release()
-    for packed, seconds in ((1, 1.0), (2, 1.5), (len(predicted), 3.0)):  # a share of a step that grows with the pack
-        result = {"measured": {"seconds_per_step": seconds, "packed": packed}}
-        packer.learn(first, predicted[:packed], result)
-        packer.learn(first, predicted[:packed], {"measured": {"seconds_per_step": 1e-9, "packed": packed + 1}})
-    other = FolderSource(plan.folder)
-    later = Packer(plan.sweep, other, other.claim)
-    later._corrections = packer._corrections
-    assert len(later.gathered(first, key, None)) == 1
+
+    def started() -> list[Claim]:
+        first = source.claim()
+        assert first is not None
+        return packer.gathered(first, str(packer.key(first)), None)
+
+    pack = started()
+    assert len(pack) > 2
+    for present, share_s in ((1, 1.0), (2, 1.5), (len(pack), 3.0)):  # of a step, and no less for being shared
+        packer.learn(pack[0], pack[:present], {"measured": {"seconds_per_step": share_s, "packed": present}})
+        others = {"measured": {"seconds_per_step": 1e-9, "packed": present + 1}}  # there were more for a while
+        packer.learn(pack[0], pack[:present], others)
+    assert len(started()) == 1
