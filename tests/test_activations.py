@@ -72,9 +72,7 @@ def attached(backbone: Backbone, configs: Sequence[Config]) -> set[int]:
         lora.attach(backbone, configs[0].lora, seed=0)
         return set()
     adapters = lora.PackedAdapters(backbone)
-    drawn = [
-        adapters.draw(config.lora, seed=0, exact=False) if isinstance(config.lora, Lora) else None for config in configs
-    ]
+    drawn = [adapters.draw(config.lora, seed=0) if isinstance(config.lora, Lora) else None for config in configs]
     adapters.arrange(drawn)
     shares = enumerate(one.config.dropout if one else 0.0 for one in drawn)
     adapters.expect(range(len(drawn)), {n: lora.Noise(share, 0, ROWS, LENGTH) for n, share in shares if share})
