@@ -85,7 +85,7 @@ class LinearAdapter(Adapter):
     """What is put into the blocks' linears, by PEFT."""
 
     last_k: int | None = setting("adapt only the last k blocks; null for all", None)
-    layers: list[int] | None = setting("adapt only these blocks, counted from 0, like [0,1,23]; null for all", None)
+    layers: list[Any] | None = setting("adapt only these blocks, counted from 0, like [0,1,20-23]; null for all", None)
     targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
 
 
