@@ -201,7 +201,7 @@ def sealed(config: Config) -> dict[str, Any]:
     plain = plain_config(config)
     model, data = plain["model"], plain["data"]
     groups = {group: plain[group] for group in ("precision", "lora", "head")}
-    reading = {"model.variant": model["variant"], "model.chat": model["chat"]}
+    reading = {f"model.{name}": model[name] for name in ("variant", "start", "chat")}
     return {**groups, **reading, "data.max_length": data["max_length"], "data.truncation": data["truncation"]}
 
 

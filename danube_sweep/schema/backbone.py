@@ -48,6 +48,7 @@ class Model:
     variant: str = setting("base or chat: which published weights, and whether the chat format is used", "base")
     variants: list[str] = setting("the variants that exist", ["base"])
     lr: float = setting("a learning rate that suits LoRA on this model: the default of optimizer.lr", 2e-4)
+    start: str = setting("what every sequence starts with, like <bos>: a token that the tokenizer knows", "")
     chat: ChatFormat = nested(ChatFormat, "the chat format")
     shape: Shape = nested(Shape, "the shape used for random weights and for planning")
 
