@@ -92,7 +92,7 @@ HEADS = {
     "ordinal": ["head=ordinal"],
     "regression": ["head=regression"],
     "multilabel": ["head=multilabel"],
-    "token": ["head=token"],
+    "token": ["head=token", "data.overlap=8"],
 }
 
 
