@@ -170,7 +170,11 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
-    parser.add_argument("--labels", action="store_true", help="the likeliest class instead; of words those but O")
+    parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="the likeliest class (of ordered ones the median) instead; of words those but O",
+    )
     parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     types = ["fp32", "bf16", "fp16"]
