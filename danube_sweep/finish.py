@@ -15,6 +15,7 @@ from danube_sweep import answers, checkpoint, product
 from danube_sweep.active import ActiveTrial, Phase
 from danube_sweep.environment import describe, peak_memory_bytes
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, TrialFailed, UserError
+from danube_sweep.model import Backbone
 from danube_sweep.prepare import Prepared
 from danube_sweep.schema import Adapter, FullFinetune
 from danube_sweep.trial import State, sync_file, sync_folder
