@@ -71,7 +71,8 @@ class Trial:
 def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     """Every trial of a sweep folder, by number, and notes on files that could not be read.
 
-    Raises CheckpointError for a folder that is missing or has no run folder in it.
+    A sweep that has only begun has none. Raises CheckpointError for a folder that is missing, or that is no sweep and
+    has no run folder in it.
     """
     notes: list[str] = []
     if not path.is_dir():
@@ -81,7 +82,7 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     trials = [
         read_trial(one, notes) for one in folders if one.trial.is_file() or (one.config.is_file() and not planned)
     ]
-    if not trials:
+    if not trials and not planned:
         raise CheckpointError(
             f"{path} is no sweep: no folder in it holds a trial; give one like multirun/<date>/<time>"
         )
