@@ -1,0 +1,135 @@
+"""What each varied key does to the metric: level by level, and which key matters most."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from danube_sweep.report.certainty import half_width
+from danube_sweep.sweep.ranking.rank import Row
+from danube_sweep.sweep.ranking.table import shown
+
+FEWEST: Final = 4
+"""Rows below which an importance would be a guess."""
+_TOP: Final = 5
+"""Rows that PED-ANOVA wants in its top part."""
+_LEVELS: Final = 8
+"""Numbers with more values than that are a range."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of a key, and the rows that have it."""
+
+    label: str
+    numbers: list[float]
+    """Their metric, in the ranking's order."""
+    keys: list[str]
+    """Their names on the page."""
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.numbers))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % of the mean over its rows, by Student's t; None for a single row."""
+        count = len(self.numbers)
+        if count < 2:
+            return None
+        half = half_width(float(np.std(self.numbers, ddof=1)), count)
+        return self.mean - half, self.mean + half
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A varied key and its levels in order; a range of numbers also has each row's place on it."""
+
+    name: str
+    levels: list[Level]
+    numeric: bool
+
+    @property
+    def is_range(self) -> bool:
+        """Whether it has more values than levels could show."""
+        return self.numeric and len(self.levels) > _LEVELS
+
+    @property
+    def is_logarithmic(self) -> bool:
+        places = [float(level.label) for level in self.levels] if self.numeric else []
+        return bool(places) and min(places) > 0 and max(places) / min(places) >= 10
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def find_factors(rows: Mapping[str, Row], varied: Sequence[str]) -> list[Factor]:
+    """Every varied key with its levels; `rows` by their name on the page, only those with a metric count."""
+    scored = {key: row for key, row in rows.items() if row.mean is not None}
+    return [factor for name in varied if len((factor := _factor(scored, name)).levels) > 1]
+
+
+def _factor(rows: Mapping[str, Row], name: str) -> Factor:
+    numeric = all(is_number(row.values.get(name)) for row in rows.values())
+    groups: dict[Any, list[str]] = {}
+    for key, row in rows.items():
+        value = row.values.get(name)
+        groups.setdefault(float(value) if numeric else shown(value) or "default", []).append(key)
+    order = sorted(groups) if numeric else list(groups)
+    levels = [
+        Level(_said(value) if numeric else str(value), [rows[key].mean or 0.0 for key in groups[value]], groups[value])
+        for value in order
+    ]
+    return Factor(name, levels, numeric)
+
+
+def _said(number: float) -> str:
+    return f"{number:.6g}"
+
+
+def importance(rows: Sequence[Row], factors: Sequence[Factor], goal: str) -> dict[str, float] | str:
+    """The share of each key in reaching the best rows, by Optuna's PED-ANOVA (arXiv:2304.10255), most first.
+
+    Returns why there is none, if so.
+    """
+    scored = [row for row in rows if row.mean is not None]
+    if not factors:
+        return "nothing varies between the trials that have a metric"
+    if len(scored) < FEWEST:
+        return f"{len(scored)} row{'s' * (len(scored) != 1)} with a metric; an importance needs at least {FEWEST}"
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction=goal)
+    distributions = {factor.name: _distribution(factor) for factor in factors}
+    for row in scored:
+        values = {factor.name: _value(factor, row) for factor in factors}
+        study.add_trial(optuna.create_trial(params=values, distributions=distributions, value=row.mean))
+    quantile = min(0.5, max(0.1, _TOP / len(scored)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few trials: the page says how many there are
+        found = PedAnovaImportanceEvaluator(target_quantile=quantile).evaluate(study)
+    total = sum(found.values())
+    if not total > 0:
+        return "no key tells the best rows from the others"
+    return {name: value / total for name, value in sorted(found.items(), key=lambda one: -one[1])}
+
+
+def _distribution(factor: Factor) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if factor.is_range:
+        places = [float(level.label) for level in factor.levels]
+        return FloatDistribution(min(places), max(places), log=factor.is_logarithmic)
+    return CategoricalDistribution([level.label for level in factor.levels])
+
+
+def _value(factor: Factor, row: Row) -> float | str:
+    value = row.values.get(factor.name)
+    label = _said(float(value)) if factor.numeric else shown(value) or "default"
+    return float(label) if factor.is_range else label
