@@ -38,7 +38,7 @@ def read_curve(file: Path, metric: str, most: int = 40) -> Curve | None:
     """
     try:
         whole, newline, _ = file.read_bytes().rpartition(b"\n")
-        table = csv.read_csv(io.BytesIO(whole + newline))
+        table = csv.read_csv(io.BytesIO(whole + newline), read_options=csv.ReadOptions(use_threads=False))
         part = np.asarray(table["part"].to_pylist(), dtype=object)
         columns = {name: _numbers(table, name) for name in ("step", "epoch", "loss", "seconds")}
         value = _numbers(table, metric) if metric in table.column_names else np.full(len(part), np.nan)
@@ -49,9 +49,15 @@ def read_curve(file: Path, metric: str, most: int = 40) -> Curve | None:
     step, seconds, loss = columns["step"], _filled(columns["step"], columns["seconds"]), columns["loss"]
     trained, validated = part == "train", (part == "validation") & np.isfinite(value)
     ending = loss[trained]
+    steps, at_seconds, losses = _thinned(most, step[trained], seconds[trained], loss[trained])
+    chosen = _picked(most, np.flatnonzero(validated))
     return Curve(
-        *_thinned(most, step[trained], seconds[trained], loss[trained]),
-        *_picked(most, step[validated], seconds[validated], value[validated]),
+        steps=steps,
+        seconds=at_seconds,
+        losses=losses,
+        at_steps=step[chosen],
+        at_seconds=seconds[chosen],
+        values=value[chosen],
         epoch=float(np.nanmax(columns["epoch"], initial=0.0)),
         step=int(np.nanmax(step, initial=0)),
         last_loss=float(ending[-1]) if len(ending) and np.isfinite(ending[-1]) else None,
@@ -68,7 +74,8 @@ def _filled(steps: Floats, seconds: Floats) -> Floats:
     if not known.any():
         return np.zeros(len(steps))
     places, first = np.unique(steps[known], return_index=True)
-    return np.interp(steps, np.concatenate([[0.0], places]), np.concatenate([[0.0], seconds[known][first]]))
+    found = np.interp(steps, np.concatenate([[0.0], places]), np.concatenate([[0.0], seconds[known][first]]))
+    return np.asarray(found, dtype=np.float64)
 
 
 def _thinned(most: int, steps: Floats, seconds: Floats, losses: Floats) -> tuple[Floats, Floats, Floats]:
@@ -81,7 +88,7 @@ def _thinned(most: int, steps: Floats, seconds: Floats, losses: Floats) -> tuple
     return steps[borders[1:] - 1], seconds[borders[1:] - 1], means
 
 
-def _picked(most: int, *columns: Floats) -> list[Floats]:
-    count = len(columns[0])
-    chosen = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)) if count else np.arange(0)
-    return [column[chosen] for column in columns]
+def _picked(most: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, most).round().astype(np.int64)]

@@ -1,7 +1,6 @@
-"""What each varied key does to the metric: level by level, and which key matters most."""
+"""What each varied key does to the metric, level by level."""
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,10 +11,6 @@ from danube_sweep.report.certainty import half_width
 from danube_sweep.sweep.ranking.rank import Row
 from danube_sweep.sweep.ranking.table import shown
 
-FEWEST: Final = 4
-"""Rows below which an importance would be a guess."""
-_TOP: Final = 5
-"""Rows that PED-ANOVA wants in its top part."""
 _LEVELS: Final = 8
 """Numbers with more values than that are a range."""
 
@@ -87,49 +82,11 @@ def _factor(rows: Mapping[str, Row], name: str) -> Factor:
     return Factor(name, levels, numeric)
 
 
-def _said(number: float) -> str:
-    return f"{number:.6g}"
+def _said(value: float) -> str:
+    return f"{value:.6g}"
 
 
-def importance(rows: Sequence[Row], factors: Sequence[Factor], goal: str) -> dict[str, float] | str:
-    """The share of each key in reaching the best rows, by Optuna's PED-ANOVA (arXiv:2304.10255), most first.
-
-    Returns why there is none, if so.
-    """
-    scored = [row for row in rows if row.mean is not None]
-    if not factors:
-        return "nothing varies between the trials that have a metric"
-    if len(scored) < FEWEST:
-        return f"{len(scored)} row{'s' * (len(scored) != 1)} with a metric; an importance needs at least {FEWEST}"
-    import optuna
-    from optuna.importance import PedAnovaImportanceEvaluator
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction=goal)
-    distributions = {factor.name: _distribution(factor) for factor in factors}
-    for row in scored:
-        values = {factor.name: _value(factor, row) for factor in factors}
-        study.add_trial(optuna.create_trial(params=values, distributions=distributions, value=row.mean))
-    quantile = min(0.5, max(0.1, _TOP / len(scored)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of few trials: the page says how many there are
-        found = PedAnovaImportanceEvaluator(target_quantile=quantile).evaluate(study)
-    total = sum(found.values())
-    if not total > 0:
-        return "no key tells the best rows from the others"
-    return {name: value / total for name, value in sorted(found.items(), key=lambda one: -one[1])}
-
-
-def _distribution(factor: Factor) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    if factor.is_range:
-        places = [float(level.label) for level in factor.levels]
-        return FloatDistribution(min(places), max(places), log=factor.is_logarithmic)
-    return CategoricalDistribution([level.label for level in factor.levels])
-
-
-def _value(factor: Factor, row: Row) -> float | str:
-    value = row.values.get(factor.name)
-    label = _said(float(value)) if factor.numeric else shown(value) or "default"
-    return float(label) if factor.is_range else label
+def label_of(factor: Factor, row: Row) -> str:
+    """The level that a row has."""
+    value: Any = row.values.get(factor.name)
+    return _said(float(value)) if factor.numeric else shown(value) or "default"

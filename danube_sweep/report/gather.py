@@ -2,23 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from danube_sweep.errors import CheckpointError
 from danube_sweep.report.answer import answer, references_of
 from danube_sweep.report.compared import compared
 from danube_sweep.report.curves import Curve, read_curve
-from danube_sweep.report.factors import find_factors, importance
+from danube_sweep.report.factors import find_factors
+from danube_sweep.report.importance import Importance
 from danube_sweep.report.model import Report, Shown
 from danube_sweep.report.predictions import read_seen
 from danube_sweep.report.published import published_of
 from danube_sweep.report.slots import timeline
 from danube_sweep.sweep.folder import SweepFolder
 from danube_sweep.sweep.ranking.rank import Row, rank_trials
-from danube_sweep.sweep.ranking.trials import STOPPED, RUNNING, WAITING, Trial, read_trials
+from danube_sweep.sweep.ranking.trials import RUNNING, STOPPED, WAITING, Trial, read_trials
 from danube_sweep.trial import State
 
 UNDER_WAY: Final = (RUNNING, WAITING, STOPPED, State.preempted.value)
@@ -28,7 +27,11 @@ _POINTS: Final = 6000
 
 def gather(path: Path, drawn: datetime | None = None) -> Report:
     """Reads a sweep folder. Raises CheckpointError for a folder that is no sweep or from another version."""
-    drawn = drawn or datetime.now(UTC)
+    with Importance() as importance:
+        return _gathered(path, drawn or datetime.now(UTC), importance)
+
+
+def _gathered(path: Path, drawn: datetime, importance: Importance) -> Report:
     trials, notes = read_trials(path)
     ranking = rank_trials(path, trials, notes)
     by_name = {trial.name: trial for trial in trials}
@@ -47,7 +50,7 @@ def gather(path: Path, drawn: datetime | None = None) -> Report:
         curves=_curves(trials, ranking.metric),
         answer=answer(path, ranking, shown, factors, open_trials),
         factors=factors,
-        importance=importance(ranking.rows, factors, ranking.goal),
+        importance=importance.of(ranking.rows, factors, ranking.goal),
         timeline=timeline(trials, drawn.timestamp()),
         compared=compared(trials, [one.seen for one in shown], _metrics(ranking.rows, ranking.metric)),
         published=published_of([str(path) for path in {trial.config.get("model.path") for trial in trials} if path]),
@@ -92,10 +95,3 @@ def _curves(trials: Sequence[Trial], metric: str) -> dict[str, Curve]:
         if curve is not None:
             found[trial.name] = curve
     return found
-
-
-def described_at(path: Path) -> dict[str, Any]:
-    """What sweep.json says; nothing where it is missing or damaged."""
-    with suppress(CheckpointError):
-        return SweepFolder(path).read()
-    return {}

@@ -26,7 +26,7 @@ def escaped(part: Part) -> str:
     return "" if part is None else html.escape(_NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", str(part)))
 
 
-def element(name: str, *parts: Part, **attributes: Any) -> Markup:
+def element(name: str, /, *parts: Part, **attributes: Any) -> Markup:
     """`element("td", text, class_="number", data_row="r1")`: None and False leave an attribute out, True is bare."""
     said = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
     if name in _VOID:

@@ -32,7 +32,7 @@ class Seen:
 def read_seen(files: Sequence[Path]) -> Seen | None:
     """What the predictions in these files show; None where one is missing or damaged, or they have other classes."""
     try:
-        tables = [parquet.read_table(file) for file in files]
+        tables = [_table(file) for file in files]
         read = [_predictions(table) for table in tables]
         recomputed = [_recomputed(*both) for both in zip(tables, read, strict=True)]
     except (OSError, KeyError, ValueError, pa.ArrowException):
@@ -50,6 +50,11 @@ def read_seen(files: Sequence[Path]) -> Seen | None:
         confusions_CC=confusions(together) if has_classes else np.zeros((0, 0), dtype=np.int64),
         calibration=calibration(together) if has_classes else None,
     )
+
+
+def _table(file: Path) -> Any:
+    with parquet.ParquetFile(file) as opened:
+        return opened.read(use_threads=False)
 
 
 def _predictions(table: Any) -> Predictions:
