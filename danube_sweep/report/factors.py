@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Factor:
         return bool(places) and min(places) > 0 and max(places) / min(places) >= 10
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -88,5 +88,5 @@ def _said(value: float) -> str:
 
 def label_of(factor: Factor, row: Row) -> str:
     """The level that a row has."""
-    value: Any = row.values.get(factor.name)
-    return _said(float(value)) if factor.numeric else shown(value) or "default"
+    value = row.values.get(factor.name)
+    return _said(float(value)) if factor.numeric and is_number(value) else shown(value) or "default"

@@ -31,7 +31,7 @@ def element(name: str, /, *parts: Part, **attributes: Any) -> Markup:
     said = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
     if name in _VOID:
         return Markup(f"<{name}{said}>")
-    if name in _DRAWN and not parts:
+    if name in _DRAWN and not any(parts):
         return Markup(f"<{name}{said}/>")
     return Markup(f"<{name}{said}>{''.join(map(escaped, parts))}</{name}>")
 

@@ -6,7 +6,6 @@ from typing import Final
 from danube_sweep.report.html import Markup, element, joined
 from danube_sweep.report.model import Report, Shown
 from danube_sweep.report.pictures.frame import Frame, dot, figure, path, spread
-from danube_sweep.sweep.ranking.table import named, number
 
 GIB: Final = 2**30
 
@@ -33,13 +32,13 @@ def seconds_of(one: Shown) -> float | None:
 def quality_against_cost(report: Report) -> Markup | None:
     """Quality against memory and against seconds; None without a row that has both."""
     pictures = [
-        _against(report, memory_gib, "peak memory", "GiB"),
-        _against(report, seconds_of, "training and validation", "seconds"),
+        _against(report, memory_gib, "memory", "peak memory, GiB"),
+        _against(report, seconds_of, "time", "training and validation, seconds"),
     ]
     return joined(*pictures) if any(pictures) else None
 
 
-def _against(report: Report, cost: Callable[[Shown], float | None], name: str, unit: str) -> Markup | None:
+def _against(report: Report, cost: Callable[[Shown], float | None], name: str, axis: str) -> Markup | None:
     known = [one for one in report.shown if one.row.mean is not None and cost(one) is not None]
     if not known:
         return None
@@ -47,7 +46,7 @@ def _against(report: Report, cost: Callable[[Shown], float | None], name: str, u
     frame = Frame(f"{metric} against {name}")
     x = frame.across([cost(one) or 0.0 for one in known])
     y = frame.upward([one.row.mean or 0.0 for one in known])
-    frame.axes(x, y, f"{name}, {unit}", metric)
+    frame.axes(x, y, axis, metric)
     frame.references(y, report.references)
     front = pareto(known, cost, report.ranking.goal)
     frame.add(path([(x(cost(one) or 0.0), y(one.row.mean or 0.0)) for one in front], class_="front"))
@@ -57,8 +56,7 @@ def _against(report: Report, cost: Callable[[Shown], float | None], name: str, u
         if one.row.interval is not None and best is not None:
             low, high = (min(max(y(best + end), frame.top), frame.bottom) for end in one.row.interval)
             frame.add(element("line", x1=place, x2=place, y1=low, y2=high, class_="whisker thin"))
-        title = f"{named(one.row)}: {number(one.row.mean or 0.0)}, {cost(one):.4g} {unit}"
-        frame.add(dot(place, y(one.row.mean or 0.0), one.kind, title, key=one.key))
+        frame.add(dot(place, y(one.row.mean or 0.0), one.kind, key=one.key))
     shared = " Rows that trained in a pack: predicted memory, their share of its seconds." if _any_shared(known) else ""
     note = f"The line joins those that no other beats for less (Pareto front).{shared}"
     return figure(f"Quality against {name}", frame.draw(), note)
@@ -84,7 +82,6 @@ def predicted_memory(report: Report) -> Markup | None:
     low, high = max(x.low, y.low), min(x.high, y.high)
     frame.add(path([(x(low), y(low)), (x(high), y(high))], class_="reference"))
     for predicted, measured, one in pairs:
-        title = f"{named(one.row)}: predicted {predicted:.3g}, measured {measured:.3g} GiB"
-        frame.add(dot(x(predicted), y(measured), one.kind, title, key=one.key))
+        frame.add(dot(x(predicted), y(measured), one.kind, key=one.key))
     shared = " A pack's memory is shared: its trials lie above the line." if _any_shared(known) else ""
     return figure("Memory: predicted against measured", frame.draw(), f"On the line the planner was right.{shared}")

@@ -7,7 +7,6 @@ from danube_sweep.report.curves import Curve, Floats
 from danube_sweep.report.html import Markup, joined
 from danube_sweep.report.model import Report, Shown
 from danube_sweep.report.pictures.frame import Frame, Scale, dot, figure, path
-from danube_sweep.sweep.ranking.table import named
 
 _ORDER: Final = ("none", "early", "other", "good", "best")
 """What is drawn later lies above."""
@@ -67,12 +66,10 @@ def _plot(
 
 
 def _line(shown: Shown, state: str, points: Points, x: Scale, y: Scale, frame: Frame) -> Markup:
-    title = f"{named(shown.row)} ({state})" if shown.row.used or shown.trials else ""
     inside = [(x(place), min(max(y(value), frame.top), frame.bottom)) for place, value in points]
-    kind = f"line {shown.kind} {state}"
     if len(inside) == 1:
-        return dot(*inside[0], shown.kind, title, key=shown.key, size=2.5)
-    return path(inside, title=title, class_=kind, data_row=shown.key)
+        return dot(*inside[0], shown.kind, key=shown.key, size=2.5)
+    return path(inside, class_=f"line {shown.kind} {state}", data_row=shown.key)
 
 
 def _without_start(points: Points) -> Points:
@@ -98,14 +95,9 @@ def small_curve(curve: Curve, metric: str, references: dict[str, float]) -> Mark
     frame.references(y, references)
     if (same or not values) and len(losses) > 1:
         held = [(x(place), min(max(y(value), frame.top), frame.bottom)) for place, value in losses]
-        frame.add(path(held, class_="line other", title="training loss"))
+        frame.add(path(held, class_="line other"))
     places = [(x(place), y(value)) for place, value in values]
     if len(places) > 1:
-        frame.add(path(places, class_="line best", title=f"validation {metric}"))
-    frame.add(
-        *(
-            dot(*place, "other", f"validation {value:.4g}", size=3)
-            for place, (_, value) in zip(places, values, strict=True)
-        )
-    )
+        frame.add(path(places, class_="line best"))
+    frame.add(*(dot(*place, "other", size=3) for place in places))
     return frame.draw()

@@ -4,7 +4,7 @@ from danube_sweep.report.factors import Factor, label_of
 from danube_sweep.report.html import Markup, element, joined
 from danube_sweep.report.model import Report, Shown
 from danube_sweep.report.pictures.frame import Frame, Scale, dot, figure, path, said, short, spread, svg, text
-from danube_sweep.sweep.ranking.table import named, number, short_titles
+from danube_sweep.sweep.ranking.table import number, short_titles
 
 _DEPTH = {"best": 3, "good": 2, "other": 1}
 
@@ -29,13 +29,9 @@ def parallel_coordinates(report: Report) -> Markup | None:
     for one in sorted(scored, key=lambda one: _DEPTH.get(one.kind, 0)):
         through = [levels[label_of(factor, one.row)] for factor, levels in zip(report.factors, heights, strict=True)]
         points = list(zip(places, [*through, means(one.row.mean or 0.0)], strict=True))
-        marks.append(path(points, title=_title(one), class_=f"line {one.kind}", data_row=one.key))
+        marks.append(path(points, class_=f"line {one.kind}", data_row=one.key))
     note = "Each line is a configuration; on the last axis the best is at the top."
     return figure("All choices at once", svg(width, height, "parallel coordinates", *marks), note, class_="wide")
-
-
-def _title(one: Shown) -> str:
-    return f"{named(one.row)}: {number(one.row.mean or 0.0)}"
 
 
 def _heights(factor: Factor, bottom: float, top: float) -> dict[str, float]:
@@ -94,7 +90,7 @@ def _factor_plot(report: Report, factor: Factor, metric: str, shown: dict[str, S
             _add_mean(frame, y, place, level.mean, level.interval)
         for at, key in zip(_beside(place, len(level.keys), factor.is_range), level.keys, strict=True):
             one = shown[key]
-            frame.add(dot(at, y(one.row.mean or 0.0), one.kind, _title(one), key=key, size=3.2))
+            frame.add(dot(at, y(one.row.mean or 0.0), one.kind, key=key, size=3.2))
     note = (
         "Each mark is a configuration."
         if factor.is_range

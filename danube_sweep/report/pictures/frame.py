@@ -10,6 +10,8 @@ from danube_sweep.report.html import Markup, Part, element, joined
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _LABEL: Final = 18
 """Signs of a label that fit under a mark."""
+_APART: Final = 14.0
+"""Pixels between two lines of text."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,21 @@ class Frame:
 
     def references(self, y: Scale, found: dict[str, float]) -> None:
         """Horizontal lines at what answering without reading reaches, where they are in sight."""
-        for name, value in found.items():
-            if y.low <= value <= y.high:
-                place = y(value)
-                self.add(element("line", x1=self.left, x2=self.right, y1=place, y2=place, class_="reference"))
-                self.add(text(self.right - 2, place - 4, f"{name} {said(value)}", "end", "reference"))
+        inside = sorted(
+            (y(value), f"{name} {said(value)}") for name, value in found.items() if y.low <= value <= y.high
+        )
+        labels: list[tuple[float, str]] = []
+        for place, label in inside:
+            self.add(element("line", x1=self.left, x2=self.right, y1=place, y2=place, class_="reference"))
+            if labels and place - labels[-1][0] < _APART:  # two labels would lie on each other
+                labels[-1] = (labels[-1][0], f"{labels[-1][1]}, {label}")
+            else:
+                labels.append((place, label))
+        self.add(*(text(self.right - 2, place - 4, label, "end", "reference") for place, label in labels))
+
+    def marks(self) -> Markup:
+        """All that was added."""
+        return joined(*self._marks)
 
     def draw(self) -> Markup:
         """The picture with its title for those who cannot see it."""
@@ -152,28 +164,29 @@ def text(x: float, y: float, content: str, anchor: str = "start", class_: str | 
 
 
 def path(points: Sequence[tuple[float, float]], **attributes: Any) -> Markup:
-    """A line through points, whose `title` is shown when it is pointed at."""
-    title = attributes.pop("title", None)
-    places = " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
-    tip = element("title", title) if title else None
-    return element("polyline", *([tip] if tip else []), points=places, **attributes)
+    """A line through points."""
+    return element("polyline", points=" ".join(f"{x:.0f},{y:.0f}" for x, y in points), **attributes)
 
 
-def dot(x: float, y: float, kind: str, title: str, *, key: str | None = None, size: float = 4.0) -> Markup:
-    """A mark whose form, and not only its colour, says the kind of its row."""
-    tip, said_ = element("title", title), f"mark {kind}"
+def dot(x: float, y: float, kind: str, *, key: str | None = None, size: float = 4.0) -> Markup:
+    """A mark whose form, and not only its colour, says the kind of its row.
+
+    What row it is, by its `key`, the page's script says when it is pointed at: once a row and not once a mark.
+    """
+    common = {"class_": f"mark {kind}", "data_row": key}
     match kind:
         case "best":
             corners = [_corner(x, y, size * 1.9 if turn % 2 == 0 else size * 0.8, turn) for turn in range(10)]
-            return element("path", tip, d=f"M{'L'.join(corners)}Z", class_=said_, data_row=key)
+            return element("path", d=f"M{'L'.join(corners)}Z", **common)
         case "good":
-            d = f"M{x:.1f} {y - size * 1.3:.1f}l{size * 1.3:.1f} {size * 1.3:.1f}l{-size * 1.3:.1f} {size * 1.3:.1f}"
-            return element("path", tip, d=f"{d}l{-size * 1.3:.1f} {-size * 1.3:.1f}Z", class_=said_, data_row=key)
+            to = round(size * 1.3, 1)
+            d = f"M{x:.1f} {y - to:.1f}l{to} {to}l{-to} {to}l{-to} {-to}Z"
+            return element("path", d=d, **common)
         case "early":
-            d = f"M{x - size:.1f} {y - size:.1f}l{2 * size:.1f} {2 * size:.1f}m0 {-2 * size:.1f}"
-            return element("path", tip, d=f"{d}l{-2 * size:.1f} {2 * size:.1f}", class_=said_, data_row=key)
+            d = f"M{x - size:.1f} {y - size:.1f}l{2 * size} {2 * size}m0 {-2 * size}l{-2 * size} {2 * size}"
+            return element("path", d=d, **common)
         case _:
-            return element("circle", tip, cx=x, cy=y, r=size, class_=said_, data_row=key)
+            return element("circle", cx=x, cy=y, r=size, **common)
 
 
 def _corner(x: float, y: float, radius: float, turn: int) -> str:

@@ -95,13 +95,12 @@ def _standing(report: Report, best: Shown) -> Markup:
         marks.append(text(x(value) - 4, 8 + 11 * (place % 2), f"{name} {said(value)}", "end", "reference"))
     for one in reversed(report.shown):
         if one.row.mean is not None:
-            tip = element("title", f"{named(one.row)}: {number(one.row.mean)}")
             ends_at = {"x1": x(one.row.mean), "x2": x(one.row.mean), "y1": line - 7, "y2": line + 7}
-            marks.append(element("line", tip, **ends_at, class_=f"tick {one.kind}", data_row=one.key))
+            marks.append(element("line", **ends_at, class_=f"tick {one.kind}", data_row=one.key))
     if ends is not None:
         low, high = max(x(ends[0]), 2.0), min(x(ends[1]), width - 2)
         marks.append(element("rect", x=low, y=line - 3, width=max(high - low, 1.0), height=6, rx=3, class_="interval"))
-    marks.append(element("circle", x=0, cx=x(best.row.mean or 0.0), cy=line, r=6, class_="mark best"))
+    marks.append(element("circle", cx=x(best.row.mean or 0.0), cy=line, r=6, class_="mark best"))
     return element("div", svg(width, line + 34, "where the best stands", *marks), class_="standing")
 
 

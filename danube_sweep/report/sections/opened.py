@@ -17,6 +17,7 @@ _MOST_CLASSES: Final = 10
 _MOST_PAIRS: Final = 10
 _MOST_LINES: Final = 30
 _NOT_A_CHOICE: Final = ("seed", "name", "tracking.", "data.fold")
+_CALIBRATION: Final = "calibration"
 _WANDB: Final = "https://wandb.ai"
 
 
@@ -120,18 +121,24 @@ def _confused_pairs(seen: Seen) -> Markup:
 
 
 def _calibration(seen: Seen) -> Markup:
-    frame = Frame("calibration", width=260, height=200, left=48)
+    curve, frame = seen.calibration, Frame(_CALIBRATION, width=260, height=200, left=48)
+    if curve is not None:
+        x, y = frame.across([0.0, 1.0], room=0.0), frame.upward([0.0, 1.0], room=0.0)
+        places = [(x(a), y(b)) for a, b in zip(curve.confidence_B.tolist(), curve.accuracy_B.tolist(), strict=True)]
+        sizes = [2 + 3 * (rows / max(int(curve.rows_B.max()), 1)) ** 0.5 for rows in curve.rows_B.tolist()]
+        frame.add(element("use", href=f"#{_CALIBRATION}"), path(places, class_="line best"))
+        frame.add(*(dot(*place, "other", size=round(size, 1)) for place, size in zip(places, sizes, strict=True)))
+    return frame.draw()
+
+
+def shared_pictures() -> Markup:
+    """What the pictures of all rows have in common, once: the axes of a calibration."""
+    frame = Frame(_CALIBRATION, width=260, height=200, left=48)
     x, y = frame.across([0.0, 1.0], room=0.0), frame.upward([0.0, 1.0], room=0.0)
     frame.axes(x, y, "confidence", "accuracy")
     frame.add(path([(x(0), y(0)), (x(1), y(1))], class_="reference"))
-    if seen.calibration is not None:
-        curve = seen.calibration
-        points = zip(curve.confidence_B.tolist(), curve.accuracy_B.tolist(), curve.rows_B.tolist(), strict=True)
-        most = max(int(curve.rows_B.max(initial=1)), 1)
-        found = [(x(confidence), y(accuracy), rows) for confidence, accuracy, rows in points]
-        frame.add(path([(a, b) for a, b, _ in found], class_="line best"))
-        frame.add(*(dot(a, b, "other", f"{rows} rows", size=2 + 3 * (rows / most) ** 0.5) for a, b, rows in found))
-    return frame.draw()
+    group = element("g", frame.marks(), id=_CALIBRATION)
+    return element("svg", element("defs", group), width=0, height=0, class_="unseen", aria_hidden="true")
 
 
 # --------------------------------------------------------------------------------------------------------- trials

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from danube_sweep.progress import human
 from danube_sweep.report.html import Markup, Part, element, joined
 from danube_sweep.report.model import Report, Shown
 from danube_sweep.report.pictures.frame import Scale
-from danube_sweep.report.sections.opened import opened
+from danube_sweep.report.sections.opened import opened, shared_pictures
 from danube_sweep.sweep.ranking.rank import Ranking
-from danube_sweep.sweep.ranking.table import number, short_titles, shown
+from danube_sweep.sweep.ranking.table import named, number, short_titles, shown
 
 _GIB: Final = 2**30
 _FOREST: Final = 120.0
@@ -48,6 +49,7 @@ def ranking_section(report: Report) -> Markup:
     return element(
         "section",
         element("h2", "Ranking"),
+        shared_pictures(),
         _filter(report),
         element("div", table, class_="scroll", tabindex=0, role="region", aria_label="Ranking"),
         element("p", _ABOUT, class_="quiet"),
@@ -206,7 +208,20 @@ def _body(report: Report, place: int, columns: Sequence[_Column]) -> Markup:
     told = f"{words} {' '.join(one.row.trials)} {one.row.error or ''}"
     states = " ".join(dict.fromkeys(trial.state for trial in one.trials))
     more = Markup(more.replace("<tr", f'<tr id="{one.key}-more"', 1))
-    return element("tbody", row, more, id=one.key, data_row=one.key, data_words=told.lower(), data_states=states)
+    known = {"data_words": told.lower(), "data_states": states, "data_about": _about(one)}
+    return element("tbody", row, more, id=one.key, data_row=one.key, **known)
+
+
+def _about(one: Shown) -> str:
+    """A row in a line: what its marks say when they are pointed at."""
+    said = [named(one.row)]
+    if one.row.mean is not None:
+        said.append(number(one.row.mean))
+    if one.memory_bytes is not None:
+        said.append(f"{one.memory_bytes / _GIB:.2f} GiB")
+    if one.seconds is not None:
+        said.append(human(one.seconds))
+    return ", ".join([*said, one.row.state])
 
 
 def _cell(cell: _Cell, column: _Column) -> Markup:

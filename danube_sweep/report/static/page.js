@@ -89,8 +89,16 @@
   // -------------------------------------------- one row lit up in every place
   const marks = new Map();
   all("[data-row]").forEach((one) => marks.set(one.dataset.row, [...(marks.get(one.dataset.row) || []), one]));
+  const tell = (mark) => {
+    const row = document.getElementById(mark.dataset.row);
+    if (!row || !mark.closest("svg") || mark.querySelector("title")) return;
+    const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
+    title.textContent = row.dataset.about;
+    mark.append(title);
+  };
   const light = (event, on) => {
     const mark = event.target.closest && event.target.closest("[data-row]");
+    if (mark && on) tell(mark);
     if (mark) marks.get(mark.dataset.row).forEach((one) => one.classList.toggle("lit", on));
   };
   document.addEventListener("mouseover", (event) => light(event, true));
