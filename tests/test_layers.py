@@ -38,7 +38,7 @@ LAYERS = [
     {"module", "finish", "score"},
     {"run"},
     {"sweep"},
-    {"export", "oof"},
+    {"export", "oof", "report"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -12,7 +12,7 @@ from danube_sweep.report.model import Answer, Cheaper, Shown
 from danube_sweep.sweep.ranking.examples import PAIRED
 from danube_sweep.sweep.ranking.rank import Ranking, winner
 from danube_sweep.sweep.ranking.table import number, shown
-from danube_sweep.sweep.ranking.trials import Trial
+from danube_sweep.sweep.ranking.trials import UNDER_WAY, Trial
 from danube_sweep.trial import read_json
 
 _FEW_SEEDS: Final = 3
@@ -98,7 +98,7 @@ def _lost(ranking: Ranking) -> str:
 
 
 def _is_open(state: str) -> bool:
-    return any(word in state for word in ("running", "waiting", "interrupted", "preempted"))
+    return any(word in state for word in UNDER_WAY)
 
 
 def _single(ranking: Ranking, best: Shown, good: Sequence[Shown]) -> str:

@@ -73,7 +73,7 @@ def _factor(rows: Mapping[str, Row], name: str) -> Factor:
     groups: dict[Any, list[str]] = {}
     for key, row in rows.items():
         value = row.values.get(name)
-        groups.setdefault(float(value) if numeric else shown(value) or "default", []).append(key)
+        groups.setdefault(float(value) if numeric and is_number(value) else shown(value) or "default", []).append(key)
     order = sorted(groups) if numeric else list(groups)
     levels = [
         Level(_said(value) if numeric else str(value), [rows[key].mean or 0.0 for key in groups[value]], groups[value])

@@ -17,10 +17,8 @@ from danube_sweep.report.published import published_of
 from danube_sweep.report.slots import timeline
 from danube_sweep.sweep.folder import SweepFolder
 from danube_sweep.sweep.ranking.rank import Row, rank_trials
-from danube_sweep.sweep.ranking.trials import RUNNING, STOPPED, WAITING, Trial, read_trials
-from danube_sweep.trial import State
+from danube_sweep.sweep.ranking.trials import UNDER_WAY, Trial, read_trials
 
-UNDER_WAY: Final = (RUNNING, WAITING, STOPPED, State.preempted.value)
 _POINTS: Final = 6000
 """Of all curves together, so that a page of many trials stays small."""
 

@@ -1,6 +1,6 @@
 """What the page is drawn from: a sweep folder, read and thought over once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from danube_sweep.report.predictions import Seen
 from danube_sweep.report.published import Published
 from danube_sweep.report.slots import Timeline
 from danube_sweep.sweep.ranking.rank import Ranking, Row
-from danube_sweep.sweep.ranking.trials import Trial
+from danube_sweep.sweep.ranking.trials import UNDER_WAY, Trial
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,7 @@ class Report:
     counted: dict[str, int] = field(default_factory=dict)
     """Trials by state."""
 
-    def by_key(self, key: str) -> Sequence[Any]:
-        """The values of a varied key, by row."""
-        return [one.row.values.get(key) for one in self.shown]
-
     @property
     def under_way(self) -> int:
         """Trials that have not ended."""
-        return sum(self.counted.get(state, 0) for state in ("running", "waiting", "interrupted", "preempted"))
+        return sum(self.counted.get(state, 0) for state in UNDER_WAY)

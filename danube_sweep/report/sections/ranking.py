@@ -51,7 +51,7 @@ def ranking_section(report: Report) -> Markup:
         element("h2", "Ranking"),
         shared_pictures(),
         _filter(report),
-        element("div", table, class_="scroll", tabindex=0, role="region", aria_label="Ranking"),
+        element("div", table, class_="scroll tall", tabindex=0, role="region", aria_label="Ranking"),
         element("p", _ABOUT, class_="quiet"),
         element("ul", *notes, class_="quiet") if notes else None,
         id="ranking",
@@ -85,8 +85,8 @@ def _head(place: int, column: _Column) -> Markup:
 
 
 def _varies(column: _Column) -> bool:
-    said = {cell.sort for cell in column.cells}
-    return len(said) > 1 or (len(column.cells) == 1 and said != {None})
+    said = {cell.sort for cell in column.cells} - {None}
+    return len(said) > 1 or (len(column.cells) == 1 and bool(said))
 
 
 def _columns(report: Report) -> list[_Column]:

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.sweep.ranking.rank import Ranking, Row, winner
-from danube_sweep.sweep.ranking.trials import RUNNING, STOPPED, WAITING
-from danube_sweep.trial import COMPLETE, State, write_text
+from danube_sweep.sweep.ranking.trials import UNDER_WAY
+from danube_sweep.trial import COMPLETE, write_text
 
 GAP: Final = 2
 _PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
@@ -25,7 +25,6 @@ _NARROWEST: Final = 6
 """Signs that a varied value keeps when the terminal is too narrow for it."""
 _WORTH_SHOWING: Final = 12
 """Signs of a reason that are worth a column."""
-_UNDER_WAY = (RUNNING, WAITING, STOPPED, State.preempted.value)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the start of a formula (OWASP, CSV injection); the last four are full-width."""
 
@@ -246,7 +245,7 @@ def summary_lines(ranking: Ranking) -> list[str]:
     """How many trials are in which state, the failed ones with their reason, notes, and last the answer."""
     counted = Counter(trial.state for trial in ranking.trials)
     states = ", ".join(f"{count} {state}" for state, count in counted.most_common()) or "none"
-    failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *_UNDER_WAY)]
+    failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *UNDER_WAY)]
     return [
         f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) != 1)}: {states}",
         *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
@@ -273,7 +272,7 @@ def _means_of(row: Row) -> str:
 
 
 def _goes_on(ranking: Ranking) -> bool:
-    return any(trial.state in _UNDER_WAY for trial in ranking.trials)
+    return any(trial.state in UNDER_WAY for trial in ranking.trials)
 
 
 def named(row: Row) -> str:

@@ -12,11 +12,13 @@ from filelock import FileLock, Timeout
 
 from danube_sweep.errors import CheckpointError
 from danube_sweep.sweep.folder import attempts
-from danube_sweep.trial import COMPLETE, RunFolder, number_at, read_json
+from danube_sweep.trial import COMPLETE, RunFolder, State, number_at, read_json
 
 RUNNING: Final = "running"
 WAITING: Final = "waiting"
 STOPPED: Final = "interrupted"
+UNDER_WAY: Final = (RUNNING, WAITING, STOPPED, State.preempted.value)
+"""The states of a trial that has not ended."""
 
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d{0,15})(\.\d*)?([eE][+-]?\d{1,3})?")
 # libyaml's loader is ten times faster and knows the same tags.
