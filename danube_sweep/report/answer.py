@@ -15,13 +15,20 @@ from danube_sweep.sweep.ranking.table import number, shown
 from danube_sweep.sweep.ranking.trials import UNDER_WAY, Trial
 from danube_sweep.trial import read_json
 
+PRIOR: Final = "class prior"
 _FEW_SEEDS: Final = 3
 _WORTH_SAVING: Final = 0.05
 _NOT_A_TRIAL: Final = ("sweep", "pruner", "hydra")
 
 
-def answer(path: Path, ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor], open_trials: int) -> Answer:
-    """The answer of a sweep; without a finished trial there is no best."""
+def answer(
+    path: Path, ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor], references: Mapping[str, float]
+) -> Answer:
+    """The answer of a sweep; without a finished trial there is no best.
+
+    `references` are what answering without reading reaches.
+    """
+    open_trials = sum(trial.state in UNDER_WAY for trial in ranking.trials)
     row = winner(ranking)
     best = next((one for one in rows if one.row is row), None)
     good = [one for one in rows if one.kind == "good"]
@@ -31,7 +38,7 @@ def answer(path: Path, ranking: Ranking, rows: Sequence[Shown], factors: Sequenc
         certainty=None if best is None else certainty(path, best.row, ranking.metric),
         as_good=len(good),
         cheaper=[] if best is None else _cheaper(best, good),
-        unknown=_unknown(ranking, best, good, factors, open_trials),
+        unknown=_unknown(ranking, best, good, factors, open_trials) + _learned(best, ranking, references),
     )
 
 
@@ -78,6 +85,7 @@ def _unknown(
     if best is not None:
         said += [
             _single(ranking, best, good),
+            _pruned(ranking, best),
             _seeds(best),
             *_edges(best, factors),
             _optimism(ranking, best),
@@ -101,6 +109,14 @@ def _is_open(state: str) -> bool:
     return any(word in state for word in UNDER_WAY)
 
 
+def _learned(best: Shown | None, ranking: Ranking, references: Mapping[str, float]) -> list[str]:
+    prior = references.get(PRIOR)
+    if best is None or best.row.mean is None or prior is None:
+        return []
+    better = best.row.mean < prior if ranking.goal == "minimize" else best.row.mean > prior
+    return [] if better else [f"Whether anything was learned: the classes' shares alone reach {number(prior)}."]
+
+
 def _single(ranking: Ranking, best: Shown, good: Sequence[Shown]) -> str:
     others = [row for row in ranking.rows if row.difference is not None]
     if not others:
@@ -112,6 +128,15 @@ def _single(ranking: Ranking, best: Shown, good: Sequence[Shown]) -> str:
     if not good:
         return ""
     return f"Which of the first {len(good) + 1} is really best: their differences can be chance (95 %)."
+
+
+def _pruned(ranking: Ranking, best: Shown) -> str:
+    ahead = sum(row.pruned and (row.rank or 0) < (best.row.rank or 0) for row in ranking.rows if row.rank is not None)
+    return (
+        f"{_count(ahead, 'pruned configuration')} ranked above it when ended early; trained on, it may stay."
+        if ahead
+        else ""
+    )
 
 
 def _seeds(best: Shown) -> str:
@@ -167,7 +192,7 @@ def _count(count: int, noun: str) -> str:
 def references_of(trials: Sequence[Trial], metric: str) -> dict[str, float]:
     """What answering without reading reaches in the metric, by name, from the first trial that states it."""
     name = metric.rpartition("/")[2]
-    labels: Mapping[str, str] = {"uniform": "uniform", "prior": "class prior", "bayes": "Bayes-optimal"}
+    labels: Mapping[str, str] = {"uniform": "uniform", "prior": PRIOR, "bayes": "Bayes-optimal"}
     for trial in trials:
         stated = trial.result.get("references")
         if isinstance(stated, dict):

@@ -10,14 +10,14 @@ from danube_sweep.report.answer import answer, references_of
 from danube_sweep.report.compared import compared
 from danube_sweep.report.curves import Curve, read_curve
 from danube_sweep.report.factors import find_factors
-from danube_sweep.report.importance import Importance
+from danube_sweep.report.importance import FEWEST, Importance
 from danube_sweep.report.model import Report, Shown
 from danube_sweep.report.predictions import read_seen
 from danube_sweep.report.published import published_of
 from danube_sweep.report.slots import timeline
 from danube_sweep.sweep.folder import SweepFolder
 from danube_sweep.sweep.ranking.rank import Row, rank_trials
-from danube_sweep.sweep.ranking.trials import UNDER_WAY, Trial, read_trials
+from danube_sweep.sweep.ranking.trials import Trial, read_trials
 
 _POINTS: Final = 6000
 """Of all curves together, so that a page of many trials stays small."""
@@ -25,7 +25,7 @@ _POINTS: Final = 6000
 
 def gather(path: Path, drawn: datetime | None = None) -> Report:
     """Reads a sweep folder. Raises CheckpointError for a folder that is no sweep or from another version."""
-    with Importance() as importance:
+    with Importance(wanted=sum(1 for _ in path.glob("*/predictions.parquet")) >= FEWEST) as importance:
         return _gathered(path, drawn or datetime.now(UTC), importance)
 
 
@@ -37,7 +37,7 @@ def _gathered(path: Path, drawn: datetime, importance: Importance) -> Report:
     rows = {one.key: one.row for one in shown}
     factors = find_factors(rows, ranking.varied)
     counted = Counter(trial.state for trial in trials)
-    open_trials = sum(counted.get(state, 0) for state in UNDER_WAY)
+    references = references_of(trials, ranking.metric)
     folder = SweepFolder(path)
     return Report(
         path=path,
@@ -46,13 +46,13 @@ def _gathered(path: Path, drawn: datetime, importance: Importance) -> Report:
         ranking=ranking,
         shown=shown,
         curves=_curves(trials, ranking.metric),
-        answer=answer(path, ranking, shown, factors, open_trials),
+        answer=answer(path, ranking, shown, factors, references),
         factors=factors,
         importance=importance.of(ranking.rows, factors, ranking.goal),
         timeline=timeline(trials, drawn.timestamp()),
         compared=compared(trials, [one.seen for one in shown], _metrics(ranking.rows, ranking.metric)),
         published=published_of([str(path) for path in {trial.config.get("model.path") for trial in trials} if path]),
-        references=references_of(trials, ranking.metric),
+        references=references,
         counted=dict(counted),
     )
 

@@ -67,10 +67,8 @@ def _parts(report: Report, console: Console) -> Iterator[tuple[str, list[Rendera
     if curves := _curves(report):
         yield f"{report.ranking.metric.rpartition('/')[2]} at each validation", [_table(curves, console)]
     if report.compared:
-        yield (
-            "what was compared",
-            [_table([(fact.name, _fact(fact.value, fact.differs)) for fact in report.compared], console)],
-        )
+        facts = [(one.name, f"{one.value}{' (differs)' if one.differs else ''}") for one in report.compared]
+        yield "what was compared", [_table(facts, console)]
     if report.published is not None:
         for table in report.published.tables:
             rows = [("", *table.models), *((name, *figures) for name, figures in table.rows)]

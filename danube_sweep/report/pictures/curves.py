@@ -57,7 +57,7 @@ def _plot(
     frame = Frame(title)
     x = frame.across([place for *_, points in lines for place, _ in points], room=0.02)
     ends = [value for *_, points in lines for _, value in _without_start(points)]
-    y = frame.upward([*ends, *references.values()] if _near(ends, references) else ends)
+    y = frame.upward([*ends, *_near(ends, references)])
     frame.axes(x, y, x_name, y_name)
     frame.references(y, references)
     for shown, state, points in lines:
@@ -77,15 +77,16 @@ def _without_start(points: Points) -> Points:
     return points[len(points) // 10 :]
 
 
-def _near(values: Sequence[float], references: dict[str, float]) -> bool:
+def _near(values: Sequence[float], references: dict[str, float]) -> list[float]:
+    """The references that can be shown without pressing the values together."""
     low, high = min(values), max(values)
-    room = 1.5 * (high - low) or 1.0
-    return all(low - room <= value <= high + room for value in references.values())
+    room = (high - low) or 1.0
+    return [value for value in references.values() if low - room <= value <= high + room]
 
 
 def small_curve(curve: Curve, metric: str, references: dict[str, float]) -> Markup:
     """One trial's training loss as a line and its validations as dots."""
-    frame = Frame("learning curve", width=320, height=200, left=48)
+    frame = Frame("learning curve", width=320, height=200, left=56)
     losses, values = _points(curve, "loss", "step"), _points(curve, "metric", "step")
     every = [*losses, *values]
     x = frame.across([place for place, _ in every])

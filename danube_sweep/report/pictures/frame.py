@@ -87,7 +87,7 @@ def short(text: str, most: int = _LABEL) -> str:
 class Frame:
     """A plot with a horizontal and a vertical axis; marks are added and `draw` gives the whole."""
 
-    def __init__(self, title: str, *, width: float = 420, height: float = 260, left: float = 52) -> None:
+    def __init__(self, title: str, *, width: float = 420, height: float = 260, left: float = 58) -> None:
         self.title, self.width, self.height = title, width, height
         self.left, self.right, self.top, self.bottom = left, width - 12.0, 14.0, height - 40.0
         self._marks: list[Part] = []

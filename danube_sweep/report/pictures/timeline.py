@@ -40,7 +40,10 @@ def slot_timeline(report: Report) -> Markup | None:
 
 def _total(found: Timeline) -> str:
     # A pack's trials share its seconds.
-    together = {(bar.host, bar.pack): bar.seconds for bar in found.bars if bar.pack}
+    together: dict[str, float] = {}
+    for bar in found.bars:
+        if bar.pack:
+            together[bar.pack] = max(bar.seconds, together.get(bar.pack, 0.0))
     return duration(sum(bar.seconds for bar in found.bars if not bar.pack) + sum(together.values()))
 
 

@@ -84,7 +84,7 @@ def _standing(report: Report, best: Shown) -> Markup:
     sure = report.answer.certainty
     ends = sure.both if sure is not None else None
     means = [one.row.mean for one in report.shown if one.row.mean is not None]
-    width, line = 560.0, 30.0
+    width, line = 440.0, 32.0
     x = spread([*means, *report.references.values(), *(ends or ())], 16, width - 16, room=0.03)
     marks: list[Part] = [element("line", x1=16, x2=width - 16, y1=line, y2=line, class_="axis")]
     for tick in x.ticks(6):
@@ -92,7 +92,8 @@ def _standing(report: Report, best: Shown) -> Markup:
         marks.append(element("line", x1=x(tick), x2=x(tick), y1=line, y2=line + 10, class_="grid"))
     for place, (name, value) in enumerate(report.references.items()):
         marks.append(element("line", x1=x(value), x2=x(value), y1=8, y2=line + 8, class_="reference"))
-        marks.append(text(x(value) - 4, 8 + 11 * (place % 2), f"{name} {said(value)}", "end", "reference"))
+        side, anchor = (-4, "end") if x(value) > width / 2 else (4, "start")
+        marks.append(text(x(value) + side, 8 + 11 * (place % 2), f"{name} {said(value)}", anchor, "reference"))
     for one in reversed(report.shown):
         if one.row.mean is not None:
             ends_at = {"x1": x(one.row.mean), "x2": x(one.row.mean), "y1": line - 7, "y2": line + 7}

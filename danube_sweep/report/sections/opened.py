@@ -121,7 +121,7 @@ def _confused_pairs(seen: Seen) -> Markup:
 
 
 def _calibration(seen: Seen) -> Markup:
-    curve, frame = seen.calibration, Frame(_CALIBRATION, width=260, height=200, left=48)
+    curve, frame = seen.calibration, Frame(_CALIBRATION, width=260, height=200, left=56)
     if curve is not None:
         x, y = frame.across([0.0, 1.0], room=0.0), frame.upward([0.0, 1.0], room=0.0)
         places = [(x(a), y(b)) for a, b in zip(curve.confidence_B.tolist(), curve.accuracy_B.tolist(), strict=True)]
@@ -133,7 +133,7 @@ def _calibration(seen: Seen) -> Markup:
 
 def shared_pictures() -> Markup:
     """What the pictures of all rows have in common, once: the axes of a calibration."""
-    frame = Frame(_CALIBRATION, width=260, height=200, left=48)
+    frame = Frame(_CALIBRATION, width=260, height=200, left=56)
     x, y = frame.across([0.0, 1.0], room=0.0), frame.upward([0.0, 1.0], room=0.0)
     frame.axes(x, y, "confidence", "accuracy")
     frame.add(path([(x(0), y(0)), (x(1), y(1))], class_="reference"))
