@@ -25,7 +25,9 @@ class Node:
         for one in self.inside:
             if isinstance(one, Node):
                 named = {key.rstrip("_").replace("_", "-"): value for key, value in wanted.items()}
-                if one.tag == tag and all(value in (one.attributes.get(key) or "") for key, value in named.items()):
+                if one.tag == tag and all(
+                    key in one.attributes and value in (one.attributes[key] or "") for key, value in named.items()
+                ):
                     yield one
                 yield from one.all(tag, **wanted)
 
