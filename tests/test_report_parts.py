@@ -181,7 +181,7 @@ def test_no_row_of_the_front_is_beaten_for_less(tmp_path: Path) -> None:
 def test_ticks_are_round_and_inside() -> None:
     assert Scale(0.0, 1.0, 0, 100).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert Scale(1e-5, 1e-2, 0, 100, logarithmic=True).ticks() == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2])
-    assert spread([], 0, 10).ticks() and spread([2.0], 0, 10)(2.0) == 5.0
+    assert spread([], 0, 10).ticks() and spread([2.0], 0, 10)(2.0) == pytest.approx(5.0)
     assert spread([float("nan"), 1.0, 3.0], 0, 10, room=0.0)(2.0) == 5.0
 
 

@@ -85,7 +85,8 @@ def _head(place: int, column: _Column) -> Markup:
 
 
 def _varies(column: _Column) -> bool:
-    said = {cell.sort for cell in column.cells} - {None}
+    # By what is shown: memory that differs in its last byte is the same to a reader.
+    said = {str(cell.shown) for cell in column.cells if cell.sort is not None}
     return len(said) > 1 or (len(column.cells) == 1 and bool(said))
 
 
