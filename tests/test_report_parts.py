@@ -6,20 +6,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from drawn import BEGAN, Sketch, distinct, grid, write_sweep
+from pyarrow import parquet
 
 from danube_sweep.report.certainty import Certainty, student
 from danube_sweep.report.curves import read_curve
 from danube_sweep.report.factors import find_factors
 from danube_sweep.report.gather import gather
 from danube_sweep.report.html import Markup, element, joined
-from danube_sweep.report.importance import Importance, Question, weigh
+from danube_sweep.report.importance import Importance
 from danube_sweep.report.model import Shown
+from danube_sweep.report.page import page
 from danube_sweep.report.pictures.costs import memory_gib, pareto
 from danube_sweep.report.pictures.frame import Scale, spread
+from danube_sweep.report.predictions import read_seen
 from danube_sweep.report.published import published_of
 from danube_sweep.report.slots import timeline
+from danube_sweep.report.weigh import Question, weigh
 from danube_sweep.sweep.ranking.rank import rank
 from danube_sweep.sweep.ranking.trials import read_trials
 
@@ -54,6 +59,66 @@ def test_a_long_curve_is_thinned_to_means(tmp_path: Path) -> None:
     assert curve is not None
     assert curve.steps.tolist() == list(range(100, 1001, 100))
     assert curve.losses.tolist() == pytest.approx([50.5 + 100 * place for place in range(10)])
+
+
+# -------------------------------------------------------------------------------------------------- predictions
+
+
+def test_every_kind_of_predictions_is_read(tmp_path: Path) -> None:
+    file, ids = tmp_path / "predictions.parquet", ["a", "b"]
+    kinds: dict[str, dict[str, list[float]]] = {
+        "number": {"label": [1.0, 2.0], "prediction": [1.0, 4.0], "loss": [0.0, 4.0]},
+        "many": {"label_x": [1.0, 0.0], "probability_x": [0.9, 0.2], "loss": [0.1, 0.3]},
+        "text": {"weight": [3.0, 1.0], "loss": [1.0, 2.0]},
+    }
+    wanted = {"number": {"mse": 2.0, "mae": 1.0}, "many": {"log_loss": 0.2}, "text": {"log_loss": 1.25}}
+    for kind, columns in kinds.items():
+        parquet.write_table(pa.table({"id": ids, **columns}), file)
+        seen = read_seen([file])
+        assert seen is not None
+        assert seen.recomputed == pytest.approx(wanted[kind])
+        assert (seen.classes, seen.calibration) == ([], None)
+
+
+def test_the_fingerprint_is_of_ids_and_labels_alone(tmp_path: Path) -> None:
+    def fingerprint(ids: list[str], labels: list[str], sure: float) -> str:
+        columns = {
+            "id": ids,
+            "loss": [sure, sure],
+            "label": labels,
+            "probability_x": [sure] * 2,
+            "probability_y": [0.1] * 2,
+        }
+        parquet.write_table(pa.table(columns), tmp_path / "one.parquet")
+        seen = read_seen([tmp_path / "one.parquet"])
+        assert seen is not None
+        return seen.fingerprint
+
+    first = fingerprint(["a", "b"], ["x", "y"], 0.9)
+    assert fingerprint(["a", "b"], ["x", "y"], 0.4) == first
+    assert fingerprint(["a", "c"], ["x", "y"], 0.9) != first
+    assert fingerprint(["a", "b"], ["x", "x"], 0.9) != first
+
+
+@pytest.mark.parametrize(
+    ("metric", "goal"),
+    [
+        ("validation/accuracy", None),
+        (["validation/log_loss", "measured/peak_memory_bytes"], None),
+        ("measured/tokens_per_s", None),
+    ],
+)
+def test_a_sweep_can_be_about_another_metric_or_several(tmp_path: Path, metric: object, goal: object) -> None:
+    sweep = write_sweep(tmp_path / "sweep", grid(8))
+    described = json.loads((sweep / "sweep.json").read_text())
+    described["settings"]["sweep"] |= {"metric": metric, "goal": goal}
+    (sweep / "sweep.json").write_text(json.dumps(described))
+    report = gather(sweep)
+    best = report.answer.best
+    assert best is not None and best.key == "r1"
+    if metric == "validation/accuracy":
+        assert best.row.mean == max(one.row.metrics["accuracy"] for one in report.shown)
+    assert page(report).count("<tbody") == len(report.shown) + page(report).count("<tbody>")
 
 
 # -------------------------------------------------------------------------------------------------------- slots
@@ -182,7 +247,7 @@ def test_ticks_are_round_and_inside() -> None:
     assert Scale(0.0, 1.0, 0, 100).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert Scale(1e-5, 1e-2, 0, 100, logarithmic=True).ticks() == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2])
     assert spread([], 0, 10).ticks() and spread([2.0], 0, 10)(2.0) == pytest.approx(5.0)
-    assert spread([float("nan"), 1.0, 3.0], 0, 10, room=0.0)(2.0) == 5.0
+    assert spread([float("nan"), 1.0, 3.0], 0, 10, room=0.0)(2.0) == pytest.approx(5.0)
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:
@@ -203,8 +268,6 @@ def test_models_are_known_by_hub_name_and_by_folder() -> None:
 
 
 def test_a_page_is_the_same_for_the_same_folder(tmp_path: Path) -> None:
-    from danube_sweep.report.page import page
-
     sweep = write_sweep(tmp_path / "sweep", grid(6))
     at = datetime(2026, 11, 21, tzinfo=UTC)
     assert page(gather(sweep, at)) == page(gather(sweep, at))

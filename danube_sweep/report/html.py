@@ -2,12 +2,15 @@
 
 import html
 import re
+from functools import cache
 from typing import Any, Final, final
 
 _VOID: Final = frozenset({"br", "hr", "input", "meta"})
 _DRAWN: Final = frozenset({"circle", "line", "path", "polyline", "rect"})
 _NO_TEXT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 """Control signs, halves of signs, and what turns the text around it."""
+
+_SPECIAL: Final = re.compile(f"[&<>\"']|{_NO_TEXT.pattern}")
 
 Part = str | int | float | None
 
@@ -21,9 +24,14 @@ class Markup(str):
 
 def escaped(part: Part) -> str:
     """Text as HTML shows it; Markup stays as it is, None is nothing."""
-    if isinstance(part, Markup):
+    if part.__class__ is Markup:
         return part
-    return "" if part is None else html.escape(_NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", str(part)))
+    if part is None:
+        return ""
+    text = str(part)
+    if _SPECIAL.search(text) is None:  # nine in ten: most of a page are numbers
+        return text
+    return html.escape(_NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def element(name: str, /, *parts: Part, **attributes: Any) -> Markup:
@@ -42,10 +50,17 @@ def joined(*parts: Part, by: str = "") -> Markup:
 
 
 def _attribute(key: str, value: Any) -> str:
-    name = key.rstrip("_").replace("_", "-")
     if value is False:
         return ""
+    name = _name(key)
     if value is True:
         return f" {name}"
-    text = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
-    return f' {name}="{escaped(Markup(text) if isinstance(value, float | int) else text)}"'
+    if value.__class__ is float:
+        text = f"{value:.1f}"
+        return f' {name}="{text[:-2] if text.endswith(".0") else text}"'
+    return f' {name}="{escaped(str(value))}"'
+
+
+@cache
+def _name(key: str) -> str:
+    return key.rstrip("_").replace("_", "-")

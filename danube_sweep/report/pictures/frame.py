@@ -64,7 +64,7 @@ def spread(
     if logarithmic and low > 0:
         wide = (high / low) ** room if high > low else 1.5
         return Scale(low / wide, high * wide, start, end, logarithmic=True)
-    wide = (high - low) * room or abs(high) * 0.1 or 0.5
+    wide = (high - low) * room if high > low else abs(high) * 0.1 or 0.5
     return Scale(low - wide, high + wide, start, end)
 
 

@@ -28,7 +28,8 @@ class _Cell:
 class _Column:
     title: str
     cells: list[_Cell]
-    numeric: bool = True
+    kind: str | None = "number"
+    """How it is set: number, plot, or None for text."""
     always: bool = False
     about: str | None = None
 
@@ -81,7 +82,7 @@ def _filter(report: Report) -> Markup:
 def _head(place: int, column: _Column) -> Markup:
     button = element("button", column.title, type="button", data_sort=str(place), title=column.about)
     order = "ascending" if column.title == "#" else "none"
-    return element("th", button, scope="col", aria_sort=order, class_="number" if column.numeric else None)
+    return element("th", button, scope="col", aria_sort=order, class_=column.kind)
 
 
 def _varies(column: _Column) -> bool:
@@ -102,7 +103,7 @@ def _columns(report: Report) -> list[_Column]:
         columns.append(_numbers(rows, name, _objective(place)))
     if len(ranking.objectives) > 1:
         cells = [_Cell("yes" if one.row.front else "", "yes" if one.row.front else None) for one in rows]
-        columns.append(_Column("front", cells, numeric=False))
+        columns.append(_Column("front", cells, kind=None))
     columns += _metric_columns(rows, ranking)
     columns += [
         _numbers(rows, "seeds", lambda one: one.row.seed_count or None, "{:.0f}"),
@@ -111,7 +112,7 @@ def _columns(report: Report) -> list[_Column]:
         _numbers(rows, "GiB", lambda one: None if one.memory_bytes is None else one.memory_bytes / _GIB, "{:.2f}"),
         _numbers(rows, "tokens/s", lambda one: one.row.tokens_per_s, "{:,.0f}"),
     ]
-    columns.append(_Column("state", [_state(one) for one in rows], numeric=False))
+    columns.append(_Column("state", [_state(one) for one in rows], kind=None))
     return columns
 
 
@@ -123,7 +124,7 @@ def _value_column(rows: Sequence[Shown], key: str, title: str) -> _Column:
     values = [one.row.values.get(key) for one in rows]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     cells = [_Cell(element("bdi", shown(value)), value if numeric else shown(value) or None) for value in values]
-    return _Column(title, cells, numeric=numeric, about=key)
+    return _Column(title, cells, kind="number" if numeric else None, about=key)
 
 
 def _mean(one: Shown) -> _Cell:
@@ -159,30 +160,32 @@ def _difference_column(report: Report) -> _Column:
     ends = [end for one in report.shown for end in (one.row.interval or ()) if one.row.interval]
     ends += [one.row.difference for one in report.shown if one.row.difference is not None]
     scale = Scale(min([*ends, 0.0]), max([*ends, 0.0]), 4.0, _FOREST - 4.0)
-    return _Column("vs best", [_difference(one, scale) for one in report.shown])
+    return _Column("vs best", [_difference(one, scale) for one in report.shown], kind="plot")
 
 
 def _difference(one: Shown, scale: Scale) -> _Cell:
     row = one.row
+    if row.mean is None:
+        return _Cell("", None)
     if row.difference is None:
-        return _Cell(element("b", "best") if one.kind == "best" else "", 0.0 if row.mean is not None else None)
+        return _Cell(joined(_forest(scale), element("b", "best") if one.kind == "best" else ""), 0.0)
     low, high = row.interval or (row.difference, row.difference)
-    zero, place = scale(0.0), scale(row.difference)
     kind = "good" if row.tie else one.kind
-    picture = element(
-        "svg",
-        element("line", x1=zero, x2=zero, y1=0, y2=16, class_="axis"),
+    marks = (
         element("line", x1=scale(low), x2=scale(high), y1=8, y2=8, class_="whisker"),
-        element("circle", cx=place, cy=8, r=3.5, class_=f"mark {kind}"),
-        viewBox=f"0 0 {_FOREST:.0f} 16",
-        width=_FOREST,
-        height=16,
-        aria_hidden="true",
-        class_="forest",
+        element("circle", cx=scale(row.difference), cy=8, r=3.5, class_=f"mark {kind}"),
     )
     said = f"{number(row.difference, '+')}{' tie' if row.tie else ''}"
     between = "" if row.interval is None else f"{number(low, '+')} .. {number(high, '+')}"
-    return _Cell(joined(picture, element("span", said), element("span", f" {between}", class_="quiet")), row.difference)
+    told = joined(element("span", said), element("span", f" {between}", class_="quiet"))
+    return _Cell(joined(_forest(scale, *marks), told), row.difference)
+
+
+def _forest(scale: Scale, *marks: Markup) -> Markup:
+    """A difference as a mark beside the line of no difference, which is at the same place in every row."""
+    box = {"viewBox": f"0 0 {_FOREST:.0f} 16", "width": _FOREST, "height": 16, "aria_hidden": "true"}
+    zero = element("line", x1=scale(0.0), x2=scale(0.0), y1=0, y2=16, class_="axis")
+    return element("svg", zero, *marks, **box, class_="forest")
 
 
 def _state(one: Shown) -> _Cell:
@@ -227,4 +230,4 @@ def _about(one: Shown) -> str:
 
 def _cell(cell: _Cell, column: _Column) -> Markup:
     sort = f"{cell.sort:.8g}" if isinstance(cell.sort, float) else cell.sort
-    return element("td", cell.shown, data_v="" if sort is None else sort, class_="number" if column.numeric else None)
+    return element("td", cell.shown, data_v="" if sort is None else sort, class_=column.kind)
