@@ -334,7 +334,10 @@ def test_the_report_is_written_where_it_is_wanted(tmp_path: Path, capsys: pytest
     assert cli.main(["report", str(sweep)]) == 0
     assert re.fullmatch(r".*sweep/report\.html: 2 trials, \d+ kB\n", capsys.readouterr().out)
     assert cli.main(["report", str(sweep), "-o", str(tmp_path / "there.html")]) == 0
-    assert "001_" in (tmp_path / "there.html").read_text()
+    links = [
+        link.attributes["href"] or "" for link in parsed((tmp_path / "there.html").read_text()).all("a", href="001_")
+    ]
+    assert links and all((tmp_path / link).is_dir() for link in links)
     assert cli.main(["report", str(sweep), "-o", str(tmp_path / "no" / "page.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err
     (sweep / "sweep.json").write_text('{"format": 99}')

@@ -23,13 +23,16 @@ _POINTS: Final = 6000
 """Of all curves together, so that a page of many trials stays small."""
 
 
-def gather(path: Path, drawn: datetime | None = None) -> Report:
-    """Reads a sweep folder. Raises CheckpointError for a folder that is no sweep or from another version."""
+def gather(path: Path, drawn: datetime | None = None, beside: Path | None = None) -> Report:
+    """Reads a sweep folder, for a page in the folder `beside`, by default the sweep's own.
+
+    Raises CheckpointError for a folder that is no sweep or from another version.
+    """
     with Importance(wanted=sum(1 for _ in path.glob("*/predictions.parquet")) >= FEWEST) as importance:
-        return _gathered(path, drawn or datetime.now(UTC), importance)
+        return _gathered(path, beside or path, drawn or datetime.now(UTC), importance)
 
 
-def _gathered(path: Path, drawn: datetime, importance: Importance) -> Report:
+def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance) -> Report:
     trials, notes = read_trials(path)
     ranking = rank_trials(path, trials, notes)
     by_name = {trial.name: trial for trial in trials}
@@ -41,6 +44,7 @@ def _gathered(path: Path, drawn: datetime, importance: Importance) -> Report:
     folder = SweepFolder(path)
     return Report(
         path=path,
+        beside=beside,
         drawn=drawn,
         described=folder.read() if folder.file.is_file() else {},
         ranking=ranking,

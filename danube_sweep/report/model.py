@@ -36,6 +36,10 @@ class Shown:
     """Whether some of its trials trained in a pack."""
 
     @property
+    def memory_gib(self) -> float | None:
+        return None if self.memory_bytes is None else self.memory_bytes / 2**30
+
+    @property
     def kind(self) -> str:
         """best, good (not told from the best), other, early (pruned) or none (without a metric)."""
         row = self.row
@@ -73,6 +77,8 @@ class Report:
     """A sweep as the page and the terminal show it."""
 
     path: Path
+    beside: Path
+    """The folder that the page lies in: its links start there."""
     drawn: datetime
     described: Mapping[str, Any]
     """Of sweep.json; empty for a folder of another launcher."""

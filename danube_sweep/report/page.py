@@ -45,8 +45,8 @@ def write_page(path: Path, output: Path | None = None) -> tuple[Report, Path]:
 
     Raises CheckpointError for a folder that is no sweep and DiskError for a file that cannot be written.
     """
-    report = gather(path)
     file = output or path / FILE
+    report = gather(path, beside=file.parent)
     write_text(file, page(report))
     return report, file
 

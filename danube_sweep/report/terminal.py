@@ -13,7 +13,7 @@ from danube_sweep.errors import DiskError
 from danube_sweep.progress import Terminal, human
 from danube_sweep.report.gather import gather
 from danube_sweep.report.model import Report, Shown
-from danube_sweep.report.pictures.costs import GIB, memory_gib, pareto, seconds_of
+from danube_sweep.report.pictures.costs import memory_gib, pareto, seconds_of
 from danube_sweep.report.predictions import Seen
 from danube_sweep.sweep.ranking.table import named, number, plain, ranking_table, summary_lines, write
 
@@ -91,7 +91,7 @@ def answer_lines(report: Report) -> list[str]:
 
 
 def _cost(one: Shown) -> str:
-    memory = "" if one.memory_bytes is None else f", {one.memory_bytes / GIB:.2f} GiB"
+    memory = "" if one.memory_gib is None else f", {one.memory_gib:.2f} GiB"
     seconds = "" if one.seconds is None else f", {human(one.seconds)}"
     return f"{memory}{seconds}{' (shared in a pack: memory predicted, its part of the time)' if one.shared else ''}"
 

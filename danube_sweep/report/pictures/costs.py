@@ -22,7 +22,7 @@ def pareto(shown: Sequence[Shown], cost: Callable[[Shown], float | None], goal: 
 
 
 def memory_gib(one: Shown) -> float | None:
-    return None if one.memory_bytes is None else one.memory_bytes / GIB
+    return one.memory_gib
 
 
 def seconds_of(one: Shown) -> float | None:

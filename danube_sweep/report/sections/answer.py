@@ -1,15 +1,11 @@
 """The first thing on the page: what to use, how sure that is, and what the sweep cannot tell."""
 
-from typing import Final
-
 from danube_sweep.progress import human
 from danube_sweep.report.html import Markup, Part, element, joined
 from danube_sweep.report.model import Cheaper, Report, Shown
 from danube_sweep.report.pictures.frame import said, spread, svg, text
 from danube_sweep.sweep.ranking.rank import Row
 from danube_sweep.sweep.ranking.table import named, number, shown
-
-_GIB: Final = 2**30
 
 
 def answer_section(report: Report) -> Markup:
@@ -51,8 +47,8 @@ def _result(report: Report, best: Shown) -> Markup:
     if sure is not None and sure.both is not None:
         facts.append(element("span", f"95 %: {_interval(sure.both)}", class_="sure"))
     small = [_over(best.row, sure is not None and sure.examples is not None, sure is not None and bool(sure.repeats))]
-    if best.memory_bytes is not None:
-        small.append(f"{best.memory_bytes / _GIB:.2f} GiB{' predicted, it trained in a pack' if best.shared else ''}")
+    if best.memory_gib is not None:
+        small.append(f"{best.memory_gib:.2f} GiB{' predicted, it trained in a pack' if best.shared else ''}")
     if best.seconds is not None:
         small.append(
             f"{human(best.seconds)} of training and validation{', its share of a pack' if best.shared else ''}"

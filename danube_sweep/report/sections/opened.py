@@ -152,7 +152,7 @@ def _trials(report: Report, one: Shown) -> Markup:
 
 
 def _trial(report: Report, trial: Trial) -> Markup:
-    place = os.path.relpath(trial.folder.path, report.path)
+    place = os.path.relpath(trial.folder.path, report.beside)
     link = element("a", element("bdi", trial.name), href=quote(f"{place}/"))
     value = trial.number(report.ranking.metric)
     facts: list[Part] = [trial.state, "" if value is None else f" {number(value)}"]

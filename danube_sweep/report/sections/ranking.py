@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from danube_sweep.progress import human
+from danube_sweep.report.factors import is_number
 from danube_sweep.report.html import Markup, Part, element, joined
 from danube_sweep.report.model import Report, Shown
 from danube_sweep.report.pictures.frame import Scale
@@ -12,7 +13,6 @@ from danube_sweep.report.sections.opened import opened, shared_pictures
 from danube_sweep.sweep.ranking.rank import Ranking
 from danube_sweep.sweep.ranking.table import named, number, short_titles, shown
 
-_GIB: Final = 2**30
 _FOREST: Final = 120.0
 
 
@@ -109,7 +109,7 @@ def _columns(report: Report) -> list[_Column]:
         _numbers(rows, "seeds", lambda one: one.row.seed_count or None, "{:.0f}"),
         _numbers(rows, "folds", lambda one: len(one.row.by_fold) if one.row.folds else None, "{:.0f}"),
         _numbers(rows, "seconds", lambda one: one.seconds, "{:,.0f}", "training and validation"),
-        _numbers(rows, "GiB", lambda one: None if one.memory_bytes is None else one.memory_bytes / _GIB, "{:.2f}"),
+        _numbers(rows, "GiB", lambda one: one.memory_gib, "{:.2f}"),
         _numbers(rows, "tokens/s", lambda one: one.row.tokens_per_s, "{:,.0f}"),
     ]
     columns.append(_Column("state", [_state(one) for one in rows], kind=None))
@@ -122,7 +122,7 @@ def _objective(place: int) -> Callable[[Shown], float | None]:
 
 def _value_column(rows: Sequence[Shown], key: str, title: str) -> _Column:
     values = [one.row.values.get(key) for one in rows]
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    numeric = all(map(is_number, values))
     cells = [_Cell(element("bdi", shown(value)), value if numeric else shown(value) or None) for value in values]
     return _Column(title, cells, kind="number" if numeric else None, about=key)
 
@@ -221,8 +221,8 @@ def _about(one: Shown) -> str:
     said = [named(one.row)]
     if one.row.mean is not None:
         said.append(number(one.row.mean))
-    if one.memory_bytes is not None:
-        said.append(f"{one.memory_bytes / _GIB:.2f} GiB")
+    if one.memory_gib is not None:
+        said.append(f"{one.memory_gib:.2f} GiB")
     if one.seconds is not None:
         said.append(human(one.seconds))
     return ", ".join([*said, one.row.state])
