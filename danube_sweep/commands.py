@@ -152,8 +152,7 @@ def report(arguments: list[str]) -> int:
         "docs/report.md. The same in the terminal: danube-sweep rank --full.",
         epilog="example: danube-sweep report multirun/2026-11-23/18-20-00. It prints the page's path and size.",
     )
-    parser.add_argument("directory", type=Path, help="the sweep's folder")
-    parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
+    _add_page(parser)
     options = parser.parse_args(arguments)
 
     from danube_sweep.report.page import write_page
@@ -162,6 +161,11 @@ def report(arguments: list[str]) -> int:
     trials = sum(found.counted.values())
     print(f"{file}: {trials} trial{'s' * (trials != 1)}, {file.stat().st_size / 1000:,.0f} kB")
     return 0
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="the sweep's folder")
+    parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
 
 
 def watch(arguments: list[str]) -> int:
@@ -173,8 +177,7 @@ def watch(arguments: list[str]) -> int:
         "before and leaves the sweep alone.",
         epilog="example: danube-sweep watch multirun/2026-11-23/18-20-00, in a second terminal",
     )
-    parser.add_argument("directory", type=Path, help="the sweep's folder")
-    parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
+    _add_page(parser)
     parser.add_argument("--every", type=float, default=60.0, metavar="S", help="seconds between pages (default 60)")
     parser.add_argument("--once", action="store_true", help="look once, draw the page and stop")
     options = parser.parse_args(arguments)

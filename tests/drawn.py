@@ -172,12 +172,12 @@ def _ended(found: dict[str, float], sketch: Sketch, steps: int, rows: int) -> di
 
 
 def grid(count: int) -> list[Sketch]:
-    """As many trials of a grid over rank, learning rate, targets and seed, on two slots."""
+    """As many trials of a grid over rank, learning rate, targets and two seeds, on two slots."""
     ranks, rates, targets = [4, 8, 16, 32, 64], [1e-4, 2e-4, 3e-4, 1e-3, 3e-3], ["qv", "attention", "mlp", "all_linear"]
     cells = [(rank, lr, target) for rank in ranks for lr in rates for target in targets]
     sketches = []
     for number in range(count):
-        rank, lr, target = cells[number // 2 % len(cells)] if count <= 200 else cells[number % len(cells)]
+        rank, lr, target = cells[number // 2 % len(cells)]
         quality = 0.2 + 0.15 * np.log10(lr / 1e-5) + 0.04 * np.log2(rank) + 0.05 * targets.index(target)
         overrides = [f"lora.rank={rank}", f"optimizer.lr={lr}", f"lora.targets={target}", f"seed={number % 2}"]
         memory, start = 0.5 + rank / 40 + 0.2 * targets.index(target), 62.0 * (number // 2)

@@ -151,9 +151,17 @@ def _metric_columns(rows: Sequence[Shown], ranking: Ranking) -> list[_Column]:
     names = dict.fromkeys(name for one in rows for name in one.row.metrics if f"validation/{name}" not in ranked)
     tests = dict.fromkeys(name for one in rows for name in one.row.test)
     return [
-        *(_numbers(rows, name, lambda one, name=name: one.row.metrics.get(name)) for name in names),  # type: ignore[misc]
-        *(_numbers(rows, f"test {name}", lambda one, name=name: one.row.test.get(name)) for name in tests),  # type: ignore[misc]
+        *(_numbers(rows, name, _metric("metrics", name)) for name in names),
+        *(_numbers(rows, f"test {name}", _metric("test", name)) for name in tests),
     ]
+
+
+def _metric(part: str, name: str) -> Callable[[Shown], float | None]:
+    def of(one: Shown) -> float | None:
+        found: dict[str, float] = getattr(one.row, part)
+        return found.get(name)
+
+    return of
 
 
 def _difference_column(report: Report) -> _Column:
