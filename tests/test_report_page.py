@@ -216,6 +216,7 @@ def test_a_sweep_without_a_finished_trial_recommends_nothing(tmp_path: Path) -> 
     trials = [Sketch([f"lora.rank={rank}"], None, state="oom", error="out of memory") for rank in (8, 16)]
     found = drawn(write_sweep(tmp_path / "sweep", trials))
     assert "nothing to recommend" in section(found, "answer")
+    assert {row["state"] for row in ranking_of(found)} == {"oom out of memory"}
     assert not list(found.all("code", id="command"))
 
 

@@ -12,6 +12,7 @@ from danube_sweep.report.pictures.frame import Scale
 from danube_sweep.report.sections.opened import opened, shared_pictures
 from danube_sweep.sweep.ranking.rank import Ranking
 from danube_sweep.sweep.ranking.table import named, number, short_titles, shown
+from danube_sweep.trial import State
 
 _FOREST: Final = 120.0
 
@@ -112,7 +113,8 @@ def _columns(report: Report) -> list[_Column]:
         _numbers(rows, "GiB", lambda one: one.memory_gib, "{:.2f}"),
         _numbers(rows, "tokens/s", lambda one: one.row.tokens_per_s, "{:,.0f}"),
     ]
-    columns.append(_Column("state", [_state(one) for one in rows], kind=None))
+    ended_well = all(one.row.state == State.finished.value for one in rows)
+    columns.append(_Column("state", [_state(one) for one in rows], kind=None, always=not ended_well))
     return columns
 
 
