@@ -178,10 +178,10 @@ def test_failed_and_pruned_trials_are_shown_with_their_reason(tmp_path: Path) ->
 
 
 def test_a_running_sweep_says_that_it_can_still_change(tmp_path: Path) -> None:
-    trials = grid(6)
-    trials[4].state, trials[5].state = None, "waiting"
+    trials = grid(4)
+    trials[2].state, trials[3].state = None, "waiting"
     sweep = write_sweep(tmp_path / "sweep", trials)
-    (running,) = sweep.glob("005_*")
+    (running,) = sweep.glob("003_*")
     with FileLock(running / ".lock"):
         found = drawn(sweep)
     assert "still under way" in found.one("header").text
@@ -299,7 +299,7 @@ def test_the_published_figures_of_a_model_stand_beside_it_and_are_called_publish
 
 
 def test_a_row_opens_to_what_differs_from_the_best_and_to_its_folders(tmp_path: Path) -> None:
-    trials = grid(4)
+    trials = grid(3)
     for one in trials[:2]:
         one.config = {"tracking.kind": "wandb", "tracking.entity": "me", "tracking.project": "p<1>"}
     sweep = write_sweep(tmp_path / "sweep", trials)
