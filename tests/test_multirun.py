@@ -25,7 +25,8 @@ from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
 from danube_sweep.sweep.history import History
 from danube_sweep.trial import RunFolder, trial_hash
 
-SHORT = [*TINY, "data.rows=60", "trainer.max_steps=2", "trainer.validate_every=1"]
+SHORT = [*TINY, "data.rows=60", "trainer.max_steps=2", "trainer.validate_every=1", "sweep.pack=1"]
+"""One trial at a time: alone, its numbers are the same to the last bit through every door."""
 
 
 @dataclass
@@ -194,6 +195,25 @@ def test_a_single_run_is_the_same_trial_with_the_same_numbers(place: Place, grid
     assert outcome(single) == outcome(cell.folder) and outcome(single)["trial"] == cell.hash
     for part in ("train", "validation"):
         assert metrics(single.path, part) == metrics(cell.path, part)
+
+
+def test_packs_are_what_a_sweep_trains_if_nobody_says_otherwise(place: Place, grid: Ran) -> None:
+    ran = place("-m", "hydra.sweep.dir=packed", *SHORT[:-1], "seed=0,1", "lora.rank=2,4")
+    assert ran.code == 0 and place.states("packed") == ["finished"] * 4
+    assert {attempt.pack for entry in place.entries("packed") for attempt in attempts(entry.folder)} == {"p001"}
+    for packed, alone in zip(place.entries("packed"), place.entries("grid"), strict=True):
+        assert packed.hash == alone.hash  # sweep.pack is no part of a trial
+        validations = [(entry.folder.read_result() or {})["validation"]["log_loss"] for entry in (packed, alone)]
+        assert validations[0] == pytest.approx(validations[1], abs=0.01)  # in bf16
+    assert "p1: 4 trials: " in place("-m", "hydra.sweep.dir=nowhere", *SHORT[:-1], "seed=0,1,2,3", "--dry-run").out
+
+
+def test_another_launcher_says_that_it_makes_no_packs(place: Place, grid: Ran) -> None:
+    name = place.copy("grid", "not_packed")
+    words = ["seed=0,1", "lora.rank=2,4", "sweep.pack=8", "hydra/launcher=basic"]
+    ran = place("-m", f"hydra.sweep.dir={name}", *SHORT[:-1], *words)
+    assert "sweep.pack: only hydra/launcher=local keeps to it; this launcher does not" in ran.out
+    assert "p1" not in place("-m", f"hydra.sweep.dir={name}x", *SHORT[:-1], *words, "--dry-run").out
 
 
 def test_hydras_own_sweeper_gets_its_trials_from_our_launcher(place: Place, grid: Ran) -> None:
