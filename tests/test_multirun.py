@@ -346,6 +346,22 @@ def test_a_mistake_that_all_cells_share_is_said_as_it_is(place: Place) -> None:
     assert not Path("refused").exists()
 
 
+def test_fields_that_only_the_swept_options_have_go_into_their_cells(place: Place) -> None:
+    Path("arena.csv").write_text(
+        "id,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie\n1,p,a,b,1,0,0\n"
+    )
+    names = "preference_deberta_v3_large_t4,preference_danube2_1_8b_t4,preference_danube3_500m_t4"
+    for swept, cells in ((f"experiment={names}", 3), ("data=arena,pairs", 2)):
+        for sweeper in ([], ["hydra/sweeper=optuna", "sweep.sampler=grid"]):
+            ran = place("-m", swept, "data.path=arena.csv", *sweeper, "device.memory_gib=16", "--dry-run")
+            assert (ran.code, ran.err) == (0, "") and f"{cells} trials, 0 done" in ran.out
+    ran = place("-m", "data=arena,pairs", "data.pth=arena.csv", "--dry-run")
+    assert ran.code == 2 and "data.pth: no such field; did you mean data.path?" in ran.err
+    ran = place.sweep("heads", "head=preference,bradley_terry_ties", "head.hidden=8", "trainer.max_steps=1")
+    assert (ran.code, ran.err) == (0, "") and place.states("heads") == ["finished"] * 2
+    assert [load_config(entry.folder.config).head.hidden for entry in place.entries("heads")] == [8, 8]
+
+
 def test_a_mistake_that_may_be_skipped_is_on_record(place: Place, grid: Ran) -> None:
     name = place.copy("grid", "skipped")
     ran = place.sweep(name, "seed=0", "lora.rank=2,0", "sweep.skip_invalid=true")
@@ -356,9 +372,9 @@ def test_a_mistake_that_may_be_skipped_is_on_record(place: Place, grid: Ran) -> 
 
 def test_a_mistake_that_only_training_finds_ends_its_trial_alone(place: Place, grid: Ran) -> None:
     name = place.copy("grid", "late")
-    ran = place.sweep(name, "seed=0", "lora.rank=2", "lora.last_k=null,3")
+    ran = place.sweep(name, "seed=0", "lora.rank=2", "lora.targets=all_linear,[nowhere]")
     assert ran.code == 1 and place.states(name) == ["finished"] * 4 + ["invalid"]
-    assert "lora.last_k must be at most 2" in ran.out
+    assert "lora.targets=nowhere: the model has no such module" in ran.out
 
 
 def test_a_skipped_cell_is_trained_once_its_mistake_is_mended(place: Place) -> None:

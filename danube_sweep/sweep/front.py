@@ -14,7 +14,7 @@ from danube_sweep.progress import Terminal
 from danube_sweep.schema import SWEEP_OPTIONS, Config, NoPruner, Pruner, Sweep, WandbTracking
 from danube_sweep.stop import StopRequest
 from danube_sweep.sweep import child, dry
-from danube_sweep.sweep.cells import check, check_search, shared
+from danube_sweep.sweep.cells import check, check_search, depends_on, shared
 from danube_sweep.sweep.child import Task
 from danube_sweep.sweep.ending import conclude
 from danube_sweep.sweep.executor import Executor
@@ -182,11 +182,11 @@ def run_plan(plan: Plan, terminal: Terminal, composer: Composer | None = None, t
 
 def _settings(cells: Sequence[list[str]], composer: Composer) -> tuple[Sweep, Pruner]:
     common = shared(cells)
-    for override in {one for cell in cells for one in cell} - common:
-        key = override.lstrip("+").partition("=")[0]
+    varied = {one.lstrip("+").partition("=")[0] for cell in cells for one in cell if one not in common}
+    for key in varied:
         if key.partition(".")[0] in SWEEP_OPTIONS:
             raise ConfigError(f"{key} belongs to the sweep, not to a trial; give it one value")
-    return composer.sweep([one for one in cells[0] if one in common])
+    return composer.sweep([one for one in cells[0] if one in common and not depends_on(one, varied)])
 
 
 def _refuse(
