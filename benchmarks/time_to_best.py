@@ -1,0 +1,232 @@
+"""The headline: a whole sweep on the arena's data, by this tool with everything on and by a competent user's script.
+
+    python benchmarks/time_to_best.py [--quick] [--rounds 1] [--model FOLDER] [--device cuda]
+
+The baseline is benchmarks/baseline_hf.py: transformers + PEFT + bitsandbytes + Trainer, length-grouped batches, one
+warm process that trains the cells of the grid in a multirun's order. This tool is the real command, `danube-sweep -m`
+with packs, a shared prefix where the trials of a pack adapt only the last blocks, flat batches and ASHA. Both have the
+same grid, seeds, steps, batch sizes and moments of validation, and the same rows and tokens, encoded before the clock
+starts.
+
+The clock starts with the command, so imports, the loading and quantising of the backbone, planning and (ours) ranking
+and writing checkpoints count. A loss counts from the moment when it is on the disk. The target of a round is the lowest
+validation log loss that the baseline reaches, at any step of any trial; the figure is the seconds until it is reached
+or undercut. Under it stands what each lever gives, by leaving it out; and the seconds of the whole sweeps, since nobody
+knows before its end that the best trial was the best.
+
+`data.batching=packed` reads rows in random order, the baseline in length-grouped order: the losses of these two differ
+by the order of the rows. Without flat batches ours are exactly the baseline's; those losses are held against it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import sides
+
+GRIDS: dict[int, dict[str, list[str]]] = {
+    2: {"optimizer.lr": ["1e-3", "3e-3"]},
+    6: {"lora.last_k": ["2", "8"], "optimizer.lr": ["3e-4", "1e-3", "3e-3"]},
+    12: {"lora.last_k": ["2", "8"], "lora.rank": ["4", "16"], "optimizer.lr": ["3e-4", "1e-3", "3e-3"]},
+}
+GRIDS[24] = {**GRIDS[12], "seed": ["0", "1"]}
+"""Trials -> axes. Eight blocks: `last_k=8` adapts them all."""
+
+ON = {"pack": "sweep.pack=auto", "pruner": "pruner=asha", "batching": "data.batching=packed"}
+LEFT_OUT = {
+    "without packing (and so without a shared prefix)": {"pack": "sweep.pack=1"},
+    "without a shared prefix (each trial reads rows in its own order)": {},
+    "without flat batches (padded, length-grouped)": {"batching": "data.batching=bucketed"},
+    "without ASHA": {"pruner": "pruner=none"},
+    "without any of them": {"pack": "sweep.pack=1", "batching": "data.batching=bucketed", "pruner": "pruner=none"},
+}
+OWN_ORDER = "without a shared prefix (each trial reads rows in its own order)"
+BASELINE, EVERYTHING = "baseline: Trainer, warm process", "everything on"
+TARGET = 5.0
+
+
+@dataclass
+class Arm:
+    """What its sweeps came to, a figure per round; `reached` is None where the target was not."""
+
+    run: Callable[[Path], sides.Reading]
+    reached: list[float | None] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
+    best: list[float] = field(default_factory=list)
+    last: sides.Reading | None = None
+
+    def round(self, folder: Path, target: float | None) -> float:
+        """Runs it once; returns the target, which the baseline sets."""
+        reading = self.last = self.run(folder)
+        target = min(reading.losses.values()) if target is None else target
+        self.best.append(min(reading.losses.values()))
+        self.total.append(reading.total)
+        there = [reading.seconds[key] for key, loss in reading.losses.items() if loss <= target + 1e-6]
+        self.reached.append(min(there, default=None))
+        return target
+
+    @property
+    def seconds(self) -> float | None:
+        """Median seconds to the target; None if a round did not reach it."""
+        known = [one for one in self.reached if one is not None]
+        return statistics.median(known) if len(known) == len(self.reached) else None
+
+
+@dataclass
+class Bench:
+    """The sweep that all arms run."""
+
+    options: argparse.Namespace
+    folder: Path
+    common: list[str]
+
+    @property
+    def axes(self) -> dict[str, list[str]]:
+        return GRIDS[self.options.trials]
+
+    def baseline(self, folder: Path) -> sides.Reading:
+        return sides.run_baseline(self.folder / "task", folder.with_suffix(".jsonl"))
+
+    def ours(self, folder: Path, **changed: str) -> sides.Reading:
+        swept = [f"{name}={','.join(values)}" for name, values in self.axes.items()]
+        return sides.run_sweep([*self.common, *swept, *{**ON, **changed}.values()], folder)
+
+    def own_order(self, folder: Path) -> sides.Reading:
+        """The same cells, each with an order of its own: packs without anything in common below their adapters."""
+        cells = [[*cell, f"data.order_seed={number}"] for number, cell in enumerate(sides.cells(self.axes))]
+        file = folder.with_suffix(".json")
+        file.write_text(json.dumps([[*self.common, *ON.values(), *cell] for cell in cells]))
+        return sides.run_sweep(["--cells", str(file)], folder, command=[str(Path(__file__).resolve())])
+
+    def arms(self) -> dict[str, Arm]:
+        arms = {BASELINE: Arm(self.baseline), EVERYTHING: Arm(self.ours)}
+        for name, changed in LEFT_OUT.items() if self.options.ablation else ():
+            arms[name] = Arm(
+                self.own_order if name == OWN_ORDER else lambda at, changed=changed: self.ours(at, **changed)
+            )
+        return arms
+
+
+def run_cells(file: Path, folder: Path) -> None:
+    """A sweep of cells that are no grid: what the command does once its grid is expanded."""
+    from danube_sweep.compose import Composer
+    from danube_sweep.progress import Terminal
+    from danube_sweep.sweep.front import plan_grid, run_plan
+
+    with Terminal() as terminal:
+        planned = plan_grid(folder, json.loads(file.read_text()), Composer(), terminal)
+        assert planned is not None
+        run_plan(planned[0], terminal)
+
+
+def set_up(options: argparse.Namespace, folder: Path) -> Bench:
+    """The model, the rows and the baseline's task: everything before the clock starts."""
+    from danube_sweep.compose import Composer
+
+    composer, every = Composer(), max(1, options.steps // options.validations)
+    if options.steps % every:
+        raise SystemExit(f"--steps must be a multiple of --validations, got {options.steps} and {options.validations}")
+    common = [*sides.place(options.device), "head=preference", f"data.max_length={options.max_length}"]
+    common += [*sides.data_overrides(options.data, options.rows), *(sides.TINY if options.toy else sides.MID)]
+    common += [f"precision={options.precision}", f"precision.compute={options.compute}"]
+    common += [f"trainer.{name}_batch={options.batch}" for name in ("micro", "effective")]
+    common += [f"trainer.max_steps={options.steps}", f"trainer.validate_every={every}", "trainer.eval_batch=8"]
+    model = options.model
+    if model is None:
+        model = folder / "model"
+        sides.save_model(composer.trial(common), model)
+    common += [f"model.path={model.absolute()}"]
+    sides.write_task([composer.trial([*common, *cell]) for cell in sides.cells(GRIDS[options.trials])], folder / "task")
+    return Bench(options, folder, common)
+
+
+def ratio(theirs: float | None, ours: float | None) -> str:
+    return "      -" if theirs is None or ours is None else f"{theirs / ours:6.2f}x"
+
+
+def show(arms: dict[str, Arm]) -> None:
+    """The table, the headline and its target."""
+    base, full = arms[BASELINE], arms[EVERYTHING]
+    print(f"\n{'':<66} {'reached s':>9} {'':>7} {'whole s':>8} {'':>7} {'best':>8}")
+    for name, arm in arms.items():
+        seconds = f"{arm.seconds:9.1f}" if arm.seconds is not None else f"{'never':>9}"
+        total = statistics.median(arm.total)
+        whole = f"{total:8.1f} {ratio(statistics.median(base.total), total)}"
+        print(f"{name:<66} {seconds} {ratio(base.seconds, arm.seconds)} {whole} {min(arm.best):8.4f}")
+    print(
+        "\nwhat each lever gives: seconds without it over seconds with everything on (to the target, the whole sweep)"
+    )
+    for name in arms.keys() & LEFT_OUT.keys():
+        left = arms[name]
+        whole = ratio(statistics.median(left.total), statistics.median(full.total))
+        print(f"  {name:<66} {ratio(left.seconds, full.seconds)} {whole}")
+    measured = None if base.seconds is None or full.seconds is None else base.seconds / full.seconds
+    said = "never" if measured is None else f"{measured:.2f}x"
+    print(f"\ntime to the baseline's best, everything on: {said} (target {TARGET:g}x): ", end="")
+    print("met" if measured is not None and measured >= TARGET else "missed")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer steps: about 8 minutes on one CPU core")
+    parser.add_argument("--toy", action="store_true", help="a model of two blocks 64 wide: tries the script out")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--trials", type=int, default=24, choices=list(GRIDS))
+    parser.add_argument("--steps", type=int, help="of a trial: 60, with --quick 20")
+    parser.add_argument("--validations", type=int, default=5, help="of a trial")
+    parser.add_argument("--rows", type=int, default=200, help="the first rows of the data")
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=1, help="rows of a step")
+    parser.add_argument("--precision", default="nf4")
+    parser.add_argument(
+        "--compute", default="fp32", help="type of the arithmetic: fp32 lets losses be compared exactly"
+    )
+    parser.add_argument("--model", type=Path, help="a pretrained folder instead of random weights")
+    parser.add_argument("--no-ablation", dest="ablation", action="store_false", help="only the headline")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
+    parser.add_argument("--keep", type=Path, help="folder for the sweeps; without it they are removed")
+    parser.add_argument("--cells", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.cells is not None:
+        run_cells(options.cells, Path(options.rest[0].partition("=")[2]))
+        return
+    options.steps = options.steps or (20 if options.quick else 60)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.keep or Path(temporary)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("DANUBE_SWEEP_CACHE", f"{temporary}/cache")
+        run(set_up(options, folder), folder)
+
+
+def run(bench: Bench, folder: Path) -> None:
+    """Every arm once a round, in turn, with a line for each as it ends."""
+    arms = bench.arms()
+    for number in range(bench.options.rounds):
+        target: float | None = None
+        for place, (name, arm) in enumerate(arms.items()):
+            target = arm.round(folder / f"round-{number}-arm-{place}", target)
+            reached = arm.reached[-1]
+            said = "never" if reached is None else f"{reached:.1f} s"
+            print(f"round {number + 1}: {name}: {said} to {target:.4f}, {arm.total[-1]:.1f} s in all", flush=True)
+    show(arms)
+    padded = next((arm for name, arm in arms.items() if name.startswith("without any")), None)
+    theirs = arms[BASELINE].last
+    if padded is not None and padded.last is not None and theirs is not None:
+        apart = sides.furthest(padded.last, theirs)
+        print(
+            f"the same batches give the same losses: furthest apart {apart:.2e}, over {len(theirs.losses)} validations"
+        )
+
+
+if __name__ == "__main__":
+    main()
