@@ -43,7 +43,6 @@ GRIDS[24] = {**GRIDS[12], "seed": ["0", "1"]}
 ON = {"pack": "sweep.pack=auto", "pruner": "pruner=asha", "batching": "data.batching=packed"}
 LEFT_OUT = {
     "without packing (and so without a shared prefix)": {"pack": "sweep.pack=1"},
-    "without a shared prefix (each trial reads rows in its own order)": {},
     "without flat batches (padded, length-grouped)": {"batching": "data.batching=bucketed"},
     "without ASHA": {"pruner": "pruner=none"},
     "without any of them": {"pack": "sweep.pack=1", "batching": "data.batching=bucketed", "pruner": "pruner=none"},
@@ -58,6 +57,8 @@ class Arm:
     """What its sweeps came to, a figure per round; `reached` is None where the target was not."""
 
     run: Callable[[Path], sides.Reading]
+    as_the_baseline: bool = False
+    """Whether it reads the baseline's batches."""
     reached: list[float | None] = field(default_factory=list)
     total: list[float] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
@@ -89,6 +90,10 @@ class Bench:
     common: list[str]
 
     @property
+    def on(self) -> dict[str, str]:
+        return {**ON, "batching": f"data.batching={self.options.batching}"}
+
+    @property
     def axes(self) -> dict[str, list[str]]:
         return GRIDS[self.options.trials]
 
@@ -97,22 +102,26 @@ class Bench:
 
     def ours(self, folder: Path, **changed: str) -> sides.Reading:
         swept = [f"{name}={','.join(values)}" for name, values in self.axes.items()]
-        return sides.run_sweep([*self.common, *swept, *{**ON, **changed}.values()], folder)
+        return sides.run_sweep([*self.common, *swept, *{**self.on, **changed}.values()], folder)
 
     def own_order(self, folder: Path) -> sides.Reading:
         """The same cells, each with an order of its own: packs without anything in common below their adapters."""
         cells = [[*cell, f"data.order_seed={number}"] for number, cell in enumerate(sides.cells(self.axes))]
         file = folder.with_suffix(".json")
-        file.write_text(json.dumps([[*self.common, *ON.values(), *cell] for cell in cells]))
+        file.write_text(json.dumps([[*self.common, *self.on.values(), *cell] for cell in cells]))
         return sides.run_sweep(["--cells", str(file)], folder, command=[str(Path(__file__).resolve())])
 
     def arms(self) -> dict[str, Arm]:
-        arms = {BASELINE: Arm(self.baseline), EVERYTHING: Arm(self.ours)}
+        arms = {BASELINE: Arm(self.baseline), EVERYTHING: self._arm({})}
         for name, changed in LEFT_OUT.items() if self.options.ablation else ():
-            arms[name] = Arm(
-                self.own_order if name == OWN_ORDER else lambda at, changed=changed: self.ours(at, **changed)
-            )
+            arms[name] = self._arm(changed)
+        if self.options.ablation:
+            arms[OWN_ORDER] = Arm(self.own_order)
         return arms
+
+    def _arm(self, changed: dict[str, str]) -> Arm:
+        padded = {**self.on, **changed}["batching"] == "data.batching=bucketed"
+        return Arm(lambda folder: self.ours(folder, **changed), padded)
 
 
 def run_cells(file: Path, folder: Path) -> None:
@@ -164,8 +173,7 @@ def show(arms: dict[str, Arm]) -> None:
     print(
         "\nwhat each lever gives: seconds without it over seconds with everything on (to the target, the whole sweep)"
     )
-    for name in arms.keys() & LEFT_OUT.keys():
-        left = arms[name]
+    for name, left in list(arms.items())[2:]:
         whole = ratio(statistics.median(left.total), statistics.median(full.total))
         print(f"  {name:<66} {ratio(left.seconds, full.seconds)} {whole}")
     measured = None if base.seconds is None or full.seconds is None else base.seconds / full.seconds
@@ -185,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=200, help="the first rows of the data")
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1, help="rows of a step")
+    parser.add_argument("--batching", default="packed", choices=["packed", "bucketed"], help="of everything on")
     parser.add_argument("--precision", default="nf4")
     parser.add_argument(
         "--compute", default="fp32", help="type of the arithmetic: fp32 lets losses be compared exactly"
@@ -219,13 +228,12 @@ def run(bench: Bench, folder: Path) -> None:
             said = "never" if reached is None else f"{reached:.1f} s"
             print(f"round {number + 1}: {name}: {said} to {target:.4f}, {arm.total[-1]:.1f} s in all", flush=True)
     show(arms)
-    padded = next((arm for name, arm in arms.items() if name.startswith("without any")), None)
     theirs = arms[BASELINE].last
-    if padded is not None and padded.last is not None and theirs is not None:
-        apart = sides.furthest(padded.last, theirs)
-        print(
-            f"the same batches give the same losses: furthest apart {apart:.2e}, over {len(theirs.losses)} validations"
-        )
+    for name, arm in arms.items():
+        if arm.as_the_baseline and arm.last is not None and theirs is not None:
+            print(
+                f"{name}: the baseline's batches, validation losses at most {sides.furthest(arm.last, theirs):.1e} apart"
+            )
 
 
 if __name__ == "__main__":
