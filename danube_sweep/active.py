@@ -1,12 +1,11 @@
 """A trial while it trains: everything of a pack that is one trial's own.
 
-Its steps, loss, clipping, optimizer, schedule, loss scale, validation, early stop, checkpoints and logging are here;
-the backbone and the forward pass belong to the pack (module.py).
+Its steps, loss, clipping, optimizer, schedule, loss scale, early stop, checkpoints and logging are here; the backbone,
+the forward pass and evaluation belong to the pack (pack.py), the order of things in a step to module.py.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -17,15 +16,16 @@ from torch import nn
 
 from danube_sweep import checkpoint, guard, lora, product
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.errors import CheckpointError, DanubeSweepError, Diverged
-from danube_sweep.evaluate import Evaluation, evaluate
+from danube_sweep.errors import CheckpointError, Diverged
+from danube_sweep.evaluate import Evaluation
 from danube_sweep.head import Head
+from danube_sweep.lora import PackedAdapter
 from danube_sweep.model import Backbone
-from danube_sweep.optimizer import answering, build_optimizer, to_training
+from danube_sweep.optimizer import build_optimizer, to_training
 from danube_sweep.progress import Screen, duration
 from danube_sweep.schedule import build_schedule
 from danube_sweep.schema import HIGHER_IS_BETTER, Compute, Config, Lora
-from danube_sweep.steps import MicroBatch, StepPlan
+from danube_sweep.steps import Collator, MicroBatch, StepPlan
 from danube_sweep.tracking import MetricsFile, Tracker
 from danube_sweep.trial import RunFolder
 
@@ -81,7 +81,10 @@ class Surroundings:
 
 @final
 class ActiveTrial:
-    """One trial of a pack. `start` it on its device, feed it its micro-batches, and read `phase`."""
+    """One trial of a pack: `start` it on its device, feed it its micro-batches, take it over its borders, read `phase`.
+
+    `adapter` is what of the backbone it trains: its own, or parameters that PEFT has put into the backbone by name.
+    """
 
     def __init__(
         self,
@@ -89,20 +92,26 @@ class ActiveTrial:
         data: dict[str, Encoded],
         plan: StepPlan,
         head: Head,
-        adapter: dict[str, nn.Parameter],
+        adapter: PackedAdapter | dict[str, nn.Parameter],
         where: Surroundings,
     ) -> None:
         self.config, self.data, self.plan = config, data, plan
-        self.head, self.adapter, self.where = head, adapter, where
+        self.head, self.where = head, where
+        self.packed = adapter if isinstance(adapter, PackedAdapter) else None
+        self.adapter = adapter.parameters if isinstance(adapter, PackedAdapter) else adapter
         self.done = Progressed()
         self.phase = Phase.running
-        self.error: DanubeSweepError | None = None
+        self.error: Exception | None = None
+        self.dismissal: str | None = None
+        """Why it was asked to leave before its end, where it was."""
+        self.at_border = False
+        self.companions = self.most_companions = 1
+        """The trials that train in its pack, itself included: now, and at most so far."""
         self.checkpoints = checkpoint.Checkpoints(where.folder.checkpoints)
         self.metrics_file = MetricsFile(where.folder.metrics, [*STEP_COLUMNS, *config.head.metrics])
         self._pending: list[dict[str, Any]] = []
         self._step_loss: torch.Tensor | None = None
-        self._tokens_written = 0
-        self._clock = time.monotonic()
+        self._tokens_written, self._seconds_written = 0, 0.0
         self._timed = False
 
     # ------------------------------------------------------------------------------------------- start, resume
@@ -112,7 +121,7 @@ class ActiveTrial:
         """Every trainable parameter: the adapter's and the head's."""
         return {**self.adapter, **{f"head.{name}": value for name, value in self.head.named_parameters()}}
 
-    def start(self, backbone: Backbone) -> torch.optim.Optimizer:
+    def start(self, backbone: Backbone, collated: Collator) -> torch.optim.Optimizer:
         """Builds optimizer, schedule and loss scale once the parameters are on their device, and resumes."""
         self.backbone = backbone
         config = self.config
@@ -125,12 +134,9 @@ class ActiveTrial:
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)
         self._resume()
         to_training(self.optimizer)
+        self._stream = self.plan.micro_batches(self.done.step, collated)
         self.where.terminal.start(self.where.label, self.plan.total_steps, self.done.step)
         return self.optimizer
-
-    def start_clock(self) -> None:
-        """From here on, seconds are the trial's: what came before was set-up."""
-        self._clock = time.monotonic()
 
     def _resume(self) -> None:
         steps = self.checkpoints.steps()
@@ -142,7 +148,7 @@ class ActiveTrial:
         for key, value in self.where.manifest.items():
             if key != "versions" and manifest.get(key) != value:
                 raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
-        product.load_trained(folder, self.config.lora, self.backbone, self.head)
+        product.load_trained(folder, self.config.lora, self.backbone, self.head, self.packed)
         state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -151,7 +157,7 @@ class ActiveTrial:
         if self.allocation is not None:
             self.allocation.load_state_dict(state["allocation"])
         self.done = Progressed(**state["done"])
-        self._tokens_written = self.done.tokens
+        self._tokens_written, self._seconds_written = self.done.tokens, self.done.train_seconds
         self.metrics_file.resume(after_step=self.done.step)
         if self._is_over():
             self.phase = Phase.finished
@@ -159,9 +165,9 @@ class ActiveTrial:
 
     # ------------------------------------------------------------------------------------------------ training
 
-    def micro_batches(self) -> Iterator[MicroBatch]:
-        """The trial's micro-batches from where it stands to its end."""
-        return self.plan.micro_batches(self.done.step)
+    def draw(self) -> MicroBatch:
+        """The trial's next micro-batch, from where it stands to its end."""
+        return next(self._stream)
 
     def loss(self, hidden_BTH: torch.Tensor, micro: MicroBatch) -> torch.Tensor:
         """The micro-batch's part of its step's loss, scaled for fp16; its sum over a pack is differentiated."""
@@ -172,19 +178,16 @@ class ActiveTrial:
         scaled: torch.Tensor = self.scaler.scale(loss)
         return scaled
 
-    def after_backward(self, micro: MicroBatch, stopping: Callable[[], bool]) -> None:
-        """Counts the micro-batch; at a step's border updates the weights and does what is due."""
+    def after_backward(self, micro: MicroBatch) -> None:
+        """Counts the micro-batch; at a step's border updates the weights."""
         self.done.tokens += micro.batch.tokens
         self.where.terminal.alive()
+        self.at_border = micro.last
         if not micro.last:
             return
         if self.done.step == 0:
             guard.check_gradients(self.parameters)
         self._update()
-        try:
-            self._at_border(stopping())
-        except DanubeSweepError as error:
-            self.phase, self.error = Phase.failed, error
 
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -197,7 +200,7 @@ class ActiveTrial:
         if self.allocation is not None and self.done.overflows == 0:
             self.allocation.after_step(self.done.step + 1)
         self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=self.packed is None)  # a packed adapter's gradients are views
         self.done.step += 1
         row = {"step": self.done.step, "part": "train", "epoch": self.plan.epoch_at(self.done.step)}
         self._pending.append({**row, "loss": self._step_loss, "lr": lr, "grad_norm": norm, "tokens": self.done.tokens})
@@ -209,22 +212,42 @@ class ActiveTrial:
         self.scaler.update()
         self.done.overflows = self.done.overflows + 1 if self.scaler.get_scale() < before else 0
 
-    def _at_border(self, stopping: bool) -> None:
-        validates = self.plan.validates_after(self.done.step)
-        if validates or stopping or len(self._pending) >= self.config.trainer.log_every:
+    def charge(self, seconds: float, *, validating: bool) -> None:
+        """Takes its part of the pack's time."""
+        if validating:
+            self.done.validation_seconds += seconds
+        else:
+            self.done.train_seconds += seconds
+
+    @property
+    def eval_rows(self) -> int:
+        """Rows of a forward pass in evaluation."""
+        return self.config.trainer.eval_batch or int(self.config.trainer.micro_batch)
+
+    @property
+    def validates(self) -> bool:
+        """Whether it is validated at the border that it has reached."""
+        return self.plan.validates_after(self.done.step)
+
+    def write(self, leaving: bool) -> None:
+        """At a border: writes the steps that are due. Raises Diverged if one was not finite."""
+        if self.validates or leaving or len(self._pending) >= self.config.trainer.log_every:
             self._write_steps()
+
+    def cross(self, evaluation: Evaluation | None, leaving: bool) -> None:
+        """Takes the trial over a border, with its evaluation where one was due; out of the pack if it is to leave."""
+        self.at_border = False
         unwanted = False
-        if validates:
-            with answering(self.optimizer):
-                metrics = self._validate()
-            unwanted = self.where.prune is not None and self.where.prune(self.done.validations, metrics)
-        elif stopping:
+        if evaluation is not None:
+            self._take(evaluation)
+            unwanted = self.where.prune is not None and self.where.prune(self.done.validations, evaluation.metrics)
+        elif leaving:
             self._save(None)
         if self._is_over():
             self.phase = Phase.finished
         elif unwanted:
             self.phase = Phase.pruned
-        elif stopping:
+        elif leaving:
             self.phase = Phase.paused
 
     def _is_over(self) -> bool:
@@ -232,8 +255,6 @@ class ActiveTrial:
         return self.done.step >= self.plan.total_steps or out_of_patience
 
     def _write_steps(self) -> None:
-        elapsed = self._lap()
-        self.done.train_seconds += elapsed
         values = torch.stack([torch.stack([row["loss"].float(), row["grad_norm"].float()]) for row in self._pending])
         losses = values.tolist()
         for row, (loss, norm) in zip(self._pending, losses, strict=True):
@@ -243,11 +264,11 @@ class ActiveTrial:
         self.metrics_file.append(rows)
         last = rows[-1]
         self.done.last_loss = last["loss"]
-        tokens = last["tokens"] - self._tokens_written
-        self._tokens_written = last["tokens"]
+        tokens, elapsed = last["tokens"] - self._tokens_written, self.done.train_seconds - self._seconds_written
+        self._tokens_written, self._seconds_written = last["tokens"], self.done.train_seconds
         if not self._timed:
             self._timed = True
-            self._say_time_left(elapsed / len(rows))
+            self._say_time_left(self.companions * elapsed / len(rows))
         rate = tokens / max(elapsed, 1e-9)
         self.where.terminal.update(self.where.label, last["step"], loss=last["loss"], tokens_per_s=rate)
         logged = {"train/loss": last["loss"], "train/lr": last["lr"], "train/grad_norm": last["grad_norm"]}
@@ -268,15 +289,9 @@ class ActiveTrial:
         said = "" if expected is None else f" (predicted {expected:.2g})"
         self.where.terminal.note(f"a step takes {step_s:.2g} s{said}: {duration(left_s)} of training left")
 
-    def _lap(self) -> float:
-        now = time.monotonic()
-        elapsed, self._clock = now - self._clock, now
-        return elapsed
-
     # -------------------------------------------------------------------------------- validation, checkpoints
 
-    def _validate(self) -> dict[str, float]:
-        evaluation = self.evaluate("validation")
+    def _take(self, evaluation: Evaluation) -> None:
         if not math.isfinite(evaluation.metrics[self.config.head.metrics[0]]):
             raise Diverged(f"the validation loss is not finite after step {self.done.step}; lower optimizer.lr")
         value = evaluation.metrics[self.config.objective]
@@ -286,7 +301,6 @@ class ActiveTrial:
         self.done.validations_since_best = 0 if better else self.done.validations_since_best + 1
         if better:
             self.done.best_step, self.done.best_value = self.done.step, value
-        self.done.validation_seconds += self._lap()
         row: Row = {"step": self.done.step, "part": "validation", "epoch": self.plan.epoch_at(self.done.step)}
         self.metrics_file.append([{**row, "seconds": self.done.train_seconds, **evaluation.metrics}])
         named = {f"validation/{name}": metric for name, metric in evaluation.metrics.items()}
@@ -294,20 +308,6 @@ class ActiveTrial:
         shown = "  ".join(f"{name} {metric:.4f}" for name, metric in evaluation.metrics.items())
         self.where.terminal.note(f"step {self.done.step} validation  {shown}{'  best' if better else ''}")
         self._save(evaluation)
-        self.done.validation_seconds += self._lap()
-        return evaluation.metrics
-
-    def evaluate(self, part: str) -> Evaluation:
-        """The trial's evaluation on one of its parts, as it stands."""
-        trainer = self.config.trainer
-        return evaluate(
-            self.backbone,
-            self.head,
-            self.data[part],
-            batch_rows=trainer.eval_batch or trainer.micro_batch,
-            pad_id=self.plan.pad_id,
-            alive=self.where.terminal.alive,
-        )
 
     def _save(self, evaluation: Evaluation | None) -> None:
         state: dict[str, Any] = {
@@ -322,7 +322,7 @@ class ActiveTrial:
 
         def write_files(folder: Path) -> None:
             base = self.config.model.path
-            product.save_trained(folder, self.config.lora, self.backbone, self.head, base)
+            product.save_trained(folder, self.config.lora, self.backbone, self.head, base, self.packed)
             checkpoint.save_tensors(tensors, folder / "training.safetensors")
             if evaluation is not None:
                 checkpoint.save_tensors(evaluation.tensors(), folder / "predictions.safetensors")

@@ -86,6 +86,22 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {"kind": "cuda", "name": properties.name, "memory_bytes": properties.total_memory}
 
 
+MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
+"""What drivers and allocators say in a plain RuntimeError."""
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether it says that memory, the device's or the host's, did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
+
+
+def is_process_error(error: BaseException) -> bool:
+    """Whether the process cannot use its GPU any more: an assertion or a fault in a kernel."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory used: on a GPU by torch since `pick_device`, on a CPU by the process since it began."""
     if device.type == "cuda":

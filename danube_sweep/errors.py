@@ -14,8 +14,10 @@ DanubeSweepError
 ├── TrialFailed             a trial ended badly, its result.json says how; exit code 1
 │   ├── Diverged            (also ArithmeticError)
 │   └── OutOfMemory         (also MemoryError)
+├── PackOutOfMemory         memory that did not suffice for a pack: it is split (also MemoryError)
 ├── ExportRefused           an export that does not answer as its run does; exit code 1
 ├── SweepFailed             a sweep that ended with trials that did not; exit code 1
+├── Dismissed               a trial that was told to leave its pack, after a checkpoint
 ├── Interrupted             stopped on request after a checkpoint; exit code 129, 130 or 143
 └── GuardError              a promise of this package is broken: a defect to report (also AssertionError)
 """
@@ -85,6 +87,14 @@ class OutOfMemory(TrialFailed, MemoryError):
     """The device's memory did not suffice."""
 
     state = "oom"
+
+
+class PackOutOfMemory(DanubeSweepError, MemoryError):
+    """The device's memory did not suffice for the trials of a pack together; each has its last checkpoint."""
+
+
+class Dismissed(DanubeSweepError):
+    """A trial left its pack before its end, after a checkpoint, for the reason given."""
 
 
 class ExportRefused(DanubeSweepError):

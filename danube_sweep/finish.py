@@ -2,6 +2,7 @@
 
 import errno
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,27 @@ from danube_sweep import answers, checkpoint, product
 from danube_sweep.active import ActiveTrial, Phase
 from danube_sweep.environment import describe, peak_memory_bytes
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, TrialFailed, UserError
-from danube_sweep.model import Backbone
 from danube_sweep.prepare import Prepared
 from danube_sweep.trial import State, sync_file, sync_folder
+
+Evaluate = Callable[[ActiveTrial, str], dict[str, float]]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def finish(trial: ActiveTrial, prepared: Prepared, backbone: Backbone) -> dict[str, Any]:
-    """Saves the best checkpoint as the run's product, its predictions beside it; returns the result's fields."""
-    best = trial.best_checkpoint
+def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[str, Any]:
+    """Saves the best checkpoint as the run's product, its predictions beside it; returns the result's fields.
+
+    `evaluate` gives the metrics of a trial on one of its parts.
+    """
+    best, backbone = trial.best_checkpoint, trial.backbone
     manifest = checkpoint.read_manifest(best)
-    product.load_trained(best, trial.config.lora, backbone, trial.head)
-    test = trial.evaluate("test").metrics if trial.config.trainer.score_test and "test" in trial.data else None
+    product.load_trained(best, trial.config.lora, backbone, trial.head, trial.packed)
+    test = evaluate(trial, "test") if trial.config.trainer.score_test and "test" in trial.data else None
     folder = trial.where.folder
 
     def write_files(target: Any) -> None:
-        product.save_trained(target, trial.config.lora, backbone, trial.head, trial.config.model.path)
+        product.save_trained(target, trial.config.lora, backbone, trial.head, trial.config.model.path, trial.packed)
         prepared.tokenizer.save_pretrained(target)
 
     sealed = {key: value for key, value in manifest.items() if key not in ("format", "files", "state")}
@@ -105,11 +110,16 @@ def _disk_is_full(error: BaseException) -> bool:
     return False
 
 
-def measured(trial: ActiveTrial, backbone: Backbone, seconds: dict[str, float]) -> dict[str, Any]:
-    """What varies from run to run: memory, speed, seconds by phase, host."""
+def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:
+    """What varies from run to run: memory, speed, seconds by phase, host.
+
+    In a pack the memory is the pack's, and its seconds are divided among the trials that trained at the time.
+    """
+    backbone = trial.backbone
     trained = max(trial.done.train_seconds, 1e-9)
     return {
         "peak_memory_bytes": peak_memory_bytes(backbone.device),
+        "packed": trial.most_companions,
         "tokens_per_s": trial.done.tokens / trained,
         "seconds_per_step": trained / max(trial.done.step, 1),
         "seconds": {**seconds, "train": trained, "validation": trial.done.validation_seconds},

@@ -6,6 +6,7 @@ Axes: B rows, T tokens of the longest, N groups of rows, S tokens of a flat row,
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -53,14 +54,14 @@ class Flat:
         rows, width, groups, length = self.shape
         values = padded.reshape(rows * width, *padded.shape[2:]).index_select(0, self.sources_V)
         flat = values.new_zeros(groups * length, *values.shape[1:]).index_copy_(0, self.places_V, values)
-        return flat.unflatten(0, (groups, length))
+        return flat.view(groups, length, *flat.shape[1:])
 
     def unlay(self, flat: torch.Tensor) -> torch.Tensor:
         """[N, S, …] as [B, T, …], zero at padding."""
         rows, width, _, _ = self.shape
         values = flat.flatten(0, 1).index_select(0, self.places_V)
         padded = values.new_zeros(rows * width, *values.shape[1:]).index_copy_(0, self.sources_V, values)
-        return padded.unflatten(0, (rows, width))
+        return padded.view(rows, width, *padded.shape[1:])
 
 
 def flatten(mask_BT: torch.Tensor, groups: int = 1) -> Flat:
@@ -97,9 +98,12 @@ def flat_attention(
     `query`, `key` and `value` are [N, heads, S, head_dim]; returns [N, S, heads, head_dim], zero behind the segments.
     """
     rows = []
-    # Split and not sliced: the backward pass then joins the parts' gradients once, where slices add one whole each.
-    for lengths, *whole in zip(segments, query.split(1), key.split(1), value.split(1), strict=True):
-        *parts, rest = zip(*(t.split([*lengths, t.shape[2] - sum(lengths)], dim=2) for t in whole), strict=True)
+    # Rows with the same segments, as trials of a pack have them, attend together. Split and not sliced: the backward
+    # pass then joins the parts' gradients once, where slices add one whole each.
+    runs = [(lengths, len(list(alike))) for lengths, alike in groupby(segments)]
+    splits = (torch.split(whole, [count for _, count in runs]) for whole in (query, key, value))
+    for (lengths, _), *whole in zip(runs, *splits, strict=True):
+        *parts, rest = zip(*(torch.split(t, [*lengths, t.shape[2] - sum(lengths)], dim=2) for t in whole), strict=True)
         states = [attend(module, *part, _inner_mask(part[0], sliding_window, attend), **more)[0] for part in parts]
         rows.append(torch.cat([*states, torch.zeros_like(rest[0]).transpose(1, 2)], dim=1))
     return torch.cat(rows), None

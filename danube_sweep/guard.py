@@ -92,6 +92,7 @@ def _frozen(backbone: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
     for name, parameter in backbone.named_parameters():
         if parameter.requires_grad:
             continue
+        name = name.replace(".base_layer.", ".")  # a trial that enters a pack may wrap more of the linears
         yield name, parameter.detach()
         state = getattr(parameter, "quant_state", None)
         scales = {} if state is None else state.as_dict()

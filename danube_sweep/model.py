@@ -67,16 +67,25 @@ class Backbone:
             named += [(f"lm_head.{name}", parameter) for name, parameter in self.lm_head.named_parameters()]
         return named
 
-    def hidden(self, input_ids_BT: torch.Tensor, mask_BT: torch.Tensor, *, groups: int = 1) -> torch.Tensor:
+    def hidden(
+        self,
+        input_ids_BT: torch.Tensor,
+        mask_BT: torch.Tensor,
+        *,
+        groups: int = 1,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Final hidden states [B, T, hidden], in the compute type.
 
         A flat backbone lays each of `groups` equal groups of rows into one row [groups, S, …], as long for all, and
-        gives zeros at padding.
+        gives zeros at padding. `rows`: the rows that come out, where the blocks repeat some (pack/prefix.py).
         """
         with precisions.computing(self.precision, self.device):
             if self.flat:
                 flat = flatten(mask_BT, groups)
                 output = self.body(input_ids=flat.lay(input_ids_BT), use_cache=False, **flat.keywords)
+                if rows is not None:
+                    flat = flatten(mask_BT[rows], len(rows) * groups // len(mask_BT))
                 return flat.unlay(output.last_hidden_state)
             output = self.body(input_ids=input_ids_BT, attention_mask=mask_BT.long(), use_cache=False)
         states: torch.Tensor = output.last_hidden_state

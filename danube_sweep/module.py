@@ -1,68 +1,62 @@
 """The LightningModule: a pack of trials over one frozen backbone; an ordinary run is a pack of one.
 
-A batch holds one micro-batch of every running trial. The backbone sees their rows together, each trial gets its own
-hidden states back, and the sum of the trials' losses is differentiated: their parameters are disjoint, so each
-trial's gradient is exactly its own. Lightning keeps device, loop, callbacks and hooks; steps are a trial's own.
+In a step every trial draws its next micro-batch, all rows pass through the backbone together, and the sum of the
+trials' losses is differentiated: their parameters are disjoint, so each trial's gradient is exactly its own. At its step
+border a trial is updated, written, validated, and leaves when it has ended; another may take its place. Lightning keeps
+device, loop, callbacks and hooks; steps are a trial's own.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Self, final
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol, Self, final
 
 import lightning as L
 import torch
-from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
 from danube_sweep import guard
 from danube_sweep.active import ActiveTrial, Phase
-from danube_sweep.errors import ConfigError
-from danube_sweep.model import Backbone
-from danube_sweep.schema import NoAdapter
-from danube_sweep.steps import MicroBatch, random_state
+from danube_sweep.environment import is_memory_error, is_process_error
+from danube_sweep.errors import DanubeSweepError, Interrupted
+from danube_sweep.evaluate import Evaluation
+from danube_sweep.optimizer import answering
+from danube_sweep.pack import Pack
+from danube_sweep.steps import Collator, MicroBatch, random_state
+
+Micros = list[tuple[ActiveTrial, MicroBatch]]
 
 
-@dataclass(frozen=True)
-class PackBatch:
-    """Trial number -> its micro-batch."""
+class Members(Protocol):
+    """Who decides about the trials of a pack at their step borders."""
 
-    micro: dict[int, MicroBatch]
+    def leaves(self, trial: ActiveTrial) -> bool:
+        """Whether the trial is to leave here, with a checkpoint."""
 
-    def to(self, device: torch.device) -> "PackBatch":
-        return PackBatch({number: micro.to(device) for number, micro in self.micro.items()})
+    def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
+        """Takes a trial that does not train any more; returns those that take its place."""
 
 
 @final
-class PackLoader(IterableDataset[PackBatch]):
-    """Draws from every running trial until none is left."""
+class Ticks(IterableDataset[int]):
+    """What Lightning's loop runs over: the trials draw their batches themselves, each from where it stands."""
 
-    def __init__(self, trials: list[ActiveTrial]) -> None:
-        self._trials = trials
-
-    def __iter__(self) -> Iterator[PackBatch]:
-        streams = {number: trial.micro_batches() for number, trial in enumerate(self._trials)}
-        while True:
-            running = [number for number, trial in enumerate(self._trials) if trial.phase is Phase.running]
-            drawn = {number: next(streams[number], None) for number in running}
-            micro = {number: one for number, one in drawn.items() if one is not None}
-            if not micro:
-                return
-            yield PackBatch(micro)
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
 
 
 @final
 class PackModule(L.LightningModule):
-    """Trains `trials` together; `stopping` is asked at every step border of every trial."""
+    """Trains `trials` together, and those that `members` puts in the place of others."""
 
-    def __init__(self, backbone: Backbone, trials: list[ActiveTrial], stopping: Callable[[], bool]) -> None:
+    def __init__(self, pack: Pack, trials: Sequence[ActiveTrial], members: Members) -> None:
         super().__init__()
-        if len(trials) > 1 and any(not isinstance(trial.config.lora, NoAdapter) for trial in trials):
-            raise ConfigError("trials with adapters train one at a time; only lora=none shares a backbone so far")
         self.automatic_optimization = False
-        self.backbone, self.trials, self._stopping = backbone, trials, stopping
-        self.body, self.lm_head = backbone.body, backbone.lm_head
-        self.heads = torch.nn.ModuleList(trial.head for trial in trials)
-        self._first_step = True
+        self.pack, self._members = pack, members
+        self.body, self.lm_head = pack.backbone.body, pack.backbone.lm_head
+        self._entering = list(trials)
+        self._clock_s = time.monotonic()
 
     def cpu(self) -> Self:
         # Lightning moves a module to the CPU when it has fitted; the trial is scored and saved where it trained, and
@@ -70,67 +64,114 @@ class PackModule(L.LightningModule):
         return self
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [trial.start(self.backbone) for trial in self.trials]
+        self._collated = Collator(self.pack.backbone.device)
+        self._enter(self._entering)
+        return [trial.optimizer for trial in self.pack.trials]
 
     def on_train_start(self) -> None:
         # Lightning leaves Hugging Face models in eval mode, and so gradient checkpointing off.
         self.train()
-        guard.check_precision(self.backbone)
-        for trial in self.trials:
-            guard.check_trainable(trial.config.lora, trial.adapter, trial.head)
-        self._frozen = guard.frozen_digest(self.backbone)
-        for trial in self.trials:
-            trial.start_clock()
+        guard.check_precision(self.pack.backbone)
+        self._frozen = guard.frozen_digest(self.pack.backbone)
+        self._clock_s = time.monotonic()  # what came before was set-up
 
-    def transfer_batch_to_device(self, batch: PackBatch, device: torch.device, dataloader_idx: int) -> PackBatch:
-        return batch.to(device)
-
-    def training_step(self, batch: PackBatch, batch_idx: int) -> None:
-        present = [(self.trials[number], micro) for number, micro in batch.micro.items()]
-        present = [(trial, micro) for trial, micro in present if trial.phase is Phase.running]
-        if not present:
-            return
-        losses = self._losses(present)
-        self.manual_backward(torch.stack(losses).sum())
-        for trial, micro in present:
-            trial.after_backward(micro, self._stopping)
-        if all(trial.phase is not Phase.running for trial in self.trials):
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        self._sweep_out()  # who had ended before it began: resumed at its end
+        if not self.pack.trials:
             self.trainer.should_stop = True
+            return
+        micros: Micros = [(trial, trial.draw()) for trial in self.pack.trials]
+        trained = [trial for trial, _ in micros]
+        losses = self._losses(micros)
+        if losses:
+            self.manual_backward(torch.stack(losses).sum())
+            self.pack.adapters.bind()
+        for trial, micro in micros:
+            if trial.phase is Phase.running:
+                with _spared(trial):
+                    trial.after_backward(micro)
+        self._charge(trained, validating=False)
+        self._cross_borders(trained)
+        self._sweep_out()
+        self.trainer.should_stop = not self.pack.trials
 
-    def on_train_end(self) -> None:
-        guard.check_frozen(self._frozen, self.backbone)
+    # ------------------------------------------------------------------------------------------------ in a step
 
-    def _losses(self, present: list[tuple[ActiveTrial, MicroBatch]]) -> list[torch.Tensor]:
-        first_trial, first = present[0]
-        # Dropout inside the backbone is a pack of one's own (adapters); every head draws as it would alone.
+    def _losses(self, micros: Micros) -> list[torch.Tensor]:
+        first_trial, first = micros[0]
+        # Dropout of PEFT's layers is a pack of one's own; every head draws as it would alone.
         torch.manual_seed(random_state(first_trial.config.seed, first.step, first.index))
-        hidden_BTH = self._hidden([micro for _, micro in present])
-        rows = [micro.batch.input_ids_BT.shape[0] for _, micro in present]
         losses = []
-        for (trial, micro), own_BTH in zip(present, torch.split(hidden_BTH, rows), strict=True):
+        for (trial, micro), own_BTH in zip(micros, self.pack.hidden(micros), strict=True):
             torch.manual_seed(random_state(trial.config.seed, micro.step, micro.index))
-            losses.append(trial.loss(own_BTH[:, : micro.batch.input_ids_BT.shape[1]], micro))
+            with _spared(trial):
+                losses.append(trial.loss(own_BTH, micro))
         return losses
 
-    def _hidden(self, micros: list[MicroBatch]) -> torch.Tensor:
-        length = max(micro.batch.input_ids_BT.shape[1] for micro in micros)
-        ids_BT = torch.cat([_widen(micro.batch.input_ids_BT, length) for micro in micros])
-        mask_BT = torch.cat([_widen(micro.batch.mask_BT, length) for micro in micros])
-        if not self._first_step:
-            return self.backbone.hidden(ids_BT, mask_BT)
-        self._first_step = False
-        guard.check_train_mode(self.backbone)
-        with guard.compute_checked(self.backbone):
-            return self.backbone.hidden(ids_BT, mask_BT)
+    def _cross_borders(self, trained: Sequence[ActiveTrial]) -> None:
+        at_border = [trial for trial in trained if trial.at_border and trial.phase is Phase.running]
+        leaving = {id(trial) for trial in at_border if self._members.leaves(trial)}
+        for trial in at_border:
+            with _spared(trial):
+                trial.write(id(trial) in leaving)
+        self._charge(trained, validating=False)
+        at_border = [trial for trial in at_border if trial.phase is Phase.running]
+        validating = [trial for trial in at_border if trial.validates]
+        with ExitStack() as stack:
+            for trial in validating:
+                stack.enter_context(answering(trial.optimizer))
+            found: dict[int, Evaluation] = {}
+            if validating:
+                found.update(zip(map(id, validating), self.pack.evaluate(validating, "validation"), strict=True))
+            for trial in at_border:
+                with _spared(trial):
+                    trial.cross(found.get(id(trial)), id(trial) in leaving)
+        self._charge(validating or trained, validating=bool(validating))
+
+    def _charge(self, trials: Sequence[ActiveTrial], *, validating: bool) -> None:
+        # The pack's time since it was last charged, in equal parts.
+        now = time.monotonic()
+        share, self._clock_s = (now - self._clock_s) / len(trials), now
+        for trial in trials:
+            trial.charge(share, validating=validating)
+
+    # ----------------------------------------------------------------------------------------- coming and going
+
+    def _sweep_out(self) -> None:
+        while gone := [trial for trial in self.pack.trials if trial.phase is not Phase.running]:
+            guard.check_frozen(self._frozen, self.pack.backbone)
+            for trial in gone:
+                entering = self._members.left(trial)
+                self.pack.arrange([one for one in self.pack.trials if one is not trial])
+                self._enter(entering)
+            self._clock_s = time.monotonic()
+
+    def _enter(self, trials: Sequence[ActiveTrial]) -> None:
+        if trials:
+            self.pack.arrange([*self.pack.trials, *trials])
+        for trial in trials:
+            trial.head.train()
+            guard.check_trainable(trial.config.lora, trial.adapter, trial.head)
+            with _spared(trial):
+                trial.start(self.pack.backbone, self._collated)
 
 
-def _widen(values_BT: torch.Tensor, length: int) -> torch.Tensor:
-    return values_BT if values_BT.shape[1] == length else F.pad(values_BT, (0, length - values_BT.shape[1]))
+@contextmanager
+def _spared(trial: ActiveTrial) -> Iterator[None]:
+    """What fails inside ends this trial and no other; a lack of memory, or of a working device, is everybody's."""
+    try:
+        yield
+    except Interrupted:  # asked twice: at once
+        raise
+    except Exception as error:
+        if not isinstance(error, DanubeSweepError) and (is_memory_error(error) or is_process_error(error)):
+            raise
+        trial.phase, trial.error = Phase.failed, error
 
 
 def fit(module: PackModule, *, accelerator: str) -> None:
-    """Trains the pack to the end of every trial in it, or to the next step border once `stopping` says so."""
-    loader: Any = torch.utils.data.DataLoader(PackLoader(module.trials), batch_size=None)
+    """Trains until no trial of the pack is left."""
+    loader: Any = torch.utils.data.DataLoader(Ticks(), batch_size=None)
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=1,

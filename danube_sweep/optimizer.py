@@ -58,6 +58,11 @@ def build_optimizer(
     return _bitsandbytes(config, groups)
 
 
+def takes_views(config: Optimizer) -> bool:
+    """Whether it steps on matrices with gaps in memory, which a pack's trials of several ranks have; torch's own do."""
+    return isinstance(config, AdamW | Sgd | Adafactor | Muon | ScheduleFree)
+
+
 def _of_adam(config: Adam | Muon) -> dict[str, Any]:
     return {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps}
 

@@ -10,6 +10,7 @@ from torch import nn
 from danube_sweep import checkpoint, lora
 from danube_sweep.errors import CheckpointError
 from danube_sweep.head import Head
+from danube_sweep.lora import PackedAdapter
 from danube_sweep.model import Backbone
 from danube_sweep.schema import Adapter, FullFinetune, LinearAdapter
 
@@ -21,15 +22,26 @@ def folder_name(config: Adapter) -> str:
     return "model" if isinstance(config, FullFinetune) else "adapter"
 
 
-def save_trained(folder: Path, config: Adapter, backbone: Backbone, head: Head, base: str | None) -> None:
-    """Writes the trained weights of one trial into `folder`; `base` is the backbone's name for PEFT."""
+def save_trained(
+    folder: Path,
+    config: Adapter,
+    backbone: Backbone,
+    head: Head,
+    base: str | None,
+    packed: PackedAdapter | None = None,
+) -> None:
+    """Writes the trained weights of one trial into `folder`; `base` is the backbone's name for PEFT.
+
+    An adapter is the one given, or the one that PEFT has put into the backbone.
+    """
     match config:
         case LinearAdapter():
-            description = lora.peft_config(config, backbone)
+            description = lora.peft_config(config, backbone) if packed is None else packed.description()
             description.base_model_name_or_path = base
             description.inference_mode = True
             description.save_pretrained(str(folder))
-            checkpoint.save_tensors(lora.adapter_state(backbone), folder / ADAPTER)
+            state = lora.adapter_state(backbone) if packed is None else packed.state(backbone)
+            checkpoint.save_tensors(state, folder / ADAPTER)
         case FullFinetune():
             whole = _whole(backbone)
             backbone.body.config.architectures = [type(whole).__name__]
@@ -38,18 +50,24 @@ def save_trained(folder: Path, config: Adapter, backbone: Backbone, head: Head, 
     checkpoint.save_tensors(head.state_dict(), folder / HEAD)
 
 
-def load_trained(folder: Path, config: Adapter, backbone: Backbone, head: Head) -> None:
-    """Puts saved weights into a backbone that was prepared by `lora.attach` and into a head.
+def load_trained(
+    folder: Path, config: Adapter, backbone: Backbone, head: Head, packed: PackedAdapter | None = None
+) -> None:
+    """Puts saved weights into the adapter given, or a backbone that was prepared by `lora.attach`, and into a head.
 
     Raises CheckpointError unless every weight is there, fits and is finite. The manifest is read elsewhere.
     """
     match config:
         case LinearAdapter():
-            lora.load_adapter_state(backbone, checkpoint.load_tensors(folder / ADAPTER))
+            state = checkpoint.load_tensors(folder / ADAPTER)
+            if packed is None:
+                lora.load_adapter_state(backbone, state)
+            else:
+                packed.load(backbone, state)
         case FullFinetune():
             _load_exactly(_whole(backbone), checkpoint.load_tensors(folder / MODEL), folder / MODEL)
-    state = checkpoint.load_tensors(folder / HEAD) if (folder / HEAD).is_file() else {}
-    _load_exactly(head, state, folder / HEAD)
+    of_head = checkpoint.load_tensors(folder / HEAD) if (folder / HEAD).is_file() else {}
+    _load_exactly(head, of_head, folder / HEAD)
 
 
 def _load_exactly(module: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:

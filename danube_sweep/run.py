@@ -1,67 +1,47 @@
-"""A config in, a run folder with a result out: build, fit, evaluate, save."""
+"""Trials in, run folders with results out: build, fit, evaluate, save. Alone or as a pack over one backbone."""
 
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
-import torch
-import yaml
-from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import nn
 
-from danube_sweep import finish, lora, product
-from danube_sweep.active import ActiveTrial, Phase, Prune, Surroundings
-from danube_sweep.compose import plain_config, sealed
-from danube_sweep.environment import environment, native_types, pick_device, versions
-from danube_sweep.errors import BusyError, CheckpointError, ConfigError, DanubeSweepError, Interrupted, OutOfMemory
-from danube_sweep.head import Head, build_head, needs_lm_head
-from danube_sweep.model import Backbone, load_backbone
+from danube_sweep import finish, product
+from danube_sweep.active import ActiveTrial, Phase, Prune
+from danube_sweep.begin import Builder, Entrant, Taken, activate, take, tracker_of
+from danube_sweep.environment import is_memory_error
+from danube_sweep.errors import DanubeSweepError, Dismissed, Interrupted, OutOfMemory, PackOutOfMemory
 from danube_sweep.module import PackModule, fit
-from danube_sweep.planner.device import planned_device
-from danube_sweep.prediction import predicted
-from danube_sweep.prepare import Prepared, prepare
+from danube_sweep.prepare import Prepared
 from danube_sweep.progress import Screen
-from danube_sweep.schema import Batching, Config
-from danube_sweep.steps import StepPlan
+from danube_sweep.schema import Config
 from danube_sweep.stop import StopRequest
-from danube_sweep.tracking import Tracker, given_out, open_tracker
-from danube_sweep.trial import COMPLETE, MICRO_BATCH, RunFolder, read_json, redacted, trial_hash, write_json, write_text
-from danube_sweep.validate import check_adapter, check_runs, check_types
+from danube_sweep.tracking import given_out
+from danube_sweep.trial import COMPLETE, MICRO_BATCH, write_json
 
-MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
-"""What drivers and allocators say in a plain RuntimeError."""
+__all__ = ["Door", "Entrant", "run_pack", "run_trial"]
 
 
-@final
-@dataclass
-class Stopwatch:
-    """Seconds by phase."""
+class Door(Protocol):
+    """What a pack asks, and whom it tells, while it trains."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    def next(self) -> Entrant | None:
+        """Another trial of the same pack for a free place; asked when one has left, until there is none."""
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+    def dismisses(self, entrant: Entrant) -> str | None:
+        """A reason if the trial is to leave now: it checkpoints, and has no result. Asked at every border."""
 
+    def left(self, entrant: Entrant, error: BaseException | None) -> None:
+        """The trial has left, and its folder is whole and free: without an error after a result.
 
-@dataclass(frozen=True)
-class Built:
-    """What a trial trains with, on its device."""
-
-    prepared: Prepared
-    backbone: Backbone
-    adapter: dict[str, nn.Parameter]
-    head: Head
+        Interrupted and Dismissed leave a checkpoint, a trial that could not begin leaves nothing, and others leave a
+        result that says how it ended.
+        """
 
 
 def run_trial(
@@ -78,208 +58,243 @@ def run_trial(
     `prune` may end it early. Raises UserError before anything is written, Interrupted after a checkpoint, and
     TrialFailed after a result.json that says how the trial ended.
     """
-    folder, identity, watch = RunFolder(path), trial_hash(config), Stopwatch()
+    alone = _Alone()
+    entrant = Entrant(config, path, terminal, prune)
     with ExitStack() as stack:
-        stack.enter_context(_locked(folder, lock_wait_s))
-        stored = _stored_result(folder, identity)
-        if stored is not None:
-            _report_again(config, folder, identity, stored, terminal)
-            return stored
-        asked, config = config, _with_micro_batch(config, folder.micro_batch(config))
         requested = stop or stack.enter_context(StopRequest())
-        with _memory_errors(config):
-            built = build(config, watch)
-        trial = _activate(config, asked, folder, identity, built, terminal)
-        trial.where.prune = prune
-        result: dict[str, Any] = {"trial": identity, "name": config.name, "seed": config.seed}
-        result["predicted"] = trial.where.predicted
-        result |= {"adjusted": {MICRO_BATCH: config.trainer.micro_batch}} if config is not asked else {}
-        code = 1
-        try:
-            with _memory_errors(config):
-                with watch.phase("fit"):
-                    _train(built.backbone, trial, requested)
-                result |= finish.finish(trial, built.prepared, built.backbone)
-            code = 0
-        except BaseException as error:
-            result |= finish.failure(error)
-            code = getattr(error, "exit_code", 1)
-            if not isinstance(error, DanubeSweepError):
-                terminal.record(traceback.format_exc())
-            raise
-        finally:
-            _conclude(trial, result, finish.measured(trial, built.backbone, watch.seconds), code)
+        running = _Running(alone, requested, lock_wait_s)
+        running.run([entrant])
+        if alone.error is not None:
+            raise alone.error
+        assert running.last_result is not None
         if requested():
             raise Interrupted(f"this trial had just finished: {path}", requested.signal_number or 2)
-        return result
+        return running.last_result
 
 
-def _with_micro_batch(config: Config, rows: int) -> Config:
-    if rows == config.trainer.micro_batch:
-        return config
-    return replace(config, trainer=replace(config.trainer, micro_batch=rows))
+def run_pack(
+    entrants: Sequence[Entrant], door: Door, *, stop: StopRequest | None = None, lock_wait_s: float = 1.0
+) -> None:
+    """Trains trials together, in their folders, and those that `door` sends after them; tells it how each one ended.
+
+    All must have one `planner.packs.pack_key`. Raises PackOutOfMemory when memory does not suffice for several of them,
+    and Interrupted once all have checkpointed after a stop was requested.
+    """
+    with ExitStack() as stack:
+        requested = stop or stack.enter_context(StopRequest())
+        _Running(door, requested, lock_wait_s).run(entrants)
+        if requested():
+            raise Interrupted("this pack has stopped", requested.signal_number or 2)
 
 
-@contextmanager
-def _memory_errors(config: Config) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        named = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not named and not any(sign in str(error) for sign in MEMORY_SIGNS):
-            raise
-        raise OutOfMemory(
-            f"out of memory with trainer.micro_batch={config.trainer.micro_batch}: lower it or data.max_length, or use "
-            "precision.gradient_checkpointing=true or precision=nf4_dq"
-        ) from error
+@final
+class _Alone:
+    """The door of a trial of its own."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def next(self) -> Entrant | None:
+        return None
+
+    def dismisses(self, _entrant: Entrant) -> str | None:
+        return None
+
+    def left(self, _entrant: Entrant, error: BaseException | None) -> None:
+        self.error = error
 
 
-def _conclude(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any], exit_code: int) -> None:
+@dataclass(frozen=True)
+class _Member:
+    """A trial of the pack that trains, and what its end needs."""
+
+    taken: Taken
+    trial: ActiveTrial
+    prepared: Prepared
+    began_s: float = field(default_factory=time.monotonic)
+
+
+@final
+class _Running:
+    """A pack while it runs. As `Members` of the module it decides who leaves and who enters."""
+
+    def __init__(self, door: Door, stopping: Callable[[], bool], lock_wait_s: float) -> None:
+        self._door, self._stopping, self._lock_wait_s = door, stopping, lock_wait_s
+        self._builder = Builder()
+        self._members: dict[int, _Member] = {}
+        self.last_result: dict[str, Any] | None = None
+
+    def run(self, entrants: Sequence[Entrant]) -> None:
+        """Returns when every trial has left."""
+        trials = self._entering(entrants)
+        if not trials:
+            return
+        assert self._builder.pack is not None
+        pack = self._builder.pack
+        try:
+            with self._memory_errors():
+                fit(PackModule(pack, trials, self), accelerator=pack.backbone.device.type)
+        except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
+            for member in [*self._members.values()]:
+                self._end(member, Phase.paused)
+        except BaseException as error:
+            self._end_badly(error)
+            if not isinstance(error, Exception) or len(self._members) > 1 or isinstance(error, Interrupted):
+                raise
+        finally:
+            for member in self._members.values():
+                member.taken.release()
+
+    # ----------------------------------------------------------------------------------------------- the members
+
+    def leaves(self, trial: ActiveTrial) -> bool:
+        """Whether a stop was requested, or the trial is dismissed."""
+        trial.dismissal = self._door.dismisses(self._members[id(trial)].taken.entrant)
+        return self._stopping() or trial.dismissal is not None
+
+    def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
+        """Concludes a trial that does not train any more; returns those that the door sends in its place."""
+        self._end(self._members[id(trial)], trial.phase)
+        entering: list[ActiveTrial] = []
+        while not entering and not self._stopping() and (entrant := self._door.next()) is not None:
+            entering = self._entering([entrant])
+        return entering
+
+    def _entering(self, entrants: Sequence[Entrant]) -> list[ActiveTrial]:
+        """Those of the entrants that train; the door is told of the others."""
+        trials = []
+        for entrant in entrants:
+            try:
+                taken = take(entrant, self._lock_wait_s)
+            except Exception as error:
+                self._door.left(entrant, error)
+                continue
+            trials += self._begin(taken)
+        return trials
+
+    def _begin(self, taken: Taken) -> list[ActiveTrial]:
+        error: BaseException | None = None
+        try:
+            if taken.stored is None:
+                with self._memory_errors(taken.config):
+                    prepared, head, adapter = self._builder.build(taken.config, taken.watch)
+                assert self._builder.pack is not None
+                trial = activate(taken, self._builder.pack.backbone, prepared, head, adapter)
+                self._members[id(trial)] = _Member(taken, trial, prepared)
+                return [trial]
+            _report_again(taken, taken.stored)
+            self.last_result = taken.stored
+        except Exception as raised:
+            error = raised
+        taken.release()
+        self._door.left(taken.entrant, error)
+        return []
+
+    # ------------------------------------------------------------------------------------------------- the ends
+
+    def _end(self, member: _Member, phase: Phase) -> None:
+        """Concludes one trial: its product and its result, or why there is none; then tells the door."""
+        trial, error = member.trial, member.trial.error
+        result = _begun_result(member)
+        error = error or self._why_paused(trial) if phase in (Phase.paused, Phase.failed) else None
+        if error is None:
+            try:
+                with self._memory_errors(trial.config):
+                    found = finish.finish(trial, member.prepared, self._evaluate)
+                result |= found
+            except Exception as raised:
+                error = raised
+        self._conclude(member, result, error)
+
+    def _evaluate(self, trial: ActiveTrial, part: str) -> dict[str, float]:
+        assert self._builder.pack is not None
+        (evaluation,) = self._builder.pack.evaluate([trial], part)
+        return evaluation.metrics
+
+    def _why_paused(self, trial: ActiveTrial) -> DanubeSweepError:
+        step, total, place = trial.done.step, trial.plan.total_steps, trial.where.folder.path
+        if trial.dismissal is not None:
+            return Dismissed(trial.dismissal)
+        number = getattr(self._stopping, "signal_number", None) or 2
+        return Interrupted(f"at step {step} of {total}; go on with: danube-sweep resume {place}", number)
+
+    def _end_badly(self, error: BaseException) -> None:
+        """After what ended the fit: a trial alone ends as it; of several none is blamed, and the process is to end."""
+        for member in [*self._members.values()]:
+            several = len(self._members) > 1
+            if several or not isinstance(error, Exception):
+                member.trial.where.tracker.finish(1)
+            else:
+                self._conclude(member, _begun_result(member), error)
+
+    def _conclude(self, member: _Member, result: dict[str, Any], error: BaseException | None) -> None:
+        trial = member.trial
+        if error is not None:
+            result |= finish.failure(error)
+            if not isinstance(error, DanubeSweepError):
+                trial.where.terminal.record("".join(traceback.format_exception(error)))
+        seconds = {**member.taken.watch.seconds, "fit": time.monotonic() - member.began_s}
+        measured = finish.measured(trial, seconds)
+        code = 0 if error is None else getattr(error, "exit_code", 1)
+        try:
+            _write(trial, result, measured, code)
+            self.last_result = result
+        except Exception as raised:  # a full disk
+            error = error or raised
+        del self._members[id(trial)]
+        member.taken.release()
+        self._door.left(member.taken.entrant, error)
+
+    @contextmanager
+    def _memory_errors(self, config: Config | None = None) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_error(error) or isinstance(error, DanubeSweepError):
+                raise
+            if len(self._members) > 1:
+                raise PackOutOfMemory(f"out of memory with {len(self._members)} trials together") from error
+            config = config or next(iter(self._members.values())).trial.config
+            raise OutOfMemory(
+                f"out of memory with trainer.micro_batch={config.trainer.micro_batch}: lower it or data.max_length, "
+                "or use precision.gradient_checkpointing=true or precision=nf4_dq"
+            ) from error
+
+
+def _begun_result(member: _Member) -> dict[str, Any]:
+    config, asked = member.trial.config, member.taken.entrant.config
+    result: dict[str, Any] = {"trial": member.taken.identity, "name": config.name, "seed": config.seed}
+    result["predicted"] = member.trial.where.predicted
+    if config is not asked:
+        result["adjusted"] = {MICRO_BATCH: config.trainer.micro_batch}
+    return result
+
+
+def _write(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any], exit_code: int) -> None:
     # Without a state the run was interrupted, or never began: it has no result and keeps its checkpoints.
     folder, tracker = trial.where.folder, trial.where.tracker
-    complete = result.get("state") in COMPLETE
-    if "state" in result:
-        result["measured"] = measured
-        write_json(folder.result, result)
-        if complete:
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
-            tracker.publish(folder.predictions, folder.path / product.folder_name(trial.config.lora))
-        tracker.summary({"state": result["state"], **_prefixed(result)})
-    tracker.finish(exit_code)
+    try:
+        if "state" in result:
+            result["measured"] = measured
+            write_json(folder.result, result)
+            if result["state"] in COMPLETE:
+                shutil.rmtree(folder.checkpoints, ignore_errors=True)
+                tracker.publish(folder.predictions, folder.path / product.folder_name(trial.config.lora))
+            tracker.summary({"state": result["state"], **_prefixed(result)})
+    finally:
+        tracker.finish(exit_code)
 
 
-def _report_again(config: Config, folder: RunFolder, identity: str, result: dict[str, Any], terminal: Screen) -> None:
+def _report_again(taken: Taken, result: dict[str, Any]) -> None:
     # A W&B agent waits for the run that it gave out, though the trial has been trained before.
     if not given_out():
         return
-    tracker = _tracker(config, folder, identity, terminal)
+    tracker = tracker_of(taken)
     tracker.log(result["best_step"], _prefixed(result))
     tracker.summary({"state": result["state"], **_prefixed(result)})
     tracker.finish(0)
 
 
-def _tracker(config: Config, folder: RunFolder, identity: str, terminal: Screen) -> Tracker:
-    return open_tracker(
-        config.tracking,
-        run_id=identity,
-        run_name=config.name or folder.path.name,
-        folder=folder.path,
-        resolved=plain_config(config),
-        say=terminal.note,
-    )
-
-
-def build(config: Config, watch: Stopwatch) -> Built:
-    """Data, backbone, adapter and head of a trial. Raises UserError; writes nothing but caches."""
-    with watch.phase("data"):
-        check_runs(planned_device(config.device))
-        device = pick_device(config.device)
-        check_types(config.precision, native_types(device), config.device.name)
-        check_adapter(config, device.type)
-        prepared = prepare(config)
-    with watch.phase("load"):
-        backbone = load_backbone(
-            config.model,
-            config.precision,
-            with_lm_head=needs_lm_head(config.head),
-            device=device,
-            flat=config.data.batching is Batching.packed,
-        )
-        _check_positions(config, backbone)
-        adapter = lora.attach(backbone, config.lora, seed=config.seed)
-        head = build_head(
-            config.head,
-            hidden_size=backbone.hidden_size,
-            classes=prepared.classes,
-            tokenizer=prepared.tokenizer,
-            lm_head=backbone.lm_head,
-            seed=config.seed,
-        ).to(device)
-        head.start(prepared.parts["train"])
-    return Built(prepared, backbone, adapter, head)
-
-
-def _check_positions(config: Config, backbone: Backbone) -> None:
-    limit = int(backbone.body.config.max_position_embeddings)
-    if config.data.max_length > limit:
-        raise ConfigError(
-            f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}"
-        )
-
-
-def _activate(
-    config: Config, asked: Config, folder: RunFolder, identity: str, built: Built, terminal: Screen
-) -> ActiveTrial:
-    plain = plain_config(asked)  # by its config.yaml a trial is known again
-    folder.result.unlink(missing_ok=True)  # of an attempt that failed
-    terminal.log_to(folder.log)
-    tracker = _tracker(asked, folder, identity, terminal)
-    write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
-    write_json(folder.environment, {"trial": identity, **environment(built.backbone.device)})
-    manifest = {
-        "trial": identity,
-        "backbone": built.backbone.fingerprint,
-        "classes": built.prepared.classes,
-        "pad_id": built.prepared.pad_id,
-        "config": sealed(config),
-        "versions": versions(),
-    }
-    where = Surroundings(folder, tracker, terminal, config.name or identity[:8], manifest)
-    where.predicted, warning = predicted(config, built.backbone, built.prepared)
-    if warning is not None:
-        terminal.note(warning)
-    plan = StepPlan(config, built.prepared.parts["train"], built.prepared.pad_id)
-    return ActiveTrial(config, built.prepared.parts, plan, built.head, built.adapter, where)
-
-
-def _train(backbone: Backbone, trial: ActiveTrial, stopping: Callable[[], bool]) -> None:
-    try:
-        fit(PackModule(backbone, [trial], stopping), accelerator=backbone.device.type)
-    except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
-        if trial.phase is Phase.running:
-            trial.phase = Phase.paused
-    if trial.error is not None:
-        raise trial.error
-    if trial.phase is Phase.paused:
-        number = getattr(stopping, "signal_number", None) or 2
-        step, total = trial.done.step, trial.plan.total_steps
-        place = trial.where.folder.path
-        raise Interrupted(f"at step {step} of {total}; go on with: danube-sweep resume {place}", number)
-
-
 def _prefixed(result: dict[str, Any]) -> dict[str, float]:
     # The keys that were logged: a sweep's objective is found by them.
     return {f"validation/{name}": value for name, value in result.get("validation", {}).items()}
-
-
-def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
-    if folder.environment.is_file():
-        other = read_json(folder.environment).get("trial")
-        if other != identity:
-            raise CheckpointError(
-                f"{folder.path} holds another trial ({str(other)[:8]}, this one is {identity[:8]}); "
-                "give another hydra.run.dir"
-            )
-    if folder.trial.is_file() and read_json(folder.trial).get("hash") not in (None, identity):
-        raise CheckpointError(
-            f"{folder.path}: its data or model files were changed since the sweep was planned; put back what they "
-            "were, or start a new sweep"
-        )
-    result = folder.read_result()
-    return result if result is not None and result["state"] in COMPLETE else None
-
-
-@contextmanager
-def _locked(folder: RunFolder, wait_s: float) -> Iterator[None]:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.lock, timeout=wait_s, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(f"{folder.path} is being trained by another process; wait for it or stop it") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        if not folder.config.is_file():
-            folder.lock.unlink(missing_ok=True)

@@ -44,6 +44,7 @@ _NOT_THE_TRIAL = {
     "trainer.eval_batch",
     "trainer.log_every",
     "trainer.score_test",
+    "data.cache_prefix",
     "data.revision",
 }
 """Fields that do not count: the model does by its weights, in `_backbone_meaning`, a revision by its commit."""

@@ -13,7 +13,7 @@ from runs import CPU as CPU_DEVICE
 from runs import train as train_run
 from test_families import of_family
 from torch import nn
-from workbench import CPU, Parts, load, losses, make_head, save_base, train
+from workbench import CPU, Parts, load, losses, make_head, train
 
 from danube_sweep import lora
 from danube_sweep.architecture import FAMILIES

@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from workbench import activate, build, load, losses, train, train_pack
+from workbench import Staying, build, fit_parts, losses, packed, train, train_pack
 
 from danube_sweep.active import Phase
 from danube_sweep.compose import compose
@@ -93,23 +94,22 @@ def test_the_others_train_on_when_a_trial_has_left(tiny: Tiny, tmp_path: Path, f
 def test_a_stopped_pack_goes_on_where_it_was(different: list[Config], tmp_path: Path) -> None:
     whole = train_pack(different, tmp_path / "whole")
     for stops_after in (1, 2, 0):  # borders seen before the stop is asked for; 0 never asks
-        backbone = load(different[0])
-        trials = [activate(build(one, backbone), tmp_path / "parts" / str(n)) for n, one in enumerate(different)]
-        fit(PackModule(backbone, trials, lambda: bool(stops_after) and trials[0].done.step % 3 == stops_after),  # noqa: B023
-            accelerator="cpu")  # fmt: skip
+        pack, trials = packed(different, tmp_path / "parts")
+        stopping = partial(lambda after, one: bool(after) and one.done.step % 3 == after, stops_after, trials[0])
+        fit(PackModule(pack, trials, Staying(stopping)), accelerator="cpu")
     for one, other in zip(trials, whole, strict=True):
         assert one.phase is Phase.finished
         assert losses(one) == pytest.approx(losses(other), abs=1e-6)
         assert losses(one, "validation") == pytest.approx(losses(other, "validation"), abs=1e-6)
 
 
-@pytest.mark.parametrize("adapter", ["lora", "dora", "full"])
-def test_trials_that_train_the_backbone_do_not_share_it(tiny: Tiny, tmp_path: Path, adapter: str) -> None:
-    backbone = load(head_only(tiny))
-    trials = [activate(build(head_only(tiny, "seed=1"), backbone), tmp_path / "0")]
-    trials.append(activate(build(tiny("precision=fp32", f"lora={adapter}"), backbone), tmp_path / "1"))
-    with pytest.raises(ConfigError, match="trials with adapters train one at a time"):
-        PackModule(backbone, trials, lambda: False)
+@pytest.mark.parametrize("adapter", ["dora", "full", "lora lora.bias=all model.shape.model_type=qwen2"])
+def test_trials_that_change_the_backbone_do_not_share_it(tiny: Tiny, tmp_path: Path, adapter: str) -> None:
+    option, *more = f"lora={adapter}".split()
+    alone = tiny("precision=fp32", option, *more)
+    pack, trials = packed([head_only(tiny, "seed=1", *more[1:]), alone], tmp_path)
+    with pytest.raises(ConfigError, match="train one at a time"):
+        pack.arrange(trials)
 
 
 # ----------------------------------------------------------------------------------- what must not change the losses
@@ -174,19 +174,18 @@ def test_a_frozen_weight_that_changes_while_training_ends_the_run(tiny: Tiny, tm
         return False
 
     with pytest.raises(GuardError, match="frozen backbone's weights changed"):
-        fit(PackModule(parts.backbone, [activate(parts, tmp_path)], meddling), accelerator="cpu")
+        fit_parts(parts, tmp_path, meddling)
 
 
 def test_a_backbone_in_another_precision_than_asked_for_does_not_train(tiny: Tiny, tmp_path: Path) -> None:
     parts = build(head_only(tiny))
     parts.backbone.precision = compose(["precision=nf4"]).precision
     with pytest.raises(GuardError, match="asked for was Linear4bit"):
-        fit(PackModule(parts.backbone, [activate(parts, tmp_path)], lambda: False), accelerator="cpu")
+        fit_parts(parts, tmp_path)
 
 
 def test_training_leaves_eval_mode_behind(tiny: Tiny, tmp_path: Path) -> None:
     parts = build(tiny(*ADAPTED, "precision=nf4", "trainer.max_steps=2", "trainer.validate_every=1"))
     parts.backbone.body.eval()
-    trial = activate(parts, tmp_path)
-    fit(PackModule(parts.backbone, [trial], lambda: False), accelerator="cpu")
+    trial = fit_parts(parts, tmp_path)
     assert trial.phase is Phase.finished and all(module.training for module in parts.backbone.modules())

@@ -2,22 +2,25 @@
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from danube_sweep import lora
 from danube_sweep.active import ActiveTrial, Surroundings
+from danube_sweep.begin import Builder, Stopwatch
 from danube_sweep.data.batches import Batch, collate
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.model import Backbone, architecture, load_backbone
 from danube_sweep.module import PackModule, fit
+from danube_sweep.pack import Pack
 from danube_sweep.prepare import Prepared, prepare
 from danube_sweep.progress import Terminal
 from danube_sweep.schema import Batching, Config, Init
@@ -53,7 +56,7 @@ class Parts:
     config: Config
     prepared: Prepared
     backbone: Backbone
-    adapter: dict[str, nn.Parameter]
+    adapter: Any
     head: Head
 
     def batch(self, rows: list[int], part: str = "train") -> Batch:
@@ -96,12 +99,43 @@ def activate(parts: Parts, folder: Path) -> ActiveTrial:
     return ActiveTrial(parts.config, parts.prepared.parts, plan, parts.head, parts.adapter, where)
 
 
-def train_pack(configs: list[Config], folder: Path) -> list[ActiveTrial]:
+@dataclass
+class Staying:
+    """Decides about a pack's trials: nobody comes in, and they leave early when `stopping` says so."""
+
+    stopping: Callable[[], bool] = lambda: False
+
+    def leaves(self, _trial: ActiveTrial) -> bool:
+        return self.stopping()
+
+    def left(self, _trial: ActiveTrial) -> list[ActiveTrial]:
+        return []
+
+
+def packed(configs: list[Config], folder: Path) -> tuple[Pack, list[ActiveTrial]]:
+    """A pack and its trials, made as run.py makes them, each with a folder of its own under `folder`."""
+    builder = Builder()
+    trials = []
+    for number, config in enumerate(configs):
+        prepared, head, adapter = builder.build(config, Stopwatch())
+        assert builder.pack is not None
+        trials.append(activate(Parts(config, prepared, builder.pack.backbone, adapter, head), folder / str(number)))
+    assert builder.pack is not None
+    return builder.pack, trials
+
+
+def train_pack(configs: list[Config], folder: Path, stopping: Callable[[], bool] = lambda: False) -> list[ActiveTrial]:
     """Trains the trials together over one backbone, each in a folder of its own under `folder`."""
-    backbone = load(configs[0])
-    trials = [activate(build(config, backbone), folder / str(number)) for number, config in enumerate(configs)]
-    fit(PackModule(backbone, trials, lambda: False), accelerator="cpu")
+    pack, trials = packed(configs, folder)
+    fit(PackModule(pack, trials, Staying(stopping)), accelerator="cpu")
     return trials
+
+
+def fit_parts(parts: Parts, folder: Path, stopping: Callable[[], bool] = lambda: False) -> ActiveTrial:
+    """Trains one trial whose parts are there."""
+    trial = activate(parts, folder)
+    fit(PackModule(Pack(parts.backbone), [trial], Staying(stopping)), accelerator="cpu")
+    return trial
 
 
 def train(config: Config, folder: Path) -> ActiveTrial:

@@ -1,13 +1,26 @@
-"""What of the backbone trains: adapters by PEFT, everything, or nothing.
+"""What of the backbone trains: adapters by PEFT, everything, or nothing; and the adapters of a pack.
 
 describe.py   a config in, PEFT's own description of the adapter out
 attach.py     puts it into the backbone
 state.py      its weights out and in again, under PEFT's names
+packed.py     plain LoRA of many trials over one backbone, and of one
+operation.py  what their adapters add to a linear
 """
 
 from danube_sweep.lora.allocation import rank_allocation
 from danube_sweep.lora.attach import attach
 from danube_sweep.lora.describe import peft_config
+from danube_sweep.lora.operation import Noise
+from danube_sweep.lora.packed import PackedAdapter, PackedAdapters
 from danube_sweep.lora.state import adapter_state, load_adapter_state
 
-__all__ = ["adapter_state", "attach", "load_adapter_state", "peft_config", "rank_allocation"]
+__all__ = [
+    "Noise",
+    "PackedAdapter",
+    "PackedAdapters",
+    "adapter_state",
+    "attach",
+    "load_adapter_state",
+    "peft_config",
+    "rank_allocation",
+]

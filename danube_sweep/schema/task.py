@@ -220,11 +220,16 @@ class Data:
     max_rows: int | None = setting("use only the first rows of each part, to try things out", None)
     truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
     batching: Batching = setting(
-        "bucketed puts rows of similar length together; shuffled does not; packed takes shuffled's rows and lays them end "
-        "to end without padding (no encoders)",
+        "bucketed puts rows of similar length together; shuffled does not; packed takes shuffled's rows and lays them "
+        "end to end without padding (no encoders)",
         Batching.bucketed,
     )
     order_seed: int = setting("seed of the order of the training rows", 0)
+    cache_prefix: bool = setting(
+        "keep on disk what comes out of the blocks below the first adapted one, and never run them again; wants "
+        "lora=none, lora.last_k or lora.layers",
+        False,
+    )
     validation_fraction: float = setting("share of the groups held out if there is no validation file or fold", 0.2)
     test_fraction: float = setting("share of the groups kept for the test part if there is no test file", 0.0)
     split_seed: int = setting("seed of the split into parts and of the folds", 0)

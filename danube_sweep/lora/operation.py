@@ -1,0 +1,142 @@
+"""The update that the adapters of a pack add to one linear, all trials in a few batched products.
+
+Axes: N trials of the batch, n trials of a group, M tokens of a trial, I inputs, O outputs, R rank (a group's largest).
+
+Per linear it keeps for the backward pass the linear's own input, which others keep too, and the rank-sized activation:
+16H + 8I bytes per token and layer where PEFT's layers keep 36H + 10I (H hidden, I intermediate, 16-bit arithmetic).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+
+Places = slice | torch.Tensor
+"""Where trials stand in a batch or a stack: a slice where they stand side by side, else their numbers."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A trial's dropout before its adapter: a function of its seed, so that the backward pass draws it again."""
+
+    share: float
+    seed: int
+    rows: int
+    length: int
+    """The trial's own rows and tokens of the batch: what others' longer rows pad is not drawn for."""
+
+    def factors(self, shape: torch.Size, device: torch.device) -> torch.Tensor:
+        """What the inputs [rows, tokens, I] of a trial are multiplied with: 0 or 1 / (1 - share)."""
+        generator = torch.Generator(device).manual_seed(self.seed)
+        own = (self.rows, self.length, shape[-1])
+        kept = torch.rand(own, generator=generator, device=device) >= self.share
+        factors = torch.ones(shape, device=device)
+        factors[: self.rows, : self.length] = kept / (1 - self.share)
+        return factors
+
+
+@dataclass(frozen=True)
+class Part:
+    """The trials of one group that are in the batch: where in the group's stacks, and where in the batch."""
+
+    stack: Places
+    batch: Places
+    scale_n11: torch.Tensor
+    noises: Sequence[Noise | None] = ()
+    """One per trial of the part; empty without dropout."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a batch of `trials` equal shares of rows meets the groups' stacks; products are taken in `dtype`."""
+
+    parts: Sequence[Part]
+    trials: int
+    dtype: torch.dtype
+
+
+@final
+class _Update(torch.autograd.Function):
+    """base + scale * dropout(given) A^T B^T, in place of base. Stacks: A [n, R, I], B [n, O, R] of every part."""
+
+    @staticmethod
+    def forward(ctx: Any, base: torch.Tensor, given: torch.Tensor, plan: Plan, *stacks: torch.Tensor) -> torch.Tensor:
+        base_NMO = base.view(plan.trials, -1, base.shape[-1])
+        given_NMI = _by_trial(given, plan.trials)
+        ranked = []
+        for part, a_NRI, b_NOR in _with_stacks(plan, stacks):
+            input_nMI = _dropped(given_NMI, part, given.shape, plan)
+            ranked_nMR = torch.bmm(input_nMI, a_NRI[part.stack].to(plan.dtype).transpose(1, 2)).mul_(part.scale_n11)
+            b_nRO = b_NOR[part.stack].to(plan.dtype).transpose(1, 2)
+            if isinstance(part.batch, slice) and base.dtype is plan.dtype:
+                base_NMO[part.batch].baddbmm_(ranked_nMR, b_nRO)
+            else:
+                base_NMO[part.batch] += torch.bmm(ranked_nMR, b_nRO)
+            ranked.append(ranked_nMR)
+        ctx.plan = plan
+        ctx.save_for_backward(given, *ranked, *stacks)
+        ctx.mark_dirty(base)
+        return base
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        plan: Plan = ctx.plan
+        given, *rest = ctx.saved_tensors
+        ranked, stacks = rest[: len(plan.parts)], rest[len(plan.parts) :]
+        gradient_NMO, given_NMI = _by_trial(gradient, plan.trials), _by_trial(given, plan.trials)
+        wanted = ctx.needs_input_grad[1]
+        of_given_NMI = torch.zeros_like(given_NMI) if wanted else None
+        of_stacks: list[torch.Tensor | None] = []
+        for (part, a_NRI, b_NOR), ranked_nMR in zip(_with_stacks(plan, stacks), ranked, strict=True):
+            of_output_nMO = gradient_NMO[part.batch].to(plan.dtype)
+            of_ranked_nMR = torch.bmm(of_output_nMO, b_NOR[part.stack].to(plan.dtype)).mul_(part.scale_n11)
+            input_nMI = _dropped(given_NMI, part, given.shape, plan)
+            of_stacks.append(_into_stack(torch.bmm(of_ranked_nMR.transpose(1, 2), input_nMI), part, a_NRI))
+            of_stacks.append(_into_stack(torch.bmm(of_output_nMO.transpose(1, 2), ranked_nMR), part, b_NOR))
+            if of_given_NMI is not None:
+                through_nMI = torch.bmm(of_ranked_nMR, a_NRI[part.stack].to(plan.dtype))
+                of_given_NMI[part.batch] = _masked(through_nMI, part, given.shape, plan).to(given.dtype)
+        of_given = None if of_given_NMI is None else of_given_NMI.view(given.shape)
+        return gradient, of_given, None, *of_stacks
+
+
+def update(base: torch.Tensor, given: torch.Tensor, plan: Plan, stacks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The linear's output `base` [rows, tokens, O] with every trial's update added in place.
+
+    `given` [rows, tokens, I] is the linear's input, the rows of the trials one after the other; `stacks` holds A and B
+    of every part in turn, fp32. The source of the batched products: DESIGN of this package, docs/decisions/012.
+    """
+    result: torch.Tensor = _Update.apply(base, given, plan, *stacks)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _with_stacks(plan: Plan, stacks: Sequence[torch.Tensor]) -> list[tuple[Part, torch.Tensor, torch.Tensor]]:
+    return list(zip(plan.parts, stacks[0::2], stacks[1::2], strict=True))
+
+
+def _by_trial(values: torch.Tensor, trials: int) -> torch.Tensor:
+    return values.reshape(trials, -1, values.shape[-1])
+
+
+def _dropped(given_NMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan) -> torch.Tensor:
+    return _masked(given_NMI[part.batch].to(plan.dtype), part, shape, plan)
+
+
+def _masked(values_nMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan) -> torch.Tensor:
+    if not any(part.noises):
+        return values_nMI
+    own = torch.Size((shape[0] // plan.trials, *shape[1:]))
+    masked = [
+        one if noise is None else one * noise.factors(own, one.device).view_as(one).to(one.dtype)
+        for one, noise in zip(values_nMI, part.noises, strict=True)
+    ]
+    return torch.stack(masked)
+
+
+def _into_stack(gradient: torch.Tensor, part: Part, stack: torch.Tensor) -> torch.Tensor:
+    if len(gradient) == len(stack):  # the whole group is in the batch, in its own order
+        return gradient.to(stack.dtype)
+    whole = torch.zeros_like(stack)
+    whole[part.stack] = gradient.to(stack.dtype)
+    return whole
