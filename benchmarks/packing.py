@@ -1,6 +1,6 @@
 """Many trials over one backbone, step by step: a pack against three named baselines, in alternation.
 
-    python benchmarks/packing.py [--quick] [--device cuda] [--shapes tiny,mid,500m] [--only steps,prefix,cache]
+    python benchmarks/packing.py [--quick] [--device cuda] [--shapes mid] [--only steps,prefix,cache,memory,processes]
 
 (a) plain transformers + PEFT + bitsandbytes, the trials one after the other in a warm process;
 (b) one process per trial (of the baseline's own script, benchmarks/baseline_hf.py);
@@ -13,8 +13,8 @@ median over the rounds; a ratio is (baseline's seconds of a step, for N trials) 
 Backbones have random weights; rows have exactly the tokens given; all trials read the same rows, as in a sweep.
 
 `auto` is the size of the pack that `sweep.pack=auto` would form of the largest N of a row, and what that gives: for a
-trial on its own it is (c). Memory is the peak of the pack's process, and its share of
-the planner's prediction.
+trial on its own it is (c). GiB is the peak of the arm's process; a forked one has none of the
+libraries' pages that it does not touch, so the planner's prediction is held against the peak of fresh processes.
 """
 
 import argparse
@@ -97,6 +97,13 @@ MIXED = ("mixed",)
 """Instead of an adapter: ranks from 4 to 64."""
 
 
+MEMORY = [
+    *(("toy", "fp32", 128, 4), ("tiny", "nf4", 128, 8), ("mid", "fp32", 128, 8), ("mid", "bf16", 512, 4)),
+    *(("mid", "nf4", 128, 8), ("500m", "nf4", 128, 4), ("4b", "nf4", 512, 4)),
+]
+"""Shape, precision, tokens, trials."""
+
+
 def rows_of(options: argparse.Namespace) -> list[Row]:
     """The rows of the table: `--quick` has those with a target and a few beside them."""
     if options.device == "cuda":
@@ -125,17 +132,16 @@ class Bench:
     options: argparse.Namespace
     folder: Path
     composer: Composer = field(default_factory=Composer)
-    numbers: dict[str, int] = field(default_factory=dict)
+    arms: int = 0
 
-    def start(self, name: str, build: Build, configs: Sequence[Config], warm_up: int = WARM_UP) -> Arm:
-        """A new process that has done its warm-up steps."""
-        context: Any = get_context("fork" if self.options.device == "cpu" else "spawn")
+    def start(self, name: str, build: Build, configs: Sequence[Config], *, fresh: bool = False) -> Arm:
+        """A new process that has done its warm-up steps; a `fresh` one has imported everything itself."""
+        context: Any = get_context("fork" if self.options.device == "cpu" and not fresh else "spawn")
         ours, theirs = context.Pipe()
-        number = self.numbers.setdefault("arms", 0)
-        self.numbers["arms"] += 1
+        self.arms += 1
         process = context.Process(
             target=child,
-            args=(build, configs, self.folder / f"arm-{number}", theirs, self.options.clock, warm_up),
+            args=(build, configs, self.folder / f"arm-{self.arms}", theirs, self.options.clock, WARM_UP),
             daemon=True,
         )
         process.start()
@@ -269,11 +275,8 @@ def measure(bench: Bench, row: Row, verdicts: Verdicts) -> None:
     plain.end()
     peaks = {size: arm.end() for size, arm in {1: alone, **packs}.items()}
     for size, arm in {1: alone, **packs}.items():
-        share = peaks[size] / predicted_bytes(bench.trials(row, size))
         mark = "auto" if size == auto else ""
-        line(row, f"{size:>3} {mark:<4}", plain, alone, arm, f"{peaks[size] / GIB:5.2f} {share:5.2f}")
-        if size > 1:
-            verdicts.most("peak memory: distance from the prediction, as a share of it", abs(share - 1), 0.1)
+        line(row, f"{size:>3} {mark:<4}", plain, alone, arm, peaks[size])
         if size >= 4 and row.precision == "nf4" and row.tokens <= 32:
             verdicts.least("over (a), nf4, at most 32 tokens, N >= 4", plain.each / arm.each, 2.0)
         if size >= 4 and row.precision == "nf4" and row.tokens == 128:
@@ -283,13 +286,28 @@ def measure(bench: Bench, row: Row, verdicts: Verdicts) -> None:
     verdicts.least("sweep.pack=auto over (c)", alone.each / chosen.each, 0.95)
 
 
-def line(row: Row, size: str, plain: Arm | None, alone: Arm, arm: Arm, memory: str) -> None:
+def line(row: Row, size: str, plain: Arm | None, alone: Arm, arm: Arm, peak: int) -> None:
     """Prints milliseconds of a step for one trial, the ratios, the speed, and the spread of the pack's rounds."""
     theirs = f"{plain.each * 1e3:8.1f}" if plain else " " * 8
     over = f"{plain.each / arm.each:6.2f}x" if plain else " " * 7
     spread = f"{min(arm.seconds) / arm.trials * 1e3:.1f}-{max(arm.seconds) / arm.trials * 1e3:.1f}"
     figures = f"{theirs} {alone.each * 1e3:8.1f} {arm.each * 1e3:8.1f}  {over} {alone.each / arm.each:6.2f}x"
-    print(f"{row.title:<26} {size} {figures} {row.tokens / arm.each:9.0f}  {memory:<11}  {spread}", flush=True)
+    print(f"{row.title:<26} {size} {figures} {row.tokens / arm.each:9.0f} {peak / GIB:5.2f}  {spread}", flush=True)
+
+
+def memory(bench: Bench, verdicts: Verdicts) -> None:
+    """The peak of a pack in a fresh process against its prediction."""
+    print("\npeak memory of a pack in a fresh process, GiB: measured, predicted, measured over predicted")
+    for shape, precision, length, size in MEMORY:
+        row = Row(shape, precision, 1, length, (size,))
+        configs = bench.trials(row, size)
+        if shape not in bench.options.shapes or not fits(configs):
+            continue
+        measured = bench.start("a pack", pack_arm, configs, fresh=True).end()
+        predicted = predicted_bytes(configs)
+        share = measured / predicted
+        print(f"{row.title:<26} {size:>3} {measured / GIB:8.2f} {predicted / GIB:8.2f} {share:8.2f}", flush=True)
+        verdicts.most("peak memory: distance from the prediction, as a share of it", abs(share - 1), 0.1)
 
 
 def prefix(bench: Bench, verdicts: Verdicts, shape: str, size: int = 8) -> None:
@@ -301,27 +319,22 @@ def prefix(bench: Bench, verdicts: Verdicts, shape: str, size: int = 8) -> None:
         alone = bench.start("(c)", pack_arm, bench.trials(row, 1))
         pack = bench.start("the pack", pack_arm, bench.trials(row, size))
         bench.rounds([plain, alone, pack])
-        line(row, f"{size:>3}     ", plain, alone, pack, "")
+        plain.end(), alone.end()
+        line(row, f"{size:>3}     ", plain, alone, pack, pack.end())
         verdicts.least(f"over (a), shared prefix, last quarter adapted, N = {size}", plain.each / pack.each, 2.0)
-        for arm in (plain, alone, pack):
-            arm.end()
 
 
 def cache(bench: Bench, verdicts: Verdicts, shape: str, size: int = 8) -> None:
-    """Heads alone, from the second epoch on: the backbone's last states come from the disk."""
+    """Heads alone. The first step writes the states of all rows to the disk: every later one is as of a later epoch."""
     for precision in ("fp32", "nf4"):
         row = Row(shape, precision, 1, 128, (size,), ("lora=none",), "head")
-        stored = ["data.cache_prefix=true"]
-        epoch = 64  # a step a row: the warm-up is the first epoch
         alone = bench.start("(c)", pack_arm, bench.trials(row, 1))
         for count in (1, size):
-            name = f"{count} with the cache"
-            pack = bench.start(name, pack_arm, bench.trials(row, count, *stored), warm_up=epoch + WARM_UP)
+            pack = bench.start("with the cache", pack_arm, bench.trials(row, count, "data.cache_prefix=true"))
             alone.seconds.clear()
             bench.rounds([alone, pack])
-            line(row, f"{count:>3} disk", None, alone, pack, "")
-            verdicts.least(f"over (c), head alone, cached, N = {count}", alone.each / pack.each, 3.0)
-            pack.end()
+            line(row, f"{count:>3} disk", None, alone, pack, pack.end())
+            verdicts.least(f"over (c), head alone, states from the disk, N = {count}", alone.each / pack.each, 3.0)
         alone.end()
 
 
@@ -352,7 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: where others use the machine too"
     )
     parser.add_argument("--shapes", default="tiny,mid,500m", help="of toy, tiny, mid, 500m, 4b")
-    parser.add_argument("--only", default="steps,prefix,cache,processes", help="parts of the benchmark")
+    parser.add_argument("--only", default="steps,prefix,cache,memory,processes", help="parts of the benchmark")
     parser.add_argument(
         "--nf4-compute", choices=["fp32", "bf16", "fp16"], help="what nf4 computes in; else its default"
     )
@@ -366,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ.setdefault("DANUBE_SWEEP_CACHE", f"{temporary}/cache")
         bench = Bench(options, Path(temporary))
-        columns = f"{'(a)':>8} {'(c)':>8} {'pack':>8}  {'over a':>7} {'over c':>7} {'tokens/s':>9}  GiB  share "
+        columns = f"{'(a)':>8} {'(c)':>8} {'pack':>8}  {'over a':>7} {'over c':>7} {'tokens/s':>9}   GiB"
         print(f"{'ms of a step, a trial':<26} {'  N':<8} {columns}  rounds")
         if "steps" in options.only:
             for row in rows_of(options):
@@ -375,6 +388,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prefix(bench, verdicts, shape)
         if "cache" in options.only:
             cache(bench, verdicts, shape)
+        if "memory" in options.only:
+            memory(bench, verdicts)
         if "processes" in options.only:
             processes(bench, shape)
     verdicts.show()

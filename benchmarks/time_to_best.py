@@ -231,9 +231,8 @@ def run(bench: Bench, folder: Path) -> None:
     theirs = arms[BASELINE].last
     for name, arm in arms.items():
         if arm.as_the_baseline and arm.last is not None and theirs is not None:
-            print(
-                f"{name}: the baseline's batches, validation losses at most {sides.furthest(arm.last, theirs):.1e} apart"
-            )
+            apart = sides.furthest(arm.last, theirs)
+            print(f"{name}: the baseline's batches, validation losses at most {apart:.1e} apart")
 
 
 if __name__ == "__main__":
