@@ -182,9 +182,8 @@ def show(arms: dict[str, Arm]) -> None:
         seconds = f"{arm.seconds:9.1f}" if arm.seconds is not None else f"{'never':>9}"
         total = statistics.median(arm.total)
         whole = f"{total:8.1f} {ratio(statistics.median(base.total), total)}"
-        print(
-            f"{name:<66} {seconds} {ratio(base.seconds, arm.seconds)} {whole} {min(arm.best):8.4f} {statistics.median(arm.own):8.1f}"
-        )
+        own = f"{min(arm.best):8.4f} {statistics.median(arm.own):8.1f}"
+        print(f"{name:<66} {seconds} {ratio(base.seconds, arm.seconds)} {whole} {own}")
     print(
         "\nwhat each lever gives: seconds without it over seconds with everything on (to the target, the whole sweep)"
     )
