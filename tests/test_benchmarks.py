@@ -58,7 +58,7 @@ def test_time_to_best_prints_its_table_and_the_losses_are_the_same(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     toy = ["--toy", "--trials", "2", "--steps", "4", "--validations", "2", "--rows", "60", "--max-length", "64"]
-    time_to_best.main([*toy, "--batching", "bucketed", "--no-ablation", "--data", str(tmp_path)])
+    time_to_best.main([*toy, "--batching", "bucketed", "--no-ablation", "--compute", "fp32", "--data", str(tmp_path)])
     said = capsys.readouterr().out
     assert "time to the baseline's best, everything on:" in said
     apart = float(said.rpartition("validation losses at most ")[2].split()[0])
