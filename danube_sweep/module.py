@@ -1,9 +1,9 @@
 """The LightningModule: a pack of trials over one frozen backbone; an ordinary run is a pack of one.
 
 In a step every trial draws its next micro-batch, all rows pass through the backbone together, and the sum of the
-trials' losses is differentiated: their parameters are disjoint, so each trial's gradient is exactly its own. At its step
-border a trial is updated, written, validated, and leaves when it has ended; another may take its place. Lightning keeps
-device, loop, callbacks and hooks; steps are a trial's own.
+trials' losses is differentiated: their parameters are disjoint, so each trial's gradient is exactly its own. At its
+step border a trial is updated, written and validated, and leaves when it has ended; another may take its place.
+Lightning keeps device, loop, callbacks and hooks; steps are a trial's own.
 """
 
 import itertools

@@ -4,16 +4,20 @@ from danube_sweep.architecture import FAMILIES, cannot_be_flat
 from danube_sweep.schema import (
     ArenaData,
     Batching,
+    Bias,
     BradleyTerryHead,
     CausalHead,
     ClassifierHead,
     Comparison,
     Config,
     Data,
+    FullFinetune,
     GeneratedData,
     Head,
     LayeredHead,
+    LinearAdapter,
     LMHead,
+    Lora,
     PairsData,
     PreferenceHead,
     TableColumns,
@@ -48,6 +52,8 @@ def validate_head(config: Config) -> None:
     if data.batching is Batching.packed and not own_config(config.model):
         reason = cannot_be_flat(config.model.shape.model_type)
         require(reason is None, str(reason))
+    if data.cache_prefix:
+        _has_prefix(config)
     three = isinstance(data, ArenaData | GeneratedData)
     if isinstance(head, CausalHead) and head.words is not None and three:
         require(len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}")
@@ -79,6 +85,17 @@ def _reads(head: Head, data: Data) -> None:
         for name in ("classes", "soft_label_columns"):
             value = getattr(data, name)
             require(value is None, f"data.{name}: head=regression learns a number, which has none; give null")
+
+
+def _has_prefix(config: Config) -> None:
+    adapter = config.lora
+    given = "data.cache_prefix=true keeps what comes out of the blocks below the first that trains"
+    require(not isinstance(adapter, FullFinetune), f"{given}; with lora=full all train: use lora.last_k or give false")
+    if isinstance(adapter, LinearAdapter):
+        below = adapter.last_k is not None if adapter.layers is None else min(adapter.layers) > 0
+        require(below, f"{given}, and there is none: use lora=none, lora.last_k or lora.layers above 0, or give false")
+    biased = isinstance(adapter, Lora) and adapter.bias is Bias.all
+    require(not biased, f"{given}, and lora.bias=all trains every block's biases: use lora.bias=none or give false")
 
 
 def validate_data(data: Data) -> None:

@@ -1,0 +1,356 @@
+"""Adapters in a pack: every trial trains as it would alone, whoever trains beside it."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_config
+from peft import PeftModel
+from rich.console import Console
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, get_scheduler
+from workbench import Staying, load, losses, packed, save_base, train, train_pack
+
+from danube_sweep.active import ActiveTrial, Phase
+from danube_sweep.begin import Entrant
+from danube_sweep.errors import Dismissed, Diverged
+from danube_sweep.module import PackModule, fit
+from danube_sweep.progress import Terminal
+from danube_sweep.run import run_pack
+from danube_sweep.schema import Config, Muon
+
+Tiny = Callable[..., Config]
+
+STEPS = ["trainer.max_steps=24", "trainer.validate_every=12", "model.lr=0.003"]
+SHORT = ["trainer.max_steps=6", "trainer.validate_every=3", "model.lr=0.003"]
+PRECISIONS = {
+    "fp32": (["precision=fp32"], 1e-5),
+    "nf4": (["precision=nf4", "precision.compute=fp32"], 1e-5),
+    "bf16": (["precision=bf16"], 1e-2),
+}
+"""Overrides, and how far losses may be from those of the trial alone after 24 steps."""
+DIFFERENT = [
+    ["lora.rank=4"],
+    ["lora.rank=64", "optimizer=sgd", "optimizer.lr=0.1", "schedule=linear", "seed=1"],
+    ["lora.rank=8", "optimizer=adamw_8bit", "schedule=constant", "head=sequence", "head.pooling=mean"],
+    ["lora.rank=16", "lora.targets=qv", "lora.rslora=true", "lora.alpha=16", "trainer.clip_norm=null", "seed=3"],
+    ["lora.rank=5", "lora.alpha=7", "lora.plus_ratio=4", "optimizer=muon"],
+    ["lora.rank=32", "lora.last_k=1", "head.label_smoothing=0.1", "data.order_seed=2"],
+    ["lora=none", "head=sequence", "optimizer=schedulefree", "schedule=constant"],
+    ["lora.rank=12", "lora.dropout=0.3", "optimizer.weight_decay=0.3", "trainer.effective_batch=12", "seed=5"],
+]
+"""Trials that differ in rank, targets, blocks, head, loss, optimizer, schedule, clipping, batches and seed."""
+
+
+def different(count: int, *overrides: str) -> list[Config]:
+    return [tiny_config(*overrides, *own) for own in DIFFERENT[:count]]
+
+
+@dataclass
+class Followed:
+    """What must not depend on who trains beside a trial."""
+
+    train: list[float]
+    validation: list[float]
+    tokens: int
+
+    def check(self, trial: ActiveTrial, within: float) -> None:
+        assert trial.phase is Phase.finished and trial.error is None
+        assert losses(trial) == pytest.approx(self.train, abs=within)
+        assert losses(trial, "validation") == pytest.approx(self.validation, abs=within)
+        assert trial.done.tokens == self.tokens
+
+
+def followed(trial: ActiveTrial) -> Followed:
+    return Followed(losses(trial), losses(trial, "validation"), trial.done.tokens)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Followed]]:
+    """Every one of the different trials, trained alone, by precision."""
+    known: dict[str, list[Followed]] = {}
+
+    def trained(precision: str) -> list[Followed]:
+        if precision not in known:
+            configs = different(8, *STEPS, *PRECISIONS[precision][0])
+            known[precision] = [followed(train(one, tmp_path_factory.mktemp("alone"))) for one in configs]
+        return known[precision]
+
+    return trained
+
+
+# ------------------------------------------------------------------------------------------------------ like alone
+
+
+@pytest.mark.parametrize(("precision", "count"), [("fp32", 2), ("fp32", 4), ("fp32", 8), ("nf4", 8), ("bf16", 8)])
+def test_a_trial_follows_its_losses_alone(
+    tmp_path: Path, alone: Callable[[str], list[Followed]], precision: str, count: int
+) -> None:
+    overrides, within = PRECISIONS[precision]
+    trials = train_pack(different(count, *STEPS, *overrides), tmp_path)
+    for trial, wanted in zip(trials, alone(precision), strict=False):
+        # torch's Muon takes its matrix products in bf16, whatever the weights are in.
+        wanted.check(trial, max(within, 1e-3) if isinstance(trial.config.optimizer, Muon) else within)
+        assert trial.most_companions == count
+
+
+@pytest.mark.parametrize("more", [["precision.gradient_checkpointing=true"], ["data.batching=packed"]])
+def test_checkpointing_and_flat_batches_change_nothing_of_that(tiny: Tiny, tmp_path: Path, more: list[str]) -> None:
+    configs = [tiny("precision=fp32", *SHORT, *more, *own) for own in (DIFFERENT[0], DIFFERENT[7], DIFFERENT[5])]
+    for number, trial in enumerate(train_pack(configs, tmp_path / "pack")):
+        followed(train(configs[number], tmp_path / str(number))).check(trial, 1e-5)
+
+
+def test_the_last_block_alone_is_trained_over_a_prefix_that_runs_once(tiny: Tiny, tmp_path: Path) -> None:
+    configs = [
+        tiny("precision=fp32", *SHORT, "lora.last_k=1", f"lora.rank={rank}", "model.shape.num_hidden_layers=3")
+        for rank in (4, 8, 16)
+    ]
+    pack, trials = packed(configs, tmp_path / "pack")
+    rows: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
+    for number, block in enumerate(pack.backbone.body.layers):
+        block.register_forward_pre_hook(lambda _block, given, number=number: rows[number].add(len(given[0])))
+    fit(PackModule(pack, trials, Staying()), accelerator="cpu")
+    assert max(rows[0]) == max(rows[1]) == 4 and max(rows[2]) == 12
+    for number, trial in enumerate(trials):
+        followed(train(configs[number], tmp_path / str(number))).check(trial, 1e-5)
+
+
+@pytest.mark.parametrize("adapter", [["lora=none"], ["lora.last_k=1", "lora.rank=4"], ["lora.last_k=1", "lora=dora"]])
+@pytest.mark.parametrize("batching", ["bucketed", "packed"])
+def test_a_prefix_kept_on_disk_is_never_run_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: list[str], batching: str
+) -> None:
+    monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path / "cache"))
+    own = ["precision=fp32", *SHORT, *adapter, f"data.batching={batching}", "trainer.eval_batch=4"]
+    wanted = followed(train(tiny(*own), tmp_path / "run"))
+    for place in ("first", "again"):
+        pack, trials = packed([tiny(*own, "data.cache_prefix=true")], tmp_path / place)
+        calls: list[int] = []
+        pack.backbone.body.layers[0].mlp.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        fit(PackModule(pack, trials, Staying()), accelerator="cpu")
+        wanted.check(trials[0], 1e-5)
+        assert bool(calls) == (place == "first")
+
+
+def test_trials_that_read_the_same_rows_share_a_kept_prefix(tiny: Tiny, tmp_path: Path) -> None:
+    own = ["precision=nf4", *SHORT, "data.cache_prefix=true", "lora.last_k=1"]
+    configs = [tiny(*own, f"seed={seed}", f"data.order_seed={seed % 2}") for seed in range(3)]
+    for number, trial in enumerate(train_pack(configs, tmp_path / "pack")):
+        followed(train(configs[number], tmp_path / str(number))).check(trial, 1e-2)
+
+
+# ------------------------------------------------------------------------------------------------- like plain PEFT
+
+
+def plain_losses(config: Config, base: Path, adapter: Path, trial: ActiveTrial) -> Iterator[float]:
+    """The losses of a trial by transformers, PEFT and torch alone, from the same first weights."""
+    body = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=torch.float32), adapter, is_trainable=True)
+    head = nn.Linear(body.config.hidden_size, 3)
+    start = dict(trial.head.named_parameters())
+    head.load_state_dict({name.rpartition(".")[2]: value.detach().clone() for name, value in start.items()})
+    trained = [one for one in [*body.parameters(), *head.parameters()] if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr, weight_decay=0.0)
+    schedule = get_scheduler("linear", optimizer, 0, trial.plan.total_steps)
+    from danube_sweep.steps import Collator
+
+    step = 0.0
+    for micro in trial.plan.micro_batches(0, Collator(torch.device("cpu"))):
+        batch = micro.batch
+        hidden = body(input_ids=batch.input_ids_BT, attention_mask=batch.mask_BT.long()).last_hidden_state
+        mean = (hidden * batch.mask_BT.unsqueeze(2)).sum(dim=1) / batch.mask_BT.sum(dim=1, keepdim=True)
+        loss = F.cross_entropy(head(mean), batch.labels_BC) * micro.share
+        loss.backward()
+        step += loss.item()
+        if micro.last:
+            nn.utils.clip_grad_norm_(trained, config.trainer.clip_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            yield step
+            step = 0.0
+
+
+def test_a_trial_of_a_pack_follows_plain_peft(tiny: Tiny, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    save_base(tiny(), base)
+    own = ["precision=fp32", *STEPS, f"model.path={base}", "head=sequence", "head.pooling=mean", "schedule=linear",
+           "schedule.warmup=0", "optimizer.weight_decay=0"]  # fmt: skip
+    configs = [tiny(*own, f"lora.rank={rank}", f"seed={rank}") for rank in (4, 6, 32)]
+    pack, trials = packed(configs, tmp_path / "pack")
+    wanted = []
+    for trial in trials:
+        assert trial.packed is not None
+        adapter = tmp_path / f"start-{trial.packed.config.rank}"
+        trial.packed.description().save_pretrained(str(adapter))
+        from safetensors.torch import save_file
+
+        state = {name: value.detach().clone() for name, value in trial.packed.state(pack.backbone).items()}
+        save_file(state, adapter / "adapter_model.safetensors")
+        wanted.append(list(plain_losses(trial.config, base, adapter, trial)))
+    fit(PackModule(pack, trials, Staying()), accelerator="cpu")
+    for trial, plain in zip(trials, wanted, strict=True):
+        assert losses(trial) == pytest.approx(plain, abs=1e-5)
+
+
+def test_plain_peft_loads_an_adapter_from_a_pack(tiny: Tiny, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    save_base(tiny(), base)
+    door = Visitors()
+    own = ["precision=fp32", *SHORT, f"model.path={base}"]
+    entrants = [entrant(tiny(*own, f"lora.rank={rank}", f"seed={rank}"), tmp_path / str(rank)) for rank in (4, 16)]
+    run_pack(entrants, door)
+    assert [error for _, error in door.ends] == [None, None]
+    for one in entrants:
+        plain = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=torch.float32), one.path / "adapter")
+        moved = [value for name, value in plain.named_parameters() if "lora_B" in name]
+        assert len(moved) == 14 and all(float(value.abs().sum()) > 0 for value in moved)
+        assert moved[0].shape[1] == one.config.lora.rank
+
+
+# ------------------------------------------------------------------------------------------------ others' misfortune
+
+
+def test_a_trial_that_diverges_changes_no_bit_of_another(tiny: Tiny, tmp_path: Path) -> None:
+    together = ["precision=fp32", *SHORT, "trainer.log_every=100", "trainer.validate_every=6", "lora.rank=4"]
+    healthy, other = tiny(*together), tiny(*together, "seed=1")
+    wild = tiny(*together, "seed=1", "optimizer=sgd", "optimizer.lr=1e30", "schedule.warmup=0")
+    with_wild, with_other = train_pack([healthy, wild], tmp_path / "a"), train_pack([healthy, other], tmp_path / "b")
+    assert losses(with_wild[0]) == losses(with_other[0])
+    assert losses(with_wild[0], "validation") == losses(with_other[0], "validation")
+    for name, parameter in with_wild[0].parameters.items():
+        assert torch.equal(parameter, with_other[0].parameters[name])
+    assert with_wild[1].phase is Phase.failed and isinstance(with_wild[1].error, Diverged)
+    assert not all(map(math.isfinite, losses(with_wild[1])))
+
+
+# ---------------------------------------------------------------------------------------------- coming, going, stops
+
+
+@dataclass
+class Visitors:
+    """The door of a pack: who waits outside, and what became of those who left."""
+
+    waiting: list[Entrant] = field(default_factory=list)
+    unwanted: dict[str, int] = field(default_factory=dict)
+    """Folder -> the border at which its trial is to leave."""
+    ends: list[tuple[str, BaseException | None]] = field(default_factory=list)
+
+    def next(self) -> Entrant | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def dismisses(self, entrant: Entrant) -> str | None:
+        left = self.unwanted[entrant.path.name] = self.unwanted.get(entrant.path.name, 10**6) - 1
+        return "its time is over" if left <= 0 else None
+
+    def left(self, entrant: Entrant, error: BaseException | None) -> None:
+        self.ends.append((entrant.path.name, error))
+
+
+def entrant(config: Config, path: Path, **more: Any) -> Entrant:
+    return Entrant(config, path, Terminal(Console(quiet=True)), **more)
+
+
+def result_of(path: Path) -> dict[str, Any]:
+    from danube_sweep.trial import RunFolder
+
+    result = RunFolder(path).read_result()
+    assert result is not None
+    return {key: value for key, value in result.items() if key not in ("measured", "predicted")}
+
+
+def alike(one: Any, other: Any) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            alike(one[key], other[key])
+    else:
+        assert one == (pytest.approx(other, abs=1e-5) if isinstance(one, float) else other)
+
+
+def test_a_trial_that_leaves_gives_its_place_to_one_that_waits(tiny: Tiny, tmp_path: Path) -> None:
+    own = [["precision=fp32", *SHORT, *more] for more in (*DIFFERENT[:4], ["lora.rank=6", "trainer.max_steps=2"])]
+    entrants = [entrant(tiny(*more), tmp_path / "pack" / str(number)) for number, more in enumerate(own)]
+    entrants[0] = entrant(entrants[0].config, entrants[0].path, prune=lambda number, _metrics: number == 1)
+    door = Visitors([entrants[4], entrants[2]])
+    run_pack([entrants[0], entrants[1], entrants[3]], door)
+    assert [error for _, error in door.ends] == [None] * 5 and not door.waiting
+    assert {name for name, _ in door.ends[:2]} == {"0", "4"}
+    for number, one in enumerate(entrants):
+        solo = entrant(one.config, tmp_path / "solo" / str(number), prune=one.prune)
+        run_pack([solo], Visitors())
+        alike(result_of(one.path), result_of(solo.path))
+    assert result_of(entrants[0].path)["state"] == "pruned"
+
+
+def test_a_trial_moves_between_a_pack_and_a_run_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
+    first, second = (tiny("precision=fp32", *SHORT, f"lora.rank={rank}", "lora.dropout=0.2") for rank in (4, 9))
+    run_pack([entrant(first, tmp_path / "whole")], Visitors())
+    for start_in_pack in (True, False):
+        path = tmp_path / f"moved-{start_in_pack}"
+        beside = [entrant(second, tmp_path / f"beside-{start_in_pack}")]
+        halfway = Visitors(unwanted={path.name: 2})
+        run_pack([entrant(first, path), *(beside if start_in_pack else [])], halfway)
+        assert isinstance(dict(halfway.ends)[path.name], Dismissed)
+        run_pack([entrant(first, path), *([] if start_in_pack else beside)], Visitors())
+        alike(result_of(path), result_of(tmp_path / "whole"))
+
+
+def test_one_mistake_keeps_one_trial_out_of_a_pack(tiny: Tiny, tmp_path: Path) -> None:
+    good = [entrant(tiny("precision=fp32", *SHORT, f"seed={seed}"), tmp_path / str(seed)) for seed in (0, 1)]
+    bad = entrant(tiny("precision=fp32", *SHORT, "lora.layers=[1]"), tmp_path / "bad")
+    bad.config.lora.layers = [7]
+    door = Visitors()
+    run_pack([good[0], bad, good[1]], door)
+    assert "lora.layers must be under 2" in str(dict(door.ends)["bad"])
+    assert dict(door.ends)["0"] is None and dict(door.ends)["1"] is None
+    assert not (tmp_path / "bad" / "config.yaml").exists()
+    run_pack(good, (again := Visitors()))
+    assert [error for _, error in again.ends] == [None, None]
+
+
+def test_results_say_how_many_trained_together(tiny: Tiny, tmp_path: Path) -> None:
+    from danube_sweep.trial import RunFolder
+
+    entrants = [entrant(tiny("precision=fp32", *SHORT, f"seed={seed}"), tmp_path / str(seed)) for seed in (0, 1, 2)]
+    run_pack(entrants, Visitors())
+    for one in entrants:
+        measured = (RunFolder(one.path).read_result() or {})["measured"]
+        assert measured["packed"] == 3 and measured["seconds"]["train"] > 0 and measured["tokens_per_s"] > 0
+
+
+def test_a_stack_holds_ranks_that_are_alike_and_padding_stays_small(tiny: Tiny, tmp_path: Path) -> None:
+    ranks = [4, 64, 8, 5, 32, 4]
+    pack, trials = packed([tiny("precision=fp32", f"lora.rank={rank}") for rank in ranks], tmp_path)
+    pack.arrange(trials)
+    layer: Any = pack.backbone.body.layers[0].self_attn.q_proj
+    sizes = [tuple(group.a_nRI.shape) for group in layer._groups]
+    assert sum(size[0] for size in sizes) == 6 and sum(size[0] * size[1] for size in sizes) <= 1.5 * sum(ranks)
+    for trial in trials:
+        for name, parameter in trial.adapter.items():
+            rank = trial.config.lora.rank
+            assert parameter.shape[0 if "lora_A" in name else 1] == rank
+    with torch.no_grad():
+        trials[0].adapter["model.layers.0.self_attn.q_proj.lora_A.default.weight"].fill_(7.0)
+    assert any(bool((group.a_nRI == 7.0).any()) for group in layer._groups)
+
+
+def test_an_8_bit_optimizer_gets_matrices_without_gaps(tiny: Tiny, tmp_path: Path) -> None:
+    own = [["lora.rank=4"], ["lora.rank=5", "optimizer=adamw_8bit"], ["lora.rank=6"]]
+    pack, trials = packed([tiny("precision=fp32", *one) for one in own], tmp_path)
+    pack.arrange(trials)
+    assert all(parameter.is_contiguous() for parameter in trials[1].adapter.values())
+
+
+def test_the_backbone_is_as_it_was_when_all_have_left(tiny: Tiny, tmp_path: Path) -> None:
+    configs = [tiny("precision=nf4", *SHORT, f"lora.rank={rank}") for rank in (4, 8)]
+    pack, trials = packed(configs, tmp_path)
+    ids_BT, mask_BT = torch.tensor([[1, 5, 6, 7]]), torch.ones(1, 4, dtype=torch.bool)
+    fit(PackModule(pack, trials, Staying()), accelerator="cpu")
+    pack.adapters.expect([], {})
+    assert torch.equal(pack.backbone.hidden(ids_BT, mask_BT), load(configs[0]).hidden(ids_BT, mask_BT))
