@@ -15,6 +15,7 @@ With a folder of arena_human.csv (`--data`, or DANUBE_SWEEP_DATA) the rows are t
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -111,7 +112,6 @@ def adapted(body: nn.Module, trial: Trial) -> nn.Module:
     """The backbone with a fresh adapter in fp32; `unload()` gives the backbone back."""
     from peft import LoraConfig, get_peft_model
 
-    torch.manual_seed(trial.seed)
     if trial.rank == 0:
         return body
     layers = int(body.config.num_hidden_layers)
@@ -123,7 +123,14 @@ def adapted(body: nn.Module, trial: Trial) -> nn.Module:
         layers_to_transform=chosen,
         layers_pattern=None if chosen is None else "layers",
     )
-    return get_peft_model(body, description)
+    model = get_peft_model(body, description)
+    torch.manual_seed(trial.seed)
+    for layer in model.modules():
+        if hasattr(layer, "lora_A"):
+            # PEFT's own start, drawn once instead of twice: the numbers that this tool has.
+            weight = layer.lora_A["default"].weight
+            weight.data.copy_(nn.init.kaiming_uniform_(torch.empty(weight.shape), a=math.sqrt(5)))
+    return model
 
 
 class Classifier(nn.Module):

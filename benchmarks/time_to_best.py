@@ -11,8 +11,8 @@ starts.
 The clock starts with the command, so imports, the loading and quantising of the backbone, planning and (ours) ranking
 and writing checkpoints count. A loss counts from the moment when it is on the disk. The target of a round is the lowest
 validation log loss that the baseline reaches, at any step of any trial; the figure is the seconds until it is reached
-or undercut (within 1e-5 in fp32, .002 in bf16). Under it stands what each lever gives, by leaving it out; and the seconds of the whole sweeps, since nobody
-knows before its end that the best trial was the best.
+or undercut (within 1e-5 in fp32, .002 in bf16, for both sides). Beside it stand the seconds of the whole sweeps, since
+nobody knows before its end that the best trial was the best; under it what each lever gives, by leaving it out.
 
 `data.batching=packed` reads rows in random order, the baseline in length-grouped order: the losses of these two differ
 by the order of the rows, and an arm may never reach the target: the table then has its own best and when it was there.
