@@ -6,13 +6,18 @@ Everything here was found by training each over a tiny model (tests/test_adapter
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from danube_sweep.architecture import Linear
 from danube_sweep.schema import Adapter, Bias, Dora, Lora, Peft, Storage
 
 FOUR_BIT = (Storage.nf4, Storage.fp4)
 QUANTISED = (*FOUR_BIT, Storage.int8)
+
+
+def is_packed(adapter: Adapter | None) -> TypeGuard[Lora]:
+    """Whether the packed operation trains it, alone or with others; every other adapter trains in PEFT's layers."""
+    return type(adapter) is Lora and adapter.bias is Bias.none
 
 
 # -------------------------------------------------------------------------------------------------- fields of PEFT

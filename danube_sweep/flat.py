@@ -54,14 +54,14 @@ class Flat:
         rows, width, groups, length = self.shape
         values = padded.reshape(rows * width, *padded.shape[2:]).index_select(0, self.sources_V)
         flat = values.new_zeros(groups * length, *values.shape[1:]).index_copy_(0, self.places_V, values)
-        return flat.view(groups, length, *flat.shape[1:])
+        return flat.view(groups, length, *values.shape[1:])
 
     def unlay(self, flat: torch.Tensor) -> torch.Tensor:
         """[N, S, …] as [B, T, …], zero at padding."""
         rows, width, _, _ = self.shape
         values = flat.flatten(0, 1).index_select(0, self.places_V)
         padded = values.new_zeros(rows * width, *values.shape[1:]).index_copy_(0, self.sources_V, values)
-        return padded.view(rows, width, *padded.shape[1:])
+        return padded.view(rows, width, *values.shape[1:])
 
 
 def flatten(mask_BT: torch.Tensor, groups: int = 1) -> Flat:
@@ -101,9 +101,10 @@ def flat_attention(
     # Rows with the same segments, as trials of a pack have them, attend together. Split and not sliced: the backward
     # pass then joins the parts' gradients once, where slices add one whole each.
     runs = [(lengths, len(list(alike))) for lengths, alike in groupby(segments)]
-    splits = (torch.split(whole, [count for _, count in runs]) for whole in (query, key, value))
+    splits = (torch.split(tensor, [count for _, count in runs]) for tensor in (query, key, value))
     for (lengths, _), *whole in zip(runs, *splits, strict=True):
-        *parts, rest = zip(*(torch.split(t, [*lengths, t.shape[2] - sum(lengths)], dim=2) for t in whole), strict=True)
+        sizes = [*lengths, query.shape[2] - sum(lengths)]
+        *parts, rest = zip(*(torch.split(tensor, sizes, dim=2) for tensor in whole), strict=True)
         states = [attend(module, *part, _inner_mask(part[0], sliding_window, attend), **more)[0] for part in parts]
         rows.append(torch.cat([*states, torch.zeros_like(rest[0]).transpose(1, 2)], dim=1))
     return torch.cat(rows), None

@@ -138,7 +138,8 @@ def _first_line(kind: type) -> str:
 
 def _footer() -> str:
     return (
-        "\nDANUBE_SWEEP_DATA names the folder that the experiments read, DANUBE_SWEEP_CACHE that of tokenised data.\n"
+        "\nDANUBE_SWEEP_DATA names the folder that the experiments read, DANUBE_SWEEP_CACHE that of tokenised data and "
+        "quantised\nbackbones (~/.cache/danube_sweep).\n"
         "A run goes to outputs/<date>/<time>-<hash>, a sweep to multirun/<date>/<time>; hydra.run.dir=… and "
         "hydra.sweep.dir=… name other\nplaces. hydra/sweeper is grid or optuna; hydra/launcher is local (a process "
         "per trial) or another one that is installed.\nHydra's own flags: --hydra-help.\n"

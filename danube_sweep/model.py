@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from danube_sweep.attention import choose_attention
 from danube_sweep.errors import ModelError
 from danube_sweep.flat import flatten, use_flat
 from danube_sweep.hub import local_folder, unusable
+from danube_sweep.quantised import entry, folder_state, read_or_quantise
 from danube_sweep.schema import Model, Precision, Shape
 from danube_sweep.trial import is_random, weights_fingerprint
 
@@ -134,10 +136,7 @@ def load_backbone(
         "quantization_config": precisions.quantization_config(precision),
         "device_map": {"": device},
     }
-    if is_random(model):
-        whole, fingerprint = _random_model(model, options)
-    else:
-        whole, fingerprint = _pretrained_model(model, options, with_lm_head)
+    whole, fingerprint = _whole(model, precision, options, with_lm_head=with_lm_head)
     body = whole.model if hasattr(whole, "lm_head") else whole
     lm_head = whole.lm_head if with_lm_head else None
     choose_attention(body, precision.compute, device)
@@ -155,27 +154,45 @@ def load_backbone(
     return Backbone(body, lm_head, precision, fingerprint, flat)
 
 
-def _random_model(model: Model, options: dict[str, Any]) -> tuple[PreTrainedModel, str]:
-    # Always drawn in fp32 on the CPU and as a whole causal LM, so that every precision and head sees the same weights.
+def _whole(
+    model: Model, precision: Precision, options: dict[str, Any], *, with_lm_head: bool
+) -> tuple[PreTrainedModel, str]:
     config = architecture(model)
-    encoder = FAMILIES[model.shape.model_type].encoder
-    kind = AutoModel if encoder else AutoModelForCausalLM
+    source: list[Any]
+    if is_random(model):
+        # As a whole causal LM, so that every head sees the same weights.
+        kind = AutoModel if FAMILIES[model.shape.model_type].encoder else AutoModelForCausalLM
+        load = partial(_random_model, model, config, kind, options)
+        source = [dataclasses.asdict(model.shape), model.init_seed]
+    else:
+        kind = AutoModelForCausalLM if with_lm_head else AutoModel
+        load = partial(_pretrained_model, model, kind, options)
+        source = folder_state(local_folder(model))
+    if options["quantization_config"] is None or getattr(config, "quantization_config", None) is not None:
+        return load()
+    place = entry([kind.__name__, source], precision, options["device_map"][""])
+    return read_or_quantise(place, config, kind, options, load)
+
+
+def _random_model(
+    model: Model, config: PretrainedConfig, kind: Any, options: dict[str, Any]
+) -> tuple[PreTrainedModel, str]:
+    # Always drawn in fp32 on the CPU, so that every precision sees the same weights.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.init_seed)
         drawn = kind.from_config(config, dtype=torch.float32)
     described = json.dumps([dataclasses.asdict(model.shape), model.init_seed], sort_keys=True).encode()
-    last = drawn.get_input_embeddings() if encoder else drawn.lm_head
+    last = drawn.lm_head if hasattr(drawn, "lm_head") else drawn.get_input_embeddings()
     sample = last.weight.detach()[:4].contiguous().numpy().tobytes()
     fingerprint = hashlib.sha256(described + sample).hexdigest()[:32]
     whole = type(drawn).from_pretrained(None, config=config, state_dict=drawn.state_dict(), **options)
     return whole, fingerprint
 
 
-def _pretrained_model(model: Model, options: dict[str, Any], with_lm_head: bool) -> tuple[PreTrainedModel, str]:
+def _pretrained_model(model: Model, kind: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, str]:
     folder = local_folder(model)
-    loader = AutoModelForCausalLM if with_lm_head else AutoModel
     try:
-        whole, found = loader.from_pretrained(
+        whole, found = kind.from_pretrained(
             folder,
             trust_remote_code=False,
             use_safetensors=True,

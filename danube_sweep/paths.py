@@ -14,7 +14,7 @@ def conf_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """The folder for tokenised data and trained tokenizers: $DANUBE_SWEEP_CACHE, else the user's cache."""
+    """The folder for tokens, tokenizers and quantised backbones: $DANUBE_SWEEP_CACHE, else the user's cache."""
     named = os.environ.get("DANUBE_SWEEP_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
     return Path(named) if named else (Path(base) if base else Path.home() / ".cache") / "danube_sweep"

@@ -1,6 +1,6 @@
 """The planner's count of what is kept for the backward pass, against tensor hooks on the real modules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from danube_sweep import lora
+from danube_sweep.adapters import is_packed
 from danube_sweep.architecture import architecture_of
 from danube_sweep.compose import compose
 from danube_sweep.model import Backbone, load_backbone
+from danube_sweep.pack.prefix import SharedPrefix
 from danube_sweep.planner.activations import checkpoints, whole_body
+from danube_sweep.planner.together import joint_walk
 from danube_sweep.planner.walk import Pass
-from danube_sweep.schema import Config
+from danube_sweep.schema import Batching, Config, Lora
 
 ROWS, LENGTH, SHORTER = 2, 96, 5
 SHAPES = {
@@ -36,11 +39,16 @@ def composed(*overrides: str, shape: str = "tiny") -> Config:
     return compose(["device=cpu", *sizes, *overrides])
 
 
-def saved_bytes(config: Config, *, padded: bool) -> tuple[int, Pass]:
+def saved_bytes(*configs: Config, padded: bool) -> tuple[int, Pass]:
     """Bytes of the storages that hooks see in one forward pass, weights left out, and the pass to plan."""
-    backbone = load_backbone(config.model, config.precision, with_lm_head=False, device=torch.device("cpu"))
-    lora.attach(backbone, config.lora, seed=0)
-    own, seen = weights_of(backbone), {}
+    first = configs[0]
+    flat = first.data.batching is Batching.packed
+    backbone = load_backbone(first.model, first.precision, with_lm_head=False, device=torch.device("cpu"), flat=flat)
+    model = architecture_of(first.model.shape)
+    walk = replace(joint_walk(configs, model, LENGTH), padded=padded and not flat)
+    prefix, own = SharedPrefix(backbone), attached(backbone, configs)
+    own |= weights_of(backbone)
+    seen: dict[int, tuple[int, torch.Tensor]] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -50,13 +58,29 @@ def saved_bytes(config: Config, *, padded: bool) -> tuple[int, Pass]:
 
     mask_BT = torch.ones(ROWS, LENGTH, dtype=torch.bool)
     mask_BT[0, LENGTH - SHORTER :] = not padded
+    ids_BT = torch.randint(3, 250, (ROWS, LENGTH))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden_BTH = backbone.hidden(torch.randint(3, 250, (ROWS, LENGTH)), mask_BT)
+        hidden_BTH = prefix.hidden(ids_BT, mask_BT, [0] * len(configs), from_block=walk.first_adapted)
     for tensor in held_by_nodes(hidden_BTH.grad_fn):
         keep(tensor)
-    model = architecture_of(config.model.shape)
-    walk = Pass(model, config.precision, config.lora, LENGTH, padded=padded, cpu=True)
     return sum(size for size, _ in seen.values()), walk
+
+
+def attached(backbone: Backbone, configs: Sequence[Config]) -> set[int]:
+    """Puts the trials' adapters into the backbone; returns the places of their packed weights."""
+    if len(configs) == 1 and not is_packed(configs[0].lora):
+        lora.attach(backbone, configs[0].lora, seed=0)
+        return set()
+    adapters = lora.PackedAdapters(backbone)
+    drawn = [
+        adapters.draw(config.lora, seed=0, exact=False) if isinstance(config.lora, Lora) else None for config in configs
+    ]
+    adapters.arrange(drawn)
+    shares = enumerate(one.config.dropout if one else 0.0 for one in drawn)
+    adapters.expect(range(len(drawn)), {n: lora.Noise(share, 0, ROWS, LENGTH) for n, share in shares if share})
+    return {
+        weight.untyped_storage().data_ptr() for one in drawn if one for pair in one.matrices.values() for weight in pair
+    }
 
 
 def held_by_nodes(node: Any) -> Iterator[torch.Tensor]:
@@ -124,6 +148,39 @@ def test_so_is_what_other_adapters_and_other_families_keep(overrides: str, padde
     assert planned == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    "trials",
+    [
+        ["lora.rank=8"] * 3,
+        ["lora.rank=4", "lora.rank=8", "lora.rank=32 lora.dropout=0.1"],
+        ["lora.last_k=1 lora.targets=qv", "lora.last_k=2 lora.targets=mlp"],
+        ["lora=none", "lora.rank=16"],
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4", "int8"])
+def test_so_is_what_a_pack_keeps(trials: list[str], precision: str, checkpointing: bool) -> None:
+    common = [f"precision={precision}", f"precision.gradient_checkpointing={str(checkpointing).lower()}"]
+    configs = [composed(*common, *trial.split()) for trial in trials]
+    counted, walk = saved_bytes(*configs, padded=False)
+    planned = (checkpoints if checkpointing else whole_body)(walk)
+    expected = planned.bytes(len(trials) * ROWS * LENGTH)
+    if checkpointing and walk.first_adapted > 0:  # rows that are shared there are counted for every trial
+        assert expected >= counted
+    else:
+        assert expected == pytest.approx(counted, rel=0.002)
+
+
+@pytest.mark.parametrize(
+    "overrides", ["precision=bf16", "precision=fp32", "model.shape.model_type=phi3 precision=bf16"]
+)
+@pytest.mark.parametrize("trials", [1, 2])
+def test_so_is_what_rows_laid_end_to_end_keep(overrides: str, trials: int) -> None:
+    config = composed(*overrides.split(), "data.batching=packed")
+    counted, walk = saved_bytes(*[config] * trials, padded=False)
+    assert whole_body(walk).bytes(trials * ROWS * LENGTH) == pytest.approx(counted, rel=0.01)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4", "int8"])
 @pytest.mark.parametrize(
@@ -166,7 +223,10 @@ def test_int8_keeps_the_inputs_of_its_linears_where_hooks_do_not_see_them() -> N
 
 def test_a_gpu_keeps_a_byte_for_a_dropped_element_where_a_cpu_keeps_a_factor() -> None:
     walk = Pass(
-        architecture_of(composed().model.shape), composed().precision, composed("lora.dropout=0.1").lora, LENGTH
+        architecture_of(composed().model.shape),
+        composed().precision,
+        composed("lora=dora", "lora.dropout=0.1").lora,
+        LENGTH,
     )
     on_cpu = replace(walk, cpu=True)
     assert whole_body(walk).per_token < whole_body(on_cpu).per_token

@@ -29,7 +29,7 @@ LAYERS = [
         "environment",
         "attention",
     },
-    {"answers", "flat", "hub", "metrics"},
+    {"answers", "flat", "hub", "metrics", "quantised"},
     {"tokenizer"},
     {"model"},
     {"lora", "head", "steps"},

@@ -60,7 +60,7 @@ def longest_row(config: Data) -> int:
         case GeneratedData():
             longest = max(map(_bytes, generate(config.rows, config.seed, config.noise)))
         case FileData() if all(Path(path).expanduser().is_file() for path in _files(config)):
-            longest = max(_longest(path, Path(path).stat().st_mtime_ns, _Hashed(config)) for path in _files(config))
+            longest = max(_longest(path, Path(path).stat().st_mtime_ns, Hashed(config)) for path in _files(config))
         case _:
             return config.max_length
     return min(config.max_length, longest + TEMPLATE_BYTES)
@@ -70,8 +70,9 @@ def _files(config: FileData) -> list[str]:
     return [path for path in (config.path, config.validation_path) if path is not None]
 
 
-class _Hashed:
-    # A reader's settings as the key of a cache: by what they say.
+class Hashed:
+    """A reader's settings as the key of a cache: by what they say."""
+
     def __init__(self, config: Data) -> None:
         self.config, self._key = config, repr(config)
 
@@ -79,11 +80,11 @@ class _Hashed:
         return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashed) and self._key == other._key
+        return isinstance(other, Hashed) and self._key == other._key
 
 
 @lru_cache(maxsize=64)
-def _longest(path: str, _changed_ns: int, reader: _Hashed) -> int:
+def _longest(path: str, _changed_ns: int, reader: Hashed) -> int:
     return max(map(_bytes, read_unlabelled(reader.config, path, "data.path")))
 
 

@@ -6,9 +6,10 @@ The blocks follow transformers' modules under autocast with PEFT's adapters.
 from collections import Counter
 from dataclasses import replace
 
-from danube_sweep.architecture import RELATIVE_POSITIONS, target_names
+from danube_sweep.adapters import is_packed
+from danube_sweep.architecture import RELATIVE_POSITIONS
 from danube_sweep.planner.walk import BOOL, FP32, INT64, Pass, Saved, Tape, Value
-from danube_sweep.schema import Adalora, LinearAdapter, Lora, Vera
+from danube_sweep.schema import Adalora, Lora, Vera
 
 
 def whole_body(walk: Pass) -> Saved:
@@ -20,10 +21,14 @@ def whole_body(walk: Pass) -> Saved:
 
 
 def checkpoints(walk: Pass) -> Saved:
-    """What is kept with gradient checkpointing: the inputs of the blocks."""
+    """What is kept with gradient checkpointing: the inputs of the blocks, and what int8 linears hold of them."""
     if not walk.trains:
         return Saved()
-    return _ends(walk) + Saved(walk.residual_bytes * walk.model.hidden * walk.model.layers)
+    # All of them: transformers has the embedding's output ask for a gradient then.
+    total = _ends(walk) + Saved(walk.residual_bytes * walk.model.hidden * walk.model.layers)
+    for number, count in _distinct(walk).items():
+        total += _recorded(walk, number, live=True).held().times(count)
+    return total
 
 
 def live_block(walk: Pass) -> Saved:
@@ -34,11 +39,14 @@ def live_block(walk: Pass) -> Saved:
 
 def block(walk: Pass, number: int) -> Saved:
     """What one block keeps."""
-    live = walk.full or number > walk.first_adapted
-    tape = Tape(walk, adapted=number in walk.adapted)
+    return _recorded(walk, number, live=walk.full or number > walk.first_adapted).saved()
+
+
+def _recorded(walk: Pass, number: int, *, live: bool) -> Tape:
+    tape = Tape(walk, walk.adapters_in(number))
     given = Value("input", walk.model.hidden, walk.residual_bytes, live)
     (_encoder_block if walk.model.family.encoder else _decoder_block)(tape, given)
-    return tape.saved()
+    return tape
 
 
 def _positions(tape: Tape, name: str) -> Value:
@@ -46,8 +54,10 @@ def _positions(tape: Tape, name: str) -> Value:
     walk, model = tape.walk, tape.walk.model
     each, trains = walk.compute_bytes, tape.trains(name)
     if trains:
-        reader = name if each < walk.autocast_bytes else "positions"  # one tensor, unless each reader makes a copy
-        tape.keep_bytes(f"{reader} read", constant=RELATIVE_POSITIONS * model.hidden * each)
+        # One tensor, unless each reader makes a copy.
+        own = each < walk.autocast_bytes and not is_packed(tape.adapter)
+        kept = RELATIVE_POSITIONS * model.hidden * (each if own else walk.autocast_bytes)
+        tape.keep_bytes(f"{name if own else 'positions'} read", constant=kept)
     if walk.full:
         factor = each if walk.cpu else BOOL
         tape.keep_bytes("positions dropout", constant=RELATIVE_POSITIONS * model.hidden * factor)
@@ -59,12 +69,15 @@ def _positions(tape: Tape, name: str) -> Value:
 def _ends(walk: Pass) -> Saved:
     # What the embedding and the last norm keep.
     model, live = walk.model, walk.trains
-    tape = Tape(walk, adapted=False)
+    tape = Tape(walk)
     if walk.full:
         tape.keep_bytes("ids", INT64)
     if not model.family.encoder:
         given = Value("last", model.hidden, walk.residual_bytes, live)
-        tape.rms_norm(given, "norm", in_fp32=model.family.unit_offset)
+        out = tape.rms_norm(given, "norm", in_fp32=model.family.unit_offset)
+        if walk.flat and live:  # copied back into rows, from and to places
+            tape.keep(out)
+            tape.keep_bytes("places", 2 * INT64)
     elif walk.full:
         state = tape.layer_norm(Value("embedding", model.hidden, walk.residual_bytes, True), "norm")
         tape.dropout(state, "dropout")
@@ -74,19 +87,23 @@ def _ends(walk: Pass) -> Saved:
 def _rotary(walk: Pass) -> Saved:
     # The angles' cosines and sines, shared by all blocks whose queries or keys have a gradient.
     rotates = walk.full or (walk.trains and walk.first_adapted < walk.model.layers - 1)
-    if isinstance(walk.adapter, LinearAdapter) and walk.trains:
-        rotates |= bool({"q_proj", "k_proj", "qkv_proj"} & set(target_names(walk.adapter.targets, walk.model.family)))
+    rotates |= bool({"q_proj", "k_proj", "qkv_proj"} & {linear.name for linear in walk.targets})
     if walk.model.family.encoder or not rotates:
         return Saved()
-    return Saved(constant=2 * walk.length * walk.model.head_dim * walk.residual_bytes)
+    angles = 2 * walk.model.head_dim * walk.residual_bytes
+    return Saved(angles) if walk.flat else Saved(constant=angles * walk.length)
 
 
 def _distinct(walk: Pass) -> Counter[int]:
     # A block of each kind, with how many there are that keep alike: before the first adapted one, that one, and behind
-    # it with adapters and without.
-    kinds = Counter((number - walk.first_adapted > 0, number in walk.adapted) for number in range(walk.model.layers))
-    numbers = {(number > walk.first_adapted, number in walk.adapted): number for number in range(walk.model.layers)}
-    return Counter({numbers[kind]: count for kind, count in kinds.items()} if walk.trains else {})
+    # it with each set of adapters that a block has.
+    if not walk.trains:
+        return Counter()
+    kinds: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
+    for number in range(walk.model.layers):
+        kind = number > walk.first_adapted, tuple(map(id, walk.adapters_in(number)))
+        kinds.setdefault(kind, []).append(number)
+    return Counter({numbers[-1]: len(numbers) for numbers in kinds.values()})
 
 
 # ------------------------------------------------------------------------------------------------------- decoders
@@ -102,7 +119,8 @@ def _decoder_block(tape: Tape, given: Value) -> None:
     else:
         query, key, value = (tape.linear(normed, name) for name in ("q_proj", "k_proj", "v_proj"))
     mixed = _attention(tape, query, key, value)
-    if "qkv_proj" in family.attention:  # its values are a view: what attention gives is copied into place
+    if "qkv_proj" in family.attention or tape.walk.flat:
+        # Its values are a view, or its rows are computed one by one: what attention gives is copied into place.
         mixed = mixed.named("attended in place")
     attended = tape.linear(mixed, "o_proj")
     if family.norms == 4:

@@ -1,10 +1,12 @@
-"""The memory of a trial from its config: bytes by kind and the peak they make. docs/memory.md derives it."""
+"""The memory of a trial or pack, from the configs: bytes by kind and the peak they make. docs/memory.md derives it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from danube_sweep.adapters import QUANTISED
+from danube_sweep.adapters import QUANTISED, is_packed
 from danube_sweep.architecture import Architecture
 from danube_sweep.planner.activations import checkpoints, live_block, whole_body
+from danube_sweep.planner.together import distinct_batches, joint_walk, padded_ranks, walk_of
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.planner.weights import (
     adapter_tensors,
@@ -12,11 +14,10 @@ from danube_sweep.planner.weights import (
     head_tensors,
     paged_bytes,
     parameters,
-    reads_lm_head,
     state_bytes,
     stored_bytes,
 )
-from danube_sweep.schema import AdamW, Compute, Config, Dora, LMHead, ScheduleFree
+from danube_sweep.schema import AdamW, Config, Dora, LMHead, ScheduleFree
 from danube_sweep.trial import is_random
 
 GIB = 2**30
@@ -79,37 +80,32 @@ class Memory:
         return {name: round(size) for name, size in sizes.items() if name != "moment"}
 
 
-def walk_of(config: Config, model: Architecture, length: int) -> Pass:
-    """The forward pass of one full micro-batch of rows of `length` tokens."""
-    padded = config.trainer.micro_batch * config.head.passes > 1
-    on_cpu = config.device.accelerator == "cpu"
-    has_bf16 = "bf16" in config.device.types or not config.device.types  # compute capability 8.0, and flash attention
-    grouped = on_cpu or (has_bf16 and config.precision.compute is not Compute.fp32)
-    return Pass(model, config.precision, config.lora, length, padded=padded, cpu=on_cpu, grouped=grouped)
-
-
 def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest: int | None = None) -> Memory:
     """The peak of training on micro-batches that are full, of rows of `longest` tokens (data.max_length by default)."""
-    walk = walk_of(config, model, longest or config.data.max_length)
-    body, head = adapter_tensors(walk, config.head), head_tensors(model, config.head, classes)
-    each = walk.weight_bytes if walk.full else FP32
-    trained = (0 if walk.full else body.elements * FP32) + head.elements * FP32
-    gradients = body.elements * each + head.elements * FP32
-    states = allocation_bytes(config.lora, body)
-    states += state_bytes(config.optimizer, body, each) + state_bytes(config.optimizer, head, FP32)
-    paged = 0.0 if walk.cpu else paged_bytes(config.optimizer, body, each) + paged_bytes(config.optimizer, head, FP32)
-    kept, passing = _step(config, walk)
-    # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.
-    # Schedule-free AdamW does the same everywhere.
-    together = ScheduleFree if walk.cpu else AdamW | ScheduleFree
-    updating = float(gradients) if isinstance(config.optimizer, together) else 0.0
-    stored = stored_bytes(walk, config.head)
+    return pack_memory([config], model, classes=classes, longest=longest)
+
+
+def pack_memory(
+    configs: Sequence[Config], model: Architecture, *, classes: int = 3, longest: int | None = None
+) -> Memory:
+    """The peak of trials that train together: the backbone once, what each trains, and all their activations.
+
+    `configs` have the same `packs.pack_key`.
+    """
+    first = configs[0]
+    walk = joint_walk(configs, model, longest or first.data.max_length)
+    own = [_own(*pair, model, classes) for pair in zip(configs, padded_ranks(configs), strict=True)]
+    trained, gradients, states, paged = (
+        sum(getattr(one, kind) for one in own) for kind in ("trained", "gradients", "states", "paged")
+    )
+    kept, passing = _step(configs, walk)
+    stored = stored_bytes(walk, first.head)
     # Random weights are drawn in fp32 in host memory, output layer included, before they are stored as asked.
-    drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(config.model) else 0
+    drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(first.model) else 0
     moments = {
         "training": kept + passing,
-        "update": updating,
-        "evaluation": _evaluating(config, walk),
+        "update": max(one.updating for one in own),
+        "evaluation": _evaluating(configs, walk),
         "drawing": drawing - trained - gradients - states,
     }
     moment = max(moments, key=lambda name: moments[name])
@@ -124,14 +120,45 @@ def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest:
         paged=paged,
         activations=kept,
         workspace=varying - kept,
-        context=_context(config) if walk.cpu else CUDA_CONTEXT_BYTES,
+        context=_context(configs) if walk.cpu else CUDA_CONTEXT_BYTES,
         slack=(CPU_SLACK if walk.cpu else SLACK) * peak,
         moment=moment,
     )
 
 
-def _context(config: Config) -> float:
-    uses_bitsandbytes = config.precision.storage in QUANTISED or not isinstance(config.optimizer, AdamW)
+@dataclass(frozen=True)
+class _Own:
+    # Bytes that a trial has for itself; `updating` comes and goes in its update.
+    trained: float
+    gradients: float
+    states: float
+    paged: float
+    updating: float
+
+
+def _own(config: Config, rank: int, model: Architecture, classes: int) -> _Own:
+    walk, optimizer = walk_of(config, model, config.data.max_length), config.optimizer
+    body, head = adapter_tensors(walk, config.head), head_tensors(model, config.head, classes)
+    each = walk.weight_bytes if walk.full else FP32
+    stacked = body.elements
+    if is_packed(config.lora):  # stored, as its gradients are, with its group's rank
+        stacked = round(stacked / config.lora.rank * rank)
+    gradients = stacked * each + head.elements * FP32
+    # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.
+    # Schedule-free AdamW does the same everywhere.
+    together = ScheduleFree if walk.cpu else AdamW | ScheduleFree
+    return _Own(
+        (0 if walk.full else stacked * FP32) + head.elements * FP32,
+        gradients,
+        allocation_bytes(config.lora, body) + state_bytes(optimizer, body, each) + state_bytes(optimizer, head, FP32),
+        0.0 if walk.cpu else paged_bytes(optimizer, body, each) + paged_bytes(optimizer, head, FP32),
+        float(gradients) if isinstance(optimizer, together) else 0.0,
+    )
+
+
+def _context(configs: Sequence[Config]) -> float:
+    quantised = configs[0].precision.storage in QUANTISED
+    uses_bitsandbytes = quantised or not all(isinstance(config.optimizer, AdamW) for config in configs)
     return PROCESS_BYTES + (BITSANDBYTES_BYTES if uses_bitsandbytes else 0.0)
 
 
@@ -143,25 +170,41 @@ def counted(config: Config, model: Architecture, classes: int = 3) -> tuple[int,
     return parameters(model, config.head) + head + (0 if walk.full else trained), trained + head
 
 
-def _step(config: Config, walk: Pass) -> tuple[float, float]:
+def _tokens(configs: Sequence[Config], rows: int, walk: Pass) -> int:
+    return len(configs) * rows * configs[0].head.passes * walk.length
+
+
+def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
     # What is kept for the backward pass at the moment of the peak, and what comes and goes then.
-    tokens, model = config.trainer.micro_batch * config.head.passes * walk.length, walk.model
-    trains = walk.trains
+    trainer, model, trains = configs[0].trainer, walk.model, walk.trains
+    tokens = _tokens(configs, trainer.micro_batch, walk)
+    checkpointing = walk.precision.gradient_checkpointing
     at_the_end = tokens * (END_OF_NET * model.hidden if trains else EVALUATION[0] * model.hidden)
-    if isinstance(config.head, LMHead):
-        at_the_end = max(at_the_end, tokens * model.vocab * PER_LOGIT)
-    mlp = BACKWARD_OF_MLP[config.precision.gradient_checkpointing] * model.intermediate * walk.compute_bytes
+    with_logits = [config for config in configs if isinstance(config.head, LMHead)]
+    if with_logits:
+        at_the_end = max(at_the_end, _tokens(with_logits, trainer.micro_batch, walk) * model.vocab * PER_LOGIT)
     weights = _unpacked(walk)
-    scores = model.heads * walk.length if model.family.eager else 0
-    if not config.precision.gradient_checkpointing or not trains:
-        mlp = mlp + SCORES * scores if trains else _evaluated(walk) - EVALUATION[0] * model.hidden
-        in_a_block = tokens * mlp
+    if not trains:  # the backbone runs once for all trials that share a batch
+        once = tokens // len(configs) * distinct_batches(configs)
+        in_a_block = once * (_evaluated(walk) - EVALUATION[0] * model.hidden)
         return whole_body(walk).bytes(tokens), max(at_the_end, in_a_block) + weights
+    mlp = BACKWARD_OF_MLP[checkpointing] * model.intermediate * walk.compute_bytes
+    mlp += _dropped(configs, walk)
+    scores = SCORES * (model.heads * walk.length if model.family.eager else 0)
+    if not checkpointing:
+        return whole_body(walk).bytes(tokens), max(at_the_end, tokens * (mlp + scores)) + weights
     inputs, block = checkpoints(walk).bytes(tokens), live_block(walk).bytes(tokens)
-    in_a_block = tokens * (max(BACKWARD_OF_BLOCK * model.hidden, mlp) + SCORES * scores) + weights
+    in_a_block = tokens * (max(BACKWARD_OF_BLOCK * model.hidden, mlp) + scores) + weights
     if block + in_a_block >= at_the_end:
         return inputs + block, in_a_block
     return inputs, at_the_end
+
+
+def _dropped(configs: Sequence[Config], walk: Pass) -> float:
+    # Bytes per token of the packed operation's dropout: what it reads for all trials, and one trial's fp32 factors.
+    dropping = any(is_packed(config.lora) and config.lora.dropout > 0 for config in configs)
+    widest = max((linear.inputs for linear in walk.targets), default=0)
+    return widest * (walk.compute_bytes + 2 * FP32 / len(configs)) if dropping else 0.0
 
 
 def _unpacked(walk: Pass) -> float:
@@ -185,8 +228,9 @@ def _evaluated(walk: Pass) -> float:
     return of_hidden * model.hidden + of_mlp * model.intermediate * walk.compute_bytes + scores
 
 
-def _evaluating(config: Config, walk: Pass) -> float:
-    tokens = (config.trainer.eval_batch or config.trainer.micro_batch) * config.head.passes * walk.length
-    body = _evaluated(walk)
-    logits = walk.model.vocab * PER_LOGIT if reads_lm_head(config.head) and isinstance(config.head, LMHead) else 0
-    return tokens * max(body, logits) + _unpacked(walk)
+def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
+    # Trials that are at a border together go through together, or once for all where no block is adapted.
+    trainer = configs[0].trainer
+    tokens = _tokens(configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch, walk)
+    with_logits = any(isinstance(config.head, LMHead) for config in configs)
+    return tokens * max(_evaluated(walk), walk.model.vocab * PER_LOGIT if with_logits else 0) + _unpacked(walk)

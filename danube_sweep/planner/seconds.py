@@ -1,17 +1,19 @@
-"""How long a trial takes, from its config and a device's figures: a roofline with stated efficiencies.
+"""How long a trial or a pack takes, from the configs and a device's figures: a roofline with stated efficiencies.
 
 Arithmetic, bytes and kernel launches are counted per forward and backward pass; a pass takes the longer of computing
 with moving bytes, and of launching. docs/memory.md says what is counted.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from danube_sweep.adapters import FOUR_BIT, QUANTISED
 from danube_sweep.architecture import Architecture
 from danube_sweep.planner.activations import whole_body
-from danube_sweep.planner.memory import walk_of
+from danube_sweep.planner.together import distinct_batches, joint_walk, padded_ranks, rank_groups, walk_of
 from danube_sweep.planner.walk import FP32, Pass
-from danube_sweep.planner.weights import adapter_tensors
+from danube_sweep.planner.weights import Tensors, adapter_tensors
 from danube_sweep.schema import Compute, Config, Device, Dora, LMHead, Lora, Storage
 
 EFFICIENCY = 0.5
@@ -19,6 +21,14 @@ EFFICIENCY = 0.5
 BACKWARD_LAUNCHES = 2.0
 LAUNCHES_OF_BLOCK, LAUNCHES_OF_LINEAR, LAUNCHES_OF_ADAPTER = 22, 1, 5
 """Kernels of a block besides its linears (norms, rotary, attention, activation), of a linear, of an adapter on it."""
+LAUNCHES_OF_QUANTISED = {False: 1, True: 4}
+"""What a quantised linear launches besides: on a GPU, and on a CPU, where it is bitsandbytes' own Python (measured)."""
+LAUNCHES_OF_HEAD, LAUNCHES_OF_UPDATE = 60, 1.2
+"""Of every trial: what its batch, head and loss launch in a pass, and an update for every tensor, clipping included
+(both measured on a CPU; an update of torch's AdamW).
+"""
+MIXED_LENGTHS = 0.5
+"""Batches that differ are padded to the longest of them: by this share times the root of their number's logarithm."""
 ACTIVATIONS_MOVED = 3
 """How often what is kept for the backward pass is moved: written, read, and as gradients."""
 STATES_READ_AND_WRITTEN = 7
@@ -27,52 +37,97 @@ STATES_READ_AND_WRITTEN = 7
 
 @dataclass(frozen=True)
 class Seconds:
-    """Predicted seconds of one optimizer step, and of the passes and the update in it."""
+    """Predicted seconds of a micro-batch of every trial: its passes, and its share of their updates."""
 
     passes: float
     update: float
+    micro_batches: float
+    """Of a step; the mean of a pack's trials."""
+
+    @property
+    def micro_batch(self) -> float:
+        """A micro-batch of every trial."""
+        return self.passes + self.update
 
     @property
     def step(self) -> float:
-        """One optimizer step."""
-        return self.passes + self.update
+        """One optimizer step of every trial."""
+        return self.micro_batches * self.micro_batch
 
 
 def seconds_of(config: Config, model: Architecture, device: Device, *, tokens_per_row: float) -> Seconds:
     """One optimizer step on rows of `tokens_per_row` tokens, padding included."""
-    walk = walk_of(config, model, max(1, round(tokens_per_row)))
-    rows = config.trainer.micro_batch * config.head.passes
-    micro_batches = config.trainer.effective_batch / config.trainer.micro_batch
-    above = _share_with_gradients(walk)
-    computing = _computing(walk, device, rows * tokens_per_row, above, config)
-    launching = _launching(walk, device, above, config)
-    trained = adapter_tensors(walk, config.head).elements
-    update = trained * STATES_READ_AND_WRITTEN * FP32 / (device.bandwidth_gb_s * 1e9)
+    return pack_seconds([config], model, device, tokens_per_row=tokens_per_row)
+
+
+def pack_seconds(configs: Sequence[Config], model: Architecture, device: Device, *, tokens_per_row: float) -> Seconds:
+    """One optimizer step of trials that train together; those whose batches differ are padded to the longest row.
+
+    `configs` have the same `packs.pack_key`.
+    """
+    configs = [replace(config, device=device) for config in configs]
+    first, distinct = configs[0], distinct_batches(configs)
+    widened = tokens_per_row * (1 + MIXED_LENGTHS * math.sqrt(math.log(distinct)))
+    row = max(tokens_per_row, min(widened, first.data.max_length))
+    walk = joint_walk(configs, model, max(1, round(row)))
+    pack = _Pack(configs, walk, device, row * first.trainer.micro_batch * first.head.passes, distinct)
+    computing, launching = _computing(pack), _launching(pack)
     # A GPU computes while the host launches; a CPU does one after the other.
-    passes = computing + launching if device.accelerator == "cpu" else max(computing, launching)
-    return Seconds(micro_batches * passes, update)
+    passes = computing + launching if walk.cpu else max(computing, launching)
+    steps = [config.trainer.effective_batch / config.trainer.micro_batch for config in configs]
+    updates = [_update(config, model, device) / step for config, step in zip(configs, steps, strict=True)]
+    return Seconds(passes, sum(updates), sum(steps) / len(steps))
 
 
-def _share_with_gradients(walk: Pass) -> float:
-    # Blocks through which a gradient flows.
-    return (walk.model.layers - walk.first_adapted) / walk.model.layers
+@dataclass(frozen=True)
+class _Pack:
+    # `tokens` of a trial's micro-batch, `distinct` batches among the trials.
+    configs: Sequence[Config]
+    walk: Pass
+    device: Device
+    tokens: float
+    distinct: int
+
+    @property
+    def above(self) -> float:
+        """Share of the blocks through which a gradient flows; the others run without one, once for every batch."""
+        return (self.walk.model.layers - self.walk.first_adapted) / self.walk.model.layers
+
+    @property
+    def below(self) -> float:
+        """Share of the other blocks, as often as they run: with data.cache_prefix in the first epoch alone."""
+        config = self.configs[0]
+        epochs = max(1.0, config.trainer.epochs) if config.data.cache_prefix and not config.trainer.max_steps else 1.0
+        return (1 - self.above) / epochs
+
+    @property
+    def passes(self) -> float:
+        """Forward, backward and perhaps forward again, through those blocks."""
+        return 3.0 if self.walk.precision.gradient_checkpointing else 2.0
 
 
-def _computing(walk: Pass, device: Device, tokens: float, above: float, config: Config) -> float:
-    model = walk.model
-    products = 2 * model.linear_weights * tokens
-    if isinstance(config.head, LMHead):
-        products += 2 * model.embedding * tokens
-    products += 4 * model.layers * tokens * walk.length * model.query
-    adapters = 6 * adapter_tensors(walk, config.head).elements * tokens if not walk.full else 0.0
-    again = 1.0 if config.precision.gradient_checkpointing else 0.0
-    weights = 2 * model.linear_weights * tokens if walk.full else 0.0
-    total = products * (1 + above * (1 + again)) + adapters + weights
-    rate = device.tflops_fp32 if config.precision.compute is Compute.fp32 else device.tflops_16bit
-    efficiency = EFFICIENCY if device.accelerator != "cpu" else 1.0
-    moved = _weight_traffic(walk) * (1 + above * (1 + again))
+def _computing(pack: _Pack) -> float:
+    walk, device, model = pack.walk, pack.device, pack.walk.model
+    tokens = pack.tokens * len(pack.configs)
+    through = pack.above * pack.passes
+    products = 2 * model.linear_weights + 4 * model.layers * walk.length * model.query
+    total = products * (pack.tokens * pack.distinct * pack.below + tokens * through)
+    for config in pack.configs:
+        if isinstance(config.head, LMHead):
+            total += 2 * model.embedding * pack.tokens * (2.0 if walk.trains else 1.0)
+        if not walk.full:
+            total += 6 * _trained(config, model).elements * pack.tokens
+    if walk.full:
+        total += 2 * model.linear_weights * tokens
+    rate = device.tflops_fp32 if walk.precision.compute is Compute.fp32 else device.tflops_16bit
+    efficiency = EFFICIENCY if not walk.cpu else 1.0
+    moved = _weight_traffic(walk) * (pack.below + through)
     moved += ACTIVATIONS_MOVED * whole_body(walk).per_token * tokens
     return total / (rate * 1e12 * efficiency) + moved / (device.bandwidth_gb_s * 1e9)
+
+
+def _trained(config: Config, model: Architecture) -> Tensors:
+    return adapter_tensors(walk_of(config, model, 1), config.head)
 
 
 def _weight_traffic(walk: Pass) -> float:
@@ -85,11 +140,21 @@ def _weight_traffic(walk: Pass) -> float:
     return weights * float(walk.weight_bytes)
 
 
-def _launching(walk: Pass, device: Device, above: float, config: Config) -> float:
-    linears = len(walk.model.linears)
-    own = 2 if walk.precision.storage in QUANTISED else 1
-    adapted = len(walk.model.targets(walk.adapter.targets)) if isinstance(walk.adapter, Lora) else 0
-    adapter = LAUNCHES_OF_ADAPTER * (3 if isinstance(walk.adapter, Dora) else 1)
-    forward = LAUNCHES_OF_BLOCK + linears * LAUNCHES_OF_LINEAR * own + adapted * adapter
-    again = 1.0 if config.precision.gradient_checkpointing else 0.0
-    return walk.model.layers * forward * (1 + above * (BACKWARD_LAUNCHES + again)) * device.launch_us * 1e-6
+def _launching(pack: _Pack) -> float:
+    walk, model = pack.walk, pack.walk.model
+    own = LAUNCHES_OF_LINEAR
+    if walk.precision.storage in QUANTISED:
+        own += LAUNCHES_OF_QUANTISED[walk.cpu]
+    adapted = len(walk.targets) if isinstance(walk.adapter, Lora) else 0
+    groups = len(rank_groups([rank for rank in padded_ranks(pack.configs) if rank]))
+    adapter = groups * LAUNCHES_OF_ADAPTER * (3 if isinstance(walk.adapter, Dora) else 1)
+    forward = model.layers * (LAUNCHES_OF_BLOCK + len(model.linears) * own + adapted * adapter)
+    launches = forward * (pack.below + pack.above * (BACKWARD_LAUNCHES + pack.passes - 1))
+    return (launches + len(pack.configs) * LAUNCHES_OF_HEAD) * pack.device.launch_us * 1e-6
+
+
+def _update(config: Config, model: Architecture, device: Device) -> float:
+    trained = _trained(config, model)
+    tensors = sum(count for _, count in trained.counts)
+    moved = trained.elements * STATES_READ_AND_WRITTEN * FP32 / (device.bandwidth_gb_s * 1e9)
+    return moved + tensors * LAUNCHES_OF_UPDATE * device.launch_us * 1e-6

@@ -3,11 +3,12 @@
 A tensor that several operations keep counts once. Widths are elements per token; `Tape.saved` is in bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
-from danube_sweep.adapters import QUANTISED
+from danube_sweep.adapters import QUANTISED, is_packed
 from danube_sweep.architecture import Architecture, Linear, adapted_blocks, target_names
 from danube_sweep.schema import (
     Adalora,
@@ -52,6 +53,7 @@ class Pass:
 
     `padded`: some row of the batch is shorter than the longest. `cpu`: dropout keeps a factor for every element, where
     a GPU keeps one byte. `grouped`: there is a kernel for unmasked attention with fewer key heads than query heads.
+    `flat`: rows are laid end to end. `members`: the adapters of a pack's trials, where there are several.
     """
 
     model: Architecture
@@ -61,6 +63,8 @@ class Pass:
     padded: bool = True
     cpu: bool = False
     grouped: bool = True
+    flat: bool = False
+    members: tuple[Adapter, ...] = ()
 
     @property
     def masked(self) -> bool:
@@ -103,18 +107,31 @@ class Pass:
         """Whether every weight trains."""
         return isinstance(self.adapter, FullFinetune)
 
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """Of every trial that trains."""
+        return self.members or (self.adapter,)
+
     @cached_property
     def adapted(self) -> frozenset[int]:
         """The blocks in which something trains."""
         blocks = self.model.layers
-        if isinstance(self.adapter, LinearAdapter):
-            return frozenset(adapted_blocks(self.adapter, blocks))
-        return frozenset(range(blocks)) if self.full else frozenset()
+        if self.full:
+            return frozenset(range(blocks))
+        linear = [adapter for adapter in self.adapters if isinstance(adapter, LinearAdapter)]
+        return frozenset(number for adapter in linear for number in adapted_blocks(adapter, blocks))
+
+    def adapters_in(self, number: int) -> tuple[LinearAdapter, ...]:
+        """The trials' adapters that a block has."""
+        linear = [adapter for adapter in self.adapters if isinstance(adapter, LinearAdapter)]
+        return tuple(adapter for adapter in linear if number in adapted_blocks(adapter, self.model.layers))
 
     @property
     def targets(self) -> list[Linear]:
-        """The linears of an adapted block that have an adapter."""
-        return self.model.targets(self.adapter.targets) if isinstance(self.adapter, LinearAdapter) else []
+        """The linears of an adapted block that have an adapter, of any trial."""
+        linear = [adapter for adapter in self.adapters if isinstance(adapter, LinearAdapter)]
+        names = {name for adapter in linear for name in target_names(adapter.targets, self.model.family)}
+        return [linear for linear in self.model.linears if linear.name in names]
 
     @property
     def first_adapted(self) -> int:
@@ -152,23 +169,31 @@ class Value:
 
 @final
 class Tape:
-    """Records one pass through one block; `adapted`: whether the block's targets have adapters."""
+    """Records one pass through one block with the adapters that it has."""
 
-    def __init__(self, walk: Pass, *, adapted: bool) -> None:
+    def __init__(self, walk: Pass, adapters: Sequence[LinearAdapter] = ()) -> None:
         self.walk = walk
-        self.adapter = walk.adapter if adapted and isinstance(walk.adapter, LinearAdapter) else None
-        self._names = target_names(self.adapter.targets, walk.model.family) if self.adapter else []
+        self.adapter = adapters[0] if adapters else None
+        self._adapters = [(one, target_names(one.targets, walk.model.family)) for one in adapters]
         self._linears = {linear.name: linear for linear in walk.model.linears}
         self._per_token: dict[str, float] = {}
         self._constant: dict[str, float] = {}
+        self._held: set[str] = set()
 
     def saved(self) -> Saved:
         """All that was kept."""
         return Saved(sum(self._per_token.values()), sum(self._constant.values()))
 
+    def held(self) -> Saved:
+        """What of it checkpointing cannot give up: bitsandbytes' int8 product keeps its input out of torch's sight."""
+        return Saved(sum(self._per_token[name] for name in self._held))
+
     def trains(self, name: str) -> bool:
         """Whether a linear, or its adapter, trains."""
-        return self.walk.full or name in self._names
+        return self.walk.full or self._adapts(name)
+
+    def _adapts(self, name: str) -> bool:
+        return any(name in names for _, names in self._adapters)
 
     def keep(self, *values: Value) -> None:
         """Keeps tensors as they are."""
@@ -192,17 +217,21 @@ class Tape:
             self.keep(read)
         elif given.live and self.walk.precision.storage is Storage.int8:
             # bitsandbytes keeps its input, though it needs none; of IA3's a copy, as PEFT made it fp32.
-            copied = isinstance(self.adapter, Ia3) and name in self._names and self.walk.cpu
-            self.keep(replace(given, name=f"{name} int8", each=each) if copied else given)
+            copied = isinstance(self.adapter, Ia3) and self._adapts(name) and self.walk.cpu
+            held = replace(given, name=f"{name} int8", each=each) if copied else given
+            self.keep(held)
+            self._held.add(held.name)
         if (trained or given.live) and self.walk.precision.storage is Storage.fp32:
             self._cast_weights(name, layer.weights)
-        if name in self._names:
+        if self._adapts(name):
             self._adapter(given, layer)
             trained = True
         return Value(f"{name} out", layer.outputs, each, given.live or trained)
 
     def _adapter(self, given: Value, layer: Linear) -> None:
         match self.adapter:
+            case Lora() as lora if is_packed(lora):
+                self._packed(given, layer)
             case Lora() as lora:
                 self._lora(lora, given, layer)
             case Adalora(rank=rank, dropout=dropout):
@@ -215,6 +244,12 @@ class Tape:
                 self._vera(vera, given, layer)
             case Peft():
                 self._whole(given, layer)
+
+    def _packed(self, given: Value, layer: Linear) -> None:
+        # Its input as it is, which others keep too; dropout and casts are made again in the backward pass.
+        ranks = [one.rank for one, names in self._adapters if isinstance(one, Lora) and layer.name in names]
+        mean = sum(ranks) / len(self.walk.adapters)  # tokens are those of all trials
+        self.keep(given, Value(f"{layer.name} low", mean, self.walk.compute_bytes, True))
 
     def _ia3(self, given: Value, layer: Linear) -> None:
         if layer.name != self.walk.model.family.mlp[-1]:

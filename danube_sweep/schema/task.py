@@ -221,7 +221,7 @@ class Data:
     truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
     batching: Batching = setting(
         "bucketed puts rows of similar length together; shuffled does not; packed takes shuffled's rows and lays them "
-        "end to end without padding (no encoders)",
+        "end to end, without padding (no encoders)",
         Batching.bucketed,
     )
     order_seed: int = setting("seed of the order of the training rows", 0)

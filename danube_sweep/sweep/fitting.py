@@ -1,12 +1,14 @@
 """Trials that cannot fit their device, found before any is started."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from danube_sweep.data.size import longest_row
+from danube_sweep.data.size import Hashed, data_size, longest_row
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.device import planned_device, slots_share
 from danube_sweep.planner.fit import fit_of, largest_micro_batch, misfit
 from danube_sweep.planner.model import planned_architecture
+from danube_sweep.planner.packs import Lengths
 from danube_sweep.schema import Config, OnMisfit, Sweep
 from danube_sweep.trial import MICRO_BATCH, RunFolder, write_json
 
@@ -35,6 +37,17 @@ def misfit_of(config: Config, sweep: Sweep) -> Misfit | None:
     if fit_of(config, model, device).fits:
         return None
     return Misfit(misfit(config, model, device), largest_micro_batch(config, model, device))
+
+
+def lengths_of(config: Config) -> Lengths:
+    """What the trial's data say of its rows' lengths, read once; as long as they may be where there is no file."""
+    return _lengths(Hashed(config.data))
+
+
+@lru_cache(maxsize=64)
+def _lengths(data: Hashed) -> Lengths:
+    size, longest = data_size(data.config), longest_row(data.config)
+    return Lengths(longest, float(longest) if size is None else min(size.tokens_per_row, longest))
 
 
 def shrunk_rows(config: Config, sweep: Sweep) -> int | None:

@@ -1,0 +1,91 @@
+"""Rows laid end to end against batches padded to the longest of random rows, and against bucketed ones: rows and tokens
+per CPU second of training on arena_human.csv with a mid-size random Danube and LoRA on all linears, on one thread.
+
+    python benchmarks/flat.py [--rounds 3] [--rows 48] [--hidden 256] [--precision fp32] [--data FOLDER]
+
+All arms train on the same rows, each once in a round, in alternation; the ratio of medians counts.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from danube_sweep.compose import compose
+from danube_sweep.prepare import prepare
+from danube_sweep.quiet import quiet_libraries
+from danube_sweep.run import Stopwatch, build
+from danube_sweep.schema import Config
+from danube_sweep.steps import StepPlan
+
+ARMS = ("packed", "bucketed", "shuffled")
+TARGETS = {"shuffled": 1.9, "bucketed": 1.0}
+
+
+def trial(options: argparse.Namespace, batching: str, order_seed: int) -> Config:
+    """One epoch over the rows, without a validation on the way."""
+    hidden = options.hidden
+    shape = {"hidden_size": hidden, "intermediate_size": 3 * hidden, "num_hidden_layers": 4}
+    shape |= {"num_attention_heads": hidden // 64, "num_key_value_heads": max(1, hidden // 256), "head_dim": 64}
+    return compose([
+        *("device=cpu", "device.threads=1", "tracking=none", "data=arena", "data.validation_fraction=0.05"),
+        *(f"model.shape.{name}={value}" for name, value in shape.items()),
+        *(f"data.path={options.data}/arena_human.csv", f"data.max_rows={options.rows}"),
+        *("trainer.micro_batch=8", "trainer.effective_batch=8", "trainer.epochs=1", f"data.order_seed={order_seed}"),
+        *(f"precision={options.precision}", f"data.batching={batching}"),
+    ])  # fmt: skip
+
+
+def seconds(config: Config) -> float:
+    """CPU seconds of an epoch: forward and backward passes and updates, over the parts that `danube-sweep` builds.
+
+    Not of the clock, so that another load on the machine moves them little; on one thread they are the same.
+    """
+    built = build(config, Stopwatch())
+    plan = StepPlan(config, built.prepared.parts["train"], built.prepared.pad_id)
+    optimizer = torch.optim.AdamW([*built.adapter.values(), *built.head.parameters()], lr=config.optimizer.lr)
+    start = time.process_time()
+    for micro in plan.micro_batches(0):
+        hidden_BTH = built.backbone.hidden(micro.batch.input_ids_BT, micro.batch.mask_BT)
+        (built.head.loss(built.head(hidden_BTH, micro.batch), micro.batch) * micro.share).backward()
+        if micro.last:
+            optimizer.step()
+            optimizer.zero_grad()
+    return time.process_time() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
+    options = parser.parse_args()
+    if not (options.data / "arena_human.csv").is_file():
+        parser.error(f"no arena_human.csv in {options.data}: give --data or set DANUBE_SWEEP_DATA")
+    quiet_libraries()
+    torch.set_num_threads(1)
+    lengths = prepare(trial(options, "packed", 0)).parts["train"].lengths
+    rows, tokens = len(lengths), int(lengths.sum())
+    print(f"{rows} rows of {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.0f} on average")
+    taken: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for number in range(options.rounds):
+        for arm in ARMS:
+            taken[arm].append(seconds(trial(options, arm, number)))
+    print(f"{'':<10} {'rows/s':>8} {'tokens/s':>9}   CPU seconds")
+    for arm, values in taken.items():
+        median = statistics.median(values)
+        print(f"{arm:<10} {rows / median:8.2f} {tokens / median:9.0f}   {min(values):.2f}-{max(values):.2f}")
+    for base, target in TARGETS.items():
+        ratio = statistics.median(taken[base]) / statistics.median(taken["packed"])
+        print(f"packed against {base}: {ratio:.2f}x, ratio of medians (target {target}x)")
+
+
+if __name__ == "__main__":
+    main()
