@@ -38,7 +38,6 @@ from arms import Arm, Build, child, pack_arm, plain_arm
 from danube_sweep.compose import Composer
 from danube_sweep.schema import Config
 
-TURN_S = 0.5
 WARM_UP = 3
 SHAPES = {
     "toy": sides.TINY,
@@ -149,7 +148,7 @@ class Bench:
         arm = Arm(name, process, ours, len(configs))
         arm.answer()
         step_s = arm.run(1)
-        arm.turn = max(1, min(50, math.ceil(TURN_S / step_s)))
+        arm.turn = max(1, min(50, math.ceil(self.options.turn_s / step_s)))
         return arm
 
     def trials(self, row: Row, count: int, *more: str) -> list[Config]:
@@ -360,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the rows with a target and a few more: about 8 minutes")
     parser.add_argument("--rounds", type=int, help="turns of every arm; 7, with --quick 4")
+    parser.add_argument("--turn-s", type=float, default=0.5, help="seconds of an arm's turn, at least a step")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: where others use the machine too"
