@@ -121,7 +121,7 @@ def rows_of(options: argparse.Namespace) -> list[Row]:
         ]
         found += [Row("mid", "nf4", 1, 32, (8,), MIXED, "r 4-64")]
         found += [Row(shape, "nf4", 1, length, SIZES[shape]) for shape in ("500m", "4b") for length in (32, 128)]
-    return [row for row in found if row.shape in options.shapes]
+    return [row for row in found if row.shape in options.shapes and row.precision in options.precisions]
 
 
 @dataclass
@@ -312,7 +312,7 @@ def memory(bench: Bench, verdicts: Verdicts) -> None:
 def prefix(bench: Bench, verdicts: Verdicts, shape: str, size: int = 8) -> None:
     """Adapters in the last quarter of the blocks: those below run once for all trials."""
     k = max(1, LAYERS[shape] // 4)
-    for precision in ("fp32", "nf4"):
+    for precision in sorted(bench.options.precisions & {"fp32", "nf4"}):
         row = Row(shape, precision, 1, 128, (size,), ("lora.rank=16", f"lora.last_k={k}"), f"last {k}")
         plain = bench.start("(a)", plain_arm, bench.trials(row, 1))
         alone = bench.start("(c)", pack_arm, bench.trials(row, 1))
@@ -325,7 +325,7 @@ def prefix(bench: Bench, verdicts: Verdicts, shape: str, size: int = 8) -> None:
 
 def cache(bench: Bench, verdicts: Verdicts, shape: str, size: int = 8) -> None:
     """Heads alone. The first step writes the states of all rows to the disk: every later one is as of a later epoch."""
-    for precision in ("fp32", "nf4"):
+    for precision in sorted(bench.options.precisions & {"fp32", "nf4"}):
         row = Row(shape, precision, 1, 128, (size,), ("lora=none",), "head")
         alone = bench.start("(c)", pack_arm, bench.trials(row, 1))
         for count in (1, size):
@@ -365,14 +365,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: where others use the machine too"
     )
     parser.add_argument("--shapes", default="tiny,mid,500m", help="of toy, tiny, mid, 500m, 4b")
+    parser.add_argument("--precisions", default="fp32,bf16,nf4")
     parser.add_argument("--only", default="steps,prefix,cache,memory,processes", help="parts of the benchmark")
     parser.add_argument(
         "--nf4-compute", choices=["fp32", "bf16", "fp16"], help="what nf4 computes in; else its default"
     )
     options = parser.parse_args(arguments)
-    options.shapes, options.only = options.shapes.split(","), options.only.split(",")
+    for name in ("shapes", "precisions", "only"):
+        setattr(options, name, set(getattr(options, name).split(",")))
     options.rounds = options.rounds or (4 if options.quick else 7)
-    shape = next((name for name in ("mid", *options.shapes) if name in options.shapes), "mid")
+    shape = next((name for name in ("mid", *SHAPES) if name in options.shapes), "mid")
     verdicts = Verdicts()
     import danube_sweep.run  # noqa: F401  (what the arms are forked with)
 

@@ -46,7 +46,8 @@ def test_the_baseline_reaches_the_losses_of_this_tool(changed: list[str], tmp_pa
 
 
 def test_packing_prints_a_line_for_every_size_and_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
-    packing.main(["--quick", "--shapes", "toy", "--rounds", "1", "--turn-s", "0", "--only", "steps,prefix,cache"])
+    toy = ["--shapes", "toy", "--precisions", "nf4"]
+    packing.main([*toy, "--quick", "--rounds", "1", "--turn-s", "0", "--only", "steps,prefix,cache"])
     said = capsys.readouterr().out
     assert said.count("toy   nf4       32") >= 2
     assert "last 1" in said and "head" in said
