@@ -226,7 +226,7 @@ def train_all(task: Task, trials: Sequence[Trial], parts: dict[str, Encoded], lo
 
 
 def _trainer(model: nn.Module, task: Task, trial: Trial, parts: dict[str, Encoded], stream: Any) -> Any:
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     def loader(part: str, batches: Any) -> DataLoader[Any]:
         def padded(rows: list[int]) -> dict[str, torch.Tensor]:
@@ -275,7 +275,9 @@ def _trainer(model: nn.Module, task: Task, trial: Trial, parts: dict[str, Encode
     rows = {
         f"{name}_dataset": range(len(parts[part].ids)) for name, part in (("train", "train"), ("eval", "validation"))
     }
-    return OurTrainer(model, arguments, compute_metrics=_log_loss, callbacks=[Writer()], **rows)
+    trainer = OurTrainer(model, arguments, compute_metrics=_log_loss, callbacks=[Writer()], **rows)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _log_loss(found: Any) -> dict[str, float]:

@@ -205,6 +205,28 @@ def furthest(ours: Reading, theirs: Reading) -> float:
     return max(abs(ours.losses[key] - theirs.losses[key]) for key in both)
 
 
+@dataclass
+class Verdicts:
+    """Targets, what was measured against them, and whether more is better."""
+
+    found: dict[tuple[str, float, bool], list[float]] = field(default_factory=dict)
+
+    def least(self, what: str, measured: float, target: float) -> None:
+        self.found.setdefault((what, target, True), []).append(measured)
+
+    def most(self, what: str, measured: float, target: float) -> None:
+        self.found.setdefault((what, target, False), []).append(measured)
+
+    def show(self) -> None:
+        print("\nover all rows, the worst one counts")
+        for (what, target, least), values in self.found.items():
+            low, high = min(values), max(values)
+            met = low >= target if least else high <= target
+            spread = f"{low:.2f}" if len(values) == 1 else f"{low:.2f} to {high:.2f} in {len(values)} rows"
+            wanted = f"target: at {'least' if least else 'most'} {target:g}"
+            print(f"  {what:<62} {spread:<26} {wanted}: {'met' if met else 'missed'}")
+
+
 def data_overrides(folder: Path, rows: int) -> list[str]:
     """The arena's rows if they are there, else generated ones."""
     arena = folder / "arena_human.csv"
