@@ -324,7 +324,7 @@ def processes(bench: Bench, shape: str, size: int = 8, steps: int = 50) -> None:
     common = [*bench.common(row), *row.adapter, *replaced]
     sides.write_task([config], bench.folder / "alone")
     theirs, ours = [], []
-    for number in range(max(1, bench.options.rounds // 2)):
+    for number in range(max(1, bench.options.rounds // 4)):
         theirs.append(sides.run_baseline(bench.folder / "alone", bench.folder / "alone.jsonl").total * size)
         lrs = ",".join(f"{1e-3 * 1.3**place:.3e}" for place in range(size))
         sweep = [*common, f"optimizer.lr={lrs}", "sweep.pack=auto"]
