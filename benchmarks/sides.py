@@ -227,12 +227,25 @@ class Verdicts:
             print(f"  {what:<62} {spread:<26} {wanted}: {'met' if met else 'missed'}")
 
 
-def data_overrides(folder: Path, rows: int) -> list[str]:
-    """The arena's rows if they are there, else generated ones."""
-    arena = folder / "arena_human.csv"
-    if arena.is_file():
-        return ["data=arena", f"data.path={arena.absolute()}", f"data.max_rows={rows}"]
-    return [f"data.rows={rows}"]
+def data_overrides(data: Path, rows: int, folder: Path) -> list[str]:
+    """The arena's first rows if they are there, and an eighth as many of other prompts to validate; else generated ones.
+
+    They are written into `folder`: a benchmark spends its time on training.
+    """
+    arena = data / "arena_human.csv"
+    if not arena.is_file():
+        return [f"data.rows={rows}"]
+    csv.field_size_limit(2**30)
+    with arena.open(newline="") as stream:
+        found = sorted(csv.DictReader(stream), key=lambda row: row["prompt"])
+    train = found[:rows]
+    others = [row for row in found[rows:] if row["prompt"] != train[-1]["prompt"]]
+    for name, part in (("train", train), ("validation", others[: max(8, rows // 8)])):
+        with (folder / f"{name}.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(part[0]))
+            writer.writeheader()
+            writer.writerows(part)
+    return ["data=arena", f"data.path={folder / 'train.csv'}", f"data.validation_path={folder / 'validation.csv'}"]
 
 
 def shape(**sizes: int) -> list[str]:
@@ -257,7 +270,11 @@ def side_by_side(options: argparse.Namespace, folder: Path) -> None:
 
     composer = Composer()
     precisions = {"fp32": ["precision=fp32"], "nf4": ["precision=nf4", "precision.compute=fp32"]}
-    fixed = [*place(options.device), *(TINY if options.quick else MID), *data_overrides(options.data, options.rows)]
+    fixed = [
+        *place(options.device),
+        *(TINY if options.quick else MID),
+        *data_overrides(options.data, options.rows, folder),
+    ]
     fixed += [f"data.max_length={options.max_length}", f"trainer.max_steps={options.steps}"]
     fixed += [f"trainer.{name}_batch={options.batch}" for name in ("micro", "effective")]
     fixed += [f"trainer.validate_every={max(1, options.steps // 4)}"]

@@ -14,10 +14,10 @@ validation log loss that the baseline reaches, at any step of any trial; the fig
 or undercut (within 1e-5 in fp32, .002 in bf16, for both sides). Beside it stand the seconds of the whole sweeps, since
 nobody knows before its end that the best trial was the best; under it what each lever gives, by leaving it out.
 
-`data.batching=packed` reads rows in random order, the baseline in length-grouped order: the losses of these two differ
-by the order of the rows, and an arm may never reach the target: the table then has its own best and when it was there.
-Without flat batches (or with `--batching bucketed` in every arm) batches are the baseline's, and the losses are held
-against its.
+A row alone is never padded, so with `--batch 1` both sides read the same batches, and the losses are held against the
+baseline's. `data.batching=packed`, with more rows to a batch, reads them in random order, the baseline in
+length-grouped order: losses then differ by the order, and an arm may never reach the target; the table has its own best
+and when it was there. `--batching bucketed` gives the baseline's batches there too.
 """
 
 import argparse
@@ -54,10 +54,11 @@ def grid_of(options: argparse.Namespace, layers: int) -> dict[str, list[str]]:
 
 
 ON = {"pack": "sweep.pack=auto", "pruner": "pruner=asha", "batching": "data.batching=packed"}
+WITHOUT_FLAT = "without flat batches (padded, length-grouped)"
 WITHOUT_ANY = "without any of them"
 LEFT_OUT = {
     "without packing (and so without a shared prefix)": {"pack": "sweep.pack=1"},
-    "without flat batches (padded, length-grouped)": {"batching": "data.batching=bucketed"},
+    WITHOUT_FLAT: {"batching": "data.batching=bucketed"},
     "without ASHA": {"pruner": "pruner=none"},
     WITHOUT_ANY: {"pack": "sweep.pack=1", "batching": "data.batching=bucketed", "pruner": "pruner=none"},
 }
@@ -132,7 +133,8 @@ class Bench:
         same = SAME[self.options.compute]
         arms = {BASELINE: Arm(self.baseline, same), EVERYTHING: self._arm({})}
         for name, changed in LEFT_OUT.items() if self.options.ablation else ():
-            if not (self.options.quick and name == WITHOUT_ANY):
+            same_as_on = name == WITHOUT_FLAT and self.options.batching == "bucketed"
+            if not same_as_on and not (self.options.quick and name == WITHOUT_ANY):
                 arms[name] = self._arm(changed)
         if self.options.ablation:
             arms[OWN_ORDER] = Arm(self.own_order, same)
@@ -163,7 +165,7 @@ def set_up(options: argparse.Namespace, folder: Path) -> Bench:
     if options.steps % every:
         raise SystemExit(f"--steps must be a multiple of --validations, got {options.steps} and {options.validations}")
     common = [*sides.place(options.device), "head=preference", f"data.max_length={options.max_length}"]
-    common += [*sides.data_overrides(options.data, options.rows), *(sides.TINY if options.toy else sides.MID)]
+    common += [*sides.data_overrides(options.data, options.rows, folder), *(sides.TINY if options.toy else sides.MID)]
     common += [f"precision={options.precision}", f"precision.compute={options.compute}"]
     common += [f"trainer.{name}_batch={options.batch}" for name in ("micro", "effective")]
     common += [f"trainer.max_steps={options.steps}", f"trainer.validate_every={every}", "trainer.eval_batch=8"]
@@ -215,10 +217,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--grid", default="mixed", choices=["mixed", "last"], help="last: only the last quarter adapted"
     )
     parser.add_argument("--validations", type=int, default=5, help="of a trial")
-    parser.add_argument("--rows", type=int, help="the first rows of the data: 300, with --quick 100")
+    parser.add_argument("--rows", type=int, help="to train on, an eighth as many validate: 300, with --quick 100")
     parser.add_argument("--max-length", type=int, help="tokens of a row: 128, with --quick 64")
     parser.add_argument("--batch", type=int, default=1, help="rows of a step")
-    parser.add_argument("--batching", default="packed", choices=["packed", "bucketed"], help="of everything on")
+    parser.add_argument("--batching", choices=["packed", "bucketed"], help="with everything on; bucketed for --batch 1")
     parser.add_argument("--precision", default="nf4")
     parser.add_argument(
         "--compute", default="fp32", help="type of the arithmetic: fp32 lets losses be compared exactly"
@@ -235,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_cells(options.cells, Path(options.rest[0].partition("=")[2]))
         return
     options.steps = options.steps or (20 if options.quick else 60)
+    options.batching = options.batching or ("bucketed" if options.batch == 1 else "packed")
     options.rows = options.rows or (100 if options.quick else 300)
     options.max_length = options.max_length or (64 if options.quick else 128)
     with tempfile.TemporaryDirectory() as temporary:
