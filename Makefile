@@ -3,12 +3,12 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test faults clean
+.PHONY: run test browser faults clean
 
 run: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/danube-sweep
 
-test: $(READY)
+test: $(READY) browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -20,6 +20,13 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# The report's page is tested in Debian's Chromium. Where it can be neither found nor installed, those tests are skipped.
+browser:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get -qq update && \
+	    apt-get -qq install -y --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1 || \
+	  echo 'no Chromium here and no way to install it: the tests that draw in a browser are skipped'
 
 # Kills a sweep's processes at random, many times, and holds what is left against an undisturbed sweep: 15 minutes.
 faults: $(READY)

@@ -2,13 +2,15 @@
 
 A sweep of real tiny trials is run by several processes of `danube-sweep resume` while a killer picks, again and again,
 one of the sweep's processes, of their warm parents or of their trials. Sweeps that died are started again; what was
-killed is run again at the end. Results, predictions and the rows of metrics.csv must be those of the undisturbed sweep.
+killed is run again at the end. Results, predictions and the rows of metrics.csv must be those of the undisturbed sweep,
+where trials train in packs within 1e-5.
 
-    python benchmarks/faults.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24]
+    python benchmarks/faults.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--pack 1]
 """
 
 import argparse
 import csv
+import math
 import os
 import random
 import shutil
@@ -26,6 +28,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import pyarrow as pa
 import pyarrow.parquet as parquet
 from rich.console import Console
 
@@ -47,6 +50,8 @@ LONGEST_S = 1800.0
 GONE_WITHIN_S = 60.0
 """A warm parent whose sweep dies while it imports may import to the end: ten seconds, more on a busy machine."""
 SEEN_S = 0.02
+NEAR = 1e-5
+"""What packs may differ by: which trials trained together varies from run to run."""
 
 
 # -------------------------------------------------------------------------------------------------------- processes
@@ -207,14 +212,32 @@ def state(entry: Entry) -> str | None:
 def meaning(entry: Entry) -> tuple[Any, ...]:
     """What must be the same however often the trial was killed: result, predictions and every row of metrics.csv."""
     result = {
-        key: value for key, value in (entry.folder.read_result() or {}).items() if key not in ("measured", "adjusted")
+        key: value
+        for key, value in (entry.folder.read_result() or {}).items()
+        if key not in ("measured", "adjusted", "predicted")
     }
     with entry.folder.metrics.open(newline="") as stream:
         rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(stream)]
     return result, rows, parquet.read_table(entry.folder.predictions)
 
 
-def compare(folder: Path, undisturbed: Path) -> dict[str, int]:
+def same(one: Any, other: Any, near: float) -> bool:
+    """Whether two values, or what they consist of, are equal; numbers, and texts of numbers, as near as `near`."""
+    if one == other or near == 0.0:
+        return bool(one == other)
+    match one, other:
+        case dict(), dict():
+            return one.keys() == other.keys() and all(same(one[key], other[key], near) for key in one)
+        case ((list() | tuple()), (list() | tuple())):
+            return len(one) == len(other) and all(same(*pair, near) for pair in zip(one, other, strict=True))
+        case pa.Table(), pa.Table():
+            return same(one.to_pydict(), other.to_pydict(), near)
+    with suppress(TypeError, ValueError):
+        return math.isclose(float(one), float(other), abs_tol=near)
+    return False
+
+
+def compare(folder: Path, undisturbed: Path, near: float = 0.0) -> dict[str, int]:
     """Counts: attempts, and trials that are lost, were done twice, or differ from the undisturbed ones."""
     counts = Counter({"attempts": 0, "lost": 0, "twice": 0, "different": 0})
     for entry, other in zip(SweepFolder(folder).entries(), SweepFolder(undisturbed).entries(), strict=True):
@@ -224,22 +247,25 @@ def compare(folder: Path, undisturbed: Path) -> dict[str, int]:
         lost = state(entry) != "finished"
         counts["lost"] += lost
         # Two processes that train a trial at the same time would leave rows of both.
-        counts["different"] += not lost and meaning(entry) != meaning(other)
+        counts["different"] += not lost and not same(meaning(entry), meaning(other), near)
     return dict(counts)
 
 
 # -------------------------------------------------------------------------------------------------------- the whole
 
 
-def plan(folder: Path, trials: int) -> None:
+def plan(folder: Path, trials: int, pack: int) -> None:
     """A sweep of `trials` trials that differ in seed and rank."""
-    cells = [[*TRIAL, f"seed={number // 2}", f"lora.rank={4 if number % 2 else 8}"] for number in range(trials)]
+    cells = [
+        [*TRIAL, f"sweep.pack={pack}", f"seed={number // 2}", f"lora.rank={4 if number % 2 else 8}"]
+        for number in range(trials)
+    ]
     plan_grid(folder, cells, Composer(), Terminal(Console(quiet=True)))
 
 
-def reference(place: Path, trials: int) -> Path:
+def reference(place: Path, trials: int, pack: int = 1) -> Path:
     """Plans a sweep in `place`/planned and runs a copy of it undisturbed; returns the copy."""
-    plan(place / "planned", trials)
+    plan(place / "planned", trials, pack)
     undisturbed = Campaign(copied(place, "undisturbed"), seed=0, count=1, quota=0)
     undisturbed.run()
     if undisturbed.crashes or set(map(state, SweepFolder(undisturbed.folder).entries())) != {"finished"}:
@@ -257,27 +283,27 @@ a way of their own; processes that outlived their sweep."""
 COLUMNS = ("seed", "processes", *KINDS, "starts", "attempts", *BAD, "seconds")
 
 
-def campaign(place: Path, seed: int, count: int, quota: int) -> dict[str, int]:
+def campaign(place: Path, seed: int, count: int, quota: int, near: float = 0.0) -> dict[str, int]:
     """Disturbs a copy of the planned sweep and compares it; returns a row of the table."""
     began_s = time.monotonic()
     one = Campaign(copied(place, f"seed-{seed}-processes-{count}"), seed, count, quota)
     one.run()
     for crash in one.crashes:
         print(crash, file=sys.stderr)
-    counts = compare(one.folder, place / "undisturbed")
+    counts = compare(one.folder, place / "undisturbed", near)
     killed = {kind: one.kills[kind] for kind in KINDS}
     ends = {"crashed": len(one.crashes), "left": len(still_there(one.folder))}
     seconds = round(time.monotonic() - began_s)
     return {"seed": seed, "processes": count, **killed, "starts": one.starts, **counts, **ends, "seconds": seconds}
 
 
-def campaigns(place: Path, kills: int, seeds: int, counts: list[int]) -> list[dict[str, int]]:
+def campaigns(place: Path, kills: int, seeds: int, counts: list[int], near: float) -> list[dict[str, int]]:
     """Every seed with every number of processes, and more seeds until there were `kills` kills."""
     rows: list[dict[str, int]] = []
     while len(rows) < seeds * len(counts) or killed(rows) < kills:
         seed, which = divmod(len(rows), len(counts))
         left = max(1, seeds * len(counts) - len(rows))
-        rows.append(campaign(place, seed, counts[which], quota=max(1, -(-(kills - killed(rows)) // left))))
+        rows.append(campaign(place, seed, counts[which], max(1, -(-(kills - killed(rows)) // left)), near))
         print(line(list(map(str, rows[-1].values()))), flush=True)
     return rows
 
@@ -296,14 +322,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", default="1,2,4", help="numbers of processes that share a sweep")
     parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--pack", type=int, default=1, help="how many of them train together")
     options = parser.parse_args()
     counts = [int(count) for count in options.processes.split(",")]
     place = Path(tempfile.mkdtemp(prefix="faults-"))
     os.environ["DANUBE_SWEEP_CACHE"] = str(place / "cache")
     print(f"{options.trials} trials in {place}; first undisturbed", flush=True)
-    reference(place, options.trials)
+    reference(place, options.trials, options.pack)
     print(line(list(COLUMNS)), flush=True)
-    rows = campaigns(place, options.kills, options.seeds, counts)
+    rows = campaigns(place, options.kills, options.seeds, counts, 0.0 if options.pack == 1 else NEAR)
     bad = {name: sum(row[name] for row in rows) for name in BAD}
     said = ", ".join(f"{number} {name}" for name, number in bad.items())
     print(f"{killed(rows)} kills, {sum(row['attempts'] for row in rows)} attempts: {said}")

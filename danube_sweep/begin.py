@@ -15,6 +15,7 @@ from torch import nn
 
 from danube_sweep import lora
 from danube_sweep.active import ActiveTrial, Prune, Surroundings
+from danube_sweep.adapters import is_packed
 from danube_sweep.compose import plain_config, sealed
 from danube_sweep.data.layout import layout_for
 from danube_sweep.environment import environment, native_types, pick_device, versions
@@ -22,13 +23,12 @@ from danube_sweep.errors import BusyError, CheckpointError, ConfigError
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.lora import PackedAdapter
 from danube_sweep.model import Backbone, load_backbone
-from danube_sweep.optimizer import takes_views
 from danube_sweep.pack import Pack
 from danube_sweep.planner.device import planned_device
 from danube_sweep.prediction import predicted
 from danube_sweep.prepare import Prepared, prepare
 from danube_sweep.progress import Screen
-from danube_sweep.schema import Batching, Bias, Config, Lora
+from danube_sweep.schema import Batching, Config
 from danube_sweep.steps import StepPlan
 from danube_sweep.tracking import Tracker, open_tracker
 from danube_sweep.trial import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
@@ -143,8 +143,8 @@ class Builder:
     def _adapt(self, config: Config) -> PackedAdapter | dict[str, nn.Parameter]:
         assert self.pack is not None
         adapter = config.lora
-        if type(adapter) is Lora and adapter.bias is Bias.none:
-            return self.pack.adapters.draw(adapter, seed=config.seed, exact=not takes_views(config.optimizer))
+        if is_packed(adapter):
+            return self.pack.adapters.draw(adapter, seed=config.seed)
         return lora.attach(self.pack.backbone, adapter, seed=config.seed)
 
 

@@ -127,12 +127,75 @@ def rank(arguments: list[str]) -> int:
         "validation rows, and a row whose interval holds 0 is a tie.",
     )
     parser.add_argument("directory", type=Path, help="the sweep's folder")
+    parser.add_argument("--full", action="store_true", help="all that danube-sweep report says, here")
     options = parser.parse_args(arguments)
 
     from danube_sweep.progress import Terminal
+
+    if options.full:
+        from danube_sweep.report.terminal import show_report
+
+        show_report(options.directory, Terminal())
+        return 0
     from danube_sweep.sweep.ending import show_ranking
 
     show_ranking(options.directory, Terminal())
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """`danube-sweep report`: a sweep as one page."""
+    parser = _Parser(
+        "danube-sweep report",
+        description="Draws a sweep, running or ended, as one HTML page that needs nothing beside it: what to use and "
+        "how sure that is, the ranking, pictures of what the choices do and cost, and what was compared with what; "
+        "docs/report.md. The same in the terminal: danube-sweep rank --full.",
+        epilog="example: danube-sweep report multirun/2026-11-23/18-20-00. It prints the page's path and size.",
+    )
+    _add_page(parser)
+    options = parser.parse_args(arguments)
+
+    from danube_sweep.report.page import write_page
+
+    found, file = write_page(options.directory, options.output)
+    trials = sum(found.counted.values())
+    print(f"{file}: {trials} trial{'s' * (trials != 1)}, {file.stat().st_size / 1000:,.0f} kB")
+    return 0
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="the sweep's folder")
+    parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
+
+
+def watch(arguments: list[str]) -> int:
+    """`danube-sweep watch`: a running sweep, live."""
+    parser = _Parser(
+        "danube-sweep watch",
+        description="Shows a running sweep live: its ranking, how far the trial in each slot is and the time left. The "
+        "page of danube-sweep report is drawn again each minute; reload it to see. Ends with the sweep; Ctrl-C ends it "
+        "before and leaves the sweep alone.",
+        epilog="example: danube-sweep watch multirun/2026-11-23/18-20-00, in a second terminal",
+    )
+    _add_page(parser)
+    parser.add_argument("--every", type=float, default=60.0, metavar="S", help="seconds between pages (default 60)")
+    parser.add_argument("--once", action="store_true", help="look once, draw the page and stop")
+    options = parser.parse_args(arguments)
+    if not options.every >= 1:
+        parser.error(f"--every must be at least 1 second, got {options.every:g}")
+
+    from rich.console import Console
+
+    from danube_sweep.report.watch import Watch
+
+    console = Console()
+    watching = Watch(options.directory, console, output=options.output, every_s=options.every)
+    if not options.once:
+        watching.follow()
+        return 0
+    watching.look()
+    watching.draw()
+    console.print(watching.look())
     return 0
 
 
@@ -170,7 +233,11 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
-    parser.add_argument("--labels", action="store_true", help="the likeliest class instead; of words those but O")
+    parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="the likeliest class (of ordered ones the median) instead; of words those but O",
+    )
     parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     types = ["fp32", "bf16", "fp16"]
@@ -255,6 +322,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": resume,
     "plan": plan,
     "rank": rank,
+    "report": report,
+    "watch": watch,
     "oof": oof,
     "sweep": sweep,
 }

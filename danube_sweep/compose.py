@@ -34,12 +34,13 @@ from danube_sweep.schema import (
     FileData,
     Head,
     HubData,
+    LinearAdapter,
     Pruner,
     Settings,
     Sweep,
     TextData,
 )
-from danube_sweep.validate import validate
+from danube_sweep.validate import block_numbers, validate
 from danube_sweep.validate_sweep import validate_sweep
 
 VERSION_BASE = "1.3"
@@ -91,6 +92,8 @@ def to_config(config: DictConfig) -> Config:
         typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
+    if isinstance(typed.lora, LinearAdapter) and typed.lora.layers is not None:
+        typed.lora.layers = block_numbers(typed.lora.layers)
     validate(typed)
     _make_paths_absolute(typed)
     _keep_commit(typed)
@@ -198,7 +201,7 @@ def sealed(config: Config) -> dict[str, Any]:
     plain = plain_config(config)
     model, data = plain["model"], plain["data"]
     groups = {group: plain[group] for group in ("precision", "lora", "head")}
-    reading = {"model.variant": model["variant"], "model.chat": model["chat"]}
+    reading = {f"model.{name}": model[name] for name in ("variant", "start", "chat")}
     return {**groups, **reading, "data.max_length": data["max_length"], "data.truncation": data["truncation"]}
 
 

@@ -54,7 +54,10 @@ def explain(error: BaseException) -> str:
 
 def _quoted(override: str) -> str:
     field, _, value = override.partition("=")
-    return f"""'{field}="{value or "…"}"'"""
+    if re.fullmatch(r"\[.*\]", value) is None:
+        return f"""'{field}="{value or "…"}"'"""
+    entries = [entry if re.fullmatch(r"[\w.+-]*", entry) else f'"{entry}"' for entry in value[1:-1].split(",")]
+    return f"'{field}=[{','.join(entries)}]'"
 
 
 def _unknown_field(key: str, error: OmegaConfBaseException) -> str:

@@ -15,7 +15,9 @@ from danube_sweep import answers, checkpoint, product
 from danube_sweep.active import ActiveTrial, Phase
 from danube_sweep.environment import describe, peak_memory_bytes
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, TrialFailed, UserError
+from danube_sweep.model import Backbone
 from danube_sweep.prepare import Prepared
+from danube_sweep.schema import Adapter, FullFinetune
 from danube_sweep.trial import State, sync_file, sync_folder
 
 Evaluate = Callable[[ActiveTrial, str], dict[str, float]]
@@ -52,10 +54,18 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
         "references": prepared.references,
         "rows": {name: len(part.ids) for name, part in prepared.parts.items()},
         "parameters": {
-            "backbone": sum(_count(parameter) for _, parameter in backbone.named_parameters()),
+            "backbone": _backbone_parameters(trial.config.lora, backbone),
             "trainable": sum(parameter.numel() for parameter in trial.parameters.values()),
         },
     }
+
+
+def _backbone_parameters(adapter: Adapter, backbone: Backbone) -> int:
+    # What trains in it is the adapter, but for lora=full.
+    counted = (
+        one for _, one in backbone.named_parameters() if isinstance(adapter, FullFinetune) or not one.requires_grad
+    )
+    return sum(map(_count, counted))
 
 
 def _count(parameter: torch.nn.Parameter) -> int:

@@ -15,7 +15,9 @@ danube-sweep -m FIELD=VALUE,VALUE…                   sweep: train every combin
 danube-sweep -m … --dry-run                          show the trials of a sweep and stop
 danube-sweep sweep FILE                              run a W&B sweep file without a server
 danube-sweep resume DIR [--retry failed,oom]         go on with an interrupted run or sweep
-danube-sweep rank SWEEP_DIR                          a sweep's trials, best first
+danube-sweep rank SWEEP_DIR [--full]                 a sweep's trials, best first
+danube-sweep report SWEEP_DIR                        a sweep as one page: the answer, ranking and pictures
+danube-sweep watch SWEEP_DIR                         a running sweep, live, and its page each minute
 danube-sweep oof DIR… [-o OUT]                       out-of-fold predictions of finished folds
 danube-sweep plan [-m] [OVERRIDES]                   what trials need and whether they fit a device
 danube-sweep predict RUN_DIR INPUT -o OUTPUT         probabilities for new rows
@@ -50,7 +52,7 @@ def help_text(group: str | None = None) -> str:
         return USAGE + _groups() + "\nTop-level fields\n" + _fields(Config, "", only_plain=True) + _footer()
     if group == "experiment":
         return "experiment: ready settings\n\n" + "\n".join(_described(file) for file in _files("experiment")) + "\n"
-    if group in ("plan", "resume", "rank", "oof", "predict", "export"):
+    if group in ("plan", "resume", "rank", "report", "watch", "oof", "predict", "export"):
         raise ConfigError(f"--help {group}: that is a command; give danube-sweep {group} --help")
     if group not in GROUPS:
         raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")

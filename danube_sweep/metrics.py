@@ -56,11 +56,17 @@ def area_under_curve(scores_NC: torch.Tensor, labels_NC: torch.Tensor) -> float:
     return float(np.mean(areas)) if areas else 0.5
 
 
+def decided(target: Target, probabilities_NC: torch.Tensor) -> torch.Tensor:
+    """The class that is answered, classes_N: the likeliest, or of ordered ones the median."""
+    if target is not Target.ordered:
+        return probabilities_NC.argmax(dim=1)
+    return (probabilities_NC.cumsum(dim=1) < 0.5).sum(dim=1).clamp(max=probabilities_NC.shape[1] - 1)
+
+
 def quadratic_kappa(probabilities_NC: torch.Tensor, labels_NC: torch.Tensor) -> float:
     """Cohen's kappa with quadratic weights (Cohen 1968) of the median classes; 0 where no two rows differ."""
-    classes = probabilities_NC.shape[1]
-    median_N = (probabilities_NC.cumsum(dim=1) < 0.5).sum(dim=1).clamp(max=classes - 1)
-    kappa = multiclass_cohen_kappa(median_N, labels_NC.argmax(dim=1), num_classes=classes, weights="quadratic")
+    found_N, wanted_N = decided(Target.ordered, probabilities_NC), labels_NC.argmax(dim=1)
+    kappa = multiclass_cohen_kappa(found_N, wanted_N, num_classes=labels_NC.shape[1], weights="quadratic")
     return float(kappa.nan_to_num(0.0))
 
 

@@ -151,6 +151,7 @@ def load_backbone(
             precisions.keep_weights_as_loaded(module)
     if precision.gradient_checkpointing:
         body.gradient_checkpointing_enable({"use_reentrant": False})
+        body.disable_input_require_grads()  # or blocks below the first adapted one would be kept and run again
     return Backbone(body, lm_head, precision, fingerprint, flat)
 
 

@@ -21,6 +21,7 @@ from danube_sweep.environment import native_types, pick_device
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, DiskError
 from danube_sweep.evaluate import forward
 from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.metrics import decided
 from danube_sweep.model import Backbone, load_backbone
 from danube_sweep.schema import (
     Batching,
@@ -33,7 +34,7 @@ from danube_sweep.schema import (
     PairsData,
     Precision,
     Storage,
-    TableData,
+    TableColumns,
     Target,
 )
 from danube_sweep.tokenizer import load_tokenizer
@@ -159,7 +160,7 @@ class Form:
     swap: bool = False
     """Both orders of the answers are averaged."""
     labels: bool = False
-    """The likeliest class instead; of words those that are no O, as the PII competition wants them."""
+    """The likeliest class instead, of ordered ones the median; of words those that are no O: the PII competition's."""
 
 
 @dataclass(frozen=True)
@@ -228,11 +229,11 @@ def _writer(trained: Trained, labels: bool) -> _Writer:
             yield [*_split(name, target), *(f"{value:.9f}" for value in values)]
 
     def likeliest(found: Predictions, _before: int) -> Iterator[list[object]]:
-        for name, place in zip(found.examples, found.answers_NA.argmax(dim=1).tolist(), strict=True):
+        for name, place in zip(found.examples, decided(target, found.answers_NA).tolist(), strict=True):
             yield [name, classes[place]]
 
     def entities(found: Predictions, before: int) -> Iterator[list[object]]:
-        for name, place in zip(found.examples, found.answers_NA.argmax(dim=1).tolist(), strict=True):
+        for name, place in zip(found.examples, decided(target, found.answers_NA).tolist(), strict=True):
             if classes[place] != OUTSIDE:
                 yield [before, *_split(name, target), classes[place]]
                 before += 1
@@ -242,7 +243,7 @@ def _writer(trained: Trained, labels: bool) -> _Writer:
     if target is Target.words:
         return _Writer(["row_id", *_id_columns(target), "label"], entities)
     data = trained.config.data
-    return _Writer(["id", data.label_column if isinstance(data, PairsData | TableData) else "label"], likeliest)
+    return _Writer(["id", data.label_column if isinstance(data, PairsData | TableColumns) else "label"], likeliest)
 
 
 _KIND = {Target.many: "this run finds any number of them", Target.number: "this run predicts a number"}

@@ -144,15 +144,16 @@ def _dataset_meaning(data: HubData) -> Any:
 
 
 def _backbone_meaning(model: Model) -> Any:
-    chat = {"chat": dataclasses.asdict(model.chat)} if model.variant == "chat" else {}
+    around: dict[str, Any] = {"chat": dataclasses.asdict(model.chat)} if model.variant == "chat" else {}
+    around |= {"start": model.start} if model.start else {}
     if is_random(model):
-        return {"random": model.init_seed, "shape": dataclasses.asdict(model.shape), **chat}
+        return {"random": model.init_seed, "shape": dataclasses.asdict(model.shape), **around}
     assert model.path is not None
     folder = Path(model.path).expanduser()
     local = folder.is_dir()
     source = weights_fingerprint(folder) if local else f"{model.path}@{model.revision or 'main'}"
     tokenizer = [file_digest(file) for file in sorted(folder.glob("tokenizer.*"))] if local else None
-    return {"source": source, "tokenizer": tokenizer, **chat}
+    return {"source": source, "tokenizer": tokenizer, **around}
 
 
 def file_digest(path: str | Path, field: str = "data.path") -> str:

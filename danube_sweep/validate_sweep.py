@@ -1,6 +1,7 @@
 """The checks of a sweep's settings; past them they are trusted."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import (
@@ -16,6 +17,7 @@ from danube_sweep.schema import (
     Sweep,
 )
 from danube_sweep.trial import COMPLETE, State
+from danube_sweep.validate import AUTO
 
 RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
 """What `--retry` takes; an interrupted or preempted trial goes on unasked."""
@@ -66,6 +68,7 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
     for name in ("trials", "slots"):
         value = getattr(sweep, name)
         _require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")
+    _pack(sweep.pack)
     _require(sweep.max_trials >= 1, f"sweep.max_trials must be at least 1, got {sweep.max_trials}")
     _require(
         0 <= sweep.sampler_seed < 2**32,
@@ -108,6 +111,14 @@ def check_metric(sweep: Sweep, config: Config) -> None:
         _require(
             metric in known, f"sweep.metric={metric}: no trial with this head reports it; there are {', '.join(known)}"
         )
+
+
+def _pack(pack: Any) -> None:
+    number = isinstance(pack, int) and not isinstance(pack, bool)
+    _require(
+        pack == AUTO or (number and pack >= 1),
+        f"sweep.pack must be auto or a whole number from 1, got {pack}; 1 trains one trial at a time",
+    )
 
 
 def _pruner(pruner: Pruner) -> None:

@@ -2,6 +2,8 @@
 
 import copy
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+from filelock import FileLock
 
 from danube_sweep.compose import compose
 from danube_sweep.schema import Config
@@ -71,3 +74,19 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here: set DANUBE_SWEEP_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of 12 trials, trained once for all processes of the test run; to be read, not written."""
+    place = tmp_path_factory.getbasetemp()
+    place = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "real"
+    place.mkdir(exist_ok=True)
+    with FileLock(place / ".lock"):
+        if not (place / "sweep" / "ranking.csv").is_file():
+            varied = ["lora.rank=4,16", "optimizer.lr=1e-3,3e-2", "seed=0,1,2", "data.rows=150", "trainer.max_steps=6"]
+            words = ["-m", *varied, *TINY, "hydra.sweep.dir=sweep", "sweep.slots=2", "data.max_length=64"]
+            environment = {**os.environ, "DANUBE_SWEEP_CACHE": str(place / "cache")}
+            command = [sys.executable, "-m", "danube_sweep", *words]
+            subprocess.run(command, cwd=place, env=environment, check=True, capture_output=True)
+    return place / "sweep"

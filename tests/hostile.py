@@ -14,14 +14,14 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.errors import OutOfMemory
+from danube_sweep.errors import OutOfMemory, PackOutOfMemory
 from danube_sweep.schema import Sweep
 from danube_sweep.sweep import child, pool
-from danube_sweep.sweep.child import Job, Started, Validated
+from danube_sweep.sweep.messages import Asked, Failed, Job, Left, Started, Trial, Validated
 from danube_sweep.trial import RunFolder, read_json, write_json
 
-PIDS, COUNT = "pids", "count"
-"""Files in the sweep's folder: a process per line, and a trial per line."""
+PIDS, COUNT, PACKS = "pids", "count", "packs"
+"""Files in the sweep's folder: a process, a trial and a pack's seeds per line."""
 
 
 class Tripwire:
@@ -37,6 +37,9 @@ class Tripwire:
 
     def recv(self) -> Any:
         return self._link.recv()
+
+    def poll(self) -> bool:
+        return bool(self._link.poll())
 
 
 def note(job: Job, file: str, text: object) -> None:
@@ -216,6 +219,95 @@ def mended(job: Job, link: Any) -> None:
     (child.train if HOSTILE.get(job.config.seed, (None,))[0] is ends_itself else instant)(job, link)
 
 
+# ------------------------------------------------------------------------------------------------------------ packs
+
+
+def instant_pack(job: Job, link: Any, act: Callable[[Trial, Any], Failed | int] = lambda trial, link: 0) -> None:
+    """A pack whose trials finish one after the other, and those that take their places too.
+
+    `act` is called when a trial's turn comes; what is not 0 ends it without a result.
+    """
+    waiting = [*job.pack] or [Trial(job.path, _config(job), "")]
+    note(job, PACKS, " ".join(str(trial.config.seed) for trial in waiting))
+    while waiting:
+        trial = waiting.pop(0)
+        ended = act(trial, link)
+        if ended == 0:
+            note(job, COUNT, trial.name)
+            write_json(RunFolder(trial.path).result, {"state": "finished", "validation": {"log_loss": 1.0}})
+        if job.pack:
+            link.send(Left(trial.name, 1, ended) if isinstance(ended, Failed) else Left(trial.name, ended, None))
+            link.send(Asked())
+            waiting += [newcomer] if (newcomer := link.recv()) is not None else []
+
+
+def _config(job: Job) -> Any:
+    assert job.config is not None
+    return job.config
+
+
+def guilty_pack(job: Job, link: Any) -> None:
+    """Trial 5 ends the process of whoever trains with it before any has finished, trial 21 when its turn comes."""
+    if any(trial.config.seed == 5 for trial in job.pack) or (not job.pack and _config(job).seed == 5):
+        note(job, PACKS, "died")
+        ctypes.string_at(0)
+
+    def act(trial: Trial, link: Any) -> int:
+        if trial.config.seed == 21:
+            ctypes.string_at(0)
+        return 0
+
+    instant_pack(job, link, act)
+
+
+def late_pack(job: Job, link: Any) -> None:
+    """Trial 1 leaves when it is dismissed, which it hears while it waits for an answer; trial 2 hears nothing."""
+
+    def act(trial: Trial, link: Any) -> int:
+        if trial.config.seed == 1:
+            link.send(Validated(trial.name, 1, {"log_loss": 1.0}))
+            heard = [link.recv(), link.recv()]
+            assert sorted(type(one).__name__ for one in heard) == ["Dismissal", "bool"]
+            return 1
+        if trial.config.seed == 2:
+            hang(job, link)
+        return 0
+
+    instant_pack(job, link, act)
+
+
+def crowded_pack(job: Job, link: Any) -> None:
+    """Trial 3 has no room beside others; three are too many for the process."""
+    if len(job.pack) > 3:
+        raise PackOutOfMemory("out of memory with 4 trials together")
+
+    def act(trial: Trial, link: Any) -> Failed | int:
+        crowded = trial.config.seed == 3 and job.pack
+        return Failed("oom", "out of memory with trainer.micro_batch=4") if crowded else 0
+
+    instant_pack(job, link, act)
+
+
+class Killer(Tripwire):
+    """Kills the process before the n-th message of a kind leaves it."""
+
+    def __init__(self, link: Any, kind: type, left: int) -> None:
+        super().__init__(link, kind, self._count)
+        self._left = left
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_once(job: Job, link: Any) -> None:
+    """Trains, and dies once every trial has a checkpoint, if it is the first pack of its sweep."""
+    first = not lines(job.path.parent, PACKS)
+    note(job, PACKS, len(job.pack))
+    child.train(job, Killer(link, Validated, len(job.pack) + 1) if first else link)
+
+
 # ------------------------------------------------------------------------------------------------------------ hangs
 
 
@@ -261,7 +353,7 @@ def light() -> None:
     pool.WARM[:] = ["danube_sweep.sweep.child"]
 
 
-def share(path: Path, task: Callable[[Job, Any], None] = instant) -> None:
+def share(path: Path, task: Callable[[Job, Any], None] = instant, pack: int = 1) -> None:
     """Runs the trials of a folder as one of several processes, two at a time."""
     from rich.console import Console
 
@@ -274,7 +366,7 @@ def share(path: Path, task: Callable[[Job, Any], None] = instant) -> None:
     light()
     slots = Slots([{"SLOT": "0"}, {"SLOT": "1"}])
     terminal = Terminal(Console(quiet=True))
-    Executor(FolderSource(SweepFolder(path)), Sweep(stagger_s=0), slots, terminal, lambda: False, task).run()
+    Executor(FolderSource(SweepFolder(path)), Sweep(stagger_s=0, pack=pack), slots, terminal, lambda: False, task).run()
 
 
 def share_without_parent(path: Path) -> None:

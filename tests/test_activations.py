@@ -72,9 +72,7 @@ def attached(backbone: Backbone, configs: Sequence[Config]) -> set[int]:
         lora.attach(backbone, configs[0].lora, seed=0)
         return set()
     adapters = lora.PackedAdapters(backbone)
-    drawn = [
-        adapters.draw(config.lora, seed=0, exact=False) if isinstance(config.lora, Lora) else None for config in configs
-    ]
+    drawn = [adapters.draw(config.lora, seed=0) if isinstance(config.lora, Lora) else None for config in configs]
     adapters.arrange(drawn)
     shares = enumerate(one.config.dropout if one else 0.0 for one in drawn)
     adapters.expect(range(len(drawn)), {n: lora.Noise(share, 0, ROWS, LENGTH) for n, share in shares if share})
@@ -165,10 +163,9 @@ def test_so_is_what_a_pack_keeps(trials: list[str], precision: str, checkpointin
     counted, walk = saved_bytes(*configs, padded=False)
     planned = (checkpoints if checkpointing else whole_body)(walk)
     expected = planned.bytes(len(trials) * ROWS * LENGTH)
-    if checkpointing and walk.first_adapted > 0:  # rows that are shared there are counted for every trial
-        assert expected >= counted
-    else:
-        assert expected == pytest.approx(counted, rel=0.002)
+    if checkpointing:  # hooks also see the inputs of blocks below, which are let go as soon as the block has run
+        expected += walk.first_adapted * ROWS * LENGTH * walk.model.hidden * walk.residual_bytes
+    assert expected == pytest.approx(counted, rel=0.002)
 
 
 @pytest.mark.parametrize(

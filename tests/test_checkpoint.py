@@ -16,14 +16,16 @@ import pytest
 import torch
 from conftest import TINY
 from safetensors.torch import load_file, save_file
-from workbench import Parts, activate, build
+from workbench import CPU, Parts, activate, build
 
 import danube_sweep
 from danube_sweep import checkpoint, product
 from danube_sweep.checkpoint import Checkpoints, pack_state, read_manifest, unpack_state, write_checkpoint
 from danube_sweep.compose import compose
 from danube_sweep.errors import CheckpointError, DiskError
+from danube_sweep.pack import Pack
 from danube_sweep.schema import Config
+from danube_sweep.steps import Collator
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -152,10 +154,12 @@ def trained(config: Config, tmp_path: Path) -> tuple[Parts, Path]:
     """A tiny trial and a checkpoint of it as it is written while it trains."""
     parts = build(config)
     trial = activate(parts, tmp_path / "run")
-    trial.start(parts.backbone)
+    trial.start(parts.backbone, Collator(CPU))
     parts.loss(parts.batch([0, 1])).backward()
     trial.optimizer.step()
-    trial._save(trial.evaluate("validation"))
+    pack = Pack(parts.backbone)
+    pack.arrange([trial])
+    trial._save(*pack.evaluate([trial], "validation"))
     return parts, trial.checkpoints.folder(0)
 
 
@@ -300,7 +304,7 @@ def test_another_trials_checkpoint_is_not_resumed(trained: tuple[Parts, Path], t
     other = activate(parts, tmp_path / "run")
     other.where.manifest[key] = "other"
     with pytest.raises(CheckpointError, match=f"was written with another {key}"):
-        other.start(parts.backbone)
+        other.start(parts.backbone, Collator(CPU))
 
 
 # ------------------------------------------------------------------------------------------------------- no pickles

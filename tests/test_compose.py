@@ -1,7 +1,10 @@
 """Overrides in, a validated config out: every option composes, survives its file, and mistakes say the way out."""
 
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
@@ -9,6 +12,8 @@ import yaml
 from danube_sweep import paths
 from danube_sweep.compose import compose, load_config, plain_config
 from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.planner.memory import GIB
+from danube_sweep.planner.plan import plan_of
 from danube_sweep.schema import OPTIONS, ArenaData, Config, Dora, Init, LMHead, Pooling, Side, TableData, TextData
 
 Tiny = Callable[..., Config]
@@ -72,6 +77,16 @@ def test_every_experiment_composes_and_survives_its_file(
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=True))
     assert load_config(file) == config
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_comment_of_an_experiment_says_what_memory_to_expect(name: str) -> None:
+    comment = " ".join(line.lstrip("# ") for line in (CONF / "experiment" / f"{name}.yaml").read_text().splitlines())
+    said = re.search(r"Expected memory: ([\d.]+) GiB( of host memory|.* by danube-sweep plan ([^.]*)\.)", comment)
+    assert said is not None
+    if said[3] is not None:
+        config = compose([*said[3].split(), "data.path=train.csv"])
+        assert plan_of(config).fit.memory.total / GIB == pytest.approx(float(said[1]), abs=0.06)
 
 
 def test_the_embedded_experiment_is_the_default_trial() -> None:
@@ -189,6 +204,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["trainer.score_test=maybe"], "trainer.score_test: value 'maybe'"),
     # not an override at all
     (["data.path=~/a.csv"], """quote a value with signs in it: 'data.path="~/a.csv"'"""),
+    (["data.tie_labels=[tie,tie (both)]"], """quote a value with signs in it: 'data.tie_labels=[tie,"tie (both)"]'"""),
     (["nonsense"], "nonsense: not an override; write GROUP=OPTION or FIELD=VALUE"),
     # required, interpolated
     (["data=arena"], "data.path is required: give data.path=…"),
@@ -294,9 +310,35 @@ REFUSED: list[tuple[list[str], str]] = [
     (["optimizer=schedulefree", "schedule=constant", "optimizer.beta1=0"], "must be above 0, got 0.0"),
     (["device.types=[fp8]"], "device.types must be out of bf16, fp16, fp32"),
     (["device.threads=0"], "device.threads must be at least 1"),
-    (["lora.layers=[]"], "lora.layers needs numbers of blocks, from 0, got []"),
-    (["lora.layers=[-1]"], "lora.layers needs numbers of blocks, from 0, got [-1]"),
+    (["lora.layers=[]"], "lora.layers needs numbers of blocks, from 0, and ranges, like [0,1,20-23], got []"),
+    (["lora.layers=[0,-1]"], "and ranges, like [0,1,20-23], got [0,-1]; for no adapter use lora=none"),
+    (["lora.layers=[3-1]"], "and ranges, like [0,1,20-23], got [3-1]"),
+    (["lora.layers=[first]"], "and ranges, like [0,1,20-23], got [first]"),
+    (["lora.layers=0-3"], "lora.layers takes a list: write lora.layers=[…]"),
+    (["lora.layers=[2-4]"], "lora.layers must be under 4, the model's number of blocks, got [2, 3, 4]"),
+    (["lora.last_k=5"], "lora.last_k must be at most 4, the model's number of blocks, got 5"),
     (["lora.layers=[1]", "lora.last_k=1"], "lora.layers=[1] and lora.last_k=1 both choose blocks; give one"),
+    (["lora=adalora", "lora.target_rank=12"], "lora.target_rank must be at least 1 and under lora.rank=12, got 12"),
+    (["lora=adalora", "lora.delta_t=0"], "lora.delta_t must be at least 1, got 0"),
+    (["lora=adalora", "lora.warmup=-0.1"], "lora.warmup must be at least 0 and under 1, got -0.1"),
+    (
+        ["lora=adalora", "lora.final=1"],
+        "lora.final must be at least 0 and under 1, got 1.0: it is a share of all steps",
+    ),
+    (["lora=adalora", "lora.warmup=0.5", "lora.final=0.5"], "lora.warmup + lora.final must be under 1, got 1"),
+    (["lora=adalora", "lora.orthogonality=-1"], "lora.orthogonality must be at least 0, got -1"),
+    (["lora=adalora", "lora.beta1=0"], "lora.beta1 must be above 0 and under 1, got 0"),
+    (["lora=adalora", "lora.beta2=1"], "lora.beta2 must be above 0 and under 1, got 1"),
+    (["lora=vera", "lora.d_initial=0"], "lora.d_initial must not be 0: nothing would train"),
+    (
+        ["data.folds=1", "data.fold=0"],
+        "data.folds must be at least 2, got 1; for one split use data.validation_fraction",
+    ),
+    (
+        ["data=tokens", "data.path=a", "head=token", "data.folds=3", "data.fold=0", "data.stratified=true"],
+        "data.stratified=true spreads the classes of rows, and those of data=text and data=tokens have none",
+    ),
+    (["data.folds=3", "data.fold=3"], "data.fold must be from 0 to 2 with data.folds=3, got 3"),
     (["lora.plus_ratio=0"], "lora.plus_ratio must be above 0, got 0"),
     (["optimizer=sgd", "optimizer.momentum=1"], "optimizer.momentum must be at least 0 and under 1, got 1"),
     (["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=true"], "give optimizer.momentum above 0"),
@@ -341,15 +383,15 @@ def test_a_mistake_is_refused_in_one_line_that_says_the_way_out(overrides: list[
 
 
 def test_the_table_of_mistakes_covers_every_number_of_the_schema() -> None:
-    """A new number in the schema needs a bound, and a line above."""
-    free = {"lora.rslora", "trainer.score_test", "model.lr", "model.shape.max_position_embeddings"}
+    """A new number in any option needs a bound, and a line above."""
+    free = {"model.lr"}
     tried = {override.partition("=")[0] for overrides, _ in REFUSED for override in overrides}
     numbers = {
-        f"{group}.{name}"
-        for group, fields in plain_config(compose()).items()
-        if isinstance(fields, dict)
-        for name, value in fields.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        f"{group}.{field.name}"
+        for group, options in OPTIONS.items()
+        for schema in options.values()
+        for field in fields(schema)
+        if {int, float} & {hint := get_type_hints(schema)[field.name], *get_args(hint)}
     }
     assert numbers - free <= tried
 

@@ -1,130 +1,54 @@
 """Sweeps go on to their end, whatever their trials and the people around them do."""
 
-import io
 import json
 import os
 import re
 import resource
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import hostile
 import pytest
+import sweeps
 import torch
 from conftest import TINY, tiny_config
 from filelock import FileLock
-from rich.console import Console
 from runs import start
+from sweeps import SHORT, Ran, left_over, quiet, run, seeds, warm_parent
 
 from danube_sweep.compose import Composer, load_config
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted, SweepFailed
-from danube_sweep.progress import Terminal
 from danube_sweep.schema import OnOom, Sweep
 from danube_sweep.stop import SIGNALS
-from danube_sweep.sweep import child
-from danube_sweep.sweep.child import Failed, Job
 from danube_sweep.sweep.doors.place import fresh_sweep_dir
-from danube_sweep.sweep.folder import Attempt, Entry, SweepFolder, append_attempt, attempts
-from danube_sweep.sweep.front import Plan, plan_grid, run_plan
+from danube_sweep.sweep.folder import Attempt, SweepFolder, append_attempt, attempts
+from danube_sweep.sweep.front import Plan, plan_grid
+from danube_sweep.sweep.messages import Failed
 from danube_sweep.sweep.outcome import last_lines, outcome
-from danube_sweep.sweep.pool import Pool
 from danube_sweep.sweep.slots import count_gpus, find_slots
 from danube_sweep.sweep.source import FolderSource, state_of
 from danube_sweep.trial import RunFolder, write_json
 
-Task = Callable[[Job, Any], None]
-SHORT = ["data.rows=50", "trainer.max_steps=4", "trainer.validate_every=2", "sweep.stagger_s=0"]
-
-
-@dataclass
-class Ran:
-    """A sweep that was run, and what it said."""
-
-    plan: Plan
-    said: str
-    error: Exception | None
-
-    def __getitem__(self, number: int) -> Entry:
-        return next(entry for entry in self.plan.folder.entries() if entry.number == number)
-
-    def result(self, number: int) -> dict[str, Any] | None:
-        return self[number].folder.read_result()
-
-    def attempts(self, number: int) -> list[Attempt]:
-        return attempts(self[number].folder)
-
-    def states(self) -> list[str | None]:
-        results = [entry.folder.read_result() for entry in self.plan.folder.entries()]
-        return [None if result is None else result["state"] for result in results]
-
-
-def planned(path: Path, cells: list[list[str]], *settings: str) -> Plan:
-    found = plan_grid(path, [[*TINY, *SHORT, *settings, *cell] for cell in cells], Composer(), quiet()[0])
-    assert found is not None
-    return found[0]
-
-
-def quiet() -> tuple[Terminal, io.StringIO]:
-    said = io.StringIO()
-    return Terminal(Console(file=said, width=500)), said
-
-
-def run(plan: Plan, task: Task = child.train, **settings: Any) -> Ran:
-    terminal, said = quiet()
-    error: Exception | None = None
-    try:
-        run_plan(replace(plan, sweep=replace(plan.sweep, **settings)), terminal, task=task)
-    except (SweepFailed, Interrupted) as ended:
-        error = ended
-    return Ran(plan, said.getvalue(), error)
-
-
-def seeds(*numbers: int) -> list[list[str]]:
-    return [[f"seed={number}"] for number in numbers]
-
-
-def left_over(pids: list[str]) -> list[str]:
-    """Those of the processes, and of all in their sessions, that still live ten seconds later."""
-    sessions = [stat.rpartition(")")[2].split()[3] in pids and stat.split(" ", 1)[0] for stat in stats()]
-    return [pid for pid in [*pids, *filter(None, sessions)] if not gone(int(pid))]
-
-
-def gone(pid: int, within_s: float = 10.0) -> bool:
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([handle], [], [], within_s)[0])
-    finally:
-        os.close(handle)
-
-
-def stats() -> Iterator[str]:
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            yield file.read_text()
+ALONE = "sweep.pack=1"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A warm parent for all sweeps of this process, so that none waits for it while a clock runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("warm")
-        patch.setenv("DANUBE_SWEEP_CACHE", str(folder))
-        Pool(on_cpu=True).start(hostile.instant, Job(folder, Path.cwd(), dict(os.environ))).reap()
+    with warm_parent(tmp_path_factory.mktemp("warm")):
         yield
+
+
+def planned(path: Path, cells: list[list[str]], *settings: str) -> Plan:
+    return sweeps.planned(path, cells, ALONE, *settings)
 
 
 # -------------------------------------------------------------------------------------------------- hostile trials
@@ -279,7 +203,7 @@ def test_what_cannot_be_written_down_for_a_full_disk_is_written_when_there_is_ro
             raise DiskError(f"{path} cannot be written: No space left on device; free some space")
         write_json(path, value)
 
-    monkeypatch.setattr("danube_sweep.sweep.executor.write_json", write)
+    monkeypatch.setattr("danube_sweep.sweep.records.write_json", write)
     ran = run(planned(tmp_path, seeds(1, 2)), hostile.segfaults)
     assert ran.states() == ["failed", "failed"]
     assert ran.said.count("No space left on device") == 1
@@ -340,7 +264,9 @@ def test_a_second_ctrl_c_ends_everything_at_once_and_on_record(tmp_path: Path) -
 
 
 def test_a_sweep_that_is_told_to_end_exits_with_143(tmp_path: Path) -> None:
-    sweep = start("-m", *TINY, *SHORT, "trainer.max_steps=500", "seed=1,2", "hydra.sweep.dir=swept", cwd=tmp_path)
+    sweep = start(
+        "-m", *TINY, *SHORT, ALONE, "trainer.max_steps=500", "seed=1,2", "hydra.sweep.dir=swept", cwd=tmp_path
+    )
     assert sweep.stdout is not None and sweep.stderr is not None
     for line in sweep.stdout:
         if re.search(r"step \d+/500", line):

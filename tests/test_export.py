@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def finished(tiny: Tiny, base: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A run over the pretrained model, three steps long and far from its start."""
+@pytest.fixture(scope="module")
+def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A run over the pretrained model, three steps long and far from its start; trained once for all that asks."""
+    from conftest import tiny_config
 
+    few = ["trainer.max_steps=3", "trainer.validate_every=3", "data.max_length=48"]
+    options = [f"model.path={base}", "optimizer.lr=3e-2", "schedule=constant", *few]
+
+    @cache
     def build(*overrides: str) -> Path:
-        options = [f"model.path={base}", "trainer.max_steps=3", "optimizer.lr=3e-2", "schedule=constant"]
-        train(tiny(*options, *overrides), tmp_path / "run")
-        return tmp_path / "run"
+        folder = tmp_path_factory.mktemp("finished") / "run"
+        train(tiny_config(*options, *overrides), folder)
+        return folder
 
     return build
 
@@ -86,24 +92,24 @@ HEADS = {
     "ordinal": ["head=ordinal"],
     "regression": ["head=regression"],
     "multilabel": ["head=multilabel"],
-    "token": ["head=token"],
+    "token": ["head=token", "data.overlap=8"],
 }
 
 
-@pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_answers_alike_from_the_folder_alone(
-    finished: Callable[..., Path], tmp_path: Path, head: str, merge: bool
+    finished: Callable[..., Path], tmp_path: Path, head: str
 ) -> None:
     data = rows_of(tmp_path / "rows.jsonl", head) if head in ("ordinal", "regression", "multilabel", "token") else []
     run = finished(*HEADS[head], *data, "precision=fp32")
-    found = written(run, tmp_path / "out", merge=merge)
-    checked = compare(reloaded(tmp_path / "out", found), found.expected, found.reading, found.tolerance)
-    assert checked.difference < 2e-5
-    assert not [file.name for file in (tmp_path / "out").iterdir() if file.suffix in (".bin", ".pt", ".pkl")]
+    for merge in (False, True):
+        folder = tmp_path / f"merged {merge}"
+        found = written(run, folder, merge=merge)
+        checked = compare(reloaded(folder, found), found.expected, found.reading, found.tolerance)
+        assert checked.difference < 2e-5
+        assert not [file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pkl")]
 
 
-@pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -120,11 +126,13 @@ def test_every_head_answers_alike_from_the_folder_alone(
     ],
 )
 def test_so_do_every_storage_and_every_kind_of_adapter(
-    finished: Callable[..., Path], tmp_path: Path, overrides: list[str], merge: bool
+    finished: Callable[..., Path], tmp_path: Path, overrides: list[str]
 ) -> None:
     run = finished("head=preference", "optimizer.lr=3e-3", *overrides)
-    found = written(run, tmp_path / "out", merge=merge)
-    compare(reloaded(tmp_path / "out", found), found.expected, found.reading, found.tolerance)
+    for merge in (False, True):
+        folder = tmp_path / f"merged {merge}"
+        found = written(run, folder, merge=merge)
+        compare(reloaded(folder, found), found.expected, found.reading, found.tolerance)
 
 
 def test_a_classifier_over_the_last_token_is_transformers_own(

@@ -32,9 +32,22 @@ socket.socket, socket.create_connection, socket.getaddrinfo = Local, refuse, ref
 """
 
 
+ALL = """
+import json, sys
+from danube_sweep import cli
+
+if __name__ == "__main__":
+    for words in json.loads(sys.argv[1]):
+        print(f"\\n$ {words[0]}", flush=True)
+        if cli.main(words) != 0:
+            sys.exit(f"{words} failed")
+"""
+"""One process for all commands: their imports cost more than what they do here."""
+
+
 @pytest.fixture
-def kaggle(tiny: Callable[..., Config], tmp_path: Path) -> Callable[[str], str]:
-    """Runs a command of the document, its places moved into a folder with a tiny model and forty rows."""
+def kaggle(tiny: Callable[..., Config], tmp_path: Path) -> Callable[[list[str]], list[str]]:
+    """What the document's commands print, their places moved into a folder with a tiny model and forty rows."""
     for name in ("lmsys-chatbot-arena", "h2o-danube3-500m-chat"):
         (tmp_path / "input" / name).mkdir(parents=True)
     (tmp_path / "working").mkdir()
@@ -42,37 +55,34 @@ def kaggle(tiny: Callable[..., Config], tmp_path: Path) -> Callable[[str], str]:
     for name in ("train", "test"):
         write_csv(generate(40, seed=len(name), noise=0.0), tmp_path / "input" / "lmsys-chatbot-arena" / f"{name}.csv")
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
+    (tmp_path / "all.py").write_text(ALL)
 
-    def run(line: str) -> str:
-        small = [word for word in TINY if not word.startswith("model.")] + [
-            "trainer.max_steps=2",
-            "precision.compute=fp32",
-        ]
+    def moved(line: str) -> list[str]:
         words = line.replace("/kaggle/", f"{tmp_path}/").split()[1:]
-        if words[0] not in ("predict", "oof"):
-            words += small
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+        small = [word for word in TINY if not word.startswith("model.")]
+        small += ["trainer.max_steps=2", "precision.compute=fp32"]
+        return words if words[0] in ("predict", "oof") else [*words, *small]
+
+    def run(lines: list[str]) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "danube_sweep", *words],
+            [sys.executable, "all.py", json.dumps([moved(line) for line in lines])],
             cwd=tmp_path,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout.split("\n$ ")[1:]
 
     return run
 
 
-def test_every_command_of_the_document_works_without_a_network(kaggle: Callable[[str], str], tmp_path: Path) -> None:
-    plan, train, sweep, predict, folds, oof = COMMANDS
-    assert "verdict" in kaggle(plan)
-    kaggle(train)
+def test_every_command_of_the_document_works_without_a_network(
+    kaggle: Callable[[list[str]], list[str]], tmp_path: Path
+) -> None:
+    plan, _, sweep, predict, _, oof = kaggle(COMMANDS)
+    assert "verdict" in plan and "4 trials: 4 finished" in sweep
     assert json.loads((tmp_path / "working" / "run" / "result.json").read_text())["state"] == "finished"
-    assert "40 rows" in kaggle(predict)
+    assert "40 rows" in predict and "40 rows" in oof
     header = (tmp_path / "working" / "submission.csv").read_text().splitlines()[0]
     assert header == "id,winner_model_a,winner_model_b,winner_tie"
-    assert "4 trials: 4 finished" in kaggle(sweep)
-    kaggle(folds)
-    assert "40 rows" in kaggle(oof)

@@ -25,7 +25,8 @@ from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
 from danube_sweep.sweep.history import History
 from danube_sweep.trial import RunFolder, trial_hash
 
-SHORT = [*TINY, "data.rows=60", "trainer.max_steps=2", "trainer.validate_every=1"]
+SHORT = [*TINY, "data.rows=60", "trainer.max_steps=2", "trainer.validate_every=1", "sweep.pack=1"]
+"""One trial at a time: alone, its numbers are the same to the last bit through every door."""
 
 
 @dataclass
@@ -196,6 +197,25 @@ def test_a_single_run_is_the_same_trial_with_the_same_numbers(place: Place, grid
         assert metrics(single.path, part) == metrics(cell.path, part)
 
 
+def test_packs_are_what_a_sweep_trains_if_nobody_says_otherwise(place: Place, grid: Ran) -> None:
+    ran = place("-m", "hydra.sweep.dir=packed", *SHORT[:-1], "seed=0,1", "lora.rank=2,4")
+    assert ran.code == 0 and place.states("packed") == ["finished"] * 4
+    assert {attempt.pack for entry in place.entries("packed") for attempt in attempts(entry.folder)} == {"p001"}
+    for packed, alone in zip(place.entries("packed"), place.entries("grid"), strict=True):
+        assert packed.hash == alone.hash  # sweep.pack is no part of a trial
+        validations = [(entry.folder.read_result() or {})["validation"]["log_loss"] for entry in (packed, alone)]
+        assert validations[0] == pytest.approx(validations[1], abs=0.01)  # in bf16
+    assert "p1: 4 trials: " in place("-m", "hydra.sweep.dir=nowhere", *SHORT[:-1], "seed=0,1,2,3", "--dry-run").out
+
+
+def test_another_launcher_says_that_it_makes_no_packs(place: Place, grid: Ran) -> None:
+    name = place.copy("grid", "not_packed")
+    words = ["seed=0,1", "lora.rank=2,4", "sweep.pack=8", "hydra/launcher=basic"]
+    ran = place("-m", f"hydra.sweep.dir={name}", *SHORT[:-1], *words)
+    assert "sweep.pack: only hydra/launcher=local keeps to it; this launcher does not" in ran.out
+    assert "p1" not in place("-m", f"hydra.sweep.dir={name}x", *SHORT[:-1], *words, "--dry-run").out
+
+
 def test_hydras_own_sweeper_gets_its_trials_from_our_launcher(place: Place, grid: Ran) -> None:
     ran = place.sweep("sweeper", "hydra/sweeper=basic", "seed=0,1", "lora.rank=2")
     assert ran.code == 0 and "2 trials: 2 finished" in ran.out
@@ -326,6 +346,22 @@ def test_a_mistake_that_all_cells_share_is_said_as_it_is(place: Place) -> None:
     assert not Path("refused").exists()
 
 
+def test_fields_that_only_the_swept_options_have_go_into_their_cells(place: Place) -> None:
+    Path("arena.csv").write_text(
+        "id,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie\n1,p,a,b,1,0,0\n"
+    )
+    names = "preference_deberta_v3_large_t4,preference_danube2_1_8b_t4,preference_danube3_500m_t4"
+    for swept, cells in ((f"experiment={names}", 3), ("data=arena,pairs", 2)):
+        for sweeper in ([], ["hydra/sweeper=optuna", "sweep.sampler=grid"]):
+            ran = place("-m", swept, "data.path=arena.csv", *sweeper, "device.memory_gib=16", "--dry-run")
+            assert (ran.code, ran.err) == (0, "") and f"{cells} trials, 0 done" in ran.out
+    ran = place("-m", "data=arena,pairs", "data.pth=arena.csv", "--dry-run")
+    assert ran.code == 2 and "data.pth: no such field; did you mean data.path?" in ran.err
+    ran = place.sweep("heads", "head=preference,bradley_terry_ties", "head.hidden=8", "trainer.max_steps=1")
+    assert (ran.code, ran.err) == (0, "") and place.states("heads") == ["finished"] * 2
+    assert [load_config(entry.folder.config).head.hidden for entry in place.entries("heads")] == [8, 8]
+
+
 def test_a_mistake_that_may_be_skipped_is_on_record(place: Place, grid: Ran) -> None:
     name = place.copy("grid", "skipped")
     ran = place.sweep(name, "seed=0", "lora.rank=2,0", "sweep.skip_invalid=true")
@@ -336,9 +372,9 @@ def test_a_mistake_that_may_be_skipped_is_on_record(place: Place, grid: Ran) -> 
 
 def test_a_mistake_that_only_training_finds_ends_its_trial_alone(place: Place, grid: Ran) -> None:
     name = place.copy("grid", "late")
-    ran = place.sweep(name, "seed=0", "lora.rank=2", "lora.last_k=null,3")
+    ran = place.sweep(name, "seed=0", "lora.rank=2", "lora.targets=all_linear,[nowhere]")
     assert ran.code == 1 and place.states(name) == ["finished"] * 4 + ["invalid"]
-    assert "lora.last_k must be at most 2" in ran.out
+    assert "lora.targets=nowhere: the model has no such module" in ran.out
 
 
 def test_a_skipped_cell_is_trained_once_its_mistake_is_mended(place: Place) -> None:

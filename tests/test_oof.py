@@ -87,13 +87,19 @@ def test_joined_folds_are_scored_over_all_rows_in_the_order_of_the_data(
     assert f"{tmp_path / 'sweep' / 'oof.parquet'}: 60 rows of " in said.replace("\n", "")
 
 
-def test_the_best_group_comes_first_and_is_the_one_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_group_comes_first_and_is_the_one_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folds(tmp_path / "weak", "lora.rank=2", sure=0.5)
     folds(tmp_path / "strong", "lora.rank=4", sure=2.0)
     assert oof(tmp_path / "weak", tmp_path / "strong", "-o", tmp_path / "out.csv") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:4]] == [["#", "lora.rank"], ["1", "4"], ["2", "2"]]
     assert lines[-1].endswith("60 rows of lora.rank=4")
+    monkeypatch.setenv("COLUMNS", "60")
+    assert oof(tmp_path / "weak", tmp_path / "strong", "-o", tmp_path / "out.csv") == 0
+    said = capsys.readouterr().out
+    assert "…" not in said and "left out, for want of width: " in said.replace("\n", " ")
     with (tmp_path / "out.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     config = tiny_config("lora.rank=4")

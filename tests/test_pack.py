@@ -324,27 +324,19 @@ def test_results_say_how_many_trained_together(tiny: Tiny, tmp_path: Path) -> No
         assert measured["packed"] == 3 and measured["seconds"]["train"] > 0 and measured["tokens_per_s"] > 0
 
 
-def test_a_stack_holds_ranks_that_are_alike_and_padding_stays_small(tiny: Tiny, tmp_path: Path) -> None:
-    ranks = [4, 64, 8, 5, 32, 4]
+def test_parameters_are_views_of_stacks_without_gaps(tiny: Tiny, tmp_path: Path) -> None:
+    ranks = [4, 64, 8, 4, 32, 4]
     pack, trials = packed([tiny("precision=fp32", f"lora.rank={rank}") for rank in ranks], tmp_path)
     pack.arrange(trials)
     layer: Any = pack.backbone.body.layers[0].self_attn.q_proj
-    sizes = [tuple(group.a_nRI.shape) for group in layer._groups]
-    assert sum(size[0] for size in sizes) == 6 and sum(size[0] * size[1] for size in sizes) <= 1.5 * sum(ranks)
+    assert sorted(tuple(group.a_nRI.shape[:2]) for group in layer._groups) == [(1, 8), (1, 32), (1, 64), (3, 4)]
     for trial in trials:
         for name, parameter in trial.adapter.items():
-            rank = trial.config.lora.rank
-            assert parameter.shape[0 if "lora_A" in name else 1] == rank
+            assert parameter.shape[0 if "lora_A" in name else 1] == trial.config.lora.rank
+            assert parameter.is_contiguous()  # an 8-bit optimizer steps on memory
     with torch.no_grad():
         trials[0].adapter["model.layers.0.self_attn.q_proj.lora_A.default.weight"].fill_(7.0)
     assert any(bool((group.a_nRI == 7.0).any()) for group in layer._groups)
-
-
-def test_an_8_bit_optimizer_gets_matrices_without_gaps(tiny: Tiny, tmp_path: Path) -> None:
-    own = [["lora.rank=4"], ["lora.rank=5", "optimizer=adamw_8bit"], ["lora.rank=6"]]
-    pack, trials = packed([tiny("precision=fp32", *one) for one in own], tmp_path)
-    pack.arrange(trials)
-    assert all(parameter.is_contiguous() for parameter in trials[1].adapter.values())
 
 
 def test_the_backbone_is_as_it_was_when_all_have_left(tiny: Tiny, tmp_path: Path) -> None:

@@ -111,6 +111,21 @@ def test_single_texts_are_predicted_by_the_columns_they_were_trained_on(tiny: Ti
     assert not (tmp_path / "swapped.csv").exists()
 
 
+def test_labels_of_ordered_classes_are_the_medians_that_the_metric_counts(tiny: Tiny, tmp_path: Path) -> None:
+    rows = "".join(f"{'good ' * (k % 5)}{k},{1 + k % 5}\n" for k in range(40))
+    (tmp_path / "a.csv").write_text("text,stars\n" + rows)
+    data = ["data=table", f"data.path={tmp_path / 'a.csv'}", "data.label_column=stars"]
+    train(tiny("head=ordinal", "trainer.max_steps=2", *data), tmp_path / "run")
+    trained = load_run(tmp_path / "run", CPU)
+    predict_file(trained, tmp_path / "a.csv", tmp_path / "shares.csv")
+    predict_file(trained, tmp_path / "a.csv", tmp_path / "labels.csv", form=Form(labels=True))
+    header, *found = read(tmp_path / "labels.csv")
+    shares = [[float(value) for value in row[1:]] for row in read(tmp_path / "shares.csv")[1:]]
+    assert header == ["id", "stars"]
+    assert [int(row[1]) for row in found] == [1 + sum(sum(row[: k + 1]) < 0.5 for k in range(4)) for row in shares]
+    assert [int(row[1]) for row in found] != [1 + row.index(max(row)) for row in shares]
+
+
 def test_a_bad_row_leaves_no_output_and_keeps_an_older_one(
     run: Path, test_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
 COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 RUNS = [line for line in COMMANDS if line.startswith("danube-sweep")]
-SUBCOMMANDS = {"export", "oof", "plan", "predict", "resume", "rank", "sweep"}
+SUBCOMMANDS = {"export", "oof", "plan", "predict", "rank", "report", "resume", "sweep", "watch"}
 
 
 def overrides(command: str) -> list[str]:

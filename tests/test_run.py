@@ -472,7 +472,8 @@ def test_no_file_of_a_run_holds_a_secret_or_a_remote_address(
 def test_results_count_every_parameter_of_a_quantised_backbone(tiny: Tiny, tmp_path: Path) -> None:
     whole = train(tiny("trainer.max_steps=1"), tmp_path / "fp32")["parameters"]
     assert train(tiny("trainer.max_steps=1", "precision=nf4"), tmp_path / "nf4")["parameters"] == whole
-    assert whole["trainable"] < whole["backbone"]
+    blocks = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64)
+    assert whole["backbone"] == 512 * 64 + blocks + 64  # and nothing of the adapter
 
 
 def test_a_run_leaves_no_gradient_mode_or_thread_setting_behind(tiny: Tiny, tmp_path: Path) -> None:

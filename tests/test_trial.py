@@ -52,6 +52,7 @@ def test_a_random_model_is_told_by_shape_and_seed_and_a_named_one_by_name_and_re
     main = trial_hash(named)
     assert trial_hash(replace(named, model=replace(named.model, revision="main"))) == main
     assert trial_hash(replace(named, model=replace(named.model, revision="abc"))) != main
+    assert trial_hash(replace(named, model=replace(named.model, start="<s>"))) != main
     reshaped = replace(named.model, shape=replace(named.model.shape, hidden_size=8))
     assert trial_hash(replace(named, model=reshaped)) == main  # the checkpoint's own shape counts
 

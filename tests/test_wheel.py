@@ -51,8 +51,9 @@ def test_the_wheel_holds_the_package_with_its_configs_and_nothing_else(site: Pat
     carried = {name.removeprefix("danube_sweep/") for name in names if name.endswith(".yaml")}
     assert carried == {str(file.relative_to(ROOT)) for file in (ROOT / "conf").rglob("*.yaml")}
     folders = (ROOT / "danube_sweep", ROOT / "hydra_plugins")
-    sources = {str(file.relative_to(ROOT)) for folder in folders for file in folder.rglob("*.py")}
-    assert {name for name in names if name.endswith(".py")} == sources
+    for kind in (".py", ".css", ".js"):
+        sources = {str(file.relative_to(ROOT)) for folder in folders for file in folder.rglob(f"*{kind}")}
+        assert sources and {name for name in names if name.endswith(kind)} == sources
 
 
 def test_the_installed_package_explains_itself(python: Python, site: Path) -> None:

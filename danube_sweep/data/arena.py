@@ -4,13 +4,12 @@ prompt, response_a and response_b hold JSON lists with a string per turn; winner
 winner_tie say who won.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.data.read import as_text, read_rows, some_lines
+from danube_sweep.data.read import as_list, as_text, read_rows, some_lines
 from danube_sweep.data.records import Record
 from danube_sweep.errors import DataError
 
@@ -52,9 +51,8 @@ def turns(value: Any) -> str:
 
     A null turn is an empty text, a turn that is no string its JSON; a value that is no (JSON) list is one turn.
     """
-    if isinstance(value, str):
-        value = _json_list(value)
-    parts = [as_text(turn) for turn in (value if isinstance(value, list) else [value])]
+    found = as_list(value)
+    parts = [as_text(turn) for turn in ([value] if found is None else found)]
     return "\n\n".join(parts) if any(parts) else ""
 
 
@@ -71,16 +69,6 @@ def _record(number: int, row: dict[str, Any], label: tuple[float, ...] | None) -
     prompt, a, b = (turns(row[name]) for name in TEXTS)
     name = row.get("id")
     return Record(str(number) if name is None else as_text(name), (prompt, a, b), label, group=prompt)
-
-
-def _json_list(text: str) -> list[Any] | str:
-    if not text.lstrip().startswith("["):
-        return text
-    try:
-        value = json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        return text
-    return value if isinstance(value, list) else text
 
 
 def _one_hot(row: dict[str, Any]) -> tuple[float, ...] | None:

@@ -40,14 +40,14 @@ def encode(
     instead, with the id "<id>:<piece>". Raises ConfigError for a `max_length` with no room for a token per text,
     ModelError for a tokenizer without an end token where one is needed.
     """
+    pieces = _tokenised([*layout.before, layout.after], tokenizer)
+    before = [pieces[text] for text in layout.before]
     if isinstance(data, TokensData):
-        return word_pieces(records, tokenizer, max_length=data.max_length, overlap=data.overlap)
+        return word_pieces(records, tokenizer, before[0], max_length=data.max_length, overlap=data.overlap)
     end = _end(tokenizer, layout)
     tokens_of = _tokenised((text for record in records for text in record.texts), tokenizer)
     if isinstance(data, TextData):
-        return text_pieces(records, tokens_of, end, data.max_length)
-    pieces = _tokenised([*layout.before, layout.after], tokenizer)
-    before = [pieces[text] for text in layout.before]
+        return text_pieces(records, tokens_of, before[0], end, data.max_length)
     after = np.concatenate([pieces[layout.after], end])
     budget = data.max_length - sum(map(len, before)) - len(after)
     if budget < len(before):

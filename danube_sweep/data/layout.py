@@ -29,14 +29,14 @@ def layout_for(model: Model, data: Data, head: Head) -> Layout:
     cue = ""
     match head:
         case LMHead():
-            return Layout(("",), "", ends_with_eos=True)
+            return Layout((model.start,), "", ends_with_eos=True)
         case TokenHead():
-            return Layout(("",), "", ends_with_eos=False)
+            return Layout((model.start,), "", ends_with_eos=False)
         case CausalHead():
             cue = "\n\nBetter answer:" if pairs else "\n\nLabel:"
         case BradleyTerryHead():  # the prompt with A, and with B
             before, passes = _ONE_ANSWER, ((0, 1), (0, 2))
+    before = (model.start + (model.chat.user if model.variant == "chat" else "") + before[0], *before[1:])
     if model.variant == "chat":
-        before = (model.chat.user + before[0], *before[1:])
         return Layout(before, cue + model.chat.end + model.chat.answer, ends_with_eos=False, passes=passes)
     return Layout(before, cue, ends_with_eos=not cue, passes=passes)

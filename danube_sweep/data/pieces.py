@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def text_pieces(records: Sequence[Record], tokens_of: dict[str, Tokens], end: Tokens, max_length: int) -> Encoded:
-    """Consecutive pieces, each with the id "<id>:<piece>"."""
+def text_pieces(
+    records: Sequence[Record], tokens_of: dict[str, Tokens], begin: Tokens, end: Tokens, max_length: int
+) -> Encoded:
+    """Consecutive pieces of every text from `begin` to `end`, each with the id "<id>:<piece>"."""
     ids: list[str] = []
     pieces: list[Tokens] = []
     for record in records:
-        tokens = np.concatenate([tokens_of[record.texts[0]], end])
+        tokens = np.concatenate([begin, tokens_of[record.texts[0]], end])
         for number, start in enumerate(range(0, len(tokens) - 1, max_length)):  # a last token alone predicts nothing
             ids.append(f"{record.id}:{number}")
             pieces.append(tokens[start : start + max_length])
@@ -29,15 +31,19 @@ def text_pieces(records: Sequence[Record], tokens_of: dict[str, Tokens], end: To
 
 
 def word_pieces(
-    records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", *, max_length: int, overlap: int
+    records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", begin: Tokens, *, max_length: int, overlap: int
 ) -> Encoded:
     """Pieces that repeat the last `overlap` tokens of the one before; every word is classified in exactly one of them.
+
+    Each begins with `begin`.
 
     A word stands at its last token: a decoder has read all of it there. Raises ModelError for a tokenizer that does
     not say which characters its tokens come from.
     """
     if not tokenizer.is_fast:
         raise ModelError("model.path: head=token needs a fast tokenizer (one with a tokenizer.json)")
+    room = max_length - len(begin)
+    overlap = min(overlap, room - 1)
     ids: list[str] = []
     pieces: list[Tokens] = []
     found: list[Words] = []
@@ -45,11 +51,11 @@ def word_pieces(
         tokens, positions = _placed(record.texts, tokenizer)
         labels = np.full(len(positions), -1) if record.label is None else np.array(record.label)
         words = np.stack([np.arange(len(positions)), positions, labels], axis=1).astype(np.int32)
-        for number, (start, first, stop) in enumerate(_windows(len(tokens), max_length, overlap)):
-            here = words[(positions >= first) & (positions < stop)] - np.array([0, start, 0], dtype=np.int32)
+        for number, (start, first, stop) in enumerate(_windows(len(tokens), room, overlap)):
+            here = words[(positions >= first) & (positions < stop)] - np.array([0, start - len(begin), 0], np.int32)
             if len(here):
                 ids.append(f"{record.id}:{number}")
-                pieces.append(tokens[start:stop])
+                pieces.append(np.concatenate([begin, tokens[start:stop]]))
                 found.append(here)
     return _encoded(ids, pieces, np.array([len(words) for words in found], dtype=np.float32), found)
 

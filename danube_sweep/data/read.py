@@ -79,6 +79,16 @@ def as_text(value: Any) -> str:
     return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
+def as_list(value: Any) -> list[Any] | None:
+    """A cell as a list, also one that a csv holds as JSON; None if it is none."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value, strict=False)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, list) else None
+
+
 def some_lines(lines: Sequence[int]) -> str:
     """`1 row (line 7)`, `12 rows (lines 2, 5, 6, 9, 11, …)`: which rows an error is about."""
     shown = ", ".join(str(line) for line in lines[:5])

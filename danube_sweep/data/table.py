@@ -1,13 +1,12 @@
 """One text and one label a row, from columns that the config names: a class, several, or a number."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from danube_sweep.data.arena import probabilities
-from danube_sweep.data.read import Row, as_text, read_rows, some_lines
+from danube_sweep.data.read import Row, as_list, as_text, read_rows, some_lines
 from danube_sweep.data.records import Record
 from danube_sweep.errors import ConfigError, DataError
 from danube_sweep.schema import TableColumns, Target
@@ -73,7 +72,10 @@ def _numbers(path: str | Path, data: TableColumns, rows: Rows, field: str) -> La
     values = [_number(row[data.label_column]) for _, row in rows]
     wrong = [line for (line, _), value in zip(rows, values, strict=True) if not math.isfinite(value)]
     if wrong:
-        raise DataError(f"{field}={path}: {some_lines(wrong)} without a finite number in {data.label_column!r}")
+        raise DataError(
+            f"{field}={path}: {some_lines(wrong)} without a finite number in {data.label_column!r}; correct them, or "
+            "name another column by data.label_column"
+        )
     return [(value,) for value in values]
 
 
@@ -109,17 +111,13 @@ def _named_labels(
 
 
 def _listed(value: Any, where: str) -> list[Any]:
-    if isinstance(value, str):  # a csv cell
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, list):
+    found = as_list(value)
+    if found is None:
         raise DataError(
             f'{where}: head=multilabel reads a list of classes, like ["a", "b"]; for a column a class give '
             "data.soft_label_columns"
         )
-    return value
+    return found
 
 
 def _soft_labels(

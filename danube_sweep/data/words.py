@@ -1,11 +1,10 @@
 """Words with a label each, as lists: what entity recognition reads."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.data.read import as_text, read_rows
+from danube_sweep.data.read import as_list, as_text, read_rows
 from danube_sweep.data.records import Record
 from danube_sweep.data.table import sorted_classes
 from danube_sweep.errors import DataError
@@ -82,12 +81,7 @@ def _spaces(row: dict[str, Any], column: str, where: str) -> list[bool]:
 
 
 def _list(row: dict[str, Any], column: str, where: str) -> list[Any]:
-    value = row[column]
-    if isinstance(value, str):  # a csv cell
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, list):
+    value = as_list(row[column])
+    if value is None:
         raise DataError(f"{where}: {column!r} must be a list, one entry a word")
     return value

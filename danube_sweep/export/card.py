@@ -146,11 +146,12 @@ def _form(reading: Reading) -> str:
 def _tokens(trained: Trained, reading: Reading) -> str:
     layout, data = trained.layout, trained.config.data
     if isinstance(data, TokensData):
+        begin = f"`{layout.before[0]!r}` and " if layout.before[0] else ""
         return (
-            "A row is its words, each after a space unless the data say that there is none, tokenised as one text "
-            f"without special tokens; longer ones are cut into pieces of {data.max_length} tokens that repeat the last "
-            f"{data.overlap} of the piece before. `head.py` gives logits for every token; a word's are those of its "
-            "last token."
+            f"A row is {begin}its words, each after a space unless the data say that there is none, tokenised as one "
+            f"text without special tokens; longer ones are cut into pieces of {data.max_length} tokens that repeat the "
+            f"last {data.overlap} of the piece before. `head.py` gives logits for every token; a word's are those of "
+            "its last token."
         )
     texts = [piece for number, before in enumerate(layout.before, 1) for piece in (before, f"text {number}")]
     pieces = [piece if piece.startswith("text ") else f"`{piece!r}`" for piece in texts if piece]

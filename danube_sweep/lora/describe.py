@@ -12,6 +12,7 @@ from danube_sweep.architecture import Family, adapted_blocks, family_of, target_
 from danube_sweep.errors import ConfigError
 from danube_sweep.model import Backbone
 from danube_sweep.schema import Adalora, Dora, Ia3, LinearAdapter, Lora, Olora, Peft, Vera
+from danube_sweep.validate.adapter import check_blocks
 
 ADAPTER = "default"
 """PEFT's name for an adapter that was given none."""
@@ -116,10 +117,7 @@ def refused(config: LinearAdapter, error: Exception) -> ConfigError:
 
 def _where(config: LinearAdapter, backbone: Backbone) -> dict[str, Any]:
     layers = int(backbone.body.config.num_hidden_layers)
-    if config.last_k is not None and config.last_k > layers:
-        raise ConfigError(f"lora.last_k must be at most {layers}, the model's number of blocks, got {config.last_k}")
-    if config.layers is not None and max(config.layers) >= layers:
-        raise ConfigError(f"lora.layers must be under {layers}, the model's number of blocks, got {config.layers}")
+    check_blocks(config, layers)
     chosen = config.last_k is not None or config.layers is not None
     adapted = adapted_blocks(config, layers) if chosen else None
     family = family_of(backbone.body.config.model_type)

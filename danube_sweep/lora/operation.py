@@ -1,6 +1,6 @@
 """The update that the adapters of a pack add to one linear, all trials in a few batched products.
 
-Axes: N trials of the batch, n trials of a group, M tokens of a trial, I inputs, O outputs, R rank (a group's largest).
+Axes: N trials of the batch, n trials of a group, M tokens of a trial, I inputs, O outputs, R rank of a group.
 
 Per linear it keeps for the backward pass the linear's own input, which others keep too, and the rank-sized activation:
 16H + 8I bytes per token and layer where PEFT's layers keep 36H + 10I (H hidden, I intermediate, 16-bit arithmetic).

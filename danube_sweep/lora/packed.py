@@ -1,7 +1,7 @@
 """The adapters of a pack over one backbone: a trial's parameters are views of stacks that a linear's trials share.
 
 So any optimizer, clipping or schedule works on a trial's own parameters, and the forward pass on all of them at once.
-Axes: n trials of a group, I inputs, O outputs, R rank (the group's largest).
+Axes: n trials of a group, I inputs, O outputs, R rank.
 """
 
 import math
@@ -22,18 +22,13 @@ from danube_sweep.model import Backbone
 from danube_sweep.precision import DTYPES
 from danube_sweep.schema import Lora
 
-PADDING = 0.5
-"""The most that trials of a group are padded to the group's largest rank, as a share of their own ranks."""
-
 
 @final
 class PackedAdapter:
     """The LoRA weights of one trial, fp32, under the names that PEFT gives them in a backbone."""
 
-    def __init__(self, config: Lora, description: PeftConfig, places: dict[str, nn.Linear], *, exact: bool) -> None:
+    def __init__(self, config: Lora, description: PeftConfig, places: dict[str, nn.Linear]) -> None:
         self.config, self._description = config, description
-        self.exact = exact
-        """Whether its optimizer wants matrices without gaps in memory: then no other rank is in its group."""
         self.scale = config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
         self.matrices: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         for name, linear in places.items():
@@ -85,7 +80,7 @@ class Present:
 
 @dataclass(eq=False)
 class Group:
-    """Trials of like rank on one linear: A [n, R, I] and B [n, O, R], leaves whose gradients are stacks too."""
+    """Trials of one rank on one linear: A [n, R, I] and B [n, O, R], leaves whose gradients are stacks too."""
 
     a_nRI: torch.Tensor
     b_nOR: torch.Tensor
@@ -145,7 +140,7 @@ class PackedLinear(nn.Module):
 
     def _stacked(self, places: tuple[int, ...], members: dict[int, PackedAdapter]) -> Group:
         device = self.base_layer.weight.device
-        rank = max(members[place].config.rank for place in places)
+        rank = members[places[0]].config.rank
         a_nRI = torch.zeros(len(places), rank, self.in_features, device=device)
         b_nOR = torch.zeros(len(places), self.out_features, rank, device=device)
         scales = torch.tensor([members[place].scale for place in places], device=device)
@@ -163,8 +158,8 @@ class PackedLinear(nn.Module):
         assert a_nRI is not None and b_nOR is not None
         for number, place in enumerate(group.places):
             a_RI, b_OR = self._members[place]
-            give(a_RI, a_nRI.detach()[number, : len(a_RI)])
-            give(b_OR, b_nOR.detach()[number, :, : b_OR.shape[1]])
+            give(a_RI, a_nRI.detach()[number])
+            give(b_OR, b_nOR.detach()[number])
 
     def _parts(self, places: tuple[int, ...]) -> Iterator[tuple[Group, Part]]:
         device = self.base_layer.weight.device
@@ -185,19 +180,13 @@ class PackedLinear(nn.Module):
         return Part(part.stack, part.batch, part.scale_n11, noises)
 
 
-def _grouped(members: dict[int, PackedAdapter]) -> Iterator[tuple[int, ...]]:
-    # Trials side by side in the pack's order, which is that of ranks, while padding stays small.
-    group: list[int] = []
+def _grouped(members: dict[int, PackedAdapter]) -> list[tuple[int, ...]]:
+    # Of one rank each: padded to a larger one, matrices have gaps in memory, and a fused or an 8-bit optimizer steps
+    # on memory (docs/decisions/012).
+    groups: dict[int, list[int]] = {}
     for place in sorted(members):
-        ranks = [members[one].config.rank for one in (*group, place)]
-        padded = max(ranks) * len(ranks) - sum(ranks)
-        exact = any(members[one].exact for one in (*group, place))
-        if group and padded > (0 if exact else PADDING * sum(ranks)):
-            yield tuple(group)
-            group = []
-        group.append(place)
-    if group:
-        yield tuple(group)
+        groups.setdefault(members[place].config.rank, []).append(place)
+    return [tuple(places) for places in groups.values()]
 
 
 def _places(numbers: list[int], device: torch.device) -> Places:
@@ -234,13 +223,13 @@ class PackedAdapters:
         self._linears: dict[str, PackedLinear] = {}
         self._present = Present()
 
-    def draw(self, config: Lora, *, seed: int, exact: bool) -> PackedAdapter:
+    def draw(self, config: Lora, *, seed: int) -> PackedAdapter:
         """A fresh adapter, from `seed` alone. Raises ConfigError for modules or layers that are not there."""
         description = describe(config, self._backbone, seed=seed)
         assert isinstance(description, LoraConfig)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return PackedAdapter(config, description, self._targets(description), exact=exact)
+            return PackedAdapter(config, description, self._targets(description))
 
     def arrange(self, adapters: Sequence[PackedAdapter | None]) -> None:
         """The pack's trials from now on, in its order; None for a trial without an adapter."""

@@ -1,10 +1,11 @@
 """`danube-sweep oof`: the complete groups in a table, best first, and the best one's predictions in a file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -43,7 +44,10 @@ def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal
     if not scored:
         said = "; ".join([*incomplete, *notes]) or "no trial has data.folds"
         raise CheckpointError(f"{', '.join(map(str, directories))}: no group of trials has all its folds: {said}")
-    terminal.show(_table(scored))
+    shown, left_out = _fitting(scored, terminal.width)
+    terminal.show(_table(scored, shown))
+    if left_out:
+        terminal.note(f"left out, for want of width: {', '.join(left_out)}; COLUMNS=200 shows them")
     for line in [*incomplete, *notes]:
         terminal.note(line)
     best = scored[0]
@@ -81,11 +85,22 @@ def _loader() -> Callable[[Config], list[Record]]:
     return load
 
 
-def _table(scored: Sequence[Scored]) -> Table:
-    varied, metrics = (
-        list(dict.fromkeys(key for named in columns for key in named))
-        for columns in ([one.group.values for one in scored], [one.metrics for one in scored])
-    )
+def _fitting(scored: Sequence[Scored], width: int) -> tuple[list[str], list[str]]:
+    """The metrics that there is room for, the loss in any case, and those that are left out: rich would cut numbers."""
+    metrics = _keys([one.metrics for one in scored])
+    wide = Console(width=10_000)
+    kept = len(metrics)
+    while kept > 1 and wide.measure(_table(scored, metrics[:kept])).maximum > width:
+        kept -= 1
+    return metrics[:kept], metrics[kept:]
+
+
+def _keys(named: Sequence[Mapping[str, object]]) -> list[str]:
+    return list(dict.fromkeys(key for one in named for key in one))
+
+
+def _table(scored: Sequence[Scored], metrics: Sequence[str]) -> Table:
+    varied = _keys([one.group.values for one in scored])
     table = Table(title=Text("out of fold", style="bold"), title_justify="left", box=None, pad_edge=False)
     for title in ("#", *varied, *metrics, "folds", "seeds", "rows"):
         table.add_column(Text(plain(title), style="cyan"), justify="left" if title in varied else "right")

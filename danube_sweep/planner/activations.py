@@ -24,10 +24,11 @@ def checkpoints(walk: Pass) -> Saved:
     """What is kept with gradient checkpointing: the inputs of the blocks, and what int8 linears hold of them."""
     if not walk.trains:
         return Saved()
-    # All of them: transformers has the embedding's output ask for a gradient then.
-    total = _ends(walk) + Saved(walk.residual_bytes * walk.model.hidden * walk.model.layers)
+    kept = walk.model.layers - (0 if walk.full else walk.first_adapted)  # nothing below asks for a gradient
+    total = _ends(walk) + Saved(walk.residual_bytes * walk.model.hidden * kept)
     for number, count in _distinct(walk).items():
-        total += _recorded(walk, number, live=True).held().times(count)
+        if number >= walk.model.layers - kept:
+            total += _recorded(walk, number, live=walk.full or number > walk.first_adapted).held().times(count)
     return total
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from danube_sweep.adapters import QUANTISED, is_packed
 from danube_sweep.architecture import Architecture
 from danube_sweep.planner.activations import checkpoints, live_block, whole_body
-from danube_sweep.planner.together import distinct_batches, joint_walk, padded_ranks, walk_of
+from danube_sweep.planner.together import distinct_batches, joint_walk, walk_of
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.planner.weights import (
     adapter_tensors,
@@ -94,7 +94,7 @@ def pack_memory(
     """
     first = configs[0]
     walk = joint_walk(configs, model, longest or first.data.max_length)
-    own = [_own(*pair, model, classes) for pair in zip(configs, padded_ranks(configs), strict=True)]
+    own = [_own(config, model, classes) for config in configs]
     trained, gradients, states, paged = (
         sum(getattr(one, kind) for one in own) for kind in ("trained", "gradients", "states", "paged")
     )
@@ -136,19 +136,16 @@ class _Own:
     updating: float
 
 
-def _own(config: Config, rank: int, model: Architecture, classes: int) -> _Own:
+def _own(config: Config, model: Architecture, classes: int) -> _Own:
     walk, optimizer = walk_of(config, model, config.data.max_length), config.optimizer
     body, head = adapter_tensors(walk, config.head), head_tensors(model, config.head, classes)
     each = walk.weight_bytes if walk.full else FP32
-    stacked = body.elements
-    if is_packed(config.lora):  # stored, as its gradients are, with its group's rank
-        stacked = round(stacked / config.lora.rank * rank)
-    gradients = stacked * each + head.elements * FP32
+    gradients = body.elements * each + head.elements * FP32
     # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.
     # Schedule-free AdamW does the same everywhere.
     together = ScheduleFree if walk.cpu else AdamW | ScheduleFree
     return _Own(
-        (0 if walk.full else stacked * FP32) + head.elements * FP32,
+        (0 if walk.full else body.elements * FP32) + head.elements * FP32,
         gradients,
         allocation_bytes(config.lora, body) + state_bytes(optimizer, body, each) + state_bytes(optimizer, head, FP32),
         0.0 if walk.cpu else paged_bytes(optimizer, body, each) + paged_bytes(optimizer, head, FP32),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from danube_sweep.adapters import FOUR_BIT, QUANTISED
 from danube_sweep.architecture import Architecture
 from danube_sweep.planner.activations import whole_body
-from danube_sweep.planner.together import distinct_batches, joint_walk, padded_ranks, rank_groups, walk_of
+from danube_sweep.planner.together import distinct_batches, joint_walk, walk_of
 from danube_sweep.planner.walk import FP32, Pass
 from danube_sweep.planner.weights import Tensors, adapter_tensors
 from danube_sweep.schema import Compute, Config, Device, Dora, LMHead, Lora, Storage
@@ -146,7 +146,7 @@ def _launching(pack: _Pack) -> float:
     if walk.precision.storage in QUANTISED:
         own += LAUNCHES_OF_QUANTISED[walk.cpu]
     adapted = len(walk.targets) if isinstance(walk.adapter, Lora) else 0
-    groups = len(rank_groups([rank for rank in padded_ranks(pack.configs) if rank]))
+    groups = len({config.lora.rank for config in pack.configs if isinstance(config.lora, Lora)})  # products together
     adapter = groups * LAUNCHES_OF_ADAPTER * (3 if isinstance(walk.adapter, Dora) else 1)
     forward = model.layers * (LAUNCHES_OF_BLOCK + len(model.linears) * own + adapted * adapter)
     launches = forward * (pack.below + pack.above * (BACKWARD_LAUNCHES + pack.passes - 1))

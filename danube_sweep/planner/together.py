@@ -5,10 +5,7 @@ from dataclasses import replace
 
 from danube_sweep.architecture import Architecture
 from danube_sweep.planner.walk import Pass
-from danube_sweep.schema import Adapter, Batching, Compute, Config, Lora, NoAdapter
-
-PADDING = 0.5
-"""The most that the adapters of a group are padded to its largest rank, as a share of their own ranks."""
+from danube_sweep.schema import Adapter, Batching, Compute, Config, NoAdapter
 
 
 def walk_of(config: Config, model: Architecture, length: int) -> Pass:
@@ -26,10 +23,7 @@ def joint_walk(configs: Sequence[Config], model: Architecture, length: int) -> P
     walk = walk_of(configs[0], model, length)
     if len(configs) == 1:
         return walk
-    members = tuple(
-        replace(config.lora, rank=rank) if isinstance(config.lora, Lora) else config.lora
-        for config, rank in zip(configs, padded_ranks(configs), strict=True)
-    )
+    members = tuple(config.lora for config in configs)
     padded = walk.padded or (distinct_batches(configs) > 1 and not walk.flat)
     return replace(walk, adapter=max(members, key=_trains), padded=padded, members=members)
 
@@ -46,22 +40,3 @@ def distinct_batches(configs: Sequence[Config]) -> int:
 def batches_key(config: Config) -> str:
     """Trials with equal keys read the same encoded rows in the same order."""
     return repr((config.data, config.head.target, config.trainer.effective_batch))
-
-
-def rank_groups(ranks: Sequence[int]) -> list[list[int]]:
-    """The ranks, smallest first, in the groups whose products are taken together."""
-    groups: list[list[int]] = []
-    for rank in sorted(ranks):
-        last = [*groups[-1], rank] if groups else []
-        if last and rank * len(last) - sum(last) <= PADDING * sum(last):
-            groups[-1] = last
-        else:
-            groups.append([rank])
-    return groups
-
-
-def padded_ranks(configs: Sequence[Config]) -> list[int]:
-    """The rank that each trial's adapter is stored with: its group's largest; 0 without an adapter."""
-    ranks = [config.lora.rank if isinstance(config.lora, Lora) else 0 for config in configs]
-    largest = {rank: group[-1] for group in rank_groups([rank for rank in ranks if rank]) for rank in group}
-    return [largest.get(rank, 0) for rank in ranks]

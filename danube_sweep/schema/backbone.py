@@ -48,6 +48,7 @@ class Model:
     variant: str = setting("base or chat: which published weights, and whether the chat format is used", "base")
     variants: list[str] = setting("the variants that exist", ["base"])
     lr: float = setting("a learning rate that suits LoRA on this model: the default of optimizer.lr", 2e-4)
+    start: str = setting("what every sequence starts with, like <bos>: a token that the tokenizer knows", "")
     chat: ChatFormat = nested(ChatFormat, "the chat format")
     shape: Shape = nested(Shape, "the shape used for random weights and for planning")
 
@@ -85,7 +86,7 @@ class LinearAdapter(Adapter):
     """What is put into the blocks' linears, by PEFT."""
 
     last_k: int | None = setting("adapt only the last k blocks; null for all", None)
-    layers: list[int] | None = setting("adapt only these blocks, counted from 0, like [0,1,23]; null for all", None)
+    layers: list[Any] | None = setting("adapt only these blocks, counted from 0, like [0,1,20-23]; null for all", None)
     targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
 
 

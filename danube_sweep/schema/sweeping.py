@@ -44,6 +44,11 @@ class Sweep:
     skip_invalid: bool = setting("leave out cells with a mistake instead of refusing the sweep", False)
     retry: list[str] = setting("end states to run again when a sweep goes on: [failed,oom], or [all]", [])
     slots: int | None = setting("trials at a time, each in its process; null: one per GPU, one on a CPU", None)
+    pack: Any = setting(
+        "trials of a slot that train together over one backbone: auto takes as many as are predicted to fit and to "
+        "gain from it, 8 takes up to eight, 1 trains one at a time",
+        "auto",
+    )
     stagger_s: float = setting("seconds between the starts of the first trials of the slots", 2.0)
     deadline_h: float | None = setting("hours until the sweep checkpoints what runs and ranks; null for none", None)
     timeout_h: float | None = setting("hours a trial may take; null for no limit", None)

@@ -269,7 +269,7 @@ class PairsData(Comparison, FileData):
     label_column: str = setting("name of the column that says who won", "winner")
     a_label: str = setting("what it says when A won", "model_a")
     b_label: str = setting("what it says when B won", "model_b")
-    tie_labels: list[str] = setting("what it says of a tie, like [tie,tie (bothbad)]; [] for no ties", [])
+    tie_labels: list[str] = setting("what it says of a tie, like '[tie,\"tie (bothbad)\"]'; [] for no ties", [])
     id_column: str | None = setting("name of the id column; null numbers the rows", None)
 
 

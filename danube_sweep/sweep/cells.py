@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Sweep as Swept
 
 from danube_sweep.errors import ConfigError, MisfitError, UserError
 from danube_sweep.planner.device import planned_device
-from danube_sweep.schema import Config, OnMisfit, Sweep
+from danube_sweep.schema import OPTIONS, Config, OnMisfit, Sweep
 from danube_sweep.sweep.fitting import misfit_of
 from danube_sweep.sweep.space import Choice, Distribution, Number, Search, examples, tidy
 from danube_sweep.trial import trial_hash
@@ -169,3 +169,10 @@ def check_search(search: Search, compose: Callable[[Sequence[str]], Config], swe
 def shared(cells: Sequence[list[str]]) -> set[str]:
     """The overrides that all cells have: what a trial's folder is not named by."""
     return set(cells[0]).intersection(*map(set, cells[1:]))
+
+
+def depends_on(override: str, varied: Collection[str]) -> bool:
+    """Whether an override sets a field of a group whose option is among the keys that vary, and may lack it then."""
+    group, dot, _ = override.lstrip("+~").partition("=")[0].partition(".")
+    several = len(OPTIONS.get(group, ())) > 1
+    return bool(dot) and several and (group in varied or "experiment" in varied)

@@ -1,4 +1,4 @@
-"""A trial in a process of its own: what the child does, and what it tells over its link."""
+"""A trial or a pack of trials in a process of its own: what the child does, and what it tells over its link."""
 
 import faulthandler
 import fcntl
@@ -9,73 +9,37 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted
-from danube_sweep.schema import Config
+from danube_sweep.errors import BusyError, DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory
 from danube_sweep.stop import SIGNALS, StopRequest
+from danube_sweep.sweep.messages import (
+    Alive,
+    Answer,
+    Asked,
+    Dismissal,
+    Failed,
+    Job,
+    Left,
+    Started,
+    Stepped,
+    Trial,
+    Validated,
+)
 from danube_sweep.trial import RunFolder
+
+if TYPE_CHECKING:
+    from danube_sweep.run import Entrant
 
 LOCK_WAIT_S = 20.0
 """How long the folder of a trial whose process is just dying may stay locked."""
 
 ALIVE_EVERY_S = 1.0
 
-
-@dataclass(frozen=True)
-class Job:
-    """What a child needs: pickled, so nothing of it is recomposed or read again."""
-
-    path: Path
-    working_directory: Path
-    environment: dict[str, str]
-    config: Config | None = None
-    threads: int | None = None
-    """CPU threads where the config leaves them open, so that slots don't contend."""
-
-
-@dataclass(frozen=True)
-class Started:
-    """The trial is built and trains."""
-
-    total_steps: int
-    done_steps: int
-
-
-@dataclass(frozen=True)
-class Alive:
-    """A step or a batch of an evaluation is done."""
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """The trial got on."""
-
-    step: int
-    loss: float
-    tokens_per_s: float
-
-
-@dataclass(frozen=True)
-class Validated:
-    """The trial was validated and waits for a bool: whether to end it here."""
-
-    number: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Failed:
-    """What ended the trial, a user's mistake perhaps that only showed while it was built, and the state it ends in."""
-
-    state: str
-    reason: str
-
-
-Message = Started | Alive | Stepped | Validated | Failed
 Task = Callable[[Job, Connection], None]
 
 
@@ -87,7 +51,7 @@ def main(task: Task, job: Job, link: Connection) -> None:
     os.environ.clear()
     os.environ.update(job.environment)
     _die_with_the_sweep()
-    _redirect(RunFolder(job.path).log)
+    _redirect(job.log or RunFolder(job.path).log)
     faulthandler.enable(all_threads=False)
     try:
         task(job, link)
@@ -108,21 +72,78 @@ def train(job: Job, link: Connection) -> None:
     quiet_libraries()
     import torch
 
-    from danube_sweep.run import run_trial
+    from danube_sweep.run import run_pack, run_trial
 
-    assert job.config is not None
-    config = job.config
-    # The test part is scored once, for the winner.
-    config = replace(config, trainer=replace(config.trainer, score_test=False))
-    if config.device.threads is None and job.threads is not None:
+    trials, line = job.pack, Line(link)
+    if not trials:
+        assert job.config is not None
+        trials = (Trial(job.path, job.config, note=""),)
+    entrants = [line.entrant(trial) for trial in trials]
+    if entrants[0].config.device.threads is None and job.threads is not None:
         torch.set_num_threads(job.threads)
-
-    def prune(number: int, metrics: dict[str, float]) -> bool:
-        link.send(Validated(number, metrics))
-        return bool(link.recv())
-
     with StopRequest(patient=True) as stop:
-        run_trial(config, job.path, Relay(link), stop=stop, prune=prune, lock_wait_s=LOCK_WAIT_S)
+        if job.pack:
+            run_pack(entrants, line, stop=stop, lock_wait_s=LOCK_WAIT_S)
+            return
+        (one,) = entrants
+        run_trial(one.config, one.path, one.terminal, stop=stop, prune=one.prune, lock_wait_s=LOCK_WAIT_S)
+
+
+@final
+class Line:
+    """What a pack asks the parent of its process, and what it tells it: the `Door` of `run_pack`."""
+
+    def __init__(self, link: Connection) -> None:
+        self._link = link
+        self._dismissed: dict[str, str] = {}
+
+    def entrant(self, trial: Trial) -> "Entrant":
+        """The trial, ready to train; its log says that it is in a pack."""
+        from danube_sweep.run import Entrant
+
+        def prune(number: int, metrics: dict[str, float]) -> bool:
+            self._link.send(Validated(trial.name, number, metrics))
+            return bool(self._answer())
+
+        # The test part is scored once, for the winner.
+        config = replace(trial.config, trainer=replace(trial.config.trainer, score_test=False))
+        if trial.note:
+            _record(trial.path, trial.note)
+        return Entrant(config, trial.path, Relay(self._link, trial.name), prune)
+
+    def next(self) -> "Entrant | None":
+        self._link.send(Asked())
+        answer = self._answer()
+        return self.entrant(answer) if isinstance(answer, Trial) else None
+
+    def dismisses(self, entrant: "Entrant") -> str | None:
+        while self._link.poll():
+            self._keep(self._link.recv())
+        return self._dismissed.get(entrant.path.name)
+
+    def left(self, entrant: "Entrant", error: BaseException | None) -> None:
+        code = 0 if error is None else getattr(error, "exit_code", 1)
+        failed = None if error is None or isinstance(error, Interrupted | Dismissed) else _failed(error)
+        if error is not None:
+            _record(entrant.path, str(error))
+        self._link.send(Left(entrant.path.name, code, failed))
+
+    def _answer(self) -> Answer:
+        while True:
+            said: Answer | Dismissal = self._link.recv()
+            if not isinstance(said, Dismissal):
+                return said
+            self._keep(said)
+
+    def _keep(self, said: Dismissal) -> None:
+        self._dismissed[said.trial] = said.reason
+
+
+def _record(path: Path, text: str) -> None:
+    from danube_sweep.progress import Log
+
+    with suppress(DiskError):  # how it ended is on record even so
+        Log(RunFolder(path).log).write(text)
 
 
 def score(job: Job, link: Connection) -> None:
@@ -147,22 +168,22 @@ def count_gpus(job: Job, link: Connection) -> None:
 class Relay:
     """The screen of a trial that has no terminal: its lines go to log.txt, its progress over the link."""
 
-    def __init__(self, link: Connection) -> None:
+    def __init__(self, link: Connection, trial: str) -> None:
         from rich.console import Console
 
         from danube_sweep.progress import Terminal
 
-        self._link = link
+        self._link, self._trial = link, trial
         self._said_s = time.monotonic()
         self._log = Terminal(Console(file=open(os.devnull, "w")), plain=True)  # noqa: SIM115 (lives as long as the process)
 
     def start(self, name: str, total_steps: int, done_steps: int = 0) -> None:
         self._log.start(name, total_steps, done_steps)
-        self._link.send(Started(total_steps, done_steps))
+        self._link.send(Started(self._trial, total_steps, done_steps))
 
     def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None:
         self._log.update(name, step, loss=loss, tokens_per_s=tokens_per_s)
-        self._link.send(Stepped(step, loss, tokens_per_s))
+        self._link.send(Stepped(self._trial, step, loss, tokens_per_s))
 
     def alive(self) -> None:
         if time.monotonic() - self._said_s > ALIVE_EVERY_S:
@@ -179,12 +200,14 @@ class Relay:
         self._log.record(text)
 
 
-def _failed(error: Exception) -> Failed:
+def _failed(error: BaseException) -> Failed:
     from danube_sweep.finish import failure
     from danube_sweep.trial import State
 
     if isinstance(error, BusyError):  # whoever has it says how it ends
         return Failed(State.preempted.value, str(error))
+    if isinstance(error, PackOutOfMemory):
+        return Failed(State.oom.value, str(error))
     told = failure(error)  # nothing for a user's mistake
     return Failed(told.get("state", State.invalid.value), told.get("error", str(error)))
 

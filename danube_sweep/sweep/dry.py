@@ -1,14 +1,18 @@
 """What --dry-run shows: the trials of a sweep, which are done, and nothing written."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from itertools import count
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.errors import CheckpointError
+from danube_sweep.planner.packs import WINDOW, Pack, choose_pack, plan_packs
 from danube_sweep.schema import Config, Sweep
+from danube_sweep.sweep.fitting import lengths_of_rows
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.space import Choice, Distribution, Normal, Number, Search
 from danube_sweep.trial import COMPLETE, trial_hash
@@ -21,24 +25,51 @@ def grid_table(
     trials: Sequence[tuple[Config, list[str]]],
     invalid: Sequence[tuple[list[str], str]],
     shared: Collection[str],
+    sweep: Sweep | None,
 ) -> RenderableType:
-    """A row per cell: what it varies, the first digits of its hash, its state in `folder`; then the counts."""
+    """A row per cell: what it varies, the first digits of its hash, pack and state in `folder`; then the counts.
+
+    With `sweep` the packs follow, in their order and with a reason each; without, nothing packs them.
+    """
     states = {entry.hash: _state(entry) for entry in folder.entries()}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("cell", "varies", "trial", "state"):
+    for name in ("cell", "varies", "trial", "pack", "state"):
         table.add_column(name, overflow="fold")
+    hashes = [trial_hash(config) for config, _ in trials]
+    open_ = {one: config for one, (config, _) in zip(hashes, trials, strict=True) if _is_open(states.get(one), sweep)}
+    packs = [] if sweep is None else _packs(list(open_.values()), sweep)
+    names = {list(open_)[place]: name for name, pack in packs for place in pack.trials}
     seen: set[str] = set()
-    for number, (config, overrides) in enumerate(trials, 1):
-        identity = trial_hash(config)
-        state = REPEATED if identity in seen else states.get(identity, "new")
+    for number, (identity, (_, overrides)) in enumerate(zip(hashes, trials, strict=True), 1):
+        repeated = identity in seen
+        state = REPEATED if repeated else states.get(identity, "new")
         seen.add(identity)
-        table.add_row(str(number), _text(overrides, shared), identity[:8], state)
+        pack = "" if repeated else names.get(identity, "")
+        table.add_row(str(number), _text(overrides, shared), identity[:8], pack, state)
     for overrides, error in invalid:
-        table.add_row("", _text(overrides, shared), "invalid", Text(error))
+        table.add_row("", _text(overrides, shared), "invalid", "", Text(error))
     done = sum(states.get(identity) in COMPLETE for identity in seen)
-    count = "1 trial" if len(seen) == 1 else f"{len(seen)} trials"
+    counted = "1 trial" if len(seen) == 1 else f"{len(seen)} trials"
     left = f", {len(invalid)} invalid" if invalid else ""
-    return Group(table, f"{count}, {done} done{left}; nothing was started")
+    return Group(table, *_reasons(packs), f"{counted}, {done} done{left}; nothing was started")
+
+
+def _is_open(state: str | None, sweep: Sweep | None) -> bool:
+    retried = () if sweep is None else sweep.retry
+    return state is None or state == WAITING or state in retried or (state not in COMPLETE and "all" in retried)
+
+
+def _packs(configs: Sequence[Config], sweep: Sweep) -> list[tuple[str, Pack]]:
+    """The packs by name; what trains alone has none."""
+    packs = plan_packs(configs, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
+    numbers = count(1)
+    return [("-" if len(pack.trials) == 1 else f"p{next(numbers)}", pack) for pack in packs]
+
+
+def _reasons(packs: Sequence[tuple[str, Pack]]) -> list[Text]:
+    alone = Counter(pack.why for name, pack in packs if name == "-")
+    said = [f"{name}: {pack.why}" for name, pack in packs if name != "-"]
+    return [Text(line) for line in [*said, *(f"-: {number} {why}" for why, number in alone.items())]]
 
 
 def _state(entry: Entry) -> str:
@@ -48,8 +79,8 @@ def _state(entry: Entry) -> str:
     return WAITING
 
 
-def search_table(search: Search, sweep: Sweep, known: int) -> RenderableType:
-    """What a search draws from, and how many trials are left."""
+def search_table(search: Search, sweep: Sweep, known: int, first: Config | None) -> RenderableType:
+    """What a search draws from, how many trials are left, and what packs of trials like `first` would be."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("searched", "from"):
         table.add_column(name, overflow="fold")
@@ -57,7 +88,11 @@ def search_table(search: Search, sweep: Sweep, known: int) -> RenderableType:
         table.add_row(Text(key), Text(_words(distribution)))
     most = "no limit" if sweep.trials is None else str(sweep.trials)
     said = f"sampler {sweep.sampler.value}, sweep.trials {most}, {known} drawn so far; nothing was started"
-    return Group(table, said)
+    if first is None:
+        return Group(table, said)
+    like = [first] * min(sweep.trials or WINDOW, WINDOW)
+    pack = choose_pack(like, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
+    return Group(table, Text(f"packs, if all were like the first point of the space: {pack.why}"), said)
 
 
 def _text(overrides: Sequence[str], shared: Collection[str]) -> Text:

@@ -13,8 +13,8 @@ from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.progress import Terminal
 from danube_sweep.schema import Sweep
 from danube_sweep.sweep import child
-from danube_sweep.sweep.child import Job
 from danube_sweep.sweep.folder import Entry, SweepFolder
+from danube_sweep.sweep.messages import Job
 from danube_sweep.sweep.pool import Pool
 from danube_sweep.sweep.ranking import rank, table
 from danube_sweep.sweep.slots import find_slots

@@ -1,54 +1,32 @@
-"""Slots, each with a trial in a process of its own, until the source is dry, the deadline comes or somebody stops it.
+"""Slots, each with a process that trains a trial or a pack, until the source is dry, the deadline comes or a stop does.
 
 Knows nothing of Hydra, Optuna or W&B: a `Source` says what is next and hears what became of it.
 """
 
-import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
-from platform import node
 from typing import Final, final
 
-from danube_sweep.errors import CheckpointError, Interrupted, UserError
-from danube_sweep.progress import Terminal, duration
-from danube_sweep.schema import OnOom, Sweep
+from danube_sweep.errors import Interrupted, UserError
+from danube_sweep.progress import Terminal
+from danube_sweep.schema import Sweep
 from danube_sweep.sweep import child
-from danube_sweep.sweep.child import Failed, Job, Message, Started, Stepped, Task, Validated
-from danube_sweep.sweep.folder import Attempt, append_attempt
-from danube_sweep.sweep.outcome import INTERRUPTED, kernel_kills, last_lines, outcome
-from danube_sweep.sweep.pool import Child, Pool
+from danube_sweep.sweep.child import Task
+from danube_sweep.sweep.messages import Asked, Failed, Job, Left, Message, Started, Stepped, Trial, Validated
+from danube_sweep.sweep.outcome import kernel_kills
+from danube_sweep.sweep.packing import Packer
+from danube_sweep.sweep.pool import Pool
+from danube_sweep.sweep.records import Records
+from danube_sweep.sweep.running import Member, Part, Running, log_of_a_new_pack, of_a_pack
 from danube_sweep.sweep.slots import Slots
-from danube_sweep.sweep.source import Claim, Source
-from danube_sweep.trial import MICRO_BATCH, RunFolder, State, number_at, write_json
-from danube_sweep.validate_sweep import objectives
+from danube_sweep.sweep.source import Claim, Source, Wanted
+from danube_sweep.trial import State
 
 POLL_S: Final = 0.5
 WAIT_FOR_OTHERS_S: Final = 1.0
-
-
-@dataclass
-class Running:
-    """A slot's present trial."""
-
-    claim: Claim
-    child: Child
-    slot: int
-    kernel_kills: int
-    failed: Failed | None = None
-    shown: bool = False
-    timed_out: str | None = None
-    code: int = 0
-    seconds: float = 0.0
-    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-
-    @property
-    def name(self) -> str:
-        return self.claim.entry.path.name
 
 
 @final
@@ -67,16 +45,13 @@ class Executor:
         self._source, self._settings, self._slots = source, settings, slots
         self._terminal, self._stopping, self._task = terminal, stopping, task
         self._pool = Pool(on_cpu=slots.on_cpu)
+        self._packer = Packer(settings, source, self._claim)
+        self._records = Records(source, settings, terminal, len(slots.environments), self._packer.learn)
         self._running: list[Running] = []
+        self._parts: list[deque[Part]] = [deque() for _ in slots.environments]
+        """What starts next in each slot and is claimed: halves of a pack that died, a trial with less micro-batch."""
         self._began_s = time.monotonic()
-        self._longest_s = 0.0
-        self._seconds: list[float] = []
         self._closed = False
-        self._noted: set[str] = set()
-        self._owed: list[Running] = []
-        """Trials that have ended and could not be put on record yet: the disk is full."""
-        self.ended: dict[str, int] = {}
-        """State -> how many attempts of this process ended in it."""
 
     def run(self) -> None:
         """Returns when nothing runs any more here, every attempt is on record and every claim is released."""
@@ -100,9 +75,9 @@ class Executor:
             self._listen()
             self._watch()
         self._settle()
-        for one in self._owed:
-            self._terminal.note(f"{one.name}: how it ended could not be written; it counts as not run")
-            one.claim.release()
+        self._records.give_up()
+        for claim in [claim for parts in self._parts for part in parts for claim in part.claims]:
+            claim.release()
 
     # ------------------------------------------------------------------------------------------------- starting
 
@@ -119,40 +94,80 @@ class Executor:
             return True
         return bool(self._running)
 
+    def _settle(self) -> None:
+        for ended in self._records.settle():
+            self._parts[ended.slot].appendleft(Part([ended.claim]))
+
     def _fill(self) -> None:
-        for slot in range(len(self._slots.environments)):
-            staggered = time.monotonic() < self._began_s + slot * self._settings.stagger_s
-            if any(one.slot == slot for one in self._running) or (staggered and self._running):
-                continue
+        for slot in self._free():
+            if self._parts[slot]:
+                self._start(self._parts[slot].popleft(), slot)
+        for slot in self._free():
             if self._too_late():
                 self._closed = not self._running
                 return
             claim = self._claim()
             if claim is None:
                 return
-            self._start(claim, slot)
+            key = self._packer.key(claim)
+            claims = [claim] if key is None else self._packer.gathered(claim, key, self._share())
+            self._start(Part(claims, key), slot)
 
-    def _claim(self) -> Claim | None:
+    def _free(self) -> Iterator[int]:
+        for slot in range(len(self._slots.environments)):
+            staggered = time.monotonic() < self._began_s + slot * self._settings.stagger_s
+            if not (staggered and self._running) and all(one.slot != slot for one in self._running):
+                yield slot
+
+    def _claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
         try:
-            claim = self._source.claim()
+            claim = self._source.claim(wanted, draws)
         except (UserError, OSError) as error:  # a full disk, most likely: what runs goes on
-            if not self._running:
+            if not self._running and wanted is None:
                 raise
-            self._say_once(str(error))
+            self._records.say_once(str(error))
             return None
         for note in self._source.notes:
             self._terminal.note(note)
         self._source.notes.clear()
         return claim
 
-    def _start(self, claim: Claim, slot: int) -> None:
-        job = Job(claim.entry.path, Path.cwd(), self._slots.environment(slot), claim.config, self._slots.threads)
-        self._running.append(Running(claim, self._pool.start(self._task, job), slot, kernel_kills()))
+    def _share(self) -> int | None:
+        # Free slots share what waits: one pack of it all would leave the others nothing to do.
+        ended, total = self._source.progress()
+        if total is None:
+            return None
+        here = sum(len(one.members) for one in self._running)
+        here += sum(len(part.claims) for parts in self._parts for part in parts)
+        free = len(self._slots.environments) - len(self._running)
+        return max(1, -(-(total - ended - here) // free))
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._noted:
-            self._noted.add(text)
-            self._terminal.note(text)
+    def _start(self, part: Part, slot: int) -> None:
+        first, log = part.claims[0], None
+        if len(part.claims) > 1:
+            try:
+                log = log_of_a_new_pack(first.entry.path.parent)
+            except OSError as error:
+                self._records.say_once(f"the log of a pack cannot be made ({error}): its trials run one at a time")
+                self._parts[slot].extendleft(Part([claim]) for claim in reversed(part.claims[1:]))
+                part = Part([first])
+        environment, threads, together = self._slots.environment(slot), self._slots.threads, len(part.claims)
+        pack = () if log is None else tuple(of_a_pack(claim, log, together) for claim in part.claims)
+        job = Job(first.entry.path, Path.cwd(), environment, first.config, threads, pack, log)
+        members = {member.name: member for member in map(Member, part.claims)}
+        process = self._pool.start(self._task, job)
+        self._running.append(Running(process, slot, part, members, kernel_kills(), log))
+
+    def _refill(self, one: Running) -> Trial | None:
+        # A trial for a free place of a pack.
+        if self._closed or one.child.stop_asked_s is not None or self._parts[one.slot] or self._too_late():
+            return None
+        assert one.part.key is not None and one.log is not None
+        claim = self._packer.newcomer(one.part.key, one.present(), one.places)
+        if claim is None:
+            return None
+        one.add(claim)
+        return of_a_pack(claim, one.log, len(one.members))
 
     # ------------------------------------------------------------------------------------------------ deadlines
 
@@ -163,14 +178,16 @@ class Executor:
     def _past_deadline(self) -> bool:
         over = self._left_s() <= 0
         if over:
-            self._say_once(f"sweep.deadline_h={self._settings.deadline_h:g} is over: what runs checkpoints and stops")
+            hours = self._settings.deadline_h
+            self._records.say_once(f"sweep.deadline_h={hours:g} is over: what runs checkpoints and stops")
         return over
 
     def _too_late(self) -> bool:
         # A trial is not begun when the longest one so far would not have finished in what is left.
-        if self._left_s() >= self._longest_s:
+        longest_s = self._records.longest_s
+        if self._left_s() >= longest_s:
             return False
-        self._say_once(f"no more starts before sweep.deadline_h: a trial took {self._longest_s:.0f} s, less is left")
+        self._records.say_once(f"no more starts before sweep.deadline_h: a trial took {longest_s:.0f} s, less is left")
         return True
 
     # ------------------------------------------------------------------------------------------------ listening
@@ -190,115 +207,83 @@ class Executor:
 
     def _take(self, one: Running, message: Message) -> None:
         match message:
-            case Started(total_steps=total, done_steps=done):
-                self._terminal.start(one.name, total, done)
-                one.shown = True
-            case Stepped(step=step, loss=loss, tokens_per_s=rate):
-                self._terminal.update(one.name, step, loss=loss, tokens_per_s=rate)
-            case Validated(number=number, metrics=metrics):
-                one.child.answer(self._source.validated(one.claim, number, metrics))
+            case Started(trial=name, total_steps=total, done_steps=done):
+                self._terminal.start(name, total, done)
+                one.members[name].shown = True
+            case Stepped(trial=name, step=step, loss=loss, tokens_per_s=rate):
+                self._terminal.update(name, step, loss=loss, tokens_per_s=rate)
+            case Validated(trial=name, number=number, metrics=metrics):
+                one.child.tell(self._source.validated(one.members[name].claim, number, metrics))
+            case Left(trial=name, code=code, failed=failed):
+                member = one.members[name]
+                if failed is not None and one.is_crowded_out(member, failed):
+                    self._put_aside(one, member, failed)
+                self._leave(one, member, code, failed)
+            case Asked():
+                one.child.tell(self._refill(one))
             case Failed():
                 one.failed = message
 
     def _watch(self) -> None:
         now, settings = time.monotonic(), self._settings
         for one in self._running:
+            if settings.timeout_h is not None and one.child.stop_asked_s is None:
+                one.watch_clock(settings.timeout_h, settings.grace_s)
             if one.child.stop_asked_s is not None:
-                if now - one.child.stop_asked_s > settings.grace_s:
+                # The trials of a pack validate and checkpoint one after the other.
+                if now - one.child.stop_asked_s > settings.grace_s * max(1, len(one.members)):
                     one.child.kill()
-            elif settings.timeout_h is not None and one.child.seconds > settings.timeout_h * 3600:
-                one.timed_out = f"longer than sweep.timeout_h={settings.timeout_h:g}"
-                one.child.ask_to_stop()
             elif settings.stall_s is not None and now - one.child.heard_s > settings.stall_s:
-                one.timed_out = f"no step for sweep.stall_s={settings.stall_s:g} seconds"
+                one.stalled = f"no step for sweep.stall_s={settings.stall_s:g} seconds"
                 one.child.kill()
 
     # --------------------------------------------------------------------------------------------------- ending
 
-    def _end(self, one: Running) -> None:
-        one.seconds, one.code = one.child.seconds, one.child.reap()
-        self._running.remove(one)
-        if one.shown:
-            self._terminal.finish(one.name)
-        self._owed.append(one)
+    def _leave(self, one: Running, member: Member, code: int, failed: Failed | None, *, killed: bool = False) -> None:
+        self._records.add(one.ended(member, code, failed, stopped=self._closed, kernel_killed=killed))
+        del one.members[member.name]
+        if member.shown:
+            self._terminal.finish(member.name)
         self._settle()
 
-    def _settle(self) -> None:
-        """Puts on record what has ended; on a full disk it is tried again at the next turn, and the claim is kept."""
-        while self._owed:
-            one = self._owed[0]
-            try:
-                state, reason = self._judge(one, one.code)
-                self._record(one, state, reason)
-                again = state == State.oom.value and self._shrink(one.claim)
-            except OSError as error:
-                self._say_once(str(error))
-                return
-            self._owed.pop(0)
-            if again and not self._closed:
-                self._start(one.claim, one.slot)
-                continue
-            self._release(one.claim, state)
+    def _put_aside(self, one: Running, member: Member, failed: Failed) -> None:
+        # It did not fit beside the others, which is no fault of its own.
+        assert one.part.key is not None
+        member.split = failed.reason
+        self._packer.died(one.part.key, len(one.members) - 1)
+        self._parts[one.slot].append(Part([member.claim], one.part.key, split=True))
+        self._terminal.note(f"{one.name}  {failed.reason}: {member.name} waits until the others have left")
 
-    def _release(self, claim: Claim, state: str) -> None:
-        self.ended[state] = self.ended.get(state, 0) + 1
-        try:
-            self._source.ended(claim, state)
-        except OSError as error:  # the search hears of it when it next draws
-            self._say_once(f"the sweep's history cannot be written: {error}")
-        claim.release()
+    def _end(self, one: Running) -> None:
+        code = one.child.reap()
+        self._running.remove(one)
+        killed, unfinished = kernel_kills() > one.kernel_kills, one.unfinished()
+        key = one.part.key
+        if unfinished and not self._closed:
+            self._blame(one, unfinished, *one.death(code, kernel_killed=killed))
+        elif key is not None and not one.members:
+            self._packer.survived(key, one.places)
+        if key is not None and not self._closed and one.explains(code, kernel_killed=killed):
+            self._packer.explained(key)
+        failed = one.failed if len(unfinished) == 1 else None
+        for member in list(one.members.values()):
+            self._leave(one, member, code, failed, killed=killed)
 
-    def _judge(self, one: Running, code: int) -> tuple[str, str | None]:
-        folder = one.claim.entry.folder
-        if one.timed_out is not None and not folder.result.is_file():
-            return State.timeout.value, one.timed_out
-        if self._closed and not folder.result.is_file() and one.failed is None:
-            return INTERRUPTED, None
-        return outcome(folder, code, one.failed, kernel_killed=kernel_kills() > one.kernel_kills)
-
-    def _record(self, one: Running, state: str, reason: str | None) -> None:
-        folder, seconds = one.claim.entry.folder, one.seconds
-        if state == State.finished.value:
-            self._longest_s = max(self._longest_s, seconds)
-        lasting = state not in (INTERRUPTED, State.preempted.value)
-        if lasting and not folder.result.is_file():
-            lines = last_lines(folder.log)
-            result = {"trial": one.claim.entry.hash, "state": state, "error": reason, "last_lines": lines}
-            write_json(folder.result, result)
-        append_attempt(folder, Attempt(state, seconds, one.started, node(), one.code, reason))
-        self._seconds.append(seconds)
-        self._terminal.note(f"{self._progress()}  {one.name}  {state}{self._said(folder, reason)}  {seconds:.0f} s")
-
-    def _said(self, folder: RunFolder, reason: str | None) -> str:
-        metric = objectives(self._settings)[0][0]
-        with suppress(CheckpointError):
-            if (value := number_at(folder.read_result() or {}, metric)) is not None:
-                return f"  {metric} {value:.4f}"
-        return "" if reason is None else f": {reason.splitlines()[0]}"
-
-    def _progress(self) -> str:
-        ended, total = self._source.progress()
-        if total is None or not self._seconds:
-            return f"[{ended}]"
-        each_s = sum(self._seconds) / len(self._seconds) / len(self._slots.environments)
-        left = f", {duration(max(total - ended, 0) * each_s)} left" if ended < total else ""
-        return f"[{ended}/{total}{left}]"
-
-    def _shrink(self, claim: Claim) -> bool:
-        """Halves the micro-batch of a trial that ran out of memory, if that is wanted and possible."""
-        folder, trainer = claim.entry.folder, claim.config.trainer
-        try:
-            rows = folder.micro_batch(claim.config)
-        except CheckpointError:
-            return False
-        if self._settings.on_oom is not OnOom.retry or rows == 1:
-            return False
-        fewer = max(size for size in range(1, rows // 2 + 1) if trainer.effective_batch % size == 0)
-        # Steps of the larger micro-batch would mix two orders of rounding: the trial begins again. The result goes
-        # last: a sweep that dies here leaves an out-of-memory trial and no trial with two micro-batches.
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
-        folder.metrics.unlink(missing_ok=True)
-        write_json(folder.adjusted, {MICRO_BATCH: fewer})
-        folder.result.unlink(missing_ok=True)
-        self._terminal.note(f"{claim.entry.path.name}  again with trainer.micro_batch={fewer}")
-        return True
+    def _blame(self, one: Running, unfinished: list[Member], state: str, reason: str) -> None:
+        """Splits a pack that died, whoever did it; a trial alone is the one."""
+        key, claims = one.part.key, [member.claim for member in unfinished]
+        if state == State.preempted.value:
+            return
+        if len(claims) == 1 and one.overrun is None:
+            unfinished[0].timed_out = one.stalled
+            return
+        for member in unfinished:
+            member.split = reason
+        half = len(claims)
+        if one.overrun is None and key is not None:
+            self._packer.died(key, half // 2)
+            half = (half + 1) // 2
+        parts = [Part(some, key, split=True) for some in (claims[:half], claims[half:]) if some]
+        self._parts[one.slot].extendleft(reversed(parts))
+        said = f"{len(claims)} go on from their checkpoints, {half} at a time"
+        self._terminal.note(f"{one.name}  {reason.splitlines()[0]}: {said}")

@@ -1,4 +1,4 @@
-"""Trials that cannot fit their device, found before any is started."""
+"""Trials that cannot fit their device, found before any is started, and how long their rows are."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -8,7 +8,7 @@ from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.device import planned_device, slots_share
 from danube_sweep.planner.fit import fit_of, largest_micro_batch, misfit
 from danube_sweep.planner.model import planned_architecture
-from danube_sweep.planner.packs import Lengths
+from danube_sweep.planner.packs import Lengths, LengthsOf
 from danube_sweep.schema import Config, OnMisfit, Sweep
 from danube_sweep.trial import MICRO_BATCH, RunFolder, write_json
 
@@ -62,3 +62,17 @@ def shrink(folder: RunFolder, rows: int) -> bool:
         return False
     write_json(folder.adjusted, {MICRO_BATCH: rows})
     return True
+
+
+def lengths_of_rows() -> LengthsOf:
+    """The lengths of a trial's rows, as an estimate; each data set is looked at once."""
+    known: dict[str, Lengths] = {}
+
+    def lengths(config: Config) -> Lengths:
+        key = repr(config.data)
+        if key not in known:
+            longest, size = longest_row(config.data), data_size(config.data)
+            known[key] = Lengths(longest, float(longest) if size is None else min(size.tokens_per_row, longest))
+        return known[key]
+
+    return lengths

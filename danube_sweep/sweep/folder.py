@@ -3,6 +3,7 @@
 sweep.json           format, door, settings, and what a search needs to go on
 001_rank-16_3fa2b1c9/ a run folder per trial: number, what it varies, the first digits of its hash
 history.log          Optuna's journal, if the sweep searches or prunes
+p001.log             what the process of a pack printed
 ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or leaves it
 .lock                held while trials are added
 """
@@ -59,6 +60,9 @@ class Attempt:
     host: str
     exit: int | None = None
     reason: str | None = None
+    pack: str | None = None
+    """The pack that it trained in, like p003; None if it had a process of its own."""
+    slot: int | None = None
 
 
 @final

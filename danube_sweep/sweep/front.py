@@ -14,7 +14,7 @@ from danube_sweep.progress import Terminal
 from danube_sweep.schema import SWEEP_OPTIONS, Config, NoPruner, Pruner, Sweep, WandbTracking
 from danube_sweep.stop import StopRequest
 from danube_sweep.sweep import child, dry
-from danube_sweep.sweep.cells import check, check_search, shared
+from danube_sweep.sweep.cells import check, check_search, depends_on, shared
 from danube_sweep.sweep.child import Task
 from danube_sweep.sweep.ending import conclude
 from danube_sweep.sweep.executor import Executor
@@ -25,6 +25,7 @@ from danube_sweep.sweep.slots import find_slots
 from danube_sweep.sweep.source import FolderSource, state_of
 from danube_sweep.sweep.space import Search, described, recognised
 from danube_sweep.trial import COMPLETE
+from danube_sweep.validate import AUTO
 from danube_sweep.validate_sweep import objectives
 
 Launch = Callable[[Sequence[Entry]], None]
@@ -64,7 +65,8 @@ def plan_grid(
     plan = Plan(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
     common = shared(cells)
     if sweep.dry_run and (checked.valid or checked.left_out):
-        terminal.show(dry.grid_table(plan.folder, checked.valid, [*checked.invalid, *checked.left_out], common))
+        bad = [*checked.invalid, *checked.left_out]
+        terminal.show(dry.grid_table(plan.folder, checked.valid, bad, common, sweep if launch is None else None))
     if checked.invalid and not sweep.skip_invalid:
         _refuse(checked.invalid, cells, terminal, shown=sweep.dry_run and bool(checked.valid))
     if sweep.dry_run:
@@ -88,9 +90,10 @@ def plan_grid(
 def run_search(plan: Plan, composer: Composer, terminal: Terminal) -> None:
     """Draws and runs trials until there are `sweep.trials`; ends like `run_plan`. With sweep.dry_run it only shows."""
     assert plan.search is not None
-    check_search(plan.search, composer.trial, plan.sweep)
+    first = check_search(plan.search, composer.trial, plan.sweep)
     if plan.sweep.dry_run:
-        terminal.show(dry.search_table(plan.search, plan.sweep, len(plan.folder.entries())))
+        known = len(plan.folder.entries())
+        terminal.show(dry.search_table(plan.search, plan.sweep, known, first if plan.launch is None else None))
         return
     with plan.folder.locked():
         _check_same_kind(plan)
@@ -179,11 +182,11 @@ def run_plan(plan: Plan, terminal: Terminal, composer: Composer | None = None, t
 
 def _settings(cells: Sequence[list[str]], composer: Composer) -> tuple[Sweep, Pruner]:
     common = shared(cells)
-    for override in {one for cell in cells for one in cell} - common:
-        key = override.lstrip("+").partition("=")[0]
+    varied = {one.lstrip("+").partition("=")[0] for cell in cells for one in cell if one not in common}
+    for key in varied:
         if key.partition(".")[0] in SWEEP_OPTIONS:
             raise ConfigError(f"{key} belongs to the sweep, not to a trial; give it one value")
-    return composer.sweep([one for one in cells[0] if one in common])
+    return composer.sweep([one for one in cells[0] if one in common and not depends_on(one, varied)])
 
 
 def _refuse(
@@ -275,6 +278,7 @@ def _say_ignored(plan: Plan, terminal: Terminal) -> None:
     names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
     ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
     ignored += [] if isinstance(plan.pruner, NoPruner) else ["pruner"]
+    ignored += [] if plan.sweep.pack in (AUTO, 1) else ["sweep.pack"]  # one at a time is what other launchers do
     if ignored:
         terminal.note(f"{', '.join(ignored)}: only hydra/launcher=local keeps to it; this launcher does not")
 

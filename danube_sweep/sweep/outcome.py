@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from danube_sweep.errors import CheckpointError
-from danube_sweep.sweep.child import Failed
+from danube_sweep.sweep.messages import Failed
 from danube_sweep.trial import RunFolder, State
 
 INTERRUPTED: Final = "interrupted"

@@ -13,7 +13,8 @@ from typing import Any, final
 from danube_sweep.errors import SweepFailed
 from danube_sweep.stop import SIGNALS
 from danube_sweep.sweep import child
-from danube_sweep.sweep.child import Job, Message, Task
+from danube_sweep.sweep.child import Task
+from danube_sweep.sweep.messages import Answer, Dismissal, Job, Message
 
 WARM = [
     "danube_sweep.sweep.warm",
@@ -58,8 +59,8 @@ class Child:
             self.silent = True
         return None
 
-    def answer(self, what: bool) -> None:
-        """Answers a message, if anybody is left to hear it."""
+    def tell(self, what: Answer | Dismissal) -> None:
+        """Answers a message, or dismisses a trial, if anybody is left to hear it."""
         with suppress(OSError):
             self.link.send(what)
 

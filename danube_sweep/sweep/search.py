@@ -8,7 +8,7 @@ from danube_sweep.schema import Config, OnMisfit, Sweep
 from danube_sweep.sweep.fitting import misfit_of, shrink
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.history import History
-from danube_sweep.sweep.source import Claim, FolderSource
+from danube_sweep.sweep.source import Claim, FolderSource, Wanted
 from danube_sweep.sweep.space import Search, drawn_text, size
 from danube_sweep.trial import trial_hash
 from danube_sweep.validate_sweep import check_metric
@@ -32,17 +32,27 @@ class SearchSource:
         self._folder, self._search, self._sweep = folder, search, sweep
         self._history, self._compose = history, compose
         self._known = FolderSource(folder, sweep.retry, history)
+        self._most = min(sweep.trials or sweep.max_trials, sweep.max_trials)
         self._exhausted = False
         self._points: set[tuple[str, ...]] = set()
         """What need not be drawn again: it is a trial, another text of one, or a mistake."""
         self.notes = self._known.notes
 
-    def claim(self) -> Claim | None:
-        while (claim := self._known.claim()) is None:
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
+        while (claim := self._known.claim(wanted)) is None:
+            if wanted is not None and draws == 0:
+                return None
+            draws -= 1  # one that is not wanted stays in the folder, for the next slot
             with self._folder.locked():
                 if not self._draw():
                     return None
         return claim
+
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
+        return self._known.waiting(wanted, most)
+
+    def drawable(self) -> int:
+        return 0 if self._exhausted else max(0, self._most - len(self._folder.entries()))
 
     def pending(self) -> bool:
         return self._known.pending()
@@ -73,8 +83,7 @@ class SearchSource:
         """Adds a trial to the folder; False if there is none to add. The folder is locked."""
         entries = self._folder.entries()
         self._close_draws(entries)
-        most = min(self._sweep.trials or self._sweep.max_trials, self._sweep.max_trials)
-        if self._exhausted or len(entries) >= most:
+        if self._exhausted or len(entries) >= self._most:
             return False
         self._points.update(self._point(entry.overrides) for entry in entries if self._is_ours(entry))
         repeats = 0

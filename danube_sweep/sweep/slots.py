@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from danube_sweep.errors import ConfigError
 from danube_sweep.schema import Sweep
 from danube_sweep.sweep import child
-from danube_sweep.sweep.child import Job
+from danube_sweep.sweep.messages import Job
 from danube_sweep.sweep.outcome import last_lines
 from danube_sweep.sweep.pool import Pool
 

@@ -1,8 +1,9 @@
 """Which trial is next: the trials of a folder that have not ended, each claimed by one process at a time."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -10,9 +11,13 @@ from filelock import FileLock, Timeout
 
 from danube_sweep.compose import load_config
 from danube_sweep.errors import CheckpointError
+from danube_sweep.planner.fit import with_micro_batch
 from danube_sweep.schema import Config
 from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
 from danube_sweep.trial import COMPLETE
+
+Wanted = Callable[[Config], bool]
+"""Whether a trial, by the config that it trains with, may join a pack."""
 
 
 @dataclass
@@ -22,6 +27,11 @@ class Claim:
     entry: Entry
     config: Config
     lock: FileLock
+
+    @property
+    def trained(self) -> Config:
+        """The config with the micro-batch that the sweep has given the trial. Raises CheckpointError."""
+        return trained(self.entry, self.config)
 
     def release(self) -> None:
         """Lets others have the trial."""
@@ -34,8 +44,17 @@ class Source(Protocol):
     notes: list[str]
     """What the user should know; whoever shows it empties it."""
 
-    def claim(self) -> Claim | None:
-        """The next trial to run, or None if there is none now."""
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
+        """The next trial to run, or None if there is none now.
+
+        With `wanted` one of those: of the trials that are known or, in a search, of as many new draws.
+        """
+
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
+        """The configs of known trials that `claim` may bring."""
+
+    def drawable(self) -> int:
+        """How many trials may still be drawn."""
 
     def pending(self) -> bool:
         """Whether a later `claim` may bring one: another process holds a trial that may come free."""
@@ -48,6 +67,11 @@ class Source(Protocol):
 
     def ended(self, claim: Claim, state: str) -> None:
         """Takes the end of an attempt, still claimed."""
+
+
+def trained(entry: Entry, config: Config) -> Config:
+    """The config that an entry trains with. Raises CheckpointError."""
+    return with_micro_batch(config, entry.folder.micro_batch(config))
 
 
 def claimed(entry: Entry) -> FileLock | None:
@@ -104,16 +128,20 @@ class FolderSource:
         self._folder, self._retry, self._judge = folder, retry, judge
         self._attempts = {entry.number: len(attempts(entry.folder)) for entry in self._again(folder.entries())}
         """Trials whose end is to be tried again -> attempts so far: another process may do it first."""
+        self._configs: dict[str, Config] = {}
+        """Hash -> config: reading one takes 50 ms."""
         self._settled: set[int] = set()
         self._tried: set[int] = set()
         self._elsewhere = False
         self.notes: list[str] = []
         """What the user should know; whoever shows it empties it."""
 
-    def claim(self) -> Claim | None:
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
         self._elsewhere = False
         for entry in self._folder.entries():
             if entry.number in self._settled or entry.hash is None:
+                continue
+            if wanted is not None and self._suitable(entry, wanted) is None:
                 continue
             lock = claimed(entry)
             if lock is None:
@@ -122,12 +150,38 @@ class FolderSource:
             try:
                 if self._wanted(entry):
                     self._tried.add(entry.number)
-                    return Claim(entry, load_config(entry.folder.config), lock)
+                    return Claim(entry, self._config(entry), lock)
             except (CheckpointError, OSError) as error:
                 self.notes.append(f"{entry.path.name} is left out: {error}")
             self._settled.add(entry.number)
             lock.release()
         return None
+
+    def drawable(self) -> int:
+        return 0
+
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
+        found = (self._suitable(entry, wanted) for entry in self._folder.entries() if entry.hash is not None)
+        return list(islice((config for config in found if config is not None), most))
+
+    def _suitable(self, entry: Entry, wanted: Wanted) -> Config | None:
+        """The config of a trial that looks as if it could be claimed; one that cannot be read is left to `claim`."""
+        if entry.number in self._settled or entry.number in self._tried:
+            return None
+        if entry.folder.result.is_file() and entry.number not in self._attempts:
+            return None
+        if _held(entry.folder.claim) or _held(entry.folder.lock):
+            return None
+        with suppress(CheckpointError, OSError):
+            config = trained(entry, self._config(entry))
+            return config if wanted(config) else None
+        return None
+
+    def _config(self, entry: Entry) -> Config:
+        assert entry.hash is not None
+        if entry.hash not in self._configs:
+            self._configs[entry.hash] = load_config(entry.folder.config)
+        return self._configs[entry.hash]
 
     def _again(self, entries: Iterable[Entry]) -> list[Entry]:
         if not self._retry:

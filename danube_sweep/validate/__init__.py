@@ -6,13 +6,14 @@ common  what they share · backbone, adapter · task, parts · training · runni
 from danube_sweep import extension
 from danube_sweep.adapters import FOUR_BIT, QUANTISED
 from danube_sweep.schema import Config, own_parts
+from danube_sweep.validate.adapter import block_numbers
 from danube_sweep.validate.backbone import check_adapter, validate_lora, validate_model, validate_precision
 from danube_sweep.validate.common import check_finite, check_seed, own_config, require
 from danube_sweep.validate.running import check_runs, check_types, validate_device, validate_tracking
 from danube_sweep.validate.task import validate_data, validate_head
 from danube_sweep.validate.training import AUTO, validate_optimizer, validate_schedule, validate_trainer
 
-__all__ = ["AUTO", "FOUR_BIT", "QUANTISED", "check_adapter", "check_runs", "check_types", "validate"]
+__all__ = ["AUTO", "FOUR_BIT", "QUANTISED", "block_numbers", "check_adapter", "check_runs", "check_types", "validate"]
 
 
 def validate(config: Config) -> None:

@@ -1,5 +1,8 @@
 """The checks of what `lora` puts into the blocks' linears."""
 
+import re
+from typing import Any
+
 from danube_sweep.adapters import wrong_field, wrong_size
 from danube_sweep.architecture import FAMILIES, TARGET_SETS, Family, architecture_of
 from danube_sweep.errors import ConfigError
@@ -7,6 +10,19 @@ from danube_sweep.schema import Adalora, Bias, LinearAdapter, Lora, Olora, Peft,
 from danube_sweep.validate.common import require
 
 NO_BIASES = "the model has no such biases, so that it would be lora.bias=none without a word"
+
+
+def block_numbers(asked: list[Any]) -> list[int]:
+    """`lora.layers`, its ranges written out: [0,20-23] is [0,20,21,22,23]. Raises ConfigError for anything else."""
+    ends = [re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", str(entry)) for entry in asked]
+    found = [list(range(int(end[1]), int(end[2] or end[1]) + 1)) for end in ends if end is not None]
+    given = ",".join(map(str, asked))
+    require(
+        bool(asked) and all(ends) and all(found),
+        f"lora.layers needs numbers of blocks, from 0, and ranges, like [0,1,20-23], got [{given}]; "
+        "for no adapter use lora=none",
+    )
+    return sorted({number for numbers in found for number in numbers})
 
 
 def validate_adapter(adapter: LinearAdapter, shape: Shape | None) -> None:
@@ -42,12 +58,21 @@ def _blocks(adapter: LinearAdapter) -> None:
     last_k, layers = adapter.last_k, adapter.layers
     require(last_k is None or last_k >= 1, f"lora.last_k must be at least 1, got {last_k}")
     require(
-        layers is None or (layers != [] and min(layers) >= 0),
-        f"lora.layers needs numbers of blocks, from 0, got {layers}; for no adapter use lora=none",
-    )
-    require(
         layers is None or last_k is None,
         f"lora.layers={layers} and lora.last_k={last_k} both choose blocks; give one",
+    )
+
+
+def check_blocks(adapter: LinearAdapter, blocks: int) -> None:
+    """Raises ConfigError for blocks that a model of so many has not."""
+    last_k, layers = adapter.last_k, adapter.layers
+    require(
+        last_k is None or last_k <= blocks,
+        f"lora.last_k must be at most {blocks}, the model's number of blocks, got {last_k}",
+    )
+    require(
+        layers is None or max(layers) < blocks,
+        f"lora.layers must be under {blocks}, the model's number of blocks, got {layers}",
     )
 
 
@@ -73,6 +98,7 @@ def _adalora(adapter: Adalora) -> None:
 def _places(adapter: LinearAdapter, shape: Shape) -> None:
     # What the shape decides; of a folder's own config it is asked when the adapter is built.
     family = FAMILIES[shape.model_type]
+    check_blocks(adapter, shape.num_hidden_layers)
     _targets(adapter.targets, family)
     targets = architecture_of(shape).targets(adapter.targets)
     match adapter:

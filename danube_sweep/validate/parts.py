@@ -1,7 +1,7 @@
 """The checks of how data become a training, a validation and a test part; past them they are trusted."""
 
 from danube_sweep.dataset import is_folder
-from danube_sweep.schema import Data, HubData, TextData, own_parts
+from danube_sweep.schema import Data, HubData, TextData, TokensData, own_parts
 from danube_sweep.validate.common import require
 
 
@@ -53,6 +53,7 @@ def _folds(data: Data, folds: int) -> None:
     assert data.fold is not None
     require(0 <= data.fold < folds, f"data.fold must be from 0 to {folds - 1} with data.folds={folds}, got {data.fold}")
     require(
-        not (data.stratified and isinstance(data, TextData)),
-        "data.stratified=true spreads classes, and data=text has none; give data.stratified=false",
+        not (data.stratified and isinstance(data, TextData | TokensData)),
+        "data.stratified=true spreads the classes of rows, and those of data=text and data=tokens have none; "
+        "give data.stratified=false",
     )

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from danube_sweep import paths
+from danube_sweep.compose import compose
 from danube_sweep.data.encode import encode, encode_cached, fair_shares
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.data.generated import generate
@@ -28,6 +29,8 @@ from danube_sweep.schema import (
     Side,
     TableData,
     TextData,
+    TokenHead,
+    TokensData,
 )
 
 PLAIN = Layout(("",), "", ends_with_eos=True)
@@ -90,6 +93,36 @@ def test_pairs_are_laid_out_for_variant_and_head(head: Head, variant: str, after
     layout = layout_for(Model(variant=variant), ArenaData(path="x"), head)
     start = "<|prompt|>Prompt: " if variant == "chat" else "Prompt: "
     assert layout == Layout((start, "\n\nAnswer A: ", "\n\nAnswer B: "), after, eos)
+
+
+def test_a_model_that_wants_a_token_before_every_sequence_gets_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    record = [Record("1", ("one two three four five six seven eight nine ten " * 3,), None, "")]
+    model, text, words = Model(start="<s>"), TextData(path=["x"], max_length=16), TokensData(path="x", max_length=16)
+    for variant, begins in (("base", "<s>Prompt: "), ("chat", "<s><|prompt|>Prompt: ")):
+        assert (
+            layout_for(Model(start="<s>", variant=variant), ArenaData(path="x"), PreferenceHead()).before[0] == begins
+        )
+    table = TableData(path="x", max_length=16)
+    single = encode(record, tokenizer, table, layout_for(model, table, SequenceHead()), num_classes=2)
+    assert single.tokens[0][0] == 1 and len(single.tokens[0]) == 16
+    running = encode(record, tokenizer, text, layout_for(model, text, LMHead()), num_classes=0)
+    assert [int(piece[0] == 1) for piece in running.tokens] == [1] + [0] * (len(running.tokens) - 1)
+    spoken = [replace(record[0], texts=tuple(record[0].texts[0].split()))]
+    layouts = [layout_for(one, words, TokenHead()) for one in (model, Model())]
+    begun, plain = (encode(spoken, tokenizer, replace(words, overlap=15), one, num_classes=2) for one in layouts)
+    assert begun.words is not None and plain.words is not None
+    assert all(len(piece) <= 16 and piece[0] == 1 for piece in begun.tokens)
+    ends = [[int(part.tokens[row][at]) for row, here in enumerate(part.words or []) for at in here[:, 1]]
+            for part in (begun, plain)]  # fmt: skip
+    assert ends[0] == ends[1] and len(ends[0]) == len(spoken[0].texts)
+
+
+@pytest.mark.parametrize(
+    ("model", "start"), [("gemma_7b", "<bos>"), ("gemma2_9b", "<bos>"), ("mistral_7b", "<s>"),
+                         ("deberta_v3_large", "[CLS]"), ("phi3_mini", ""), ("danube3_4b", "")]
+)  # fmt: skip
+def test_published_models_start_as_they_were_trained(model: str, start: str) -> None:
+    assert compose([f"model={model}", "data.max_length=512"]).model.start == start
 
 
 def test_single_texts_and_running_text_have_little_around_them() -> None:

@@ -137,7 +137,7 @@ def test_a_test_file_stays_beside_the_folds_and_max_rows_cuts_each_part(tmp_path
         ),
         (
             ["data=text", "data.path=[a.csv]", "head=lm", "data.folds=5", "data.fold=0", "data.stratified=true"],
-            r"data=text has none; give data\.stratified=false",
+            r"data=text and data=tokens have none; give data\.stratified=false",
         ),
     ],
 )

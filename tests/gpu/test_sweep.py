@@ -14,8 +14,8 @@ from rich.console import Console
 from danube_sweep.compose import Composer
 from danube_sweep.progress import Terminal
 from danube_sweep.sweep import child
-from danube_sweep.sweep.child import Job
 from danube_sweep.sweep.front import plan_grid, run_plan
+from danube_sweep.sweep.messages import Job
 from danube_sweep.sweep.pool import Pool
 
 pytestmark = [

@@ -16,6 +16,7 @@ from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted, SweepF
 from danube_sweep.progress import Terminal
 from danube_sweep.schema import Sampler, WandbTracking
 from danube_sweep.sweep.cells import expand, search_of
+from danube_sweep.sweep.doors.place import held
 from danube_sweep.sweep.folder import Entry, SweepFolder
 from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
 from danube_sweep.sweep.sheet.parameters import override_text
@@ -38,26 +39,27 @@ class Multirun:
     def grid(self, arguments: Sequence[str]) -> None:
         """Every combination of the swept values; ends like `run_plan`."""
         with _not_the_users():
-            self._grid(arguments)
+            self._grid(arguments, [*arguments, *held()])
 
     def search(self, arguments: Sequence[str]) -> None:
         """A search over the swept values; ends like `run_plan`."""
         with _not_the_users():
-            self._search(arguments)
+            self._search(arguments, [*arguments, *held()])
 
-    def _grid(self, arguments: Sequence[str]) -> None:
+    def _grid(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
+        # `seen`: what Hydra itself could compose, which is enough for the sweep's settings.
         overrides = self._parser.parse_overrides(list(arguments))
-        sweep, _ = self._composer.sweep(self._fixed(arguments))
+        sweep, _ = self._composer.sweep(self._fixed(seen))
         with Terminal() as terminal:
             cells = expand(overrides, sweep.max_trials)
             planned = plan_grid(self._path, cells, self._composer, terminal, self._launch())
             if planned is not None:
                 run_plan(planned[0], terminal)
 
-    def _search(self, arguments: Sequence[str]) -> None:
-        sweep, pruner = self._composer.sweep(self._fixed(arguments))
+    def _search(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
+        sweep, pruner = self._composer.sweep(self._fixed(seen))
         if sweep.sampler is Sampler.grid:
-            self._grid(arguments)
+            self._grid(seen, arguments)
             return
         search = search_of(self._parser.parse_overrides(list(arguments)))
         folder, name = SweepFolder(self._path.absolute()), str(self._config.hydra.job.config_name)

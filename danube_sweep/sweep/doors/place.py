@@ -3,24 +3,36 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from danube_sweep.compose import compose
 from danube_sweep.errors import ConfigError, DiskError
+from danube_sweep.sweep.cells import depends_on
 from danube_sweep.sweep.doors.agent import refuse_multirun, trial_folder, under_agent
 
 LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--help", "-h")
 """Hydra's flags that show something and train nothing."""
 SWEEP_DIR, RUN_DIR = "hydra.sweep.dir=", "hydra.run.dir="
 
+_HELD: ContextVar[tuple[str, ...]] = ContextVar("held", default=())
+
+
+def held() -> list[str]:
+    """The overrides of a `-m` command that were held back from Hydra, for our sweepers to put into every cell."""
+    return list(_HELD.get())
+
 
 @contextmanager
 def placed(arguments: list[str]) -> Iterator[list[str]]:
     """The command with its place: a fresh sweep folder for -m, the trial's own under a W&B agent, else as it is.
 
-    Also turns --dry-run into its setting. A fresh folder that stayed empty is removed. Raises ConfigError for -m
-    under an agent and for --dry-run without -m.
+    Also turns --dry-run into its setting, and holds back what Hydra would refuse of a sweep over groups (`held`). A
+    fresh folder that stayed empty is removed. Raises ConfigError for -m under an agent and for --dry-run without -m.
     """
     words = [word for word in arguments if word != "--dry-run"]
     dry, multirun = len(words) < len(arguments), any(word in ("-m", "--multirun") for word in words)
@@ -28,6 +40,37 @@ def placed(arguments: list[str]) -> Iterator[list[str]]:
         raise ConfigError("--dry-run shows the trials of a sweep; give -m too, or --cfg job to see one trial")
     if multirun:
         refuse_multirun()
+    with _holding(words if multirun else []) as kept:
+        words = [word for word in words if word not in kept]
+        with _placed(words, dry=dry, multirun=multirun) as complete:
+            yield complete
+
+
+@contextmanager
+def _holding(words: list[str]) -> Iterator[list[str]]:
+    # Hydra composes a sweep once with everything that is not swept. data.path is no field of the default data, and one
+    # of every data=arena,table or experiment=a,b: so fields of swept groups are left to the cells.
+    swept = {word.partition("=")[0] for word in words if _chooses_several(word)}
+    sweepers = [word for word in words if word.startswith("hydra/sweeper=")]
+    ours = all(word in ("hydra/sweeper=grid", "hydra/sweeper=optuna") for word in sweepers)
+    kept = [word for word in words if ours and not word.startswith(("+", "~")) and depends_on(word, swept)]
+    token = _HELD.set(tuple(kept))
+    try:
+        yield kept
+    finally:
+        _HELD.reset(token)
+
+
+def _chooses_several(word: str) -> bool:
+    if word.startswith("-"):
+        return False
+    with suppress(HydraException):  # what is no override is said by Hydra
+        return OverridesParser.create().parse_overrides([word])[0].is_sweep_override()
+    return False
+
+
+@contextmanager
+def _placed(words: list[str], *, dry: bool, multirun: bool) -> Iterator[list[str]]:
     if multirun and not any(word.startswith(SWEEP_DIR) for word in words):
         with fresh_sweep_dir(exists=not dry) as folder:
             yield [*words, f"{SWEEP_DIR}{folder}", *(["sweep.dry_run=true"] if dry else [])]

@@ -67,10 +67,11 @@ def _joined(parts: Sequence[Examples]) -> Examples:
 
 def _read(file: Path, metric: str) -> Examples | str:
     try:
-        names = parquet.read_schema(file).names
-        classes = [name for name in names if name.startswith(_PROBABILITY)]
-        wanted = ["loss"] if metric in LOSSES else ["label", *classes]
-        table = parquet.read_table(file, columns=["id", *wanted, *({"weight"} & set(names))])
+        with parquet.ParquetFile(file) as opened:  # read_table's ways around data sets take ten times as long
+            names = opened.schema_arrow.names
+            classes = [name for name in names if name.startswith(_PROBABILITY)]
+            wanted = ["loss"] if metric in LOSSES else ["label", *classes]
+            table = opened.read(["id", *wanted, *({"weight"} & set(names))], use_threads=False)
         ids = table["id"].cast(pa.large_string()).combine_chunks()
         values = _floats(table["loss"]) if metric in LOSSES else _correct(table, classes)
         weights = _floats(table["weight"]) if "weight" in names else np.ones(len(values))

@@ -125,6 +125,11 @@ def rank(path: Path, objectives: Objectives | None = None) -> Ranking:
     is damaged or from another version.
     """
     trials, notes = read_trials(path)
+    return rank_trials(path, trials, notes, objectives)
+
+
+def rank_trials(path: Path, trials: list[Trial], notes: list[str], objectives: Objectives | None = None) -> Ranking:
+    """`rank` of trials that have been read."""
     chosen = list(objectives or _objectives(path))
     varied = varied_keys(trials)
     scores = _test_scores(path, notes)
@@ -252,8 +257,8 @@ def _sign(goal: str) -> int:
 
 def _compared(rows: list[Row], path: Path, metric: str, notes: list[str]) -> list[Row]:
     """The rows with their difference to the best finished one, or while none is finished to the first."""
-    best = next((row for row in rows if _is_finished(row)), rows[0])
-    if best.mean is None:
+    best = next((row for row in rows if _is_finished(row)), rows[0] if rows else None)
+    if best is None or best.mean is None:
         return rows
     others = [row for row in rows if row is not best and row.mean is not None]
     intervals = _intervals(best, others, path, metric, notes) if metric in PAIRED and others else {}

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.sweep.ranking.rank import Ranking, Row, winner
-from danube_sweep.sweep.ranking.trials import RUNNING, STOPPED, WAITING
-from danube_sweep.trial import COMPLETE, State, write_text
+from danube_sweep.sweep.ranking.trials import UNDER_WAY
+from danube_sweep.trial import COMPLETE, write_text
 
 GAP: Final = 2
 _PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
@@ -25,7 +25,6 @@ _NARROWEST: Final = 6
 """Signs that a varied value keeps when the terminal is too narrow for it."""
 _WORTH_SHOWING: Final = 12
 """Signs of a reason that are worth a column."""
-_UNDER_WAY = (RUNNING, WAITING, STOPPED, State.preempted.value)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the start of a formula (OWASP, CSV injection); the last four are full-width."""
 
@@ -80,8 +79,8 @@ def _table(ranking: Ranking, columns: Sequence[_Column], console: Console) -> Ta
         header = Text(_fits(column.title, console), style="cyan")
         table.add_column(header, justify="left" if column.left else "right", no_wrap=True, overflow="crop")
     best = winner(ranking)
-    for number, row in enumerate(ranking.rows):
-        cells = [Text(_fits(column.cells[number], console)) for column in columns]
+    for place, row in enumerate(ranking.rows):
+        cells = [Text(_fits(column.cells[place], console)) for column in columns]
         table.add_row(*cells, style="bold" if row is best else "")
     return table
 
@@ -89,10 +88,10 @@ def _table(ranking: Ranking, columns: Sequence[_Column], console: Console) -> Ta
 def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
     """Every column that has something to say, in the order of the table."""
     rows, best = ranking.rows, winner(ranking)
-    titles = _short_titles(ranking.varied)
+    titles = short_titles(ranking.varied)
     given = [_Column("#", [str(row.rank or "") for row in rows], keep=-1)]
     given += [
-        _Column(titles[key], [plain(_shown(row.values[key])) for row in rows], varied=True, left=True)
+        _Column(titles[key], [plain(shown(row.values[key])) for row in rows], varied=True, left=True)
         for key in ranking.varied
     ]
     given += _objective_columns(ranking, plus_minus)
@@ -138,8 +137,8 @@ def _objective_columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
         cells = []
         for row in ranking.rows:
             mean, deviation = row.objectives[place], row.deviation if place == 0 else None
-            spread = "" if deviation is None else f" {plus_minus}{_number(deviation)}"
-            cells.append("" if mean is None else _number(mean) + spread)
+            spread = "" if deviation is None else f" {plus_minus}{number(deviation)}"
+            cells.append("" if mean is None else number(mean) + spread)
         columns.append(_Column(metric.rpartition("/")[2], cells, keep=-1, left=True))
     return columns
 
@@ -157,7 +156,7 @@ def _number_columns(ranking: Ranking, prefix: str, tables: Sequence[dict[str, fl
     ]
 
 
-def _short_titles(keys: Sequence[str]) -> dict[str, str]:
+def short_titles(keys: Sequence[str]) -> dict[str, str]:
     """The last word of each key, or the whole key where two would share it."""
     counted = Counter(_last_word(key) for key in keys)
     return {key: plain(_last_word(key) if counted[_last_word(key)] == 1 else key) for key in keys}
@@ -202,7 +201,8 @@ def _short(text: str, width: int) -> str:
     return set_cell_size(text, width - 2).rstrip() + ".."
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A varied value in a cell."""
     match value:
         case None:
             return ""
@@ -218,7 +218,8 @@ def plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text).strip()
 
 
-def _number(value: float, sign: str = "") -> str:
+def number(value: float, sign: str = "") -> str:
+    """A metric in a cell, rounded; `sign="+"` for a difference."""
     if abs(value) >= 1000:
         return f"{value:{sign},.0f}"
     return f"{value:{sign}.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:{sign}.1e}"
@@ -227,26 +228,26 @@ def _number(value: float, sign: str = "") -> str:
 def _maybe(value: float | None, form: str | None, unit: int = 1) -> str:
     if value is None:
         return ""
-    return _number(value) if form is None else form.format(value / unit)
+    return number(value) if form is None else form.format(value / unit)
 
 
 def _difference(row: Row) -> str:
     if row.difference is None:
         return ""
-    return _number(row.difference, "+") + (" tie" if row.tie else "")
+    return number(row.difference, "+") + (" tie" if row.tie else "")
 
 
 def _interval(row: Row) -> str:
-    return "" if row.interval is None else " .. ".join(_number(end, "+") for end in row.interval)
+    return "" if row.interval is None else " .. ".join(number(end, "+") for end in row.interval)
 
 
 def summary_lines(ranking: Ranking) -> list[str]:
     """How many trials are in which state, the failed ones with their reason, notes, and last the answer."""
     counted = Counter(trial.state for trial in ranking.trials)
-    states = ", ".join(f"{number} {state}" for state, number in counted.most_common())
-    failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *_UNDER_WAY)]
+    states = ", ".join(f"{count} {state}" for state, count in counted.most_common()) or "none"
+    failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *UNDER_WAY)]
     return [
-        f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) > 1)}: {states}",
+        f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) != 1)}: {states}",
         *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
         *map(plain, ranking.notes),
         plain(_answer(ranking)),
@@ -257,9 +258,9 @@ def _answer(ranking: Ranking) -> str:
     best = winner(ranking)
     if best is None or best.mean is None:
         return "no trial has finished yet" if _goes_on(ranking) else "no trial has finished"
-    test = "".join(f", test {name} {_number(value)}" for name, value in list(best.test.items())[:1])
-    found = f"{ranking.metric} {_number(best.mean)}{_means_of(best)}{test}"
-    return f"best: {_named(best)}: {found}{_standing(ranking, best.rank or 1)}"
+    test = "".join(f", test {name} {number(value)}" for name, value in list(best.test.items())[:1])
+    found = f"{ranking.metric} {number(best.mean)}{_means_of(best)}{test}"
+    return f"best: {named(best)}: {found}{_standing(ranking, best.rank or 1)}"
 
 
 def _means_of(row: Row) -> str:
@@ -271,11 +272,12 @@ def _means_of(row: Row) -> str:
 
 
 def _goes_on(ranking: Ranking) -> bool:
-    return any(trial.state in _UNDER_WAY for trial in ranking.trials)
+    return any(trial.state in UNDER_WAY for trial in ranking.trials)
 
 
-def _named(row: Row) -> str:
-    return ", ".join(f"{key}={_shown(value)}" for key, value in row.values.items()) or row.used[0]
+def named(row: Row) -> str:
+    """A row by what it varies."""
+    return ", ".join(f"{key}={shown(value)}" for key, value in row.values.items()) or row.used[0]
 
 
 def _standing(ranking: Ranking, rank: int) -> str:
@@ -358,7 +360,7 @@ def _markdown(ranking: Ranking) -> str:
         "",
         _line(_escaped(column.title) for column in columns),
         _line("---" if column.left else "---:" for column in columns),
-        *(_line(_escaped(column.cells[number]) for column in columns) for number in range(len(ranking.rows))),
+        *(_line(_escaped(column.cells[place]) for column in columns) for place in range(len(ranking.rows))),
     ]
     if any(row.interval for row in ranking.rows):
         lines += ["", _ABOUT_INTERVALS]

@@ -12,11 +12,13 @@ from filelock import FileLock, Timeout
 
 from danube_sweep.errors import CheckpointError
 from danube_sweep.sweep.folder import attempts
-from danube_sweep.trial import COMPLETE, RunFolder, number_at, read_json
+from danube_sweep.trial import COMPLETE, RunFolder, State, number_at, read_json
 
 RUNNING: Final = "running"
 WAITING: Final = "waiting"
 STOPPED: Final = "interrupted"
+UNDER_WAY: Final = (RUNNING, WAITING, STOPPED, State.preempted.value)
+"""The states of a trial that has not ended."""
 
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d{0,15})(\.\d*)?([eE][+-]?\d{1,3})?")
 # libyaml's loader is ten times faster and knows the same tags.
@@ -71,7 +73,8 @@ class Trial:
 def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     """Every trial of a sweep folder, by number, and notes on files that could not be read.
 
-    Raises CheckpointError for a folder that is missing or has no run folder in it.
+    A sweep that has only begun has none. Raises CheckpointError for a folder that is missing, or that is no sweep and
+    has no run folder in it.
     """
     notes: list[str] = []
     if not path.is_dir():
@@ -81,7 +84,7 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     trials = [
         read_trial(one, notes) for one in folders if one.trial.is_file() or (one.config.is_file() and not planned)
     ]
-    if not trials:
+    if not trials and not planned:
         raise CheckpointError(
             f"{path} is no sweep: no folder in it holds a trial; give one like multirun/<date>/<time>"
         )
@@ -128,7 +131,7 @@ def _config(file: Path, notes: list[str]) -> dict[str, Any]:
 
 def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -1,0 +1,128 @@
+"""A sweep while it runs: its table and the progress of its slots live, and the page drawn again each minute."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from danube_sweep.errors import DiskError
+from danube_sweep.progress import duration
+from danube_sweep.report.page import write_page
+from danube_sweep.report.standing import Progress, Standing, changed, standing
+from danube_sweep.sweep.folder import SweepFolder
+from danube_sweep.sweep.ranking.rank import Ranking, rank_trials
+from danube_sweep.sweep.ranking.table import plain, ranking_table, summary_lines
+from danube_sweep.sweep.ranking.trials import Trial, read_trials
+
+LOOK_EVERY_S: Final = 2.0
+_SHARE: Final = 0.1
+"""Of the time, that looking may take: the trials need the processor."""
+
+
+@final
+class Watch:
+    """`look` reads the sweep and gives what to show; `draw` draws the page. `follow` does both until it is over."""
+
+    def __init__(
+        self,
+        path: Path,
+        console: Console,
+        *,
+        output: Path | None = None,
+        every_s: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path, self._console, self._output = path, console, output
+        self._every_s, self._clock = every_s, clock
+        self._ranked: tuple[float, Ranking] | None = None
+        self._said = ""
+        self.standing: Standing | None = None
+
+    def follow(self) -> None:
+        """Shows the sweep until every trial has ended. Raises CheckpointError for a folder that is no sweep."""
+        shown, due_s = self.look(), self._clock()
+        # On no terminal there is nothing to move: a line for each page.
+        with Live(shown, console=self._console, auto_refresh=False, transient=True) as live:
+            while self.standing is not None and not self.standing.is_over:
+                if self._clock() >= due_s:
+                    due_s = self._clock() + self._every_s
+                    self.draw()
+                    if not self._console.is_terminal:
+                        self._console.print(self._headline())
+                began_s = time.monotonic()
+                live.update(self.look(), refresh=self._console.is_terminal)
+                time.sleep(max(LOOK_EVERY_S, (time.monotonic() - began_s) / _SHARE))
+        self.draw()
+        self._console.print(self.look())
+
+    def draw(self) -> None:
+        """Draws the page; a disk that is full for now is said and does not end the watch."""
+        try:
+            _, file = write_page(self._path, self._output)
+            self._said = f"{file} drawn at {datetime.fromtimestamp(self._clock(), UTC):%H:%M:%S} UTC"
+        except DiskError as error:
+            self._said = str(error)
+
+    def look(self) -> RenderableType:
+        """The sweep as it is now."""
+        trials, notes = read_trials(self._path)
+        self.standing = standing(trials, self._clock(), self._to_draw())
+        ranking = self._ranking(trials, notes)
+        parts: list[RenderableType] = [self._headline()]
+        if self.standing.running:
+            parts += [self._slots(self.standing.running), Text()]
+        parts += [ranking_table(ranking, self._console.width), *map(self._text, summary_lines(ranking))]
+        return Group(*parts)
+
+    def _ranking(self, trials: list[Trial], notes: list[str]) -> Ranking:
+        # Intervals cost a second where there are many trials, and change only when one has ended.
+        mark = changed(self._path)
+        if self._ranked is None or self._ranked[0] != mark:
+            self._ranked = (mark, rank_trials(self._path, trials, notes))
+        return self._ranked[1]
+
+    def _to_draw(self) -> int | None:
+        folder = SweepFolder(self._path)
+        described = folder.read() if folder.file.is_file() else {}
+        if not described.get("search"):
+            return None
+        wanted = described.get("settings", {}).get("sweep", {}).get("trials")
+        return wanted if isinstance(wanted, int) else None
+
+    def _headline(self) -> Text:
+        here = self.standing
+        if here is None:
+            return Text()
+        said = [f"{here.ended} of {here.total} ended", f"{len(here.running)} running"]
+        if not here.is_over and not here.running:
+            said.append(f"nothing trains now; go on with: danube-sweep resume {self._path}")
+        elif here.left_s is not None and not here.is_over:
+            said.append(f"about {duration(here.left_s)} left")
+        said.append(self._said)
+        text = self._text(", ".join(part for part in said if part))
+        text.stylize("bold")
+        return text
+
+    def _slots(self, running: list[Progress]) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0), expand=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
+        table.add_column(ratio=1, min_width=8)
+        for _ in range(3):
+            table.add_column(no_wrap=True, justify="right")
+        for one in running:
+            bar = ProgressBar(total=1.0, completed=one.share or 0.0)
+            share = "starting" if one.share is None else f"{one.share:.0%}"
+            left = "" if one.left_s is None else f"{duration(one.left_s)} left"
+            loss = "" if one.loss is None else f"loss {one.loss:.4f}"
+            table.add_row(self._text(one.trial), bar, share, loss, left)
+        return table
+
+    def _text(self, content: str) -> Text:
+        return Text(plain(content).encode(self._console.encoding, "replace").decode(self._console.encoding))

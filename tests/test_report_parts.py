@@ -1,0 +1,268 @@
+"""What the report is put together from: curves, lanes, certainty, importance, the front, scales, escaping."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from drawn import BEGAN, Sketch, distinct, grid, write_sweep
+from pyarrow import parquet
+
+from danube_sweep.report.certainty import Certainty, student
+from danube_sweep.report.curves import read_curve
+from danube_sweep.report.factors import find_factors
+from danube_sweep.report.gather import gather
+from danube_sweep.report.html import Markup, element, joined
+from danube_sweep.report.importance import Importance
+from danube_sweep.report.model import Shown
+from danube_sweep.report.page import page
+from danube_sweep.report.pictures.costs import memory_gib, pareto
+from danube_sweep.report.pictures.frame import Scale, spread
+from danube_sweep.report.predictions import read_seen
+from danube_sweep.report.published import published_of
+from danube_sweep.report.slots import timeline
+from danube_sweep.report.weigh import Question, weigh
+from danube_sweep.sweep.ranking.rank import rank
+from danube_sweep.sweep.ranking.trials import read_trials
+
+NOW = BEGAN.timestamp() + 86400
+
+
+# ------------------------------------------------------------------------------------------------------- curves
+
+
+def test_a_curve_is_read_as_far_as_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.csv"
+    lines = ["step,part,epoch,loss,seconds,log_loss", "1,train,0.1,2.0,,", "2,train,0.2,1.0,4.0,"]
+    file.write_text("\n".join([*lines, "2,validation,0.2,,4.0,0.5", "3,train,0.3,0"]))
+    curve = read_curve(file, "log_loss")
+    assert curve is not None
+    assert (curve.steps.tolist(), curve.seconds.tolist(), curve.losses.tolist()) == ([1, 2], [2, 4], [2, 1])
+    assert (curve.at_steps.tolist(), curve.at_seconds.tolist(), curve.values.tolist()) == ([2], [4], [0.5])
+    assert (curve.step, curve.epoch, curve.last_loss) == (2, 0.2, 1.0)
+
+
+@pytest.mark.parametrize("text", ["", "step,part\n", "step,part\n1,train\n", "nothing\n\x00\n"])
+def test_a_file_without_a_curve_has_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    assert read_curve(tmp_path / "metrics.csv", "log_loss") is None
+    assert read_curve(tmp_path / "no.csv", "log_loss") is None
+
+
+def test_a_long_curve_is_thinned_to_means(tmp_path: Path) -> None:
+    rows = [f"{step},train,0,{step},{step}," for step in range(1, 1001)]
+    (tmp_path / "metrics.csv").write_text("\n".join(["step,part,epoch,loss,seconds,log_loss", *rows, ""]))
+    curve = read_curve(tmp_path / "metrics.csv", "log_loss", most=10)
+    assert curve is not None
+    assert curve.steps.tolist() == list(range(100, 1001, 100))
+    assert curve.losses.tolist() == pytest.approx([50.5 + 100 * place for place in range(10)])
+
+
+# -------------------------------------------------------------------------------------------------- predictions
+
+
+def test_every_kind_of_predictions_is_read(tmp_path: Path) -> None:
+    file, ids = tmp_path / "predictions.parquet", ["a", "b"]
+    kinds: dict[str, dict[str, list[float]]] = {
+        "number": {"label": [1.0, 2.0], "prediction": [1.0, 4.0], "loss": [0.0, 4.0]},
+        "many": {"label_x": [1.0, 0.0], "probability_x": [0.9, 0.2], "loss": [0.1, 0.3]},
+        "text": {"weight": [3.0, 1.0], "loss": [1.0, 2.0]},
+    }
+    wanted = {"number": {"mse": 2.0, "mae": 1.0}, "many": {"log_loss": 0.2}, "text": {"log_loss": 1.25}}
+    for kind, columns in kinds.items():
+        parquet.write_table(pa.table({"id": ids, **columns}), file)
+        seen = read_seen([file])
+        assert seen is not None
+        assert seen.recomputed == pytest.approx(wanted[kind])
+        assert (seen.classes, seen.calibration) == ([], None)
+
+
+def test_the_fingerprint_is_of_ids_and_labels_alone(tmp_path: Path) -> None:
+    def fingerprint(ids: list[str], labels: list[str], sure: float) -> str:
+        columns = {
+            "id": ids,
+            "loss": [sure, sure],
+            "label": labels,
+            "probability_x": [sure] * 2,
+            "probability_y": [0.1] * 2,
+        }
+        parquet.write_table(pa.table(columns), tmp_path / "one.parquet")
+        seen = read_seen([tmp_path / "one.parquet"])
+        assert seen is not None
+        return seen.fingerprint
+
+    first = fingerprint(["a", "b"], ["x", "y"], 0.9)
+    assert fingerprint(["a", "b"], ["x", "y"], 0.4) == first
+    assert fingerprint(["a", "c"], ["x", "y"], 0.9) != first
+    assert fingerprint(["a", "b"], ["x", "x"], 0.9) != first
+
+
+@pytest.mark.parametrize(
+    "metric", ["validation/accuracy", "measured/tokens_per_s", ["validation/log_loss", "measured/peak_memory_bytes"]]
+)
+def test_a_sweep_can_be_about_another_metric_or_several(tmp_path: Path, metric: object) -> None:
+    sweep = write_sweep(tmp_path / "sweep", distinct(3))
+    described = json.loads((sweep / "sweep.json").read_text())
+    described["settings"]["sweep"] |= {"metric": metric}
+    (sweep / "sweep.json").write_text(json.dumps(described))
+    report = gather(sweep)
+    best = report.answer.best
+    assert best is not None and best.key == "r1"
+    if metric == "validation/accuracy":
+        assert best.row.mean == max(one.row.metrics["accuracy"] for one in report.shown)
+    assert page(report).count("<tbody") == len(report.shown) + page(report).count("<tbody>")
+
+
+# -------------------------------------------------------------------------------------------------------- slots
+
+
+def lanes(path: Path, *sketches: Sketch) -> list[tuple[int, int]]:
+    """Lane and place of each trial."""
+    found = timeline(read_trials(write_sweep(path, sketches))[0], NOW)
+    return [(bar.lane, bar.place) for bar in sorted(found.bars, key=lambda bar: bar.trial)]
+
+
+def test_trials_one_after_the_other_share_a_lane_and_trials_at_a_time_do_not(tmp_path: Path) -> None:
+    at = [(0.0, 60.0), (0.0, 90.0), (60.0, 20.0), (89.0, 10.0)]  # starts are whole seconds: 89 is after 0 + 90
+    sketches = [Sketch([f"seed={n}"], None, "failed", start_s=start, seconds=s) for n, (start, s) in enumerate(at)]
+    assert lanes(tmp_path / "sweep", *sketches) == [(0, 0), (1, 0), (0, 0), (0, 0)]
+
+
+def test_a_stated_slot_is_the_lane_and_a_pack_has_one(tmp_path: Path) -> None:
+    pack = [Sketch([f"seed={n}"], None, "failed", attempt={"pack": "p001", "slot": 1}) for n in range(2)]
+    alone = Sketch(["seed=3"], None, "failed", attempt={"slot": 0})
+    assert lanes(tmp_path / "sweep", *pack, alone) == [(1, 0), (1, 1), (0, 0)]
+
+
+def test_hosts_have_lanes_of_their_own(tmp_path: Path) -> None:
+    hosts = [Sketch([f"seed={n}"], None, "failed", attempt={"host": host}) for n, host in enumerate("ab")]
+    assert lanes(tmp_path / "sweep", *hosts) == [(0, 0), (1, 0)]
+
+
+def test_every_attempt_is_a_bar(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep", [Sketch(["seed=0"], None, "failed")])
+    (file,) = sweep.glob("*/attempts.jsonl")
+    again = {**json.loads(file.read_text()), "state": "finished", "started": "2026-11-20T09:00:00+00:00"}
+    file.write_text(file.read_text() + json.dumps(again) + "\n" + '{"state": "cut')
+    assert [bar.state for bar in timeline(read_trials(sweep)[0], NOW).bars] == ["failed", "finished"]
+
+
+# -------------------------------------------------------------------------------------------------- how sure it is
+
+
+def test_the_two_intervals_add_as_independent_errors_do() -> None:
+    both = Certainty(1.0, (0.7, 1.4), (0.6, 1.3)).both
+    assert both == pytest.approx((0.5, 1.5))
+    assert Certainty(1.0, None, (0.6, 1.3)).both == (0.6, 1.3)
+    assert Certainty(1.0, None, None).both is None
+
+
+def test_students_quantiles_are_those_of_the_tables() -> None:
+    wanted = {1: 12.706, 2: 4.303, 5: 2.571, 14: 2.145, 20: 2.086, 30: 2.042, 120: 1.980}
+    assert {freedom: pytest.approx(student(freedom), abs=0.006) for freedom in wanted} == wanted
+
+
+def test_the_edge_of_a_range_a_lone_seed_and_ties_are_what_the_sweep_cannot_tell(tmp_path: Path) -> None:
+    trials = [Sketch([f"lora.rank={r}", "optimizer.lr=0.001"], q) for r, q in ((4, 0.3), (8, 0.4), (16, 0.9))]
+    said = " ".join(gather(write_sweep(tmp_path / "edge", trials)).answer.unknown)
+    assert "lora.rank=16 won at the largest value tried; go higher" in said
+    assert "optimizer.lr" not in said
+    assert "the best has one" in said
+    trials = [Sketch([f"lora.rank={r}"], 0.5, seconds=100 / r) for r in (4, 8, 16)]
+    answer = gather(write_sweep(tmp_path / "tie", trials)).answer
+    assert answer.as_good == 2
+    assert any("which of the first 3 is really best" in one.lower() for one in answer.unknown)
+    assert answer.best is not None and answer.best.row.values != {"lora.rank": 16}
+    assert answer.cheaper[0].shown.row.values == {"lora.rank": 16}
+    assert "less time" in answer.cheaper[0].saved
+
+
+def test_a_best_that_has_learned_nothing_is_said(tmp_path: Path) -> None:
+    answer = gather(
+        write_sweep(tmp_path / "sweep", [Sketch(["lora.rank=4"], -0.3), Sketch(["lora.rank=8"], -0.5)])
+    ).answer
+    assert any("Whether anything was learned" in one for one in answer.unknown)
+
+
+# ------------------------------------------------------------------------------------------------- what matters
+
+
+def test_the_key_that_decides_matters_most_and_another_process_says_the_same(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep", distinct(40))
+    ranking = rank(sweep)
+    factors = find_factors({str(place): row for place, row in enumerate(ranking.rows)}, ranking.varied)
+    with Importance(wanted=True) as importance:
+        found = importance.of(ranking.rows, factors, "minimize")
+    assert isinstance(found, dict)
+    assert next(iter(found)) == "optimizer.lr"
+    assert sum(found.values()) == pytest.approx(1.0)
+    # The other goal asks what leads to the worst rows, which is another question.
+    values = ["a", "b"] * 10
+    question = Question("maximize", {}, [{"x": value, "y": "c"} for value in values], [float(v == "a") for v in values])
+    assert weigh(question) == {"x": 1.0, "y": 0.0}
+
+
+def test_too_few_rows_have_no_importance(tmp_path: Path) -> None:
+    report = gather(write_sweep(tmp_path / "sweep", grid(4)))
+    assert report.importance == "2 rows with a metric; an importance needs at least 4"
+
+
+def test_a_level_has_the_mean_of_its_rows_with_students_interval(tmp_path: Path) -> None:
+    trials = [Sketch([f"lora.rank={r}", f"lora.dropout={d}"], 0.2 + r / 40) for r in (4, 8) for d in (0.0, 0.1, 0.2)]
+    (rank_, dropout) = gather(write_sweep(tmp_path / "sweep", trials)).factors
+    assert [level.label for level in rank_.levels] == ["4", "8"] and [len(one.keys) for one in dropout.levels] == [
+        2
+    ] * 3
+    low, high = rank_.levels[0].interval or (0.0, 0.0)
+    numbers = rank_.levels[0].numbers
+    assert (high - low) / 2 == pytest.approx(4.303 * np.std(numbers, ddof=1) / 3**0.5)
+
+
+def test_no_row_of_the_front_is_beaten_for_less(tmp_path: Path) -> None:
+    report = gather(write_sweep(tmp_path / "sweep", grid(24)))
+    front = pareto(report.shown, memory_gib, "minimize")
+
+    def beats(one: Shown, other: Shown) -> bool:
+        mine, theirs = ((x.row.mean or 0.0, memory_gib(x) or 0.0) for x in (one, other))
+        return mine[0] <= theirs[0] and mine[1] <= theirs[1] and mine != theirs
+
+    for one in report.shown:
+        assert (one in front) != any(beats(other, one) for other in report.shown)
+    turned = [replace(one, row=replace(one.row, objectives=[-(one.row.mean or 0.0)])) for one in report.shown]
+    assert [one.key for one in pareto(turned, memory_gib, "maximize")] == [one.key for one in front]
+
+
+# ------------------------------------------------------------------------------------------------ how it is drawn
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert Scale(0.0, 1.0, 0, 100).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert Scale(1e-5, 1e-2, 0, 100, logarithmic=True).ticks() == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2])
+    assert spread([], 0, 10).ticks() and spread([2.0], 0, 10)(2.0) == pytest.approx(5.0)
+    assert spread([float("nan"), 1.0, 3.0], 0, 10, room=0.0)(2.0) == pytest.approx(5.0)
+
+
+def test_text_is_escaped_and_markup_is_not() -> None:
+    assert element("td", "<b>&", class_="a'\"b") == '<td class="a&#x27;&quot;b">&lt;b&gt;&amp;</td>'
+    assert element("td", element("b", 1), None) == "<td><b>1</b></td>"
+    assert joined("a<", Markup("<br>"), None, by=" ") == "a&lt; <br>"
+    assert (
+        element("p", "\x00\ud800\u202e")
+        == "<p>\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}</p>"
+    )
+
+
+def test_models_are_known_by_hub_name_and_by_folder() -> None:
+    for path in ("h2oai/h2o-danube3-4b-base", "/kaggle/input/h2o_danube3_4b_chat", "h2oai/h2o-danube3.1-4b-chat"):
+        found = published_of([path])
+        assert found is not None and found.models == ["Danube3-4b"]
+    assert published_of(["pretrained/model"]) is None
+
+
+def test_a_page_is_the_same_for_the_same_folder(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep", grid(3))
+    at = datetime(2026, 11, 21, tzinfo=UTC)
+    assert page(gather(sweep, at)) == page(gather(sweep, at))
