@@ -228,7 +228,7 @@ class Verdicts:
 
 
 def data_overrides(data: Path, rows: int, folder: Path) -> list[str]:
-    """The arena's first rows if they are there, and an eighth as many of other prompts to validate; else generated ones.
+    """The arena's first rows if they are there, an eighth as many of other prompts to validate; else generated ones.
 
     They are written into `folder`: a benchmark spends its time on training.
     """

@@ -116,17 +116,24 @@ class Bench:
     def on(self) -> dict[str, str]:
         return {**ON, "batching": f"data.batching={self.options.batching}"}
 
+    @property
+    def reduction(self) -> list[str]:
+        """Of ASHA's, if it is not to be its own."""
+        return [f"pruner.reduction={self.options.reduction}"] if self.options.reduction else []
+
     def baseline(self, folder: Path) -> sides.Reading:
         return sides.run_baseline(self.folder / "task", folder.with_suffix(".jsonl"))
 
     def ours(self, folder: Path, **changed: str) -> sides.Reading:
-        return sides.run_sweep([*self.common, *sides.grid(self.axes), *{**self.on, **changed}.values()], folder)
+        settings = {**self.on, **changed}
+        more = self.reduction if settings["pruner"] == ON["pruner"] else []
+        return sides.run_sweep([*self.common, *sides.grid(self.axes), *settings.values(), *more], folder)
 
     def own_order(self, folder: Path) -> sides.Reading:
         """The same cells, each with an order of its own: packs without anything in common below their adapters."""
         cells = [[*cell, f"data.order_seed={number}"] for number, cell in enumerate(sides.cells(self.axes))]
         file = folder.with_suffix(".json")
-        file.write_text(json.dumps([[*self.common, *self.on.values(), *cell] for cell in cells]))
+        file.write_text(json.dumps([[*self.common, *self.on.values(), *self.reduction, *cell] for cell in cells]))
         return sides.run_sweep(["--cells", str(file)], folder, command=[str(Path(__file__).resolve())])
 
     def arms(self) -> dict[str, Arm]:
@@ -221,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-length", type=int, help="tokens of a row: 128, with --quick 64")
     parser.add_argument("--batch", type=int, default=1, help="rows of a step")
     parser.add_argument("--batching", choices=["packed", "bucketed"], help="with everything on; bucketed for --batch 1")
+    parser.add_argument("--reduction", type=int, help="of ASHA; 2 keeps the winner more often than its own 3")
     parser.add_argument("--precision", default="nf4")
     parser.add_argument(
         "--compute", default="fp32", help="type of the arithmetic: fp32 lets losses be compared exactly"
