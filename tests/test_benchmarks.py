@@ -1,0 +1,65 @@
+"""The toy forms of the benchmarks of packs: they run to their tables, and the baseline is a fair one."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY
+from runs import metrics, train
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import baseline_hf
+import packing
+import sides
+import time_to_best
+
+from danube_sweep.compose import compose
+from danube_sweep.trial import trial_hash
+
+SHORT = ["data.rows=60", "trainer.micro_batch=4", "trainer.effective_batch=4"]
+SHORT += ["trainer.max_steps=8", "trainer.validate_every=4"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["precision=nf4", "precision.compute=fp32", "lora.last_k=1", "schedule=linear", "optimizer.weight_decay=0.1"],
+        ["precision=fp32", "lora=none", "head=sequence"],
+    ],
+)
+def test_the_baseline_reaches_the_losses_of_this_tool(changed: list[str], tmp_path: Path) -> None:
+    common = [*TINY, *SHORT, *changed, "optimizer.lr=1e-2"]
+    sides.save_model(compose(common), tmp_path / "model")
+    configs = [compose([*common, f"model.path={tmp_path / 'model'}", f"seed={seed}"]) for seed in (0, 1)]
+    sides.write_task(configs, tmp_path / "task")
+    baseline_hf.train_all(*baseline_hf.read_task(tmp_path / "task"), tmp_path / "log")
+    rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    for config in configs:
+        theirs = [row["log_loss"] for row in rows if row["trial"] == trial_hash(config) and "step" in row]
+        folder = tmp_path / str(config.seed)
+        train(config, folder)
+        ours = [float(row["log_loss"]) for row in metrics(folder, "validation")]
+        assert ours == pytest.approx(theirs, abs=1e-5)
+        assert abs(ours[0] - ours[1]) > 1e-4, "it did not train"
+
+
+def test_packing_prints_a_line_for_every_size_and_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    toy = ["--shapes", "toy", "--precisions", "nf4"]
+    packing.main([*toy, "--quick", "--rounds", "1", "--turn-s", "0", "--only", "steps,prefix,cache"])
+    said = capsys.readouterr().out
+    assert said.count("toy   nf4       32") >= 2
+    assert "last 1" in said and "head" in said
+    assert said.count("target: at ") == 5
+
+
+def test_time_to_best_prints_its_table_and_the_losses_are_the_same(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    toy = ["--toy", "--trials", "2", "--steps", "4", "--validations", "2", "--rows", "60", "--max-length", "64"]
+    time_to_best.main([*toy, "--batching", "bucketed", "--no-ablation", "--compute", "fp32", "--data", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "time to the baseline's best, everything on:" in said
+    apart = float(said.rpartition("validation losses at most ")[2].split()[0])
+    assert apart < 1e-5
