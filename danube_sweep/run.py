@@ -148,9 +148,9 @@ class _Running:
     # ----------------------------------------------------------------------------------------------- the members
 
     def leaves(self, trial: ActiveTrial) -> bool:
-        """Whether a stop was requested, or the trial is dismissed."""
+        """Whether a stop was requested, of all or of this trial's run on its W&B page, or the trial is dismissed."""
         trial.dismissal = self._door.dismisses(self._members[id(trial)].taken.entrant)
-        return self._stopping() or trial.dismissal is not None
+        return self._stopping() or trial.where.tracker.stopped or trial.dismissal is not None
 
     def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
         """Concludes a trial that does not train any more; returns those that the door sends in its place."""
@@ -202,6 +202,8 @@ class _Running:
                 with self._memory_errors(trial.config):
                     found = finish.finish(trial, member.prepared, self._evaluate)
                 result |= found
+            except PackOutOfMemory:  # nobody's fault: its checkpoint is there, and it ends when it is alone
+                raise
             except Exception as raised:
                 error = raised
         self._conclude(member, result, error)

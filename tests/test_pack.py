@@ -18,7 +18,7 @@ from workbench import Staying, load, losses, packed, save_base, train, train_pac
 
 from danube_sweep.active import ActiveTrial, Phase
 from danube_sweep.begin import Entrant
-from danube_sweep.errors import Dismissed, Diverged
+from danube_sweep.errors import Dismissed, Diverged, Interrupted
 from danube_sweep.module import PackModule, fit
 from danube_sweep.progress import Terminal
 from danube_sweep.run import run_pack
@@ -299,6 +299,21 @@ def test_a_trial_moves_between_a_pack_and_a_run_of_its_own(tiny: Tiny, tmp_path:
         assert isinstance(dict(halfway.ends)[path.name], Dismissed)
         run_pack([entrant(first, path), *([] if start_in_pack else beside)], Visitors())
         alike(result_of(path), result_of(tmp_path / "whole"))
+
+
+def test_a_trial_whose_run_is_stopped_on_its_page_leaves_alone(tiny: Tiny, tmp_path: Path) -> None:
+    import wandb
+
+    def stop_the_other(_number: int, _metrics: dict[str, float]) -> bool:
+        wandb.setup().most_recent_active_run.settings.stop_fn()  # what W&B calls when its server says so
+        return False
+
+    own = [*SHORT, "precision=fp32", "tracking=wandb", "tracking.mode=offline"]
+    first = entrant(tiny(*own), tmp_path / "0", prune=stop_the_other)
+    run_pack([first, entrant(tiny(*own, "seed=1"), tmp_path / "1")], (door := Visitors()))
+    ends = dict(door.ends)
+    assert ends["0"] is None and isinstance(ends["1"], Interrupted) and "at step 4 of 6" in str(ends["1"])
+    assert [path.name for path in (tmp_path / "1" / "checkpoints").iterdir()] == ["step-00000003", "step-00000004"]
 
 
 def test_one_mistake_keeps_one_trial_out_of_a_pack(tiny: Tiny, tmp_path: Path) -> None:

@@ -343,6 +343,7 @@ def test_every_trial_keeps_adapter_and_states_of_its_own() -> None:
 
 
 def test_an_optimizer_steps_trial_by_trial() -> None:
-    one = compose([*ON_T4, "data.max_length=16", "lora.rank=512", "precision=bf16", "device=h200"])
+    free = ["optimizer=schedulefree", "schedule=constant"]
+    one = compose([*ON_T4, *free, "data.max_length=16", "lora.rank=512", "precision=bf16", "device=h200"])
     alone, four = memory(one), memory(*[one] * 4)
     assert alone.moment == four.moment == "update" and alone.workspace == four.workspace

@@ -221,6 +221,14 @@ def test_trials_of_a_pack_log_side_by_side(tmp_path: Path) -> None:
     assert [trial.read_back()["step"] for trial in pack] == [2, 2]
 
 
+def test_a_run_that_is_stopped_on_its_page_stops_alone(tmp_path: Path) -> None:
+    pack = [Opened(WandbTracking(mode="offline"), tmp_path / name, run_id=name) for name in ("one", "two")]
+    pack[0].tracker._run.settings.stop_fn()  # type: ignore[attr-defined]  # what W&B calls when its server says so
+    assert [trial.tracker.stopped for trial in pack] == [True, False]
+    for trial in pack:
+        trial.tracker.finish(0)
+
+
 # -------------------------------------------------------------------------------------- predictions and charts
 
 

@@ -105,7 +105,7 @@ def update(base: torch.Tensor, given: torch.Tensor, plan: Plan, stacks: Sequence
     """The linear's output `base` [rows, tokens, O] with every trial's update added in place.
 
     `given` [rows, tokens, I] is the linear's input, the rows of the trials one after the other; `stacks` holds A and B
-    of every part in turn, fp32. The source of the batched products: DESIGN of this package, docs/decisions/012.
+    of every part in turn, fp32. docs/decisions/012 has the numbers.
     """
     result: torch.Tensor = _Update.apply(base, given, plan, *stacks)  # type: ignore[no-untyped-call]
     return result

@@ -141,15 +141,13 @@ def _own(config: Config, model: Architecture, classes: int) -> _Own:
     body, head = adapter_tensors(walk, config.head), head_tensors(model, config.head, classes)
     each = walk.weight_bytes if walk.full else FP32
     gradients = body.elements * each + head.elements * FP32
-    # torch's AdamW updates all tensors together and holds the roots of all second moments; on a CPU one by one.
-    # Schedule-free AdamW does the same everywhere.
-    together = ScheduleFree if walk.cpu else AdamW | ScheduleFree
     return _Own(
         (0 if walk.full else body.elements * FP32) + head.elements * FP32,
         gradients,
         allocation_bytes(config.lora, body) + state_bytes(optimizer, body, each) + state_bytes(optimizer, head, FP32),
         0.0 if walk.cpu else paged_bytes(optimizer, body, each) + paged_bytes(optimizer, head, FP32),
-        float(gradients) if isinstance(optimizer, together) else 0.0,
+        # Schedule-free AdamW updates all tensors together and holds the roots of all second moments.
+        float(gradients) if isinstance(optimizer, ScheduleFree) else 0.0,
     )
 
 

@@ -23,9 +23,9 @@ LAUNCHES_OF_BLOCK, LAUNCHES_OF_LINEAR, LAUNCHES_OF_ADAPTER = 22, 1, 5
 """Kernels of a block besides its linears (norms, rotary, attention, activation), of a linear, of an adapter on it."""
 LAUNCHES_OF_QUANTISED = {False: 1, True: 4}
 """What a quantised linear launches besides: on a GPU, and on a CPU, where it is bitsandbytes' own Python (measured)."""
-LAUNCHES_OF_HEAD, LAUNCHES_OF_UPDATE = 60, 1.2
-"""Of every trial: what its batch, head and loss launch in a pass, and an update for every tensor, clipping included
-(both measured on a CPU; an update of torch's AdamW).
+LAUNCHES_OF_HEAD, LAUNCHES_OF_UPDATE = 60, 0.6
+"""Of every trial: what its batch, head and loss launch in a pass (an estimate), and an update for every tensor,
+clipping included (measured on a CPU, of torch's fused AdamW).
 """
 MIXED_LENGTHS = 0.5
 """Batches that differ are padded to the longest of them: by this share times the root of their number's logarithm."""

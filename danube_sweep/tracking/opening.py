@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from danube_sweep.errors import ConfigError
@@ -44,8 +44,10 @@ def open_tracker(
         case WandbTracking(mode="disabled"):
             return WandbRun(None, config, say)
         case WandbTracking():
-            start = partial(_start, config, run_id=run_id, run_name=run_name, folder=folder, resolved=resolved)
-            return WandbRun(_open(config.mode, start, say), config, say)
+            stop = Event()
+            named: dict[str, Any] = {"run_id": run_id, "run_name": run_name, "folder": folder, "resolved": resolved}
+            start = partial(_start, config, stop=stop, **named)
+            return WandbRun(_open(config.mode, start, say), config, say, stop)
     raise TypeError(f"no tracker for {type(config).__name__}")
 
 
@@ -132,7 +134,9 @@ def _mode_and_why(mode: str, asked: str, base_url: str) -> tuple[str, str | None
     return "offline", f"W&B: {problem}"
 
 
-def _start(config: WandbTracking, mode: Any, *, run_id: str, run_name: str, folder: Path, resolved: Any) -> Any:
+def _start(
+    config: WandbTracking, mode: Any, *, run_id: str, run_name: str, folder: Path, resolved: Any, stop: Event
+) -> Any:
     import wandb
 
     # Only our results leave: no command line, environment, git state, host, packages or console.
@@ -142,6 +146,8 @@ def _start(config: WandbTracking, mode: Any, *, run_id: str, run_name: str, fold
     # A server that is gone costs a trial one of the two: whoever never came is not waited for at the end.
     finish_timeout = config.timeout_s * (ADAPTER_WAIT if config.log_adapter else 1)
     bounds = {"init_timeout": config.timeout_s, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
+    # By itself it would interrupt the process, and with it every trial of the pack. A method would be copied.
+    stops = {"stop_fn": lambda: stop.set()}
     return wandb.init(
         id=None if given_out() else run_id,  # None takes the agent's, for which its sweep waits
         resume="allow",
@@ -155,5 +161,5 @@ def _start(config: WandbTracking, mode: Any, *, run_id: str, run_name: str, fold
         name=redact(run_name),
         # Under its own key: a sweep's parameter named like a group would replace the group's whole dict.
         config={"trial": redacted(resolved)},
-        settings=wandb.Settings(**quiet, **bounds),
+        settings=wandb.Settings(**quiet, **bounds, **stops),
     )

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol, final
 
 from danube_sweep.schema import HIGHER_IS_BETTER, WandbTracking
@@ -19,6 +20,10 @@ FALLING = ("loss", "perplexity", "ece", "mse", "rmse", "mae")
 
 class Tracker(Protocol):
     """Where results go besides the run folder. No method raises for trouble on the other side, and all end soon."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped the run there, on its page."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Sends the metrics of a step."""
@@ -37,10 +42,16 @@ class Tracker(Protocol):
 class WandbRun:
     """An open run of W&B, or None for no more logging."""
 
-    def __init__(self, run: Any, config: WandbTracking, say: Callable[[str], None]) -> None:
-        self._run, self._config, self._say = run, config, say
+    def __init__(
+        self, run: Any, config: WandbTracking, say: Callable[[str], None], stop: Event | None = None
+    ) -> None:
+        self._run, self._config, self._say, self._stop = run, config, say, stop
         self._seen: set[str] = set()
         self._step: int | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._guarded(self._log, step, values)
