@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from danube_sweep.schema import LinearAdapter, Shape
+from danube_sweep.schema import Adapter, LinearAdapter, NoAdapter, Shape
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,16 @@ def adapted_blocks(adapter: LinearAdapter, blocks: int) -> list[int]:
     if adapter.layers is not None:
         return sorted(set(adapter.layers))
     return list(range(max(0, blocks - (adapter.last_k or blocks)), blocks))
+
+
+def first_adapted(adapter: Adapter, blocks: int) -> int:
+    """The first block that changes as a trial trains; `blocks`, their number, if none does."""
+    match adapter:
+        case NoAdapter():
+            return blocks
+        case LinearAdapter():
+            return min(adapted_blocks(adapter, blocks))
+    return 0
 
 
 def architecture_of(shape: Shape, *, tied: bool | None = None) -> Architecture:

@@ -347,3 +347,9 @@ def test_an_optimizer_steps_trial_by_trial() -> None:
     one = compose([*ON_T4, *free, "data.max_length=16", "lora.rank=512", "precision=bf16", "device=h200"])
     alone, four = memory(one), memory(*[one] * 4)
     assert alone.moment == four.moment == "update" and alone.workspace == four.workspace
+
+
+def test_trials_over_the_same_frozen_blocks_go_together() -> None:
+    configs = [compose([*ON_T4, *more]) for more in (["lora.last_k=4"], [], ["lora.last_k=4", "lora.rank=64"], [])]
+    packs = plan_packs(configs, pack=2)
+    assert sorted(pack.trials for pack in packs) == [(0, 2), (1, 3)]

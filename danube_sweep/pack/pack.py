@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from danube_sweep import guard
 from danube_sweep.active import ActiveTrial
-from danube_sweep.architecture import adapted_blocks, family_of
+from danube_sweep.architecture import family_of, first_adapted
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import ConfigError
@@ -20,20 +20,10 @@ from danube_sweep.lora import Noise, PackedAdapters
 from danube_sweep.model import Backbone
 from danube_sweep.pack.prefix import SharedPrefix
 from danube_sweep.pack.stored import StoredStates
-from danube_sweep.schema import Adapter, LinearAdapter, NoAdapter
+from danube_sweep.schema import NoAdapter
 from danube_sweep.steps import MicroBatch, random_state
 
 ALONE: Final = "trials with lora=full, or with adapters of PEFT's own layers, train one at a time"
-
-
-def first_block(config: Adapter, blocks: int) -> int:
-    """The first block that changes as a trial trains; `blocks`, their number, if none does."""
-    match config:
-        case NoAdapter():
-            return blocks
-        case LinearAdapter():
-            return min(adapted_blocks(config, blocks))
-    return 0
 
 
 @final
@@ -111,7 +101,7 @@ class Pack:
         height = max(batch.input_ids_BT.shape[0] for _, batch in distinct)
         width = max(batch.input_ids_BT.shape[1] for _, batch in distinct)
         blocks = self._prefix.blocks
-        from_block = min(first_block(trial.config.lora, blocks) for trial, _, _ in given)
+        from_block = min(first_adapted(trial.config.lora, blocks) for trial, _, _ in given)
         if from_block == blocks:  # the same states for all who read the same rows
             groups = list(range(len(distinct)))
         self._expect(given, noises, from_block)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, final
 
 from danube_sweep.adapters import is_packed
-from danube_sweep.architecture import Architecture, family_of
+from danube_sweep.architecture import Architecture, family_of, first_adapted
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.memory import GIB, Memory, pack_memory
@@ -181,7 +181,7 @@ def joins(
 ) -> int | None:
     """Which of the waiting trials takes a place that is free in a running pack; None if none may or none fits.
 
-    The first that reads the batches which the others read, with a rank near theirs.
+    The first that reads the batches which the others read, over the same frozen blocks, with a rank near theirs.
     """
     key = pack_key(running[0])
     nearest = sorted(range(len(waiting)), key=lambda number: _distance(waiting[number], running[0]))
@@ -201,16 +201,19 @@ def _fits(configs: Sequence[Config], slots: int | None, lengths: LengthsOf) -> b
 
 
 def _mates(configs: Sequence[Config]) -> list[int]:
-    # The first and those with its key: what shares its batches and is near its rank comes first, else in their order.
+    # The first and those with its key: what shares its batches and its frozen blocks, and is near its rank, comes
+    # first, else in their order.
     first, key = configs[0], pack_key(configs[0])
     others = [number for number in range(1, len(configs)) if key is not None and pack_key(configs[number]) == key]
     return [0, *sorted(others, key=lambda number: _distance(configs[number], first))]
 
 
-def _distance(config: Config, first: Config) -> tuple[bool, float]:
-    ranks = [one.lora.rank if isinstance(one.lora, Lora) else 1 for one in (config, first)]
-    doublings = abs(math.log2(ranks[0] / ranks[1]))
-    return batches_key(config) != batches_key(first), math.floor(doublings)
+def _distance(config: Config, first: Config) -> tuple[bool, int, float]:
+    pair = config, first
+    frozen = [first_adapted(one.lora, one.model.shape.num_hidden_layers) for one in pair]
+    ranks = [one.lora.rank if isinstance(one.lora, Lora) else 1 for one in pair]
+    doublings = math.floor(abs(math.log2(ranks[0] / ranks[1])))
+    return batches_key(config) != batches_key(first), abs(frozen[0] - frozen[1]), doublings
 
 
 def _why_alone(config: Config, pack: str | int, most: int | None) -> str:

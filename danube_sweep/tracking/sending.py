@@ -42,9 +42,7 @@ class Tracker(Protocol):
 class WandbRun:
     """An open run of W&B, or None for no more logging."""
 
-    def __init__(
-        self, run: Any, config: WandbTracking, say: Callable[[str], None], stop: Event | None = None
-    ) -> None:
+    def __init__(self, run: Any, config: WandbTracking, say: Callable[[str], None], stop: Event | None = None) -> None:
         self._run, self._config, self._say, self._stop = run, config, say, stop
         self._seen: set[str] = set()
         self._step: int | None = None
