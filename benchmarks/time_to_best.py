@@ -46,7 +46,7 @@ def grid_of(options: argparse.Namespace, layers: int) -> dict[str, list[str]]:
     axes = {
         "lora.last_k": [quarter, str(layers)] if mixed else [quarter],
         "lora.rank": ["4", "16"] if mixed else ["2", "4", "8", "16"],
-        "optimizer.lr": ["3e-4", "1e-3", "3e-3"],
+        "optimizer.lr": ["1e-4", "3e-4", "1e-3"],
         "seed": ["0", "1"],
     }
     fewer = {24: (), 12: ("seed",), 6: ("seed", "lora.rank"), 2: ("seed", "lora.rank", "optimizer.lr")}[options.trials]
