@@ -23,9 +23,11 @@ LAUNCHES_OF_BLOCK, LAUNCHES_OF_LINEAR, LAUNCHES_OF_ADAPTER = 22, 1, 5
 """Kernels of a block besides its linears (norms, rotary, attention, activation), of a linear, of an adapter on it."""
 LAUNCHES_OF_QUANTISED = {False: 1, True: 4}
 """What a quantised linear launches besides: on a GPU, and on a CPU, where it is bitsandbytes' own Python (measured)."""
-LAUNCHES_OF_HEAD, LAUNCHES_OF_UPDATE = 60, 0.6
-"""Of every trial: what its batch, head and loss launch in a pass (an estimate), and an update for every tensor,
-clipping included (measured on a CPU, of torch's fused AdamW).
+LAUNCHES_OF_HEAD = 60
+"""What a trial's batch, head and loss launch in a pass: an estimate."""
+LAUNCHES_OF_UPDATE = {False: 1.2, True: 0.6}
+"""Of an update and its clipping, for every tensor: the host's microseconds of torch's fused AdamW, measured on a CPU,
+in launches of a GPU and of a CPU.
 """
 MIXED_LENGTHS = 0.5
 """Batches that differ are padded to the longest of them: by this share times the root of their number's logarithm."""
@@ -157,4 +159,4 @@ def _update(config: Config, model: Architecture, device: Device) -> float:
     trained = _trained(config, model)
     tensors = sum(count for _, count in trained.counts)
     moved = trained.elements * STATES_READ_AND_WRITTEN * FP32 / (device.bandwidth_gb_s * 1e9)
-    return moved + tensors * LAUNCHES_OF_UPDATE * device.launch_us * 1e-6
+    return moved + tensors * LAUNCHES_OF_UPDATE[device.accelerator == "cpu"] * device.launch_us * 1e-6
