@@ -28,7 +28,7 @@ from danube_sweep.progress import Terminal
 from danube_sweep.quiet import quiet_libraries
 from danube_sweep.run import run_trial
 from danube_sweep.schema import Compute, Config, Lora
-from danube_sweep.steps import StepPlan
+from danube_sweep.steps import Collator, StepPlan
 
 HERE = ["device=cpu", "device.threads=1", "tracking=none"]
 MID = [f"model.shape.{name}={value}" for name, value in (("hidden_size", 256), ("intermediate_size", 768))]
@@ -60,7 +60,7 @@ def plain_loop(config: Config) -> float:
     body.train()
     dtype = DTYPES[config.precision.compute]
     start = time.perf_counter()
-    for micro in plan.micro_batches(0):
+    for micro in plan.micro_batches(0, Collator(torch.device("cpu"))):
         batch = micro.batch
         with torch.autocast("cpu", dtype=dtype, enabled=config.precision.compute is not Compute.fp32):
             hidden = body(input_ids=batch.input_ids_BT, attention_mask=batch.mask_BT.long(), use_cache=False)[0]
