@@ -63,9 +63,7 @@ def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance)
 
 def _shown(key: str, row: Row, trials: dict[str, Trial]) -> Shown:
     used = [trials[name] for name in row.used]
-    packed = [_packed(trial) for trial in used]
-    shared = any(count > 1 for count in packed)
-    seconds = None if row.seconds is None else row.seconds / (sum(packed) / len(packed))
+    shared = any((trial.number("measured/packed") or 1.0) > 1 for trial in used)
     return Shown(
         key=key,
         row=row,
@@ -73,14 +71,9 @@ def _shown(key: str, row: Row, trials: dict[str, Trial]) -> Shown:
         used=used,
         seen=read_seen([trial.folder.predictions for trial in used]),
         memory_bytes=(row.predicted_memory_bytes if shared else None) or row.peak_memory_bytes,
-        seconds=seconds,
+        seconds=row.seconds,
         shared=shared,
     )
-
-
-def _packed(trial: Trial) -> float:
-    """How many trials trained together with it, itself included."""
-    return max(trial.number("measured/packed") or 1.0, 1.0)
 
 
 def _metrics(rows: Sequence[Row], ranked: str) -> list[str]:
