@@ -93,9 +93,10 @@ class ActiveTrial:
         plan: StepPlan,
         head: Head,
         adapter: PackedAdapter | dict[str, nn.Parameter],
+        backbone: Backbone,
         where: Surroundings,
     ) -> None:
-        self.config, self.data, self.plan = config, data, plan
+        self.config, self.data, self.plan, self.backbone = config, data, plan, backbone
         self.head, self.where = head, where
         self.packed = adapter if isinstance(adapter, PackedAdapter) else None
         self.adapter = adapter.parameters if isinstance(adapter, PackedAdapter) else adapter
@@ -121,10 +122,9 @@ class ActiveTrial:
         """Every trainable parameter: the adapter's and the head's."""
         return {**self.adapter, **{f"head.{name}": value for name, value in self.head.named_parameters()}}
 
-    def start(self, backbone: Backbone, collated: Collator) -> torch.optim.Optimizer:
+    def start(self, collated: Collator) -> None:
         """Builds optimizer, schedule and loss scale once the parameters are on their device, and resumes."""
-        self.backbone = backbone
-        config = self.config
+        config, backbone = self.config, self.backbone
         head = dict(self.head.named_parameters())
         ratio = config.lora.plus_ratio if isinstance(config.lora, Lora) else 1.0
         self.optimizer = build_optimizer(config.optimizer, self.adapter, head, head_lr=config.head.lr, plus_ratio=ratio)
@@ -136,7 +136,6 @@ class ActiveTrial:
         to_training(self.optimizer)
         self._stream = self.plan.micro_batches(self.done.step, collated)
         self.where.terminal.start(self.where.label, self.plan.total_steps, self.done.step)
-        return self.optimizer
 
     def _resume(self) -> None:
         steps = self.checkpoints.steps()

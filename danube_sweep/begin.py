@@ -174,7 +174,6 @@ def activate(
     plain = plain_config(asked)  # by its config.yaml a trial is known again
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
-    tracker = tracker_of(taken)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
     write_json(folder.environment, {"trial": taken.identity, **environment(backbone.device)})
     manifest = {
@@ -185,12 +184,14 @@ def activate(
         "config": sealed(config),
         "versions": versions(),
     }
-    where = Surroundings(folder, tracker, terminal, config.name or taken.identity[:8], manifest, taken.entrant.prune)
+    where = Surroundings(
+        folder, tracker_of(taken), terminal, config.name or taken.identity[:8], manifest, taken.entrant.prune
+    )
     where.predicted, warning = predicted(config, backbone, prepared)
     if warning is not None:
         terminal.note(warning)
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
-    return ActiveTrial(config, prepared.parts, plan, head, adapter, where)
+    return ActiveTrial(config, prepared.parts, plan, head, adapter, backbone, where)
 
 
 def tracker_of(taken: Taken) -> Tracker:

@@ -101,13 +101,14 @@ def _alone(backbone: Backbone, batch: Batch) -> list[torch.Tensor]:
 
 @contextmanager
 def evaluating(backbone: Backbone, *heads: Head) -> Iterator[None]:
-    """Eval mode and no gradients inside; train mode again after it."""
+    """Eval mode and no gradients inside; after it what was before: one may lie in another."""
     modules = [*backbone.modules(), *heads]
+    before = [module.training for module in modules]
     for module in modules:
         module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module in modules:
-            module.train()
+        for module, training in zip(modules, before, strict=True):
+            module.train(training)

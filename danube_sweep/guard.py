@@ -100,7 +100,10 @@ def _frozen(backbone: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
     for name, layer in backbone.body.named_modules():
         if type(layer).__name__ == "Linear8bitLt" and not hasattr(layer, "base_layer"):
             # bitsandbytes moves the scales from the weight to the layer in the first forward pass.
-            yield f"{name}.SCB", layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
+            yield (
+                f"{name.removesuffix('.base_layer')}.SCB",
+                layer.weight.SCB if layer.state.SCB is None else layer.state.SCB,
+            )
 
 
 def check_frozen(before: str, backbone: Backbone) -> None:

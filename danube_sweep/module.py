@@ -63,10 +63,11 @@ class PackModule(L.LightningModule):
         # bitsandbytes' int8 layers do not survive the move.
         return self
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+    def configure_optimizers(self) -> None:
+        # The device is settled now. Lightning would keep the optimizers, and with them stacks of trials that have left.
         self._collated = Collator(self.pack.backbone.device)
         self._enter(self._entering)
-        return [trial.optimizer for trial in self.pack.trials]
+        self._entering = []
 
     def on_train_start(self) -> None:
         # Lightning leaves Hugging Face models in eval mode, and so gradient checkpointing off.
@@ -153,7 +154,7 @@ class PackModule(L.LightningModule):
             trial.head.train()
             guard.check_trainable(trial.config.lora, trial.adapter, trial.head)
             with _spared(trial):
-                trial.start(self.pack.backbone, self._collated)
+                trial.start(self._collated)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep import checkpoint, lora, product
+from danube_sweep.adapters import is_packed
 from danube_sweep.compose import load_config, sealed
 from danube_sweep.data import Record, read_unlabelled
 from danube_sweep.data.encode import encode
@@ -56,8 +57,10 @@ class Trained:
     layout: Layout
 
 
-def load_run(path: Path, device: Device, compute: Compute | None = None) -> Trained:
+def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_peft: bool = False) -> Trained:
     """Loads a finished run, verified file by file; `compute` replaces its compute type on a device that lacks it.
+
+    It answers as it was validated, to the last bit; `by_peft` over PEFT's own layers, as others load its adapter.
 
     Raises CheckpointError if it is unfinished, damaged or was trained over another backbone, ModelError if its
     backbone cannot be had, ConfigError if the device lacks its compute type.
@@ -96,7 +99,11 @@ def load_run(path: Path, device: Device, compute: Compute | None = None) -> Trai
             "give back the one it was trained over"
         )
     tokenizer = load_tokenizer(product_model)
-    lora.attach(backbone, config.lora, seed=config.seed)
+    packed = None
+    if is_packed(config.lora) and not by_peft:
+        packed = lora.PackedAdapters(backbone).alone(config.lora, seed=config.seed)
+    else:
+        lora.attach(backbone, config.lora, seed=config.seed)
     head = build_head(
         config.head,
         hidden_size=backbone.hidden_size,
@@ -105,7 +112,7 @@ def load_run(path: Path, device: Device, compute: Compute | None = None) -> Trai
         lm_head=backbone.lm_head,
         seed=config.seed,
     ).to(target)
-    product.load_trained(trained, config.lora, backbone, head)
+    product.load_trained(trained, config.lora, backbone, head, packed)
     return Trained(
         config, backbone, head, tokenizer, manifest["classes"], layout_for(config.model, config.data, config.head)
     )

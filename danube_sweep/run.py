@@ -4,7 +4,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -14,8 +14,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from danube_sweep import finish, product
 from danube_sweep.active import ActiveTrial, Phase, Prune
 from danube_sweep.begin import Builder, Entrant, Taken, activate, take, tracker_of
-from danube_sweep.environment import is_memory_error
-from danube_sweep.errors import DanubeSweepError, Dismissed, Interrupted, OutOfMemory, PackOutOfMemory
+from danube_sweep.environment import is_memory_error, is_process_error
+from danube_sweep.errors import (
+    DanubeSweepError,
+    DiskError,
+    Dismissed,
+    Interrupted,
+    OutOfMemory,
+    PackOutOfMemory,
+)
 from danube_sweep.module import PackModule, fit
 from danube_sweep.prepare import Prepared
 from danube_sweep.progress import Screen
@@ -126,14 +133,12 @@ class _Running:
 
     def run(self, entrants: Sequence[Entrant]) -> None:
         """Returns when every trial has left."""
-        trials = self._entering(entrants)
-        if not trials:
+        module = self._module(entrants)
+        if module is None:
             return
-        assert self._builder.pack is not None
-        pack = self._builder.pack
         try:
             with self._memory_errors():
-                fit(PackModule(pack, trials, self), accelerator=pack.backbone.device.type)
+                fit(module, accelerator=module.pack.backbone.device.type)
         except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
             for member in [*self._members.values()]:
                 self._end(member, Phase.paused)
@@ -144,6 +149,13 @@ class _Running:
         finally:
             for member in self._members.values():
                 member.taken.release()
+
+    def _module(self, entrants: Sequence[Entrant]) -> PackModule | None:
+        trials = self._entering(entrants)
+        if not trials:
+            return None
+        assert self._builder.pack is not None
+        return PackModule(self._builder.pack, trials, self)
 
     # ----------------------------------------------------------------------------------------------- the members
 
@@ -202,9 +214,10 @@ class _Running:
                 with self._memory_errors(trial.config):
                     found = finish.finish(trial, member.prepared, self._evaluate)
                 result |= found
-            except PackOutOfMemory:  # nobody's fault: its checkpoint is there, and it ends when it is alone
-                raise
             except Exception as raised:
+                # Nobody's fault: its checkpoint is there, and it ends when it is alone.
+                if isinstance(raised, PackOutOfMemory) or (is_process_error(raised) and len(self._members) > 1):
+                    raise
                 error = raised
         self._conclude(member, result, error)
 
@@ -234,7 +247,8 @@ class _Running:
         if error is not None:
             result |= finish.failure(error)
             if not isinstance(error, DanubeSweepError):
-                trial.where.terminal.record("".join(traceback.format_exception(error)))
+                with suppress(DiskError):
+                    trial.where.terminal.record("".join(traceback.format_exception(error)))
         seconds = {**member.taken.watch.seconds, "fit": time.monotonic() - member.began_s}
         measured = finish.measured(trial, seconds)
         code = 0 if error is None else getattr(error, "exit_code", 1)
@@ -256,7 +270,8 @@ class _Running:
                 raise
             if len(self._members) > 1:
                 raise PackOutOfMemory(f"out of memory with {len(self._members)} trials together") from error
-            config = config or next(iter(self._members.values())).trial.config
+            if config is None:
+                (config,) = [member.trial.config for member in self._members.values()]
             raise OutOfMemory(
                 f"out of memory with trainer.micro_batch={config.trainer.micro_batch}: lower it or data.max_length, "
                 "or use precision.gradient_checkpointing=true or precision=nf4_dq"

@@ -108,6 +108,8 @@ def weights_of(backbone: Backbone) -> set[int]:
 @pytest.mark.parametrize("overrides", [*ADAPTED, *FULL], ids=" ".join)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_what_is_kept_is_what_the_walk_says(shape: str, overrides: list[str], checkpointing: bool) -> None:
+    if shape != "tiny" and (checkpointing or "fp32" in overrides[0]):
+        pytest.skip("the wide shapes are slow: once each in 16 and 4 bits")
     config = composed(*overrides, f"precision.gradient_checkpointing={str(checkpointing).lower()}", shape=shape)
     counted, walk = saved_bytes(config, padded=False)
     planned = (checkpoints if checkpointing else whole_body)(walk)

@@ -154,7 +154,7 @@ def trained(config: Config, tmp_path: Path) -> tuple[Parts, Path]:
     """A tiny trial and a checkpoint of it as it is written while it trains."""
     parts = build(config)
     trial = activate(parts, tmp_path / "run")
-    trial.start(parts.backbone, Collator(CPU))
+    trial.start(Collator(CPU))
     parts.loss(parts.batch([0, 1])).backward()
     trial.optimizer.step()
     pack = Pack(parts.backbone)
@@ -304,7 +304,7 @@ def test_another_trials_checkpoint_is_not_resumed(trained: tuple[Parts, Path], t
     other = activate(parts, tmp_path / "run")
     other.where.manifest[key] = "other"
     with pytest.raises(CheckpointError, match=f"was written with another {key}"):
-        other.start(parts.backbone, Collator(CPU))
+        other.start(Collator(CPU))
 
 
 # ------------------------------------------------------------------------------------------------------- no pickles

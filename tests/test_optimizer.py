@@ -10,9 +10,10 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
-from workbench import train as train_alone
+from workbench import Staying, packed
 
 from danube_sweep import checkpoint
+from danube_sweep.module import PackModule, fit
 from danube_sweep.optimizer import answering, build_optimizer, to_training
 from danube_sweep.product import load_trained
 from danube_sweep.progress import Terminal
@@ -211,11 +212,13 @@ def test_only_an_optimizer_with_modes_is_switched(tiny: Tiny) -> None:
 
 def test_what_was_validated_is_saved_and_what_trains_is_another_point(tiny: Tiny, tmp_path: Path) -> None:
     steps = ["data.rows=40", "trainer.max_steps=4", "trainer.validate_every=4", "optimizer.lr=0.01"]
-    trial = train_alone(tiny("optimizer=schedulefree", "schedule=constant", *steps), tmp_path)
+    pack, (trial,) = packed([tiny("optimizer=schedulefree", "schedule=constant", *steps)], tmp_path)
+    fit(PackModule(pack, [trial], Staying()), accelerator="cpu")
     told = checkpoint.read_manifest(trial.best_checkpoint)["metrics"]
-    assert trial.evaluate("validation").metrics != told
-    load_trained(trial.best_checkpoint, trial.config.lora, trial.backbone, trial.head)
-    assert trial.evaluate("validation").metrics == told
+    pack.arrange([trial])
+    assert pack.evaluate([trial], "validation")[0].metrics != told
+    load_trained(trial.best_checkpoint, trial.config.lora, trial.backbone, trial.head, trial.packed)
+    assert pack.evaluate([trial], "validation")[0].metrics == told
 
 
 @pytest.mark.parametrize("name", ["adamw", "schedulefree"])

@@ -1,5 +1,6 @@
 """Adapters in a pack: every trial trains as it would alone, whoever trains beside it."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from danube_sweep.errors import Dismissed, Diverged, Interrupted
 from danube_sweep.module import PackModule, fit
 from danube_sweep.progress import Terminal
 from danube_sweep.run import run_pack
-from danube_sweep.schema import Config, Muon
+from danube_sweep.schema import Config, Muon, Optimizer
 
 Tiny = Callable[..., Config]
 
@@ -77,7 +78,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Foll
 
     def trained(precision: str) -> list[Followed]:
         if precision not in known:
-            configs = different(8, *STEPS, *PRECISIONS[precision][0])
+            configs = different(8 if precision == "fp32" else 4, *STEPS, *PRECISIONS[precision][0])
             known[precision] = [followed(train(one, tmp_path_factory.mktemp("alone"))) for one in configs]
         return known[precision]
 
@@ -87,7 +88,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Foll
 # ------------------------------------------------------------------------------------------------------ like alone
 
 
-@pytest.mark.parametrize(("precision", "count"), [("fp32", 2), ("fp32", 4), ("fp32", 8), ("nf4", 8), ("bf16", 8)])
+@pytest.mark.parametrize(("precision", "count"), [("fp32", 2), ("fp32", 4), ("fp32", 8), ("nf4", 4), ("bf16", 4)])
 def test_a_trial_follows_its_losses_alone(
     tmp_path: Path, alone: Callable[[str], list[Followed]], precision: str, count: int
 ) -> None:
@@ -352,6 +353,46 @@ def test_parameters_are_views_of_stacks_without_gaps(tiny: Tiny, tmp_path: Path)
     with torch.no_grad():
         trials[0].adapter["model.layers.0.self_attn.q_proj.lora_A.default.weight"].fill_(7.0)
     assert any(bool((group.a_nRI == 7.0).any()) for group in layer._groups)
+
+
+def test_one_optimizer_that_cannot_be_built_keeps_one_trial_out(tiny: Tiny, tmp_path: Path) -> None:
+    good, bad = (entrant(tiny("precision=fp32", *SHORT, f"seed={seed}"), tmp_path / str(seed)) for seed in (0, 1))
+    bad.config.optimizer = Optimizer(lr=1.0)  # of no kind that there is
+    run_pack([good, bad], (door := Visitors()))
+    assert dict(door.ends)["0"] is None and "no builder for" in str(dict(door.ends)["1"])
+
+
+def test_a_trial_with_other_targets_enters_an_int8_pack(tiny: Tiny, tmp_path: Path) -> None:
+    own = ["precision=int8", *SHORT]
+    first = entrant(tiny(*own, "lora.targets=qv", "trainer.max_steps=3"), tmp_path / "0")
+    second = entrant(tiny(*own, "lora.targets=qv", "seed=1"), tmp_path / "1")
+    door = Visitors([entrant(tiny(*own, "lora.targets=all_linear"), tmp_path / "2")])
+    run_pack([first, second], door)
+    assert dict(door.ends) == {"0": None, "1": None, "2": None}
+
+
+def test_who_has_left_is_let_go(tiny: Tiny, tmp_path: Path) -> None:
+    configs = [tiny("precision=fp32", *SHORT, f"seed={seed}", "trainer.max_steps=2") for seed in range(4)]
+    entrants = [entrant(config, tmp_path / str(number)) for number, config in enumerate(configs)]
+    held: list[int] = []
+
+    def counting(_number: int, _metrics: dict[str, float]) -> bool:
+        gc.collect()
+        held.append(sum(isinstance(one, ActiveTrial) for one in gc.get_objects()))
+        return False
+
+    last = entrant(tiny("precision=fp32", *SHORT, "seed=9"), tmp_path / "9", prune=counting)
+    run_pack(entrants[:2], Visitors([*entrants[2:], last]))
+    assert held[-1] - held[0] <= 0 and held[-1] <= 3
+
+
+def test_a_prefix_written_in_an_evaluation_leaves_it_an_evaluation(tiny: Tiny, tmp_path: Path) -> None:
+    own = ["precision=fp32", *SHORT, "lora=dora", "lora.last_k=1", "lora.dropout=0.5", "data.cache_prefix=true"]
+    seen = []
+    for place in ("first", "again"):
+        trial = train(tiny(*own), tmp_path / place)
+        seen.append(losses(trial, "validation"))
+    assert seen[0] == seen[1]
 
 
 def test_the_backbone_is_as_it_was_when_all_have_left(tiny: Tiny, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, signal.Signals]
         losses = PackModule._losses
 
         def signalling(self: PackModule, *arguments: Any) -> Any:
-            if self.trials[0].done.step == step:
+            if self.pack.trials[0].done.step == step:
                 monkeypatch.setattr(PackModule, "_losses", losses)
                 signal.raise_signal(number)
             return losses(self, *arguments)

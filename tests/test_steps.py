@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from workbench import rows_of
+from workbench import CPU, rows_of
 
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.schema import Config
-from danube_sweep.steps import MicroBatch, StepPlan, random_state
+from danube_sweep.steps import Collator, MicroBatch, StepPlan, random_state
 
 Tiny = Callable[..., Config]
 
@@ -39,12 +39,12 @@ def rows_by_step(micros: list[MicroBatch]) -> dict[int, list[int]]:
 def test_the_plan_from_any_step_is_the_tail_of_the_plan_from_the_first(tiny: Tiny, batching: str) -> None:
     config = tiny(f"data.batching={batching}", "trainer.epochs=3")
     plan = plan_of(config)
-    whole = list(plan.micro_batches(0))
+    whole = list(plan.micro_batches(0, Collator(CPU)))
     assert plan.total_steps == 12 and plan.steps_per_epoch == 4
     for start in range(plan.total_steps + 1):
         tail = [micro for micro in whole if micro.step >= start]
         # A plan of another process, which has drawn nothing before.
-        fresh = list(plan_of(config).micro_batches(start))
+        fresh = list(plan_of(config).micro_batches(start, Collator(CPU)))
         assert [told(micro) for micro in fresh] == [told(micro) for micro in tail]
         assert all(
             torch.equal(one.batch.input_ids_BT, other.batch.input_ids_BT)
@@ -54,14 +54,14 @@ def test_the_plan_from_any_step_is_the_tail_of_the_plan_from_the_first(tiny: Tin
 
 def test_packed_steps_hold_the_rows_of_shuffled_ones(tiny: Tiny) -> None:
     packed, shuffled = (
-        [told(micro) for micro in plan_of(tiny(f"data.batching={name}")).micro_batches(0)]
+        [told(micro) for micro in plan_of(tiny(f"data.batching={name}")).micro_batches(0, Collator(CPU))]
         for name in ("packed", "shuffled")
     )
     assert packed == shuffled
 
 
 def test_every_epoch_holds_every_row_once_in_another_order(tiny: Tiny) -> None:
-    steps = rows_by_step(list(plan_of(tiny("trainer.epochs=2")).micro_batches(0)))
+    steps = rows_by_step(list(plan_of(tiny("trainer.epochs=2")).micro_batches(0, Collator(CPU))))
     first = [row for step in range(4) for row in steps[step]]
     second = [row for step in range(4, 8) for row in steps[step]]
     assert sorted(first) == sorted(second) == list(range(26)) and first != second
@@ -69,7 +69,7 @@ def test_every_epoch_holds_every_row_once_in_another_order(tiny: Tiny) -> None:
 
 def test_the_order_depends_on_the_order_seed_and_not_on_the_trials(tiny: Tiny) -> None:
     def order(*overrides: str) -> list[tuple[object, ...]]:
-        return [told(micro) for micro in plan_of(tiny(*overrides)).micro_batches(0)]
+        return [told(micro) for micro in plan_of(tiny(*overrides)).micro_batches(0, Collator(CPU))]
 
     assert order() == order("seed=5", "optimizer.lr=1", "precision=nf4") != order("data.order_seed=1")
 
@@ -77,7 +77,7 @@ def test_the_order_depends_on_the_order_seed_and_not_on_the_trials(tiny: Tiny) -
 @pytest.mark.parametrize("weights", [None, [float(1 + number % 7) for number in range(26)]])
 def test_the_shares_of_a_step_sum_to_one_and_follow_the_weights(tiny: Tiny, weights: list[float] | None) -> None:
     train = rows(26, weights)
-    micros = list(plan_of(tiny("trainer.micro_batch=2"), train).micro_batches(0))
+    micros = list(plan_of(tiny("trainer.micro_batch=2"), train).micro_batches(0, Collator(CPU)))
     by_step, shares = rows_by_step(micros), dict[int, list[float]]()
     for micro in micros:
         shares.setdefault(micro.step, []).append(micro.share)
@@ -87,7 +87,7 @@ def test_the_shares_of_a_step_sum_to_one_and_follow_the_weights(tiny: Tiny, weig
 
 
 def test_only_the_last_micro_batch_of_a_step_is_the_last(tiny: Tiny) -> None:
-    micros = list(plan_of(tiny("trainer.micro_batch=2")).micro_batches(0))
+    micros = list(plan_of(tiny("trainer.micro_batch=2")).micro_batches(0, Collator(CPU)))
     for here, after in zip(micros, [*micros[1:], None], strict=True):
         assert here.last == (after is None or after.step != here.step)
 
@@ -95,7 +95,13 @@ def test_only_the_last_micro_batch_of_a_step_is_the_last(tiny: Tiny) -> None:
 @pytest.mark.parametrize("batching", ["bucketed", "shuffled", "packed"])
 def test_a_smaller_micro_batch_leaves_each_steps_rows_alone(tiny: Tiny, batching: str) -> None:
     by_size = [
-        rows_by_step(list(plan_of(tiny(f"trainer.micro_batch={size}", f"data.batching={batching}")).micro_batches(0)))
+        rows_by_step(
+            list(
+                plan_of(tiny(f"trainer.micro_batch={size}", f"data.batching={batching}")).micro_batches(
+                    0, Collator(CPU)
+                )
+            )
+        )
         for size in (8, 4, 2, 1)
     ]
     assert by_size[0] == by_size[1] == by_size[2] == by_size[3]
@@ -124,13 +130,13 @@ def test_steps_and_validations_follow_from_epochs(
     validated = [step for step in range(1, total + 1) if plan.validates_after(step)]
     assert validated[-1] == total and len(validated) <= 5
     assert validated == sorted({*range(validate_every, total + 1, validate_every), total})
-    assert len({micro.step for micro in plan.micro_batches(0)}) == total
+    assert len({micro.step for micro in plan.micro_batches(0, Collator(CPU))}) == total
 
 
 def test_fewer_rows_than_a_batch_are_one_step_an_epoch(tiny: Tiny) -> None:
     plan = plan_of(tiny("trainer.epochs=3", "trainer.micro_batch=2"), rows(5))
     assert (plan.steps_per_epoch, plan.total_steps) == (1, 3)
-    assert [len(micro.batch.rows) for micro in plan.micro_batches(2)] == [2, 2, 1]
+    assert [len(micro.batch.rows) for micro in plan.micro_batches(2, Collator(CPU))] == [2, 2, 1]
 
 
 def test_epochs_are_counted_in_steps(tiny: Tiny) -> None:
@@ -147,6 +153,6 @@ def test_every_micro_batch_draws_from_a_seed_of_its_own() -> None:
 
 def test_a_step_is_padded_to_its_own_longest_row(tiny: Tiny) -> None:
     train = rows(26)
-    for micro in plan_of(tiny(), train).micro_batches(0):
+    for micro in plan_of(tiny(), train).micro_batches(0, Collator(CPU)):
         assert micro.batch.input_ids_BT.shape[1] == max(len(train.tokens[row]) for row in micro.batch.rows)
         assert micro.batch.tokens == int(micro.batch.mask_BT.sum())

@@ -96,7 +96,7 @@ def activate(parts: Parts, folder: Path) -> ActiveTrial:
     manifest = {"trial": folder.name, "pad_id": parts.prepared.pad_id}
     where = Surroundings(RunFolder(folder), tracker, terminal, folder.name, manifest)
     plan = StepPlan(parts.config, parts.prepared.parts["train"], parts.prepared.pad_id)
-    return ActiveTrial(parts.config, parts.prepared.parts, plan, parts.head, parts.adapter, where)
+    return ActiveTrial(parts.config, parts.prepared.parts, plan, parts.head, parts.adapter, parts.backbone, where)
 
 
 @dataclass

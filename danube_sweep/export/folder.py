@@ -55,7 +55,7 @@ def export_run(run: Path, target: Path, device: Device, options: Options) -> Che
     run does. After an error there is no `target`.
     """
     with _appearing(target) as folder:
-        written = write_export(run, folder, load_run(run, device), options)
+        written = write_export(run, folder, load_run(run, device, by_peft=True), options)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -128,7 +128,7 @@ def _masked(values_nMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan)
         return values_nMI
     own = torch.Size((shape[0] // plan.trials, *shape[1:]))
     masked = [
-        one if noise is None else one * noise.factors(own, one.device).view_as(one).to(one.dtype)
+        one if noise is None else (one * noise.factors(own, one.device).view_as(one)).to(one.dtype)
         for one, noise in zip(values_nMI, part.noises, strict=True)
     ]
     return torch.stack(masked)

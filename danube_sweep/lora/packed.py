@@ -144,7 +144,7 @@ class PackedLinear(nn.Module):
         a_nRI = torch.zeros(len(places), rank, self.in_features, device=device)
         b_nOR = torch.zeros(len(places), self.out_features, rank, device=device)
         scales = torch.tensor([members[place].scale for place in places], device=device)
-        group = Group(a_nRI, b_nOR, scales.to(self.dtype).view(-1, 1, 1), places)
+        group = Group(a_nRI, b_nOR, scales.float().view(-1, 1, 1), places)
         self._point(group, a_nRI, b_nOR, _move_weights)
         if any(one.grad is not None for place in places for one in self._members[place]):
             a_nRI.grad, b_nOR.grad = torch.zeros_like(a_nRI), torch.zeros_like(b_nOR)
@@ -230,6 +230,13 @@ class PackedAdapters:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return PackedAdapter(config, description, self._targets(description))
+
+    def alone(self, config: Lora, *, seed: int) -> PackedAdapter:
+        """An adapter that everything which passes through the backbone from now on belongs to."""
+        adapter = self.draw(config, seed=seed)
+        self.arrange([adapter])
+        self.expect([0], {})
+        return adapter
 
     def arrange(self, adapters: Sequence[PackedAdapter | None]) -> None:
         """The pack's trials from now on, in its order; None for a trial without an adapter."""

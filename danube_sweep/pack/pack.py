@@ -36,6 +36,7 @@ class Pack:
         self.trials: list[ActiveTrial] = []
         self._prefix = SharedPrefix(backbone)
         self._stored = StoredStates(backbone, self._prefix)
+        self._stored.alive = self._alive
         self._first_step = True
 
     def arrange(self, trials: Sequence[ActiveTrial]) -> None:
@@ -84,13 +85,13 @@ class Pack:
         def hidden(batch: Batch) -> list[torch.Tensor]:
             return self._forward([(trial, rows, batch) for trial in trials], {})
 
-        def alive() -> None:
-            for trial in trials:
-                trial.where.terminal.alive()
-
         batches = eval_batches_of(rows, first.eval_rows, first.plan.pad_id, self.backbone)
         heads = [trial.head for trial in trials]
-        return evaluate_together(self.backbone, heads, rows, hidden=hidden, batches=batches, alive=alive)
+        return evaluate_together(self.backbone, heads, rows, hidden=hidden, batches=batches, alive=self._alive)
+
+    def _alive(self) -> None:
+        for trial in self.trials:
+            trial.where.terminal.alive()
 
     def _forward(
         self, given: Sequence[tuple[ActiveTrial, Encoded, Batch]], noises: dict[int, tuple[float, int]]

@@ -8,12 +8,14 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, final
 
 import numpy as np
 import torch
+import transformers
 from filelock import FileLock
 
 from danube_sweep import paths
@@ -49,6 +51,8 @@ class StoredStates:
     def __init__(self, backbone: Backbone, prefix: SharedPrefix) -> None:
         self._backbone, self._prefix = backbone, prefix
         self._kept: dict[tuple[int, int], Kept] = {}
+        self.alive: Callable[[], None] = lambda: None
+        """Called after every batch while a file is written."""
 
     def batch(self, rows: Encoded, batch: Batch, block: int) -> torch.Tensor:
         """The inputs [B, T, H] of a block for a batch of these rows, zero at padding.
@@ -88,7 +92,8 @@ class StoredStates:
     def _name(self, rows: Encoded, lengths: np.ndarray, block: int) -> str:
         precision = {key: str(value) for key, value in asdict(self._backbone.precision).items()}
         del precision["gradient_checkpointing"]
-        meaning = [VERSION, self._backbone.fingerprint, precision, block, torch.__version__]
+        made_by = [torch.__version__, transformers.__version__, self._backbone.device.type, self._backbone.flat]
+        meaning = [VERSION, self._backbone.fingerprint, precision, block, made_by]
         digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
         digest.update(lengths.tobytes())
         digest.update(np.concatenate(rows.tokens).tobytes())
@@ -97,15 +102,18 @@ class StoredStates:
     def _write(
         self, file: Path, rows: Encoded, starts: np.ndarray, shape: tuple[int, int], dtype: torch.dtype, block: int
     ) -> None:
+        for left_behind in file.parent.glob(f".{file.name}.*.tmp"):  # by a process that was killed: the lock is ours
+            left_behind.unlink(missing_ok=True)
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as stream:
-                stream.truncate(shape[0] * shape[1] * dtype.itemsize)
+            with temporary.open("wb") as stream:  # a full disk shows here, and not as a fault in the mapped memory
+                os.posix_fallocate(stream.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
             states_VH = torch.from_file(str(temporary), shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
             at_once = max(1, BATCH_TOKENS // int(rows.lengths.max()))
             with evaluating(self._backbone):
                 for chosen in eval_batches(rows.lengths, at_once):
                     self._fill(states_VH, rows, starts, chosen, block)
+                    self.alive()
             del states_VH
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())

@@ -228,7 +228,7 @@ class Executor:
         now, settings = time.monotonic(), self._settings
         for one in self._running:
             if settings.timeout_h is not None and one.child.stop_asked_s is None:
-                one.watch_clock(settings.timeout_h, settings.grace_s)
+                one.watch_clock(settings.timeout_h, settings.grace_s * max(1, len(one.members)))
             if one.child.stop_asked_s is not None:
                 # The trials of a pack validate and checkpoint one after the other.
                 if now - one.child.stop_asked_s > settings.grace_s * max(1, len(one.members)):
@@ -250,6 +250,7 @@ class Executor:
         # It did not fit beside the others, which is no fault of its own.
         assert one.part.key is not None
         member.split = failed.reason
+        one.put_aside += 1
         self._packer.died(one.part.key, len(one.members) - 1)
         self._parts[one.slot].append(Part([member.claim], one.part.key, split=True))
         self._terminal.note(f"{one.name}  {failed.reason}: {member.name} waits until the others have left")

@@ -60,6 +60,8 @@ class Running:
     """Of a pack, whose name is its stem; None for a trial alone."""
     failed: Failed | None = None
     stalled: str | None = None
+    put_aside: int = 0
+    """Trials that did not fit beside the others."""
     overrun: str | None = None
     """Why it was killed, if for one of its trials and no fault of the others."""
 
@@ -70,7 +72,7 @@ class Running:
     @property
     def places(self) -> int:
         """The most trials that are in it at a time."""
-        return len(self.part.claims)
+        return max(1, len(self.part.claims) - self.put_aside)
 
     def add(self, claim: Claim) -> None:
         """Counts a trial that takes a free place."""

@@ -90,6 +90,8 @@ def _reads(head: Head, data: Data) -> None:
 def _has_prefix(config: Config) -> None:
     adapter = config.lora
     given = "data.cache_prefix=true keeps what comes out of the blocks below the first that trains"
+    encoder = FAMILIES[config.model.shape.model_type].encoder
+    require(not encoder, f"{given}; an encoder's drop out some of it, anew every time: give false")
     require(not isinstance(adapter, FullFinetune), f"{given}; with lora=full all train: use lora.last_k or give false")
     if isinstance(adapter, LinearAdapter):
         below = adapter.last_k is not None if adapter.layers is None else min(adapter.layers) > 0
