@@ -63,11 +63,12 @@ class PackModule(L.LightningModule):
         # bitsandbytes' int8 layers do not survive the move.
         return self
 
-    def configure_optimizers(self) -> None:
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         # The device is settled now. Lightning would keep the optimizers, and with them stacks of trials that have left.
         self._collated = Collator(self.pack.backbone.device)
         self._enter(self._entering)
         self._entering = []
+        return []
 
     def on_train_start(self) -> None:
         # Lightning leaves Hugging Face models in eval mode, and so gradient checkpointing off.
