@@ -56,7 +56,7 @@ def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 def written(run: Path, folder: Path, **options: Any) -> Written:
     folder.mkdir()
-    return write_export(run, folder, load_run(run, CPU), Options("an export", **options))
+    return write_export(run, folder, load_run(run, CPU, by_peft=True), Options("an export", **options))
 
 
 def reloaded(folder: Path, found: Written) -> torch.Tensor:
@@ -169,7 +169,7 @@ def finished_again(tmp_path: Path, run: Path) -> Any:
 def test_the_body_of_a_merged_run_has_the_runs_hidden_states(finished: Callable[..., Path], tmp_path: Path) -> None:
     run = finished("head=preference", "precision=nf4", "precision.compute=fp32")
     found = written(run, tmp_path / "out", merge=True)
-    trained = load_run(run, CPU)
+    trained = load_run(run, CPU, by_peft=True)
     inputs = found.expected.inputs
     body = AutoModel.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     trained.backbone.body.eval()

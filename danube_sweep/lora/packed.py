@@ -121,6 +121,8 @@ class PackedLinear(nn.Module):
         chosen = (
             [self._with_noise(part, group) for group, part in parts] if present.noises else [one for _, one in parts]
         )
+        if base._is_view() and type(self.base_layer) is not nn.Linear:  # of bitsandbytes: not to be changed in place
+            base = base.clone()
         stacks = [stack for group, _ in parts for stack in (group.a_nRI, group.b_nOR)]
         return update(base, given, Plan(chosen, len(present.places), self.dtype), stacks)
 

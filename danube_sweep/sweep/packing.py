@@ -122,7 +122,6 @@ class Packer:
         """A pack of `size` came to its end."""
         if key in self._most:
             self._most[key] = max(self._most[key], size)
-            self._before.pop(key, None)  # the limit was real
 
     def explained(self, key: str) -> None:
         """The trial that its pack died of was found alone: the size was not to blame."""
