@@ -39,11 +39,6 @@ def misfit_of(config: Config, sweep: Sweep) -> Misfit | None:
     return Misfit(misfit(config, model, device), largest_micro_batch(config, model, device))
 
 
-def lengths_of(config: Config) -> Lengths:
-    """What the trial's data say of its rows' lengths, read once; as long as they may be where there is no file."""
-    return _lengths(Hashed(config.data))
-
-
 @lru_cache(maxsize=64)
 def _lengths(data: Hashed) -> Lengths:
     size, longest = data_size(data.config), longest_row(data.config)
