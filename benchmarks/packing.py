@@ -25,7 +25,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,6 +38,7 @@ from sides import Verdicts
 
 from danube_sweep.compose import Composer
 from danube_sweep.schema import Config
+from danube_sweep.sweep.pool import WARM
 
 WARM_UP = 3
 SHAPES = {
@@ -108,8 +109,8 @@ def rows_of(options: argparse.Namespace) -> list[Row]:
     """The rows of the table: `--quick` has those with a target and a few beside them."""
     if options.device == "cuda":
         sizes = [(batch, length) for length in (128, 512, 2048) for batch in (1, 4, 8)]
-        found = [Row(shape, "nf4", *size, (trials,)) for shape in SIZES for size in sizes for trials in (4, 8)]
-        found = [row for row in found if not options.quick or (row.length, row.sizes) != (2048, (4,))]
+        found = [Row(shape, "nf4", *size, (4, 8)) for shape in SIZES for size in sizes]
+        found = [row for row in found if not options.quick or row.tokens in (128, 512, 2048, 4096)]
     elif options.quick:
         found = QUICK
     else:
@@ -136,7 +137,22 @@ class Bench:
 
     def start(self, name: str, build: Build, configs: Sequence[Config], *, fresh: bool = False) -> Arm:
         """A new process that has done its warm-up steps; a `fresh` one has imported everything itself."""
-        context: Any = get_context("fork" if self.options.device == "cpu" and not fresh else "spawn")
+        (arm,) = self.start_all({name: (build, configs)}, fresh=fresh)
+        return arm
+
+    def start_all(self, asked: dict[str, tuple[Build, Sequence[Config]]], *, fresh: bool = False) -> list[Arm]:
+        """As `start`, all at once: they load and warm up at the same time."""
+        arms = [self._launch(name, *what, fresh=fresh) for name, what in asked.items()]
+        for arm in arms:
+            arm.answer()
+        for arm in arms:
+            arm.turn = max(1, min(50, math.ceil(self.options.turn_s / arm.run(1))))
+        return arms
+
+    def _launch(self, name: str, build: Build, configs: Sequence[Config], *, fresh: bool) -> Arm:
+        # A GPU's arms come of a parent that has imported what leaves the GPU alone.
+        forked = "fork" if self.options.device == "cpu" else "forkserver"
+        context: Any = get_context("spawn" if fresh else forked)
         ours, theirs = context.Pipe()
         self.arms += 1
         process = context.Process(
@@ -146,11 +162,7 @@ class Bench:
         )
         process.start()
         theirs.close()
-        arm = Arm(name, process, ours, len(configs))
-        arm.answer()
-        step_s = arm.run(1)
-        arm.turn = max(1, min(50, math.ceil(self.options.turn_s / step_s)))
-        return arm
+        return Arm(name, process, ours, len(configs))
 
     def trials(self, row: Row, count: int, *more: str) -> list[Config]:
         """`count` trials that differ as those of a sweep do."""
@@ -231,24 +243,28 @@ def auto_size(configs: Sequence[Config]) -> int:
     return len(choose_pack(configs, most=len(configs)).trials)
 
 
-def fits(configs: Sequence[Config]) -> bool:
-    """Whether a pack and both baselines, which stay where they are while they wait, fit the device by prediction."""
+def fits(*packs: Sequence[Config]) -> bool:
+    """Whether packs and both baselines, which stay where they are while they wait, fit the device by prediction."""
     from danube_sweep.planner.device import capacity_bytes, planned_device
 
-    capacity = capacity_bytes(planned_device(configs[0].device))
-    return capacity is None or predicted_bytes(configs) + 2 * predicted_bytes(configs[:1]) < capacity
+    first = packs[0]
+    capacity = capacity_bytes(planned_device(first[0].device))
+    return capacity is None or sum(map(predicted_bytes, packs)) + 2 * predicted_bytes(first[:1]) < capacity
 
 
 def measure(bench: Bench, row: Row, verdicts: Verdicts) -> None:
     """A line of the table for each size of pack."""
     auto = auto_size(bench.trials(row, max(row.sizes)))
     sizes = [size for size in sorted({*row.sizes, auto} - {1}) if fits(bench.trials(row, size))]
+    while sizes and not fits(*(bench.trials(row, size) for size in sizes)):
+        sizes.pop(0)
     if not sizes:
         print(f"{row.title:<26} {max(row.sizes):>3}      would not fit", flush=True)
         return
-    plain = bench.start("(a)", plain_arm, bench.trials(row, 1))
-    alone = bench.start("(c)", pack_arm, bench.trials(row, 1))
-    packs = {size: bench.start(f"a pack of {size}", pack_arm, bench.trials(row, size)) for size in sizes}
+    asked = {"(a)": (plain_arm, bench.trials(row, 1)), "(c)": (pack_arm, bench.trials(row, 1))}
+    asked |= {f"a pack of {size}": (pack_arm, bench.trials(row, size)) for size in sizes}
+    plain, alone, *others = bench.start_all(asked)
+    packs = dict(zip(sizes, others, strict=True))
     bench.rounds([plain, alone, *packs.values()])
     plain.end()
     peaks = {size: arm.end() for size, arm in {1: alone, **packs}.items()}
@@ -293,9 +309,10 @@ def prefix(bench: Bench, verdicts: Verdicts, shape: str, size: int = 8) -> None:
     k = max(1, LAYERS[shape] // 4)
     for precision in sorted(bench.options.precisions & {"fp32", "nf4"}):
         row = Row(shape, precision, 1, 128, (size,), ("lora.rank=16", f"lora.last_k={k}"), f"last {k}")
-        plain = bench.start("(a)", plain_arm, bench.trials(row, 1))
-        alone = bench.start("(c)", pack_arm, bench.trials(row, 1))
-        pack = bench.start("the pack", pack_arm, bench.trials(row, size))
+        one = bench.trials(row, 1)
+        plain, alone, pack = bench.start_all(
+            {"(a)": (plain_arm, one), "(c)": (pack_arm, one), "the pack": (pack_arm, bench.trials(row, size))}
+        )
         bench.rounds([plain, alone, pack])
         plain.end(), alone.end()
         line(row, f"{size:>3}     ", plain, alone, pack, pack.end())
@@ -355,7 +372,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.rounds = options.rounds or (4 if options.quick else 7)
     shape = next((name for name in ("mid", *SHAPES) if name in options.shapes), "mid")
     verdicts = Verdicts()
-    import danube_sweep.run  # noqa: F401  (what the arms are forked with)
+    if options.device == "cpu":
+        import danube_sweep.run  # noqa: F401  (what the arms are forked with)
+    else:
+        forkserver.set_forkserver_preload(WARM)
 
     with tempfile.TemporaryDirectory() as temporary:
         os.environ.setdefault("DANUBE_SWEEP_CACHE", f"{temporary}/cache")

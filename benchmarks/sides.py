@@ -114,7 +114,8 @@ def save_model(config: Any, folder: Path) -> None:
 
     logging.disable_progress_bar()
     torch.manual_seed(config.model.init_seed)
-    drawn = AutoModelForCausalLM.from_config(architecture(config.model), dtype=torch.float32)
+    with torch.device("cpu" if config.device.accelerator == "cpu" else "cuda"):
+        drawn = AutoModelForCausalLM.from_config(architecture(config.model), dtype=torch.float32)
     drawn = drawn.bfloat16() if drawn.num_parameters() > 3e8 else drawn  # of a large one, half the disk
     drawn.save_pretrained(folder)
     prepare(config).tokenizer.save_pretrained(folder)
