@@ -86,7 +86,7 @@ class _Update(torch.autograd.Function):
         ranked, stacks = rest[: len(plan.parts)], rest[len(plan.parts) :]
         gradient_NMO, given_NMI = _by_trial(gradient, plan.trials), _by_trial(given, plan.trials)
         wanted = ctx.needs_input_grad[1]
-        of_given_NMI = torch.zeros_like(given_NMI) if wanted else None
+        of_given_NMI: torch.Tensor | None = None
         of_stacks: list[torch.Tensor | None] = []
         for (part, a_NRI, b_NOR), ranked_nMR in zip(_with_stacks(plan, stacks), ranked, strict=True):
             of_output_nMO = gradient_NMO[part.batch].to(plan.dtype)
@@ -94,9 +94,14 @@ class _Update(torch.autograd.Function):
             input_nMI = _dropped(given_NMI, part, given.shape, plan)
             of_stacks.append(_into_stack(torch.bmm(of_ranked_nMR.transpose(1, 2), input_nMI), part, a_NRI))
             of_stacks.append(_into_stack(torch.bmm(of_output_nMO.transpose(1, 2), ranked_nMR), part, b_NOR))
-            if of_given_NMI is not None:
+            if wanted:
                 through_nMI = torch.bmm(of_ranked_nMR, a_NRI[part.stack].to(plan.dtype))
-                of_given_NMI[part.batch] = _masked(through_nMI, part, given.shape, plan).to(given.dtype)
+                through_nMI = _masked(through_nMI, part, given.shape, plan).to(given.dtype)
+                if isinstance(part.batch, slice) and len(through_nMI) == plan.trials:
+                    of_given_NMI = through_nMI
+                    continue
+                of_given_NMI = torch.zeros_like(given_NMI) if of_given_NMI is None else of_given_NMI
+                of_given_NMI[part.batch] = through_nMI
         of_given = None if of_given_NMI is None else of_given_NMI.view(given.shape)
         return gradient, of_given, None, *of_stacks
 
