@@ -99,6 +99,9 @@ def pack_memory(
         sum(getattr(one, kind) for one in own) for kind in ("trained", "gradients", "states", "paged")
     )
     kept, passing = _step(configs, walk)
+    whole_step = first.trainer.micro_batch == first.trainer.effective_batch
+    if walk.full and whole_step and not walk.precision.gradient_checkpointing:
+        kept = max(kept - gradients, 0.0)  # a block's gradients come when what it kept goes
     stored = stored_bytes(walk, first.head)
     # Random weights are drawn in fp32 in host memory, output layer included, before they are stored as asked.
     drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(first.model) else 0

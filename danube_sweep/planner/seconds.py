@@ -25,7 +25,7 @@ LAUNCHES_OF_QUANTISED = {False: 1, True: 4}
 """What a quantised linear launches besides: on a GPU, and on a CPU, where it is bitsandbytes' own Python (measured)."""
 LAUNCHES_OF_HEAD = 60
 """What a trial's batch, head and loss launch in a pass: an estimate."""
-LAUNCHES_OF_UPDATE = {False: 1.2, True: 0.6}
+LAUNCHES_OF_UPDATE = {False: 0.7, True: 0.6}
 """Of an update and its clipping, for every tensor: the host's microseconds of torch's fused AdamW, measured on a CPU,
 in launches of a GPU and of a CPU.
 """
