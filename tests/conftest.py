@@ -1,6 +1,7 @@
 """Tiny real models and data; nothing of ours is replaced by a mock."""
 
 import copy
+import gc
 import os
 import subprocess
 import sys
@@ -35,6 +36,12 @@ TINY = [
     "tracking=none",
 ]
 """Overrides that make a model of two blocks 64 wide, the smallest that every storage type takes."""
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: every trial collects garbage first, and would look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

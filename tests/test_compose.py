@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from danube_sweep import paths
 from danube_sweep.compose import compose, load_config, plain_config
@@ -60,9 +61,13 @@ def test_every_option_composes_and_survives_its_file(choice: str, tmp_path: Path
     group, _, option = choice.partition("=")
     config = compose(with_needs(choice))
     assert type(getattr(config, group)) is OPTIONS[group].get(option, next(iter(OPTIONS[group].values())))
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=True))
+    file, plain = tmp_path / "config.yaml", plain_config(config)
+    file.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     assert load_config(file) == config
+    for value in plain.values():
+        if isinstance(value, dict):
+            value.pop("kind", None)
+    assert plain == OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -74,9 +79,13 @@ def test_every_experiment_composes_and_survives_its_file(
     config = compose([f"experiment={name}", *path])
     if name in ("banking77", "pretrain_tiny"):
         assert str(tmp_path / "data") in str(plain_config(config)["data"]["path"])
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(plain_config(config), sort_keys=False, allow_unicode=True))
+    file, plain = tmp_path / "config.yaml", plain_config(config)
+    file.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     assert load_config(file) == config
+    for value in plain.values():
+        if isinstance(value, dict):
+            value.pop("kind", None)
+    assert plain == OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -317,6 +326,9 @@ REFUSED: list[tuple[list[str], str]] = [
     (["lora.layers=0-3"], "lora.layers takes a list: write lora.layers=[…]"),
     (["lora.layers=[2-4]"], "lora.layers must be under 4, the model's number of blocks, got [2, 3, 4]"),
     (["lora.last_k=5"], "lora.last_k must be at most 4, the model's number of blocks, got 5"),
+    (["data.cache_prefix=true"], "data.cache_prefix=true keeps what comes out of the blocks below the first that"),
+    (["data.cache_prefix=true", "lora.last_k=4"], "and there is none: use lora=none, lora.last_k or lora.layers above"),
+    (["data.cache_prefix=true", "lora=full"], "with lora=full all train: use lora.last_k or give false"),
     (["lora.layers=[1]", "lora.last_k=1"], "lora.layers=[1] and lora.last_k=1 both choose blocks; give one"),
     (["lora=adalora", "lora.target_rank=12"], "lora.target_rank must be at least 1 and under lora.rank=12, got 12"),
     (["lora=adalora", "lora.delta_t=0"], "lora.delta_t must be at least 1, got 0"),

@@ -15,7 +15,7 @@ from conftest import ROOT
 from danube_sweep.sweep.folder import Attempt, SweepFolder, append_attempt
 from danube_sweep.trial import RunFolder
 
-TRIALS, KILLS = 6, 6
+TRIALS, KILLS = 4, 4
 
 
 @pytest.fixture(scope="module")

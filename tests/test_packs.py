@@ -101,6 +101,12 @@ def test_what_the_backbone_and_its_batches_are_must_be_equal(override: str) -> N
     assert other is not None and other != pack_key(tiny_config())
 
 
+def test_trials_over_kept_states_share_a_pack_with_those_over_the_same_states() -> None:
+    kept = [pack_key(tiny_config("data.cache_prefix=true", one)) for one in ("lora.last_k=1", "lora=none")]
+    again = pack_key(tiny_config("data.cache_prefix=true", "lora.layers=[1]", "lora.rank=4"))
+    assert kept[0] == again and None not in kept and kept[0] != kept[1]
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -183,14 +183,14 @@ def signalled(folder: Path, number: signal.Signals, *, after: str) -> tuple[int,
 
 
 def test_a_run_survives_a_sigterm_and_a_kill_and_ends_as_the_undisturbed_one(tiny: Tiny, tmp_path: Path) -> None:
-    config, folder = tiny("trainer.max_steps=120", "trainer.validate_every=5", "data.rows=50"), tmp_path / "run"
+    config, folder = tiny("trainer.max_steps=70", "trainer.validate_every=5", "data.rows=50"), tmp_path / "run"
     train(config, tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(config, folder, stop=StopAfter(1))
     code, errors = signalled(folder, signal.SIGTERM, after="step 5 validation")
     assert code == 143
-    assert errors == stopped(len(metrics(folder, "train")), 120, folder)
-    assert signalled(folder, signal.SIGKILL, after="step 50 validation") == (-signal.SIGKILL, "")
+    assert errors == stopped(len(metrics(folder, "train")), 70, folder)
+    assert signalled(folder, signal.SIGKILL, after="step 30 validation") == (-signal.SIGKILL, "")
     assert not (folder / "result.json").exists()
     assert cli.main(["resume", str(folder)]) == 0
     assert outcome(folder) == outcome(tmp_path / "whole")

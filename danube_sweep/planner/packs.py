@@ -64,11 +64,13 @@ def pack_key(config: Config) -> str | None:
     if not (is_packed(config.lora) or isinstance(config.lora, NoAdapter)) or _is_encoder(config):
         return None
     data, trainer = config.data, config.trainer
+    blocks = config.model.shape.num_hidden_layers
     equal = (
         config.model,
         config.precision,
         config.device,
         (data.max_length, data.batching, data.cache_prefix),
+        first_adapted(config.lora, blocks) if data.cache_prefix else None,  # a file of its own for each
         (config.head.passes, reads_lm_head(config.head)),
         (trainer.micro_batch, trainer.eval_batch),
     )

@@ -94,7 +94,9 @@ def _has_prefix(config: Config) -> None:
     require(not encoder, f"{given}; an encoder's drop out some of it, anew every time: give false")
     require(not isinstance(adapter, FullFinetune), f"{given}; with lora=full all train: use lora.last_k or give false")
     if isinstance(adapter, LinearAdapter):
-        below = adapter.last_k is not None if adapter.layers is None else min(adapter.layers) > 0
+        below = min(adapter.layers) > 0 if adapter.layers is not None else adapter.last_k is not None
+        if adapter.layers is None and not own_config(config.model):
+            below = below and adapter.last_k != config.model.shape.num_hidden_layers
         require(below, f"{given}, and there is none: use lora=none, lora.last_k or lora.layers above 0, or give false")
     biased = isinstance(adapter, Lora) and adapter.bias is Bias.all
     require(not biased, f"{given}, and lora.bias=all trains every block's biases: use lora.bias=none or give false")
