@@ -209,6 +209,16 @@ def test_a_free_place_goes_to_a_trial_of_the_same_key_that_fits() -> None:
     assert joins([limited(running[0])], [limited(fitting)]) == 0
 
 
+def test_who_would_have_the_others_run_frozen_blocks_again_waits_unless_the_size_is_forced() -> None:
+    last_blocks = seeds(3, *MIDDLE, "precision=nf4", "data.max_length=64", "lora.last_k=2")
+    (all_blocks,) = seeds(1, *MIDDLE, "precision=nf4", "data.max_length=64")
+    assert joins(last_blocks, [all_blocks]) is None
+    assert joins(last_blocks, [all_blocks, last_blocks[0]]) == 1
+    assert joins(last_blocks, [all_blocks], pack=8) == 0
+    few_tokens = ["model=danube3_4b", "device=h200", "precision=nf4", "data.max_length=128", "trainer.micro_batch=1"]
+    assert joins(seeds(3, *few_tokens, "lora.last_k=6"), seeds(1, *few_tokens)) == 0  # there the launches are all
+
+
 def test_the_lengths_of_the_data_are_used_where_they_are_known() -> None:
     configs = seeds(4, *MIDDLE, *ROWS_OF_2048)
     assert len(choose_pack(configs).trials) == 1

@@ -178,28 +178,33 @@ def joins(
     running: Sequence[Config],
     waiting: Sequence[Config],
     *,
+    pack: str | int = AUTO,
     slots: int | None = None,
     lengths: LengthsOf = full_rows,
 ) -> int | None:
     """Which of the waiting trials takes a place that is free in a running pack; None if none may or none fits.
 
-    The first that reads the batches which the others read, over the same frozen blocks, with a rank near theirs.
+    The first that reads the batches which the others read, over the same frozen blocks, with a rank near theirs. With
+    `auto` it must not cost the others more than it gains: one that adapts lower blocks has them all run those.
     """
     key = pack_key(running[0])
     nearest = sorted(range(len(waiting)), key=lambda number: _distance(waiting[number], running[0]))
     for number in nearest:
-        if key is not None and pack_key(waiting[number]) == key and _fits([*running, waiting[number]], slots, lengths):
+        configs = [*running, waiting[number]]
+        if key is not None and pack_key(configs[-1]) == key and _welcome(configs, pack, slots, lengths):
             return number
     return None
 
 
-def _fits(configs: Sequence[Config], slots: int | None, lengths: LengthsOf) -> bool:
+def _welcome(configs: Sequence[Config], pack: str | int, slots: int | None, lengths: LengthsOf) -> bool:
+    # Whether the last of them may join the others.
     try:
         model = planned_architecture(configs[0].model)
     except UnknownArchitecture:
         return True
     device = slots_share(planned_device(configs[0].device), slots)
-    return _Chooser(configs, model, device, lengths, Corrections()).fits(range(len(configs)))
+    chooser = _Chooser(configs, model, device, lengths, Corrections())
+    return chooser.fits(range(len(configs))) and (pack != AUTO or chooser.last_pays())
 
 
 def _mates(configs: Sequence[Config]) -> list[int]:
@@ -282,6 +287,12 @@ class _Chooser:
 
     def fits(self, trials: Sequence[int]) -> bool:
         return self._capacity is None or self._memory(trials).total <= self._capacity
+
+    def last_pays(self) -> bool:
+        """Whether all together take no longer than the last one after the others."""
+        last = len(self._configs) - 1
+        after_s = self._seconds(range(last))[1] + self._alone_s(last)
+        return self._seconds(range(last + 1))[1] <= NEARLY_BEST * after_s
 
     def _sizes(self, mates: list[int], limit: int) -> list[Pack]:
         # The packs of two and more that fit.

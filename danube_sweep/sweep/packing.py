@@ -63,7 +63,7 @@ class Packer:
         running, waiting = [claim.trained for claim in present], self._same(key)
         with suppress(UserError, OSError):
             while waiting:
-                chosen = joins(running, waiting, slots=self._slots, lengths=self._lengths) if running else 0
+                chosen = self._joins(running, waiting) if running else 0
                 if chosen is None:
                     break
                 if (claim := self._claim(partial(eq, waiting.pop(chosen)), 0)) is not None:
@@ -104,9 +104,12 @@ class Packer:
         def wanted(config: Config) -> bool:
             if not running:
                 return pack_key(config) == key
-            return joins(running, [config], slots=self._slots, lengths=self._lengths) is not None
+            return self._joins(running, [config]) is not None
 
         return wanted
+
+    def _joins(self, running: Sequence[Config], waiting: Sequence[Config]) -> int | None:
+        return joins(running, waiting, pack=self._pack, slots=self._slots, lengths=self._lengths)
 
     # -------------------------------------------------------------------------------------------- what turned out
 
