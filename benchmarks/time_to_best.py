@@ -12,7 +12,8 @@ The clock starts with the command, so imports, the loading and quantising of the
 and writing checkpoints count. A loss counts from the moment when it is on the disk. The target of a round is the lowest
 validation log loss that the baseline reaches, at any step of any trial; the figure is the seconds until it is reached
 or undercut (within 1e-5 in fp32, .002 in bf16, for both sides). Beside it stand the seconds of the whole sweeps, since
-nobody knows before its end that the best trial was the best; under it what each lever gives, by leaving it out.
+nobody knows before its end that the best trial was the best; under it what each lever gives, by leaving it out. When a
+script that trains one trial after the other meets its best one is luck: the last line has the mean over all orders.
 
 A row alone is never padded, so with `--batch 1` both sides read the same batches, and the losses are held against the
 baseline's. `data.batching=packed`, with more rows to a batch, reads them in random order, the baseline in
@@ -21,6 +22,7 @@ and when it was there. `--batching bucketed` gives the baseline's batches there 
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -187,6 +189,20 @@ def set_up(options: argparse.Namespace, folder: Path) -> Bench:
     return Bench(options, folder, common, axes)
 
 
+def over_orders(reading: sides.Reading) -> float:
+    """Mean seconds to the lowest loss of trials that were trained one by one, over all orders of them."""
+    ends: dict[str, float] = {}
+    for (trial, _), seconds in reading.seconds.items():
+        ends[trial] = max(seconds, ends.get(trial, 0.0))
+    trained = sorted(ends, key=lambda trial: ends[trial])
+    took = {later: ends[later] - ends[earlier] for earlier, later in itertools.pairwise(trained)}
+    took[trained[0]] = statistics.median(took.values())
+    best, step = min(reading.losses, key=lambda key: reading.losses[key])
+    before = ends[trained[0]] - took[trained[0]]
+    within = reading.seconds[best, step] - (ends[best] - took[best])
+    return before + (sum(took.values()) - took[best]) / 2 + within
+
+
 def ratio(theirs: float | None, ours: float | None) -> str:
     return "      -" if theirs is None or ours is None else f"{theirs / ours:6.2f}x"
 
@@ -211,6 +227,11 @@ def show(arms: dict[str, Arm]) -> None:
     said = "never" if measured is None else f"{measured:.2f}x"
     print(f"\ntime to the baseline's best, everything on: {said} (target {TARGET:g}x): ", end="")
     print("met" if measured is not None and measured >= TARGET else "missed")
+    if base.last is not None:
+        mean = over_orders(base.last)
+        print(
+            f"had its trials another order, the baseline would take {mean:.1f} s on average:{ratio(mean, full.seconds)}"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

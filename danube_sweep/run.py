@@ -165,11 +165,11 @@ class _Running:
         return self._stopping() or trial.where.tracker.stopped or trial.dismissal is not None
 
     def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
-        """Concludes a trial that does not train any more; returns those that the door sends in its place."""
+        """Concludes a trial that does not train any more; returns those that the door sends for the free places."""
         self._end(self._members[id(trial)], trial.phase)
         entering: list[ActiveTrial] = []
-        while not entering and not self._stopping() and (entrant := self._door.next()) is not None:
-            entering = self._entering([entrant])
+        while not self._stopping() and (entrant := self._door.next()) is not None:
+            entering += self._entering([entrant])
         return entering
 
     def _entering(self, entrants: Sequence[Entrant]) -> list[ActiveTrial]:

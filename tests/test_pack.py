@@ -24,6 +24,7 @@ from danube_sweep.module import PackModule, fit
 from danube_sweep.progress import Terminal
 from danube_sweep.run import run_pack
 from danube_sweep.schema import AdamW, Config, Muon
+from danube_sweep.trial import RunFolder
 
 Tiny = Callable[..., Config]
 
@@ -258,8 +259,6 @@ def entrant(config: Config, path: Path, **more: Any) -> Entrant:
 
 
 def result_of(path: Path) -> dict[str, Any]:
-    from danube_sweep.trial import RunFolder
-
     result = RunFolder(path).read_result()
     assert result is not None
     return {key: value for key, value in result.items() if key not in ("measured", "predicted")}
@@ -287,6 +286,19 @@ def test_a_trial_that_leaves_gives_its_place_to_one_that_waits(tiny: Tiny, tmp_p
         run_pack([solo], Visitors())
         alike(result_of(one.path), result_of(solo.path))
     assert result_of(entrants[0].path)["state"] == "pruned"
+
+
+def test_places_that_were_refused_are_all_filled_later(tiny: Tiny, tmp_path: Path) -> None:
+    first, *later = [entrant(tiny(*SHORT, f"seed={seed}"), tmp_path / str(seed)) for seed in range(6)]
+
+    class Slow(Visitors):
+        def next(self) -> Entrant | None:
+            return super().next() if len(self.ends) == 3 else None
+
+    run_pack([first, *later[:2]], door := Slow(later[2:]))
+    assert len(door.ends) == 6
+    results = [RunFolder(tmp_path / str(seed)).read_result() or {} for seed in range(6)]
+    assert [result["measured"]["packed"] for result in results] == [3] * 6
 
 
 def test_a_trial_moves_between_a_pack_and_a_run_of_its_own(tiny: Tiny, tmp_path: Path) -> None:

@@ -210,12 +210,14 @@ def test_a_free_place_goes_to_a_trial_of_the_same_key_that_fits() -> None:
 
 
 def test_who_would_have_the_others_run_frozen_blocks_again_waits_unless_the_size_is_forced() -> None:
-    last_blocks = seeds(3, *MIDDLE, "precision=nf4", "data.max_length=64", "lora.last_k=2")
-    (all_blocks,) = seeds(1, *MIDDLE, "precision=nf4", "data.max_length=64")
-    assert joins(last_blocks, [all_blocks]) is None
-    assert joins(last_blocks, [all_blocks, last_blocks[0]]) == 1
-    assert joins(last_blocks, [all_blocks], pack=8) == 0
-    few_tokens = ["model=danube3_4b", "device=h200", "precision=nf4", "data.max_length=128", "trainer.micro_batch=1"]
+    rows = ["precision=nf4", "data.max_length=32", "trainer.micro_batch=1", "trainer.effective_batch=1"]
+    last_blocks = seeds(4, *MIDDLE, *rows, "lora.last_k=2")
+    all_blocks = seeds(8, *MIDDLE, *rows)
+    assert joins(last_blocks[:3], all_blocks) is None
+    assert joins(last_blocks[:3], [*all_blocks, last_blocks[3]]) == len(all_blocks)
+    assert joins(last_blocks[:3], all_blocks, pack=8) == 0
+    assert all(joins(all_blocks[:size], all_blocks[size:]) == 0 for size in range(1, len(all_blocks)))
+    few_tokens = ["model=danube3_4b", "device=h200", "precision=nf4", "data.max_length=128", *rows[2:]]
     assert joins(seeds(3, *few_tokens, "lora.last_k=6"), seeds(1, *few_tokens)) == 0  # there the launches are all
 
 

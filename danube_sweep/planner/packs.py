@@ -181,30 +181,52 @@ def joins(
     pack: str | int = AUTO,
     slots: int | None = None,
     lengths: LengthsOf = full_rows,
+    corrections: Corrections | None = None,
 ) -> int | None:
     """Which of the waiting trials takes a place that is free in a running pack; None if none may or none fits.
 
     The first that reads the batches which the others read, over the same frozen blocks, with a rank near theirs. With
-    `auto` it must not cost the others more than it gains: one that adapts lower blocks has them all run those.
+    `auto` it must not cost the others more than it gains: one that adapts lower blocks has them all run those, one that
+    reads other batches has them padded to its rows.
     """
     key = pack_key(running[0])
-    nearest = sorted(range(len(waiting)), key=lambda number: _distance(waiting[number], running[0]))
-    for number in nearest:
-        configs = [*running, waiting[number]]
-        if key is not None and pack_key(configs[-1]) == key and _welcome(configs, pack, slots, lengths):
+    alike = [number for number in range(len(waiting)) if key is not None and pack_key(waiting[number]) == key]
+    kinds = {number: _kind(waiting[number]) for number in alike}
+    refused = set()
+    for number in sorted(alike, key=lambda number: _distance(waiting[number], running[0])):
+        with_it = [waiting[other] for other in alike if kinds[other] == kinds[number]]
+        chosen = kinds[number], getattr(waiting[number].lora, "rank", 0)
+        if chosen not in refused and _welcome(
+            running, waiting[number], with_it[:MOST], pack, slots, lengths, corrections
+        ):
             return number
+        refused.add(chosen)
     return None
 
 
-def _welcome(configs: Sequence[Config], pack: str | int, slots: int | None, lengths: LengthsOf) -> bool:
-    # Whether the last of them may join the others.
+def _welcome(
+    running: Sequence[Config],
+    newcomer: Config,
+    with_it: Sequence[Config],
+    pack: str | int,
+    slots: int | None,
+    lengths: LengthsOf,
+    corrections: Corrections | None,
+) -> bool:
+    # Whether there is room, and it gains more than it would later, in a pack of those that are `with_it`.
     try:
-        model = planned_architecture(configs[0].model)
+        model = planned_architecture(newcomer.model)
     except UnknownArchitecture:
         return True
-    device = slots_share(planned_device(configs[0].device), slots)
-    chooser = _Chooser(configs, model, device, lengths, Corrections())
-    return chooser.fits(range(len(configs))) and (pack != AUTO or chooser.last_pays())
+    known = slots_share(planned_device(newcomer.device), slots), lengths, corrections or Corrections()
+    together, everyone = _Chooser([*running, newcomer], model, *known), range(len(running) + 1)
+    if pack != AUTO or not together.fits(everyone):
+        return together.fits(everyone)
+    later, size = _Chooser(with_it, model, *known), len(with_it)
+    while size > 1 and not later.fits(range(size)):
+        size -= 1
+    later_s = together.seconds(everyone[:-1]) + later.seconds(range(size)) / size
+    return together.seconds(everyone) <= NEARLY_BEST * later_s
 
 
 def _mates(configs: Sequence[Config]) -> list[int]:
@@ -215,12 +237,15 @@ def _mates(configs: Sequence[Config]) -> list[int]:
     return [0, *sorted(others, key=lambda number: _distance(configs[number], first))]
 
 
+def _kind(config: Config) -> tuple[str, int]:
+    # What decides how much trials of a pack share: their batches, and the blocks below the first adapted one.
+    return batches_key(config), first_adapted(config.lora, config.model.shape.num_hidden_layers)
+
+
 def _distance(config: Config, first: Config) -> tuple[bool, int, float]:
-    pair = config, first
-    frozen = [first_adapted(one.lora, one.model.shape.num_hidden_layers) for one in pair]
-    ranks = [one.lora.rank if isinstance(one.lora, Lora) else 1 for one in pair]
-    doublings = math.floor(abs(math.log2(ranks[0] / ranks[1])))
-    return batches_key(config) != batches_key(first), abs(frozen[0] - frozen[1]), doublings
+    (batches, frozen), (others, frozen_there) = _kind(config), _kind(first)
+    ranks = [one.lora.rank if isinstance(one.lora, Lora) else 1 for one in (config, first)]
+    return batches != others, abs(frozen - frozen_there), math.floor(abs(math.log2(ranks[0] / ranks[1])))
 
 
 def _why_alone(config: Config, pack: str | int, most: int | None) -> str:
@@ -288,11 +313,9 @@ class _Chooser:
     def fits(self, trials: Sequence[int]) -> bool:
         return self._capacity is None or self._memory(trials).total <= self._capacity
 
-    def last_pays(self) -> bool:
-        """Whether all together take no longer than the last one after the others."""
-        last = len(self._configs) - 1
-        after_s = self._seconds(range(last))[1] + self._alone_s(last)
-        return self._seconds(range(last + 1))[1] <= NEARLY_BEST * after_s
+    def seconds(self, trials: Sequence[int]) -> float:
+        """Of a micro-batch of every one of them, together."""
+        return self._seconds(trials)[1]
 
     def _sizes(self, mates: list[int], limit: int) -> list[Pack]:
         # The packs of two and more that fit.
@@ -316,7 +339,7 @@ class _Chooser:
 
     def _seconds(self, trials: Sequence[int]) -> tuple[float, float]:
         configs = [self._configs[number] for number in trials]
-        mean = self._lengths(configs[0]).mean
+        mean = max(self._lengths(config).mean for config in configs)
         seconds = pack_seconds(configs, self._model, self._device, tokens_per_row=mean)
         ratio = self._corrections.ratio(self._key, len(trials))
         return ratio * seconds.step, ratio * seconds.micro_batch

@@ -26,8 +26,8 @@ LAUNCHES_OF_QUANTISED = {False: 1, True: 4}
 LAUNCHES_OF_HEAD = 60
 """What a trial's batch, head and loss launch in a pass: an estimate."""
 LAUNCHES_OF_UPDATE = {False: 0.7, True: 0.6}
-"""Of an update and its clipping, for every tensor: the host's microseconds of torch's fused AdamW, measured on a CPU,
-in launches of a GPU and of a CPU.
+"""Of an update of torch's fused AdamW and its clipping, for every tensor, on a GPU and on a CPU: measured on an H200's
+host and on a CPU (docs/decisions/013, 011).
 """
 MIXED_LENGTHS = 0.5
 """Batches that differ are padded to the longest of them: by this share times the root of their number's logarithm."""

@@ -109,7 +109,14 @@ class Packer:
         return wanted
 
     def _joins(self, running: Sequence[Config], waiting: Sequence[Config]) -> int | None:
-        return joins(running, waiting, pack=self._pack, slots=self._slots, lengths=self._lengths)
+        return joins(
+            running,
+            waiting,
+            pack=self._pack,
+            slots=self._slots,
+            lengths=self._lengths,
+            corrections=self._corrections,
+        )
 
     # -------------------------------------------------------------------------------------------- what turned out
 
