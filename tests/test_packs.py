@@ -145,7 +145,7 @@ def test_what_gains_nothing_runs_one_after_another() -> None:
     packs = plan_packs(configs)
     assert [pack.trials for pack in packs] == [(0,), (1,), (2,), (3,)]
     assert "together are predicted 1.0" in packs[0].why and "under 1.1x" in packs[0].why
-    assert packs[-1].why == "alone: no other open trial has its model, precision and rows"
+    assert packs[-1].why == "alone: no other open trial with its model, precision and rows is left"
 
 
 def test_a_pack_grows_no_further_than_it_gains() -> None:

@@ -261,7 +261,7 @@ def _why_alone(config: Config, pack: str | int, most: int | None) -> str:
         return f"{name} {biased}trains over PEFT's own layers"
     if most == 1:
         return "every slot has a trial of its own"
-    return "no other open trial has its model, precision and rows"
+    return "no other open trial with its model, precision and rows is left"
 
 
 def _seconds_of_all(trials: int, most: int, gains: dict[int, float]) -> float:
