@@ -220,8 +220,10 @@ def _welcome(
         return True
     known = slots_share(planned_device(newcomer.device), slots), lengths, corrections or Corrections()
     together, everyone = _Chooser([*running, newcomer], model, *known), range(len(running) + 1)
-    if pack != AUTO or not together.fits(everyone):
-        return together.fits(everyone)
+    if not together.fits(everyone):
+        return False
+    if pack != AUTO:
+        return True
     later, size = _Chooser(with_it, model, *known), len(with_it)
     while size > 1 and not later.fits(range(size)):
         size -= 1
