@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from sides import task_of, trial_of
 
-from danube_sweep.schema import Config
+from danube_sweep.config.schema import Config
 
 Build = Callable[[Sequence[Config], Path, "Pace"], None]
 """Trains configs in a folder and tells the pace of every step; never returns."""
@@ -43,7 +43,7 @@ class Pace:
         self._link.send(self._clock() - self._start)
         self._left = self._link.recv()
         if self._left == 0:
-            from danube_sweep.environment import peak_memory_bytes
+            from danube_sweep.training.environment import peak_memory_bytes
 
             self._link.send(peak_memory_bytes(torch.device(self._device)))
             os._exit(0)
@@ -52,8 +52,8 @@ class Pace:
 
 def plain_arm(configs: Sequence[Config], folder: Path, pace: Pace) -> None:
     """Baseline (a): the loop that a competent user writes, for one trial: the others would come after it."""
-    from danube_sweep.prepare import prepare
-    from danube_sweep.steps import StepPlan
+    from danube_sweep.data.prepare import prepare
+    from danube_sweep.training.step_plan import StepPlan
 
     (config,) = configs
     prepared = prepare(config)
@@ -83,8 +83,8 @@ def pack_arm(configs: Sequence[Config], folder: Path, pace: Pace) -> None:
     """This engine: the trials in one pack."""
     from rich.console import Console
 
-    from danube_sweep.progress import Terminal
-    from danube_sweep.run import Entrant, run_pack
+    from danube_sweep.terminal.screen import Terminal
+    from danube_sweep.training.run import Entrant, run_pack
 
     terminal = Terminal(Console(quiet=True))
     entrants = [Entrant(config, folder / str(number), terminal) for number, config in enumerate(configs)]
@@ -111,7 +111,7 @@ class Gate:
 
 def child(build: Build, configs: Sequence[Config], folder: Path, link: Connection, clock: str, warm_up: int) -> None:
     """Runs an arm and tells what goes wrong with it."""
-    from danube_sweep.quiet import quiet_libraries
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: no arm outlives the benchmark

@@ -28,10 +28,10 @@ from pathlib import Path
 
 import optuna
 
-from danube_sweep.schema import Asha, Hyperband, Median, NoPruner, Pruner
-from danube_sweep.sweep.history import build_pruner
-from danube_sweep.sweep.ranking.rank import rank, winner
-from danube_sweep.trial import RunFolder, State
+from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Pruner
+from danube_sweep.results.rank import rank, winner
+from danube_sweep.storage.run_folder import RunFolder, State
+from danube_sweep.sweeping.propose.history import build_pruner
 
 STEPS, VALIDATIONS = 120, 5
 TINY = [

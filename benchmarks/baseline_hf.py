@@ -86,7 +86,7 @@ def load_body(task: Task) -> nn.Module:
     from transformers import AutoModel, BitsAndBytesConfig
     from transformers.utils import logging
 
-    from danube_sweep.precision import keep_weights_as_loaded
+    from danube_sweep.model.precision import keep_weights_as_loaded
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

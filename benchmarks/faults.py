@@ -32,10 +32,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from rich.console import Console
 
-from danube_sweep.compose import Composer
-from danube_sweep.progress import Terminal
-from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
-from danube_sweep.sweep.front import plan_grid
+from danube_sweep.composer import Composer
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
+from danube_sweep.sweeping.start_sweep import plan_grid
+from danube_sweep.terminal.screen import Terminal
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
 TRIAL = [

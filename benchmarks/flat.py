@@ -16,12 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from danube_sweep.compose import compose
-from danube_sweep.prepare import prepare
-from danube_sweep.quiet import quiet_libraries
-from danube_sweep.run import Stopwatch, build
-from danube_sweep.schema import Config
-from danube_sweep.steps import StepPlan
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config
+from danube_sweep.data.prepare import prepare
+from danube_sweep.terminal.quiet_libraries import quiet_libraries
+from danube_sweep.training.run import Stopwatch, build
+from danube_sweep.training.step_plan import StepPlan
 
 ARMS = ("packed", "bucketed", "shuffled")
 TARGETS = {"shuffled": 1.9, "bucketed": 1.0}

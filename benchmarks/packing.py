@@ -36,9 +36,9 @@ import sides
 from arms import Arm, Build, child, pack_arm, plain_arm
 from sides import Verdicts
 
-from danube_sweep.compose import Composer
-from danube_sweep.schema import Config
-from danube_sweep.sweep.pool import WARM
+from danube_sweep.composer import Composer
+from danube_sweep.config.schema import Config
+from danube_sweep.sweeping.execute.process_pool import WARM
 
 WARM_UP = 3
 SHAPES = {
@@ -230,7 +230,7 @@ class Bench:
 def predicted_bytes(configs: Sequence[Config]) -> float:
     """The planner's word on a pack's peak."""
     from danube_sweep.planner.memory import pack_memory
-    from danube_sweep.planner.model import planned_architecture
+    from danube_sweep.planner.planned_architecture import planned_architecture
 
     memory = pack_memory(configs, planned_architecture(configs[0].model))
     return memory.total if configs[0].device.accelerator == "cpu" else memory.peak
@@ -238,14 +238,14 @@ def predicted_bytes(configs: Sequence[Config]) -> float:
 
 def auto_size(configs: Sequence[Config]) -> int:
     """How many of the trials `sweep.pack=auto` puts into the first pack."""
-    from danube_sweep.planner.packs import choose_pack
+    from danube_sweep.planner.pack_plan import choose_pack
 
     return len(choose_pack(configs, most=len(configs)).trials)
 
 
 def fits(*packs: Sequence[Config]) -> bool:
     """Whether packs and both baselines, which stay where they are while they wait, fit the device by prediction."""
-    from danube_sweep.planner.device import capacity_bytes, planned_device
+    from danube_sweep.planner.planned_device import capacity_bytes, planned_device
 
     first = packs[0]
     capacity = capacity_bytes(planned_device(first[0].device))

@@ -20,15 +20,15 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, get_scheduler
 
-from danube_sweep.compose import compose
-from danube_sweep.model import architecture
-from danube_sweep.precision import DTYPES, keep_weights_as_loaded, quantization_config, weight_dtype
-from danube_sweep.prepare import prepare
-from danube_sweep.progress import Terminal
-from danube_sweep.quiet import quiet_libraries
-from danube_sweep.run import run_trial
-from danube_sweep.schema import Compute, Config, Lora
-from danube_sweep.steps import Collator, StepPlan
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Compute, Config, Lora
+from danube_sweep.data.prepare import prepare
+from danube_sweep.model.backbone import architecture
+from danube_sweep.model.precision import DTYPES, keep_weights_as_loaded, quantization_config, weight_dtype
+from danube_sweep.terminal.quiet_libraries import quiet_libraries
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.run import run_trial
+from danube_sweep.training.step_plan import Collator, StepPlan
 
 HERE = ["device=cpu", "device.threads=1", "tracking=none"]
 MID = [f"model.shape.{name}={value}" for name, value in (("hidden_size", 256), ("intermediate_size", 768))]

@@ -33,7 +33,7 @@ CLOSE = 1e-4
 
 def write_task(configs: Sequence[Any], folder: Path) -> None:
     """Writes what the baseline needs to train these trials: rows, settings, and the trials under their hashes."""
-    from danube_sweep.prepare import prepare
+    from danube_sweep.data.prepare import prepare
 
     first = configs[0]
     prepared = prepare(first)
@@ -72,8 +72,8 @@ def task_of(config: Any, pad_id: int, classes: int) -> Task:
 
 def trial_of(config: Any) -> Trial:
     """What a trial is."""
-    from danube_sweep.schema import NoAdapter
-    from danube_sweep.trial import trial_hash
+    from danube_sweep.config.schema import NoAdapter
+    from danube_sweep.storage.run_folder import trial_hash
 
     lora, alone, steps = config.lora, isinstance(config.lora, NoAdapter), config.trainer.max_steps
     return Trial(
@@ -109,8 +109,8 @@ def save_model(config: Any, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from danube_sweep.model import architecture
-    from danube_sweep.prepare import prepare
+    from danube_sweep.data.prepare import prepare
+    from danube_sweep.model.backbone import architecture
 
     logging.disable_progress_bar()
     torch.manual_seed(config.model.init_seed)
@@ -267,7 +267,7 @@ def place(device: str) -> list[str]:
 
 def side_by_side(options: argparse.Namespace, folder: Path) -> None:
     """Trains the same trials by both, and prints losses and seconds."""
-    from danube_sweep.compose import Composer
+    from danube_sweep.composer import Composer
 
     composer = Composer()
     precisions = {"fp32": ["precision=fp32"], "nf4": ["precision=nf4", "precision.compute=fp32"]}

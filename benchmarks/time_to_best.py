@@ -156,9 +156,9 @@ class Bench:
 
 def run_cells(file: Path, folder: Path) -> None:
     """A sweep of cells that are no grid: what the command does once its grid is expanded."""
-    from danube_sweep.compose import Composer
-    from danube_sweep.progress import Terminal
-    from danube_sweep.sweep.front import plan_grid, run_plan
+    from danube_sweep.composer import Composer
+    from danube_sweep.sweeping.start_sweep import plan_grid, run_plan
+    from danube_sweep.terminal.screen import Terminal
 
     with Terminal() as terminal:
         planned = plan_grid(folder, json.loads(file.read_text()), Composer(), terminal)
@@ -168,7 +168,7 @@ def run_cells(file: Path, folder: Path) -> None:
 
 def set_up(options: argparse.Namespace, folder: Path) -> Bench:
     """The model, the rows and the baseline's task: everything before the clock starts."""
-    from danube_sweep.compose import Composer
+    from danube_sweep.composer import Composer
 
     composer, every = Composer(), max(1, options.steps // options.validations)
     if options.steps % every:

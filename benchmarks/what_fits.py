@@ -7,13 +7,13 @@ No GPU is needed and none is asked: these are predictions.
 
 from dataclasses import replace
 
-from danube_sweep.compose import Composer
+from danube_sweep.composer import Composer
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import UserError
-from danube_sweep.planner.device import planned_device
-from danube_sweep.planner.fit import fit_of, largest_micro_batch, with_micro_batch
 from danube_sweep.planner.memory import GIB
-from danube_sweep.planner.model import planned_architecture
-from danube_sweep.schema import Config
+from danube_sweep.planner.planned_architecture import planned_architecture
+from danube_sweep.planner.planned_device import planned_device
+from danube_sweep.planner.what_fits import fit_of, largest_micro_batch, with_micro_batch
 
 DEVICES = {
     "kaggle_t4": "T4 (14.7 GiB)",

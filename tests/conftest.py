@@ -17,8 +17,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every process of a test co
 import pytest
 from filelock import FileLock
 
-from danube_sweep.compose import compose
-from danube_sweep.schema import Config
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,8 +14,8 @@ import yaml
 from conftest import tiny_config
 from pyarrow import parquet
 
-from danube_sweep.compose import plain_config
-from danube_sweep.trial import RunFolder
+from danube_sweep.composer import plain_config
+from danube_sweep.storage.run_folder import RunFolder
 
 CLASSES = ["A", "B", "tie"]
 BEGAN = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)

@@ -14,11 +14,11 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from danube_sweep.config.schema import Sweep
 from danube_sweep.errors import OutOfMemory, PackOutOfMemory
-from danube_sweep.schema import Sweep
-from danube_sweep.sweep import child, pool
-from danube_sweep.sweep.messages import Asked, Failed, Job, Left, Started, Trial, Validated
-from danube_sweep.trial import RunFolder, read_json, write_json
+from danube_sweep.storage.run_folder import RunFolder, read_json, write_json
+from danube_sweep.sweeping.execute import child_process, process_pool
+from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, Started, Trial, Validated
 
 PIDS, COUNT, PACKS = "pids", "count", "packs"
 """Files in the sweep's folder: a process, a trial and a pack's seeds per line."""
@@ -65,7 +65,7 @@ def instant(job: Job, link: Any) -> None:
 
 def until_stopped(job: Job, link: Any) -> None:
     """Trains, and waits at the first validation until the sweep asks it to stop."""
-    child.train(job, Tripwire(link, Validated, wait_for_stop))
+    child_process.train(job, Tripwire(link, Validated, wait_for_stop))
 
 
 def wait_for_stop() -> None:
@@ -81,7 +81,7 @@ def interrupting(job: Job, link: Any) -> None:
         os.kill(sweep_process(), signal.SIGINT)
         wait_for_stop()
 
-    child.train(job, Tripwire(link, Validated, interrupt))
+    child_process.train(job, Tripwire(link, Validated, interrupt))
 
 
 def interrupting_twice(job: Job, link: Any) -> None:
@@ -94,7 +94,7 @@ def interrupting_twice(job: Job, link: Any) -> None:
         hang(job, link)
 
     note(job, PIDS, os.getpid())
-    child.train(job, Tripwire(link, Validated, interrupt))
+    child_process.train(job, Tripwire(link, Validated, interrupt))
 
 
 def sweep_process() -> int:
@@ -111,7 +111,7 @@ def greedy(job: Job, link: Any) -> None:
         if not adjusted.is_file() or read_json(adjusted)["trainer.micro_batch"] > 1:
             exhaust_memory()
 
-    child.train(job, Tripwire(link, Started, allocate))
+    child_process.train(job, Tripwire(link, Started, allocate))
 
 
 def greedy_until_stopped(job: Job, link: Any) -> None:
@@ -124,7 +124,7 @@ def greedy_until_stopped(job: Job, link: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     if RunFolder(job.path).adjusted.is_file():
-        child.train(job, Tripwire(link, Validated, act))
+        child_process.train(job, Tripwire(link, Validated, act))
     else:
         runs_out_of_memory(job, link)
 
@@ -144,7 +144,7 @@ def exhaust_memory() -> None:
 
 
 def runs_out_of_memory(job: Job, link: Any) -> None:
-    child.train(job, Tripwire(link, Started, exhaust_memory))
+    child_process.train(job, Tripwire(link, Started, exhaust_memory))
 
 
 def cannot_be_built(job: Job, link: Any) -> None:
@@ -172,11 +172,11 @@ def fills_the_disk(job: Job, link: Any) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
-    child.train(job, Tripwire(link, Started, limit))
+    child_process.train(job, Tripwire(link, Started, limit))
 
 
 def ends_itself(job: Job, link: Any) -> None:
-    child.train(job, Tripwire(link, Validated, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    child_process.train(job, Tripwire(link, Validated, lambda: os.kill(os.getpid(), signal.SIGTERM)))
 
 
 def kills_itself(job: Job, link: Any) -> None:
@@ -191,7 +191,7 @@ def floods_the_link(job: Job, link: Any) -> None:
 
 HOSTILE: dict[int, tuple[Callable[[Job, Any], None], str, str]] = {
     1: (runs_out_of_memory, "oom", "out of memory with trainer.micro_batch"),
-    2: (child.train, "diverged", "the loss is not finite"),
+    2: (child_process.train, "diverged", "the loss is not finite"),
     3: (segfaults, "failed", "ended by SIGSEGV"),
     4: (exits, "failed", "exited with code 0 and no result"),
     5: (exits_politely, "failed", "exited with code 0 and no result"),
@@ -209,14 +209,14 @@ def mixed(job: Job, link: Any) -> None:
     """Misbehaves by the trial's seed; seeds above 100 train, the others are instant."""
     note(job, PIDS, os.getpid())
     assert job.config is not None
-    otherwise = child.train if job.config.seed > 100 else instant
+    otherwise = child_process.train if job.config.seed > 100 else instant
     HOSTILE.get(job.config.seed, (otherwise,))[0](job, link)
 
 
 def mended(job: Job, link: Any) -> None:
     """What `mixed` has preempted trains on, everything else is instant."""
     assert job.config is not None
-    (child.train if HOSTILE.get(job.config.seed, (None,))[0] is ends_itself else instant)(job, link)
+    (child_process.train if HOSTILE.get(job.config.seed, (None,))[0] is ends_itself else instant)(job, link)
 
 
 # ------------------------------------------------------------------------------------------------------------ packs
@@ -305,7 +305,7 @@ def killed_once(job: Job, link: Any) -> None:
     """Trains, and dies once every trial has a checkpoint, if it is the first pack of its sweep."""
     first = not lines(job.path.parent, PACKS)
     note(job, PACKS, len(job.pack))
-    child.train(job, Killer(link, Validated, len(job.pack) + 1) if first else link)
+    child_process.train(job, Killer(link, Validated, len(job.pack) + 1) if first else link)
 
 
 # ------------------------------------------------------------------------------------------------------------ hangs
@@ -350,18 +350,18 @@ def orphans(job: Job, link: Any) -> None:
 
 def light() -> None:
     """From here on warm parents of this process import next to nothing: for tasks that don't train."""
-    pool.WARM[:] = ["danube_sweep.sweep.child"]
+    process_pool.WARM[:] = ["danube_sweep.sweeping.execute.child_process"]
 
 
 def share(path: Path, task: Callable[[Job, Any], None] = instant, pack: int = 1) -> None:
     """Runs the trials of a folder as one of several processes, two at a time."""
     from rich.console import Console
 
-    from danube_sweep.progress import Terminal
-    from danube_sweep.sweep.executor import Executor
-    from danube_sweep.sweep.folder import SweepFolder
-    from danube_sweep.sweep.slots import Slots
-    from danube_sweep.sweep.source import FolderSource
+    from danube_sweep.storage.sweep_folder import SweepFolder
+    from danube_sweep.sweeping.execute.executor import Executor
+    from danube_sweep.sweeping.execute.slots import Slots
+    from danube_sweep.sweeping.propose.next_trial import FolderSource
+    from danube_sweep.terminal.screen import Terminal
 
     light()
     slots = Slots([{"SLOT": "0"}, {"SLOT": "1"}])
@@ -372,7 +372,7 @@ def share(path: Path, task: Callable[[Job, Any], None] = instant, pack: int = 1)
 def share_without_parent(path: Path) -> None:
     """`share` with a warm parent that is dying, deaf for what it is asked, when the first trial is to start."""
     light()
-    pool.Pool(on_cpu=False)
+    process_pool.Pool(on_cpu=False)
     forkserver.ensure_running()
     parent = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     os.kill(parent, signal.SIGSTOP)

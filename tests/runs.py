@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from danube_sweep.progress import Terminal
-from danube_sweep.quiet import quiet_libraries
-from danube_sweep.run import run_trial
-from danube_sweep.schema import Config, Device
+from danube_sweep.config.schema import Config, Device
+from danube_sweep.terminal.quiet_libraries import quiet_libraries
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.run import run_trial
 
 CPU = Device(accelerator="cpu", threads=1)
 

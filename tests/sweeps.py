@@ -14,14 +14,14 @@ import pytest
 from conftest import TINY
 from rich.console import Console
 
-from danube_sweep.compose import Composer
+from danube_sweep.composer import Composer
 from danube_sweep.errors import Interrupted, SweepFailed
-from danube_sweep.progress import Terminal
-from danube_sweep.sweep import child
-from danube_sweep.sweep.folder import Attempt, Entry, attempts
-from danube_sweep.sweep.front import Plan, plan_grid, run_plan
-from danube_sweep.sweep.messages import Job
-from danube_sweep.sweep.pool import Pool
+from danube_sweep.storage.sweep_folder import Attempt, Entry, attempts
+from danube_sweep.sweeping.execute import child_process
+from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.sweeping.execute.process_pool import Pool
+from danube_sweep.sweeping.start_sweep import Plan, plan_grid, run_plan
+from danube_sweep.terminal.screen import Terminal
 
 Task = Callable[[Job, Any], None]
 SHORT = ["data.rows=50", "trainer.max_steps=4", "trainer.validate_every=2", "sweep.stagger_s=0"]
@@ -60,7 +60,7 @@ def quiet() -> tuple[Terminal, io.StringIO]:
     return Terminal(Console(file=said, width=500)), said
 
 
-def run(plan: Plan, task: Task = child.train, **settings: Any) -> Ran:
+def run(plan: Plan, task: Task = child_process.train, **settings: Any) -> Ran:
     terminal, said = quiet()
     error: Exception | None = None
     try:

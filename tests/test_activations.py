@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from danube_sweep import lora
-from danube_sweep.adapters import is_packed
-from danube_sweep.architecture import architecture_of
-from danube_sweep.compose import compose
-from danube_sweep.model import Backbone, load_backbone
-from danube_sweep.pack.prefix import SharedPrefix
+from danube_sweep.composer import compose
+from danube_sweep.config.facts.adapters import is_packed
+from danube_sweep.config.facts.architectures import architecture_of
+from danube_sweep.config.schema import Batching, Config, Lora
+from danube_sweep.model.backbone import Backbone, load_backbone
 from danube_sweep.planner.activations import checkpoints, whole_body
-from danube_sweep.planner.together import joint_walk
-from danube_sweep.planner.walk import Pass
-from danube_sweep.schema import Batching, Config, Lora
+from danube_sweep.planner.joint_pass import joint_walk
+from danube_sweep.planner.symbolic_pass import Pass
+from danube_sweep.training.pack.shared_prefix import SharedPrefix
 
 ROWS, LENGTH, SHORTER = 2, 96, 5
 SHAPES = {

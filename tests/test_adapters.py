@@ -15,13 +15,17 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
 from workbench import load, save_base
 
-from danube_sweep import checkpoint, lora, product
-from danube_sweep import precision as precisions
-from danube_sweep.adapters import FOUR_BIT, NO_LORA_FIELDS, NOT_OFFERED, OFFERED, QUANTISED, cannot, wrong_field
-from danube_sweep.errors import ConfigError
-from danube_sweep.guard import check_gradients, check_precision, check_trainable, compute_checked, frozen_digest
-from danube_sweep.model import Backbone
-from danube_sweep.schema import (
+from danube_sweep import lora
+from danube_sweep.config.facts.adapters import (
+    FOUR_BIT,
+    NO_LORA_FIELDS,
+    NOT_OFFERED,
+    OFFERED,
+    QUANTISED,
+    cannot,
+    wrong_field,
+)
+from danube_sweep.config.schema import (
     Adalora,
     Bias,
     Compute,
@@ -36,7 +40,19 @@ from danube_sweep.schema import (
     Storage,
     Vera,
 )
-from danube_sweep.validate import validate
+from danube_sweep.config.validate import validate
+from danube_sweep.errors import ConfigError
+from danube_sweep.model import precision as precisions
+from danube_sweep.model.backbone import Backbone
+from danube_sweep.storage import checkpoint
+from danube_sweep.training import trained_weights
+from danube_sweep.training.checks import (
+    check_gradients,
+    check_precision,
+    check_trainable,
+    compute_checked,
+    frozen_digest,
+)
 
 Tiny = Callable[..., Config]
 
@@ -164,7 +180,7 @@ def test_every_adapter_over_every_precision_trains_or_is_refused(
     assert frozen_digest(backbone) == frozen
     trained_BTH = hidden(backbone)
     assert (trained_BTH - start_BTH).abs().max() > 0.01
-    product.save_trained(tmp_path, config.lora, backbone, torch.nn.Identity(), str(base))  # type: ignore[arg-type]
+    trained_weights.save_trained(tmp_path, config.lora, backbone, torch.nn.Identity(), str(base))  # type: ignore[arg-type]
     share = 1e-5 if config.precision.compute is Compute.fp32 else 0.05
     difference_BTH = by_plain_peft(config, tmp_path).float() - trained_BTH.float()
     assert difference_BTH.abs().max() < share * trained_BTH.abs().max()

@@ -14,13 +14,13 @@ from conftest import TINY
 from runs import StopAfter, metrics, train
 from wandb_server import ENTITY, PROJECT, SWEEP, Server, clients_environment
 
-from danube_sweep import cli
-from danube_sweep.compose import compose, load_config
+from danube_sweep.cli import main
+from danube_sweep.composer import compose, load_config
+from danube_sweep.config.schema import Config, NoTracking
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
-from danube_sweep.schema import Config, NoTracking
-from danube_sweep.sweep.doors.agent import refuse_multirun, trial_folder, under_agent
-from danube_sweep.sweep.folder import SweepFolder
-from danube_sweep.trial import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, trial_folder, under_agent
 
 Tiny = Callable[..., Config]
 
@@ -102,7 +102,7 @@ def test_without_an_agent_there_is_no_sweep_and_a_multirun_is_welcome(tiny: Tiny
 
 @pytest.mark.usefixtures("in_sweep")
 def test_a_multirun_under_an_agent_is_refused_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["-m", "lora.rank=4,8", *FIXED]) == 2
+    assert main.main(["-m", "lora.rank=4,8", *FIXED]) == 2
     _, said = capfd.readouterr()
     assert said.count("\n") == 1 and f"agent of sweep {SWEEP} starts one trial at a time; remove -m" in said
     assert list(tmp_path.iterdir()) == []

@@ -5,9 +5,9 @@ import torch
 from conftest import tiny_config
 
 from danube_sweep import lora
-from danube_sweep.attention import choose_attention, use_repeated
-from danube_sweep.model import Backbone, load_backbone
-from danube_sweep.schema import Compute
+from danube_sweep.config.schema import Compute
+from danube_sweep.model.attention import choose_attention, use_repeated
+from danube_sweep.model.backbone import Backbone, load_backbone
 
 CPU = torch.device("cpu")
 

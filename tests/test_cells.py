@@ -12,11 +12,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from danube_sweep import paths
-from danube_sweep.compose import Composer, compose, register
+from danube_sweep.composer import Composer, compose, register
+from danube_sweep.config.schema import Config, LMHead, Sweep
 from danube_sweep.errors import ConfigError
-from danube_sweep.schema import Config, LMHead, Sweep
-from danube_sweep.sweep.cells import check, expand, search_of, shared
-from danube_sweep.sweep.space import Choice, Distribution, Number
+from danube_sweep.sweeping.propose.grid_cells import check, expand, search_of, shared
+from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number
 
 PARSER = OverridesParser.create()
 

@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 from workbench import CPU, Parts, activate, build
 
 import danube_sweep
-from danube_sweep import checkpoint, product
-from danube_sweep.checkpoint import Checkpoints, pack_state, read_manifest, unpack_state, write_checkpoint
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.pack import Pack
-from danube_sweep.schema import Config
-from danube_sweep.steps import Collator
+from danube_sweep.storage import checkpoint
+from danube_sweep.storage.checkpoint import Checkpoints, pack_state, read_manifest, unpack_state, write_checkpoint
+from danube_sweep.training import trained_weights
+from danube_sweep.training.pack import Pack
+from danube_sweep.training.step_plan import Collator
 
 
 def writer(text: str) -> Callable[[Path], None]:
@@ -284,7 +285,7 @@ def test_weights_that_are_missing_or_not_finite_are_refused_whatever_the_hashes_
     save_file(state, folder / file)
     reseal(folder)
     with pytest.raises(CheckpointError, match="missing, of another shape or not finite") as caught:
-        product.load_trained(folder, parts.config.lora, parts.backbone, parts.head)
+        trained_weights.load_trained(folder, parts.config.lora, parts.backbone, parts.head)
     one_line(caught)
 
 
@@ -294,7 +295,7 @@ def test_a_file_that_is_no_safetensors_is_refused(trained: tuple[Parts, Path], f
     (folder / file).write_bytes(b"\x80\x04not one")
     reseal(folder)
     with pytest.raises(CheckpointError) as caught:
-        product.load_trained(folder, parts.config.lora, parts.backbone, parts.head)
+        trained_weights.load_trained(folder, parts.config.lora, parts.backbone, parts.head)
     assert file in one_line(caught)
 
 

@@ -13,11 +13,12 @@ import pytest
 from conftest import TINY
 from runs import StopAfter, train
 
-from danube_sweep import __version__, cli
-from danube_sweep.compose import compose
+from danube_sweep import __version__
+from danube_sweep.cli import main
+from danube_sweep.cli.help import help_text
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import OPTIONS, SWEEP_OPTIONS, Config
 from danube_sweep.errors import Interrupted
-from danube_sweep.help import help_text
-from danube_sweep.schema import OPTIONS, SWEEP_OPTIONS, Config
 
 Tiny = Callable[..., Config]
 Refused = Callable[..., str]
@@ -36,7 +37,7 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Refused:
 
     def run(*arguments: str) -> str:
         before = sorted(tmp_path.rglob("*"))
-        assert cli.main(arguments) == 2
+        assert main.main(arguments) == 2
         out, err = capfd.readouterr()
         assert out == ""
         assert err.count("\n") == 1, err
@@ -89,7 +90,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(refused: Refused, arguments: l
 def test_the_traceback_is_there_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match=r"lora\.rank must be at least 1"):
-        cli.main(["lora.rank=0"])
+        main.main(["lora.rank=0"])
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
@@ -178,12 +179,12 @@ def test_a_refused_run_keeps_what_lies_in_its_folder(refused: Refused) -> None:
 
 def test_a_run_prints_a_table_and_the_same_command_again_the_same_table(capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["hydra.run.dir=here", "data.rows=60", "trainer.max_steps=2", *TINY]
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
     out, err = capfd.readouterr()
     assert err == ""
     assert "validation log_loss" in out and "best step" in out
     before = Path("here/metrics.csv").read_bytes()
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
     again, err = capfd.readouterr()
     assert out.endswith(again) and "best step" in again and err == ""
     assert Path("here/metrics.csv").read_bytes() == before
@@ -192,14 +193,14 @@ def test_a_run_prints_a_table_and_the_same_command_again_the_same_table(capfd: p
 
 
 def test_results_go_to_a_folder_named_by_date_time_and_hash(capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["data.rows=60", "trainer.max_steps=1", *TINY]) == 0
+    assert main.main(["data.rows=60", "trainer.max_steps=1", *TINY]) == 0
     (result,) = Path.cwd().glob("outputs/*/*/result.json")
     assert result.parent.name.endswith("-" + json.loads(result.read_text())["trial"][:8])
 
 
 def test_a_failed_trial_is_one_line_and_exit_code_1(capfd: pytest.CaptureFixture[str]) -> None:
     bad = ["optimizer.lr=1e30", "trainer.clip_norm=null", "trainer.max_steps=5", "data.rows=60"]
-    assert cli.main(["hydra.run.dir=here", *bad, *TINY]) == 1
+    assert main.main(["hydra.run.dir=here", *bad, *TINY]) == 1
     _, err = capfd.readouterr()
     assert err.startswith("danube-sweep: error: the ") and "not finite" in err and err.count("\n") == 1
     assert json.loads(Path("here/result.json").read_text())["state"] == "diverged"
@@ -207,7 +208,7 @@ def test_a_failed_trial_is_one_line_and_exit_code_1(capfd: pytest.CaptureFixture
 
 def test_another_trial_in_the_same_folder_is_refused(refused: Refused, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["hydra.run.dir=here", "data.rows=60", "trainer.max_steps=1", *TINY]
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
     capfd.readouterr()
     assert "holds another trial" in refused(*arguments, "seed=1")
 
@@ -236,7 +237,7 @@ def test_a_full_disk_ends_the_trial_with_that_state(tiny: Tiny) -> None:
     assert "Traceback" not in done.stderr
     assert json.loads(Path("here/result.json").read_text())["state"] == "disk_full"
     assert [file.name for file in Path("here").rglob("*.tmp")] == []
-    assert cli.main(arguments) == 0
+    assert main.main(arguments) == 0
     assert json.loads(Path("here/result.json").read_text())["state"] == "finished"
 
 
@@ -245,12 +246,12 @@ def test_a_full_disk_ends_the_trial_with_that_state(tiny: Tiny) -> None:
 
 def test_help_lists_every_group_and_help_of_a_group_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("--help", "-h", "help"):
-        assert cli.main([word]) == 0
+        assert main.main([word]) == 0
         out = capsys.readouterr().out
         assert all(f"\n  {group}" in out for group in [*OPTIONS, *SWEEP_OPTIONS])
         assert all(line == line.rstrip() for line in out.splitlines())
     for group, options in {**OPTIONS, **SWEEP_OPTIONS}.items():
-        assert cli.main(["--help", group]) == 0
+        assert main.main(["--help", group]) == 0
         out = capsys.readouterr().out
         for kind in options.values():
             assert all(f"{group}.{name}" in out for name in (field.name for field in dataclasses.fields(kind))), group
@@ -258,14 +259,14 @@ def test_help_lists_every_group_and_help_of_a_group_every_field(capsys: pytest.C
 
 
 def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--version"]) == 0
+    assert main.main(["--version"]) == 0
     assert capsys.readouterr().out == f"danube-sweep {__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["predict", "export", "resume", "rank", "sweep"])
 def test_subcommands_explain_themselves(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, "--help"])
+        main.main([command, "--help"])
     assert ended.value.code == 0
     assert f"danube-sweep {command}" in capsys.readouterr().out
 
@@ -286,7 +287,7 @@ def test_subcommands_explain_themselves(command: str, capsys: pytest.CaptureFixt
 )
 def test_wrong_flags_end_with_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        code: object = cli.main(arguments)
+        code: object = main.main(arguments)
     except SystemExit as ended:  # Hydra's parser
         code = ended.code
     assert code == 2
@@ -295,7 +296,7 @@ def test_wrong_flags_end_with_exit_code_2(arguments: list[str], capsys: pytest.C
 
 
 def test_the_composed_config_is_shown_resolved(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--cfg", "job", "--resolve", "lora.rank=3"]) == 0
+    assert main.main(["--cfg", "job", "--resolve", "lora.rank=3"]) == 0
     out = capsys.readouterr().out
     assert "rank: 3" in out and f"lr: {compose().model.lr}" in out and "${" not in out
     assert list(Path.cwd().iterdir()) == []
@@ -303,7 +304,7 @@ def test_the_composed_config_is_shown_resolved(capsys: pytest.CaptureFixture[str
 
 def test_sys_argv_comes_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     before = list(sys.argv)
-    cli.main(["--cfg", "job"])
+    main.main(["--cfg", "job"])
     assert sys.argv == before
 
 

@@ -11,11 +11,22 @@ import yaml
 from omegaconf import OmegaConf
 
 from danube_sweep import paths
-from danube_sweep.compose import compose, load_config, plain_config
+from danube_sweep.composer import compose, load_config, plain_config
+from danube_sweep.config.schema import (
+    OPTIONS,
+    ArenaData,
+    Config,
+    Dora,
+    Init,
+    LMHead,
+    Pooling,
+    Side,
+    TableData,
+    TextData,
+)
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.planner.memory import GIB
-from danube_sweep.planner.plan import plan_of
-from danube_sweep.schema import OPTIONS, ArenaData, Config, Dora, Init, LMHead, Pooling, Side, TableData, TextData
+from danube_sweep.planner.trial_plan import plan_of
 
 Tiny = Callable[..., Config]
 

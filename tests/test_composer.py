@@ -6,20 +6,9 @@ from typing import Any
 
 import pytest
 
-from danube_sweep.compose import Composer, compose, load_sweep, plain_sweep
+from danube_sweep.composer import Composer, compose, load_sweep, plain_sweep
+from danube_sweep.config.schema import Asha, Config, Hyperband, Median, NoPruner, OnOom, Patient, Pruner, Sampler, Sweep
 from danube_sweep.errors import CheckpointError, ConfigError, UserError
-from danube_sweep.schema import (
-    Asha,
-    Config,
-    Hyperband,
-    Median,
-    NoPruner,
-    OnOom,
-    Patient,
-    Pruner,
-    Sampler,
-    Sweep,
-)
 
 
 @pytest.fixture(scope="module")

@@ -25,18 +25,18 @@ from filelock import FileLock
 from runs import start
 from sweeps import SHORT, Ran, left_over, quiet, run, seeds, warm_parent
 
-from danube_sweep.compose import Composer, load_config
+from danube_sweep.composer import Composer, load_config
+from danube_sweep.config.schema import OnOom, Sweep
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted, SweepFailed
-from danube_sweep.schema import OnOom, Sweep
-from danube_sweep.stop import SIGNALS
-from danube_sweep.sweep.doors.place import fresh_sweep_dir
-from danube_sweep.sweep.folder import Attempt, SweepFolder, append_attempt, attempts
-from danube_sweep.sweep.front import Plan, plan_grid
-from danube_sweep.sweep.messages import Failed
-from danube_sweep.sweep.outcome import last_lines, outcome
-from danube_sweep.sweep.slots import count_gpus, find_slots
-from danube_sweep.sweep.source import FolderSource, state_of
-from danube_sweep.trial import RunFolder, write_json
+from danube_sweep.storage.run_folder import RunFolder, write_json
+from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt, attempts
+from danube_sweep.sweeping.entry.result_folders import fresh_sweep_dir
+from danube_sweep.sweeping.execute.messages import Failed
+from danube_sweep.sweeping.execute.process_outcome import last_lines, outcome
+from danube_sweep.sweeping.execute.slots import count_gpus, find_slots
+from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
+from danube_sweep.sweeping.start_sweep import Plan, plan_grid
+from danube_sweep.training.signals import SIGNALS
 
 ALONE = "sweep.pack=1"
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_written_down_for_a_full_disk_is_written_when_there_is_ro
             raise DiskError(f"{path} cannot be written: No space left on device; free some space")
         write_json(path, value)
 
-    monkeypatch.setattr("danube_sweep.sweep.records.write_json", write)
+    monkeypatch.setattr("danube_sweep.sweeping.execute.attempt_records.write_json", write)
     ran = run(planned(tmp_path, seeds(1, 2)), hostile.segfaults)
     assert ran.states() == ["failed", "failed"]
     assert ran.said.count("No space left on device") == 1

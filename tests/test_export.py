@@ -16,13 +16,13 @@ from runs import CPU, StopAfter, command, train
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from workbench import save_base
 
-from danube_sweep import cli
+from danube_sweep.cli import main
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, ConfigError, DiskError, ExportRefused, Interrupted
-from danube_sweep.export.check import check, compare
-from danube_sweep.export.folder import Options, Written, export_run, write_export
-from danube_sweep.export.reading import HiddenStates, SequenceClassifier, TokenClassifier
-from danube_sweep.predict import load_run
-from danube_sweep.schema import Config
+from danube_sweep.inference.export.check_export import check, compare
+from danube_sweep.inference.export.export_run import Options, Written, export_run, write_export
+from danube_sweep.inference.export.how_to_read import HiddenStates, SequenceClassifier, TokenClassifier
+from danube_sweep.inference.predict import load_run
 
 Tiny = Callable[..., Config]
 
@@ -184,7 +184,7 @@ def test_the_command_checks_in_a_fresh_process_and_writes_a_card(
     finished: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = finished("head=sequence", "precision=fp32", "data.test_fraction=0.2", "trainer.score_test=true")
-    assert cli.main(["export", str(run), str(tmp_path / "out"), "--accelerator", "cpu"]) == 0
+    assert main.main(["export", str(run), str(tmp_path / "out"), "--accelerator", "cpu"]) == 0
     assert "loaded again, the largest difference is" in capsys.readouterr().out
     text = (tmp_path / "out" / "README.md").read_text()
     header = yaml.safe_load(text.split("---")[1])
@@ -232,7 +232,7 @@ def test_what_cannot_be_exported_is_said_in_one_line_and_leaves_nothing(
         (["--push", "a/b/c"], "no name for the hub"),
         (["--push", "me/it"], "HF_HUB_OFFLINE is set"),
     ):
-        assert cli.main(["export", str(tmp_path / "run"), str(tmp_path / "out"), *words]) == 2
+        assert main.main(["export", str(tmp_path / "run"), str(tmp_path / "out"), *words]) == 2
         assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "run", "stopped"]
 

@@ -18,19 +18,20 @@ from conftest import ROOT, TINY
 from hydra.core.config_store import ConfigStore
 from runs import StopAfter, command, train
 
-from danube_sweep import cli, extension
-from danube_sweep.architecture import architecture_of
-from danube_sweep.compose import Composer, compose, load_config, plain_config
-from danube_sweep.data.generated import generate, write_csv
+from danube_sweep.cli import main
+from danube_sweep.cli.help import help_text
+from danube_sweep.composer import Composer, compose, load_config, plain_config
+from danube_sweep.config import extension
+from danube_sweep.config.facts.architectures import architecture_of
+from danube_sweep.config.schema import OPTIONS
+from danube_sweep.config.schema import Head as HeadConfig
+from danube_sweep.data.kinds.generated import generate, write_csv
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
 from danube_sweep.head import Head, build_head
-from danube_sweep.help import help_text
-from danube_sweep.optimizer import build_optimizer
-from danube_sweep.planner.plan import plan_of
-from danube_sweep.schema import OPTIONS
-from danube_sweep.schema import Head as HeadConfig
-from danube_sweep.sweep.sheet.read import read_sheet
-from danube_sweep.trial import trial_hash
+from danube_sweep.optimizer.build_optimizer import build_optimizer
+from danube_sweep.planner.trial_plan import plan_of
+from danube_sweep.storage.run_folder import trial_hash
+from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sheet
 
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)```", DOCUMENT, re.S | re.M))
@@ -119,7 +120,7 @@ def test_a_run_with_it_is_interrupted_resumed_and_predicts(
         with suppress(Interrupted):
             train(compose([*BOTH, *SMALL]), tmp_path / name, stop=stop)
     assert not (tmp_path / "run" / "result.json").exists()
-    assert cli.main(["resume", "run"]) == 0
+    assert main.main(["resume", "run"]) == 0
     files = [tmp_path / name / "adapter" / "head.safetensors" for name in ("whole", "run")]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert predicted(tmp_path / "run", tmp_path) == 5
@@ -128,13 +129,13 @@ def test_a_run_with_it_is_interrupted_resumed_and_predicts(
 def predicted(run: Path, folder: Path) -> int:
     """Rows that `danube-sweep predict` writes for a file of five."""
     write_csv(generate(5, seed=1, noise=0.0), folder / "new.csv")
-    assert cli.main(["predict", str(run), str(folder / "new.csv"), "-o", str(folder / "out.csv")]) == 0
+    assert main.main(["predict", str(run), str(folder / "new.csv"), "-o", str(folder / "out.csv")]) == 0
     with (folder / "out.csv").open() as stream:
         return len(list(csv.DictReader(stream)))
 
 
 def test_help_lists_it_with_its_fields_and_loads_no_torch(installed: None, tmp_path: Path) -> None:
-    script = "import sys; from danube_sweep.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    script = "import sys; from danube_sweep.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     for words, said in (
         (["--help"], [" prototypes", " nadam"]),
         (["--help", "head"], ["prototypes: Cosine similarity to one learned", "head.scale                   10.0  "]),
@@ -234,7 +235,7 @@ def test_the_plan_says_what_it_only_estimates(
     assert guessed.trained == known.trained
     assert guessed.fit.memory.optimizer == pytest.approx(known.fit.memory.optimizer, rel=1e-3)
     for words in (["plan", f"{group}=quiet"], ["plan", "-m", f"{group}=quiet", "seed=0,1"]):
-        assert cli.main(words) == 0
+        assert main.main(words) == 0
         said = " ".join(capsys.readouterr().out.split())
         assert "estimated" in said and f"is counted with {guess}" in said
 
@@ -244,7 +245,7 @@ def test_shapes_that_fail_are_said_in_one_line(
 ) -> None:
     odd = f"{SCHEMA}\nODD = HeadExtension(made({{}}), 'a:b', shapes=lambda head, hidden, classes: hidden)"
     fresh(offering(tmp_path, {"broken_shapes": odd}, odd="broken_shapes:ODD"))
-    assert cli.main(["plan", "head=odd"]) == 2
+    assert main.main(["plan", "head=odd"]) == 2
     assert "head=odd: broken-heads cannot say its shapes: TypeError: " in capsys.readouterr().err
 
 
@@ -283,7 +284,10 @@ def made(fields, base=Head, **options):
             "HEAD = OptimizerExtension(made({}, Adam), 'a:b')",
             "cannot be used: its entry point names a OptimizerExtension, not a HeadExtension",
         ),
-        ("HEAD = HeadExtension(dict, 'a:b')", "its schema dict is no dataclass that extends danube_sweep.schema.Head"),
+        (
+            "HEAD = HeadExtension(dict, 'a:b')",
+            "its schema dict is no dataclass that extends danube_sweep.schema.Head",
+        ),
         (
             "class Plain(Head): pass\nHEAD = HeadExtension(Plain, 'a:b')",
             "its schema Plain is no dataclass that extends danube_sweep.schema.Head",
@@ -304,7 +308,7 @@ def test_a_broken_package_is_named_in_one_line_and_harms_nobody_else(
 ) -> None:
     module = f"broken_{tmp_path.name}"
     fresh(offering(tmp_path, {module: SCHEMA + text}, odd=f"{module}:HEAD"))
-    assert cli.main(["head=odd"]) == 2
+    assert main.main(["head=odd"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("danube-sweep: error: head=odd: broken-heads cannot be ") and error.count("\n") == 1
     assert message in error
@@ -345,7 +349,7 @@ def test_two_options_of_one_schema_are_refused(fresh: Callable[[Path], None], tm
 def test_a_package_that_loads_torch_too_early_is_refused(tmp_path: Path) -> None:
     early = f"import torch\n{SCHEMA}\nHEAD = HeadExtension(made({{}}), 'a:b')"
     offering(tmp_path, {"broken_early": early}, early="broken_early:HEAD")
-    script = "from danube_sweep.help import help_text; print(help_text('head'))"
+    script = "from danube_sweep.cli.help import help_text; print(help_text('head'))"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert (
@@ -393,7 +397,7 @@ def test_a_builder_that_fails_is_named_before_anything_is_written(
     monkeypatch.chdir(place)
     odd = f"{SCHEMA}\nHEAD = HeadExtension(made({{}}), {build!r})"
     fresh(offering(tmp_path, {"broken_odd": odd, "broken_builders": BUILDERS}, odd="broken_odd:HEAD"))
-    assert cli.main(["head=odd", *SMALL]) == 2
+    assert main.main(["head=odd", *SMALL]) == 2
     assert message in capsys.readouterr().err
     assert list(place.iterdir()) == []
 

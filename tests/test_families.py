@@ -10,11 +10,11 @@ from rich.console import Console
 from transformers import AutoModel
 
 from danube_sweep import lora
-from danube_sweep.architecture import FAMILIES, TARGET_SETS
-from danube_sweep.model import load_backbone
-from danube_sweep.progress import Terminal
-from danube_sweep.run import run_trial
-from danube_sweep.trial import RunFolder
+from danube_sweep.config.facts.architectures import FAMILIES, TARGET_SETS
+from danube_sweep.model.backbone import load_backbone
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.run import run_trial
 
 KV = {"deberta-v2": 2}
 """Families without grouped keys and values."""

@@ -12,8 +12,8 @@ import pyarrow.parquet as parquet
 import pytest
 from conftest import ROOT
 
-from danube_sweep.sweep.folder import Attempt, SweepFolder, append_attempt
-from danube_sweep.trial import RunFolder
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt
 
 TRIALS, KILLS = 4, 4
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from conftest import tiny_config
 
-from danube_sweep.compose import load_config
+from danube_sweep.composer import load_config
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.schema import Config
-from danube_sweep.sweep.folder import Attempt, Entry, SweepFolder, append_attempt, attempts, slug
-from danube_sweep.trial import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.sweep_folder import Attempt, Entry, SweepFolder, append_attempt, attempts, slug
 
 Trial = tuple[Config, list[str], int | None]
 
@@ -240,7 +240,7 @@ def holder(path: Path) -> subprocess.Popen[str]:
 
 def test_one_process_at_a_time_adds_trials(folder: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     held = holder(folder.path)
-    monkeypatch.setattr("danube_sweep.sweep.folder.LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("danube_sweep.storage.sweep_folder.LOCK_TIMEOUT_S", 0.0)
     with pytest.raises(CheckpointError, match="is locked by another process; wait for it or stop it"):
         folder.locked().__enter__()
     held.communicate("done\n")
@@ -252,7 +252,7 @@ def test_a_killed_process_leaves_no_lock(folder: SweepFolder, monkeypatch: pytes
     held = holder(folder.path)
     os.kill(held.pid, signal.SIGKILL)
     held.communicate()
-    monkeypatch.setattr("danube_sweep.sweep.folder.LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("danube_sweep.storage.sweep_folder.LOCK_TIMEOUT_S", 0.0)
     with folder.locked():
         pass
 

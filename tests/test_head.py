@@ -10,12 +10,12 @@ import torch
 from torch.nn import functional as F
 from workbench import CAUSAL, build, load, make_head, rows_of
 
+from danube_sweep.config.schema import Compute, Config, LMHead, Precision, Storage
 from danube_sweep.data.batches import Batch, collate
+from danube_sweep.data.prepare import prepare
 from danube_sweep.errors import ConfigError
 from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.head.language import LanguageModel
-from danube_sweep.prepare import prepare
-from danube_sweep.schema import Compute, Config, LMHead, Precision, Storage
 
 Tiny = Callable[..., Config]
 

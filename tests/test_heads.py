@@ -11,20 +11,7 @@ import torch
 from runs import CPU, train
 from workbench import build
 
-from danube_sweep.data import load_parts, swapped
-from danube_sweep.data.batches import collate
-from danube_sweep.data.encode import encode
-from danube_sweep.data.encoded import Encoded
-from danube_sweep.data.layout import layout_for
-from danube_sweep.head import bradley_terry, ordinal
-from danube_sweep.head.bradley_terry import BradleyTerry
-from danube_sweep.head.layers import Layers
-from danube_sweep.head.ordinal import Ordinal
-from danube_sweep.head.pool import AnswerPooler, Pooler
-from danube_sweep.head.regression import Regression
-from danube_sweep.head.token import TokenClassifier
-from danube_sweep.predict import load_run, predictions
-from danube_sweep.schema import (
+from danube_sweep.config.schema import (
     AnswerPooling,
     BradleyTerryHead,
     Config,
@@ -36,6 +23,19 @@ from danube_sweep.schema import (
     Ties,
     TokenHead,
 )
+from danube_sweep.data import load_parts, swapped
+from danube_sweep.data.batches import collate
+from danube_sweep.data.encode import encode
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.data.layout import layout_for
+from danube_sweep.head import bradley_terry, ordinal
+from danube_sweep.head.bradley_terry import BradleyTerry
+from danube_sweep.head.head_layers import Layers
+from danube_sweep.head.ordinal import Ordinal
+from danube_sweep.head.pooling import AnswerPooler, Pooler
+from danube_sweep.head.regression import Regression
+from danube_sweep.head.token import TokenClassifier
+from danube_sweep.inference.predict import load_run, predictions
 
 Tiny = Callable[..., Config]
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
 from danube_sweep.errors import ConfigError
-from danube_sweep.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
-from danube_sweep.sweep.folder import Entry
-from danube_sweep.sweep.history import TRIAL, History, build_sampler
-from danube_sweep.sweep.space import Choice, Distribution, Normal, Number, drawn_text
-from danube_sweep.trial import number_at
+from danube_sweep.storage.run_folder import number_at
+from danube_sweep.storage.sweep_folder import Entry
+from danube_sweep.sweeping.propose.history import TRIAL, History, build_sampler
+from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, drawn_text
 
 LOSS = [("validation/log_loss", "minimize")]
 ACCURACY = [("validation/accuracy", "maximize")]

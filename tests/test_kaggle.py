@@ -12,8 +12,8 @@ import pytest
 from conftest import ROOT, TINY
 from workbench import save_base
 
-from danube_sweep.data.generated import generate, write_csv
-from danube_sweep.schema import Config
+from danube_sweep.config.schema import Config
+from danube_sweep.data.kinds.generated import generate, write_csv
 
 TEXT = (ROOT / "docs" / "kaggle.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S) for line in block.splitlines()]

@@ -78,7 +78,7 @@ def module_of(file: Path, folder: Path = PACKAGE) -> str:
     return file.relative_to(folder).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize(("package", "layers"), [("danube_sweep", LAYERS), ("danube_sweep.sweep", SWEEP_LAYERS)])
+@pytest.mark.parametrize(("package", "layers"), [("danube_sweep", LAYERS), ("danube_sweep.sweeping", SWEEP_LAYERS)])
 def test_a_file_imports_only_from_lower_layers(package: str, layers: list[set[str]]) -> None:
     folder = PACKAGE.parent.joinpath(*package.split("."))
     height = {name: number for number, layer in enumerate(layers) for name in layer}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from danube_sweep.metrics import (
+from danube_sweep.config.schema import CausalHead, LMHead, PreferenceHead, SequenceHead, Target
+from danube_sweep.training.metrics import (
     _entities,
     area_under_curve,
     classification_metrics,
@@ -17,7 +18,6 @@ from danube_sweep.metrics import (
     regression_metrics,
     word_metrics,
 )
-from danube_sweep.schema import CausalHead, LMHead, PreferenceHead, SequenceHead, Target
 
 PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
 HARD = torch.eye(3)[[0, 1, 1, 2]]

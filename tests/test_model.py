@@ -13,12 +13,12 @@ from transformers import AutoModel, AutoModelForCausalLM
 from workbench import CPU, load, save_base
 
 import danube_sweep
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config
+from danube_sweep.data.tokenizer import build_tokenizer, load_tokenizer
 from danube_sweep.errors import ModelError
-from danube_sweep.model import Backbone, architecture, load_backbone
-from danube_sweep.schema import Config
-from danube_sweep.tokenizer import build_tokenizer, load_tokenizer
-from danube_sweep.trial import trial_hash
+from danube_sweep.model.backbone import Backbone, architecture, load_backbone
+from danube_sweep.storage.run_folder import trial_hash
 
 Tiny = Callable[..., Config]
 

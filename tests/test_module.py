@@ -10,11 +10,11 @@ import pytest
 import torch
 from workbench import Staying, build, fit_parts, losses, packed, train, train_pack
 
-from danube_sweep.active import Phase
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import ConfigError, Diverged, GuardError
-from danube_sweep.module import PackModule, fit
-from danube_sweep.schema import Config
+from danube_sweep.training.lightning_loop import PackModule, fit
+from danube_sweep.training.trial import Phase
 
 Tiny = Callable[..., Config]
 

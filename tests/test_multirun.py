@@ -16,14 +16,14 @@ from conftest import TINY
 from hydra.core.utils import JobReturn, JobStatus
 from runs import metrics, start
 
-from danube_sweep import cli
-from danube_sweep.compose import Composer, compose, load_config
+from danube_sweep.cli import main
+from danube_sweep.composer import Composer, compose, load_config
+from danube_sweep.config.schema import WandbTracking
 from danube_sweep.errors import DataError, Diverged, Interrupted
-from danube_sweep.schema import WandbTracking
-from danube_sweep.sweep.doors.multirun import _job, _settle
-from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
-from danube_sweep.sweep.history import History
-from danube_sweep.trial import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
+from danube_sweep.sweeping.entry.hydra_multirun import _job, _settle
+from danube_sweep.sweeping.propose.history import History
 
 SHORT = [*TINY, "data.rows=60", "trainer.max_steps=2", "trainer.validate_every=1", "sweep.pack=1"]
 """One trial at a time: alone, its numbers are the same to the last bit through every door."""
@@ -51,7 +51,7 @@ class Place:
     def __call__(self, *arguments: str) -> Ran:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
-            code = cli.main(arguments)
+            code = main.main(arguments)
         return Ran(code, out.getvalue(), err.getvalue())
 
     def sweep(self, name: str, *arguments: str) -> Ran:

@@ -15,13 +15,13 @@ import yaml
 from conftest import tiny_config
 from pyarrow import parquet
 
-from danube_sweep import cli
-from danube_sweep.compose import plain_config
+from danube_sweep.cli import main
+from danube_sweep.composer import plain_config
+from danube_sweep.config.schema import Config
 from danube_sweep.data import Record, load_parts, load_undivided
-from danube_sweep.metrics import classification_metrics
-from danube_sweep.oof.groups import find_groups
-from danube_sweep.schema import Config
-from danube_sweep.trial import RunFolder, trial_hash
+from danube_sweep.results.oof.fold_groups import find_groups
+from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.training.metrics import classification_metrics
 
 
 def trial(folder: Path, *overrides: str, state: str = "finished") -> Config:
@@ -65,7 +65,7 @@ def folds(sweep: Path, *overrides: str, of: int = 3, only: Sequence[int] | None 
 
 
 def oof(*arguments: object) -> int:
-    return cli.main(["oof", *map(str, arguments)])
+    return main.main(["oof", *map(str, arguments)])
 
 
 def test_joined_folds_are_scored_over_all_rows_in_the_order_of_the_data(

@@ -12,14 +12,14 @@ from rich.console import Console
 from torch import nn
 from workbench import Staying, packed
 
-from danube_sweep import checkpoint
-from danube_sweep.module import PackModule, fit
-from danube_sweep.optimizer import answering, build_optimizer, to_training
-from danube_sweep.product import load_trained
-from danube_sweep.progress import Terminal
-from danube_sweep.run import run_trial
-from danube_sweep.schedule import build_schedule
-from danube_sweep.schema import OPTIONS, Config, Optimizer
+from danube_sweep.config.schema import OPTIONS, Config, Optimizer
+from danube_sweep.optimizer.build_optimizer import answering, build_optimizer, to_training
+from danube_sweep.optimizer.schedule import build_schedule
+from danube_sweep.storage import checkpoint
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.lightning_loop import PackModule, fit
+from danube_sweep.training.run import run_trial
+from danube_sweep.training.trained_weights import load_trained
 
 Tiny = Callable[..., Config]
 

@@ -17,14 +17,14 @@ from torch.nn import functional as F
 from transformers import AutoModel, get_scheduler
 from workbench import Staying, load, losses, packed, save_base, train, train_pack
 
-from danube_sweep.active import ActiveTrial, Phase
-from danube_sweep.begin import Entrant
+from danube_sweep.config.schema import AdamW, Config, Muon
 from danube_sweep.errors import Dismissed, Diverged, Interrupted
-from danube_sweep.module import PackModule, fit
-from danube_sweep.progress import Terminal
-from danube_sweep.run import run_pack
-from danube_sweep.schema import AdamW, Config, Muon
-from danube_sweep.trial import RunFolder
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.lightning_loop import PackModule, fit
+from danube_sweep.training.run import run_pack
+from danube_sweep.training.setup import Entrant
+from danube_sweep.training.trial import ActiveTrial, Phase
 
 Tiny = Callable[..., Config]
 
@@ -159,7 +159,7 @@ def plain_losses(config: Config, base: Path, adapter: Path, trial: ActiveTrial) 
     trained = [one for one in [*body.parameters(), *head.parameters()] if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr, weight_decay=0.0)
     schedule = get_scheduler("linear", optimizer, 0, trial.plan.total_steps)
-    from danube_sweep.steps import Collator
+    from danube_sweep.training.step_plan import Collator
 
     step = 0.0
     for micro in trial.plan.micro_batches(0, Collator(torch.device("cpu"))):
@@ -343,7 +343,7 @@ def test_one_mistake_keeps_one_trial_out_of_a_pack(tiny: Tiny, tmp_path: Path) -
 
 
 def test_results_say_how_many_trained_together(tiny: Tiny, tmp_path: Path) -> None:
-    from danube_sweep.trial import RunFolder
+    from danube_sweep.storage.run_folder import RunFolder
 
     entrants = [entrant(tiny("precision=fp32", *SHORT, f"seed={seed}"), tmp_path / str(seed)) for seed in (0, 1, 2)]
     run_pack(entrants, Visitors())

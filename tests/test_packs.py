@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from conftest import tiny_config
 
-from danube_sweep.compose import compose
-from danube_sweep.planner.device import planned_device
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config
 from danube_sweep.planner.memory import Memory, memory_of, pack_memory
-from danube_sweep.planner.model import planned_architecture
-from danube_sweep.planner.packs import (
+from danube_sweep.planner.pack_plan import (
     MOST,
     Corrections,
     Lengths,
@@ -21,8 +20,9 @@ from danube_sweep.planner.packs import (
     pack_key,
     plan_packs,
 )
-from danube_sweep.planner.seconds import pack_seconds, seconds_of
-from danube_sweep.schema import Config
+from danube_sweep.planner.planned_architecture import planned_architecture
+from danube_sweep.planner.planned_device import planned_device
+from danube_sweep.planner.step_seconds import pack_seconds, seconds_of
 
 MIDDLE = [
     "device=cpu",

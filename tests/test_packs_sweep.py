@@ -14,16 +14,16 @@ from runs import metrics
 from sweeps import SHORT, Ran, left_over, planned, quiet, run, seeds, warm_parent
 from test_executor import grid, own_process
 
-from danube_sweep.compose import Composer
+from danube_sweep.composer import Composer
+from danube_sweep.config.schema import NoPruner, Sweep
 from danube_sweep.errors import Dismissed, Interrupted, SweepFailed
-from danube_sweep.schema import NoPruner, Sweep
-from danube_sweep.sweep.child import Line
-from danube_sweep.sweep.folder import Entry, SweepFolder, attempts
-from danube_sweep.sweep.front import Plan, plan_grid, run_plan, run_search
-from danube_sweep.sweep.messages import Dismissal, Left, Trial, Validated
-from danube_sweep.sweep.packing import Packer
-from danube_sweep.sweep.source import Claim, FolderSource
-from danube_sweep.sweep.space import Choice, Number, Search
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
+from danube_sweep.sweeping.execute.child_process import Line
+from danube_sweep.sweeping.execute.form_packs import Packer
+from danube_sweep.sweeping.execute.messages import Dismissal, Left, Trial, Validated
+from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource
+from danube_sweep.sweeping.propose.search_space import Choice, Number, Search
+from danube_sweep.sweeping.start_sweep import Plan, plan_grid, run_plan, run_search
 
 NEAR = 1e-5
 """How far a trial of a pack may be from the same trial alone, in fp32."""

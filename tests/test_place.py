@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
 from danube_sweep.errors import ConfigError, DiskError
-from danube_sweep.sweep.doors.place import fresh_sweep_dir, placed
-from danube_sweep.trial import trial_hash
+from danube_sweep.storage.run_folder import trial_hash
+from danube_sweep.sweeping.entry.result_folders import fresh_sweep_dir, placed
 
 DIR = "hydra.sweep.dir="
 

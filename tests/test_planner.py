@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from conftest import TINY, tiny_config
 
-from danube_sweep import cli
-from danube_sweep.compose import Composer, compose, plain_config
+from danube_sweep.cli import main
+from danube_sweep.composer import Composer, compose, plain_config
+from danube_sweep.config.schema import Config, Device, OnMisfit, Sweep
 from danube_sweep.errors import ConfigError, ModelError
-from danube_sweep.planner import device as devices
-from danube_sweep.planner.device import capacity_bytes, planned_device
-from danube_sweep.planner.fit import cheapest_change, fit_of, largest_micro_batch, with_micro_batch
+from danube_sweep.planner import planned_device as devices
 from danube_sweep.planner.memory import GIB, memory_of
-from danube_sweep.planner.model import planned_architecture
-from danube_sweep.planner.plan import plan_of
-from danube_sweep.planner.seconds import seconds_of
-from danube_sweep.schema import Config, Device, OnMisfit, Sweep
-from danube_sweep.sweep.fitting import misfit_of
+from danube_sweep.planner.planned_architecture import planned_architecture
+from danube_sweep.planner.planned_device import capacity_bytes, planned_device
+from danube_sweep.planner.step_seconds import seconds_of
+from danube_sweep.planner.trial_plan import plan_of
+from danube_sweep.planner.what_fits import cheapest_change, fit_of, largest_micro_batch, with_micro_batch
+from danube_sweep.sweeping.propose.fits_device import misfit_of
 
 ON_T4 = ["model=danube3_4b", "precision=nf4_dq", "device=kaggle_t4", "data.max_length=2048"]
 
@@ -207,7 +207,7 @@ def test_a_named_device_settles_the_16_bit_type() -> None:
 
 
 def plan(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = cli.main(["plan", *words])
+    code = main.main(["plan", *words])
     said = capsys.readouterr()
     return code, said.out, said.err
 
@@ -294,7 +294,7 @@ def test_a_model_folder_is_planned_by_its_own_config(tmp_path: Path) -> None:
 
 def test_a_plan_loads_no_torch() -> None:
     code = (
-        "import sys; from danube_sweep.cli import main; main(['plan', '-m', 'model=danube3_500m', 'seed=1,2']); "
+        "import sys; from danube_sweep.cli.main import main; main(['plan', '-m', 'model=danube3_500m', 'seed=1,2']); "
         "heavy = {'torch', 'transformers', 'lightning', 'wandb', 'peft'} & set(sys.modules); sys.exit(bool(heavy))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
@@ -332,7 +332,7 @@ def test_a_sweep_says_what_does_not_fit_and_slots_share_a_device() -> None:
 
 
 def sweep(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = cli.main(["-m", "hydra.sweep.dir=swept", *TINY, "data.rows=40", "trainer.max_steps=1", *words])
+    code = main.main(["-m", "hydra.sweep.dir=swept", *TINY, "data.rows=40", "trainer.max_steps=1", *words])
     said = capsys.readouterr()
     return code, said.out, said.err
 
@@ -374,7 +374,7 @@ def test_a_sweep_can_leave_out_what_does_not_fit_and_is_complete_without_it(
     code, out, _ = sweep(capsys, *TIGHT, "sweep.on_misfit=skip", "sweep.dry_run=true")
     assert code == 0 and "1 trial, 0 done, 1 invalid" in out and "it needs" in out
     assert sweep(capsys, *TIGHT, "sweep.on_misfit=skip")[0] == 0
-    assert cli.main(["resume", "swept", "--retry", "invalid", "sweep.on_misfit=shrink"]) == 0
+    assert main.main(["resume", "swept", "--retry", "invalid", "sweep.on_misfit=shrink"]) == 0
     results = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("swept/*/result.json"))]
     assert [result["state"] for result in results] == ["finished", "finished"]
     assert sorted("adjusted" in result for result in results) == [False, True]
@@ -384,9 +384,9 @@ def test_a_device_that_can_only_be_planned_for_runs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["device=kaggle_p100", "tracking=none"]) == 2
+    assert main.main(["device=kaggle_p100", "tracking=none"]) == 2
     assert "trials can be planned for a P100, not run on it: the pinned torch" in capsys.readouterr().err
-    assert cli.main(["-m", "device=kaggle_p100", "tracking=none", "seed=1,2"]) == 2
+    assert main.main(["-m", "device=kaggle_p100", "tracking=none", "seed=1,2"]) == 2
     assert plan_of(compose(["device=kaggle_p100"])).fit.fits
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from workbench import CPU, Parts, build, load
 
-from danube_sweep import precision as precisions
-from danube_sweep.compose import compose
-from danube_sweep.evaluate import evaluate
-from danube_sweep.model import load_backbone
-from danube_sweep.schema import Config, Precision, Storage
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config, Precision, Storage
+from danube_sweep.model import precision as precisions
+from danube_sweep.model.backbone import load_backbone
+from danube_sweep.training.evaluate import evaluate
 
 Tiny = Callable[..., Config]
 

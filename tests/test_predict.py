@@ -10,11 +10,12 @@ import pytest
 import yaml
 from runs import CPU, StopAfter, train
 
-from danube_sweep import cli, predict
+from danube_sweep.cli import main
+from danube_sweep.config.schema import Config
 from danube_sweep.data import read_unlabelled
 from danube_sweep.errors import CheckpointError, ConfigError, DataError, DiskError, Interrupted
-from danube_sweep.predict import Form, load_run, predict_file, predictions
-from danube_sweep.schema import Config
+from danube_sweep.inference import predict
+from danube_sweep.inference.predict import Form, load_run, predict_file, predictions
 
 Tiny = Callable[..., Config]
 
@@ -172,7 +173,7 @@ def test_the_command_says_how_many_rows_it_wrote(
     run: Path, test_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "submission.csv"
-    assert cli.main(["predict", str(run), str(test_csv), "-o", str(target), "--swap", "--batch-rows", "3"]) == 0
+    assert main.main(["predict", str(run), str(test_csv), "-o", str(target), "--swap", "--batch-rows", "3"]) == 0
     assert capsys.readouterr().out == f"{target}: {ROWS} rows\n"
     assert len(read(target)) == ROWS + 1
 

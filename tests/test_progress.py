@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from danube_sweep.errors import DiskError
-from danube_sweep.progress import Log, Terminal, result_table
+from danube_sweep.terminal.screen import Log, Terminal, result_table
 
 
 class Clock:

@@ -9,13 +9,13 @@ import pytest
 from hub_server import Hub, serving
 from huggingface_hub import constants
 
-from danube_sweep import cli
+from danube_sweep.cli import main
 
 
 def pushed(hub: Hub | None, folder: Path, *, private: bool = False) -> tuple[str, str]:
     """What `push` prints in a process whose hub this is, and the last line of its error."""
     script = (
-        "from pathlib import Path\nfrom danube_sweep.export.push import check_push, push\n"
+        "from pathlib import Path\nfrom danube_sweep.inference.export.push_to_hub import check_push, push\n"
         f"check_push('me/export')\nprint(push(Path({str(folder)!r}), 'me/export', private={private}))\n"
     )
     address = "http://127.0.0.1:9" if hub is None else hub.address
@@ -58,7 +58,7 @@ def test_what_would_stop_a_push_is_said_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def said(name: str) -> str:
-        assert cli.main(["export", "nowhere", str(tmp_path / "out"), "--push", name]) == 2
+        assert main.main(["export", "nowhere", str(tmp_path / "out"), "--push", name]) == 2
         assert list(tmp_path.iterdir()) == []
         return capsys.readouterr().err
 

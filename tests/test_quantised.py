@@ -17,8 +17,8 @@ from runs import train as train_run
 from test_families import of_family
 from workbench import load, save_base
 
-from danube_sweep.model import Backbone
-from danube_sweep.schema import Config
+from danube_sweep.config.schema import Config
+from danube_sweep.model.backbone import Backbone
 
 Tiny = Callable[..., Config]
 

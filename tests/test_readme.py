@@ -8,11 +8,11 @@ import pytest
 from conftest import ROOT, TINY
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from danube_sweep import cli
-from danube_sweep.compose import compose
-from danube_sweep.data.generated import generate, write_csv
-from danube_sweep.sweep.cells import search_of
-from danube_sweep.sweep.space import examples
+from danube_sweep.cli import main
+from danube_sweep.composer import compose
+from danube_sweep.data.kinds.generated import generate, write_csv
+from danube_sweep.sweeping.propose.grid_cells import search_of
+from danube_sweep.sweeping.propose.search_space import examples
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
@@ -57,7 +57,7 @@ def test_a_sweep_of_the_readme_can_be_looked_at_first(
     for name in ("banking77_train.csv", "banking77_test.csv"):
         (tmp_path / name).write_text("text,label\na,x\nb,y\n")
     words = [word for word in shlex.split(command)[1:] if word != "--dry-run" and not word.startswith("model.path")]
-    assert cli.main([*words, "device.memory_gib=140", "--dry-run"]) == 0  # whatever this machine has
+    assert main.main([*words, "device.memory_gib=140", "--dry-run"]) == 0  # whatever this machine has
     assert "nothing was started" in capsys.readouterr().out
     assert not (tmp_path / "multirun").exists()
 
@@ -67,7 +67,7 @@ def test_the_sweep_file_of_the_readme_is_there(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (command,) = (command for command in RUNS if command.startswith("danube-sweep sweep"))
-    assert cli.main(["sweep", str(ROOT / command.split()[-1]), "--dry-run"]) == 0
+    assert main.main(["sweep", str(ROOT / command.split()[-1]), "--dry-run"]) == 0
     assert "optimizer.lr" in capsys.readouterr().out
 
 
@@ -77,10 +77,10 @@ def test_the_first_run_and_its_predictions_work_as_printed(
     monkeypatch.chdir(tmp_path)
     write_csv(generate(40, seed=1, noise=0.0), tmp_path / "train.csv")
     small = [*TINY, "trainer.max_steps=2", "hydra.run.dir=run"]
-    assert cli.main(["data=arena", "data.path=train.csv", *small]) == 0
-    assert cli.main(["predict", "run", "train.csv", "-o", "submission.csv"]) == 0
+    assert main.main(["data=arena", "data.path=train.csv", *small]) == 0
+    assert main.main(["predict", "run", "train.csv", "-o", "submission.csv"]) == 0
     assert "submission.csv: 40 rows" in capsys.readouterr().out
-    assert cli.main(["resume", "run"]) == 0
+    assert main.main(["resume", "run"]) == 0
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!https?://)([^)#]+)", README))

@@ -16,10 +16,10 @@ from pages import Node, parsed, ranking_of, section
 from pyarrow import parquet
 from sklearn.metrics import confusion_matrix, f1_score, log_loss, roc_auc_score
 
-from danube_sweep import cli
-from danube_sweep.report.gather import gather
+from danube_sweep.cli import main
+from danube_sweep.report.collect import gather
 from danube_sweep.report.page import page
-from danube_sweep.sweep.ranking import rank, table
+from danube_sweep.results import rank, ranking_table
 
 EVIL = "<script>alert(1)</script>"
 
@@ -208,7 +208,7 @@ def test_an_empty_sweep_says_so_and_a_folder_that_is_none_is_refused(
     (tmp_path / "other").mkdir()
     for name in ("other", "nowhere"):
         for command in (["report"], ["watch", "--once"], ["rank", "--full"]):
-            assert cli.main([*command, str(tmp_path / name)]) == 2
+            assert main.main([*command, str(tmp_path / name)]) == 2
             assert f"{name} is no sweep" in capsys.readouterr().err
 
 
@@ -242,7 +242,7 @@ def test_hostile_names_and_texts_stay_text(tmp_path: Path) -> None:
 def test_a_spreadsheet_takes_no_cell_of_ranking_csv_for_a_formula(tmp_path: Path) -> None:
     values = ["=HYPERLINK(1)", "+1+cmd", "-2+3", "@SUM(1)", "-5"]
     write_sweep(tmp_path / "sweep", [Sketch([f"data.text_column={value}"], 0.5) for value in values])
-    table.write(rank.rank(tmp_path / "sweep"), tmp_path / "sweep")
+    ranking_table.write(rank.rank(tmp_path / "sweep"), tmp_path / "sweep")
     with (tmp_path / "sweep" / "ranking.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["data.text_column"] for row in rows} == {*(f"'{value}" for value in values[:4]), "-5"}
@@ -332,23 +332,23 @@ def test_damaged_files_leave_a_page(tmp_path: Path) -> None:
 
 def test_the_report_is_written_where_it_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = write_sweep(tmp_path / "sweep", grid(2))
-    assert cli.main(["report", str(sweep)]) == 0
+    assert main.main(["report", str(sweep)]) == 0
     assert re.fullmatch(r".*sweep/report\.html: 2 trials, \d+ kB\n", capsys.readouterr().out)
-    assert cli.main(["report", str(sweep), "-o", str(tmp_path / "there.html")]) == 0
+    assert main.main(["report", str(sweep), "-o", str(tmp_path / "there.html")]) == 0
     links = [
         link.attributes["href"] or "" for link in parsed((tmp_path / "there.html").read_text()).all("a", href="001_")
     ]
     assert links and all((tmp_path / link).is_dir() for link in links)
-    assert cli.main(["report", str(sweep), "-o", str(tmp_path / "no" / "page.html")]) == 2
+    assert main.main(["report", str(sweep), "-o", str(tmp_path / "no" / "page.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err
     (sweep / "sweep.json").write_text('{"format": 99}')
-    assert cli.main(["report", str(sweep)]) == 2
+    assert main.main(["report", str(sweep)]) == 2
     assert "another version" in capsys.readouterr().err
 
 
 def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = write_sweep(tmp_path / "sweep", mixed())
-    assert cli.main(["rank", "--full", str(sweep)]) == 0
+    assert main.main(["rank", "--full", str(sweep)]) == 0
     said = capsys.readouterr().out
     found = drawn(sweep)
     assert found.one("code", id="command").text in said

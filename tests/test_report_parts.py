@@ -11,22 +11,22 @@ import pytest
 from drawn import BEGAN, Sketch, distinct, grid, write_sweep
 from pyarrow import parquet
 
-from danube_sweep.report.certainty import Certainty, student
-from danube_sweep.report.curves import read_curve
-from danube_sweep.report.factors import find_factors
-from danube_sweep.report.gather import gather
-from danube_sweep.report.html import Markup, element, joined
+from danube_sweep.report.collect import gather
+from danube_sweep.report.factor_effects import find_factors
 from danube_sweep.report.importance import Importance
-from danube_sweep.report.model import Shown
+from danube_sweep.report.importance_process import Question, weigh
+from danube_sweep.report.intervals import Certainty, student
+from danube_sweep.report.learning_curves import read_curve
+from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page import page
-from danube_sweep.report.pictures.costs import memory_gib, pareto
-from danube_sweep.report.pictures.frame import Scale, spread
-from danube_sweep.report.predictions import read_seen
+from danube_sweep.report.page_data import Shown
+from danube_sweep.report.pictures.axes import Scale, spread
+from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto
 from danube_sweep.report.published import published_of
-from danube_sweep.report.slots import timeline
-from danube_sweep.report.weigh import Question, weigh
-from danube_sweep.sweep.ranking.rank import rank
-from danube_sweep.sweep.ranking.trials import read_trials
+from danube_sweep.report.row_predictions import read_seen
+from danube_sweep.report.slot_times import timeline
+from danube_sweep.results.rank import rank
+from danube_sweep.results.trial_results import read_trials
 
 NOW = BEGAN.timestamp() + 86400
 

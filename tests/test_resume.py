@@ -11,11 +11,11 @@ import yaml
 from conftest import TINY
 from runs import StopAfter, metrics, start, train
 
-from danube_sweep import cli
-from danube_sweep.compose import load_config, plain_config
+from danube_sweep.cli import main
+from danube_sweep.composer import load_config, plain_config
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted
-from danube_sweep.module import PackModule
-from danube_sweep.schema import Config
+from danube_sweep.training.lightning_loop import PackModule
 
 Tiny = Callable[..., Config]
 
@@ -192,7 +192,7 @@ def test_a_run_survives_a_sigterm_and_a_kill_and_ends_as_the_undisturbed_one(tin
     assert errors == stopped(len(metrics(folder, "train")), 70, folder)
     assert signalled(folder, signal.SIGKILL, after="step 30 validation") == (-signal.SIGKILL, "")
     assert not (folder / "result.json").exists()
-    assert cli.main(["resume", str(folder)]) == 0
+    assert main.main(["resume", str(folder)]) == 0
     assert outcome(folder) == outcome(tmp_path / "whole")
 
 
@@ -237,7 +237,7 @@ def test_a_signal_stops_the_run_after_a_checkpoint_and_says_how_to_go_on(
         train(config, folder, stop=StopAfter(2))
     signal_at(step, number)
     capfd.readouterr()
-    assert cli.main(["resume", str(folder)]) == 128 + number
+    assert main.main(["resume", str(folder)]) == 128 + number
     assert capfd.readouterr().err == stopped(len(metrics(folder, "train")), STEPS, folder)
     assert not (folder / "result.json").exists()
     train(config, folder)
@@ -263,7 +263,7 @@ def test_a_signal_ends_a_whole_multirun_of_the_basic_launcher(
     monkeypatch.chdir(tmp_path)
     signal_at(1, signal.SIGTERM)
     small = ["data.rows=60", "trainer.max_steps=3", *TINY]
-    assert cli.main(["-m", "hydra/launcher=basic", "seed=0,1,2", "hydra.sweep.dir=sweep", *small]) == 143
+    assert main.main(["-m", "hydra/launcher=basic", "seed=0,1,2", "hydra.sweep.dir=sweep", *small]) == 143
     (begun,) = (file.parent for file in (tmp_path / "sweep").glob("*/metrics.csv"))
     assert begun.name.startswith("001_")
     assert not list((tmp_path / "sweep").glob("*/result.json"))

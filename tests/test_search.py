@@ -9,15 +9,15 @@ import pytest
 from conftest import TINY
 from optuna.trial import TrialState
 
-from danube_sweep.compose import Composer
-from danube_sweep.schema import Asha, Config, NoPruner, Pruner, Sampler, Sweep
-from danube_sweep.sweep.folder import Entry, SweepFolder
-from danube_sweep.sweep.history import History
-from danube_sweep.sweep.search import SearchSource
-from danube_sweep.sweep.source import state_of
-from danube_sweep.sweep.space import Choice, Distribution, Number, Search
-from danube_sweep.trial import write_json
-from danube_sweep.validate_sweep import objectives
+from danube_sweep.composer import Composer
+from danube_sweep.config.schema import Asha, Config, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.config.validate.check_sweep import objectives
+from danube_sweep.storage.run_folder import write_json
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.propose.history import History
+from danube_sweep.sweeping.propose.next_trial import state_of
+from danube_sweep.sweeping.propose.search import SearchSource
+from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search
 
 FIXED = [*TINY, "data.rows=60"]
 COMPOSER = Composer()

@@ -15,11 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from danube_sweep import paths
-from danube_sweep.compose import VERSION_BASE, compose, register, to_sweep
+from danube_sweep.composer import VERSION_BASE, compose, register, to_sweep
+from danube_sweep.config.schema import Asha, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.errors import ConfigError
-from danube_sweep.schema import Asha, NoPruner, Pruner, Sampler, Sweep
-from danube_sweep.sweep.sheet.parameters import REFUSED, TAKES, override_text
-from danube_sweep.sweep.sheet.read import (
+from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, Search, drawn_text
+from danube_sweep.sweeping.wandb_file.read_sweep_file import (
     EARLY_TERMINATE,
     KEYS,
     METRIC,
@@ -29,7 +29,7 @@ from danube_sweep.sweep.sheet.read import (
     Sheet,
     read_sheet,
 )
-from danube_sweep.sweep.space import Choice, Distribution, Normal, Number, Search, drawn_text
+from danube_sweep.sweeping.wandb_file.wandb_parameters import REFUSED, TAKES, override_text
 
 READY = sorted((paths.conf_dir() / "wandb").glob("*.yaml"))
 DOCUMENT = Path(__file__).parent.parent / "docs" / "wandb.md"

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from danube_sweep.errors import CheckpointError, ConfigError
-from danube_sweep.sweep.space import (
+from danube_sweep.sweeping.propose.search_space import (
     TAIL,
     Choice,
     Distribution,

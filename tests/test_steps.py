@@ -7,9 +7,9 @@ import pytest
 import torch
 from workbench import CPU, rows_of
 
+from danube_sweep.config.schema import Config
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.schema import Config
-from danube_sweep.steps import Collator, MicroBatch, StepPlan, random_state
+from danube_sweep.training.step_plan import Collator, MicroBatch, StepPlan, random_state
 
 Tiny = Callable[..., Config]
 

@@ -16,13 +16,13 @@ import torch
 from pyarrow import parquet
 from wandb_server import KEY, Server
 
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import NoTracking, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
-from danube_sweep.metrics import classification_metrics
-from danube_sweep.schema import NoTracking, Tracking, WandbTracking
-from danube_sweep.tracking import Tracker, open_tracker, opening
-from danube_sweep.tracking.charts import calibration, confusions, read_predictions
-from danube_sweep.tracking.sending import MOST_CLASSES, MOST_ROWS
+from danube_sweep.tracking import Tracker, open_tracker
+from danube_sweep.tracking.prediction_charts import calibration, confusions, read_predictions
+from danube_sweep.tracking.wandb_sending import MOST_CLASSES, MOST_ROWS
+from danube_sweep.training.metrics import classification_metrics
 
 ID = "abc12345"
 
@@ -38,7 +38,7 @@ def own_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    opening._unreachable.clear()
+    open_tracker._unreachable.clear()
     yield
     if wandb := sys.modules.get("wandb"):
         wandb.teardown()

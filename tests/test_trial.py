@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DataError, DiskError, ModelError
-from danube_sweep.schema import Config
-from danube_sweep.trial import (
+from danube_sweep.storage.run_folder import (
     RunFolder,
     file_digest,
     is_random,

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from conftest import tiny_config
 
+from danube_sweep.config.schema import Asha, Hyperband, LMHead, Median, NoPruner, Patient, Pruner, Sampler, Sweep
+from danube_sweep.config.validate.check_sweep import RETRIABLE, check_metric, check_retry, objectives, validate_sweep
 from danube_sweep.errors import ConfigError
-from danube_sweep.schema import Asha, Hyperband, LMHead, Median, NoPruner, Patient, Pruner, Sampler, Sweep
-from danube_sweep.validate_sweep import RETRIABLE, check_metric, check_retry, objectives, validate_sweep
 
 LOSS, MEMORY = "validation/log_loss", "measured/peak_memory_bytes"
 

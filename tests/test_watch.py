@@ -11,10 +11,10 @@ from drawn import BEGAN, Sketch, grid, write_sweep
 from filelock import FileLock
 from rich.console import Console
 
-from danube_sweep import cli
-from danube_sweep.report.standing import standing
+from danube_sweep.cli import main
+from danube_sweep.report.sweep_progress import standing
 from danube_sweep.report.watch import Watch
-from danube_sweep.sweep.ranking.trials import read_trials
+from danube_sweep.results.trial_results import read_trials
 
 NOW = BEGAN.timestamp() + 1000
 
@@ -116,7 +116,7 @@ def test_the_command_looks_once_and_refuses_a_pace_that_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     present = running(tmp_path / "sweep")
-    assert cli.main(["watch", "--once", str(present.parent)]) == 0
+    assert main.main(["watch", "--once", str(present.parent)]) == 0
     assert "report.html drawn at" in capsys.readouterr().out.replace("\n", "")
-    assert cli.main(["watch", str(present.parent), "--every", "0"]) == 2
+    assert main.main(["watch", str(present.parent), "--every", "0"]) == 2
     assert "--every must be at least 1 second" in capsys.readouterr().err

@@ -7,15 +7,15 @@ import torch
 from transformers import AutoModel
 
 from danube_sweep import lora
-from danube_sweep.architecture import FAMILIES, architecture_of
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
+from danube_sweep.config.facts.architectures import FAMILIES, architecture_of
+from danube_sweep.config.schema import Compute, Init, LMHead, Precision, SequenceHead, Storage
 from danube_sweep.head import build_head
-from danube_sweep.model import architecture, load_backbone
-from danube_sweep.optimizer import build_optimizer, to_training
+from danube_sweep.model.backbone import architecture, load_backbone
+from danube_sweep.optimizer.build_optimizer import build_optimizer, to_training
+from danube_sweep.planner.adapter_shapes import frozen_bytes
 from danube_sweep.planner.memory import walk_of
-from danube_sweep.planner.shapes import frozen_bytes
-from danube_sweep.planner.weights import adapter_tensors, head_tensors, parameters, state_bytes, stored_bytes
-from danube_sweep.schema import Compute, Init, LMHead, Precision, SequenceHead, Storage
+from danube_sweep.planner.parameter_bytes import adapter_tensors, head_tensors, parameters, state_bytes, stored_bytes
 
 SIZES = [
     "model.shape.hidden_size=768", "model.shape.intermediate_size=2048", "model.shape.num_attention_heads=12",

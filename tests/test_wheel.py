@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY
 
-from danube_sweep.schema import OPTIONS
+from danube_sweep.config.schema import OPTIONS
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
 

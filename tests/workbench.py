@@ -13,20 +13,20 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from danube_sweep import lora
-from danube_sweep.active import ActiveTrial, Surroundings
-from danube_sweep.begin import Builder, Stopwatch
+from danube_sweep.config.schema import Batching, Config, Init
 from danube_sweep.data.batches import Batch, collate
 from danube_sweep.data.encoded import Encoded
+from danube_sweep.data.prepare import Prepared, prepare
 from danube_sweep.head import Head, build_head, needs_lm_head
-from danube_sweep.model import Backbone, architecture, load_backbone
-from danube_sweep.module import PackModule, fit
-from danube_sweep.pack import Pack
-from danube_sweep.prepare import Prepared, prepare
-from danube_sweep.progress import Terminal
-from danube_sweep.schema import Batching, Config, Init
-from danube_sweep.steps import StepPlan
+from danube_sweep.model.backbone import Backbone, architecture, load_backbone
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.terminal.screen import Terminal
 from danube_sweep.tracking import open_tracker
-from danube_sweep.trial import RunFolder
+from danube_sweep.training.lightning_loop import PackModule, fit
+from danube_sweep.training.pack import Pack
+from danube_sweep.training.setup import Builder, Stopwatch
+from danube_sweep.training.step_plan import StepPlan
+from danube_sweep.training.trial import ActiveTrial, Surroundings
 
 CPU = torch.device("cpu")
 

@@ -9,17 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from danube_sweep.data.arena import CLASSES, load_arena, read_arena
-from danube_sweep.data.generated import bayes_log_loss, generate
-from danube_sweep.data.hub import reader
-from danube_sweep.data.pairs import load_pairs, pair_classes, read_pairs, swapped
-from danube_sweep.data.records import Parts, Record
-from danube_sweep.data.split import split
-from danube_sweep.data.table import is_number, load_table, read_table
-from danube_sweep.data.text import load_text
-from danube_sweep.data.words import load_words, read_words
-from danube_sweep.errors import DataError, GuardError
-from danube_sweep.schema import (
+from danube_sweep.config.schema import (
     ArenaData,
     Data,
     FileData,
@@ -32,6 +22,16 @@ from danube_sweep.schema import (
     TextData,
     TokensData,
 )
+from danube_sweep.data.kinds.arena import CLASSES, load_arena, read_arena
+from danube_sweep.data.kinds.generated import bayes_log_loss, generate
+from danube_sweep.data.kinds.hub import reader
+from danube_sweep.data.kinds.pairs import load_pairs, pair_classes, read_pairs, swapped
+from danube_sweep.data.kinds.table import is_number, load_table, read_table
+from danube_sweep.data.kinds.text import load_text
+from danube_sweep.data.kinds.tokens import load_words, read_words
+from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.split import split
+from danube_sweep.errors import DataError, GuardError
 
 __all__ = ["Parts", "Record", "load_parts", "load_undivided", "read_unlabelled", "swapped"]
 

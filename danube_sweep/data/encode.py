@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from danube_sweep import paths
+from danube_sweep.config.schema import Data, Side, TextData, TokensData
 from danube_sweep.data.encoded import Encoded, Tokens, load, save
 from danube_sweep.data.layout import Layout
 from danube_sweep.data.pieces import text_pieces, word_pieces
 from danube_sweep.data.records import Record
 from danube_sweep.errors import ConfigError, ModelError
-from danube_sweep.schema import Data, Side, TextData, TokensData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from danube_sweep.schema import BradleyTerryHead, CausalHead, Comparison, Data, Head, LMHead, Model, TokenHead
+from danube_sweep.config.schema import BradleyTerryHead, CausalHead, Comparison, Data, Head, LMHead, Model, TokenHead
 
 _PAIR = ("Prompt: ", "\n\nAnswer A: ", "\n\nAnswer B: ")
 _ONE_ANSWER = ("Prompt: ", "\n\nAnswer: ")

@@ -5,12 +5,12 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+from danube_sweep.config.schema import Comparison, Data, FileData, GeneratedData, TextData, own_parts
 from danube_sweep.data import read_unlabelled
-from danube_sweep.data.generated import generate
-from danube_sweep.data.read import count_rows
+from danube_sweep.data.kinds.generated import generate
+from danube_sweep.data.kinds.text import load_text
+from danube_sweep.data.read_files import count_rows
 from danube_sweep.data.records import Record
-from danube_sweep.data.text import load_text
-from danube_sweep.schema import Comparison, Data, FileData, GeneratedData, TextData, own_parts
 
 SAMPLED_ROWS = 300
 CHARACTERS_PER_TOKEN = 4.0

@@ -5,9 +5,9 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 
+from danube_sweep.config.schema import Data, own_parts
 from danube_sweep.data.records import Record
 from danube_sweep.errors import DataError
-from danube_sweep.schema import Data, own_parts
 
 _TOLERANCE = 1e-3
 

@@ -4,7 +4,7 @@ base  what a head is · pool, layers  their parts · classify, bradley_terry, or
 language  a head each, or those that read the backbone's own output layer · build  config in, head out
 """
 
-from danube_sweep.head.base import Classifies, Head
-from danube_sweep.head.build import build_head, needs_lm_head
+from danube_sweep.head.base_head import Classifies, Head
+from danube_sweep.head.build_head import build_head, needs_lm_head
 
 __all__ = ["Classifies", "Head", "build_head", "needs_lm_head"]

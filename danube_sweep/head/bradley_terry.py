@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from danube_sweep.config.schema import BradleyTerryHead, Ties
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.head.base import Classifies, labels_in
-from danube_sweep.head.layers import Layers
-from danube_sweep.head.pool import AnswerPooler, Pooler
-from danube_sweep.schema import BradleyTerryHead, Ties
+from danube_sweep.head.base_head import Classifies, labels_in
+from danube_sweep.head.head_layers import Layers
+from danube_sweep.head.pooling import AnswerPooler, Pooler
 
 LEAST, MOST = 0.01, 0.9
 """The share of ties that training may start from."""

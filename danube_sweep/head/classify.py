@@ -4,11 +4,11 @@ from typing import final
 
 import torch
 
+from danube_sweep.config.schema import PreferenceHead, SequenceHead
 from danube_sweep.data.batches import Batch
-from danube_sweep.head.base import Classifies
-from danube_sweep.head.layers import Layers
-from danube_sweep.head.pool import PairPooler, Pooler
-from danube_sweep.schema import PreferenceHead, SequenceHead
+from danube_sweep.head.base_head import Classifies
+from danube_sweep.head.head_layers import Layers
+from danube_sweep.head.pooling import PairPooler, Pooler
 
 
 @final

@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from danube_sweep.data.arena import CLASSES
+from danube_sweep.config.schema import CausalHead, Pooling
 from danube_sweep.data.batches import Batch
+from danube_sweep.data.kinds.arena import CLASSES
 from danube_sweep.errors import ConfigError
-from danube_sweep.head.base import Classifies, Head
-from danube_sweep.head.pool import Pooler
-from danube_sweep.schema import CausalHead, Pooling
+from danube_sweep.head.base_head import Classifies, Head
+from danube_sweep.head.pooling import Pooler
 
 PREFERENCE_WORDS = ["A", "B", "tie"]
 """The label words of preferences, whose own names all begin alike."""

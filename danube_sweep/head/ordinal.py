@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from danube_sweep.config.schema import OrdinalHead
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.head.base import Classifies, labels_in
-from danube_sweep.head.layers import Layers
-from danube_sweep.head.pool import Pooler
-from danube_sweep.schema import OrdinalHead
+from danube_sweep.head.base_head import Classifies, labels_in
+from danube_sweep.head.head_layers import Layers
+from danube_sweep.head.pooling import Pooler
 
 LEAST = 1e-3
 """The smallest share of rows that two neighbouring thresholds start with between them."""

@@ -8,12 +8,12 @@ from typing import final
 import torch
 from torch.nn import functional as F
 
+from danube_sweep.config.schema import RegressionHead, RegressionLoss
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.head.base import Head, labels_in, labels_of
-from danube_sweep.head.layers import Layers
-from danube_sweep.head.pool import Pooler
-from danube_sweep.schema import RegressionHead, RegressionLoss
+from danube_sweep.head.base_head import Head, labels_in, labels_of
+from danube_sweep.head.head_layers import Layers
+from danube_sweep.head.pooling import Pooler
 
 
 @final

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from danube_sweep.config.schema import TokenHead
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.head.base import Classifies
-from danube_sweep.head.layers import Layers
-from danube_sweep.schema import TokenHead
+from danube_sweep.head.base_head import Classifies
+from danube_sweep.head.head_layers import Layers
 
 LEAST = 1e-4
 """The smallest share of words that a class starts with."""

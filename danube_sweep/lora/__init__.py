@@ -7,12 +7,12 @@ packed.py     plain LoRA of many trials over one backbone, and of one
 operation.py  what their adapters add to a linear
 """
 
-from danube_sweep.lora.allocation import rank_allocation
-from danube_sweep.lora.attach import attach
-from danube_sweep.lora.describe import peft_config
-from danube_sweep.lora.operation import Noise
-from danube_sweep.lora.packed import PackedAdapter, PackedAdapters
-from danube_sweep.lora.state import adapter_state, load_adapter_state
+from danube_sweep.lora.adalora_ranks import rank_allocation
+from danube_sweep.lora.adapter_state import adapter_state, load_adapter_state
+from danube_sweep.lora.attach_adapter import attach
+from danube_sweep.lora.packed_adapters import PackedAdapter, PackedAdapters
+from danube_sweep.lora.packed_operation import Noise
+from danube_sweep.lora.peft_configs import peft_config
 
 __all__ = [
     "Noise",

@@ -6,10 +6,10 @@ The blocks follow transformers' modules under autocast with PEFT's adapters.
 from collections import Counter
 from dataclasses import replace
 
-from danube_sweep.adapters import is_packed
-from danube_sweep.architecture import RELATIVE_POSITIONS
-from danube_sweep.planner.walk import BOOL, FP32, INT64, Pass, Saved, Tape, Value
-from danube_sweep.schema import Adalora, Lora, Vera
+from danube_sweep.config.facts.adapters import is_packed
+from danube_sweep.config.facts.architectures import RELATIVE_POSITIONS
+from danube_sweep.config.schema import Adalora, Lora, Vera
+from danube_sweep.planner.symbolic_pass import BOOL, FP32, INT64, Pass, Saved, Tape, Value
 
 
 def whole_body(walk: Pass) -> Saved:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from danube_sweep.adapters import QUANTISED, is_packed
-from danube_sweep.architecture import Architecture
+from danube_sweep.config.facts.adapters import QUANTISED, is_packed
+from danube_sweep.config.facts.architectures import Architecture
+from danube_sweep.config.schema import AdamW, Config, Dora, LMHead, ScheduleFree
 from danube_sweep.planner.activations import checkpoints, live_block, whole_body
-from danube_sweep.planner.together import distinct_batches, joint_walk, walk_of
-from danube_sweep.planner.walk import FP32, Pass
-from danube_sweep.planner.weights import (
+from danube_sweep.planner.joint_pass import distinct_batches, joint_walk, walk_of
+from danube_sweep.planner.parameter_bytes import (
     adapter_tensors,
     allocation_bytes,
     head_tensors,
@@ -17,8 +17,8 @@ from danube_sweep.planner.weights import (
     state_bytes,
     stored_bytes,
 )
-from danube_sweep.schema import AdamW, Config, Dora, LMHead, ScheduleFree
-from danube_sweep.trial import is_random
+from danube_sweep.planner.symbolic_pass import FP32, Pass
+from danube_sweep.storage.run_folder import is_random
 
 GIB = 2**30
 END_OF_NET, BACKWARD_OF_BLOCK = 20, 8

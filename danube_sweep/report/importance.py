@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Final, Self, final
 
-from danube_sweep.report import weigh
-from danube_sweep.report.factors import Factor, label_of
-from danube_sweep.report.weigh import Question
-from danube_sweep.sweep.ranking.rank import Row
+from danube_sweep.report import importance_process
+from danube_sweep.report.factor_effects import Factor, label_of
+from danube_sweep.report.importance_process import Question
+from danube_sweep.results.rank import Row
 
 FEWEST: Final = 4
 """Rows below which an importance would be a guess."""
@@ -31,7 +31,7 @@ class Importance:
 
     def _started(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", weigh.__name__],
+            [sys.executable, "-m", importance_process.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from danube_sweep import __version__
-from danube_sweep.report.gather import gather
-from danube_sweep.report.html import Markup, Part, element, joined
-from danube_sweep.report.model import Report
-from danube_sweep.report.sections.answer import answer_section
-from danube_sweep.report.sections.compared import compared_section
-from danube_sweep.report.sections.pictures import pictures_section
-from danube_sweep.report.sections.ranking import ranking_section
-from danube_sweep.trial import write_text
+from danube_sweep.report.collect import gather
+from danube_sweep.report.markup import Markup, Part, element, joined
+from danube_sweep.report.page_data import Report
+from danube_sweep.report.sections.answer_section import answer_section
+from danube_sweep.report.sections.compared_section import compared_section
+from danube_sweep.report.sections.picture_section import pictures_section
+from danube_sweep.report.sections.ranking_section import ranking_section
+from danube_sweep.storage.run_folder import write_text
 
 FILE: Final = "report.html"
 

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.errors import DiskError
-from danube_sweep.progress import duration
 from danube_sweep.report.page import write_page
-from danube_sweep.report.standing import Progress, Standing, changed, standing
-from danube_sweep.sweep.folder import SweepFolder
-from danube_sweep.sweep.ranking.rank import Ranking, rank_trials
-from danube_sweep.sweep.ranking.table import plain, ranking_table, summary_lines
-from danube_sweep.sweep.ranking.trials import Trial, read_trials
+from danube_sweep.report.sweep_progress import Progress, Standing, changed, standing
+from danube_sweep.results.rank import Ranking, rank_trials
+from danube_sweep.results.ranking_table import plain, ranking_table, summary_lines
+from danube_sweep.results.trial_results import Trial, read_trials
+from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.terminal.screen import duration
 
 LOOK_EVERY_S: Final = 2.0
 _SHARE: Final = 0.1

@@ -4,8 +4,8 @@ files    metrics.csv · charts  what a run's predictions show, computed here · 
 opening  a tracker from a config: online, offline or not at all
 """
 
-from danube_sweep.tracking.files import MetricsFile
-from danube_sweep.tracking.opening import given_out, open_tracker
-from danube_sweep.tracking.sending import Tracker
+from danube_sweep.tracking.metrics_file import MetricsFile
+from danube_sweep.tracking.open_tracker import given_out, open_tracker
+from danube_sweep.tracking.wandb_sending import Tracker
 
 __all__ = ["MetricsFile", "Tracker", "given_out", "open_tracker"]

@@ -1,4 +1,4 @@
-"""hydra/launcher=local: each trial in a process of its own. danube_sweep/sweep/doors/multirun.py does the work."""
+"""hydra/launcher=local: each trial in a process of its own. sweeping/entry/hydra_multirun.py does the work."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,6 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
         """For other sweepers than ours, which drive the slots themselves."""
-        from danube_sweep.sweep.doors.multirun import launch
+        from danube_sweep.sweeping.entry.hydra_multirun import launch
 
         return launch(*self.parts, job_overrides)

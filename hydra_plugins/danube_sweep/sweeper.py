@@ -1,4 +1,4 @@
-"""hydra/sweeper=grid and hydra/sweeper=optuna. danube_sweep/sweep/doors/multirun.py does the work."""
+"""hydra/sweeper=grid and hydra/sweeper=optuna. sweeping/entry/hydra_multirun.py does the work."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class GridSweeper(Sweeper):
         self.parts = hydra_context, task_function, config
 
     def sweep(self, arguments: Any) -> Any:
-        from danube_sweep.sweep.doors.multirun import Multirun
+        from danube_sweep.sweeping.entry.hydra_multirun import Multirun
 
         Multirun(*self.parts).grid(arguments)
 
@@ -37,6 +37,6 @@ class OptunaSweeper(GridSweeper):
     """Draws trials one after the other, each from what is known by then; its settings are `sweep.…`."""
 
     def sweep(self, arguments: Any) -> Any:
-        from danube_sweep.sweep.doors.multirun import Multirun
+        from danube_sweep.sweeping.entry.hydra_multirun import Multirun
 
         Multirun(*self.parts).search(arguments)

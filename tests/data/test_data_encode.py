@@ -9,14 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from danube_sweep import paths
-from danube_sweep.compose import compose
-from danube_sweep.data.encode import encode, encode_cached, fair_shares
-from danube_sweep.data.encoded import Encoded
-from danube_sweep.data.generated import generate
-from danube_sweep.data.layout import Layout, layout_for
-from danube_sweep.data.records import Record
-from danube_sweep.errors import ConfigError, ModelError
-from danube_sweep.schema import (
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import (
     ArenaData,
     CausalHead,
     Data,
@@ -32,6 +26,12 @@ from danube_sweep.schema import (
     TokenHead,
     TokensData,
 )
+from danube_sweep.data.encode import encode, encode_cached, fair_shares
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.data.kinds.generated import generate
+from danube_sweep.data.layout import Layout, layout_for
+from danube_sweep.data.records import Record
+from danube_sweep.errors import ConfigError, ModelError
 
 PLAIN = Layout(("",), "", ends_with_eos=True)
 PAIR = Layout(("P: ", "\nA: ", "\nB: "), "\nbetter:", ends_with_eos=False)

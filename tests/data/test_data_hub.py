@@ -14,13 +14,13 @@ import runs
 from conftest import TINY
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from danube_sweep import cli
-from danube_sweep.compose import compose, load_config
+from danube_sweep.cli import main
+from danube_sweep.composer import compose, load_config
+from danube_sweep.config.facts.hub_commits import commit
+from danube_sweep.config.schema import HubData
 from danube_sweep.data import load_parts, load_undivided, read_unlabelled
-from danube_sweep.dataset import commit
 from danube_sweep.errors import ConfigError, DanubeSweepError, DataError
-from danube_sweep.schema import HubData
-from danube_sweep.trial import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder, trial_hash
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -67,7 +67,7 @@ def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
 
 
 def test_classes_inside_lists_become_names_too(tmp_path: Path) -> None:
-    from danube_sweep.data.hub import reader
+    from danube_sweep.data.kinds.hub import reader
 
     features = Features({"tags": List(ClassLabel(names=["O", "B-x"]))})
     Dataset.from_dict({"tags": [[0, 1], []]}, features=features).to_parquet(tmp_path / "d" / "train.parquet")
@@ -286,8 +286,8 @@ def test_the_command_line_says_it_and_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main([*TINY, "data=hub", "data.path=owner/name", "head=sequence"]) == 2
+    assert main.main([*TINY, "data=hub", "data.path=owner/name", "head=sequence"]) == 2
     assert "danube-sweep: error: data.path=owner/name: the hub cannot be reached" in capsys.readouterr().err
-    assert cli.main(["plan", *TINY, "data=hub", "data.path=owner/name", "head=sequence"]) == 0
+    assert main.main(["plan", *TINY, "data=hub", "data.path=owner/name", "head=sequence"]) == 0
     assert "an epoch is unknown: its data are no file here" in " ".join(capsys.readouterr().out.split())
     assert not [path for path in tmp_path.iterdir() if path.name != "cache"]

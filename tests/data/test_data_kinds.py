@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from danube_sweep.config.schema import ArenaData, Data, GeneratedData, TableData, Target, TextData
 from danube_sweep.data import Record, load_parts, read_unlabelled, swapped
-from danube_sweep.data.arena import CLASSES, load_arena, read_arena, turns
-from danube_sweep.data.generated import bayes_log_loss, generate, write_csv
+from danube_sweep.data.kinds.arena import CLASSES, load_arena, read_arena, turns
+from danube_sweep.data.kinds.generated import bayes_log_loss, generate, write_csv
+from danube_sweep.data.kinds.table import load_table, sorted_classes
 from danube_sweep.data.split import split
-from danube_sweep.data.table import load_table, sorted_classes
 from danube_sweep.errors import ConfigError, DataError, DiskError
-from danube_sweep.schema import ArenaData, Data, GeneratedData, TableData, Target, TextData
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from danube_sweep.data.read import clean, read_rows
+from danube_sweep.data.read_files import clean, read_rows
 from danube_sweep.errors import DataError
 
 COLUMNS = ["id", "text"]

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from danube_sweep.config.schema import Config, Model, PairsData, TableData, Target, TokenHead, TokensData
 from danube_sweep.data import Record, load_parts, read_unlabelled
 from danube_sweep.data.batches import collate
 from danube_sweep.data.encode import encode, encode_cached
+from danube_sweep.data.kinds.pairs import load_pairs
+from danube_sweep.data.kinds.table import load_table
+from danube_sweep.data.kinds.tokens import load_words
 from danube_sweep.data.layout import layout_for
-from danube_sweep.data.pairs import load_pairs
-from danube_sweep.data.read import count_rows
-from danube_sweep.data.table import load_table
-from danube_sweep.data.words import load_words
+from danube_sweep.data.prepare import prepare
+from danube_sweep.data.read_files import count_rows
 from danube_sweep.errors import DataError
-from danube_sweep.prepare import prepare
-from danube_sweep.schema import Config, Model, PairsData, TableData, Target, TokenHead, TokensData
 
 Tiny = Callable[..., Config]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from danube_sweep.compose import compose
-from danube_sweep.environment import native_types
-from danube_sweep.progress import Terminal
-from danube_sweep.run import run_trial
-from danube_sweep.schema import Config
+from danube_sweep.composer import compose
+from danube_sweep.config.schema import Config
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.environment import native_types
+from danube_sweep.training.run import run_trial
 
 pytestmark = [
     pytest.mark.gpu,
@@ -124,7 +124,7 @@ def test_a_gpu_follows_the_losses_of_a_cpu_in_fp32(tiny: Callable[..., Config], 
 @pytest.mark.parametrize("name", ["nf4", "nf4-fp16", "nf4-fp16-schedulefree", "nf4_dq-paged", "int8"])
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(name: str, tmp_path: Path) -> None:
     from danube_sweep.errors import Interrupted
-    from danube_sweep.stop import StopRequest
+    from danube_sweep.training.signals import StopRequest
 
     config = composed([*TRUE_SHAPE, *TRIALS[name]])
     stop = StopRequest()

@@ -12,13 +12,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from danube_sweep.architecture import architecture_of
-from danube_sweep.begin import Entrant
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
+from danube_sweep.config.facts.architectures import architecture_of
+from danube_sweep.config.schema import Config
 from danube_sweep.planner.memory import pack_memory
-from danube_sweep.progress import Terminal
-from danube_sweep.run import run_pack
-from danube_sweep.schema import Config
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.run import run_pack
+from danube_sweep.training.setup import Entrant
 
 pytestmark = [
     pytest.mark.gpu,

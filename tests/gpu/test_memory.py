@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from danube_sweep import lora
-from danube_sweep.architecture import architecture_of
-from danube_sweep.compose import compose
-from danube_sweep.environment import peak_memory_bytes, pick_device
-from danube_sweep.model import load_backbone
-from danube_sweep.optimizer import build_optimizer
+from danube_sweep.composer import compose
+from danube_sweep.config.facts.architectures import architecture_of
+from danube_sweep.config.schema import Config
+from danube_sweep.model.backbone import load_backbone
+from danube_sweep.optimizer.build_optimizer import build_optimizer
 from danube_sweep.planner.memory import memory_of
-from danube_sweep.schema import Config
+from danube_sweep.training.environment import peak_memory_bytes, pick_device
 
 pytestmark = [
     pytest.mark.gpu,

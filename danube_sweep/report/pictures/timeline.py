@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from danube_sweep.progress import duration
-from danube_sweep.report.html import Markup, Part, element
-from danube_sweep.report.model import Report
-from danube_sweep.report.pictures.frame import Scale, figure, short, svg, text
-from danube_sweep.report.slots import Bar, Timeline
+from danube_sweep.report.markup import Markup, Part, element
+from danube_sweep.report.page_data import Report
+from danube_sweep.report.pictures.axes import Scale, figure, short, svg, text
+from danube_sweep.report.slot_times import Bar, Timeline
+from danube_sweep.terminal.screen import duration
 
 _WIDTH: Final = 880.0
 _LEFT: Final = 96.0

@@ -1,0 +1,1 @@
+"""The command line: main reads the words, commands carries them out, help explains them."""

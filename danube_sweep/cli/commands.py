@@ -1,0 +1,329 @@
+"""The subcommands, and training one trial: everything of the command line that is not Hydra's."""
+
+import argparse
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from danube_sweep.errors import ConfigError, DanubeSweepError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def train(config: Any, folder: Path) -> float:
+    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective."""
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+    from danube_sweep.terminal.run_summary import summary
+    from danube_sweep.terminal.screen import Terminal
+
+    quiet_libraries()
+    from danube_sweep.training.run import run_trial
+
+    with Terminal() as terminal:
+        result = run_trial(config, folder, terminal)
+        terminal.table(summary(result), title=str(_short(folder)))
+    return float(result["validation"][config.objective])
+
+
+def _short(folder: Path) -> Path:
+    with suppress(ValueError):
+        return folder.resolve().relative_to(Path.cwd())
+    return folder
+
+
+def resume(arguments: list[str]) -> int:
+    """`danube-sweep resume`: an interrupted run, or a sweep."""
+    parser = _Parser(
+        "danube-sweep resume",
+        description="Goes on with an interrupted run or with a sweep: trials without a result are trained from their "
+        "last checkpoint. Several processes may resume one sweep; they share its trials.",
+    )
+    parser.add_argument("directory", type=Path, help="the folder of a run or of a sweep")
+    parser.add_argument("--retry", help="of a sweep, also trials that ended so: failed,oom,…  or all")
+    parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help="changed settings of a sweep")
+    options = parser.parse_intermixed_args(arguments)
+
+    from danube_sweep.storage.sweep_folder import SweepFolder
+
+    if SweepFolder(options.directory).file.is_file():
+        return _resume_sweep(options.directory, options.retry, options.settings)
+    if options.retry or options.settings:
+        from danube_sweep.errors import CheckpointError
+
+        raise CheckpointError(f"{options.directory} is no sweep: it has no sweep.json; --retry is for sweeps")
+    from danube_sweep import composer
+    from danube_sweep.storage.run_folder import RunFolder
+
+    train(composer.load_config(RunFolder(options.directory).config), options.directory)
+    return 0
+
+
+def _resume_sweep(path: Path, retry: str | None, settings: list[str]) -> int:
+    from danube_sweep.sweeping import start_sweep
+    from danube_sweep.terminal.screen import Terminal
+
+    for setting in settings:
+        if not setting.startswith("sweep."):
+            raise ConfigError(f"{setting}: a sweep's trials are fixed; only sweep.FIELD=VALUE can change")
+    states = [f"sweep.retry=[{retry}]"] if retry else []
+    with Terminal() as terminal:
+        start_sweep.resume(path, [*settings, *states], terminal)
+    return 0
+
+
+def sweep(arguments: list[str]) -> int:
+    """`danube-sweep sweep`: a W&B sweep file without a server."""
+    parser = _Parser(
+        "danube-sweep sweep",
+        description="Runs a W&B sweep file here, without a server: docs/wandb.md says what each of its keys becomes.",
+    )
+    parser.add_argument("file", type=Path, help="the sweep file (YAML)")
+    parser.add_argument("--dry-run", action="store_true", help="show the trials and stop")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of every trial, or sweep.FIELD=VALUE")
+    options = parser.parse_intermixed_args(arguments)
+
+    from danube_sweep.sweeping.entry.sweep_file_command import run_sheet
+    from danube_sweep.terminal.screen import Terminal
+
+    dry = ["sweep.dry_run=true"] if options.dry_run else []
+    with Terminal() as terminal:
+        run_sheet(options.file, [*options.overrides, *dry], terminal)
+    return 0
+
+
+def plan(arguments: list[str]) -> int:
+    """`danube-sweep plan`: memory, seconds and disk of trials, before anything is loaded."""
+    parser = _Parser(
+        "danube-sweep plan",
+        description="Says from the config alone what a trial needs and whether it fits a device: nothing is loaded. "
+        "With -m a row for every combination of the swept values. docs/memory.md says how it is computed.",
+        epilog="example: danube-sweep plan -m model=danube3_500m,danube3_4b precision=nf4 device=kaggle_t4,h200 "
+        "data.max_length=2048. The exit code is 0 whether it fits or not (--json says it), 2 for a mistake.",
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help="plan every combination")
+    parser.add_argument("--json", action="store_true", help="print JSON: bytes and seconds")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training: device=kaggle_t4, …")
+    options = parser.parse_intermixed_args(arguments)
+
+    from danube_sweep.cli.plan_table import run_plan
+    from danube_sweep.terminal.screen import Terminal
+
+    run_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json)
+    return 0
+
+
+def rank(arguments: list[str]) -> int:
+    """`danube-sweep rank`: the table of a sweep, running or ended."""
+    parser = _Parser(
+        "danube-sweep rank",
+        description="Shows a sweep's trials, best first, and writes ranking.csv and ranking.md into its folder. "
+        "Trials that differ only in seed are one row; differences to the best row have a 95 % interval over the "
+        "validation rows, and a row whose interval holds 0 is a tie.",
+    )
+    parser.add_argument("directory", type=Path, help="the sweep's folder")
+    parser.add_argument("--full", action="store_true", help="all that danube-sweep report says, here")
+    options = parser.parse_args(arguments)
+
+    from danube_sweep.terminal.screen import Terminal
+
+    if options.full:
+        from danube_sweep.report.in_terminal import show_report
+
+        show_report(options.directory, Terminal())
+        return 0
+    from danube_sweep.sweeping.end_sweep import show_ranking
+
+    show_ranking(options.directory, Terminal())
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """`danube-sweep report`: a sweep as one page."""
+    parser = _Parser(
+        "danube-sweep report",
+        description="Draws a sweep, running or ended, as one HTML page that needs nothing beside it: what to use and "
+        "how sure that is, the ranking, pictures of what the choices do and cost, and what was compared with what; "
+        "docs/report.md. The same in the terminal: danube-sweep rank --full.",
+        epilog="example: danube-sweep report multirun/2026-11-23/18-20-00. It prints the page's path and size.",
+    )
+    _add_page(parser)
+    options = parser.parse_args(arguments)
+
+    from danube_sweep.report.page import write_page
+
+    found, file = write_page(options.directory, options.output)
+    trials = sum(found.counted.values())
+    print(f"{file}: {trials} trial{'s' * (trials != 1)}, {file.stat().st_size / 1000:,.0f} kB")
+    return 0
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="the sweep's folder")
+    parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
+
+
+def watch(arguments: list[str]) -> int:
+    """`danube-sweep watch`: a running sweep, live."""
+    parser = _Parser(
+        "danube-sweep watch",
+        description="Shows a running sweep live: its ranking, how far the trial in each slot is and the time left. The "
+        "page of danube-sweep report is drawn again each minute; reload it to see. Ends with the sweep; Ctrl-C ends it "
+        "before and leaves the sweep alone.",
+        epilog="example: danube-sweep watch multirun/2026-11-23/18-20-00, in a second terminal",
+    )
+    _add_page(parser)
+    parser.add_argument("--every", type=float, default=60.0, metavar="S", help="seconds between pages (default 60)")
+    parser.add_argument("--once", action="store_true", help="look once, draw the page and stop")
+    options = parser.parse_args(arguments)
+    if not options.every >= 1:
+        parser.error(f"--every must be at least 1 second, got {options.every:g}")
+
+    from rich.console import Console
+
+    from danube_sweep.report.watch import Watch
+
+    console = Console()
+    watching = Watch(options.directory, console, output=options.output, every_s=options.every)
+    if not options.once:
+        watching.follow()
+        return 0
+    watching.look()
+    watching.draw()
+    console.print(watching.look())
+    return 0
+
+
+def oof(arguments: list[str]) -> int:
+    """`danube-sweep oof`: what finished folds say of every row."""
+    parser = _Parser(
+        "danube-sweep oof",
+        description="Joins the validation predictions of finished folds: trials that differ only in data.fold (and "
+        "seed, over which they are averaged) are a group; those with all their folds are scored over all rows and "
+        "shown, best first, and the best one's predictions are written in the order of the data file.",
+        epilog="example: danube-sweep -m data.folds=5 data.fold=0,1,2,3,4 lora.rank=8,16 hydra.sweep.dir=folds; "
+        "danube-sweep oof folds. The exit code is 2 when no group has all its folds.",
+    )
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="the .parquet or .csv to write (default oof.parquet in the first DIR)"
+    )
+    options = parser.parse_args(arguments)
+
+    from danube_sweep.results.oof.oof_command import run_oof
+    from danube_sweep.terminal.screen import Terminal
+
+    run_oof(options.directories, options.output, Terminal())
+    return 0
+
+
+def predict(arguments: list[str]) -> int:
+    """`danube-sweep predict`: a csv for new rows."""
+    parser = _Parser(
+        "danube-sweep predict",
+        description="Writes a csv with an id and a probability per class, or the number, for every row, from a "
+        "finished run alone; for head=token a row for every word.",
+    )
+    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
+    parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
+    parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="the likeliest class (of ordered ones the median) instead; of words those but O",
+    )
+    parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
+    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    types = ["fp32", "bf16", "fp16"]
+    parser.add_argument("--compute", choices=types, help="compute type, where the device lacks the run's own")
+    options = parser.parse_args(arguments)
+    if options.batch_rows < 1:
+        parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
+
+    from danube_sweep.config.schema import Compute, Device
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+
+    quiet_libraries()
+    from danube_sweep.inference.predict import Form, load_run, predict_file
+    from danube_sweep.terminal.screen import row_bar
+
+    compute = Compute(options.compute) if options.compute else None
+    trained = load_run(options.run_dir, Device(accelerator=options.accelerator), compute)
+    form = Form(swap=options.swap, labels=options.labels)
+    total = _rows_to_read(options.input, 2 if options.swap else 1)
+    with row_bar(total) as done:
+        rows = predict_file(trained, options.input, options.output, form=form, batch_rows=options.batch_rows, done=done)
+    print(f"{options.output}: {rows} rows")
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """`danube-sweep export`: a finished run as a folder for peft and transformers."""
+    parser = _Parser(
+        "danube-sweep export",
+        description="Writes a finished run as a folder that peft and transformers load without danube_sweep, loads it "
+        "again in a fresh process, and keeps it only if its logits are the run's own; docs/export.md.",
+    )
+    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("out_dir", type=Path, help="the folder to write, new or empty")
+    parser.add_argument("--merge", action="store_true", help="a whole model, the adapter merged in")
+    types = ["fp32", "bf16", "fp16"]
+    parser.add_argument("--dtype", choices=types, help="type of the merged weights (default: the run's compute type)")
+    parser.add_argument("--push", metavar="NAME", help="upload it to the Hugging Face hub as OWNER/NAME")
+    parser.add_argument("--private", action="store_true", help="upload it for yourself only")
+    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    options = parser.parse_args(arguments)
+    if options.dtype and not options.merge:
+        parser.error("--dtype is the type of merged weights; give --merge, or leave it out")
+    if options.private and not options.push:
+        parser.error("--private is for an upload; give --push NAME, or leave it out")
+    return _export(options)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from danube_sweep.inference.export.push_to_hub import check_push, push
+
+    if options.push:
+        check_push(options.push)
+    from danube_sweep.config.schema import Compute, Device
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+
+    quiet_libraries()
+    from danube_sweep.inference.export.export_run import Options, export_run
+
+    out: Path = options.out_dir
+    dtype = Compute(options.dtype) if options.dtype else None
+    name = options.push or out.resolve().name
+    wanted = Options(name, merge=options.merge, dtype=dtype, for_others=options.push is not None)
+    found = export_run(options.run_dir, out, Device(accelerator=options.accelerator), wanted)
+    print(f"{out}: loaded again, the largest difference is {found.difference:.2g} ({found.tolerance:.2g} allowed)")
+    if options.push:
+        print(push(out, options.push, private=options.private))
+    return 0
+
+
+def _rows_to_read(file: Path, passes: int) -> int | None:
+    from danube_sweep.data.read_files import count_rows
+
+    with suppress(DanubeSweepError, OSError, ValueError):  # what is wrong with the file, its reader says
+        return count_rows(file) * passes
+    return None
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "predict": predict,
+    "export": export,
+    "resume": resume,
+    "plan": plan,
+    "rank": rank,
+    "report": report,
+    "watch": watch,
+    "oof": oof,
+    "sweep": sweep,
+}

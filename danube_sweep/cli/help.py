@@ -1,0 +1,149 @@
+"""What `danube-sweep --help` prints: how to call it, the groups with their options, and the fields of one group."""
+
+import dataclasses
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from danube_sweep import paths
+from danube_sweep.config import extension
+from danube_sweep.config.schema import OPTIONS, SWEEP_OPTIONS, Config, Settings
+from danube_sweep.errors import ConfigError
+
+USAGE = """\
+danube-sweep [GROUP=OPTION | FIELD=VALUE]…          train one trial
+danube-sweep -m FIELD=VALUE,VALUE…                   sweep: train every combination, then rank
+danube-sweep -m … --dry-run                          show the trials of a sweep and stop
+danube-sweep sweep FILE                              run a W&B sweep file without a server
+danube-sweep resume DIR [--retry failed,oom]         go on with an interrupted run or sweep
+danube-sweep rank SWEEP_DIR [--full]                 a sweep's trials, best first
+danube-sweep report SWEEP_DIR                        a sweep as one page: the answer, ranking and pictures
+danube-sweep watch SWEEP_DIR                         a running sweep, live, and its page each minute
+danube-sweep oof DIR… [-o OUT]                       out-of-fold predictions of finished folds
+danube-sweep plan [-m] [OVERRIDES]                   what trials need and whether they fit a device
+danube-sweep predict RUN_DIR INPUT -o OUTPUT         probabilities for new rows
+danube-sweep export RUN_DIR OUT_DIR [--merge]        a folder that peft and transformers load
+danube-sweep --help GROUP                            the fields of a group
+danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop
+
+Examples
+  danube-sweep
+      a tiny model on generated preference data, on any CPU, in about a minute
+  danube-sweep model=danube3_500m precision=nf4 data=arena data.path=train.csv
+      QLoRA on a preference competition's file
+  danube-sweep experiment=preference_danube3_500m_t4 data.path=train.csv lora.rank=32
+      a ready setting, with one value changed
+  danube-sweep data=table data.path=intents.csv head=sequence head.pooling=mean
+      classify single texts
+  danube-sweep -m lora.rank=8,32 optimizer.lr=1e-4,3e-4 seed=0,1,2
+      12 trials, each in a process of its own, and a ranking with means over the seeds
+  danube-sweep -m hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-5,1e-3))' sweep.trials=40 pruner=asha
+      a search that ends hopeless trials early (--help sweep, --help pruner)
+
+Groups and their options (the default is marked *)
+"""
+
+
+GROUPS = (*OPTIONS, *SWEEP_OPTIONS)
+
+
+def help_text(group: str | None = None) -> str:
+    """The overview, or the fields of one group. Raises ConfigError for a group that does not exist."""
+    if group is None:
+        return USAGE + _groups() + "\nTop-level fields\n" + _fields(Config, "", only_plain=True) + _footer()
+    if group == "experiment":
+        return "experiment: ready settings\n\n" + "\n".join(_described(file) for file in _files("experiment")) + "\n"
+    if group in ("plan", "resume", "rank", "report", "watch", "oof", "predict", "export"):
+        raise ConfigError(f"--help {group}: that is a command; give danube-sweep {group} --help")
+    if group not in GROUPS:
+        raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")
+    kinds = SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else OPTIONS[group]
+    sections = [_section(group, name, kind) for name, kind in kinds.items()]
+    offers = extension.offers(group)
+    for name, offer in offers.usable.items():
+        sections.append(_section(group, name, offer.extension.schema, f" ({offer.package})"))
+    sections += [f"{why}\n" for why in offers.refused.values()]
+    return f"{group}: {Settings.__dataclass_fields__[group].metadata['help']}\n\n" + "\n".join(sections)
+
+
+def _section(group: str, name: str, kind: type, source: str = "") -> str:
+    return f"{name}: {_first_line(kind)}{source}".rstrip() + f"\n{_fields(kind, f'{group}.')}"
+
+
+def _groups() -> str:
+    lines = []
+    defaults = _defaults()
+    for group in [*GROUPS, "experiment"]:
+        names = [*(file.stem for file in _files(group)), *extension.offers(group).usable]
+        options = [f"{name}*" if defaults.get(group) == name else name for name in names]
+        lines.append(_wrapped(group, options))
+    return "\n".join(lines) + "\n"
+
+
+def _files(group: str) -> list[Path]:
+    return sorted((paths.conf_dir() / group).glob("*.yaml"))
+
+
+def _described(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    said = [line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line]
+    return "\n  ".join([f"{file.stem}:", *said])
+
+
+def _wrapped(group: str, options: list[str], width: int = 96) -> str:
+    lines, line = [], f"  {group:<11}"
+    for option in options:
+        if len(line) + len(option) > width:
+            lines.append(line.rstrip())
+            line = " " * 13
+        line += f"{option}  "
+    return "\n".join([*lines, line]).rstrip()
+
+
+def _defaults() -> dict[str, str]:
+    import yaml
+
+    listed = yaml.safe_load((paths.conf_dir() / "config.yaml").read_text())["defaults"]
+    return {key: value for entry in listed if isinstance(entry, dict) for key, value in entry.items()}
+
+
+def _fields(kind: type, prefix: str, *, only_plain: bool = False) -> str:
+    lines = []
+    for field in dataclasses.fields(kind):
+        if only_plain and field.name in OPTIONS:
+            continue
+        inner = field.default_factory if dataclasses.is_dataclass(field.default_factory) else None
+        if isinstance(inner, type):
+            lines.append(_fields(inner, f"{prefix}{field.name}."))
+        else:
+            lines.append(f"  {prefix + field.name:<28} {_default(field):<16} {field.metadata['help']}\n")
+    return "".join(lines)
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    match value:
+        case None:
+            return "null"
+        case "???":
+            return "(required)"
+        case bool():
+            return str(value).lower()
+        case Enum():
+            return str(value.value)
+    return str(value)
+
+
+def _first_line(kind: type) -> str:
+    text = (kind.__doc__ or "").strip().splitlines()[0]
+    return "" if text.startswith(f"{kind.__name__}(") else text
+
+
+def _footer() -> str:
+    return (
+        "\nDANUBE_SWEEP_DATA names the folder that the experiments read, DANUBE_SWEEP_CACHE that of tokenised data and "
+        "quantised\nbackbones (~/.cache/danube_sweep).\n"
+        "A run goes to outputs/<date>/<time>-<hash>, a sweep to multirun/<date>/<time>; hydra.run.dir=… and "
+        "hydra.sweep.dir=… name other\nplaces. hydra/sweeper is grid or optuna; hydra/launcher is local (a process "
+        "per trial) or another one that is installed.\nHydra's own flags: --hydra-help.\n"
+    )

@@ -1,0 +1,159 @@
+"""The console command: a subcommand, or Hydra overrides for a run. Importing and --help load no torch."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from danube_sweep import __version__
+from danube_sweep.cli.commands import COMMANDS, train
+from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, 1 (a trial failed), 2 (the user's mistake), 128 + signal."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except DanubeSweepError as error:
+        return _say_and_exit(error, error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `danube-sweep --help data | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    if first in COMMANDS:
+        return COMMANDS[first](arguments[1:])
+    if first in ("-h", "--help", "help"):
+        from danube_sweep.cli.help import help_text
+
+        print(help_text(arguments[1] if len(arguments) > 1 else None))
+        return 0
+    if first == "--version":
+        print(f"danube-sweep {__version__}")
+        return 0
+    from danube_sweep.sweeping.entry.result_folders import placed
+
+    with placed(arguments) as complete:
+        return _hydra(complete)
+
+
+def _say_and_exit(error: BaseException, code: int) -> int:
+    if os.environ.get(FULL_ERROR) == "1":
+        raise error
+    kind = "stopped" if code > 128 else "error"
+    print(f"danube-sweep: {kind}: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+# ------------------------------------------------------------------------------------------------- a Hydra run
+
+
+def _hydra(arguments: list[str]) -> int:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from danube_sweep import composer, paths
+    from danube_sweep.config.explain import explain
+
+    composer.register()
+    failures: list[DanubeSweepError] = []
+    full_error = os.environ.get(FULL_ERROR) == "1"
+    in_job = False
+
+    @hydra.main(version_base=composer.VERSION_BASE, config_path=str(paths.conf_dir()), config_name="config")
+    def job(config: DictConfig) -> float | None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        nonlocal in_job
+        in_job, folder = True, Path(HydraConfig.get().runtime.output_dir)
+        if any(isinstance(failure, Interrupted) for failure in failures):
+            _remove_if_empty(folder)
+            return None
+        try:
+            return _train(config, folder)
+        except DanubeSweepError as error:
+            if not full_error:  # its frames would hold the trial's memory through the jobs that follow
+                error.__cause__ = error.__context__ = error.__traceback__ = None
+            failures.append(error)  # all are said below; Hydra would say only the first, and in its own way
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise failures[-1]  # to the launcher, which says to the sweep how the trial ended
+        return None
+
+    try:
+        with _argv(arguments), _raising():
+            job()
+    except DanubeSweepError as error:
+        if full_error:
+            raise
+        failures += [] if error in failures else [error]
+    except ValueError as error:  # `lora=3`: Hydra cannot put a number where a group's option belongs
+        if in_job:
+            raise
+        return _say_and_exit(UserError(" ".join(str(error).split())), 2)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _say_and_exit(error if full_error else UserError(explain(error)), 2)
+    except OSError as error:
+        if in_job:
+            raise
+        raise DiskError(f"hydra.run.dir: {error.filename} cannot be made: {error.strerror}; give another") from error
+    codes = [_say_and_exit(failure, failure.exit_code) for failure in failures]
+    return max(codes, default=0)
+
+
+def _train(config: Any, folder: Path) -> float | None:
+    from danube_sweep import composer
+    from danube_sweep.storage import run_folder
+
+    try:
+        typed = composer.to_config(config)
+        run_folder.trial_hash(typed)  # a missing file is found before the heavy imports
+        return train(typed, folder)
+    except DanubeSweepError:
+        _remove_if_empty(folder)
+        raise
+
+
+def _remove_if_empty(folder: Path) -> None:
+    # Hydra has made the folder before the mistake was found; nothing but empty folders is removed.
+    place, here = folder.resolve(), Path.cwd()
+    with suppress(OSError):
+        if not here.is_relative_to(place):
+            place.rmdir()
+        while (place := place.parent) != here and place.is_relative_to(here):
+            place.rmdir()
+
+
+@contextmanager
+def _argv(arguments: list[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    # Hydra would print and exit with 1 itself; with this it raises and the one line is ours.
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before

@@ -1,0 +1,354 @@
+"""Overrides in, validated `Config` out; no torch. Hydra and OmegaConf end here: below there are dataclasses."""
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, cast, final
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    OmegaConfBaseException,
+)
+
+from danube_sweep import paths
+from danube_sweep.config import extension
+from danube_sweep.config.explain import explain, options_of
+from danube_sweep.config.facts.hub_commits import commit, is_folder
+from danube_sweep.config.schema import (
+    METRICS,
+    OPTIONS,
+    SWEEP_OPTIONS,
+    Config,
+    FileData,
+    Head,
+    HubData,
+    LinearAdapter,
+    Pruner,
+    Settings,
+    Sweep,
+    TextData,
+)
+from danube_sweep.config.validate import block_numbers, validate
+from danube_sweep.config.validate.check_sweep import validate_sweep
+from danube_sweep.errors import CheckpointError, ConfigError, DataError, UserError
+from danube_sweep.planner.what_fits import resolved
+from danube_sweep.storage import run_folder
+
+VERSION_BASE = "1.3"
+_stored: dict[tuple[str, str], type] = {}
+"""What Hydra's store has of ours, by group and name: storing them again is a quarter of a composition."""
+
+
+def register() -> None:
+    """Makes the schemas and our resolvers known to Hydra; twice does no harm."""
+    _store("schema", "config", Settings)
+    for group in (*OPTIONS, *SWEEP_OPTIONS):
+        for name, schema in options_of(group).items():
+            _store(f"schema/{group}", name, schema)
+        for name, offer in extension.offers(group).usable.items():
+            _store(group, name, offer.extension.schema)
+    OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
+    OmegaConf.register_new_resolver("half", _half, replace=True)
+    OmegaConf.register_new_resolver("objective", _objective, replace=True)
+    OmegaConf.register_new_resolver("if_chat", lambda name, suffix: suffix if name == "chat" else "", replace=True)
+
+
+def _store(group: str, name: str, schema: type) -> None:
+    if _stored.get((group, name)) is not schema:
+        ConfigStore.instance().store(group=group, name=name, node=schema)
+        _stored[group, name] = schema
+
+
+def _half(types: Sequence[str]) -> str:
+    # The 16-bit type of a device that is named; one that is not may have either, and its lack is found when it is met.
+    return "fp16" if types and "bf16" not in types else "bf16"
+
+
+def _objective(*, _root_: DictConfig) -> str:
+    # What chooses a trial's best step ranks a sweep.
+    head = cast(type[Head], OmegaConf.get_type(_root_, "head"))
+    return str(_root_.trainer.best_by or METRICS[head.target][0])
+
+
+def _hash_or_invalid(*, _root_: DictConfig) -> str:
+    # Names the run folder. A config with a mistake still needs a name here: its error comes from the run itself.
+    try:
+        return run_folder.trial_hash(to_config(_root_))[:8]
+    except UserError:
+        return "invalid"
+
+
+def to_config(config: DictConfig) -> Config:
+    """The typed and checked trial in a composed config; what belongs to Hydra or to a sweep is left out.
+
+    trainer.micro_batch=auto is settled here, for the device that is configured or present.
+
+    Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
+    """
+    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
+    try:
+        typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    if isinstance(typed.lora, LinearAdapter) and typed.lora.layers is not None:
+        typed.lora.layers = block_numbers(typed.lora.layers)
+    validate(typed)
+    _make_paths_absolute(typed)
+    _keep_commit(typed)
+    return resolved(typed, config.get("sweep", {}).get("slots"))
+
+
+def to_sweep(config: DictConfig) -> tuple[Sweep, Pruner]:
+    """The typed and checked settings of the sweep in a composed config. Raises ConfigError in one line."""
+    try:
+        sweep, pruner = (cast(Any, OmegaConf.to_object(config[group])) for group in SWEEP_OPTIONS)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    validate_sweep(sweep, pruner)
+    return sweep, pruner
+
+
+def _make_paths_absolute(config: Config) -> None:
+    # A run folder must make sense from any working directory.
+    def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(item) for item in value]
+        return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
+
+    if isinstance(config.data, FileData | TextData):
+        for name in (field for field in vars(config.data) if field.endswith("path")):
+            setattr(config.data, name, absolute(getattr(config.data, name)))
+    if isinstance(config.data, HubData) and is_folder(config.data.path):
+        config.data.path = absolute(config.data.path)
+    path = config.model.path
+    if path is not None and Path(path).expanduser().is_dir():
+        config.model.path = absolute(path)
+
+
+def _keep_commit(config: Config) -> None:
+    # So the trial keeps its data when the branch moves on. What cannot be had is said by `trial_hash`, as of files.
+    if isinstance(config.data, HubData) and not is_folder(config.data.path):
+        with suppress(DataError):
+            config.data.revision = commit(config.data.path, config.data.revision)
+
+
+def parse_sweep(overrides: Sequence[str]) -> list[Override]:
+    """The overrides of a sweep; a glob means the packaged options. Raises ConfigError in one line."""
+    register()
+    GlobalHydra.instance().clear()
+    with _explained(), initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """What `danube-sweep OVERRIDES…` would train. Raises ConfigError in one line."""
+    with _explained():
+        config = _load(list(overrides), None)
+    return to_config(config)
+
+
+def plain_config(config: Config) -> dict[str, Any]:
+    """The config as nested dicts of plain values; groups with several kinds of options say which kind they are."""
+    plain = cast(dict[str, Any], _plain(config))
+    for group in OPTIONS:
+        options = extension.options(group)
+        if len(options) > 1:
+            kind = next(name for name, schema in options.items() if type(getattr(config, group)) is schema)
+            plain[group] = {"kind": kind, **plain[group]}
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    # OmegaConf says the same of a typed config; it takes 40 ms for it.
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.name if isinstance(value, Enum) else value
+
+
+def plain_sweep(sweep: Sweep, pruner: Pruner) -> dict[str, Any]:
+    """The settings of a sweep as nested dicts of plain values; `load_sweep` reads them."""
+    kind = next(name for name, schema in SWEEP_OPTIONS["pruner"].items() if type(pruner) is schema)
+    settings = {"sweep": OmegaConf.structured(sweep), "pruner": OmegaConf.structured(pruner)}
+    plain = {name: OmegaConf.to_container(node, enum_to_str=True) for name, node in settings.items()}
+    return {**plain, "pruner": {"kind": kind, **cast(dict[str, Any], plain["pruner"])}}
+
+
+def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Sweep, Pruner]:
+    """The inverse of `plain_sweep`, with changes like `sweep.slots=2`.
+
+    Raises ConfigError for a change that does not fit, CheckpointError for settings that this version did not write.
+    """
+    try:
+        pruner = dict(plain["pruner"])
+        schema = SWEEP_OPTIONS["pruner"][pruner.pop("kind")]
+        typed = {"sweep": OmegaConf.structured(Sweep), "pruner": OmegaConf.structured(schema)}
+        stored = OmegaConf.merge(typed, {"sweep": dict(plain["sweep"]), "pruner": pruner})
+    except (OmegaConfBaseException, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"sweep.json is damaged or from another version: {' '.join(str(error).split())}"
+        ) from error
+    for change in changes:
+        if re.match(r"(sweep|pruner)\.\w+=", change) is None:
+            raise ConfigError(f"{change}: no setting of a sweep; write sweep.FIELD=VALUE, and a list as [a,b]")
+    try:
+        OmegaConf.set_struct(stored, True)
+        return to_sweep(cast(DictConfig, OmegaConf.merge(stored, OmegaConf.from_dotlist(list(changes)))))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{' '.join(changes)}: not YAML; write sweep.FIELD=VALUE, and a list as [a,b]") from error
+
+
+def sealed(config: Config) -> dict[str, Any]:
+    """The part of the config that decides what trained weights answer; a checkpoint states it."""
+    plain = plain_config(config)
+    model, data = plain["model"], plain["data"]
+    groups = {group: plain[group] for group in ("precision", "lora", "head")}
+    reading = {f"model.{name}": model[name] for name in ("variant", "start", "chat")}
+    return {**groups, **reading, "data.max_length": data["max_length"], "data.truncation": data["truncation"]}
+
+
+def load_config(path: Path) -> Config:
+    """The config whose `plain_config` was written to `path` as YAML.
+
+    Raises CheckpointError if it is missing, damaged or from another version.
+    """
+    try:
+        # Not OmegaConf.load: a class named 1e3 would come back as a number.
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert isinstance(plain, dict)
+        typed = OmegaConf.structured(Config)
+        for group in OPTIONS:
+            fields, options = dict(plain.pop(group)), extension.options(group)
+            kind = fields.pop("kind", next(iter(options)))
+            if kind not in options:
+                why = extension.why_not(group, kind) or f"{group}={kind}: no installed package offers it; install it"
+                raise CheckpointError(f"{path}: {why}")
+            typed[group] = OmegaConf.merge(OmegaConf.structured(options[kind]), fields)
+        return to_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
+    except (OmegaConfBaseException, AssertionError, KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} is damaged or from another version: {' '.join(str(error).split())}") from error
+
+
+@final
+class Composer:
+    """Composes many trials fast: Hydra composes each combination of groups once, values are set on a copy of it.
+
+    `load` composes a list of overrides in full; without it, Hydra composes `config_name` from the packaged options and
+    those in `config_dir`. `ours`: `load` knows no options but the packaged ones.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[list[str]], DictConfig] | None = None,
+        config_dir: Path | None = None,
+        config_name: str = "config",
+        ours: bool = True,
+    ) -> None:
+        self._ours = ours and config_dir is None and config_name == "config"
+        self._load = load or partial(_load, config_dir=config_dir, config_name=config_name)
+        self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._parser = OverridesParser.create()
+        self._parse = lru_cache(maxsize=10_000)(lambda text: self._parser.parse_overrides([text])[0])
+
+    def trial(self, overrides: Sequence[str]) -> Config:
+        """The checked trial of a cell. Raises ConfigError in one line."""
+        return to_config(self._composed(overrides))
+
+    def sweep(self, overrides: Sequence[str]) -> tuple[Sweep, Pruner]:
+        """The settings of the sweep that a cell states. Raises ConfigError in one line."""
+        return to_sweep(self._composed(overrides))
+
+    def _composed(self, overrides: Sequence[str]) -> DictConfig:
+        with _explained():
+            parsed = [self._parse(override) for override in overrides]
+            if any(_depends_on_its_place(one) for one in parsed):
+                return self._load(list(overrides))
+            values = [one for one in parsed if _sets_a_value(one)]
+            config = copy.deepcopy(self._base(tuple(one for one in parsed if not _sets_a_value(one))))
+            for one in values:
+                OmegaConf.update(config, one.key_or_group, one.value(), merge=True, force_add=one.is_force_add())
+            return config
+
+    def _base(self, groups: tuple[Override, ...]) -> DictConfig:
+        # An option of ours fills its own group and nothing else: each is composed once, whatever it stands beside.
+        words = tuple(str(one.input_line) for one in groups)
+        if words in self._bases:
+            return self._bases[words]
+        own = [one for one in groups if _is_an_option(one, groups)]
+        alone = any(one.key_or_group == "experiment" for one in groups)  # it may need the options it stands beside
+        if self._ours and len(own) > 1 and not alone:
+            others = tuple(one for one in groups if one not in own)
+            composed = copy.deepcopy(self._base(others))
+            for one in own:
+                composed[one.key_or_group] = copy.deepcopy(self._base((*others, one))[one.key_or_group])
+        else:
+            composed = self._load(list(words))
+        self._bases[words] = composed
+        return composed
+
+
+def _is_an_option(override: Override, groups: Sequence[Override]) -> bool:
+    key = override.key_or_group
+    alone = sum(one.key_or_group == key for one in groups) == 1
+    plain = override.package is None and not (override.is_add() or override.is_delete())
+    return key in OPTIONS and alone and plain and isinstance(override.value(), str)
+
+
+def _sets_a_value(override: Override) -> bool:
+    # As opposed to choosing a group's option, which Hydra composes before any value is set.
+    if override.package is not None or override.is_sweep_override() or override.is_hydra_override():
+        return False
+    return not _is_group(override) or isinstance(override.value(), dict)
+
+
+def _depends_on_its_place(override: Override) -> bool:
+    # What + adds must be missing so far and what ~ deletes must be there: that takes all overrides, in their order.
+    return (override.is_add() or override.is_delete()) and _sets_a_value(override)
+
+
+def _is_group(override: Override) -> bool:
+    key = str(override.key_or_group)
+    return "/" in key or (paths.conf_dir() / key).is_dir()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    # Hydra refuses lora=3 and lora=null with a ValueError.
+    try:
+        yield
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain(error)) from error
+
+
+def _load(overrides: list[str], config_dir: Path | None, config_name: str = "config") -> DictConfig:
+    register()
+    GlobalHydra.instance().clear()
+    first, second = paths.conf_dir(), config_dir
+    if config_dir is not None and (config_dir / f"{config_name}.yaml").is_file():
+        first, second = config_dir, first  # Hydra looks for the primary config in the first place only
+    more = [] if second is None else [f"hydra.searchpath=['file://{second}']"]
+    with initialize_config_dir(str(first), version_base=VERSION_BASE):
+        return hydra_compose(config_name, overrides=[*more, *overrides])

@@ -1,0 +1,1 @@
+"""What is known of models, adapters and data sets without loading them."""

@@ -1,0 +1,164 @@
+"""The model, how it is stored, and what of it trains."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from danube_sweep.config.schema.fields import nested, setting
+
+
+class Init(Enum):
+    auto = "auto"
+    pretrained = "pretrained"
+    random = "random"
+
+
+@dataclass
+class Shape:
+    """The transformer's shape, in transformers' own names; a checkpoint's config.json wins over it."""
+
+    model_type: str = setting("architecture: llama, mistral, qwen2, phi3, gemma, gemma2, deberta-v2", "llama")
+    hidden_size: int = setting("width of the residual stream")
+    intermediate_size: int = setting("width of the feed-forward layer")
+    num_hidden_layers: int = setting("number of blocks")
+    num_attention_heads: int = setting("query heads")
+    num_key_value_heads: int = setting("key and value heads")
+    head_dim: int = setting("width of one head")
+    vocab_size: int = setting("tokens in the vocabulary", 32000)
+    max_position_embeddings: int = setting("longest sequence, in tokens", 8192)
+    rope_theta: float = setting("base of the rotary position embedding", 10000.0)
+    sliding_window: int | None = setting("attention window in tokens; null for none", None)
+
+
+@dataclass
+class ChatFormat:
+    """How a chat model marks a user's turn and its own answer; plain text, no special tokens."""
+
+    user: str = setting("before the user's text", "<|prompt|>")
+    end: str = setting("after the user's text", "</s>")
+    answer: str = setting("before the model's answer", "<|answer|>")
+
+
+@dataclass
+class Model:
+    path: str | None = setting("hub name or local folder with weights and tokenizer; null for none", None)
+    revision: str | None = setting("branch, tag or commit of the hub repository", None)
+    init: Init = setting("auto: pretrained if there is a path, else random; or pretrained, random", Init.auto)
+    init_seed: int = setting("seed of random weights", 0)
+    variant: str = setting("base or chat: which published weights, and whether the chat format is used", "base")
+    variants: list[str] = setting("the variants that exist", ["base"])
+    lr: float = setting("a learning rate that suits LoRA on this model: the default of optimizer.lr", 2e-4)
+    start: str = setting("what every sequence starts with, like <bos>: a token that the tokenizer knows", "")
+    chat: ChatFormat = nested(ChatFormat, "the chat format")
+    shape: Shape = nested(Shape, "the shape used for random weights and for planning")
+
+
+class Storage(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    int8 = "int8"
+    nf4 = "nf4"
+    fp4 = "fp4"
+
+
+class Compute(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@dataclass
+class Precision:
+    storage: Storage = setting("how the backbone's linear weights are stored")
+    compute: Compute = setting("type of the backbone's arithmetic and of the weights that are not quantised")
+    double_quant: bool = setting("quantise the 4-bit scales too (4.127 instead of 4.5 bits a weight)", False)
+    gradient_checkpointing: bool = setting("recompute each block in the backward pass: slower, less memory", False)
+
+
+@dataclass
+class Adapter:
+    """What of the backbone trains."""
+
+
+@dataclass
+class LinearAdapter(Adapter):
+    """What is put into the blocks' linears, by PEFT."""
+
+    last_k: int | None = setting("adapt only the last k blocks; null for all", None)
+    layers: list[Any] | None = setting("adapt only these blocks, counted from 0, like [0,1,20-23]; null for all", None)
+    targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
+
+
+class Bias(Enum):
+    none = "none"
+    lora_only = "lora_only"
+    all = "all"
+
+
+@dataclass
+class Lora(LinearAdapter):
+    rank: int = setting("rank of the update", 16)
+    alpha: float = setting("scale: the update counts alpha/rank times (alpha/sqrt(rank) with rslora)", 32.0)
+    dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
+    rslora: bool = setting("rank-stabilised scale (arXiv:2312.03732)", False)
+    plus_ratio: float = setting("learning rate of B over that of A (LoRA+, arXiv:2402.12354)", 1.0)
+    bias: Bias = setting("which biases of the model train too: none, lora_only (of the targets), all", Bias.none)
+
+
+@dataclass
+class Dora(Lora):
+    """Weight-decomposed LoRA (arXiv:2402.09353)."""
+
+
+@dataclass
+class Olora(Lora):
+    """LoRA that starts from the weights' QR decomposition and trains over the rest (arXiv:2406.01775)."""
+
+
+@dataclass
+class Adalora(LinearAdapter):
+    """LoRA as singular values, the least important ones taken away while it trains (arXiv:2303.10512)."""
+
+    rank: int = setting("rank at the start", 12)
+    target_rank: int = setting("mean rank at the end", 8)
+    alpha: float = setting("scale: the update counts alpha/rank times", 32.0)
+    dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
+    warmup: float = setting("share of all steps before ranks fall", 0.1)
+    final: float = setting("share of all steps after ranks have fallen", 0.3)
+    delta_t: int = setting("steps between two allocations of rank", 10)
+    orthogonality: float = setting("weight of the loss that keeps the singular vectors orthogonal", 0.5)
+    beta1: float = setting("decay of the mean importance", 0.85)
+    beta2: float = setting("decay of the importance's mean change", 0.85)
+
+
+@dataclass
+class Ia3(LinearAdapter):
+    """A factor for every output, in the last linear of the feed-forward for every input (arXiv:2205.05638)."""
+
+
+@dataclass
+class Vera(LinearAdapter):
+    """Vectors around random projections that all linears share (arXiv:2310.11454); the trial's seed draws them."""
+
+    rank: int = setting("width of the random projections", 256)
+    dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
+    d_initial: float = setting("what the inner vector starts from", 0.1)
+
+
+@dataclass
+class Peft(LinearAdapter):
+    """Another of PEFT's adapters, with PEFT's own fields; docs/adapters.md lists them."""
+
+    type: str = setting("PEFT's name: lora, oft, boft, loha, lokr, hra, …", "oft")
+    fields: Any = setting("PEFT's own fields, like {r:8}; null for PEFT's defaults", None)
+
+
+@dataclass
+class NoAdapter(Adapter):
+    """Only the head trains."""
+
+
+@dataclass
+class FullFinetune(Adapter):
+    """Every weight of the backbone trains."""

@@ -1,0 +1,48 @@
+"""The checks that need no file, no network and no torch. Past them, the config is trusted.
+
+common  what they share · backbone, adapter · task, parts · training · running  the groups, each with its own
+"""
+
+from danube_sweep.config import extension
+from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED
+from danube_sweep.config.schema import Config, own_parts
+from danube_sweep.config.validate.check_device import check_runs, check_types, validate_device, validate_tracking
+from danube_sweep.config.validate.check_lora import block_numbers
+from danube_sweep.config.validate.check_model import check_adapter, validate_lora, validate_model, validate_precision
+from danube_sweep.config.validate.check_task import validate_data, validate_head
+from danube_sweep.config.validate.check_training import AUTO, validate_optimizer, validate_schedule, validate_trainer
+from danube_sweep.config.validate.require import check_finite, check_seed, own_config, require
+
+__all__ = ["AUTO", "FOUR_BIT", "QUANTISED", "block_numbers", "check_adapter", "check_runs", "check_types", "validate"]
+
+
+def validate(config: Config) -> None:
+    """Raises ConfigError for the first value or combination that cannot work."""
+    check_finite(config, "")
+    check_seed("seed", config.seed)
+    validate_model(config.model)
+    validate_precision(config.precision)
+    validate_lora(config)
+    validate_head(config)
+    validate_optimizer(config.optimizer)
+    validate_schedule(config)
+    extension.check(config.head)
+    extension.check(config.optimizer)
+    validate_data(config.data)
+    limit = config.model.shape.max_position_embeddings
+    require(
+        own_config(config.model) or config.data.max_length <= limit,
+        f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}",
+    )
+    validate_trainer(config.trainer)
+    require(
+        config.objective in config.head.metrics,
+        f"trainer.best_by={config.trainer.best_by}: this head does not report it; there are "
+        f"{', '.join(config.head.metrics)}",
+    )
+    require(
+        not config.trainer.score_test or own_parts(config.data)[1] is not None or config.data.test_fraction > 0,
+        "trainer.score_test=true needs a test part: give data.test_path or data.test_fraction",
+    )
+    validate_device(config)
+    validate_tracking(config.tracking)

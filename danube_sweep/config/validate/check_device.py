@@ -1,0 +1,60 @@
+"""The checks of the device and of tracking."""
+
+from danube_sweep.config.facts.adapters import QUANTISED
+from danube_sweep.config.schema import Compute, Config, Device, Precision, Tracking, WandbTracking
+from danube_sweep.config.validate.require import require
+from danube_sweep.errors import ConfigError
+
+
+def validate_device(config: Config) -> None:
+    """Raises ConfigError for a device that cannot be, or that lacks the compute type."""
+    device: Device = config.device
+    names = ("auto", "cpu", "cuda")
+    require(device.accelerator in names, f"device.accelerator must be auto, cpu or cuda, got {device.accelerator}")
+    known = {compute.value for compute in Compute}
+    require(
+        set(device.types) <= known,
+        f"device.types must be out of {', '.join(sorted(known))}, got {device.types}",
+    )
+    require(
+        device.threads is None or device.threads >= 1,
+        f"device.threads must be at least 1, got {device.threads}",
+    )
+    for name in ("memory_gib", "memory_limit_gib", "bandwidth_gb_s", "tflops_fp32", "tflops_16bit", "launch_us"):
+        value = getattr(device, name)
+        require(value is None or value > 0, f"device.{name} must be above 0, got {value}")
+    check_types(config.precision, device.types, device.name)
+
+
+def validate_tracking(tracking: Tracking) -> None:
+    """Raises ConfigError for what W&B does not take."""
+    modes = ("auto", "online", "offline", "disabled")
+    if isinstance(tracking, WandbTracking):
+        require(tracking.mode in modes, f"tracking.mode must be one of {', '.join(modes)}, got {tracking.mode}")
+        require(
+            tracking.timeout_s > 0,
+            f"tracking.timeout_s must be above 0, got {tracking.timeout_s}; "
+            "to wait for no server use tracking.mode=offline",
+        )
+        for tag in tracking.tags:
+            require(1 <= len(tag) <= 64, f"tracking.tags: W&B takes 1 to 64 characters, {tag!r} has {len(tag)}")
+
+
+def check_types(precision: Precision, types: list[str], device: str) -> None:
+    """Raises ConfigError if `device` does not have the compute type, naming one that it has."""
+    asked = precision.compute.value
+    if not types or asked in types:
+        return
+    other = next(name for name in ("bf16", "fp16", "fp32") if name in types)
+    way_out = (
+        f"precision.compute={other}"
+        if precision.storage in QUANTISED
+        else f"precision={other} or precision=nf4 precision.compute={other}"
+    )
+    raise ConfigError(f"precision.compute={asked}: {device} has no native {asked}; use {way_out}")
+
+
+def check_runs(device: Device) -> None:
+    """Raises ConfigError for a device that trials can only be planned for."""
+    if device.cannot_run is not None:
+        raise ConfigError(f"device: trials can be planned for {device.name}, not run on it: {device.cannot_run}")

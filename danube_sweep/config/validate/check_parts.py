@@ -1,0 +1,59 @@
+"""The checks of how data become a training, a validation and a test part; past them they are trusted."""
+
+from danube_sweep.config.facts.hub_commits import is_folder
+from danube_sweep.config.schema import Data, HubData, TextData, TokensData, own_parts
+from danube_sweep.config.validate.require import require
+
+
+def validate_parts(data: Data) -> None:
+    """Raises ConfigError for a share or a fold out of range, and for two ways to choose the same part."""
+    for name in ("validation_fraction", "test_fraction"):
+        value = getattr(data, name)
+        require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
+    require(
+        not isinstance(data, HubData) or data.revision is None or not is_folder(data.path),
+        f"data.revision={getattr(data, 'revision', None)}: a folder has no revisions; give data.revision=null",
+    )
+    if data.folds is None:
+        _one_split(data)
+    else:
+        _folds(data, data.folds)
+
+
+def _one_split(data: Data) -> None:
+    own = "validation_split" if isinstance(data, HubData) else "validation_path"
+    held_out = data.validation_fraction + data.test_fraction
+    require(
+        held_out < 1,
+        f"data.validation_fraction + data.test_fraction must be under 1, got {held_out:g}: nothing is left to train on",
+    )
+    require(
+        own_parts(data)[0] is not None or data.validation_fraction > 0,
+        f"data.validation_fraction must be above 0 (or give data.{own}): trials are chosen on validation data",
+    )
+    require(
+        data.fold is None,
+        f"data.fold={data.fold} needs the number of folds: give data.folds, like data.folds=5, or data.fold=null",
+    )
+    require(
+        not data.stratified,
+        "data.stratified=true deals rows into folds: give data.folds and data.fold, or data.stratified=false",
+    )
+
+
+def _folds(data: Data, folds: int) -> None:
+    own = own_parts(data)[0]
+    require(own is None, f"{own} and data.folds={folds} both choose the validation rows; give one")
+    require(folds >= 2, f"data.folds must be at least 2, got {folds}; for one split use data.validation_fraction")
+    every = ",".join(map(str, range(folds))) if folds <= 10 else f"range({folds})"
+    require(
+        data.fold is not None,
+        f"data.folds={folds} needs the fold that validates: give data.fold=0, or -m data.fold={every} for all of them",
+    )
+    assert data.fold is not None
+    require(0 <= data.fold < folds, f"data.fold must be from 0 to {folds - 1} with data.folds={folds}, got {data.fold}")
+    require(
+        not (data.stratified and isinstance(data, TextData | TokensData)),
+        "data.stratified=true spreads the classes of rows, and those of data=text and data=tokens have none; "
+        "give data.stratified=false",
+    )

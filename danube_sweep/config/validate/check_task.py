@@ -1,0 +1,141 @@
+"""The checks of the head, the data, and whether they go together."""
+
+from danube_sweep.config.facts.architectures import FAMILIES, cannot_be_flat
+from danube_sweep.config.schema import (
+    ArenaData,
+    Batching,
+    Bias,
+    BradleyTerryHead,
+    CausalHead,
+    ClassifierHead,
+    Comparison,
+    Config,
+    Data,
+    FullFinetune,
+    GeneratedData,
+    Head,
+    LayeredHead,
+    LinearAdapter,
+    LMHead,
+    Lora,
+    PairsData,
+    PreferenceHead,
+    TableColumns,
+    Target,
+    TextData,
+    TokenHead,
+    TokensData,
+)
+from danube_sweep.config.validate.check_parts import validate_parts
+from danube_sweep.config.validate.require import check_seed, own_config, require
+
+
+def validate_head(config: Config) -> None:
+    """Raises ConfigError for a head that cannot be, or that the model or the data do not suit."""
+    head, data = config.head, config.data
+    require(head.lr is None or head.lr > 0, f"head.lr must be above 0, got {head.lr}; null takes optimizer.lr")
+    if isinstance(head, ClassifierHead):
+        smoothing = head.label_smoothing
+        require(0 <= smoothing < 1, f"head.label_smoothing must be at least 0 and under 1, got {smoothing}")
+    if isinstance(head, LayeredHead):
+        require(
+            head.hidden is None or head.hidden >= 1,
+            f"head.hidden must be at least 1, got {head.hidden}; null for no hidden layer",
+        )
+        require(0 <= head.dropout < 1, f"head.dropout must be at least 0 and under 1, got {head.dropout}")
+    reads_words = isinstance(head, CausalHead | LMHead)
+    require(
+        not (reads_words and FAMILIES[config.model.shape.model_type].encoder) or own_config(config.model),
+        "head=causal and head=lm read an output layer of words, which an encoder has not; use sequence or preference",
+    )
+    _reads(head, data)
+    if data.batching is Batching.packed and not own_config(config.model):
+        reason = cannot_be_flat(config.model.shape.model_type)
+        require(reason is None, str(reason))
+    if data.cache_prefix:
+        _has_prefix(config)
+    three = isinstance(data, ArenaData | GeneratedData)
+    if isinstance(head, CausalHead) and head.words is not None and three:
+        require(len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}")
+
+
+def _reads(head: Head, data: Data) -> None:
+    # Whether the head and the data go together.
+    require(
+        isinstance(head, LMHead) == isinstance(data, TextData),
+        "head=lm reads data=text and no other" if isinstance(head, LMHead) else "data=text has no labels: use head=lm",
+    )
+    require(
+        isinstance(head, TokenHead) == isinstance(data, TokensData),
+        "head=token reads data=tokens and no other"
+        if isinstance(head, TokenHead)
+        else "data=tokens has a label for every word: use head=token",
+    )
+    require(
+        isinstance(data, Comparison) or not isinstance(head, PreferenceHead | BradleyTerryHead),
+        "head=preference and head=bradley_terry_ties compare two answers: use data=arena, data=pairs or "
+        "data=generated, or head=sequence",
+    )
+    if head.target in (Target.number, Target.ordered, Target.many):
+        require(
+            isinstance(data, TableColumns),
+            "head=regression, head=ordinal and head=multilabel read one text and its label: use data=table",
+        )
+    if isinstance(data, TableColumns) and head.target is Target.number:
+        for name in ("classes", "soft_label_columns"):
+            value = getattr(data, name)
+            require(value is None, f"data.{name}: head=regression learns a number, which has none; give null")
+
+
+def _has_prefix(config: Config) -> None:
+    adapter = config.lora
+    given = "data.cache_prefix=true keeps what comes out of the blocks below the first that trains"
+    encoder = FAMILIES[config.model.shape.model_type].encoder
+    require(not encoder, f"{given}; an encoder's drop out some of it, anew every time: give false")
+    require(not isinstance(adapter, FullFinetune), f"{given}; with lora=full all train: use lora.last_k or give false")
+    if isinstance(adapter, LinearAdapter):
+        below = min(adapter.layers) > 0 if adapter.layers is not None else adapter.last_k is not None
+        if adapter.layers is None and not own_config(config.model):
+            below = below and adapter.last_k != config.model.shape.num_hidden_layers
+        require(below, f"{given}, and there is none: use lora=none, lora.last_k or lora.layers above 0, or give false")
+    biased = isinstance(adapter, Lora) and adapter.bias is Bias.all
+    require(not biased, f"{given}, and lora.bias=all trains every block's biases: use lora.bias=none or give false")
+
+
+def validate_data(data: Data) -> None:
+    """Raises ConfigError for data that cannot be read or divided as asked."""
+    require(data.max_length >= 16, f"data.max_length must be at least 16 tokens, got {data.max_length}")
+    require(data.max_rows is None or data.max_rows >= 2, f"data.max_rows must be at least 2, got {data.max_rows}")
+    check_seed("data.order_seed", data.order_seed)
+    check_seed("data.split_seed", data.split_seed)
+    validate_parts(data)
+    match data:
+        case GeneratedData():
+            require(data.rows >= 10, f"data.rows must be at least 10, got {data.rows}")
+            check_seed("data.seed", data.seed)
+            require(0 <= data.noise < 1, f"data.noise must be at least 0 and under 1, got {data.noise}")
+        case TableColumns(classes=list(classes)):
+            require(
+                len(set(classes)) == len(classes) >= 2,
+                f"data.classes needs at least two different names, got {classes}",
+            )
+        case TableColumns(soft_label_columns=list(columns)):
+            require(len(columns) >= 2, f"data.soft_label_columns needs at least two columns, got {columns}")
+        case PairsData():
+            labels = [data.a_label, data.b_label, *data.tie_labels]
+            require(
+                len(set(labels)) == len(labels),
+                f"data.a_label, data.b_label and data.tie_labels must all differ, got {', '.join(labels)}",
+            )
+        case TokensData():
+            require(
+                0 <= data.overlap < data.max_length,
+                f"data.overlap must be at least 0 and under data.max_length={data.max_length}, got {data.overlap}",
+            )
+            require(
+                data.classes is None or len(set(data.classes)) == len(data.classes) >= 2,
+                f"data.classes needs at least two different names, got {data.classes}",
+            )
+        case TextData():
+            require(data.path != [], "data.path needs at least one file, got []")
+            require(data.test_fraction == 0, "data.test_fraction: data=text has no test part; give 0")

@@ -1,0 +1,77 @@
+"""The checks of optimizer, schedule and trainer."""
+
+from danube_sweep.config.schema import OPTIONS, Config, Constant, Optimizer, ScheduleFree, Sgd, Trainer, Wsd
+from danube_sweep.config.validate.require import require
+
+AUTO = "auto"
+
+
+def validate_optimizer(optimizer: Optimizer) -> None:
+    """Raises ConfigError for a value out of range."""
+    require(0 < optimizer.lr < 1e38, f"optimizer.lr must be above 0 and under 1e38, got {optimizer.lr}")
+    require(
+        optimizer.weight_decay >= 0,
+        f"optimizer.weight_decay must be at least 0, got {optimizer.weight_decay}",
+    )
+    for name in ("beta1", "beta2", "beta3", "momentum"):
+        value = getattr(optimizer, name, 0.0)
+        require(0 <= value < 1, f"optimizer.{name} must be at least 0 and under 1, got {value}")
+    for name in ("eps", "slow", "clip"):
+        value = getattr(optimizer, name, 1.0)
+        require(value > 0, f"optimizer.{name} must be above 0, got {value}")
+    if isinstance(optimizer, Sgd):
+        require(
+            optimizer.momentum > 0 or not optimizer.nesterov,
+            "optimizer.nesterov=true looks ahead along the velocity: give optimizer.momentum above 0",
+        )
+
+
+def validate_schedule(config: Config) -> None:
+    """Raises ConfigError for shares out of range, and for a schedule that the optimizer cannot follow."""
+    require(
+        0 <= config.schedule.warmup < 1,
+        f"schedule.warmup must be at least 0 and under 1, got {config.schedule.warmup}: it is a share of all steps",
+    )
+    if isinstance(config.schedule, Wsd):
+        share = config.schedule.warmup + config.schedule.decay
+        require(
+            config.schedule.decay > 0 and share <= 1,
+            f"schedule.decay must be above 0, and at most 1 together with schedule.warmup, got {config.schedule.decay}",
+        )
+    _schedule_free(config)
+
+
+def _schedule_free(config: Config) -> None:
+    if not isinstance(config.optimizer, ScheduleFree):
+        return
+    beta1 = config.optimizer.beta1
+    require(beta1 > 0, f"optimizer.beta1 of optimizer=schedulefree must be above 0, got {beta1}")
+    named = next(name for name, kind in OPTIONS["schedule"].items() if type(config.schedule) is kind)
+    require(
+        isinstance(config.schedule, Constant),
+        f"schedule={named}: optimizer=schedulefree averages its steps instead of lowering their rate; "
+        "use schedule=constant, whose warmup it follows",
+    )
+
+
+def validate_trainer(trainer: Trainer) -> None:
+    """Raises ConfigError for steps and batches out of range."""
+    require(trainer.epochs > 0, f"trainer.epochs must be above 0, got {trainer.epochs}")
+    micro, effective = trainer.micro_batch, trainer.effective_batch
+    require(
+        micro == AUTO or (isinstance(micro, int) and not isinstance(micro, bool)),
+        f"trainer.micro_batch must be a whole number or auto, got {micro}",
+    )
+    require(effective >= 1, f"trainer.effective_batch must be at least 1, got {effective}")
+    for name in ("max_steps", "eval_batch", "validate_every", "patience", "log_every"):
+        value = getattr(trainer, name)
+        require(value is None or value >= 1, f"trainer.{name} must be at least 1, got {value}")
+    require(micro == AUTO or micro >= 1, f"trainer.micro_batch must be at least 1, got {micro}")
+    require(
+        micro == AUTO or (effective >= micro and effective % micro == 0),
+        f"trainer.effective_batch must be a multiple of trainer.micro_batch={micro}, got {effective}",
+    )
+    require(
+        trainer.clip_norm is None or trainer.clip_norm > 0,
+        f"trainer.clip_norm must be above 0, got {trainer.clip_norm}; null does not clip",
+    )

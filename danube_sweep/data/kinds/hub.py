@@ -1,0 +1,109 @@
+"""Rows of a `datasets` data set, on the hub or in a folder, as `read_rows` gives those of a file."""
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danube_sweep.config.facts.hub_commits import commit, is_folder
+from danube_sweep.config.schema import HubData
+from danube_sweep.data.read_files import Row, check_columns
+from danube_sweep.errors import ConfigError, DanubeSweepError, DataError, DiskError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Reader = Callable[[str | Path, Sequence[str], str], Iterator[Row]]
+
+
+def reader(config: HubData, split: str) -> Reader:
+    """What reads the rows of a split that has at least some columns; a class is its name, an unlabelled row null.
+
+    Reading raises DataError when the data set or a column is not there or cannot be read, ConfigError without the
+    package `datasets`, DiskError when there is no room for its cache.
+    """
+
+    def read(path: str | Path, columns: Sequence[str], field: str) -> Iterator[Row]:
+        rows = _load(config, split)
+        check_columns(rows.column_names, columns, f"{field}={path}")
+        rows = rows.select_columns(list(columns))
+        for number, row in enumerate(rows, 1):
+            yield number, {name: _named(rows.features[name], value) for name, value in row.items()}
+
+    return read
+
+
+def _named(feature: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_named(getattr(feature, "feature", None), item) for item in value]
+    if isinstance(value, int) and hasattr(feature, "int2str"):
+        return None if value < 0 else feature.int2str(value)
+    return value
+
+
+def _load(config: HubData, split: str) -> "Dataset":
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError("data=hub needs the package datasets: pip install 'danube_sweep[hub]'") from error
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    where = f"data.path={config.path}, split {split}"
+    try:
+        return _saved(config, split) if _is_saved(config) else _prepared(config).as_dataset(split)
+    except DanubeSweepError:
+        raise
+    except ConnectionError as error:
+        raise DataError(
+            f"{where}: the hub cannot be reached and the cache has no copy; load it once with a network, or give a "
+            "folder by data.path"
+        ) from error
+    except (OSError, ValueError, TypeError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if errno.ENOSPC in (getattr(one, "errno", None) for one in (error, error.__cause__)):
+            raise DiskError(f"{where}: no space left for its cache; free some or set HF_HOME") from error
+        said = " ".join(str(error.__cause__ or error).split())[:300]
+        raise DataError(f"{where}: cannot be read ({said}); check data.path, data.subset and the split") from error
+
+
+def _prepared(config: HubData) -> Any:
+    """The builder of a data set whose rows are in the cache."""
+    import datasets
+
+    revision = None if is_folder(config.path) else commit(config.path, config.revision)
+    builder = datasets.load_dataset_builder(config.path, config.subset, revision=revision)
+    if revision is not None:
+        _check_cached(builder, config, revision)
+    builder.download_and_prepare()
+    return builder
+
+
+def _is_saved(config: HubData) -> bool:
+    folder = Path(config.path).expanduser()
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _saved(config: HubData, split: str) -> "Dataset":
+    """A split of what `save_to_disk` has written; a single data set is its training split."""
+    import datasets
+
+    found = datasets.load_from_disk(str(Path(config.path).expanduser()))
+    splits = found if isinstance(found, datasets.DatasetDict) else {"train": found}
+    if config.subset is not None:
+        raise ValueError("what save_to_disk has written has no subsets")
+    if split not in splits:
+        raise ValueError(f'Unknown split "{split}". Should be one of {list(splits)}.')
+    return splits[split]
+
+
+def _check_cached(builder: Any, config: HubData, revision: str) -> None:
+    """Without a network `datasets` takes the newest copy it has, whatever was asked for: that must be the same."""
+    if revision not in Path(builder.cache_dir).parts:
+        raise DataError(
+            f"data.path={config.path}: the hub cannot be reached and the cache has no copy of revision {revision}; "
+            "load it once with a network, or give data.revision"
+        )
+    if config.subset is None and type(builder).__name__ == "Cache" and builder.config.name != "default":
+        raise DataError(
+            f"data.path={config.path}: the hub cannot be reached to say which subset is the default, and the cache has "
+            f"{builder.config.name}; give data.subset"
+        )

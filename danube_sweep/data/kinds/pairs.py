@@ -1,0 +1,64 @@
+"""Two answers to a prompt in columns of plain text, and which one won."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.config.schema import PairsData
+from danube_sweep.data.read_files import as_text, read_rows, some_lines
+from danube_sweep.data.records import Record
+from danube_sweep.errors import DataError
+
+TIE = "tie"
+
+
+def pair_classes(data: PairsData) -> list[str]:
+    """A won, B won and, where there are ties, a tie: two or three classes."""
+    return [data.a_label, data.b_label, *([TIE] if data.tie_labels else [])]
+
+
+def read_pairs(path: str | Path, data: PairsData, field: str = "data.path") -> Iterator[Record]:
+    """The rows without their labels, one at a time. Raises DataError."""
+    for number, (_, row) in enumerate(read_rows(path, _columns(data), field), 1):
+        yield _record(number, row, data, None)
+
+
+def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -> list[Record]:
+    """The labelled rows. Raises DataError with the lines whose label is none of those that the config names."""
+    places = {data.a_label: 0, data.b_label: 1, **dict.fromkeys(data.tie_labels, 2)}
+    one_hot = [tuple(float(place == k) for k in range(len(pair_classes(data)))) for place in range(3)]
+    records: list[Record] = []
+    wrong: list[int] = []
+    for number, (line, row) in enumerate(read_rows(path, [*_columns(data), data.label_column], field), 1):
+        place = places.get(as_text(row[data.label_column]))
+        if place is None:
+            wrong.append(line)
+        records.append(_record(number, row, data, None if place is None else one_hot[place]))
+    if wrong:
+        raise DataError(
+            f"{field}={path}: {some_lines(wrong)} whose {data.label_column} is none of {', '.join(places)}; correct "
+            "them, or set data.a_label, data.b_label and data.tie_labels"
+        )
+    return records
+
+
+def swapped(record: Record) -> Record:
+    """The same row with its answers, and what the label says of them, exchanged."""
+    prompt, a, b = record.texts
+    label = record.label and (record.label[1], record.label[0], *record.label[2:])
+    return replace(record, texts=(prompt, b, a), label=label)
+
+
+def _columns(data: PairsData) -> list[str]:
+    columns = [data.prompt_column, data.a_column, data.b_column, data.id_column]
+    return [name for name in columns if name is not None]
+
+
+def _record(number: int, row: dict[str, Any], data: PairsData, label: tuple[float, ...] | None) -> Record:
+    prompt = "" if data.prompt_column is None else as_text(row[data.prompt_column])
+    answers = as_text(row[data.a_column]), as_text(row[data.b_column])
+    name = None if data.id_column is None else row[data.id_column]
+    # Without a prompt, a row and its copy in the other order are one group.
+    group = prompt if data.prompt_column is not None else "\0".join(sorted(answers))
+    return Record(str(number) if name is None else as_text(name), (prompt, *answers), label, group)

@@ -1,0 +1,87 @@
+"""Words with a label each, as lists: what entity recognition reads."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.config.schema import TokensData
+from danube_sweep.data.kinds.table import sorted_classes
+from danube_sweep.data.read_files import as_list, as_text, read_rows
+from danube_sweep.data.records import Record
+from danube_sweep.errors import DataError
+
+OUTSIDE = "O"
+
+
+def read_words(path: str | Path, data: TokensData, field: str = "data.path") -> Iterator[Record]:
+    """The rows without their labels, one at a time. Raises DataError, also for a row without words."""
+    for number, (line, row) in enumerate(read_rows(path, _columns(data), field), 1):
+        yield _record(number, row, data, None, f"{field}={path}, line {line}")
+
+
+def load_words(
+    path: str | Path, data: TokensData, *, classes: list[str] | None, field: str = "data.path"
+) -> tuple[list[Record], list[str]]:
+    """The labelled rows, and the classes: `classes`, or the labels that occur, sorted, O first.
+
+    Raises DataError for rows with more or fewer labels than words and for labels outside `classes`.
+    """
+    rows = list(read_rows(path, [*_columns(data), data.labels_column], field))
+    labels = [_texts(row, data.labels_column, f"{field}={path}, line {line}") for line, row in rows]
+    known = _sorted({label for row in labels for label in row}) if classes is None else classes
+    places = {name: place for place, name in enumerate(known)}
+    records = []
+    for number, ((line, row), names) in enumerate(zip(rows, labels, strict=True), 1):
+        where = f"{field}={path}, line {line}"
+        unknown = next((name for name in names if name not in places), None)
+        if unknown is not None:
+            raise DataError(
+                f"{where}: the label {unknown!r} is none of the {len(known)} classes ({', '.join(known[:10])}); "
+                "correct it or list all in data.classes"
+            )
+        record = _record(number, row, data, tuple(float(places[name]) for name in names), where)
+        if len(names) != len(record.texts):
+            raise DataError(f"{where}: {len(names)} labels for {len(record.texts)} words; give one for each")
+        records.append(record)
+    return records, known
+
+
+def _sorted(labels: set[str]) -> list[str]:
+    rest = sorted_classes(labels - {OUTSIDE})
+    return [OUTSIDE, *rest] if OUTSIDE in labels else rest
+
+
+def _columns(data: TokensData) -> list[str]:
+    columns = [data.tokens_column, data.whitespace_column, data.id_column]
+    return [name for name in columns if name is not None]
+
+
+def _record(number: int, row: dict[str, Any], data: TokensData, label: tuple[float, ...] | None, where: str) -> Record:
+    words = _texts(row, data.tokens_column, where)
+    if not words:
+        raise DataError(f"{where}: no words in {data.tokens_column!r}; drop the row")
+    spaces = [True] * len(words) if data.whitespace_column is None else _spaces(row, data.whitespace_column, where)
+    if len(spaces) != len(words):
+        raise DataError(f"{where}: {len(spaces)} entries in {data.whitespace_column!r} for {len(words)} words")
+    before = ["", *(" " if space else "" for space in spaces[:-1])]
+    texts = tuple(space + word for space, word in zip(before, words, strict=True))
+    name = None if data.id_column is None else row[data.id_column]
+    return Record(str(number) if name is None else as_text(name), texts, label, group="".join(texts))
+
+
+def _texts(row: dict[str, Any], column: str, where: str) -> list[str]:
+    return [as_text(value) for value in _list(row, column, where)]
+
+
+def _spaces(row: dict[str, Any], column: str, where: str) -> list[bool]:
+    values = _list(row, column, where)
+    if not all(isinstance(value, bool) for value in values):
+        raise DataError(f"{where}: {column!r} must be a list of true and false")
+    return values
+
+
+def _list(row: dict[str, Any], column: str, where: str) -> list[Any]:
+    value = as_list(row[column])
+    if value is None:
+        raise DataError(f"{where}: {column!r} must be a list, one entry a word")
+    return value

@@ -1,0 +1,73 @@
+"""From a config's data to encoded rows: records, tokenizer, tokens."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from danube_sweep.config.schema import Comparison, Config, Target
+from danube_sweep.data import Parts, Record, load_parts
+from danube_sweep.data.encode import encode_cached
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.data.kinds.pairs import swapped
+from danube_sweep.data.layout import layout_for
+from danube_sweep.data.tokenizer import build_tokenizer
+from danube_sweep.errors import DataError
+from danube_sweep.training.metrics import references
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A trial's rows by part (train, validation and, if there is one, test), ready to batch."""
+
+    parts: dict[str, Encoded]
+    classes: list[str]
+    tokenizer: PreTrainedTokenizerBase
+    references: dict[str, float]
+    """What answering without reading reaches: the class shares, or the mean, of the training part; and the like."""
+
+    @property
+    def pad_id(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+
+def prepare(config: Config) -> Prepared:
+    """Reads, splits and encodes the data of a trial. Raises DataError, ModelError or ConfigError."""
+    loaded = load_parts(config.data, config.head.target)
+    tokenizer = build_tokenizer(config.model, (text for record in loaded.train for text in record.texts))
+    layout = layout_for(config.model, config.data, config.head)
+    records = {"train": _augmented(loaded.train, config), "validation": loaded.validation, "test": loaded.test}
+    parts = {
+        name: encode_cached(rows, tokenizer, config.data, layout, num_classes=len(loaded.classes))
+        for name, rows in records.items()
+        if rows
+    }
+    for name, part in parts.items():
+        if not part.ids:
+            raise DataError(f"data: no row is left in the {name} part after tokenising; give more text")
+    return Prepared(parts, loaded.classes, tokenizer, _references(config, loaded, parts))
+
+
+def _augmented(records: list[Record], config: Config) -> list[Record]:
+    if isinstance(config.data, Comparison) and config.data.swap_augment:
+        return [both for record in records for both in (record, swapped(record))]
+    return records
+
+
+def _references(config: Config, loaded: Parts, parts: dict[str, Encoded]) -> dict[str, float]:
+    if config.head.target is Target.nothing:
+        return {}
+    train, validation = (_targets(parts[name], len(loaded.classes)) for name in ("train", "validation"))
+    found = references(config.head.target, train, validation)
+    if loaded.bayes_log_loss is not None:
+        found["bayes_log_loss"] = loaded.bayes_log_loss
+    return found
+
+
+def _targets(part: Encoded, classes: int) -> torch.Tensor:
+    if part.words is None:
+        assert part.labels is not None
+        return torch.from_numpy(part.labels)
+    places_N = torch.from_numpy(np.concatenate(part.words)[:, 2]).long()
+    return torch.nn.functional.one_hot(places_N, classes).float()

@@ -1,0 +1,70 @@
+"""What a head is: hidden states in; loss and answers out.
+
+Axes: B rows, T tokens, H hidden width, C classes, N examples (rows or words), A numbers of an answer.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from danube_sweep.config.schema import ClassifierHead, Target
+from danube_sweep.data.batches import Batch
+from danube_sweep.data.encoded import Encoded
+
+
+class Head(nn.Module, ABC):
+    """`forward` gives the output that the other methods read. `metrics.measure` says what its answers are worth."""
+
+    target: Target
+    classes: list[str]
+    """What it learns of a row, and of what classes: `build_head` says it."""
+
+    def start(self, train: Encoded) -> None:
+        """Takes what it needs of the training rows, before it trains: where numbers lie, how common classes are."""
+
+    @abstractmethod
+    def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor: ...
+
+    @abstractmethod
+    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Mean loss of the batch, each row counted by its weight."""
+
+    @abstractmethod
+    def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """What evaluation reports, one value per example and without label smoothing: losses_N."""
+
+    @abstractmethod
+    def answers(self, output: torch.Tensor) -> torch.Tensor | None:
+        """What is predicted: answers_NA, probabilities or a number; None for a head that predicts nothing."""
+
+
+class Classifies(Head):
+    """A head whose output is logits_BC, or log probabilities."""
+
+    def __init__(self, config: ClassifierHead) -> None:
+        super().__init__()
+        self.label_smoothing = config.label_smoothing
+
+    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        loss: torch.Tensor = F.cross_entropy(output, labels_of(batch), label_smoothing=self.label_smoothing)
+        return loss
+
+    def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return F.cross_entropy(output, labels_of(batch), reduction="none")
+
+    def answers(self, output: torch.Tensor) -> torch.Tensor | None:
+        return output.softmax(dim=-1)
+
+
+def labels_of(batch: Batch) -> torch.Tensor:
+    """The labels of a batch whose rows are labelled."""
+    assert batch.labels_BC is not None
+    return batch.labels_BC
+
+
+def labels_in(part: Encoded) -> torch.Tensor:
+    """The labels of a part whose rows are labelled."""
+    assert part.labels is not None
+    return torch.from_numpy(part.labels)

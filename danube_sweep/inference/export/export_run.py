@@ -1,0 +1,122 @@
+"""A finished run in, a folder for other tools out, whole or not at all."""
+
+import gc
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from danube_sweep.config.schema import Compute, Device, FullFinetune, NoAdapter
+from danube_sweep.errors import ConfigError, DanubeSweepError, DiskError
+from danube_sweep.inference.export.check_export import Checked, Reference, check, reference, tolerance
+from danube_sweep.inference.export.export_weights import peft_type, plain_config, write_adapter, write_head, write_whole
+from danube_sweep.inference.export.how_to_read import HiddenStates, Reading, reading_of
+from danube_sweep.inference.export.loading_code import Base, Weights, Whole, loading_code
+from danube_sweep.inference.export.model_card import Card, card_of, write_card
+from danube_sweep.inference.predict import Trained, load_run
+from danube_sweep.model.precision import DTYPES
+from danube_sweep.storage.run_folder import is_random, sync_file, sync_folder
+from danube_sweep.training import trained_weights
+
+
+@dataclass(frozen=True)
+class Options:
+    """`merge`: a whole model instead of an adapter, in the type `dtype`; `name` goes onto the card."""
+
+    name: str
+    merge: bool = False
+    dtype: Compute | None = None
+    for_others: bool = False
+    """Whether it leaves this machine, where a base in a local folder is of no use."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the check and the card need; by then the run itself is out of memory again."""
+
+    reading: Reading
+    code: str
+    expected: Reference
+    tolerance: float
+    device: str
+    card: Card
+
+
+def export_run(run: Path, target: Path, device: Device, options: Options) -> Checked:
+    """Writes the folder `target` and returns what the check of it found.
+
+    Raises what `load_run` raises, ConfigError for what cannot be exported so, DataError if the run's data are gone,
+    DiskError if `target` is not empty or cannot be written, and ExportRefused if the export does not answer as its
+    run does. After an error there is no `target`.
+    """
+    with _appearing(target) as folder:
+        written = write_export(run, folder, load_run(run, device, by_peft=True), options)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        checked = check(folder, written.code, written.expected, written.reading, written.tolerance, written.device)
+        write_card(folder, written.card, checked)
+    return checked
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    # A folder beside the target that takes its place at the end, or is removed.
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DiskError(f"{target} exists and is not empty; give another OUT_DIR")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            sync_file(file)
+        sync_folder(temporary)
+        temporary.rename(target)
+        sync_folder(target.parent)
+    except DanubeSweepError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DiskError(f"{target} cannot be written: {reason}; give another OUT_DIR") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_export(run: Path, folder: Path, trained: Trained, options: Options) -> Written:
+    """Fills `folder` with everything but its README. Raises ConfigError for what cannot be exported so."""
+    weights = _weights(run, trained, options)
+    source = run / trained_weights.folder_name(trained.config.lora)
+    reading = reading_of(trained, whole=isinstance(weights, Whole), peft_type=peft_type(source))
+    expected = reference(trained, reading)
+    code = loading_code(reading, weights)
+    trained.tokenizer.save_pretrained(folder)
+    if isinstance(reading, HiddenStates):
+        write_head(folder, trained, reading.described)
+    match weights:
+        case Whole(compute):
+            write_whole(folder, trained, reading, DTYPES[compute])
+        case Base(name, adapted=adapted):
+            plain_config(trained, reading).save_pretrained(folder)
+            if adapted:
+                write_adapter(source, folder, trained, reading, name)
+    merged = weights.compute if isinstance(weights, Whole) else None
+    allowed = tolerance(trained.config.precision, merged, float(expected.logits.abs().max()))
+    card = card_of(run, options.name, trained, reading, weights, code)
+    return Written(reading, code, expected, allowed, trained.backbone.device.type, card)
+
+
+def _weights(run: Path, trained: Trained, options: Options) -> Weights:
+    config = trained.config
+    if options.merge or isinstance(config.lora, FullFinetune):
+        return Whole(options.dtype or config.precision.compute)
+    if is_random(config.model):
+        raise ConfigError(f"{run} was trained over random weights, which no other tool has; give --merge")
+    name = str(config.model.path)
+    if options.for_others and Path(name).expanduser().is_dir():
+        raise ConfigError(f"--push: {run} was trained over a local folder, which nobody else has; give --merge")
+    return Base(name, config.model.revision, config.precision, adapted=not isinstance(config.lora, NoAdapter))

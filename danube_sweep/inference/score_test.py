@@ -1,0 +1,27 @@
+"""A finished run on its test part: the one look that selection has not had."""
+
+from pathlib import Path
+
+from danube_sweep.config.schema import Device
+from danube_sweep.data.prepare import prepare
+from danube_sweep.errors import CheckpointError
+from danube_sweep.inference.predict import load_run
+from danube_sweep.storage.run_folder import RunFolder, read_json, trial_hash
+from danube_sweep.training.evaluate import evaluate
+
+
+def score_test(path: Path, device: Device) -> dict[str, float]:
+    """The metrics of a finished run on its test part.
+
+    Raises CheckpointError if the run is unfinished or damaged, if its data have changed, or if they have no test part.
+    """
+    trained = load_run(path, device)
+    config = trained.config
+    if trial_hash(config) != read_json(RunFolder(path).environment)["trial"]:
+        raise CheckpointError(f"{path}: its data or model files were changed since the run; put back what they were")
+    prepared = prepare(config)
+    if "test" not in prepared.parts:
+        raise CheckpointError(f"{path}: its data have no test part; give data.test_path or data.test_fraction")
+    rows = config.trainer.eval_batch or RunFolder(path).micro_batch(config)
+    part = prepared.parts["test"]
+    return evaluate(trained.backbone, trained.head, part, batch_rows=rows, pad_id=prepared.pad_id).metrics

@@ -1,0 +1,1 @@
+"""The frozen backbone: loaded, stored, quantized, and its attention."""

@@ -1,0 +1,117 @@
+"""Quantised backbones on disk: a machine quantises each once and reads it back as it was.
+
+An entry is a folder of the cache, named by what decides its bytes; like a checkpoint it is sealed with the hash of its
+file, there whole or not at all, and no pickle.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from transformers import PretrainedConfig, PreTrainedModel
+
+from danube_sweep import paths
+from danube_sweep.config.schema import Precision
+from danube_sweep.errors import CheckpointError
+from danube_sweep.model import precision as precisions
+from danube_sweep.storage import checkpoint
+from danube_sweep.storage.run_folder import weights_fingerprint
+
+log = logging.getLogger(__name__)
+
+CACHE_VERSION = 1
+"""Raise it when the same source is stored in other bytes."""
+WEIGHTS = "model.safetensors"
+SPARE_BYTES = 2**30
+"""What stays free on the disk."""
+
+Loaded = tuple[PreTrainedModel, str]
+"""A model and the fingerprint of its source."""
+
+
+def folder_state(folder: Path) -> list[Any]:
+    """What tells a folder's weights from any others: their fingerprint, a sample, and when each file was changed."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [weights_fingerprint(folder), *([file.name, file.stat().st_mtime_ns] for file in files)]
+
+
+def entry(source: Any, precision: Precision, device: torch.device) -> Path:
+    """The folder of the backbone that comes of quantising `source`, plain JSON that tells it from any other."""
+    asked = precisions.quantization_config(precision)
+    assert asked is not None
+    installed = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")}
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    meaning = [CACHE_VERSION, source, asked.to_dict(), device.type, machine, installed]
+    digest = hashlib.sha256(json.dumps([*meaning, str(precisions.weight_dtype(precision))], sort_keys=True).encode())
+    return paths.cache_dir() / "quantised" / digest.hexdigest()[:32]
+
+
+def read_or_quantise(
+    folder: Path, config: PretrainedConfig, kind: Any, options: dict[str, Any], quantise: Callable[[], Loaded]
+) -> Loaded:
+    """What `quantise` gives: read from the entry `folder` as a model of the auto class `kind`, or made and kept there.
+
+    While one process makes an entry, others wait for it. A damaged entry is made again; one that cannot be written is
+    said in the log and done without.
+    """
+    with suppress(CheckpointError):
+        return _read(folder, config, kind, options)
+    with _alone(folder):
+        try:
+            return _read(folder, config, kind, options)
+        except CheckpointError:
+            if folder.is_dir():
+                log.warning("%s is damaged; quantising again", folder)
+        made = quantise()
+        _keep(folder, *made)
+        return made
+
+
+def _read(folder: Path, config: PretrainedConfig, kind: Any, options: dict[str, Any]) -> Loaded:
+    manifest = checkpoint.read_manifest(folder)
+    # Copied, since a mapped file does not have the alignment that arithmetic on fresh tensors has.
+    tensors = {name: value.clone() for name, value in checkpoint.load_tensors(folder / WEIGHTS).items()}
+    config.quantization_config = options["quantization_config"].to_dict()
+    with torch.device("meta"):
+        model = type(kind.from_config(config, trust_remote_code=False))
+    rest = {name: value for name, value in options.items() if name != "quantization_config"}
+    return model.from_pretrained(None, config=config, state_dict=tensors, **rest), str(manifest["source"])
+
+
+def _keep(folder: Path, model: PreTrainedModel, fingerprint: str) -> None:
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    tied -= {name for name, _ in model.named_parameters()}
+    tensors = {name: value for name, value in model.state_dict().items() if name not in tied}
+    needed = sum(value.nbytes for value in tensors.values())
+    try:
+        for abandoned in folder.parent.glob(f".{folder.name}.*.tmp"):  # by a process that died while it held the lock
+            shutil.rmtree(abandoned, ignore_errors=True)
+        free = shutil.disk_usage(folder.parent).free
+        if free < needed + SPARE_BYTES:
+            log.warning("%s has %.1f GiB left; the quantised backbone is not kept", folder.parent, free / 2**30)
+            return
+        checkpoint.write_checkpoint(
+            folder, {"source": fingerprint}, lambda place: checkpoint.save_tensors(tensors, place / WEIGHTS)
+        )
+    except OSError as error:
+        log.warning("the quantised backbone is not kept: %s", error)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder.with_suffix(".lock"), fallback_to_soft=False))
+        except (OSError, NotImplementedError) as error:
+            log.warning("%s cannot be locked (%s); quantising alone", folder.parent, error)
+        yield

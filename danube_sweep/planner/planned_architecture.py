@@ -1,0 +1,65 @@
+"""Which architecture a config means: its shape's, or that of a local folder's config.json. No weights are read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.config.facts.architectures import FAMILIES, Architecture, architecture_of
+from danube_sweep.config.schema import Model, Shape
+from danube_sweep.errors import ModelError, UnknownArchitecture
+from danube_sweep.storage.run_folder import NO_FOLDER, is_random, names_a_folder
+
+
+def planned_architecture(model: Model) -> Architecture:
+    """The architecture that would be trained; of a hub name, its config in the cache or what conf/model says.
+
+    Raises ModelError for a folder that is not there or has no config.json that this planner can read.
+    """
+    file = _described_in(model)
+    if file is None:
+        return architecture_of(model.shape)
+    try:
+        return described_architecture(json.loads(file.read_text(encoding="utf-8")))
+    except UnknownArchitecture:
+        raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if not isinstance(error, OSError) else "there is none"
+        raise ModelError(
+            f"model.path={model.path}: the folder has no usable config.json ({reason}); give a complete copy"
+        ) from error
+
+
+def _described_in(model: Model) -> Path | None:
+    # The folder's config.json; of a hub name the one in the cache, if it was ever fetched.
+    if model.path is None or is_random(model):
+        return None
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        return folder / "config.json"
+    if names_a_folder(model.path):
+        raise ModelError(NO_FOLDER.format(model.path))
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(model.path, "config.json", revision=model.revision)
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def described_architecture(described: Mapping[str, Any]) -> Architecture:
+    """The architecture of a transformers config. Raises UnknownArchitecture, KeyError or ValueError."""
+    kind = str(described["model_type"])
+    if kind not in FAMILIES:
+        raise UnknownArchitecture(f"model_type {kind} cannot be planned; there are {', '.join(FAMILIES)}")
+    heads = int(described["num_attention_heads"])
+    if not described.get("use_sliding_window", True):  # Qwen2 states a window that it does not use
+        described = {**described, "sliding_window": None}
+    derived = {"num_key_value_heads": heads, "head_dim": int(described["hidden_size"]) // heads}
+    known = {key: value for key, value in described.items() if value is not None}
+    values = {field.name: {**derived, **known}.get(field.name) for field in fields(Shape)}
+    given = {name: value for name, value in values.items() if value is not None}
+    return architecture_of(Shape(**given), tied=bool(described.get("tie_word_embeddings", FAMILIES[kind].tied)))

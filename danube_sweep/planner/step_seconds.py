@@ -1,0 +1,162 @@
+"""How long a trial or a pack takes, from the configs and a device's figures: a roofline with stated efficiencies.
+
+Arithmetic, bytes and kernel launches are counted per forward and backward pass; a pass takes the longer of computing
+with moving bytes, and of launching. docs/memory.md says what is counted.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED
+from danube_sweep.config.facts.architectures import Architecture
+from danube_sweep.config.schema import Compute, Config, Device, Dora, LMHead, Lora, Storage
+from danube_sweep.planner.activations import whole_body
+from danube_sweep.planner.joint_pass import distinct_batches, joint_walk, walk_of
+from danube_sweep.planner.parameter_bytes import Tensors, adapter_tensors
+from danube_sweep.planner.symbolic_pass import FP32, Pass
+
+EFFICIENCY = 0.5
+"""Share of the dense rate that matrix products of these shapes reach on a GPU; a CPU's figures are measured ones."""
+BACKWARD_LAUNCHES = 2.0
+LAUNCHES_OF_BLOCK, LAUNCHES_OF_LINEAR, LAUNCHES_OF_ADAPTER = 22, 1, 5
+"""Kernels of a block besides its linears (norms, rotary, attention, activation), of a linear, of an adapter on it."""
+LAUNCHES_OF_QUANTISED = {False: 1, True: 4}
+"""What a quantised linear launches besides: on a GPU, and on a CPU, where it is bitsandbytes' own Python (measured)."""
+LAUNCHES_OF_HEAD = 60
+"""What a trial's batch, head and loss launch in a pass: an estimate."""
+LAUNCHES_OF_UPDATE = {False: 0.7, True: 0.6}
+"""Of an update of torch's fused AdamW and its clipping, for every tensor, on a GPU and on a CPU: measured on an H200's
+host and on a CPU (docs/decisions/013, 011).
+"""
+MIXED_LENGTHS = 0.5
+"""Batches that differ are padded to the longest of them: by this share times the root of their number's logarithm."""
+ACTIVATIONS_MOVED = 3
+"""How often what is kept for the backward pass is moved: written, read, and as gradients."""
+STATES_READ_AND_WRITTEN = 7
+"""Numbers that an update moves for every trained parameter."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Predicted seconds of a micro-batch of every trial: its passes, and its share of their updates."""
+
+    passes: float
+    update: float
+    micro_batches: float
+    """Of a step; the mean of a pack's trials."""
+
+    @property
+    def micro_batch(self) -> float:
+        """A micro-batch of every trial."""
+        return self.passes + self.update
+
+    @property
+    def step(self) -> float:
+        """One optimizer step of every trial."""
+        return self.micro_batches * self.micro_batch
+
+
+def seconds_of(config: Config, model: Architecture, device: Device, *, tokens_per_row: float) -> Seconds:
+    """One optimizer step on rows of `tokens_per_row` tokens, padding included."""
+    return pack_seconds([config], model, device, tokens_per_row=tokens_per_row)
+
+
+def pack_seconds(configs: Sequence[Config], model: Architecture, device: Device, *, tokens_per_row: float) -> Seconds:
+    """One optimizer step of trials that train together; those whose batches differ are padded to the longest row.
+
+    `configs` have the same `packs.pack_key`.
+    """
+    configs = [replace(config, device=device) for config in configs]
+    first, distinct = configs[0], distinct_batches(configs)
+    widened = tokens_per_row * (1 + MIXED_LENGTHS * math.sqrt(math.log(distinct)))
+    row = max(tokens_per_row, min(widened, first.data.max_length))
+    walk = joint_walk(configs, model, max(1, round(row)))
+    pack = _Pack(configs, walk, device, row * first.trainer.micro_batch * first.head.passes, distinct)
+    computing, launching = _computing(pack), _launching(pack)
+    # A GPU computes while the host launches; a CPU does one after the other.
+    passes = computing + launching if walk.cpu else max(computing, launching)
+    steps = [config.trainer.effective_batch / config.trainer.micro_batch for config in configs]
+    updates = [_update(config, model, device) / step for config, step in zip(configs, steps, strict=True)]
+    return Seconds(passes, sum(updates), sum(steps) / len(steps))
+
+
+@dataclass(frozen=True)
+class _Pack:
+    # `tokens` of a trial's micro-batch, `distinct` batches among the trials.
+    configs: Sequence[Config]
+    walk: Pass
+    device: Device
+    tokens: float
+    distinct: int
+
+    @property
+    def above(self) -> float:
+        """Share of the blocks through which a gradient flows; the others run without one, once for every batch."""
+        return (self.walk.model.layers - self.walk.first_adapted) / self.walk.model.layers
+
+    @property
+    def below(self) -> float:
+        """Share of the other blocks, as often as they run: with data.cache_prefix in the first epoch alone."""
+        config = self.configs[0]
+        epochs = max(1.0, config.trainer.epochs) if config.data.cache_prefix and not config.trainer.max_steps else 1.0
+        return (1 - self.above) / epochs
+
+    @property
+    def passes(self) -> float:
+        """Forward, backward and perhaps forward again, through those blocks."""
+        return 3.0 if self.walk.precision.gradient_checkpointing else 2.0
+
+
+def _computing(pack: _Pack) -> float:
+    walk, device, model = pack.walk, pack.device, pack.walk.model
+    tokens = pack.tokens * len(pack.configs)
+    through = pack.above * pack.passes
+    products = 2 * model.linear_weights + 4 * model.layers * walk.length * model.query
+    total = products * (pack.tokens * pack.distinct * pack.below + tokens * through)
+    for config in pack.configs:
+        if isinstance(config.head, LMHead):
+            total += 2 * model.embedding * pack.tokens * (2.0 if walk.trains else 1.0)
+        if not walk.full:
+            total += 6 * _trained(config, model).elements * pack.tokens
+    if walk.full:
+        total += 2 * model.linear_weights * tokens
+    rate = device.tflops_fp32 if walk.precision.compute is Compute.fp32 else device.tflops_16bit
+    efficiency = EFFICIENCY if not walk.cpu else 1.0
+    moved = _weight_traffic(walk) * (pack.below + through)
+    moved += ACTIVATIONS_MOVED * whole_body(walk).per_token * tokens
+    return total / (rate * 1e12 * efficiency) + moved / (device.bandwidth_gb_s * 1e9)
+
+
+def _trained(config: Config, model: Architecture) -> Tensors:
+    return adapter_tensors(walk_of(config, model, 1), config.head)
+
+
+def _weight_traffic(walk: Pass) -> float:
+    # Bytes of weights that one pass moves: read, and if quantised written out and read again.
+    weights, storage = walk.model.linear_weights, walk.precision.storage
+    if storage in FOUR_BIT:
+        return weights * (0.5 + 2 * walk.compute_bytes)
+    if storage is Storage.int8:
+        return weights * 1.0
+    return weights * float(walk.weight_bytes)
+
+
+def _launching(pack: _Pack) -> float:
+    walk, model = pack.walk, pack.walk.model
+    own = LAUNCHES_OF_LINEAR
+    if walk.precision.storage in QUANTISED:
+        own += LAUNCHES_OF_QUANTISED[walk.cpu]
+    adapted = len(walk.targets) if isinstance(walk.adapter, Lora) else 0
+    groups = len({config.lora.rank for config in pack.configs if isinstance(config.lora, Lora)})  # products together
+    adapter = groups * LAUNCHES_OF_ADAPTER * (3 if isinstance(walk.adapter, Dora) else 1)
+    forward = model.layers * (LAUNCHES_OF_BLOCK + len(model.linears) * own + adapted * adapter)
+    launches = forward * (pack.below + pack.above * (BACKWARD_LAUNCHES + pack.passes - 1))
+    return (launches + len(pack.configs) * LAUNCHES_OF_HEAD) * pack.device.launch_us * 1e-6
+
+
+def _update(config: Config, model: Architecture, device: Device) -> float:
+    trained = _trained(config, model)
+    tensors = sum(count for _, count in trained.counts)
+    moved = trained.elements * STATES_READ_AND_WRITTEN * FP32 / (device.bandwidth_gb_s * 1e9)
+    return moved + tensors * LAUNCHES_OF_UPDATE[device.accelerator == "cpu"] * device.launch_us * 1e-6

@@ -1,0 +1,107 @@
+"""The plan of one trial: parameters, memory, seconds and disk, and what to change where it does not fit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from danube_sweep.config import extension
+from danube_sweep.config.schema import Config, Device, FullFinetune
+from danube_sweep.config.validate import check_types
+from danube_sweep.errors import ConfigError
+from danube_sweep.planner.memory import counted
+from danube_sweep.planner.planned_architecture import planned_architecture
+from danube_sweep.planner.planned_device import planned_device, slots_share
+from danube_sweep.planner.step_seconds import seconds_of
+from danube_sweep.planner.what_fits import Fit, cheapest_change, fit_of
+
+CHECKPOINTS_AT_ONCE = 3
+"""The last, the best, and one that is being written."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a trial would need; seconds of an epoch are None where the data are not there."""
+
+    device: Device
+    parameters: int
+    trained: int
+    fit: Fit
+    change: str | None
+    """The overrides that would make it fit; None if it fits, or if nothing does."""
+    step_s: float
+    """One optimizer step on rows of data.max_length tokens."""
+    epoch_s: float | None
+    training_s: float | None
+    """All epochs or steps, validation not counted."""
+    micro_batch: int
+    effective_batch: int
+    disk_bytes: float
+    estimated: list[str]
+    """What of it is guessed, because an installed package does not say what it needs."""
+
+    def plain(self) -> dict[str, Any]:
+        """For a file: bytes, seconds and words."""
+        return {
+            "device": self.device.name,
+            "figures": self.device.figures,
+            "parameters": {"all": self.parameters, "trained": self.trained},
+            "memory_bytes": self.fit.memory.plain(),
+            "capacity_bytes": None if self.fit.capacity_bytes is None else round(self.fit.capacity_bytes),
+            "share": self.fit.share,
+            "fits": self.fit.fits,
+            "change": self.change,
+            "cannot_run": self.device.cannot_run,
+            "seconds": {"step": self.step_s, "epoch": self.epoch_s, "training": self.training_s},
+            "micro_batch": self.micro_batch,
+            "effective_batch": self.effective_batch,
+            "peak_in": self.fit.memory.moment,
+            "disk_bytes": round(self.disk_bytes),
+            "estimated": self.estimated,
+        }
+
+
+def plan_of(
+    config: Config,
+    *,
+    rows: int | None = None,
+    tokens_per_row: float | None = None,
+    classes: int = 3,
+    slots: int | None = None,
+) -> Plan:
+    """The plan of a trial; `rows` of an epoch and their mean length, where they are known, give its seconds.
+
+    `slots` trials at a time share the device.
+
+    Raises ModelError for a local model folder that cannot be read, ConfigError for rows longer than its positions and
+    for a type that the device lacks.
+    """
+    model, device = planned_architecture(config.model), slots_share(planned_device(config.device), slots)
+    check_types(config.precision, device.types, device.name)
+    if config.data.max_length > model.positions:
+        last = f"{model.positions}, the model's last position"
+        raise ConfigError(f"data.max_length must be at most {last}, got {config.data.max_length}")
+    fit = fit_of(config, model, device, classes=classes)
+    full_row = float(config.data.max_length)
+    step_s = seconds_of(config, model, device, tokens_per_row=full_row).step
+    epoch_s = training_s = None
+    trainer = config.trainer
+    if rows is not None:
+        usual_s = seconds_of(config, model, device, tokens_per_row=tokens_per_row or full_row).step
+        epoch_s = rows / trainer.effective_batch * usual_s
+        training_s = trainer.max_steps * usual_s if trainer.max_steps else trainer.epochs * epoch_s
+    everything, trained = counted(config, model, classes)
+    memory = fit.memory
+    learnt = memory.weights + memory.trained if isinstance(config.lora, FullFinetune) else memory.trained
+    return Plan(
+        device,
+        everything,
+        trained,
+        fit,
+        None if fit.fits else cheapest_change(config, model, device),
+        step_s,
+        epoch_s,
+        training_s,
+        trainer.micro_batch,
+        trainer.effective_batch,
+        disk_bytes=CHECKPOINTS_AT_ONCE * (learnt + memory.optimizer + memory.paged) + learnt,
+        estimated=extension.estimated(config),
+    )

@@ -1,0 +1,92 @@
+"""A sweep folder, running or ended, read into what the page is drawn from."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from danube_sweep.report.comparability import compared
+from danube_sweep.report.factor_effects import find_factors
+from danube_sweep.report.importance import FEWEST, Importance
+from danube_sweep.report.learning_curves import Curve, read_curve
+from danube_sweep.report.page_data import Report, Shown
+from danube_sweep.report.published import published_of
+from danube_sweep.report.row_predictions import read_seen
+from danube_sweep.report.slot_times import timeline
+from danube_sweep.report.verdict import answer, references_of
+from danube_sweep.results.rank import Row, rank_trials
+from danube_sweep.results.trial_results import Trial, read_trials
+from danube_sweep.storage.sweep_folder import SweepFolder
+
+_POINTS: Final = 6000
+"""Of all curves together, so that a page of many trials stays small."""
+
+
+def gather(path: Path, drawn: datetime | None = None, beside: Path | None = None) -> Report:
+    """Reads a sweep folder, for a page in the folder `beside`, by default the sweep's own.
+
+    Raises CheckpointError for a folder that is no sweep or from another version.
+    """
+    with Importance(wanted=sum(1 for _ in path.glob("*/predictions.parquet")) >= FEWEST) as importance:
+        return _gathered(path, beside or path, drawn or datetime.now(UTC), importance)
+
+
+def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance) -> Report:
+    trials, notes = read_trials(path)
+    ranking = rank_trials(path, trials, notes)
+    by_name = {trial.name: trial for trial in trials}
+    shown = [_shown(f"r{number}", row, by_name) for number, row in enumerate(ranking.rows, start=1)]
+    rows = {one.key: one.row for one in shown}
+    factors = find_factors(rows, ranking.varied)
+    counted = Counter(trial.state for trial in trials)
+    references = references_of(trials, ranking.metric)
+    folder = SweepFolder(path)
+    return Report(
+        path=path,
+        beside=beside,
+        drawn=drawn,
+        described=folder.read() if folder.file.is_file() else {},
+        ranking=ranking,
+        shown=shown,
+        curves=_curves(trials, ranking.metric),
+        answer=answer(path, ranking, shown, factors, references),
+        factors=factors,
+        importance=importance.of(ranking.rows, factors, ranking.goal),
+        timeline=timeline(trials, drawn.timestamp()),
+        compared=compared(trials, [one.seen for one in shown], _metrics(ranking.rows, ranking.metric)),
+        published=published_of([str(path) for path in {trial.config.get("model.path") for trial in trials} if path]),
+        references=references,
+        counted=dict(counted),
+    )
+
+
+def _shown(key: str, row: Row, trials: dict[str, Trial]) -> Shown:
+    used = [trials[name] for name in row.used]
+    shared = any((trial.number("measured/packed") or 1.0) > 1 for trial in used)
+    return Shown(
+        key=key,
+        row=row,
+        trials=[trials[name] for name in row.trials],
+        used=used,
+        seen=read_seen([trial.folder.predictions for trial in used]),
+        memory_bytes=(row.predicted_memory_bytes if shared else None) or row.peak_memory_bytes,
+        seconds=row.seconds,
+        shared=shared,
+    )
+
+
+def _metrics(rows: Sequence[Row], ranked: str) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    return list(dict.fromkeys([ranked.rpartition("/")[2], *names]))
+
+
+def _curves(trials: Sequence[Trial], metric: str) -> dict[str, Curve]:
+    name = metric.rpartition("/")[2] if metric.startswith("validation/") else "log_loss"
+    most = min(60, max(12, _POINTS // max(len(trials), 1)))
+    found: dict[str, Curve] = {}
+    for trial in trials:
+        curve = read_curve(trial.folder.metrics, name, most)
+        if curve is not None:
+            found[trial.name] = curve
+    return found

@@ -1,0 +1,132 @@
+"""What was compared with what: data, splits, metrics, versions, device and git state of a sweep's trials."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from danube_sweep.errors import CheckpointError, DataError
+from danube_sweep.report.row_predictions import Seen
+from danube_sweep.results.trial_results import Trial
+from danube_sweep.storage.run_folder import file_digest, read_json
+
+_MOST_BYTES: Final = 2**30
+"""A larger data file is not read again for its digest."""
+
+MEANING: Final = {
+    "log_loss": "mean over the validation rows of -ln of the probability given to the label, in nats",
+    "accuracy": "share of the validation rows whose likeliest class is the label",
+    "macro_f1": "F1 of each class, averaged over the classes",
+    "micro_f1": "F1 over all classes and rows together",
+    "ece": "expected calibration error: |confidence - accuracy| over 15 bins of the confidence (arXiv:1706.04599)",
+    "auroc": "area under the ROC curve, each class against the rest, averaged",
+    "qwk": "Cohen's kappa with quadratic weights",
+    "mse": "mean squared error",
+    "rmse": "square root of the mean squared error",
+    "mae": "mean absolute error",
+    "perplexity": "e to the power of the loss per token",
+    "exact_match": "share of the rows with every class right",
+    "entity_f1": "F1 over entities with exact span and type (CoNLL-2003)",
+    "token_f5": "F5 over the words of entities",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line of what was compared: its name, what it is, and whether the trials differ in it though they should not."""
+
+    name: str
+    value: str
+    differs: bool = False
+
+
+def compared(trials: Sequence[Trial], seen: Sequence[Seen | None], metrics: Iterable[str]) -> list[Fact]:
+    """The facts of a sweep; `seen` are the predictions of its rows, `metrics` those that are shown."""
+    facts = [*_data(trials), *_parts(trials, seen)]
+    facts += [Fact(f"metric {name}", MEANING[name]) for name in metrics if name in MEANING]
+    environments = [found for trial in trials if (found := _environment(trial))]
+    facts += [
+        _same("versions", environments, _versions),
+        _same("device", environments, lambda one: _spoken(one.get("device"))),
+        _same("machine", environments, lambda one: _spoken(one.get("machine"))),
+        _same("git", environments, _git),
+    ]
+    return [fact for fact in facts if fact.value]
+
+
+def _data(trials: Sequence[Trial]) -> list[Fact]:
+    configs = [trial.config for trial in trials if trial.config]
+    files = dict.fromkeys(
+        str(config[key]) for config in configs for key in sorted(config) if _names_data(key) and config[key]
+    )
+    facts = [_same("data", configs, lambda one: str(one.get("data.kind") or ""), must=False)]
+    facts += [Fact("data file", _digested(path)) for path in files]
+    splits = ("validation_fraction", "test_fraction", "split_seed", "folds", "stratified")
+    said = [{name: one.get(f"data.{name}") for name in splits} for one in configs]
+    return [*facts, _same("split", said, _spoken), _seeds(trials)]
+
+
+def _names_data(key: str) -> bool:
+    return key.startswith("data.") and key.endswith("path")
+
+
+def _digested(path: str) -> str:
+    file = Path(path).expanduser()
+    with suppress(DataError, OSError):
+        if file.is_file() and file.stat().st_size <= _MOST_BYTES:
+            return f"{path}, as it is now: {file.stat().st_size:,} bytes, SHA-256 {file_digest(file)[:12]}"
+    return path
+
+
+def _seeds(trials: Sequence[Trial]) -> Fact:
+    seeds = sorted({trial.seed for trial in trials if trial.seed is not None})
+    folds = sorted({trial.fold for trial in trials if trial.fold is not None})
+    return Fact("seeds", ", ".join(map(str, seeds)) + (f"; folds {', '.join(map(str, folds))}" if folds else ""))
+
+
+def _parts(trials: Sequence[Trial], seen: Sequence[Seen | None]) -> list[Fact]:
+    rows = [trial.result["rows"] for trial in trials if isinstance(trial.result.get("rows"), dict)]
+    prints = Counter(one.fingerprint for one in seen if one is not None)
+    alike = "the same rows and labels in every row of the ranking" if len(prints) == 1 else "not the same rows in all"
+    said = ", ".join(f"{name} in {count}" if len(prints) > 1 else name for name, count in prints.most_common(3))
+    facts = [_same("examples", rows, lambda one: ", ".join(f"{name} {count:,}" for name, count in one.items()))]
+    return [*facts, Fact("validation rows", f"{alike} (fingerprint {said})", len(prints) > 1)] if prints else facts
+
+
+def _environment(trial: Trial) -> dict[str, Any]:
+    if not trial.folder.environment.is_file():
+        return {}
+    with suppress(CheckpointError):
+        return read_json(trial.folder.environment)
+    return {}
+
+
+def _same(name: str, found: Sequence[Any], say: Callable[[Any], str], *, must: bool = True) -> Fact:
+    counted = Counter(say(one) for one in found)
+    counted.pop("", None)
+    if len(counted) < 2:
+        return Fact(name, next(iter(counted), ""))
+    return Fact(name, "; or ".join(f"{text} ({count} trials)" for text, count in counted.most_common(4)), must)
+
+
+def _spoken(table: Any) -> str:
+    if not isinstance(table, Mapping):
+        return ""
+    return ", ".join(f"{key} {_said(value)}" for key, value in table.items() if value not in (None, ""))
+
+
+def _said(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    return _spoken(environment.get("versions"))
+
+
+def _git(environment: Mapping[str, Any]) -> str:
+    git = environment.get("git")
+    if not isinstance(git, Mapping):
+        return "no git here" if environment else ""
+    return f"{str(git.get('commit'))[:12]}{' with uncommitted changes' if git.get('dirty') else ''}"

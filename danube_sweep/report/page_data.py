@@ -1,0 +1,104 @@
+"""What the page is drawn from: a sweep folder, read and thought over once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.report.comparability import Fact
+from danube_sweep.report.factor_effects import Factor
+from danube_sweep.report.intervals import Certainty
+from danube_sweep.report.learning_curves import Curve
+from danube_sweep.report.published import Published
+from danube_sweep.report.row_predictions import Seen
+from danube_sweep.report.slot_times import Timeline
+from danube_sweep.results.rank import Ranking, Row
+from danube_sweep.results.trial_results import UNDER_WAY, Trial
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row of the ranking with what the page knows of it."""
+
+    key: str
+    """Its name on the page, `r1` for the best one."""
+    row: Row
+    trials: list[Trial]
+    used: list[Trial]
+    """Those that its numbers are of; none for a row without a metric."""
+    seen: Seen | None
+    memory_bytes: float | None
+    """Measured, or predicted for trials that shared a pack's memory."""
+    seconds: float | None
+    """Training and validation, a pack's shared among its trials."""
+    shared: bool
+    """Whether some of its trials trained in a pack."""
+
+    @property
+    def memory_gib(self) -> float | None:
+        return None if self.memory_bytes is None else self.memory_bytes / 2**30
+
+    @property
+    def kind(self) -> str:
+        """best, good (not told from the best), other, early (pruned) or none (without a metric)."""
+        row = self.row
+        if row.mean is None:
+            return "none"
+        if row.pruned:
+            return "early"
+        return "best" if row.difference is None else "good" if row.tie else "other"
+
+
+@dataclass(frozen=True)
+class Cheaper:
+    """A row that is as good as the best one and takes less."""
+
+    shown: Shown
+    saved: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What to use, and how sure it is."""
+
+    best: Shown | None
+    command: str | None
+    certainty: Certainty | None
+    as_good: int
+    """Rows that cannot be told from the best one."""
+    cheaper: list[Cheaper]
+    unknown: list[str]
+    """What the sweep cannot tell, a sentence each."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A sweep as the page and the terminal show it."""
+
+    path: Path
+    beside: Path
+    """The folder that the page lies in: its links start there."""
+    drawn: datetime
+    described: Mapping[str, Any]
+    """Of sweep.json; empty for a folder of another launcher."""
+    ranking: Ranking
+    shown: list[Shown]
+    curves: dict[str, Curve]
+    """By the trial's name."""
+    answer: Answer
+    factors: list[Factor]
+    importance: dict[str, float] | str
+    """By varied key, together 1; or why there is none."""
+    timeline: Timeline
+    compared: list[Fact]
+    published: Published | None
+    references: dict[str, float]
+    """What answering without reading reaches, in the metric of the ranking, by name."""
+    counted: dict[str, int] = field(default_factory=dict)
+    """Trials by state."""
+
+    @property
+    def under_way(self) -> int:
+        """Trials that have not ended."""
+        return sum(self.counted.get(state, 0) for state in UNDER_WAY)

@@ -1,0 +1,140 @@
+"""The first thing on the page: what to use, how sure that is, and what the sweep cannot tell."""
+
+from danube_sweep.report.markup import Markup, Part, element, joined
+from danube_sweep.report.page_data import Cheaper, Report, Shown
+from danube_sweep.report.pictures.axes import said, spread, svg, text
+from danube_sweep.results.rank import Row
+from danube_sweep.results.ranking_table import named, number, shown
+from danube_sweep.terminal.screen import human
+
+
+def answer_section(report: Report) -> Markup:
+    """The answer, or what there is instead while no trial has finished."""
+    best = report.answer.best
+    if best is None:
+        return element("section", element("h2", "The answer"), _none_yet(report), _unknown(report), id="answer")
+    card = element("div", _chosen(best), _result(report, best), _command(report), class_="card main")
+    sides = joined(_cheaper(report), _unknown(report))
+    return element("section", element("h2", "The answer"), card, element("div", sides, class_="pair"), id="answer")
+
+
+def _none_yet(report: Report) -> Markup:
+    if not report.shown:
+        said_ = "This sweep has no trial yet. Once it has drawn some, draw the page again."
+    elif report.under_way:
+        said_ = "No trial has finished yet. What is known so far is below; draw the page again later."
+    else:
+        said_ = "No trial has finished: there is nothing to recommend. The ranking has each one's reason."
+    return element("p", said_, class_="card main none")
+
+
+def _chosen(best: Shown) -> Markup:
+    chips = [
+        element(
+            "span", element("span", key, class_="key"), " ", element("bdi", shown(value) or "default"), class_="chip"
+        )
+        for key, value in best.row.values.items()
+    ]
+    return element("p", joined(*chips) if chips else named(best.row), class_="chosen")
+
+
+def _result(report: Report, best: Shown) -> Markup:
+    sure = report.answer.certainty
+    facts: list[Part] = [
+        element("span", number(best.row.mean or 0.0), class_="big"),
+        element("span", report.ranking.metric, f" ({report.ranking.goal})", class_="of"),
+    ]
+    if sure is not None and sure.both is not None:
+        facts.append(element("span", f"95 %: {_interval(sure.both)}", class_="sure"))
+    small = [_over(best.row, sure is not None and sure.examples is not None, sure is not None and bool(sure.repeats))]
+    if best.memory_gib is not None:
+        small.append(f"{best.memory_gib:.2f} GiB{' predicted, it trained in a pack' if best.shared else ''}")
+    if best.seconds is not None:
+        small.append(
+            f"{human(best.seconds)} of training and validation{', its share of a pack' if best.shared else ''}"
+        )
+    return joined(
+        element("p", joined(*facts, by=" "), class_="result"),
+        _standing(report, best),
+        element("p", " · ".join(part for part in small if part), class_="quiet"),
+    )
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return " to ".join(number(end) for end in ends)
+
+
+def _over(row: Row, examples: bool, repeats: bool) -> str:
+    over = ["the validation rows"] if examples else []
+    if repeats:
+        several = [f"{row.seed_count} seeds"] if row.seed_count > 1 else []
+        over += [*several, *([f"{len(row.by_fold)} folds"] if len(row.by_fold) > 1 else [])]
+    if not over:
+        return "no interval: one seed, and this metric is no mean over rows"
+    missing = "" if repeats else " alone, as it has one seed"
+    return f"interval over {' and '.join(over)}{missing}"
+
+
+def _standing(report: Report, best: Shown) -> Markup:
+    """Where the best is between the other rows and what answering without reading reaches."""
+    sure = report.answer.certainty
+    ends = sure.both if sure is not None else None
+    means = [one.row.mean for one in report.shown if one.row.mean is not None]
+    width, line = 440.0, 32.0
+    x = spread([*means, *report.references.values(), *(ends or ())], 16, width - 16, room=0.03)
+    marks: list[Part] = [element("line", x1=16, x2=width - 16, y1=line, y2=line, class_="axis")]
+    for tick in x.ticks(6):
+        marks.append(text(x(tick), line + 26, said(tick), "middle"))
+        marks.append(element("line", x1=x(tick), x2=x(tick), y1=line, y2=line + 10, class_="grid"))
+    for place, (name, value) in enumerate(report.references.items()):
+        marks.append(element("line", x1=x(value), x2=x(value), y1=8, y2=line + 8, class_="reference"))
+        side, anchor = (-4, "end") if x(value) > width / 2 else (4, "start")
+        marks.append(text(x(value) + side, 8 + 11 * (place % 2), f"{name} {said(value)}", anchor, "reference"))
+    for one in reversed(report.shown):
+        if one.row.mean is not None:
+            ends_at = {"x1": x(one.row.mean), "x2": x(one.row.mean), "y1": line - 7, "y2": line + 7}
+            marks.append(element("line", **ends_at, class_=f"tick {one.kind}", data_row=one.key))
+    if ends is not None:
+        low, high = max(x(ends[0]), 2.0), min(x(ends[1]), width - 2)
+        marks.append(element("rect", x=low, y=line - 3, width=max(high - low, 1.0), height=6, rx=3, class_="interval"))
+    marks.append(element("circle", cx=x(best.row.mean or 0.0), cy=line, r=6, class_="mark best"))
+    return element("div", svg(width, line + 34, "where the best stands", *marks), class_="standing")
+
+
+def _command(report: Report) -> Markup | None:
+    if report.answer.command is None:
+        return None
+    button = element("button", "Copy", type="button", data_copy="command", aria_describedby="command")
+    again = element("code", report.answer.command, id="command", tabindex=0)
+    return element("div", again, button, element("span", role="status", class_="copied"), class_="command")
+
+
+def _cheaper(report: Report) -> Markup:
+    title = element("h3", "As good, but cheaper")
+    count, found = report.answer.as_good, report.answer.cheaper
+    if not count:
+        said_ = "Nothing: every other configuration with an interval is worse by more than chance."
+        compared = any(one.row.interval is not None for one in report.shown)
+        lines: Part = element("p", said_ if compared else "Not known: no difference has an interval.")
+    elif not found:
+        said_ = (
+            f"{count} configuration{'s are' if count > 1 else ' is'} as good (95 %), none saves 5 % of memory or time."
+        )
+        lines = element("p", said_)
+    else:
+        lines = joined(
+            element("p", f"{count} cannot be told from the best (95 %); of these {len(found)} take less:"),
+            element("ul", *map(_saving, found[:5])),
+        )
+    return element("div", title, lines, class_="card")
+
+
+def _saving(one: Cheaper) -> Markup:
+    link = element("a", named(one.shown.row), href=f"#{one.shown.key}", data_open=one.shown.key)
+    return element("li", link, f": {number(one.shown.row.mean or 0.0)}, ", element("b", one.saved))
+
+
+def _unknown(report: Report) -> Markup:
+    sentences = report.answer.unknown or ["Nothing that shows in the sweep itself."]
+    items = [element("li", sentence) for sentence in sentences]
+    return element("div", element("h3", "What this sweep cannot tell"), element("ul", *items), class_="card")

@@ -1,0 +1,201 @@
+"""What to use, how sure that is, what is as good and cheaper, and what the sweep cannot tell."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from danube_sweep.errors import CheckpointError
+from danube_sweep.report.factor_effects import Factor
+from danube_sweep.report.intervals import certainty
+from danube_sweep.report.page_data import Answer, Cheaper, Shown
+from danube_sweep.results.example_losses import PAIRED
+from danube_sweep.results.rank import Ranking, winner
+from danube_sweep.results.ranking_table import number, shown
+from danube_sweep.results.trial_results import UNDER_WAY, Trial
+from danube_sweep.storage.run_folder import read_json
+
+PRIOR: Final = "class prior"
+_FEW_SEEDS: Final = 3
+_WORTH_SAVING: Final = 0.05
+_NOT_A_TRIAL: Final = ("sweep", "pruner", "hydra")
+
+
+def answer(
+    path: Path, ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor], references: Mapping[str, float]
+) -> Answer:
+    """The answer of a sweep; without a finished trial there is no best.
+
+    `references` are what answering without reading reaches.
+    """
+    open_trials = sum(trial.state in UNDER_WAY for trial in ranking.trials)
+    row = winner(ranking)
+    best = next((one for one in rows if one.row is row), None)
+    good = [one for one in rows if one.kind == "good"]
+    return Answer(
+        best=best,
+        command=None if best is None else command(best),
+        certainty=None if best is None else certainty(path, best.row, ranking.metric),
+        as_good=len(good),
+        cheaper=[] if best is None else _cheaper(best, good),
+        unknown=_unknown(ranking, best, good, factors, open_trials) + _learned(best, ranking, references),
+    )
+
+
+def command(best: Shown) -> str:
+    """The command that trains the row's first trial again."""
+    trial = best.used[0]
+    words = _asked(trial) or [f"{key}={shown(value)}" for key, value in best.row.values.items() if value is not None]
+    chosen = [word for word in words if word.lstrip("+~").partition(".")[0].partition("/")[0] not in _NOT_A_TRIAL]
+    return " ".join(["danube-sweep", *map(shlex.quote, chosen)])
+
+
+def _asked(trial: Trial) -> list[str]:
+    if not trial.folder.trial.is_file():
+        return []
+    try:
+        asked: Any = read_json(trial.folder.trial).get("overrides")
+    except CheckpointError:
+        return []
+    return [str(word) for word in asked] if isinstance(asked, list) else []
+
+
+def _cheaper(best: Shown, good: Sequence[Shown]) -> list[Cheaper]:
+    found = []
+    for one in good:
+        savings = {
+            "memory": _saved(best.memory_bytes, one.memory_bytes),
+            "time": _saved(best.seconds, one.seconds),
+        }
+        said = [f"{share:.0%} less {name}" for name, share in savings.items() if share >= _WORTH_SAVING]
+        said += [f"{-share:.0%} more {name}" for name, share in savings.items() if said and share <= -_WORTH_SAVING]
+        if said:
+            found.append((max(savings.values()), Cheaper(one, ", ".join(said))))
+    return [cheaper for _, cheaper in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _saved(dear: float | None, cheap: float | None) -> float:
+    return (dear - cheap) / dear if dear and cheap is not None else 0.0
+
+
+def _unknown(
+    ranking: Ranking, best: Shown | None, good: Sequence[Shown], factors: Sequence[Factor], open_trials: int
+) -> list[str]:
+    said = [_unfinished(open_trials), _lost(ranking)]
+    if best is not None:
+        said += [
+            _single(ranking, best, good),
+            _pruned(ranking, best),
+            _seeds(best),
+            *_edges(best, factors),
+            _optimism(ranking, best),
+            _shared(best),
+        ]
+    return [sentence for sentence in said if sentence]
+
+
+def _unfinished(open_trials: int) -> str:
+    if not open_trials:
+        return ""
+    return f"{_trials(open_trials)} not ended yet: the ranking can still change."
+
+
+def _lost(ranking: Ranking) -> str:
+    lost = sum(row.mean is None and not _is_open(row.state) for row in ranking.rows)
+    return f"{_count(lost, 'configuration')} ended without a result: nothing is known of them." if lost else ""
+
+
+def _is_open(state: str) -> bool:
+    return any(word in state for word in UNDER_WAY)
+
+
+def _learned(best: Shown | None, ranking: Ranking, references: Mapping[str, float]) -> list[str]:
+    prior = references.get(PRIOR)
+    if best is None or best.row.mean is None or prior is None:
+        return []
+    better = best.row.mean < prior if ranking.goal == "minimize" else best.row.mean > prior
+    return [] if better else [f"Whether anything was learned: the classes' shares alone reach {number(prior)}."]
+
+
+def _single(ranking: Ranking, best: Shown, good: Sequence[Shown]) -> str:
+    others = [row for row in ranking.rows if row.difference is not None]
+    if not others:
+        return "There is nothing to compare with: only one configuration has a result."
+    if ranking.metric not in PAIRED:
+        return f"{ranking.metric} is no mean over rows, so differences have no interval: a small one can be chance."
+    if all(row.interval is None for row in others):
+        return "Differences have no interval: the predictions could not be compared row by row."
+    if not good:
+        return ""
+    return f"Which of the first {len(good) + 1} is really best: their differences can be chance (95 %)."
+
+
+def _pruned(ranking: Ranking, best: Shown) -> str:
+    ahead = sum(row.pruned and (row.rank or 0) < (best.row.rank or 0) for row in ranking.rows if row.rank is not None)
+    return (
+        f"{_count(ahead, 'pruned configuration')} ranked above it when ended early; trained on, it may stay."
+        if ahead
+        else ""
+    )
+
+
+def _seeds(best: Shown) -> str:
+    count = best.row.seed_count
+    if count >= _FEW_SEEDS:
+        return ""
+    more = "Sweep seed=0,1,2 over the best few."
+    if count < 2:
+        return f"How much the seed matters: the best has one. {more}"
+    return f"How much the seed matters: the best has {count}, too few for a narrow interval. {more}"
+
+
+def _edges(best: Shown, factors: Sequence[Factor]) -> list[str]:
+    said = []
+    for factor in factors:
+        value = best.row.values.get(factor.name)
+        if not factor.numeric or value is None:
+            continue
+        places = [float(level.label) for level in factor.levels]
+        ends = {f"{min(places):.6g}": "smallest", f"{max(places):.6g}": "largest"}
+        if (end := ends.get(f"{float(value):.6g}")) is not None:
+            further = "lower" if end == "smallest" else "higher"
+            said.append(f"What lies beyond: {factor.name}={shown(value)} won at the {end} value tried; go {further}.")
+    return said
+
+
+def _optimism(ranking: Ranking, best: Shown) -> str:
+    ranked = sum(row.mean is not None for row in ranking.rows)
+    name = ranking.metric.rpartition("/")[2]
+    if ranked < 2 or not ranking.metric.startswith("validation/"):
+        return ""
+    if name in best.row.test:
+        return f"On rows that chose nothing it is {number(best.row.test[name])} (test part), read once for the winner."
+    return f"How good it is on new rows: the best of {ranked} looks better than it is, and no test part was scored."
+
+
+def _shared(best: Shown) -> str:
+    return (
+        "Its own memory and seconds: it trained in a pack; memory is predicted, seconds are its share."
+        if best.shared
+        else ""
+    )
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial has" if count == 1 else f"{count} trials have"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def references_of(trials: Sequence[Trial], metric: str) -> dict[str, float]:
+    """What answering without reading reaches in the metric, by name, from the first trial that states it."""
+    name = metric.rpartition("/")[2]
+    labels: Mapping[str, str] = {"uniform": "uniform", "prior": PRIOR, "bayes": "Bayes-optimal"}
+    for trial in trials:
+        stated = trial.result.get("references")
+        if isinstance(stated, dict):
+            found = {label: trial.number(f"references/{key}_{name}") for key, label in labels.items()}
+            return {label: value for label, value in found.items() if value is not None}
+    return {}

@@ -1,0 +1,112 @@
+"""`danube-sweep oof`: the complete groups in a table, best first, and the best one's predictions in a file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from danube_sweep.config.schema import Config
+from danube_sweep.data import Record, load_undivided
+from danube_sweep.errors import CheckpointError, UserError
+from danube_sweep.results.oof.fold_groups import Group, find_groups
+from danube_sweep.results.oof.join_folds import join, score
+from danube_sweep.results.oof.write_oof import check_target, write_predictions
+from danube_sweep.results.ranking_table import plain
+from danube_sweep.terminal.screen import Terminal
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A complete group and what its folds say together."""
+
+    group: Group
+    predictions: pa.Table
+    metrics: dict[str, float]
+
+
+def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal) -> None:
+    """Joins, scores, shows and writes.
+
+    Raises CheckpointError, naming what is missing, when no group is complete, and what `check_target` and
+    `write_predictions` raise.
+    """
+    if output is not None:
+        check_target(output)
+    target = output or directories[0] / "oof.parquet"
+    groups, notes = find_groups(directories)
+    scored = _scored(groups, notes)
+    incomplete = [plain(f"{group.name}: {group.lacks()} missing") for group in groups if group.missing]
+    notes = [plain(note) for note in notes]
+    if not scored:
+        said = "; ".join([*incomplete, *notes]) or "no trial has data.folds"
+        raise CheckpointError(f"{', '.join(map(str, directories))}: no group of trials has all its folds: {said}")
+    shown, left_out = _fitting(scored, terminal.width)
+    terminal.show(_table(scored, shown))
+    if left_out:
+        terminal.note(f"left out, for want of width: {', '.join(left_out)}; COLUMNS=200 shows them")
+    for line in [*incomplete, *notes]:
+        terminal.note(line)
+    best = scored[0]
+    write_predictions(best.predictions, target)
+    terminal.note(plain(f"{target}: {best.predictions.num_rows} rows of {best.group.name}"))
+
+
+def _scored(groups: Sequence[Group], notes: list[str]) -> list[Scored]:
+    """The complete groups, best first by the head's first metric, which is a loss."""
+    load = _loader()
+    found = []
+    for group in groups:
+        if group.config is None or not group.seeds:
+            continue
+        try:
+            records = load(group.config)
+            joined = join(list(group.seeds.values()), records, whole=group.config.data.max_rows is None)
+        except UserError as error:
+            notes.append(f"{group.name} does not count: {error}")
+        else:
+            found.append(Scored(group, joined, score(joined, group.config.head.target, records)))
+    return sorted(found, key=lambda one: next(iter(one.metrics.items())))
+
+
+def _loader() -> Callable[[Config], list[Record]]:
+    # Groups mostly differ in anything but their data, which are then read once.
+    read: dict[str, list[Record]] = {}
+
+    def load(config: Config) -> list[Record]:
+        key = repr((config.head.target, replace(config.data, fold=None)))
+        if key not in read:
+            read[key] = load_undivided(config.data, config.head.target)
+        return read[key]
+
+    return load
+
+
+def _fitting(scored: Sequence[Scored], width: int) -> tuple[list[str], list[str]]:
+    """The metrics that there is room for, the loss in any case, and those that are left out: rich would cut numbers."""
+    metrics = _keys([one.metrics for one in scored])
+    wide = Console(width=10_000)
+    kept = len(metrics)
+    while kept > 1 and wide.measure(_table(scored, metrics[:kept])).maximum > width:
+        kept -= 1
+    return metrics[:kept], metrics[kept:]
+
+
+def _keys(named: Sequence[Mapping[str, object]]) -> list[str]:
+    return list(dict.fromkeys(key for one in named for key in one))
+
+
+def _table(scored: Sequence[Scored], metrics: Sequence[str]) -> Table:
+    varied = _keys([one.group.values for one in scored])
+    table = Table(title=Text("out of fold", style="bold"), title_justify="left", box=None, pad_edge=False)
+    for title in ("#", *varied, *metrics, "folds", "seeds", "rows"):
+        table.add_column(Text(plain(title), style="cyan"), justify="left" if title in varied else "right")
+    for place, one in enumerate(scored, start=1):
+        values = [plain(str(one.group.values.get(key, ""))) for key in varied]
+        numbers = [f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in metrics]
+        counts = (one.group.folds, len(one.group.seeds), one.predictions.num_rows)
+        table.add_row(*map(Text, (str(place), *values, *numbers, *map(str, counts))))
+    return table

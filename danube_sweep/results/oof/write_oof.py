@@ -1,0 +1,45 @@
+"""Out-of-fold predictions as a file."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from danube_sweep.errors import ConfigError, DiskError
+from danube_sweep.storage.predictions import is_answer
+from danube_sweep.storage.run_folder import sync_file, sync_folder
+
+KINDS = (".parquet", ".csv")
+
+
+def check_target(target: Path) -> None:
+    """Raises ConfigError for a name that says no kind of file, DiskError for a folder that is not there."""
+    if target.suffix.lower() not in KINDS:
+        raise ConfigError(f"--output {target}: its name must end in {' or '.join(KINDS)}")
+    if not target.parent.is_dir():
+        raise DiskError(f"--output {target}: there is no folder {target.parent}; make it or choose another place")
+
+
+def write_predictions(found: "pa.Table", target: Path) -> None:
+    """Writes id, labels and answers, in language modelling id, loss and weight; whole or not at all.
+
+    Raises DiskError.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    columns = [name for name in found.column_names if name != "loss" or not any(map(is_answer, found.column_names))]
+    table = found.select(columns)
+    try:
+        if target.suffix.lower() == ".csv":
+            csv.write_csv(table, temporary, csv.WriteOptions(quoting_style="needed"))
+        else:
+            parquet.write_table(table, temporary)
+        sync_file(temporary)
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise DiskError(
+            f"{target} cannot be written: {error.strerror or error}; choose another place by --output"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

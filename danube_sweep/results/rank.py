@@ -1,0 +1,321 @@
+"""The ranking of a sweep folder: its trials by what they vary, best first, and how sure the differences are.
+
+It reads what is there, so it works while the sweep runs, after it was killed, and in folders of Hydra's own launchers.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from danube_sweep.config.schema import Sweep
+from danube_sweep.config.validate.check_sweep import objectives as objectives_of
+from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.results.bootstrap import paired_intervals
+from danube_sweep.results.example_losses import PAIRED, Examples, read_examples
+from danube_sweep.results.trial_results import Trial, read_trials
+from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
+from danube_sweep.storage.run_folder import RunFolder, State, number_at, read_json
+from danube_sweep.storage.sweep_folder import SweepFolder
+
+Objectives = Sequence[tuple[str, str]]
+
+FINISHED, PRUNED = State.finished.value, State.pruned.value
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One trial of the sweep: its folder's name, its state, and why, if it ended badly."""
+
+    trial: str
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Trials that differ only in their seed and fold.
+
+    Numbers are means over `used`: the finished ones, else the pruned ones.
+    """
+
+    values: dict[str, Any]
+    """By varied key, in the ranking's order."""
+    trials: list[str]
+    """Names of the run folders; of `used` and of all others."""
+    used: list[str]
+    seeds: list[int]
+    """Of `used`, each once."""
+    by_fold: dict[int | None, list[str]]
+    """Names of `used` by the fold that validates, in order; without folds all are under None."""
+    folds: int | None
+    """How many there are, used or not; None without folds."""
+    state: str
+    """`finished`, or for several states `2 finished, 1 oom`."""
+    pruned: bool
+    """Whether the numbers are those of trials that were ended early."""
+    error: str | None
+    objectives: list[float | None]
+    """Means, in the order of Ranking.objectives."""
+    deviation: float | None
+    """Standard deviation of the first objective over seeds and folds (n - 1); None for a single one."""
+    metrics: dict[str, float]
+    """Validation metrics by name."""
+    test: dict[str, float]
+    seconds: float | None
+    """Training and validation."""
+    tokens_per_s: float | None
+    peak_memory_bytes: float | None
+    predicted_memory_bytes: float | None
+    """The largest of the trials, as all have to fit."""
+    rank: int | None = None
+    """From 1; None without a metric."""
+    difference: float | None = None
+    """First objective minus that of the best row; None for that row itself."""
+    interval: tuple[float, float] | None = None
+    """95 % interval of the difference over the choice of validation rows."""
+    tie: bool = False
+    """Whether the interval holds 0: the difference to the best row can be chance."""
+    front: bool = False
+    """With several objectives: whether no other row is as good in all and better in one."""
+
+    @property
+    def mean(self) -> float | None:
+        return self.objectives[0]
+
+    @property
+    def count(self) -> int:
+        return len(self.used)
+
+    @property
+    def seed_count(self) -> int:
+        """Trials of a fold, or of the one split."""
+        return max(map(len, self.by_fold.values()), default=0)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A sweep's rows, best first; those without a metric last."""
+
+    path: Path
+    rows: list[Row]
+    varied: list[str]
+    objectives: list[tuple[str, str]]
+    """Metric and goal; the first ranks."""
+    trials: list[Ended]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def metric(self) -> str:
+        return self.objectives[0][0]
+
+    @property
+    def goal(self) -> str:
+        return self.objectives[0][1]
+
+
+def rank(path: Path, objectives: Objectives | None = None) -> Ranking:
+    """Reads a sweep folder; `objectives` (metric, goal) overrule those of its sweep.json.
+
+    The same folder gives the same ranking. Raises CheckpointError for a folder that is no sweep, or whose sweep.json
+    is damaged or from another version.
+    """
+    trials, notes = read_trials(path)
+    return rank_trials(path, trials, notes, objectives)
+
+
+def rank_trials(path: Path, trials: list[Trial], notes: list[str], objectives: Objectives | None = None) -> Ranking:
+    """`rank` of trials that have been read."""
+    chosen = list(objectives or _objectives(path))
+    varied = varied_keys(trials)
+    scores = _test_scores(path, notes)
+    rows = [_row(_once(group, notes), varied, chosen, scores) for group in by_row(trials)]
+    rows = _compared(_ordered(rows, chosen), path, chosen[0][0], notes)
+    ended = [Ended(trial.name, trial.state, trial.reason) for trial in trials]
+    return Ranking(path, _with_front(rows, chosen), varied, chosen, ended, notes)
+
+
+def winner(ranking: Ranking) -> Row | None:
+    """The best row with finished trials; None while there is none."""
+    return next((row for row in ranking.rows if _is_finished(row)), None)
+
+
+def _is_finished(row: Row) -> bool:
+    return row.mean is not None and not row.pruned
+
+
+def _objectives(path: Path) -> Objectives:
+    folder = SweepFolder(path)
+    settings = folder.read().get("settings", {}).get("sweep", {}) if folder.file.is_file() else {}
+    asked = {name: settings[name] for name in ("metric", "goal") if name in settings}
+    return objectives_of(Sweep(**asked))
+
+
+def _test_scores(path: Path, notes: list[str]) -> dict[str, Any]:
+    file = path / "test.json"
+    if not file.is_file():
+        return {}
+    try:
+        return dict(read_json(file)["trials"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        notes.append(f"{file.name} is cut short or damaged and does not count")
+        return {}
+
+
+def _once(group: list[Trial], notes: list[str]) -> list[Trial]:
+    """Each seed and fold once: a second folder of the same trial would feign certainty."""
+    kept: dict[Any, Trial] = {}
+    for trial in sorted(group, key=lambda one: one.state != FINISHED):
+        key = trial.name if trial.seed is None else (trial.seed, trial.fold)
+        if key in kept:
+            notes.append(f"{trial.name} is the same trial as {kept[key].name} and does not count")
+        kept.setdefault(key, trial)
+    return [trial for trial in group if trial in kept.values()]
+
+
+def _row(trials: list[Trial], varied: list[str], objectives: Objectives, scores: dict[str, Any]) -> Row:
+    metric = objectives[0][0]
+    ended = {
+        state: [one for one in trials if one.state == state and one.number(metric) is not None]
+        for state in (FINISHED, PRUNED)
+    }
+    used = ended[FINISHED] or ended[PRUNED]
+    reported = [number for trial in used if (number := trial.number(metric)) is not None]
+    tests = [scores.get(trial.hash or "", trial.result.get("test")) for trial in used]
+    return Row(
+        values={key: value_of(trials[0], key) for key in varied},
+        trials=[trial.name for trial in trials],
+        used=[trial.name for trial in used],
+        seeds=list(dict.fromkeys(trial.seed for trial in used if trial.seed is not None)),
+        by_fold=_by_fold(used),
+        folds=trials[0].folds,
+        state=_states(trials),
+        pruned=bool(used) and used[0].state == PRUNED,
+        error=next((trial.reason for trial in trials if trial.reason), None),
+        objectives=[_mean(used, address) for address, _ in objectives],
+        deviation=stdev(reported) if len(reported) > 1 else None,
+        metrics=_means([trial.result.get("validation") for trial in used]),
+        test=_means(tests),
+        seconds=_sum(_mean(used, "measured/seconds/train"), _mean(used, "measured/seconds/validation")),
+        tokens_per_s=_mean(used, "measured/tokens_per_s"),
+        peak_memory_bytes=max(_numbers(used, "measured/peak_memory_bytes"), default=None),
+        predicted_memory_bytes=max(_numbers(used, "predicted/peak_memory_bytes"), default=None),
+    )
+
+
+def _by_fold(trials: Sequence[Trial]) -> dict[int | None, list[str]]:
+    folds = sorted({trial.fold for trial in trials}, key=lambda fold: -1 if fold is None else fold)
+    return {fold: [trial.name for trial in trials if trial.fold == fold] for fold in folds}
+
+
+def _states(trials: list[Trial]) -> str:
+    counted = Counter(trial.state for trial in trials)
+    return next(iter(counted)) if len(counted) == 1 else ", ".join(f"{n} {state}" for state, n in counted.items())
+
+
+def _numbers(trials: Sequence[Trial], address: str) -> list[float]:
+    return [number for trial in trials if (number := trial.number(address)) is not None]
+
+
+def _mean(trials: Sequence[Trial], address: str) -> float | None:
+    numbers = _numbers(trials, address)
+    return fmean(numbers) if numbers else None
+
+
+def _sum(*parts: float | None) -> float | None:
+    given = [part for part in parts if part is not None]
+    return sum(given) if given else None
+
+
+def _means(tables: Sequence[Any]) -> dict[str, float]:
+    """The mean of every number by name, over the tables that have it."""
+    given = [table for table in tables if isinstance(table, dict)]
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(name for table in given for name in table):
+        numbers = [number for table in given if (number := number_at(table, name)) is not None]
+        if numbers:
+            found[name] = fmean(numbers)
+    return found
+
+
+def _ordered(rows: list[Row], objectives: Objectives) -> list[Row]:
+    sign = _sign(objectives[0][1])
+    ranked = sorted((row for row in rows if row.mean is not None), key=lambda row: sign * (row.mean or 0.0))
+    numbered = [replace(row, rank=number) for number, row in enumerate(ranked, start=1)]
+    return numbered + [row for row in rows if row.mean is None]
+
+
+def _sign(goal: str) -> int:
+    if goal not in ("minimize", "maximize"):
+        raise ConfigError(f"sweep.goal must be minimize or maximize, got {goal}")
+    return 1 if goal == "minimize" else -1
+
+
+def _compared(rows: list[Row], path: Path, metric: str, notes: list[str]) -> list[Row]:
+    """The rows with their difference to the best finished one, or while none is finished to the first."""
+    best = next((row for row in rows if _is_finished(row)), rows[0] if rows else None)
+    if best is None or best.mean is None:
+        return rows
+    others = [row for row in rows if row is not best and row.mean is not None]
+    intervals = _intervals(best, others, path, metric, notes) if metric in PAIRED and others else {}
+
+    def compared(row: Row) -> Row:
+        if row is best or row.mean is None or best.mean is None:
+            return row
+        interval = intervals.get(row.trials[0])
+        tie = interval is not None and interval[0] <= 0 <= interval[1]
+        return replace(row, difference=row.mean - best.mean, interval=interval, tie=tie)
+
+    return [compared(row) for row in rows]
+
+
+def _intervals(
+    best: Row, others: list[Row], path: Path, metric: str, notes: list[str]
+) -> dict[str, tuple[float, float]]:
+    """Intervals by the name of a row's first trial; for rows that cannot be compared there is a note instead."""
+
+    def examples(row: Row, like: Examples | None = None) -> Examples | str:
+        parts = [[RunFolder(path / name).predictions for name in names] for names in row.by_fold.values()]
+        return read_examples(parts, metric, like)
+
+    reference = examples(best)
+    if isinstance(reference, str):
+        notes.append(f"no intervals: {reference} in the best row, {best.used[0]}")
+        return {}
+    differences, names, refused = [], [], Counter[str]()
+    for row in others:
+        found = examples(row, reference)
+        if isinstance(found, str):
+            refused[found] += 1
+        else:
+            differences.append(found.values - reference.values)
+            names.append(row.trials[0])
+    notes += [f"no interval for {count} row{'s' * (count > 1)}: {why}" for why, count in refused.items()]
+    if not differences:
+        return {}
+    found_R2 = paired_intervals(np.stack(differences), reference.weights)
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, found_R2, strict=True)}
+
+
+def _with_front(rows: list[Row], objectives: Objectives) -> list[Row]:
+    if len(objectives) < 2:
+        return rows
+    signs = [_sign(goal) for _, goal in objectives]
+    points = [
+        [sign * number for sign, number in zip(signs, row.objectives, strict=True) if number is not None]
+        for row in rows
+    ]
+    whole = np.array([point for point in points if len(point) == len(signs)]).reshape(-1, len(signs))
+
+    def on_front(point: list[float]) -> bool:
+        beaten = (whole <= point).all(axis=1) & (whole < point).any(axis=1)
+        return not bool(beaten.any())
+
+    return [
+        replace(row, front=len(point) == len(signs) and on_front(point))
+        for row, point in zip(rows, points, strict=True)
+    ]

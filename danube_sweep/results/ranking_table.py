@@ -1,0 +1,382 @@
+"""A ranking as a table in the terminal, as ranking.csv and ranking.md, and in a few lines."""
+
+import csv
+import html
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from danube_sweep.results.rank import Ranking, Row, winner
+from danube_sweep.results.trial_results import UNDER_WAY
+from danube_sweep.storage.run_folder import COMPLETE, write_text
+
+GAP: Final = 2
+_PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
+_NARROWEST: Final = 6
+"""Signs that a varied value keeps when the terminal is too narrow for it."""
+_WORTH_SHOWING: Final = 12
+"""Signs of a reason that are worth a column."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the start of a formula (OWASP, CSV injection); the last four are full-width."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    cells: list[str]
+    keep: int = 0
+    """The larger, the sooner it gives way to the width of the terminal; 0 before a number is cut, -1 never."""
+    varied: bool = False
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(map(cell_len, [self.title, *self.cells]))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Drawn when printed: only the console knows which signs it can show."""
+
+    ranking: Ranking
+    width: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(self.width, options.max_width)
+        every = _columns(self.ranking, _plus_minus(console))
+        shown = _fitted(every, width)
+        left_out = len(every) - len(shown)
+        more = f"; {left_out} more column{'s' if left_out > 1 else ''} in ranking.csv" if left_out else ""
+        yield Text(f"ranked by {self.ranking.metric} ({self.ranking.goal}){more}", style="bold")
+        yield _table(self.ranking, shown, console)
+
+
+def ranking_table(ranking: Ranking, width: int) -> _Drawn:
+    """A rich renderable at most `width` wide; what matters least is left out first, and values are cut last."""
+    return _Drawn(ranking, width)
+
+
+def _plus_minus(console: Console) -> str:
+    return _PLUS_MINUS if _fits(_PLUS_MINUS, console) == _PLUS_MINUS else "+-"
+
+
+def _fits(text: str, console: Console) -> str:
+    return text.encode(console.encoding, "replace").decode(console.encoding)
+
+
+def _table(ranking: Ranking, columns: Sequence[_Column], console: Console) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for column in columns:
+        header = Text(_fits(column.title, console), style="cyan")
+        table.add_column(header, justify="left" if column.left else "right", no_wrap=True, overflow="crop")
+    best = winner(ranking)
+    for place, row in enumerate(ranking.rows):
+        cells = [Text(_fits(column.cells[place], console)) for column in columns]
+        table.add_row(*cells, style="bold" if row is best else "")
+    return table
+
+
+def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
+    """Every column that has something to say, in the order of the table."""
+    rows, best = ranking.rows, winner(ranking)
+    titles = short_titles(ranking.varied)
+    given = [_Column("#", [str(row.rank or "") for row in rows], keep=-1)]
+    given += [
+        _Column(titles[key], [plain(shown(row.values[key])) for row in rows], varied=True, left=True)
+        for key in ranking.varied
+    ]
+    given += _objective_columns(ranking, plus_minus)
+    given += [
+        _Column("vs best", ["best" if row is best else _difference(row) for row in rows]),
+        _Column("95 %", [_interval(row) for row in rows], keep=2),
+        _Column("front", ["*" if row.front else "" for row in rows]),
+        *(_number_columns(ranking, "", [row.metrics for row in rows])),
+        *(_number_columns(ranking, "test ", [row.test for row in rows])),
+        *_count_columns(rows),
+        _Column("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
+        _Column("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
+        _Column("GiB", [_maybe(row.peak_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=9),
+        _Column("predicted", [_maybe(row.predicted_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=12),
+    ]
+    if any(row.state != COMPLETE[0] for row in rows):
+        given.append(_Column("state", [row.state for row in rows], left=True))
+    given.append(_Column("reason", [plain(row.error or "") for row in rows], keep=11, left=True))
+    return [column for column in given if column.varied or any(column.cells)]
+
+
+def _count_columns(rows: Sequence[Row]) -> list[_Column]:
+    """Folds and seeds, each where a row has several."""
+    folds = [row.folds is not None and len(row.by_fold) > 1 for row in rows]
+    seeds = [row.seed_count > 1 for row in rows]
+    return [
+        _Column("folds", [_folds(row) if any(folds) and row.used else "" for row in rows], keep=3),
+        _Column("seeds", [str(row.seed_count or "") if any(seeds) else "" for row in rows], keep=3),
+    ]
+
+
+def _folds(row: Row) -> str:
+    """`5`, or `3 of 5` while some are missing."""
+    if row.folds is None:
+        return ""
+    done = len(row.by_fold)
+    return str(done) if done == row.folds else f"{done} of {row.folds}"
+
+
+def _objective_columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
+    columns = []
+    for place, (metric, _) in enumerate(ranking.objectives):
+        cells = []
+        for row in ranking.rows:
+            mean, deviation = row.objectives[place], row.deviation if place == 0 else None
+            spread = "" if deviation is None else f" {plus_minus}{number(deviation)}"
+            cells.append("" if mean is None else number(mean) + spread)
+        columns.append(_Column(metric.rpartition("/")[2], cells, keep=-1, left=True))
+    return columns
+
+
+_KEEP = {"log_loss": 1, "accuracy": 4, "perplexity": 6, "macro_f1": 7, "ece": 8}
+
+
+def _number_columns(ranking: Ranking, prefix: str, tables: Sequence[dict[str, float]]) -> list[_Column]:
+    ranked = () if prefix else tuple(metric for metric, _ in ranking.objectives)
+    names = dict.fromkeys(name for table in tables for name in table)
+    return [
+        _Column(prefix + name, [_maybe(table.get(name), None) for table in tables], keep=_KEEP.get(name, 8))
+        for name in names
+        if f"validation/{name}" not in ranked
+    ]
+
+
+def short_titles(keys: Sequence[str]) -> dict[str, str]:
+    """The last word of each key, or the whole key where two would share it."""
+    counted = Counter(_last_word(key) for key in keys)
+    return {key: plain(_last_word(key) if counted[_last_word(key)] == 1 else key) for key in keys}
+
+
+def _last_word(key: str) -> str:
+    return key.rpartition(".")[2] or key
+
+
+def _fitted(columns: Sequence[_Column], width: int) -> list[_Column]:
+    """The columns that fit into `width`, and of the reason as much as there is room for."""
+    reason = [column for column in columns if column.title == "reason" and not column.varied]
+    kept = [column for column in columns if column not in reason]
+    while _width(kept) > width and any(column.keep > 0 for column in kept):
+        kept.remove(max(kept, key=lambda column: column.keep))
+    while _width(kept) > width:
+        widest = max((column for column in kept if column.varied), key=lambda column: column.width, default=None)
+        if widest is None or widest.width <= _NARROWEST:
+            break
+        kept[kept.index(widest)] = _cut(widest, max(_NARROWEST, widest.width - (_width(kept) - width)))
+    while _width(kept) > width and any(column.keep == 0 for column in kept):
+        kept.remove([column for column in kept if column.keep == 0][-1])
+    room = width - _width(kept) - GAP
+    return [*kept, *(_cut(column, room) for column in reason if room >= _WORTH_SHOWING)]
+
+
+def _width(columns: Sequence[_Column]) -> int:
+    return sum(column.width for column in columns) + GAP * (len(columns) - 1)
+
+
+def _cut(column: _Column, width: int) -> _Column:
+    return replace(column, title=_short(column.title, width), cells=[_short(cell, width) for cell in column.cells])
+
+
+def _short(text: str, width: int) -> str:
+    if cell_len(text) <= width:
+        return text
+    if "/" in text:  # the end of a path tells more than its start
+        while cell_len(text) > width - 2:
+            text = text[1:]
+        return ".." + text
+    return set_cell_size(text, width - 2).rstrip() + ".."
+
+
+def shown(value: Any) -> str:
+    """A varied value in a cell."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.4g}"
+    return str(value)
+
+
+def plain(text: str) -> str:
+    """One line without control signs, which could move the cursor or turn the text around."""
+    return "".join(sign if sign.isprintable() else " " for sign in text).strip()
+
+
+def number(value: float, sign: str = "") -> str:
+    """A metric in a cell, rounded; `sign="+"` for a difference."""
+    if abs(value) >= 1000:
+        return f"{value:{sign},.0f}"
+    return f"{value:{sign}.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:{sign}.1e}"
+
+
+def _maybe(value: float | None, form: str | None, unit: int = 1) -> str:
+    if value is None:
+        return ""
+    return number(value) if form is None else form.format(value / unit)
+
+
+def _difference(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    return number(row.difference, "+") + (" tie" if row.tie else "")
+
+
+def _interval(row: Row) -> str:
+    return "" if row.interval is None else " .. ".join(number(end, "+") for end in row.interval)
+
+
+def summary_lines(ranking: Ranking) -> list[str]:
+    """How many trials are in which state, the failed ones with their reason, notes, and last the answer."""
+    counted = Counter(trial.state for trial in ranking.trials)
+    states = ", ".join(f"{count} {state}" for state, count in counted.most_common()) or "none"
+    failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *UNDER_WAY)]
+    return [
+        f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) != 1)}: {states}",
+        *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
+        *map(plain, ranking.notes),
+        plain(_answer(ranking)),
+    ]
+
+
+def _answer(ranking: Ranking) -> str:
+    best = winner(ranking)
+    if best is None or best.mean is None:
+        return "no trial has finished yet" if _goes_on(ranking) else "no trial has finished"
+    test = "".join(f", test {name} {number(value)}" for name, value in list(best.test.items())[:1])
+    found = f"{ranking.metric} {number(best.mean)}{_means_of(best)}{test}"
+    return f"best: {named(best)}: {found}{_standing(ranking, best.rank or 1)}"
+
+
+def _means_of(row: Row) -> str:
+    if row.count <= 1 and row.folds is None:
+        return ""
+    seeds = f"{row.seed_count} seeds" if row.seed_count > 1 else ""
+    folds = f"{_folds(row)} folds" if row.folds is not None else ""
+    return f" (mean of {' x '.join(filter(None, (folds, seeds)))})"
+
+
+def _goes_on(ranking: Ranking) -> bool:
+    return any(trial.state in UNDER_WAY for trial in ranking.trials)
+
+
+def named(row: Row) -> str:
+    """A row by what it varies."""
+    return ", ".join(f"{key}={shown(value)}" for key, value in row.values.items()) or row.used[0]
+
+
+def _standing(ranking: Ranking, rank: int) -> str:
+    if len(ranking.objectives) > 1:
+        front = sum(row.front for row in ranking.rows)
+        return f"; {front} row{'s are' if front > 1 else ' is'} on the Pareto front"
+    others = [row for row in ranking.rows if row.difference is not None]
+    ties = sum(row.tie for row in others)
+    early = sum(row.pruned and row.rank is not None and row.rank < rank for row in others)
+    said = f"; {early} pruned row{'s' * (early > 1)} ranked above it" if early else ""
+    if ties:
+        return f"{said}; tied with {ties} other{'s' * (ties > 1)} (95 % interval of the difference holds 0)"
+    clear = others and not early and all(row.interval is not None for row in others)
+    return f"{said}; every other row is worse by more than chance" if clear else said
+
+
+def write(ranking: Ranking, folder: Path) -> None:
+    """Writes ranking.csv in full precision and ranking.md, rounded, each whole or not at all. Raises DiskError."""
+    write_text(folder / "ranking.csv", _csv(ranking))
+    write_text(folder / "ranking.md", _markdown(ranking))
+
+
+def _csv(ranking: Ranking) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    records = [_record(ranking, row) for row in ranking.rows]
+    titles = list(dict.fromkeys(title for record in records for title in record))
+    writer.writerow(map(_cell, titles))
+    writer.writerows([_cell(record.get(title)) for title in titles] for record in records)
+    return stream.getvalue()
+
+
+def _record(ranking: Ranking, row: Row) -> dict[str, Any]:
+    low, high = row.interval or (None, None)
+    measures = dict(zip((metric for metric, _ in ranking.objectives), row.objectives, strict=True))
+    return {
+        "rank": row.rank,
+        **row.values,
+        **measures,
+        f"{ranking.metric} sd": row.deviation,
+        "difference": row.difference,
+        "difference_low": low,
+        "difference_high": high,
+        "tie": row.tie,
+        **({"pareto": row.front} if len(ranking.objectives) > 1 else {}),
+        **{f"validation/{name}": value for name, value in row.metrics.items()},
+        **{f"test/{name}": value for name, value in row.test.items()},
+        "seconds": row.seconds,
+        "tokens_per_s": row.tokens_per_s,
+        "peak_memory_bytes": row.peak_memory_bytes,
+        "predicted_memory_bytes": row.predicted_memory_bytes,
+        "count": row.count,
+        **({} if row.folds is None else {"folds": " ".join(str(fold) for fold in row.by_fold)}),
+        "seeds": " ".join(map(str, row.seeds)),
+        "state": row.state,
+        "trials": " ".join(row.trials),
+        "error": row.error,
+    }
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return value
+    text = str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _markdown(ranking: Ranking) -> str:
+    columns = _columns(ranking, _PLUS_MINUS)
+    columns.append(_Column("trials", [plain(", ".join(row.trials)) for row in ranking.rows], left=True))
+    lines = [
+        f"# Ranking by {_escaped(ranking.metric)} ({ranking.goal})",
+        "",
+        *(f"- {_escaped(line)}" for line in summary_lines(ranking)),
+        "",
+        _line(_escaped(column.title) for column in columns),
+        _line("---" if column.left else "---:" for column in columns),
+        *(_line(_escaped(column.cells[place]) for column in columns) for place in range(len(ranking.rows))),
+    ]
+    if any(row.interval for row in ranking.rows):
+        lines += ["", _ABOUT_INTERVALS]
+    return "\n".join(lines) + "\n"
+
+
+_ABOUT_INTERVALS = (
+    "95 %: interval of the difference to the best row, by a paired bootstrap over the validation rows "
+    "(2000 resamples). A tie is a row whose interval holds 0. Other seeds can differ by more."
+)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is, whatever a name or an error holds."""
+    return re.sub(r"([\\`*\[\]|~#])", r"\\\1", html.escape(text, quote=False))

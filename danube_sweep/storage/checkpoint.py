@@ -1,0 +1,147 @@
+"""Checkpoints: safetensors and JSON of what was trained, whole or not there at all, verified on load. No pickle.
+
+A checkpoint is a folder:
+    adapter_config.json, adapter_model.safetensors   what PEFT's `from_pretrained` loads (LoRA, DoRA)
+    config.json, model.safetensors                   what transformers loads (lora=full)
+    head.safetensors                                 if the head has weights
+    training.safetensors                             optimizer state (checkpoints/ only)
+    predictions.safetensors                          validation output at this step (checkpoints/ only)
+    checkpoint.json                                  the rest, with the SHA-256 of every other file
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from danube_sweep.errors import CheckpointError, DiskError
+from danube_sweep.storage.run_folder import sync_file, sync_folder
+
+FORMAT = 1
+MANIFEST = "checkpoint.json"
+
+
+def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Callable[[Path], None]) -> None:
+    """Fills a temporary folder by `write_files`, seals it with hashes, syncs it and renames it to `folder`.
+
+    An existing `folder` is replaced. Raises DiskError, and then leaves no half of it, when the disk is full.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_files(temporary)
+        hashes = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+        sealed = {"format": FORMAT, **manifest, "files": hashes}
+        (temporary / MANIFEST).write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
+        for file in temporary.iterdir():
+            sync_file(file)
+        sync_folder(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise DiskError(f"{folder} cannot be written: {reason}; free some space or choose another folder") from error
+
+
+@final
+class Checkpoints:
+    """The checkpoints of one run, by step."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folder(self, step: int) -> Path:
+        return self._root / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        """The steps that have a whole checkpoint, in order."""
+        sealed = self._root.glob(f"step-*/{MANIFEST}")
+        return sorted(int(file.parent.name.removeprefix("step-")) for file in sealed)
+
+    def keep(self, steps: Collection[int | None]) -> None:
+        """Removes every checkpoint but those of `steps`, and what an interrupted write left behind."""
+        kept = {self.folder(step).name for step in steps if step is not None}
+        for folder in self._root.iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The verified manifest of a checkpoint. Raises CheckpointError if anything was changed or is missing."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no {MANIFEST}")
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        hashes: dict[str, str] = {**manifest["files"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged; use an earlier checkpoint or train again") from error
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{file} has format {manifest.get('format')}, this version reads {FORMAT}; train again")
+    for name, expected in hashes.items():
+        if not (folder / name).is_file() or _digest(folder / name) != expected:
+            raise CheckpointError(f"{folder / name} was changed or is missing since it was saved; train again")
+    return manifest
+
+
+def load_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises CheckpointError if it is missing or damaged."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is missing or damaged; train again") from error
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors from any device as safetensors; nothing for none."""
+    if tensors:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file, metadata)
+
+
+def pack_state(state: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Splits a nested state (an optimizer's, say) into JSON and tensors; `unpack_state` joins them again."""
+    tensors: dict[str, torch.Tensor] = {}
+    names: dict[int, str] = {}  # bitsandbytes' parameters share their quantisation maps
+
+    def walk(node: Any) -> Any:
+        match node:
+            case torch.Tensor():
+                name = names.setdefault(id(node), str(len(names)))
+                tensors[name] = node
+                return {"tensor": name}
+            case dict():
+                return {"dict": [[key, walk(value)] for key, value in node.items()]}
+            case list() | tuple():
+                return {"list": [walk(value) for value in node]}
+            case None | bool() | int() | float() | str():
+                return node
+        raise TypeError(f"a state of type {type(node).__name__} cannot be saved")
+
+    return walk(state), tensors
+
+
+def unpack_state(skeleton: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The inverse of `pack_state`; tuples come back as lists."""
+    match skeleton:
+        case {"tensor": str(name)}:
+            return tensors[name]
+        case {"dict": list(items)}:
+            return {key: unpack_state(value, tensors) for key, value in items}
+        case {"list": list(items)}:
+            return [unpack_state(value, tensors) for value in items]
+    return skeleton
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,245 @@
+"""The sweep on disk. The folder is the database: what is not in it is not known.
+
+sweep.json           format, door, settings, and what a search needs to go on
+001_rank-16_3fa2b1c9/ a run folder per trial: number, what it varies, the first digits of its hash
+history.log          Optuna's journal, if the sweep searches or prunes
+p001.log             what the process of a pack printed
+ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or leaves it
+.lock                held while trials are added
+"""
+
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+from filelock import FileLock, Timeout
+
+from danube_sweep.composer import plain_config
+from danube_sweep.config.schema import Config
+from danube_sweep.errors import CheckpointError, DiskError
+from danube_sweep.storage.run_folder import RunFolder, State, read_json, redacted, trial_hash, write_json, write_text
+
+FORMAT = 1
+LOCK_TIMEOUT_S = 120.0
+_OTHER_VERSION = "{} is from another version of danube_sweep; start the sweep in a new folder"
+_FLOAT = re.compile(r"-?\d+\.\d*(e[+-]?\d+)?")
+_WORD = re.compile(r"[^A-Za-z0-9._+-]+")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial of the sweep, as its trial.json states it; a cell with a mistake has no `hash`."""
+
+    number: int
+    hash: str | None
+    overrides: list[str]
+    path: Path
+    draw: int | None = None
+    """The number of the search's draw that led here."""
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.path)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A line of attempts.jsonl: one execution of a trial, written by whoever watched it."""
+
+    state: str
+    seconds: float
+    started: str
+    host: str
+    exit: int | None = None
+    reason: str | None = None
+    pack: str | None = None
+    """The pack that it trained in, like p003; None if it had a process of its own."""
+    slot: int | None = None
+
+
+@final
+class SweepFolder:
+    """The trials of a sweep and its settings. Several processes may use one folder at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def file(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.log"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone in the folder among all processes; the kernel releases it with the process.
+
+        Raises CheckpointError when another one holds it for two minutes, DiskError if the folder cannot be made.
+        """
+        lock = FileLock(self.path / ".lock", timeout=LOCK_TIMEOUT_S, fallback_to_soft=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise CheckpointError(f"{self.path} is locked by another process; wait for it or stop it") from error
+        except OSError as error:
+            raise DiskError(f"{self.path} cannot be written: {error.strerror}; choose another folder") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write(self, description: dict[str, Any]) -> None:
+        """Writes sweep.json: from here on the folder is a sweep."""
+        write_json(self.file, {"format": FORMAT, **description})
+
+    def read(self) -> dict[str, Any]:
+        """What `write` was given. Raises CheckpointError for a folder that is no sweep or from another version."""
+        if not self.file.is_file():
+            raise CheckpointError(f"{self.path} is no sweep: it has no {self.file.name}")
+        try:
+            described = read_json(self.file)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self.file} is cut short or damaged; delete it and give the sweep's command again with "
+                f"hydra.sweep.dir={self.path}: its trials are kept"
+            ) from error
+        if described.pop("format", None) != FORMAT:
+            raise CheckpointError(_OTHER_VERSION.format(self.file))
+        return described
+
+    def entries(self) -> list[Entry]:
+        """Every trial, by number. Raises CheckpointError for a damaged trial.json."""
+        found = [_read_entry(file) for file in self.path.glob("*/trial.json")]
+        return sorted(found, key=lambda entry: entry.number)
+
+    def add(
+        self, trials: Sequence[tuple[Config, list[str], int | None]], shared: Collection[str] = ()
+    ) -> list[tuple[Entry, bool]]:
+        """Adds trials (config, overrides, draw), each once: one whose hash is known already is that entry.
+
+        `shared` overrides stay out of the folders' names. Returns entry and whether it is new, in the order given. To
+        be called while `locked`.
+        """
+        known = {entry.hash: entry for entry in self.entries() if entry.hash is not None}
+        number = self._next_number()
+        added = []
+        for config, overrides, draw in trials:
+            identity = trial_hash(config)
+            if new := identity not in known:
+                path = self._path(number, [one for one in overrides if one not in shared], identity)
+                known[identity] = self._add(Entry(number, identity, overrides, path, draw), config)
+                number += 1
+            added.append((known[identity], new))
+        return added
+
+    def add_invalid(
+        self, cells: Sequence[tuple[list[str], str]], shared: Collection[str] = (), *, left_out: bool = False
+    ) -> list[Entry]:
+        """Adds cells (overrides, error) that cannot be trials, with their result. To be called while `locked`.
+
+        `left_out`: the sweep was asked to do without them, and is complete without them.
+        """
+        known = {tuple(entry.overrides): entry for entry in self.entries() if entry.hash is None}
+        number = self._next_number()
+        for overrides, error in cells:
+            if tuple(overrides) not in known:
+                path = self._path(number, [one for one in overrides if one not in shared], "invalid")
+                write_json(
+                    RunFolder(_made(path)).result, {"state": State.invalid.value, "error": error, "left_out": left_out}
+                )
+                entry = self._add(Entry(number, None, overrides, path))
+                known[tuple(overrides)], number = entry, number + 1
+        return [known[tuple(overrides)] for overrides, _ in cells]
+
+    def drop_invalid(self, cells: Collection[Sequence[str]]) -> None:
+        """Takes out cells that could not be trials, by their overrides. To be called while `locked`."""
+        wanted = {tuple(overrides) for overrides in cells}
+        for entry in self.entries():
+            if entry.hash is None and tuple(entry.overrides) in wanted:
+                shutil.rmtree(entry.path)
+
+    def _next_number(self) -> int:
+        return max((entry.number for entry in self.entries()), default=0) + 1
+
+    def _path(self, number: int, overrides: list[str], identity: str) -> Path:
+        return self.path / "_".join(word for word in (f"{number:03d}", slug(overrides), identity[:8]) if word)
+
+    def _add(self, entry: Entry, config: Config | None = None) -> Entry:
+        _made(entry.path)
+        if config is not None:
+            text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
+            write_text(entry.folder.config, text)
+        # Last: with it the folder is a trial.
+        described = {key: value for key, value in asdict(entry).items() if key != "path"}
+        write_json(entry.folder.trial, {"format": FORMAT, **described})
+        return entry
+
+
+def _made(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
+    return path
+
+
+def slug(overrides: Sequence[str], longest: int = 80) -> str:
+    """What a trial varies, as part of a folder's name: `rank-16_lr-0.001`; safe in any shell and as an override."""
+    words = []
+    pairs = [override.lstrip("+~").partition("=")[::2] for override in overrides]
+    lasts = Counter(key.rpartition(".")[2] for key, _ in pairs)
+    for key, value in pairs:
+        name = key.rpartition(".")[2]
+        name = name if lasts[name] == 1 else key
+        value = value.rstrip("/").rpartition("/")[2]
+        if len(value) > 6 and _FLOAT.fullmatch(value):
+            value = f"{float(value):.3g}"
+        words.append(_WORD.sub("-", f"{name}-{value}").strip("-."))
+    return "_".join(words)[:longest].rstrip("-._")
+
+
+def _read_entry(file: Path) -> Entry:
+    described = read_json(file)
+    try:
+        if described.pop("format") != FORMAT:
+            raise CheckpointError(_OTHER_VERSION.format(file))
+        return Entry(**described, path=file.parent)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged; delete its folder and give the sweep's command again") from error
+
+
+def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
+    """Adds a line to attempts.jsonl and syncs it. Raises DiskError."""
+    try:
+        with folder.attempts.open("a", encoding="utf-8") as stream:
+            if folder.attempts.stat().st_size and not folder.attempts.read_bytes().endswith(b"\n"):
+                stream.write("\n")  # a full disk has cut the line before
+            stream.write(json.dumps(redacted(asdict(attempt)), ensure_ascii=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise DiskError(f"{folder.attempts} cannot be written: {error.strerror}; free some space") from error
+
+
+def attempts(folder: RunFolder) -> list[Attempt]:
+    """The attempts so far; a line that was cut short is left out."""
+    if not folder.attempts.is_file():
+        return []
+    found = []
+    for line in folder.attempts.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(Attempt(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return found

@@ -1,0 +1,111 @@
+"""What --dry-run shows: the trials of a sweep, which are done, and nothing written."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from itertools import count
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from danube_sweep.config.schema import Config, Sweep
+from danube_sweep.errors import CheckpointError
+from danube_sweep.planner.pack_plan import WINDOW, Pack, choose_pack, plan_packs
+from danube_sweep.storage.run_folder import COMPLETE, trial_hash
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
+from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, Search
+
+REPEATED, WAITING = "same as above", "waiting"
+
+
+def grid_table(
+    folder: SweepFolder,
+    trials: Sequence[tuple[Config, list[str]]],
+    invalid: Sequence[tuple[list[str], str]],
+    shared: Collection[str],
+    sweep: Sweep | None,
+) -> RenderableType:
+    """A row per cell: what it varies, the first digits of its hash, pack and state in `folder`; then the counts.
+
+    With `sweep` the packs follow, in their order and with a reason each; without, nothing packs them.
+    """
+    states = {entry.hash: _state(entry) for entry in folder.entries()}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("cell", "varies", "trial", "pack", "state"):
+        table.add_column(name, overflow="fold")
+    hashes = [trial_hash(config) for config, _ in trials]
+    open_ = {one: config for one, (config, _) in zip(hashes, trials, strict=True) if _is_open(states.get(one), sweep)}
+    packs = [] if sweep is None else _packs(list(open_.values()), sweep)
+    names = {list(open_)[place]: name for name, pack in packs for place in pack.trials}
+    seen: set[str] = set()
+    for number, (identity, (_, overrides)) in enumerate(zip(hashes, trials, strict=True), 1):
+        repeated = identity in seen
+        state = REPEATED if repeated else states.get(identity, "new")
+        seen.add(identity)
+        pack = "" if repeated else names.get(identity, "")
+        table.add_row(str(number), _text(overrides, shared), identity[:8], pack, state)
+    for overrides, error in invalid:
+        table.add_row("", _text(overrides, shared), "invalid", "", Text(error))
+    done = sum(states.get(identity) in COMPLETE for identity in seen)
+    counted = "1 trial" if len(seen) == 1 else f"{len(seen)} trials"
+    left = f", {len(invalid)} invalid" if invalid else ""
+    return Group(table, *_reasons(packs), f"{counted}, {done} done{left}; nothing was started")
+
+
+def _is_open(state: str | None, sweep: Sweep | None) -> bool:
+    retried = () if sweep is None else sweep.retry
+    return state is None or state == WAITING or state in retried or (state not in COMPLETE and "all" in retried)
+
+
+def _packs(configs: Sequence[Config], sweep: Sweep) -> list[tuple[str, Pack]]:
+    """The packs by name; what trains alone has none."""
+    packs = plan_packs(configs, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
+    numbers = count(1)
+    return [("-" if len(pack.trials) == 1 else f"p{next(numbers)}", pack) for pack in packs]
+
+
+def _reasons(packs: Sequence[tuple[str, Pack]]) -> list[Text]:
+    alone = Counter(pack.why for name, pack in packs if name == "-")
+    said = [f"{name}: {pack.why}" for name, pack in packs if name != "-"]
+    return [Text(line) for line in [*said, *(f"-: {number} {why}" for why, number in alone.items())]]
+
+
+def _state(entry: Entry) -> str:
+    # Not `state_of`, which removes a result that was cut short: a dry run changes nothing.
+    with suppress(CheckpointError):
+        return str((entry.folder.read_result() or {}).get("state", WAITING))
+    return WAITING
+
+
+def search_table(search: Search, sweep: Sweep, known: int, first: Config | None) -> RenderableType:
+    """What a search draws from, how many trials are left, and what packs of trials like `first` would be."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("searched", "from"):
+        table.add_column(name, overflow="fold")
+    for key, distribution in search.space.items():
+        table.add_row(Text(key), Text(_words(distribution)))
+    most = "no limit" if sweep.trials is None else str(sweep.trials)
+    said = f"sampler {sweep.sampler.value}, sweep.trials {most}, {known} drawn so far; nothing was started"
+    if first is None:
+        return Group(table, said)
+    like = [first] * min(sweep.trials or WINDOW, WINDOW)
+    pack = choose_pack(like, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
+    return Group(table, Text(f"packs, if all were like the first point of the space: {pack.why}"), said)
+
+
+def _text(overrides: Sequence[str], shared: Collection[str]) -> Text:
+    return Text(" ".join(one for one in overrides if one not in shared) or "(nothing)")
+
+
+def _words(distribution: Distribution) -> str:
+    match distribution:
+        case Choice(values=values):
+            return ", ".join(values)
+        case Number(low=low, high=high, log=log, step=step, whole=whole):
+            kind = ("whole numbers " if whole else "") + ("on a logarithmic scale " if log else "")
+            return f"{kind}{low:g} to {high:g}" + (f" in steps of {step:g}" if step else "")
+        case Normal(mean=mean, deviation=deviation, log=log):
+            return f"{'log-' if log else ''}normal, mean {mean:g}, standard deviation {deviation:g}"
+    raise TypeError(f"no words for {type(distribution).__name__}")

@@ -1,0 +1,99 @@
+"""The end of a sweep: the winner's test part, the ranking in its files and on the terminal."""
+
+import shlex
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from danube_sweep.composer import load_config
+from danube_sweep.config.schema import Sweep
+from danube_sweep.errors import CheckpointError, DiskError
+from danube_sweep.results import rank, ranking_table
+from danube_sweep.storage.run_folder import read_json, write_json
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.execute import child_process
+from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.sweeping.execute.process_pool import Pool
+from danube_sweep.sweeping.execute.slots import find_slots
+from danube_sweep.sweeping.propose.next_trial import state_of
+from danube_sweep.terminal.screen import Terminal
+
+OFFLINE = "wandb/offline-run-*"
+POLL_S = 0.5
+
+
+def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, stopping: Callable[[], bool]) -> None:
+    """Ranks what there is. Once every trial has ended, the winner is scored on its test part first, if it has one."""
+    entries = folder.entries()
+    if not entries:
+        return
+    if sweep.score_test and not stopping() and all(state_of(entry) is not None for entry in entries):
+        _score_winner(folder, entries, terminal, stopping)
+    show_ranking(folder.path, terminal)
+    if any(folder.path.glob(f"*/{OFFLINE}")):
+        place = shlex.quote(str(folder.path))
+        terminal.note(f"W&B: what was logged offline goes up with: wandb sync {place}/*/{OFFLINE}")
+
+
+def show_ranking(path: Path, terminal: Terminal) -> None:
+    """Prints the ranking of a sweep folder and rewrites ranking.csv and ranking.md.
+
+    Raises CheckpointError for a folder that is no sweep.
+    """
+    ranking = rank.rank(path)
+    try:
+        ranking_table.write(ranking, path)
+    except DiskError as error:
+        terminal.note(str(error))
+    terminal.show(ranking_table.ranking_table(ranking, terminal.width))
+    for line in ranking_table.summary_lines(ranking):
+        terminal.note(line)
+
+
+def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal, stopping: Callable[[], bool]) -> None:
+    lock = FileLock(folder.path / ".test.lock", timeout=0, fallback_to_soft=False)
+    try:
+        with lock:
+            _score_unscored(folder, entries, terminal, stopping)
+    except Timeout:
+        terminal.note("another process scores the winner on its test part")
+
+
+def _score_unscored(
+    folder: SweepFolder, entries: list[Entry], terminal: Terminal, stopping: Callable[[], bool]
+) -> None:
+    best = rank.winner(rank.rank(folder.path))
+    file = folder.path / "test.json"
+    known: dict[str, Any] = {}
+    with suppress(CheckpointError, KeyError):  # cut short, it is written anew
+        known = read_json(file)["trials"] if file.is_file() else {}
+    for entry in entries:
+        if best is None or entry.hash is None or entry.hash in known or entry.path.name not in best.trials:
+            continue
+        result = entry.folder.read_result() or {}
+        metrics = _scored(entry, terminal, stopping) if result.get("rows", {}).get("test") else None
+        if metrics is not None:
+            known[entry.hash] = metrics
+            write_json(file, {"trials": known})
+
+
+def _scored(entry: Entry, terminal: Terminal, stopping: Callable[[], bool]) -> dict[str, float] | None:
+    config = load_config(entry.folder.config)
+    slots = find_slots(Sweep(slots=1), {config.device.accelerator})
+    scoring = Pool(on_cpu=slots.on_cpu).start(
+        child_process.score, Job(entry.path, Path.cwd(), slots.environment(0), config, slots.threads)
+    )
+    try:
+        while not scoring.link.poll(POLL_S):
+            if stopping():
+                return None
+        return dict(scoring.link.recv())
+    except (EOFError, OSError, TypeError, ValueError):
+        terminal.note(f"{entry.path.name}: its test part could not be scored; see {entry.folder.log}")
+        return None
+    finally:
+        scoring.kill()
+        scoring.reap()

@@ -1,0 +1,162 @@
+"""Hydra's door: what its launcher and sweeper plugins do. Everything past it knows nothing of Hydra."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from danube_sweep.composer import Composer, load_config
+from danube_sweep.config.schema import Sampler, WandbTracking
+from danube_sweep.config.validate.check_sweep import objectives
+from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed, UserError
+from danube_sweep.storage.run_folder import COMPLETE, State, number_at, write_json
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.entry.result_folders import held
+from danube_sweep.sweeping.propose.grid_cells import expand, search_of
+from danube_sweep.sweeping.start_sweep import Plan, plan_grid, run_plan, run_search
+from danube_sweep.sweeping.wandb_file.wandb_parameters import override_text
+from danube_sweep.terminal.screen import Terminal
+
+LOCAL = "hydra_plugins.danube_sweep.launcher.LocalLauncher"
+
+
+@final
+class Multirun:
+    """A `danube-sweep -m` command."""
+
+    def __init__(self, context: Any, task: Any, config: DictConfig) -> None:
+        self._context, self._task, self._config = context, task, config
+        self._composer = composer_of(context, config)
+        self._parser = OverridesParser.create(config_loader=context.config_loader)
+        self._path = Path(str(config.hydra.sweep.dir))
+
+    def grid(self, arguments: Sequence[str]) -> None:
+        """Every combination of the swept values; ends like `run_plan`."""
+        with _not_the_users():
+            self._grid(arguments, [*arguments, *held()])
+
+    def search(self, arguments: Sequence[str]) -> None:
+        """A search over the swept values; ends like `run_plan`."""
+        with _not_the_users():
+            self._search(arguments, [*arguments, *held()])
+
+    def _grid(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
+        # `seen`: what Hydra itself could compose, which is enough for the sweep's settings.
+        overrides = self._parser.parse_overrides(list(arguments))
+        sweep, _ = self._composer.sweep(self._fixed(seen))
+        with Terminal() as terminal:
+            cells = expand(overrides, sweep.max_trials)
+            planned = plan_grid(self._path, cells, self._composer, terminal, self._launch())
+            if planned is not None:
+                run_plan(planned[0], terminal)
+
+    def _search(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
+        sweep, pruner = self._composer.sweep(self._fixed(seen))
+        if sweep.sampler is Sampler.grid:
+            self._grid(seen, arguments)
+            return
+        search = search_of(self._parser.parse_overrides(list(arguments)))
+        folder, name = SweepFolder(self._path.absolute()), str(self._config.hydra.job.config_name)
+        plan = Plan(folder, sweep, pruner, search, self._config_dir(), name, self._launch())
+        with Terminal() as terminal:
+            run_search(plan, self._composer, terminal)
+
+    def _fixed(self, arguments: Sequence[str]) -> list[str]:
+        parsed = self._parser.parse_overrides(list(arguments))
+        return [one for one, override in zip(arguments, parsed, strict=True) if not override.is_sweep_override()]
+
+    def _config_dir(self) -> Path | None:
+        given = [one.path for one in self._config.hydra.runtime.config_sources if one.provider == "command-line"]
+        return Path(given[0]) if given else None
+
+    def _launch(self) -> Any:
+        # Another launcher than ours gets its trials in batches, each with the folder that is planned for it.
+        if self._config.hydra.launcher._target_ == LOCAL:
+            return None
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self._context, task_function=self._task, config=self._config
+        )
+
+        def launch(entries: Sequence[Entry]) -> None:
+            if not entries:
+                return
+            jobs = [_job(entry) for entry in entries]
+            returns = launcher.launch(jobs, initial_job_idx=entries[0].number)
+            for entry, returned in zip(entries, returns, strict=True):
+                _settle(entry, returned)
+
+        return launch
+
+
+@contextmanager
+def _not_the_users() -> Iterator[None]:
+    # The command takes an OSError or ValueError that Hydra raises for the user's mistake. One from here is a defect.
+    try:
+        yield
+    except DanubeSweepError:
+        raise
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"the sweep itself failed: {type(error).__name__}: {error}") from error
+
+
+def _job(entry: Entry) -> list[str]:
+    # What the plan has settled and Hydra, which composes the trial anew, would not know.
+    tracking = load_config(entry.folder.config).tracking
+    group = tracking.group if isinstance(tracking, WandbTracking) else None
+    planned = [] if group is None else [f"tracking.group={override_text('tracking.group', group)}"]
+    return [*entry.overrides, *planned, "trainer.score_test=false", f"hydra.sweep.subdir={entry.path.name}"]
+
+
+def _settle(entry: Entry, returned: JobReturn) -> None:
+    # Our slots write down how a trial ended that could not do so itself; here that is left to us.
+    if returned.status is not JobStatus.FAILED or entry.folder.result.is_file():
+        return
+    error: BaseException = returned._return_value
+    if isinstance(error, Interrupted):
+        raise error
+    if isinstance(error, BusyError):  # whoever trains it says how it ends
+        return
+    state = State.invalid if isinstance(error, UserError) else State.failed
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    write_json(entry.folder.result, {"trial": entry.hash, "state": state.value, "error": said})
+
+
+def composer_of(context: Any, config: DictConfig) -> Composer:
+    """Composes as Hydra does for the jobs of this command: the same config directory, the same `hydra.…` overrides."""
+    sources = [one for one in config.hydra.runtime.config_sources if one.provider not in ("hydra", "schema", "main")]
+    ours = not sources and config.hydra.job.config_name == "config"
+    return Composer(lambda overrides: context.config_loader.load_sweep_config(config, overrides), ours=ours)
+
+
+def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """The launcher's side for sweepers that are not ours: runs a batch and returns its objective values."""
+    cells = [list(cell) for cell in job_overrides]
+    composer, path = composer_of(context, config), Path(str(config.hydra.sweep.dir))
+    with Terminal() as terminal:
+        planned = plan_grid(path, cells, composer, terminal)
+        if planned is None:
+            return []
+        plan, entries = planned
+        # A batch is not the end of the sweep: the winner is known, and scored, when it is resumed.
+        plan = replace(plan, sweep=replace(plan.sweep, score_test=False))
+        with suppress(SweepFailed):  # each job's return says it to the sweeper
+            run_plan(plan, terminal)
+    metric = objectives(plan.sweep)[0][0]
+    return [_returned(entry, cell, metric) for entry, cell in zip(entries, cells, strict=True)]
+
+
+def _returned(entry: Entry, cell: list[str], metric: str) -> JobReturn:
+    result = entry.folder.read_result() or {"state": "waiting"}
+    returned = JobReturn(overrides=cell, working_dir=str(entry.path), task_name="danube_sweep")
+    if result["state"] in COMPLETE:
+        returned.status, returned._return_value = JobStatus.COMPLETED, number_at(result, metric)
+    else:
+        failure = TrialFailed(f"{entry.path}: {result['state']}: {result.get('error')}")
+        returned.status, returned._return_value = JobStatus.FAILED, failure
+    return returned

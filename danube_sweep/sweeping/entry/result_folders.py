@@ -1,0 +1,119 @@
+"""Where a command's results go, settled before Hydra sees the command."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import datetime
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from danube_sweep.composer import compose
+from danube_sweep.errors import ConfigError, DiskError
+from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, trial_folder, under_agent
+from danube_sweep.sweeping.propose.grid_cells import depends_on
+
+LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--help", "-h")
+"""Hydra's flags that show something and train nothing."""
+SWEEP_DIR, RUN_DIR = "hydra.sweep.dir=", "hydra.run.dir="
+
+_HELD: ContextVar[tuple[str, ...]] = ContextVar("held", default=())
+
+
+def held() -> list[str]:
+    """The overrides of a `-m` command that were held back from Hydra, for our sweepers to put into every cell."""
+    return list(_HELD.get())
+
+
+@contextmanager
+def placed(arguments: list[str]) -> Iterator[list[str]]:
+    """The command with its place: a fresh sweep folder for -m, the trial's own under a W&B agent, else as it is.
+
+    Also turns --dry-run into its setting, and holds back what Hydra would refuse of a sweep over groups (`held`). A
+    fresh folder that stayed empty is removed. Raises ConfigError for -m under an agent and for --dry-run without -m.
+    """
+    words = [word for word in arguments if word != "--dry-run"]
+    dry, multirun = len(words) < len(arguments), any(word in ("-m", "--multirun") for word in words)
+    if dry and not multirun:
+        raise ConfigError("--dry-run shows the trials of a sweep; give -m too, or --cfg job to see one trial")
+    if multirun:
+        refuse_multirun()
+    with _holding(words if multirun else []) as kept:
+        words = [word for word in words if word not in kept]
+        with _placed(words, dry=dry, multirun=multirun) as complete:
+            yield complete
+
+
+@contextmanager
+def _holding(words: list[str]) -> Iterator[list[str]]:
+    # Hydra composes a sweep once with everything that is not swept. data.path is no field of the default data, and one
+    # of every data=arena,table or experiment=a,b: so fields of swept groups are left to the cells.
+    swept = {word.partition("=")[0] for word in words if _chooses_several(word)}
+    sweepers = [word for word in words if word.startswith("hydra/sweeper=")]
+    ours = all(word in ("hydra/sweeper=grid", "hydra/sweeper=optuna") for word in sweepers)
+    kept = [word for word in words if ours and not word.startswith(("+", "~")) and depends_on(word, swept)]
+    token = _HELD.set(tuple(kept))
+    try:
+        yield kept
+    finally:
+        _HELD.reset(token)
+
+
+def _chooses_several(word: str) -> bool:
+    if word.startswith("-"):
+        return False
+    with suppress(HydraException):  # what is no override is said by Hydra
+        return OverridesParser.create().parse_overrides([word])[0].is_sweep_override()
+    return False
+
+
+@contextmanager
+def _placed(words: list[str], *, dry: bool, multirun: bool) -> Iterator[list[str]]:
+    if multirun and not any(word.startswith(SWEEP_DIR) for word in words):
+        with fresh_sweep_dir(exists=not dry) as folder:
+            yield [*words, f"{SWEEP_DIR}{folder}", *(["sweep.dry_run=true"] if dry else [])]
+    elif multirun:
+        yield [*words, "sweep.dry_run=true"] if dry else words
+    elif under_agent() and not any(word.startswith(RUN_DIR) or word.partition("=")[0] in LOOKING for word in words):
+        overrides = [word for word in words if not word.startswith("-")]
+        yield [*words, f"{RUN_DIR}{trial_folder(compose(overrides), overrides)}"]
+    else:
+        yield words
+
+
+@contextmanager
+def fresh_sweep_dir(*, exists: bool = True) -> Iterator[Path]:
+    """A folder multirun/<date>/<time> that no other process has: made here, and removed again if it stays empty."""
+    now = datetime.now()
+    day = Path("multirun") / f"{now:%Y-%m-%d}"
+    folder = day / f"{now:%H-%M-%S}"
+    if not exists:
+        yield folder
+        return
+    try:
+        folder = _claimed(folder)
+    except OSError as error:
+        raise DiskError(f"hydra.sweep.dir: {error.filename} cannot be made: {error.strerror}; give another") from error
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            for empty in (folder, day, day.parent):
+                os.rmdir(empty)
+
+
+def _claimed(folder: Path) -> Path:
+    # mkdir is the one step that two processes cannot both do. A third may remove the day's folder while it is empty.
+    number = 1
+    while True:
+        own = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        own.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            own.mkdir()
+            return own
+        except FileExistsError:
+            number += 1
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,67 @@
+"""The door of the W&B agent, which starts one command per trial: the folder that its trial belongs in."""
+
+import os
+import re
+from pathlib import Path
+
+import yaml
+
+from danube_sweep.config.schema import Config
+from danube_sweep.errors import ConfigError
+from danube_sweep.storage.sweep_folder import SweepFolder
+
+SWEEP_ID, PARAMETERS = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
+"""What the agent tells its children: the sweep, and the file with the values that it chose for this trial."""
+DOOR = "wandb agent"
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+def under_agent() -> str | None:
+    """The id of the sweep whose agent started this process; None without one.
+
+    Raises ConfigError for an id that is no plain word: it names a folder.
+    """
+    sweep = os.environ.get(SWEEP_ID)
+    if sweep and not _PLAIN.fullmatch(sweep):
+        raise ConfigError(f"{SWEEP_ID}={sweep!r}: not the id of a sweep, which has letters, digits, - and _; unset it")
+    return sweep or None
+
+
+def refuse_multirun() -> None:
+    """Raises ConfigError under an agent; to be called for a multirun."""
+    if sweep := under_agent():
+        raise ConfigError(
+            f"-m: the agent of sweep {sweep} starts one trial at a time; remove -m from the sweep file's command"
+        )
+
+
+def trial_folder(config: Config, overrides: list[str], base: Path = Path("multirun")) -> Path:
+    """The folder of this trial in `base`/<sweep id>, the one of an earlier run if there was one: same hash.
+
+    Raises ConfigError outside an agent, CheckpointError for a folder in use or from another version, DiskError.
+    """
+    sweep = under_agent()
+    if sweep is None:
+        raise ConfigError(f"{SWEEP_ID} is not set: this is no trial of the W&B agent; start it with `wandb agent`")
+    folder = SweepFolder(base / sweep)
+    with folder.locked():
+        if folder.file.is_file():
+            folder.read()
+        else:
+            folder.write({"door": DOOR, "settings": {}})
+        [(entry, _)] = folder.add([(config, overrides, None)], shared=_fixed(overrides))
+    return entry.path
+
+
+def _fixed(overrides: list[str]) -> list[str]:
+    # What stands in the sweep file's command is the same for every trial and would only lengthen the folders' names.
+    chosen = _chosen()
+    return [one for one in overrides if chosen and one.lstrip("+~").partition("=")[0] not in chosen]
+
+
+def _chosen() -> set[str]:
+    try:
+        chosen = yaml.safe_load(Path(os.environ[PARAMETERS]).read_text(encoding="utf-8"))
+    except (KeyError, OSError, UnicodeError, yaml.YAMLError):  # a name is not worth a trial
+        return set()
+    return {str(key) for key in chosen} if isinstance(chosen, dict) else set()

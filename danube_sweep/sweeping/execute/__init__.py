@@ -1,0 +1,1 @@
+"""How a sweep's trials are run: slots, processes, packs, and how each attempt ended."""

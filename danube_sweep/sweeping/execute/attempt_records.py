@@ -1,0 +1,180 @@
+"""How attempts ended: judged, written down as soon as there is room, told to the source and shown."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from platform import node
+from typing import Any, final
+
+from danube_sweep.config.schema import OnOom, Sweep
+from danube_sweep.config.validate.check_sweep import objectives
+from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.run_folder import COMPLETE, MICRO_BATCH, RunFolder, State, number_at, write_json
+from danube_sweep.storage.sweep_folder import Attempt, append_attempt
+from danube_sweep.sweeping.execute.messages import Failed
+from danube_sweep.sweeping.execute.process_outcome import INTERRUPTED, last_lines, outcome
+from danube_sweep.sweeping.propose.next_trial import Claim, Source
+from danube_sweep.terminal.screen import Terminal, duration
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An attempt that is over, and what the sweep knows of its end."""
+
+    claim: Claim
+    slot: int
+    started: str
+    seconds: float
+    code: int
+    """Of the process, or as if the trial had had one of its own."""
+    failed: Failed | None
+    timed_out: str | None
+    stopped: bool
+    """Whether the sweep was stopping."""
+    kernel_killed: bool
+    pack: str | None = None
+    places: int = 1
+    """How many trials its process had at a time, at most."""
+    present: Sequence[Claim] = ()
+    """Those that were there when it ended, itself included."""
+    log: Path | None = None
+    """What its process printed, if that is not in its own log."""
+    split: str | None = None
+    """What ended its pack, where no trial is blamed for it; it goes on."""
+
+    @property
+    def name(self) -> str:
+        return self.claim.entry.path.name
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.claim.entry.folder
+
+
+@final
+class Records:
+    """Puts on record what has ended; what cannot be written on a full disk is kept and tried again."""
+
+    def __init__(
+        self,
+        source: Source,
+        settings: Sweep,
+        terminal: Terminal,
+        slots: int,
+        learn: Callable[[Claim, Sequence[Claim], dict[str, Any]], None],
+    ) -> None:
+        self._source, self._settings, self._terminal, self._slots = source, settings, terminal, slots
+        self._learn = learn
+        self._seconds: list[float] = []
+        self._noted: set[str] = set()
+        self._owed: list[Ended] = []
+        self.longest_s = 0.0
+        """Of a trial that has finished."""
+
+    def say_once(self, text: str) -> None:
+        """Shows a line, unless it was shown before."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._terminal.note(text)
+
+    def add(self, one: Ended) -> None:
+        """Takes the end of an attempt; `settle` puts it on record."""
+        self._owed.append(one)
+
+    def settle(self) -> list[Ended]:
+        """Puts on record what it can, and returns what is to be run again at once, still claimed."""
+        again = []
+        while self._owed:
+            one = self._owed[0]
+            try:
+                state, reason = _judge(one)
+                self._write(one, state, reason)
+                shrunk = state == State.oom.value and self._shrink(one.claim)
+            except OSError as error:
+                self.say_once(str(error))
+                break
+            self._owed.pop(0)
+            if state in COMPLETE:
+                self._learn(one.claim, one.present, one.folder.read_result() or {})
+            if shrunk:
+                again.append(one)
+            elif one.split is None:
+                self._release(one.claim, state)
+        return again
+
+    def give_up(self) -> None:
+        """Lets go of what could not be written."""
+        for one in self._owed:
+            self._terminal.note(f"{one.name}: how it ended could not be written; it counts as not run")
+            one.claim.release()
+
+    def _release(self, claim: Claim, state: str) -> None:
+        try:
+            self._source.ended(claim, state)
+        except OSError as error:  # the search hears of it when it next draws
+            self.say_once(f"the sweep's history cannot be written: {error}")
+        claim.release()
+
+    def _write(self, one: Ended, state: str, reason: str | None) -> None:
+        if state == State.finished.value:
+            self.longest_s = max(self.longest_s, one.seconds)
+        lasting = state not in (INTERRUPTED, State.preempted.value)
+        if lasting and not one.folder.result.is_file():
+            lines = last_lines(one.folder.log) + ([] if one.log is None else last_lines(one.log))
+            result = {"trial": one.claim.entry.hash, "state": state, "error": reason, "last_lines": lines}
+            write_json(one.folder.result, result)
+        exit_code = None if one.split is not None else one.code
+        attempt = Attempt(state, one.seconds, one.started, node(), exit_code, reason, one.pack, one.slot)
+        append_attempt(one.folder, attempt)
+        if one.split is not None:
+            return
+        self._seconds.append(one.seconds / one.places)
+        said = self._said(one.folder, reason)
+        self._terminal.note(f"{self._progress()}  {one.name}  {state}{said}  {one.seconds:.0f} s")
+
+    def _said(self, folder: RunFolder, reason: str | None) -> str:
+        metric = objectives(self._settings)[0][0]
+        with suppress(CheckpointError):
+            if (value := number_at(folder.read_result() or {}, metric)) is not None:
+                return f"  {metric} {value:.4f}"
+        return "" if reason is None else f": {reason.splitlines()[0]}"
+
+    def _progress(self) -> str:
+        ended, total = self._source.progress()
+        if total is None or not self._seconds:
+            return f"[{ended}]"
+        each_s = sum(self._seconds) / len(self._seconds) / self._slots
+        left = f", {duration(max(total - ended, 0) * each_s)} left" if ended < total else ""
+        return f"[{ended}/{total}{left}]"
+
+    def _shrink(self, claim: Claim) -> bool:
+        """Halves the micro-batch of a trial that ran out of memory, if that is wanted and possible."""
+        folder, trainer = claim.entry.folder, claim.config.trainer
+        try:
+            rows = folder.micro_batch(claim.config)
+        except CheckpointError:
+            return False
+        if self._settings.on_oom is not OnOom.retry or rows == 1:
+            return False
+        fewer = max(size for size in range(1, rows // 2 + 1) if trainer.effective_batch % size == 0)
+        # Steps of the larger micro-batch would mix two orders of rounding: the trial begins again. The result goes
+        # last: a sweep that dies here leaves an out-of-memory trial and no trial with two micro-batches.
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        folder.metrics.unlink(missing_ok=True)
+        write_json(folder.adjusted, {MICRO_BATCH: fewer})
+        folder.result.unlink(missing_ok=True)
+        self._terminal.note(f"{claim.entry.path.name}  again with trainer.micro_batch={fewer}")
+        return True
+
+
+def _judge(one: Ended) -> tuple[str, str | None]:
+    if not one.folder.result.is_file():
+        if one.split is not None:
+            return INTERRUPTED, one.split
+        if one.timed_out is not None:
+            return State.timeout.value, one.timed_out
+        if one.stopped and one.failed is None:
+            return INTERRUPTED, None
+    return outcome(one.folder, one.code, one.failed, kernel_killed=one.kernel_killed)

@@ -1,0 +1,290 @@
+"""Slots, each with a process that trains a trial or a pack, until the source is dry, the deadline comes or a stop does.
+
+Knows nothing of Hydra, Optuna or W&B: a `Source` says what is next and hears what became of it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Final, final
+
+from danube_sweep.config.schema import Sweep
+from danube_sweep.errors import Interrupted, UserError
+from danube_sweep.storage.run_folder import State
+from danube_sweep.sweeping.execute import child_process
+from danube_sweep.sweeping.execute.attempt_records import Records
+from danube_sweep.sweeping.execute.child_process import Task
+from danube_sweep.sweeping.execute.form_packs import Packer
+from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, Message, Started, Stepped, Trial, Validated
+from danube_sweep.sweeping.execute.process_outcome import kernel_kills
+from danube_sweep.sweeping.execute.process_pool import Pool
+from danube_sweep.sweeping.execute.slot_process import Member, Part, Running, log_of_a_new_pack, of_a_pack
+from danube_sweep.sweeping.execute.slots import Slots
+from danube_sweep.sweeping.propose.next_trial import Claim, Source, Wanted
+from danube_sweep.terminal.screen import Terminal
+
+POLL_S: Final = 0.5
+WAIT_FOR_OTHERS_S: Final = 1.0
+
+
+@final
+class Executor:
+    """Runs the trials of `source`; `stopping` is asked all the time and ends the sweep after checkpoints."""
+
+    def __init__(
+        self,
+        source: Source,
+        settings: Sweep,
+        slots: Slots,
+        terminal: Terminal,
+        stopping: Callable[[], bool],
+        task: Task = child_process.train,
+    ) -> None:
+        self._source, self._settings, self._slots = source, settings, slots
+        self._terminal, self._stopping, self._task = terminal, stopping, task
+        self._pool = Pool(on_cpu=slots.on_cpu)
+        self._packer = Packer(settings, source, self._claim)
+        self._records = Records(source, settings, terminal, len(slots.environments), self._packer.learn)
+        self._running: list[Running] = []
+        self._parts: list[deque[Part]] = [deque() for _ in slots.environments]
+        """What starts next in each slot and is claimed: halves of a pack that died, a trial with less micro-batch."""
+        self._began_s = time.monotonic()
+        self._closed = False
+
+    def run(self) -> None:
+        """Returns when nothing runs any more here, every attempt is on record and every claim is released."""
+        try:
+            while self._go_on():
+                self._listen()
+                self._watch()
+        except Interrupted:  # asked twice: at once
+            for one in self._running:
+                one.child.kill()
+            raise
+        finally:
+            self._closed = True
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        # After a failure of the sweep's own: what runs gets its time to checkpoint.
+        for one in self._running:
+            one.child.ask_to_stop()
+        while self._running:
+            self._listen()
+            self._watch()
+        self._settle()
+        self._records.give_up()
+        for claim in [claim for parts in self._parts for part in parts for claim in part.claims]:
+            claim.release()
+
+    # ------------------------------------------------------------------------------------------------- starting
+
+    def _go_on(self) -> bool:
+        self._settle()
+        self._closed = self._closed or self._stopping() or self._past_deadline()
+        if self._closed:
+            for one in self._running:
+                one.child.ask_to_stop()
+            return bool(self._running)
+        self._fill()
+        if not self._running and self._source.pending():
+            time.sleep(WAIT_FOR_OTHERS_S)
+            return True
+        return bool(self._running)
+
+    def _settle(self) -> None:
+        for ended in self._records.settle():
+            self._parts[ended.slot].appendleft(Part([ended.claim]))
+
+    def _fill(self) -> None:
+        for slot in self._free():
+            if self._parts[slot]:
+                self._start(self._parts[slot].popleft(), slot)
+        for slot in self._free():
+            if self._too_late():
+                self._closed = not self._running
+                return
+            claim = self._claim()
+            if claim is None:
+                return
+            key = self._packer.key(claim)
+            claims = [claim] if key is None else self._packer.gathered(claim, key, self._share())
+            self._start(Part(claims, key), slot)
+
+    def _free(self) -> Iterator[int]:
+        for slot in range(len(self._slots.environments)):
+            staggered = time.monotonic() < self._began_s + slot * self._settings.stagger_s
+            if not (staggered and self._running) and all(one.slot != slot for one in self._running):
+                yield slot
+
+    def _claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
+        try:
+            claim = self._source.claim(wanted, draws)
+        except (UserError, OSError) as error:  # a full disk, most likely: what runs goes on
+            if not self._running and wanted is None:
+                raise
+            self._records.say_once(str(error))
+            return None
+        for note in self._source.notes:
+            self._terminal.note(note)
+        self._source.notes.clear()
+        return claim
+
+    def _share(self) -> int | None:
+        # Free slots share what waits: one pack of it all would leave the others nothing to do.
+        ended, total = self._source.progress()
+        if total is None:
+            return None
+        here = sum(len(one.members) for one in self._running)
+        here += sum(len(part.claims) for parts in self._parts for part in parts)
+        free = len(self._slots.environments) - len(self._running)
+        return max(1, -(-(total - ended - here) // free))
+
+    def _start(self, part: Part, slot: int) -> None:
+        first, log = part.claims[0], None
+        if len(part.claims) > 1:
+            try:
+                log = log_of_a_new_pack(first.entry.path.parent)
+            except OSError as error:
+                self._records.say_once(f"the log of a pack cannot be made ({error}): its trials run one at a time")
+                self._parts[slot].extendleft(Part([claim]) for claim in reversed(part.claims[1:]))
+                part = Part([first])
+        environment, threads, together = self._slots.environment(slot), self._slots.threads, len(part.claims)
+        pack = () if log is None else tuple(of_a_pack(claim, log, together) for claim in part.claims)
+        job = Job(first.entry.path, Path.cwd(), environment, first.config, threads, pack, log)
+        members = {member.name: member for member in map(Member, part.claims)}
+        process = self._pool.start(self._task, job)
+        self._running.append(Running(process, slot, part, members, kernel_kills(), log))
+
+    def _refill(self, one: Running) -> Trial | None:
+        # A trial for a free place of a pack.
+        if self._closed or one.child.stop_asked_s is not None or self._parts[one.slot] or self._too_late():
+            return None
+        assert one.part.key is not None and one.log is not None
+        claim = self._packer.newcomer(one.part.key, one.present(), one.places)
+        if claim is None:
+            return None
+        one.add(claim)
+        return of_a_pack(claim, one.log, len(one.members))
+
+    # ------------------------------------------------------------------------------------------------ deadlines
+
+    def _left_s(self) -> float:
+        hours = self._settings.deadline_h
+        return float("inf") if hours is None else hours * 3600 - (time.monotonic() - self._began_s)
+
+    def _past_deadline(self) -> bool:
+        over = self._left_s() <= 0
+        if over:
+            hours = self._settings.deadline_h
+            self._records.say_once(f"sweep.deadline_h={hours:g} is over: what runs checkpoints and stops")
+        return over
+
+    def _too_late(self) -> bool:
+        # A trial is not begun when the longest one so far would not have finished in what is left.
+        longest_s = self._records.longest_s
+        if self._left_s() >= longest_s:
+            return False
+        self._records.say_once(f"no more starts before sweep.deadline_h: a trial took {longest_s:.0f} s, less is left")
+        return True
+
+    # ------------------------------------------------------------------------------------------------ listening
+
+    def _listen(self) -> None:
+        places: Mapping[object, Running] = {place: one for one in self._running for place in one.child.places()}
+        heard = {id(places[ready]): places[ready] for ready in wait(list(places), POLL_S)} if places else {}  # type: ignore[arg-type]
+        for one in heard.values():
+            self._hear(one)
+            if not one.child.process.is_alive():
+                self._hear(one)  # what it said last
+                self._end(one)
+
+    def _hear(self, one: Running) -> None:
+        while (message := one.child.hear()) is not None:
+            self._take(one, message)
+
+    def _take(self, one: Running, message: Message) -> None:
+        match message:
+            case Started(trial=name, total_steps=total, done_steps=done):
+                self._terminal.start(name, total, done)
+                one.members[name].shown = True
+            case Stepped(trial=name, step=step, loss=loss, tokens_per_s=rate):
+                self._terminal.update(name, step, loss=loss, tokens_per_s=rate)
+            case Validated(trial=name, number=number, metrics=metrics):
+                one.child.tell(self._source.validated(one.members[name].claim, number, metrics))
+            case Left(trial=name, code=code, failed=failed):
+                member = one.members[name]
+                if failed is not None and one.is_crowded_out(member, failed):
+                    self._put_aside(one, member, failed)
+                self._leave(one, member, code, failed)
+            case Asked():
+                one.child.tell(self._refill(one))
+            case Failed():
+                one.failed = message
+
+    def _watch(self) -> None:
+        now, settings = time.monotonic(), self._settings
+        for one in self._running:
+            if settings.timeout_h is not None and one.child.stop_asked_s is None:
+                one.watch_clock(settings.timeout_h, settings.grace_s * max(1, len(one.members)))
+            if one.child.stop_asked_s is not None:
+                # The trials of a pack validate and checkpoint one after the other.
+                if now - one.child.stop_asked_s > settings.grace_s * max(1, len(one.members)):
+                    one.child.kill()
+            elif settings.stall_s is not None and now - one.child.heard_s > settings.stall_s:
+                one.stalled = f"no step for sweep.stall_s={settings.stall_s:g} seconds"
+                one.child.kill()
+
+    # --------------------------------------------------------------------------------------------------- ending
+
+    def _leave(self, one: Running, member: Member, code: int, failed: Failed | None, *, killed: bool = False) -> None:
+        self._records.add(one.ended(member, code, failed, stopped=self._closed, kernel_killed=killed))
+        del one.members[member.name]
+        if member.shown:
+            self._terminal.finish(member.name)
+        self._settle()
+
+    def _put_aside(self, one: Running, member: Member, failed: Failed) -> None:
+        # It did not fit beside the others, which is no fault of its own.
+        assert one.part.key is not None
+        member.split = failed.reason
+        one.put_aside += 1
+        self._packer.died(one.part.key, len(one.members) - 1)
+        self._parts[one.slot].append(Part([member.claim], one.part.key, split=True))
+        self._terminal.note(f"{one.name}  {failed.reason}: {member.name} waits until the others have left")
+
+    def _end(self, one: Running) -> None:
+        code = one.child.reap()
+        self._running.remove(one)
+        killed, unfinished = kernel_kills() > one.kernel_kills, one.unfinished()
+        key = one.part.key
+        if unfinished and not self._closed:
+            self._blame(one, unfinished, *one.death(code, kernel_killed=killed))
+        elif key is not None and not one.members:
+            self._packer.survived(key, one.places)
+        if key is not None and not self._closed and one.explains(code, kernel_killed=killed):
+            self._packer.explained(key)
+        failed = one.failed if len(unfinished) == 1 else None
+        for member in list(one.members.values()):
+            self._leave(one, member, code, failed, killed=killed)
+
+    def _blame(self, one: Running, unfinished: list[Member], state: str, reason: str) -> None:
+        """Splits a pack that died, whoever did it; a trial alone is the one."""
+        key, claims = one.part.key, [member.claim for member in unfinished]
+        if state == State.preempted.value:
+            return
+        if len(claims) == 1 and one.overrun is None:
+            unfinished[0].timed_out = one.stalled
+            return
+        for member in unfinished:
+            member.split = reason
+        half = len(claims)
+        if one.overrun is None and key is not None:
+            self._packer.died(key, half // 2)
+            half = (half + 1) // 2
+        parts = [Part(some, key, split=True) for some in (claims[:half], claims[half:]) if some]
+        self._parts[one.slot].extendleft(reversed(parts))
+        said = f"{len(claims)} go on from their checkpoints, {half} at a time"
+        self._terminal.note(f"{one.name}  {reason.splitlines()[0]}: {said}")

@@ -1,0 +1,110 @@
+"""What a sweep gives to a process of its own, and what the two tell each other over their link.
+
+A message about a trial names it by its folder. What the parent sends is an answer, to whoever waits for one, or a
+`Dismissal`, which may come at any time and is kept until it is looked for.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from danube_sweep.config.schema import Config
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of a pack."""
+
+    path: Path
+    config: Config
+    note: str
+    """What its log says about the pack."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child needs: pickled, so nothing of it is recomposed or read again."""
+
+    path: Path
+    working_directory: Path
+    environment: dict[str, str]
+    config: Config | None = None
+    threads: int | None = None
+    """CPU threads where the config leaves them open, so that slots don't contend."""
+    pack: tuple[Trial, ...] = ()
+    """Trials that train together, and whose places are filled again, instead of `config`; `path` is the first's."""
+    log: Path | None = None
+    """Where the process prints; None is the log of the trial in `path`."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The trial is built and trains."""
+
+    trial: str
+    total_steps: int
+    done_steps: int
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A step or a batch of an evaluation is done."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The trial got on."""
+
+    trial: str
+    step: int
+    loss: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The trial was validated and waits for a bool: whether to end it here."""
+
+    trial: str
+    number: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What ended the trial, a user's mistake perhaps that only showed while it was built, and the state it ends in.
+
+    Of a process with a pack: what ended all that were left in it.
+    """
+
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """The trial has left its pack; `code` is how its process would have exited, had it been alone."""
+
+    trial: str
+    code: int
+    failed: Failed | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The pack has a free place and waits for a `Trial`, or None."""
+
+
+@dataclass(frozen=True)
+class Dismissal:
+    """From the parent, unasked: the trial is to leave its pack, and why."""
+
+    trial: str
+    reason: str
+
+
+Message = Started | Alive | Stepped | Validated | Failed | Left | Asked
+Answer = bool | Trial | None

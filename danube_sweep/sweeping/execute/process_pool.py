@@ -1,0 +1,143 @@
+"""Processes for trials, forked from a warm parent that has imported the stack and touched no GPU."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from typing import Any, final
+
+from danube_sweep.errors import SweepFailed
+from danube_sweep.sweeping.execute import child_process
+from danube_sweep.sweeping.execute.child_process import Task
+from danube_sweep.sweeping.execute.messages import Answer, Dismissal, Job, Message
+from danube_sweep.training.signals import SIGNALS
+
+WARM = [
+    "danube_sweep.sweeping.execute.warm_imports",
+    "pyarrow.parquet",
+    "torchmetrics.functional.classification",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.mistral.modeling_mistral",
+]
+"""What the parent of all trials imports; PEFT imports bitsandbytes, and that initialises CUDA, so neither is here."""
+GONE_WITHIN_S = 5.0
+STARTS = 5
+"""How often a child is started before a warm parent that keeps dying counts as an error."""
+
+
+@final
+class Child:
+    """A running process of a job, and the link to it."""
+
+    def __init__(self, process: Any, link: Connection) -> None:
+        self.process, self.link = process, link
+        self.started_s = self.heard_s = time.monotonic()
+        self.stop_asked_s: float | None = None
+        self.silent = False
+        """Whether it has closed its end of the link: nothing will be heard any more."""
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started_s
+
+    def places(self) -> list[Any]:
+        """What to wait for: its next message, and its end."""
+        return [self.process.sentinel] if self.silent else [self.link, self.process.sentinel]
+
+    def hear(self) -> Message | None:
+        """The next message, or None if there is none now."""
+        try:
+            if not self.silent and self.link.poll():
+                message: Message = self.link.recv()
+                self.heard_s = time.monotonic()
+                return message
+        except (EOFError, OSError):  # it closed the link, or died in the middle of a word
+            self.silent = True
+        return None
+
+    def tell(self, what: Answer | Dismissal) -> None:
+        """Answers a message, or dismisses a trial, if anybody is left to hear it."""
+        with suppress(OSError):
+            self.link.send(what)
+
+    def ask_to_stop(self) -> None:
+        """Asks for a checkpoint and an end, once."""
+        if self.stop_asked_s is None:
+            self.stop_asked_s = time.monotonic()
+            self._send(os.kill, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends the process and whatever it has started."""
+        self._send(os.killpg, signal.SIGKILL)
+        self._send(os.kill, signal.SIGKILL)  # it may not have come as far as a group of its own
+
+    def reap(self) -> int:
+        """Waits for the end and returns the exit code, negative for a signal's number."""
+        self.process.join()
+        code = int(self.process.exitcode)
+        if code == 255 and self._lives():  # the warm parent died, and with it the child's exit code
+            code = -int(signal.SIGTERM)  # as if asked to stop: the trial goes on from its checkpoint
+        self.kill()  # what the child has left behind: its group outlives it
+        self._wait_until_gone()
+        self.link.close()
+        return code
+
+    def _send(self, to: Callable[[int, int], None], number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            to(self.process.pid, number)
+
+    def _lives(self) -> bool:
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, 0)
+            return True
+        return False
+
+    def _wait_until_gone(self) -> None:
+        end = time.monotonic() + GONE_WITHIN_S
+        while self._lives() and time.monotonic() < end:
+            time.sleep(0.01)
+
+
+@final
+class Pool:
+    """Starts children; with `on_cpu` the parent imports all that a trial needs."""
+
+    def __init__(self, *, on_cpu: bool) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([*WARM, "danube_sweep.training.run"] if on_cpu else WARM)
+
+    def start(self, task: Task, job: Job) -> Child:
+        """A child that runs `task`.
+
+        Raises SweepFailed when one warm parent after the other dies before it has started it, or nothing can be forked.
+        """
+        for _ in range(STARTS):
+            try:
+                return self._start(task, job)
+            except (EOFError, OSError) as error:
+                problem = error
+                time.sleep(0.1)  # a process that was killed takes a moment to be gone
+        raise SweepFailed(f"no process for a trial can be started ({type(problem).__name__}: {problem})") from problem
+
+    def _start(self, task: Task, job: Job) -> Child:
+        _warm_up()
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=child_process.main, args=(task, job, theirs))
+        process.start()
+        theirs.close()
+        return Child(process, ours)
+
+
+def _warm_up() -> None:
+    # A Ctrl-C or a TERM for the whole process group is the sweep's to answer. Its warm parent, which would die of it
+    # while it imports, never sees one; a child sees it as soon as it has a session of its own (`child.main`).
+    resource_tracker.ensure_running()  # by itself it would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,11 @@
+"""Preloaded by the parent of all trials, before what is noisy; the one module whose import does something."""
+
+import ctypes
+import signal
+import sys
+
+from danube_sweep.terminal.quiet_libraries import quiet_libraries
+
+if sys.platform == "linux":  # or the parent of a sweep that is killed now would import to the end
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+quiet_libraries()

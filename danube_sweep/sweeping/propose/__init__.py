@@ -1,0 +1,1 @@
+"""Which trials a sweep has: a grid's cells, a search's draws, and which one is next."""

@@ -1,0 +1,231 @@
+"""The validations and results of all trials of a sweep, in Optuna's journal: what samplers and pruners look at.
+
+The journal lies in the sweep folder and its lock dies with its process, so several processes may write and any of
+them may be killed.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, final
+
+import optuna
+from filelock import FileLock
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
+from danube_sweep.errors import ConfigError
+from danube_sweep.storage.run_folder import COMPLETE, State, number_at
+from danube_sweep.storage.sweep_folder import Entry
+from danube_sweep.sweeping.propose.search_space import TAIL, Choice, Distribution, Normal, Number
+
+TRIAL = "trial"
+"""The attribute under which Optuna keeps a trial's hash."""
+OBJECTIVES = "objectives"
+"""The attribute under which Optuna keeps metrics and goals."""
+
+
+@final
+class _Lock:
+    # Optuna's own locks are files that stay behind when their process is killed. A writer that was killed, or whose
+    # disk was full, may leave half a line, after which Optuna would refuse the whole journal: the next one removes it.
+    def __init__(self, journal: Path) -> None:
+        self._journal, self._lock = journal, FileLock(journal.with_suffix(".lock"), fallback_to_soft=False)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        with self._journal.open("r+b") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - 1))
+            if stream.read(1) not in (b"", b"\n"):
+                stream.seek(0)
+                stream.truncate(stream.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+@final
+class History:
+    """`objectives` are metrics and goals, the first one is what pruning looks at.
+
+    Raises ConfigError for other objectives than those that the journal was begun with.
+    """
+
+    def __init__(self, path: Path, objectives: Sequence[tuple[str, str]], pruner: Pruner) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path)))
+        self._metrics = [metric for metric, _ in objectives]
+        self._prunes = not isinstance(pruner, NoPruner)
+        self.study = optuna.create_study(
+            storage=JournalStorage(backend),
+            study_name="sweep",
+            directions=[optuna.study.StudyDirection[goal.upper()] for _, goal in objectives],
+            pruner=build_pruner(pruner),
+            sampler=optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
+        self._check_objectives([list(one) for one in objectives], path)
+
+    def _check_objectives(self, objectives: list[list[str]], path: Path) -> None:
+        known = self.study.user_attrs.get(OBJECTIVES)
+        if known is None:
+            self.study.set_user_attr(OBJECTIVES, objectives)
+        elif known != objectives:
+            said = ", ".join(f"{metric} ({goal})" for metric, goal in known)
+            raise ConfigError(f"sweep.metric: what {path.parent} has learned is about {said}; start a new folder")
+
+    def draw(self, space: Mapping[str, Distribution], sampler: Sampler, seed: int) -> tuple[int, dict[str, Any]]:
+        """The number of a new draw and its values, by key."""
+        drawn = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = build_sampler(sampler, seed, drawn)
+        trial = self.study.ask({key: to_optuna(distribution) for key, distribution in space.items()})
+        return trial.number, trial.params
+
+    def name(self, draw: int, identity: str) -> None:
+        """States which trial a draw has become."""
+        self._trial(draw).set_user_attr(TRIAL, identity)
+
+    def drop(self, draw: int) -> None:
+        """Ends a draw that becomes no trial."""
+        self.study.tell(draw, state=TrialState.FAIL, skip_if_finished=True)
+
+    def open_draws(self) -> dict[int, str | None]:
+        """The draws that have not ended, each with the hash of its trial, if it has become one."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return {trial.number: trial.user_attrs.get(TRIAL) for trial in running}
+
+    def validated(self, entry: Entry, number: int, metrics: Mapping[str, float]) -> bool:
+        """Takes the number of a trial's validations so far and the last one's metrics; True if it should end here."""
+        if not self._prunes:
+            return False
+        trial = self._open(entry)
+        known = self.study.get_trials(deepcopy=False)[trial.number]
+        if known.state is TrialState.RUNNING and number not in known.intermediate_values:
+            trial.report(metrics[self._metrics[0].removeprefix("validation/")], number)
+        return bool(trial.should_prune())
+
+    def ended(self, entry: Entry, result: Mapping[str, Any] | None) -> None:
+        """Takes the result of a trial; None leaves it open, since it will go on."""
+        if result is None or self._is_known(entry, result):
+            return
+        state = str(result["state"])
+        values = [value for metric in self._metrics if (value := number_at(result, metric)) is not None]
+        if state not in COMPLETE or len(values) < len(self._metrics):
+            self.study.tell(self._open(entry).number, state=TrialState.FAIL, skip_if_finished=True)
+        elif state == State.pruned.value:
+            self.study.tell(self._open(entry).number, state=TrialState.PRUNED, skip_if_finished=True)
+        else:
+            self.study.tell(self._open(entry).number, values, skip_if_finished=True)
+
+    def _is_known(self, entry: Entry, result: Mapping[str, Any]) -> bool:
+        # Another process may have said it already; a second record of it would count twice.
+        said = {State.finished.value: TrialState.COMPLETE, State.pruned.value: TrialState.PRUNED}
+        newest = next((one for one in reversed(self._records(entry))), None)
+        return newest is not None and newest.state is said.get(str(result["state"]), TrialState.FAIL)
+
+    def _records(self, entry: Entry) -> list[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False)
+        return [one for one in trials if one.number == entry.draw or one.user_attrs.get(TRIAL) == entry.hash]
+
+    def _open(self, entry: Entry) -> Trial:
+        # The trial's own record; one that was closed by a failure and is run again gets a second one.
+        found = self._records(entry)
+        if found and (found[-1].state is TrialState.RUNNING or found[-1].state is TrialState.COMPLETE):
+            return self._trial(found[-1].number)
+        params, distributions = (found[-1].params, found[-1].distributions) if found else ({}, {})
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions=distributions,
+                user_attrs={TRIAL: entry.hash},
+            )
+        )
+        return self._open(entry)
+
+    def _trial(self, number: int) -> Trial:
+        frozen: FrozenTrial = self.study.get_trials(deepcopy=False)[number]
+        return Trial(self.study, frozen._trial_id)
+
+
+def to_optuna(distribution: Distribution) -> BaseDistribution:
+    """Optuna's distribution; a normal one is drawn by its quantile."""
+    match distribution:
+        case Choice(values=values):
+            return CategoricalDistribution(values)
+        case Normal():
+            return FloatDistribution(TAIL, 1 - TAIL)
+        case Number(low=low, high=high, log=log, step=step, whole=True):
+            return IntDistribution(int(low), int(high), log=log, step=1 if log else int(step or 1))
+        case Number(low=low, high=high, log=log, step=step):
+            return FloatDistribution(low, high, log=log, step=None if log else step)
+    raise TypeError(f"no distribution for {type(distribution).__name__}")
+
+
+def build_sampler(sampler: Sampler, seed: int, drawn: int) -> BaseSampler:
+    """The sampler for the next draw; a search that goes on does not begin its random numbers again."""
+    own_seed = (seed * 1_000_003 + drawn) % 2**32
+    match sampler:
+        case Sampler.tpe:
+            return optuna.samplers.TPESampler(seed=own_seed, multivariate=True, group=True, constant_liar=True)
+        case Sampler.random:
+            return optuna.samplers.RandomSampler(seed=own_seed)
+        case Sampler.qmc:
+            # One sequence for the whole search, but what it cannot draw (choices) anew each time.
+            others = optuna.samplers.RandomSampler(seed=own_seed)
+            return optuna.samplers.QMCSampler(
+                scramble=True, seed=seed, independent_sampler=others, warn_independent_sampling=False
+            )
+        case Sampler.gp:
+            _needs("gp", "torch", "scipy")
+            return optuna.samplers.GPSampler(seed=own_seed)
+        case Sampler.cmaes:
+            _needs("cmaes", "cmaes")
+            return optuna.samplers.CmaEsSampler(seed=own_seed, warn_independent_sampling=False)
+    raise ConfigError("sweep.sampler=grid runs every cell and draws nothing; use choice(…) or range(…)")
+
+
+def _needs(sampler: str, *packages: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"sweep.sampler={sampler} needs {missing[0]}: pip install {missing[0]}, or use tpe")
+
+
+def build_pruner(pruner: Pruner) -> optuna.pruners.BasePruner:
+    """Optuna's pruner; its resource is the number of validations."""
+    match pruner:
+        case Asha(min_validations=least, reduction=reduction):
+            return optuna.pruners.SuccessiveHalvingPruner(least, reduction, 0)
+        case Hyperband(min_validations=least, max_validations=most, reduction=reduction):
+            return optuna.pruners.HyperbandPruner(least, "auto" if most is None else most, reduction)
+        case Median(startup_trials=startup, min_validations=least):
+            return optuna.pruners.MedianPruner(startup, least)
+        case Patient(patience=patience, min_delta=delta):
+            return _Patience(patience, delta)
+        case NoPruner():
+            return optuna.pruners.NopPruner()
+    raise TypeError(f"no pruner for {type(pruner).__name__}")
+
+
+@final
+class _Patience(optuna.pruners.BasePruner):
+    # Optuna's own takes min_delta as how much worse is forgiven, and lets a trial that stands still go on.
+    def __init__(self, patience: int, min_delta: float) -> None:
+        self._late, self._min_delta = patience + 1, min_delta
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        sign = 1 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1
+        scores = [sign * value for _, value in sorted(trial.intermediate_values.items())]
+        before, after = scores[: -self._late], scores[-self._late :]
+        return bool(before) and min(after) >= min(before) - self._min_delta

@@ -1,0 +1,229 @@
+"""Which trial is next: the trials of a folder that have not ended, each claimed by one process at a time."""
+
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from filelock import FileLock, Timeout
+
+from danube_sweep.composer import load_config
+from danube_sweep.config.schema import Config
+from danube_sweep.errors import CheckpointError
+from danube_sweep.planner.what_fits import with_micro_batch
+from danube_sweep.storage.run_folder import COMPLETE
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
+
+Wanted = Callable[[Config], bool]
+"""Whether a trial, by the config that it trains with, may join a pack."""
+
+
+@dataclass
+class Claim:
+    """A trial that this process runs: no other process takes it while the claim lives, and it dies with its process."""
+
+    entry: Entry
+    config: Config
+    lock: FileLock
+
+    @property
+    def trained(self) -> Config:
+        """The config with the micro-batch that the sweep has given the trial. Raises CheckpointError."""
+        return trained(self.entry, self.config)
+
+    def release(self) -> None:
+        """Lets others have the trial."""
+        self.lock.release()
+
+
+class Source(Protocol):
+    """Where an executor gets its trials."""
+
+    notes: list[str]
+    """What the user should know; whoever shows it empties it."""
+
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
+        """The next trial to run, or None if there is none now.
+
+        With `wanted` one of those: of the trials that are known or, in a search, of as many new draws.
+        """
+
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
+        """The configs of known trials that `claim` may bring."""
+
+    def drawable(self) -> int:
+        """How many trials may still be drawn."""
+
+    def pending(self) -> bool:
+        """Whether a later `claim` may bring one: another process holds a trial that may come free."""
+
+    def progress(self) -> tuple[int, int | None]:
+        """How many trials have ended, here and elsewhere, and how many there will be, if that is known."""
+
+    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
+        """Takes a validation; True ends the trial there."""
+
+    def ended(self, claim: Claim, state: str) -> None:
+        """Takes the end of an attempt, still claimed."""
+
+
+def trained(entry: Entry, config: Config) -> Config:
+    """The config that an entry trains with. Raises CheckpointError."""
+    return with_micro_batch(config, entry.folder.micro_batch(config))
+
+
+def claimed(entry: Entry) -> FileLock | None:
+    """The held claim of a trial, or None if another process has it."""
+    if _held(entry.folder.lock):  # by a run of its own: a W&B agent's, say
+        return None
+    lock = FileLock(entry.folder.claim, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
+
+
+def _held(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    lock = FileLock(file, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def state_of(entry: Entry, notes: list[str] | None = None) -> str | None:
+    """The state in a trial's result; a result that was cut short is removed, with a word in `notes`.
+
+    Raises CheckpointError for one that cannot be read, which may be whole.
+    """
+    try:
+        result = entry.folder.read_result()
+        return None if result is None else str(result["state"])
+    except (CheckpointError, KeyError) as error:
+        if isinstance(error.__cause__, FileNotFoundError):  # another process has just begun to run it again
+            return None
+        if isinstance(error.__cause__, OSError):
+            raise
+        entry.folder.result.unlink(missing_ok=True)
+        if notes is not None:
+            notes.append(f"{entry.path.name}: its result.json was cut short; the trial is run again")
+        return None
+
+
+@final
+class FolderSource:
+    """The trials of `folder` that have no result, and those whose state is in `retry`, by number.
+
+    Trials that others add meanwhile are found too. A trial that left no result here (preempted) is not tried twice.
+    """
+
+    def __init__(self, folder: SweepFolder, retry: Collection[str] = (), judge: Any = None) -> None:
+        self._folder, self._retry, self._judge = folder, retry, judge
+        self._attempts = {entry.number: len(attempts(entry.folder)) for entry in self._again(folder.entries())}
+        """Trials whose end is to be tried again -> attempts so far: another process may do it first."""
+        self._configs: dict[str, Config] = {}
+        """Hash -> config: reading one takes 50 ms."""
+        self._settled: set[int] = set()
+        self._tried: set[int] = set()
+        self._elsewhere = False
+        self.notes: list[str] = []
+        """What the user should know; whoever shows it empties it."""
+
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
+        self._elsewhere = False
+        for entry in self._folder.entries():
+            if entry.number in self._settled or entry.hash is None:
+                continue
+            if wanted is not None and self._suitable(entry, wanted) is None:
+                continue
+            lock = claimed(entry)
+            if lock is None:
+                self._elsewhere = True
+                continue
+            try:
+                if self._wanted(entry):
+                    self._tried.add(entry.number)
+                    return Claim(entry, self._config(entry), lock)
+            except (CheckpointError, OSError) as error:
+                self.notes.append(f"{entry.path.name} is left out: {error}")
+            self._settled.add(entry.number)
+            lock.release()
+        return None
+
+    def drawable(self) -> int:
+        return 0
+
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
+        found = (self._suitable(entry, wanted) for entry in self._folder.entries() if entry.hash is not None)
+        return list(islice((config for config in found if config is not None), most))
+
+    def _suitable(self, entry: Entry, wanted: Wanted) -> Config | None:
+        """The config of a trial that looks as if it could be claimed; one that cannot be read is left to `claim`."""
+        if entry.number in self._settled or entry.number in self._tried:
+            return None
+        if entry.folder.result.is_file() and entry.number not in self._attempts:
+            return None
+        if _held(entry.folder.claim) or _held(entry.folder.lock):
+            return None
+        with suppress(CheckpointError, OSError):
+            config = trained(entry, self._config(entry))
+            return config if wanted(config) else None
+        return None
+
+    def _config(self, entry: Entry) -> Config:
+        assert entry.hash is not None
+        if entry.hash not in self._configs:
+            self._configs[entry.hash] = load_config(entry.folder.config)
+        return self._configs[entry.hash]
+
+    def _again(self, entries: Iterable[Entry]) -> list[Entry]:
+        if not self._retry:
+            return []
+        return [entry for entry in entries if entry.hash is not None and self._is_retried(state_of(entry))]
+
+    def _is_retried(self, state: str | None) -> bool:
+        return state is not None and state not in COMPLETE and ("all" in self._retry or state in self._retry)
+
+    def _wanted(self, entry: Entry) -> bool:
+        if entry.number in self._tried:
+            return False
+        state = state_of(entry, self.notes)
+        if state is None:
+            return True
+        if not self._is_retried(state) or self._attempts.get(entry.number) != len(attempts(entry.folder)):
+            return False
+        entry.folder.result.unlink()
+        return True
+
+    def pending(self) -> bool:
+        return self._elsewhere
+
+    def progress(self) -> tuple[int, int | None]:
+        entries = self._folder.entries()
+        return sum(entry.folder.result.is_file() for entry in entries), len(entries)
+
+    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
+        return self._judge is not None and bool(self._judge.validated(claim.entry, number, metrics))
+
+    def ended(self, claim: Claim, state: str) -> None:
+        self.heard(claim.entry)
+
+    def batch(self, most: int) -> list[Entry]:
+        """Every trial to run, for a launcher that is not ours; nothing the second time."""
+        trials = [entry for entry in self._folder.entries() if entry.hash is not None and not _held(entry.folder.lock)]
+        entries = [entry for entry in trials if self._wanted(entry)]
+        self._tried.update(entry.number for entry in entries)
+        return entries
+
+    def heard(self, entry: Entry) -> None:
+        """Takes the result of a trial, if it has one."""
+        if self._judge is not None:
+            with suppress(CheckpointError):
+                self._judge.ended(entry, entry.folder.read_result())

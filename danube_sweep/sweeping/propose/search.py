@@ -1,0 +1,145 @@
+"""Where a search's trials come from: each is drawn when a slot is free, from all that is known by then."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+from danube_sweep.config.schema import Config, OnMisfit, Sweep
+from danube_sweep.config.validate.check_sweep import check_metric
+from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.storage.run_folder import trial_hash
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.propose.fits_device import misfit_of, shrink
+from danube_sweep.sweeping.propose.history import History
+from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource, Wanted
+from danube_sweep.sweeping.propose.search_space import Search, drawn_text, size
+
+MOST_REPEATS: Final = 200
+"""Draws in a row that were trials already, after which the space counts as exhausted."""
+
+
+@final
+class SearchSource:
+    """First the folder's own trials that have not ended, then new draws until there are `sweep.trials` of them."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        search: Search,
+        sweep: Sweep,
+        history: History,
+        compose: Callable[[Sequence[str]], Config],
+    ) -> None:
+        self._folder, self._search, self._sweep = folder, search, sweep
+        self._history, self._compose = history, compose
+        self._known = FolderSource(folder, sweep.retry, history)
+        self._most = min(sweep.trials or sweep.max_trials, sweep.max_trials)
+        self._exhausted = False
+        self._points: set[tuple[str, ...]] = set()
+        """What need not be drawn again: it is a trial, another text of one, or a mistake."""
+        self.notes = self._known.notes
+
+    def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
+        while (claim := self._known.claim(wanted)) is None:
+            if wanted is not None and draws == 0:
+                return None
+            draws -= 1  # one that is not wanted stays in the folder, for the next slot
+            with self._folder.locked():
+                if not self._draw():
+                    return None
+        return claim
+
+    def waiting(self, wanted: Wanted, most: int) -> list[Config]:
+        return self._known.waiting(wanted, most)
+
+    def drawable(self) -> int:
+        return 0 if self._exhausted else max(0, self._most - len(self._folder.entries()))
+
+    def pending(self) -> bool:
+        return self._known.pending()
+
+    def progress(self) -> tuple[int, int | None]:
+        ended, drawn = self._known.progress()
+        return ended, drawn if self._exhausted else self._sweep.trials
+
+    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
+        return self._known.validated(claim, number, metrics)
+
+    def ended(self, claim: Claim, state: str) -> None:
+        self._known.ended(claim, state)
+
+    def batch(self, most: int) -> list[Entry]:
+        """The folder's own trials that have not ended, and new ones up to `most`, for a launcher that is not ours."""
+        entries = self._known.batch(most)
+        with self._folder.locked():
+            while len(entries) < most and self._draw():
+                entries += self._known.batch(most)
+        return entries
+
+    def heard(self, entry: Entry) -> None:
+        """Takes the result of a trial of a batch."""
+        self._known.heard(entry)
+
+    def _draw(self) -> bool:
+        """Adds a trial to the folder; False if there is none to add. The folder is locked."""
+        entries = self._folder.entries()
+        self._close_draws(entries)
+        if self._exhausted or len(entries) >= self._most:
+            return False
+        self._points.update(self._point(entry.overrides) for entry in entries if self._is_ours(entry))
+        repeats = 0
+        while len(self._points) < size(self._search.space) and repeats < MOST_REPEATS:
+            if self._draw_once():
+                return True
+            repeats += 1
+        self._exhausted = True
+        known = f"{repeats} draws in a row were" if repeats == MOST_REPEATS else "every point of the space is"
+        self.notes.append(f"{known} on record already: the search ends here")
+        return False
+
+    def _draw_once(self) -> bool:
+        draw, values = self._history.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
+        varied = [f"{key}={drawn_text(one, values[key])}" for key, one in self._search.space.items()]
+        overrides = [*self._search.fixed, *varied]
+        added = self._point(overrides) not in self._points and self._add(draw, overrides)
+        self._points.add(self._point(overrides))
+        if not added:
+            self._history.drop(draw)
+        return added
+
+    def _add(self, draw: int, overrides: list[str]) -> bool:
+        try:
+            config = self._compose(overrides)
+            check_metric(self._sweep, config)
+            identity = trial_hash(config)
+            found = misfit_of(config, self._sweep)
+            if found is not None and (found.rows is None or self._sweep.on_misfit is not OnMisfit.shrink):
+                raise ConfigError(found.reason)
+        except UserError as error:
+            self._history.drop(draw)
+            (entry,) = self._folder.add_invalid([(overrides, str(error))], self._search.fixed)
+            self.notes.append(f"{entry.path.name}  invalid: {error}")
+            return True
+        ((entry, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
+        if new:
+            self._history.name(draw, identity)
+        if found is not None and found.rows is not None:
+            shrink(entry.folder, found.rows)
+        return new
+
+    def _is_ours(self, entry: Entry) -> bool:
+        return entry.overrides[: len(self._search.fixed)] == self._search.fixed
+
+    def _point(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        return tuple(overrides[len(self._search.fixed) :])
+
+    def _close_draws(self, entries: Sequence[Entry]) -> None:
+        # A process that died between drawing and adding left a draw without a trial; one that died between a trial's
+        # result and its word to the history left a draw that looks as if it still ran.
+        trials = {entry.hash: entry for entry in entries}
+        drawn = {entry.draw: entry for entry in entries}
+        for draw, identity in self._history.open_draws().items():
+            entry = drawn.get(draw) if identity is None else trials.get(identity)
+            if entry is None:
+                self._history.drop(draw)
+            else:
+                self._known.heard(entry)

@@ -1,0 +1,316 @@
+"""What the doors call: plan a grid or a search, run it, rank it. They differ only in where their trials come from."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.composer import Composer, load_sweep, plain_sweep
+from danube_sweep.config.schema import SWEEP_OPTIONS, Config, NoPruner, Pruner, Sweep, WandbTracking
+from danube_sweep.config.validate import AUTO
+from danube_sweep.config.validate.check_sweep import objectives
+from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
+from danube_sweep.storage.run_folder import COMPLETE
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping import dry_run
+from danube_sweep.sweeping.end_sweep import conclude
+from danube_sweep.sweeping.execute import child_process
+from danube_sweep.sweeping.execute.child_process import Task
+from danube_sweep.sweeping.execute.executor import Executor
+from danube_sweep.sweeping.execute.slots import find_slots
+from danube_sweep.sweeping.propose.fits_device import shrink, shrunk_rows
+from danube_sweep.sweeping.propose.grid_cells import check, check_search, depends_on, shared
+from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
+from danube_sweep.sweeping.propose.search import SearchSource
+from danube_sweep.sweeping.propose.search_space import Search, described, recognised
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.signals import StopRequest
+
+Launch = Callable[[Sequence[Entry]], None]
+"""Trains the given trials in their folders, by other means than our slots."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that is ready to run."""
+
+    folder: SweepFolder
+    sweep: Sweep
+    pruner: Pruner
+    search: Search | None = None
+    config_dir: Path | None = None
+    config_name: str = "config"
+    launch: Launch | None = None
+    tracking: Mapping[str, str] = field(default_factory=dict)
+    """What W&B's group and mode are for trials that leave them open; the group is by default the folder's name."""
+
+
+def plan_grid(
+    path: Path,
+    cells: Sequence[list[str]],
+    composer: Composer,
+    terminal: Terminal,
+    launch: Launch | None = None,
+    tracking: Mapping[str, str] | None = None,
+) -> tuple[Plan, list[Entry]] | None:
+    """Checks every cell and adds it to the sweep in `path`; returns the plan and each cell's entry, in their order.
+
+    With sweep.dry_run it shows the cells, writes nothing and returns None. Raises ConfigError, before anything is
+    written, if a cell has a mistake and they are not to be skipped.
+    """
+    sweep, pruner = _settings(cells, composer)
+    checked = check(cells, composer.trial, sweep)
+    plan = Plan(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
+    common = shared(cells)
+    if sweep.dry_run and (checked.valid or checked.left_out):
+        bad = [*checked.invalid, *checked.left_out]
+        terminal.show(dry_run.grid_table(plan.folder, checked.valid, bad, common, sweep if launch is None else None))
+    if checked.invalid and not sweep.skip_invalid:
+        _refuse(checked.invalid, cells, terminal, shown=sweep.dry_run and bool(checked.valid))
+    if sweep.dry_run:
+        return None
+    trials = [(_tracked(config, plan), overrides, None) for config, overrides in checked.valid]
+    with plan.folder.locked():
+        _check_same_kind(plan)
+        plan.folder.drop_invalid([overrides for _, overrides in checked.valid])
+        invalid = plan.folder.add_invalid(checked.invalid, common)
+        invalid += plan.folder.add_invalid(checked.left_out, common, left_out=True)
+        valid = [entry for entry, _ in plan.folder.add(trials, common)]
+        _shrink(plan, trials, valid, terminal)
+        _describe(plan)  # last: a folder without it is no sweep, and no trial of one is missing
+    if (trials_left := len({entry.number for entry in valid})) < len(valid):
+        terminal.note(f"{len(valid)} cells make {trials_left} trials: cells that mean the same run once")
+    overrides = [*(one for _, one in checked.valid), *(one for one, _ in [*checked.invalid, *checked.left_out])]
+    found = {tuple(one): entry for one, entry in zip(overrides, [*valid, *invalid], strict=True)}
+    return plan, [found[tuple(cell)] for cell in cells]
+
+
+def run_search(plan: Plan, composer: Composer, terminal: Terminal) -> None:
+    """Draws and runs trials until there are `sweep.trials`; ends like `run_plan`. With sweep.dry_run it only shows."""
+    assert plan.search is not None
+    first = check_search(plan.search, composer.trial, plan.sweep)
+    if plan.sweep.dry_run:
+        known = len(plan.folder.entries())
+        terminal.show(dry_run.search_table(plan.search, plan.sweep, known, first if plan.launch is None else None))
+        return
+    with plan.folder.locked():
+        _check_same_kind(plan)
+        _describe(plan)
+    run_plan(plan, terminal, composer)
+
+
+def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
+    """Goes on with the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`); ends like `run_plan`.
+
+    Raises CheckpointError for a folder that is no sweep or from another version.
+    """
+    folder = SweepFolder(path.absolute())
+    stored = folder.read()
+    # An agent's sweep has its settings elsewhere.
+    if any(change.startswith("sweep.dry_run=") for change in changes):
+        raise ConfigError("sweep.dry_run: give --dry-run with the sweep's own command and hydra.sweep.dir=…")
+    sweep, pruner = load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()), changes)
+    search = stored.get("search")
+    config_dir = stored.get("config_dir")
+    plan = Plan(
+        folder,
+        sweep,
+        pruner,
+        None if search is None else Search(search["fixed"], recognised(search["space"])),
+        None if config_dir is None else Path(config_dir),
+        stored.get("config_name", "config"),
+        tracking=stored.get("tracking", {}),
+    )
+    composer = Composer(config_dir=plan.config_dir, config_name=plan.config_name)
+    with folder.locked():
+        if any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):  # what ranks is the sweep's, for good
+            _describe(plan, stored)
+        if {"invalid", "all"} & set(sweep.retry):
+            _recheck(plan, composer, terminal)
+    run_plan(plan, terminal, composer)
+
+
+def _recheck(plan: Plan, composer: Composer, terminal: Terminal) -> None:
+    """Makes trials of the cells that had a mistake and have none any more: a file was put in its place."""
+    waiting = [entry.overrides for entry in plan.folder.entries() if entry.hash is None]
+    mended = check(waiting, composer.trial, plan.sweep).valid
+    plan.folder.drop_invalid([overrides for _, overrides in mended])
+    common = shared([entry.overrides for entry in plan.folder.entries()] + [overrides for _, overrides in mended])
+    trials = [(_tracked(config, plan), overrides, None) for config, overrides in mended]
+    _shrink(plan, trials, [entry for entry, _ in plan.folder.add(trials, common)], terminal)
+
+
+def _shrink(
+    plan: Plan, trials: Sequence[tuple[Config, list[str], None]], entries: Sequence[Entry], terminal: Terminal
+) -> None:
+    for (config, _, _), entry in zip(trials, entries, strict=True):
+        rows = shrunk_rows(config, plan.sweep)
+        if rows is not None and shrink(entry.folder, rows):
+            terminal.note(f"{entry.path.name}: shrunk to trainer.micro_batch={rows}, as more does not fit")
+
+
+def run_plan(
+    plan: Plan, terminal: Terminal, composer: Composer | None = None, task: Task = child_process.train
+) -> None:
+    """Runs a sweep's open trials to their end, ranks and, if all have ended, scores the winner on its test part.
+
+    Raises Interrupted if it was stopped and SweepFailed unless every trial finished or was pruned.
+    """
+    source = _source(plan, composer)
+    if plan.launch is not None:
+        _say_ignored(plan, terminal)
+        try:
+            _run_batches(plan, source, plan.launch, terminal)
+        finally:
+            conclude(plan.folder, plan.sweep, terminal, lambda: False)
+        _raise_unless_complete(plan)
+        return
+    slots = find_slots(plan.sweep, _accelerators(plan, composer))
+    with StopRequest() as stop:
+        executor = Executor(source, plan.sweep, slots, terminal, stop, task)
+        try:
+            executor.run()
+        finally:
+            conclude(plan.folder, plan.sweep, terminal, stop)
+    if stop.signal_number is not None:
+        raise Interrupted(f"go on with: danube-sweep resume {_short(plan.folder.path)}", stop.signal_number)
+    _raise_unless_complete(plan)
+
+
+# -------------------------------------------------------------------------------------------------------- planning
+
+
+def _settings(cells: Sequence[list[str]], composer: Composer) -> tuple[Sweep, Pruner]:
+    common = shared(cells)
+    varied = {one.lstrip("+").partition("=")[0] for cell in cells for one in cell if one not in common}
+    for key in varied:
+        if key.partition(".")[0] in SWEEP_OPTIONS:
+            raise ConfigError(f"{key} belongs to the sweep, not to a trial; give it one value")
+    return composer.sweep([one for one in cells[0] if one in common and not depends_on(one, varied)])
+
+
+def _refuse(
+    invalid: Sequence[tuple[list[str], str]], cells: Sequence[list[str]], terminal: Terminal, *, shown: bool
+) -> None:
+    common = shared(cells) if len(cells) > 1 else set()
+    said = [f"{' '.join(one for one in overrides if one not in common)}: {error}" for overrides, error in invalid]
+    if len({error for _, error in invalid}) == 1 and len(invalid) == len(cells):
+        raise ConfigError(invalid[0][1])  # nothing that varies is to blame
+    if not shown:
+        for line in said[1:]:
+            terminal.note(line)
+    more = "" if len(invalid) == 1 else f" (and {len(invalid) - 1} more, above)"
+    way_out = "" if len(invalid) == len(cells) else "; correct it or give sweep.skip_invalid=true"
+    raise ConfigError(f"{len(invalid)} of {len(cells)} cells cannot train: {said[0]}{more}{way_out}")
+
+
+def _tracked(config: Config, plan: Plan) -> Config:
+    tracking = config.tracking
+    if isinstance(tracking, WandbTracking):
+        if tracking.group is None:
+            tracking.group = plan.tracking.get("group", "_".join(plan.folder.path.parts[-2:]))
+        if tracking.mode == "auto":
+            tracking.mode = plan.tracking.get("mode", "auto")
+    return config
+
+
+def _describe(plan: Plan, before: Mapping[str, Any] | None = None) -> None:
+    search = plan.search
+    if before is not None:
+        ranked = {"metric": plan.sweep.metric, "goal": plan.sweep.goal}
+        settings = before.get("settings") or plain_sweep(plan.sweep, plan.pruner)
+        plan.folder.write({**before, "settings": {**settings, "sweep": {**settings["sweep"], **ranked}}})
+        return
+    plan.folder.write(
+        {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "settings": plain_sweep(plan.sweep, plan.pruner),
+            "search": None if search is None else {"fixed": search.fixed, "space": described(search.space)},
+            "config_dir": None if plan.config_dir is None else str(plan.config_dir),
+            "config_name": plan.config_name,
+            "tracking": dict(plan.tracking),
+        }
+    )
+
+
+def _check_same_kind(plan: Plan) -> None:
+    if not plan.folder.file.is_file():
+        return
+    stored = plan.folder.read().get("search")
+    space = None if stored is None else recognised(stored["space"])
+    if space != (None if plan.search is None else plan.search.space):
+        raise ConfigError(f"{plan.folder.path} holds another sweep; give another hydra.sweep.dir")
+
+
+# --------------------------------------------------------------------------------------------------------- running
+
+
+def _source(plan: Plan, composer: Composer | None) -> FolderSource | SearchSource:
+    from danube_sweep.sweeping.propose.history import History
+
+    searching = plan.search is not None
+    history = None
+    if searching or not isinstance(plan.pruner, NoPruner):
+        history = History(plan.folder.history, objectives(plan.sweep), plan.pruner)
+    if plan.search is None:
+        return FolderSource(plan.folder, plan.sweep.retry, history)
+    assert composer is not None and history is not None
+
+    def compose(overrides: Sequence[str]) -> Config:
+        return _tracked(composer.trial(overrides), plan)
+
+    return SearchSource(plan.folder, plan.search, plan.sweep, history, compose)
+
+
+def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch, terminal: Terminal) -> None:
+    # Other launchers take a batch and come back when all of it has ended: no slots, no pruning, no early word.
+    while batch := source.batch(plan.sweep.slots or 1):
+        launch([entry for entry in batch if state_of(entry) is None])
+        for entry in batch:
+            source.heard(entry)
+        while source.notes:
+            terminal.note(source.notes.pop(0))
+
+
+def _say_ignored(plan: Plan, terminal: Terminal) -> None:
+    default = Sweep()
+    names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
+    ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
+    ignored += [] if isinstance(plan.pruner, NoPruner) else ["pruner"]
+    ignored += [] if plan.sweep.pack in (AUTO, 1) else ["sweep.pack"]  # one at a time is what other launchers do
+    if ignored:
+        terminal.note(f"{', '.join(ignored)}: only hydra/launcher=local keeps to it; this launcher does not")
+
+
+def _accelerators(plan: Plan, composer: Composer | None) -> set[str]:
+    if plan.search is not None and composer is not None:
+        return {check_search(plan.search, composer.trial, plan.sweep).device.accelerator}
+    return {_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None}
+
+
+def _accelerator(entry: Entry) -> str:
+    import yaml
+
+    return str(yaml.safe_load(entry.folder.config.read_text(encoding="utf-8"))["device"]["accelerator"])
+
+
+def _raise_unless_complete(plan: Plan) -> None:
+    states = [(entry.hash, state_of(entry)) for entry in plan.folder.entries() if not _left_out(entry)]
+    bad = [(identity, state) for identity, state in states if state not in COMPLETE]
+    again = [state for identity, state in bad if identity is not None]
+    if bad:
+        mended = any(again) or len(again) < len(bad)
+        goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if mended else "")
+        raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with: {goes_on}")
+
+
+def _left_out(entry: Entry) -> bool:
+    return entry.hash is None and bool((entry.folder.read_result() or {}).get("left_out"))
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,1 @@
+"""A trial or a pack from its config to its result."""

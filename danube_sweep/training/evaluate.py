@@ -1,0 +1,114 @@
+"""Evaluation of trials on one part, in eval mode and back."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from danube_sweep.data.batches import Batch, collate, eval_batches
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.head import Head
+from danube_sweep.model.backbone import Backbone
+from danube_sweep.training.metrics import measure
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A loss and an answer per example, in the order of `Encoded.examples`; `metrics` over them all."""
+
+    losses_N: torch.Tensor
+    answers_NA: torch.Tensor | None
+    """Probabilities, or a number; None in language modelling."""
+    metrics: dict[str, float]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        named = {"losses": self.losses_N, "answers": self.answers_NA}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+Hidden = Callable[[Batch], Sequence[torch.Tensor]]
+"""A batch in, the hidden states [B, T, H] of every trial that is evaluated out."""
+
+
+def evaluate(
+    backbone: Backbone,
+    head: Head,
+    rows: Encoded,
+    *,
+    batch_rows: int,
+    pad_id: int,
+    alive: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Losses, answers and metrics of every example; `alive` is called after every batch."""
+    hidden = partial(_alone, backbone)
+    (found,) = evaluate_together(
+        backbone, [head], rows, hidden=hidden, batches=eval_batches_of(rows, batch_rows, pad_id, backbone), alive=alive
+    )
+    return found
+
+
+def evaluate_together(
+    backbone: Backbone,
+    heads: Sequence[Head],
+    rows: Encoded,
+    *,
+    hidden: Hidden,
+    batches: Iterable[Batch],
+    alive: Callable[[], None] = lambda: None,
+) -> list[Evaluation]:
+    """The evaluations of several trials on the same rows; `hidden` gives each one's states of a batch."""
+    places: list[torch.Tensor] = []
+    gathered: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = [([], []) for _ in heads]
+    with evaluating(backbone, *heads):
+        for batch in batches:
+            places.append(torch.from_numpy(rows.places(batch.rows)))
+            for head, (losses, answers), states_BTH in zip(heads, gathered, hidden(batch), strict=True):
+                output = head(states_BTH, batch)
+                losses.append(head.example_losses(output, batch).float().cpu())
+                found = head.answers(output)
+                answers += [] if found is None else [found.float().cpu()]
+            alive()
+    order_N = torch.cat(places).argsort()
+    evaluations = []
+    for head, (losses, answers) in zip(heads, gathered, strict=True):
+        losses_N = torch.cat(losses)[order_N]
+        answers_NA = torch.cat(answers)[order_N] if answers else None
+        metrics = measure(head.target, head.classes, answers_NA, losses_N, rows.truth)
+        evaluations.append(Evaluation(losses_N, answers_NA, metrics))
+    return evaluations
+
+
+def eval_batches_of(rows: Encoded, batch_rows: int, pad_id: int, backbone: Backbone) -> Iterator[Batch]:
+    """Every row once, on the backbone's device, longest first."""
+    for chosen in eval_batches(rows.lengths, batch_rows):
+        yield collate(rows, chosen, pad_id).to(backbone.device)
+
+
+def forward(
+    backbone: Backbone, head: Head, rows: Encoded, *, batch_rows: int, pad_id: int
+) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """Yields each batch and the head's output, without gradients and in eval mode."""
+    with evaluating(backbone, head):
+        for batch in eval_batches_of(rows, batch_rows, pad_id, backbone):
+            yield batch, head(_alone(backbone, batch)[0], batch)
+
+
+def _alone(backbone: Backbone, batch: Batch) -> list[torch.Tensor]:
+    return [backbone.hidden(batch.input_ids_BT, batch.mask_BT)]
+
+
+@contextmanager
+def evaluating(backbone: Backbone, *heads: Head) -> Iterator[None]:
+    """Eval mode and no gradients inside; after it what was before: one may lie in another."""
+    modules = [*backbone.modules(), *heads]
+    before = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in zip(modules, before, strict=True):
+            module.train(training)

@@ -1,0 +1,44 @@
+"""What the planner expects of a run that is built: its true shape, its own longest row, the device it is on."""
+
+from dataclasses import replace
+
+from danube_sweep.config.schema import Config
+from danube_sweep.data.prepare import Prepared
+from danube_sweep.errors import UnknownArchitecture
+from danube_sweep.model.backbone import Backbone
+from danube_sweep.planner.memory import GIB, memory_of
+from danube_sweep.planner.planned_architecture import described_architecture
+from danube_sweep.planner.planned_device import capacity_bytes, planned_device
+from danube_sweep.planner.step_seconds import seconds_of
+
+
+def predicted(config: Config, backbone: Backbone, prepared: Prepared) -> tuple[dict[str, float], str | None]:
+    """Peak memory in bytes and seconds of a step, as `measured` will hold them, and a word if the memory won't do.
+
+    On a CPU the whole process counts, on a GPU the tensors; nothing for an architecture that the planner doesn't know.
+    Beside others in a pack it is still that of the trial alone, by which trials are ranked.
+    """
+    try:
+        model = described_architecture(backbone.body.config.to_dict())
+    except (KeyError, ValueError, UnknownArchitecture):
+        return {}, None
+    on_cpu = backbone.device.type == "cpu"
+    device = planned_device(replace(config.device, accelerator="cpu") if on_cpu else config.device)
+    if not on_cpu and device.accelerator == "cpu":  # a GPU that only torch sees
+        return {}, None
+    lengths = prepared.parts["train"].lengths
+    placed = replace(config, device=device)
+    memory = memory_of(placed, model, classes=len(prepared.classes), longest=int(lengths.max()))
+    seconds = seconds_of(placed, model, device, tokens_per_row=float(lengths.mean()))
+    found = {
+        "peak_memory_bytes": round(memory.total if on_cpu else memory.peak),
+        "seconds_per_step": seconds.step,
+    }
+    capacity = capacity_bytes(device)
+    if capacity is None or memory.total <= capacity:
+        return found, None
+    needs, has = memory.total / GIB, capacity / GIB
+    return (
+        found,
+        f"predicted to need {needs:.2f} GiB, and {device.name} has {has:.2f}: danube-sweep plan says what fits",
+    )

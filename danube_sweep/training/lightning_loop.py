@@ -1,0 +1,189 @@
+"""The LightningModule: a pack of trials over one frozen backbone; an ordinary run is a pack of one.
+
+In a step every trial draws its next micro-batch, all rows pass through the backbone together, and the sum of the
+trials' losses is differentiated: their parameters are disjoint, so each trial's gradient is exactly its own. At its
+step border a trial is updated, written and validated, and leaves when it has ended; another may take its place.
+Lightning keeps device, loop, callbacks and hooks; steps are a trial's own.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol, Self, final
+
+import lightning as L
+import torch
+from torch.utils.data import IterableDataset
+
+from danube_sweep.errors import DanubeSweepError, Interrupted
+from danube_sweep.optimizer.build_optimizer import answering
+from danube_sweep.training import checks
+from danube_sweep.training.environment import is_memory_error, is_process_error
+from danube_sweep.training.evaluate import Evaluation
+from danube_sweep.training.pack import Pack
+from danube_sweep.training.step_plan import Collator, MicroBatch, random_state
+from danube_sweep.training.trial import ActiveTrial, Phase
+
+Micros = list[tuple[ActiveTrial, MicroBatch]]
+
+
+class Members(Protocol):
+    """Who decides about the trials of a pack at their step borders."""
+
+    def leaves(self, trial: ActiveTrial) -> bool:
+        """Whether the trial is to leave here, with a checkpoint."""
+
+    def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
+        """Takes a trial that does not train any more; returns those that take its place."""
+
+
+@final
+class Ticks(IterableDataset[int]):
+    """What Lightning's loop runs over: the trials draw their batches themselves, each from where it stands."""
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
+
+
+@final
+class PackModule(L.LightningModule):
+    """Trains `trials` together, and those that `members` puts in the place of others."""
+
+    def __init__(self, pack: Pack, trials: Sequence[ActiveTrial], members: Members) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.pack, self._members = pack, members
+        self.body, self.lm_head = pack.backbone.body, pack.backbone.lm_head
+        self._entering = list(trials)
+        self._clock_s = time.monotonic()
+
+    def cpu(self) -> Self:
+        # Lightning moves a module to the CPU when it has fitted; the trial is scored and saved where it trained, and
+        # bitsandbytes' int8 layers do not survive the move.
+        return self
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        # The device is settled now. Lightning would keep the optimizers, and with them stacks of trials that have left.
+        self._collated = Collator(self.pack.backbone.device)
+        self._enter(self._entering)
+        self._entering = []
+        return []
+
+    def on_train_start(self) -> None:
+        # Lightning leaves Hugging Face models in eval mode, and so gradient checkpointing off.
+        self.train()
+        checks.check_precision(self.pack.backbone)
+        self._frozen = checks.frozen_digest(self.pack.backbone)
+        self._clock_s = time.monotonic()  # what came before was set-up
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        self._sweep_out()  # who had ended before it began: resumed at its end
+        if not self.pack.trials:
+            self.trainer.should_stop = True
+            return
+        micros: Micros = [(trial, trial.draw()) for trial in self.pack.trials]
+        trained = [trial for trial, _ in micros]
+        losses = self._losses(micros)
+        if losses:
+            self.manual_backward(torch.stack(losses).sum())
+            self.pack.adapters.bind()
+        for trial, micro in micros:
+            if trial.phase is Phase.running:
+                with _spared(trial):
+                    trial.after_backward(micro)
+        self._charge(trained, validating=False)
+        self._cross_borders(trained)
+        self._sweep_out()
+        self.trainer.should_stop = not self.pack.trials
+
+    # ------------------------------------------------------------------------------------------------ in a step
+
+    def _losses(self, micros: Micros) -> list[torch.Tensor]:
+        first_trial, first = micros[0]
+        # Dropout of PEFT's layers is a pack of one's own; every head draws as it would alone.
+        torch.manual_seed(random_state(first_trial.config.seed, first.step, first.index))
+        losses = []
+        for (trial, micro), own_BTH in zip(micros, self.pack.hidden(micros), strict=True):
+            torch.manual_seed(random_state(trial.config.seed, micro.step, micro.index))
+            with _spared(trial):
+                losses.append(trial.loss(own_BTH, micro))
+        return losses
+
+    def _cross_borders(self, trained: Sequence[ActiveTrial]) -> None:
+        at_border = [trial for trial in trained if trial.at_border and trial.phase is Phase.running]
+        leaving = {id(trial) for trial in at_border if self._members.leaves(trial)}
+        for trial in at_border:
+            with _spared(trial):
+                trial.write(id(trial) in leaving)
+        self._charge(trained, validating=False)
+        at_border = [trial for trial in at_border if trial.phase is Phase.running]
+        validating = [trial for trial in at_border if trial.validates]
+        with ExitStack() as stack:
+            for trial in validating:
+                stack.enter_context(answering(trial.optimizer))
+            found: dict[int, Evaluation] = {}
+            if validating:
+                found.update(zip(map(id, validating), self.pack.evaluate(validating, "validation"), strict=True))
+            for trial in at_border:
+                with _spared(trial):
+                    trial.cross(found.get(id(trial)), id(trial) in leaving)
+        self._charge(validating or trained, validating=bool(validating))
+
+    def _charge(self, trials: Sequence[ActiveTrial], *, validating: bool) -> None:
+        # The pack's time since it was last charged, in equal parts.
+        now = time.monotonic()
+        share, self._clock_s = (now - self._clock_s) / len(trials), now
+        for trial in trials:
+            trial.charge(share, validating=validating)
+
+    # ----------------------------------------------------------------------------------------- coming and going
+
+    def _sweep_out(self) -> None:
+        while gone := [trial for trial in self.pack.trials if trial.phase is not Phase.running]:
+            checks.check_frozen(self._frozen, self.pack.backbone)
+            for trial in gone:
+                entering = self._members.left(trial)
+                self.pack.arrange([one for one in self.pack.trials if one is not trial])
+                self._enter(entering)
+            self._clock_s = time.monotonic()
+
+    def _enter(self, trials: Sequence[ActiveTrial]) -> None:
+        if trials:
+            self.pack.arrange([*self.pack.trials, *trials])
+        for trial in trials:
+            trial.head.train()
+            checks.check_trainable(trial.config.lora, trial.adapter, trial.head)
+            with _spared(trial):
+                trial.start(self._collated)
+
+
+@contextmanager
+def _spared(trial: ActiveTrial) -> Iterator[None]:
+    """What fails inside ends this trial and no other; a lack of memory, or of a working device, is everybody's."""
+    try:
+        yield
+    except Interrupted:  # asked twice: at once
+        raise
+    except Exception as error:
+        if not isinstance(error, DanubeSweepError) and (is_memory_error(error) or is_process_error(error)):
+            raise
+        trial.phase, trial.error = Phase.failed, error
+
+
+def fit(module: PackModule, *, accelerator: str) -> None:
+    """Trains until no trial of the pack is left."""
+    loader: Any = torch.utils.data.DataLoader(Ticks(), batch_size=None)
+    trainer = L.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        precision="32-true",  # the backbone's own context computes in its type, every trial scales its own loss
+        max_epochs=1,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader)

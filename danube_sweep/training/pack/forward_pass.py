@@ -1,0 +1,157 @@
+"""The trials that train together over one backbone: their common forward pass, and their evaluation.
+
+Axes: B rows, T tokens, H hidden width.
+"""
+
+from collections.abc import Sequence
+from typing import Final, final
+
+import torch
+from torch.nn import functional as F
+
+from danube_sweep.config.facts.architectures import family_of, first_adapted
+from danube_sweep.config.schema import NoAdapter
+from danube_sweep.data.batches import Batch
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.errors import ConfigError
+from danube_sweep.lora import Noise, PackedAdapters
+from danube_sweep.model.backbone import Backbone
+from danube_sweep.training import checks
+from danube_sweep.training.evaluate import Evaluation, eval_batches_of, evaluate_together
+from danube_sweep.training.pack.shared_prefix import SharedPrefix
+from danube_sweep.training.pack.stored_prefix import StoredStates
+from danube_sweep.training.step_plan import MicroBatch, random_state
+from danube_sweep.training.trial import ActiveTrial
+
+ALONE: Final = "trials with lora=full, or with adapters of PEFT's own layers, train one at a time"
+
+
+@final
+class Pack:
+    """Who trains over the backbone, in the order of their adapters' ranks."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self.adapters = PackedAdapters(backbone)
+        self.trials: list[ActiveTrial] = []
+        self._prefix = SharedPrefix(backbone)
+        self._stored = StoredStates(backbone, self._prefix)
+        self._stored.alive = self._alive
+        self._first_step = True
+
+    def arrange(self, trials: Sequence[ActiveTrial]) -> None:
+        """These trials from now on; the adapters of those who stay go on as they were. Raises ConfigError."""
+        if len(trials) > 1 and not all(self._shares(trial) for trial in trials):
+            raise ConfigError(ALONE)
+        self.trials = sorted(trials, key=lambda trial: trial.packed.config.rank if trial.packed else 0)
+        self.adapters.arrange([trial.packed for trial in self.trials])
+        for trial in self.trials:
+            trial.companions = len(self.trials)
+            trial.most_companions = max(trial.most_companions, trial.companions)
+
+    def _shares(self, trial: ActiveTrial) -> bool:
+        # An encoder's own dropout draws for the whole batch: in a pack it would draw other numbers.
+        encoder = family_of(self.backbone.body.config.model_type).encoder
+        return (trial.packed is not None or isinstance(trial.config.lora, NoAdapter)) and not encoder
+
+    def hidden(self, micros: Sequence[tuple[ActiveTrial, MicroBatch]]) -> list[torch.Tensor]:
+        """Each trial's final hidden states [B, T, H] of its micro-batch, for a step of training."""
+        noises = {}
+        for trial, micro in micros:
+            if trial.packed is not None and trial.packed.config.dropout > 0:
+                state = random_state(trial.config.seed, micro.step, micro.index)
+                noises[id(trial)] = trial.packed.config.dropout, state
+        given = [(trial, trial.plan.train, micro.batch) for trial, micro in micros]
+        if not self._first_step:
+            return self._forward(given, noises)
+        self._first_step = False
+        checks.check_train_mode(self.backbone)
+        with checks.compute_checked(self.backbone):
+            return self._forward(given, noises)
+
+    def evaluate(self, trials: Sequence[ActiveTrial], part: str) -> list[Evaluation]:
+        """The trials' evaluations on their part of that name; those with the same rows go through together."""
+        found: dict[int, Evaluation] = {}
+        ordered = [trial for trial in self.trials if trial in trials]
+        while ordered:
+            alike = [trial for trial in ordered if _reads_like(trial, ordered[0], part)]
+            ordered = [trial for trial in ordered if trial not in alike]
+            found.update(zip(map(id, alike), self._evaluate_alike(alike, part), strict=True))
+        return [found[id(trial)] for trial in trials]
+
+    def _evaluate_alike(self, trials: Sequence[ActiveTrial], part: str) -> list[Evaluation]:
+        first, rows = trials[0], trials[0].data[part]
+
+        def hidden(batch: Batch) -> list[torch.Tensor]:
+            return self._forward([(trial, rows, batch) for trial in trials], {})
+
+        batches = eval_batches_of(rows, first.eval_rows, first.plan.pad_id, self.backbone)
+        heads = [trial.head for trial in trials]
+        return evaluate_together(self.backbone, heads, rows, hidden=hidden, batches=batches, alive=self._alive)
+
+    def _alive(self) -> None:
+        for trial in self.trials:
+            trial.where.terminal.alive()
+
+    def _forward(
+        self, given: Sequence[tuple[ActiveTrial, Encoded, Batch]], noises: dict[int, tuple[float, int]]
+    ) -> list[torch.Tensor]:
+        distinct = list({id(batch): (rows, batch) for _, rows, batch in given}.values())
+        numbers = {id(batch): number for number, (_, batch) in enumerate(distinct)}
+        groups = [numbers[id(batch)] for _, _, batch in given]
+        height = max(batch.input_ids_BT.shape[0] for _, batch in distinct)
+        width = max(batch.input_ids_BT.shape[1] for _, batch in distinct)
+        blocks = self._prefix.blocks
+        from_block = min(first_adapted(trial.config.lora, blocks) for trial, _, _ in given)
+        if from_block == blocks:  # the same states for all who read the same rows
+            groups = list(range(len(distinct)))
+        self._expect(given, noises, from_block)
+        stored = None
+        if given[0][0].config.data.cache_prefix:
+            states = [self._stored.batch(rows, batch, from_block) for rows, batch in distinct]
+            stored = torch.cat([_filled(one, height, width) for one in states])
+        hidden_BTH = self._prefix.hidden(
+            torch.cat([_filled(batch.input_ids_BT, height, width) for _, batch in distinct]),
+            torch.cat([_filled(batch.mask_BT, height, width) for _, batch in distinct]),
+            groups,
+            from_block=from_block,
+            stored_UTH=stored,
+        )
+        shares = torch.split(hidden_BTH, height)
+        if from_block == blocks:
+            shares = tuple(shares[numbers[id(batch)]] for _, _, batch in given)
+        return [
+            share_BTH[: batch.input_ids_BT.shape[0], : batch.input_ids_BT.shape[1]]
+            for share_BTH, (_, _, batch) in zip(shares, given, strict=True)
+        ]
+
+    def _expect(
+        self,
+        given: Sequence[tuple[ActiveTrial, Encoded, Batch]],
+        noises: dict[int, tuple[float, int]],
+        from_block: int,
+    ) -> None:
+        places = {id(trial): place for place, trial in enumerate(self.trials)}
+        own = {}
+        for trial, _, batch in given:
+            if id(trial) in noises:
+                share, state = noises[id(trial)]
+                shape = (1, batch.tokens) if self.backbone.flat else batch.input_ids_BT.shape
+                own[places[id(trial)]] = Noise(share, state, *shape)
+        adapted = from_block < self._prefix.blocks
+        self.adapters.expect([places[id(trial)] for trial, _, _ in given] if adapted else [], own)
+
+
+def _reads_like(trial: ActiveTrial, other: ActiveTrial, part: str) -> bool:
+    same = trial.data[part] is other.data[part] and trial.plan.pad_id == other.plan.pad_id
+    return same and trial.eval_rows == other.eval_rows
+
+
+def _filled(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    # Rows of another trial may be longer, or more: padding to the right, and the first row once more.
+    missing = width - values.shape[1]
+    if missing:
+        values = F.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))
+    if height > len(values):
+        values = torch.cat([values, values[:1].expand(height - len(values), *values.shape[1:])])
+    return values

@@ -1,0 +1,310 @@
+"""Trials in, run folders with results out: build, fit, evaluate, save. Alone or as a pack over one backbone."""
+
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from danube_sweep.config.schema import Config
+from danube_sweep.data.prepare import Prepared
+from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, OutOfMemory, PackOutOfMemory
+from danube_sweep.storage.run_folder import COMPLETE, MICRO_BATCH, write_json
+from danube_sweep.terminal.screen import Screen
+from danube_sweep.tracking import given_out
+from danube_sweep.training import finish, trained_weights
+from danube_sweep.training.environment import is_memory_error, is_process_error
+from danube_sweep.training.lightning_loop import PackModule, fit
+from danube_sweep.training.setup import Builder, Entrant, Taken, activate, take, tracker_of
+from danube_sweep.training.signals import StopRequest
+from danube_sweep.training.trial import ActiveTrial, Phase, Prune
+
+__all__ = ["Door", "Entrant", "run_pack", "run_trial"]
+
+
+class Door(Protocol):
+    """What a pack asks, and whom it tells, while it trains."""
+
+    def next(self) -> Entrant | None:
+        """Another trial of the same pack for a free place; asked when one has left, until there is none."""
+
+    def dismisses(self, entrant: Entrant) -> str | None:
+        """A reason if the trial is to leave now: it checkpoints, and has no result. Asked at every border."""
+
+    def left(self, entrant: Entrant, error: BaseException | None) -> None:
+        """The trial has left, and its folder is whole and free: without an error after a result.
+
+        Interrupted and Dismissed leave a checkpoint, a trial that could not begin leaves nothing, and others leave a
+        result that says how it ended.
+        """
+
+
+def run_trial(
+    config: Config,
+    path: Path,
+    terminal: Screen,
+    *,
+    stop: StopRequest | None = None,
+    prune: Prune | None = None,
+    lock_wait_s: float = 1.0,
+) -> dict[str, Any]:
+    """Trains one trial in the folder `path`, or resumes what is there, or reports it; returns its result.json.
+
+    `prune` may end it early. Raises UserError before anything is written, Interrupted after a checkpoint, and
+    TrialFailed after a result.json that says how the trial ended.
+    """
+    alone = _Alone()
+    entrant = Entrant(config, path, terminal, prune)
+    with ExitStack() as stack:
+        requested = stop or stack.enter_context(StopRequest())
+        running = _Running(alone, requested, lock_wait_s)
+        running.run([entrant])
+        if alone.error is not None:
+            raise alone.error
+        assert running.last_result is not None
+        if requested():
+            raise Interrupted(f"this trial had just finished: {path}", requested.signal_number or 2)
+        return running.last_result
+
+
+def run_pack(
+    entrants: Sequence[Entrant], door: Door, *, stop: StopRequest | None = None, lock_wait_s: float = 1.0
+) -> None:
+    """Trains trials together, in their folders, and those that `door` sends after them; tells it how each one ended.
+
+    All must have one `planner.packs.pack_key`. Raises PackOutOfMemory when memory does not suffice for several of them,
+    and Interrupted once all have checkpointed after a stop was requested.
+    """
+    with ExitStack() as stack:
+        requested = stop or stack.enter_context(StopRequest())
+        _Running(door, requested, lock_wait_s).run(entrants)
+        if requested():
+            raise Interrupted("this pack has stopped", requested.signal_number or 2)
+
+
+@final
+class _Alone:
+    """The door of a trial of its own."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def next(self) -> Entrant | None:
+        return None
+
+    def dismisses(self, _entrant: Entrant) -> str | None:
+        return None
+
+    def left(self, _entrant: Entrant, error: BaseException | None) -> None:
+        self.error = error
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A trial of the pack that trains, and what its end needs."""
+
+    taken: Taken
+    trial: ActiveTrial
+    prepared: Prepared
+    began_s: float = field(default_factory=time.monotonic)
+
+
+@final
+class _Running:
+    """A pack while it runs. As `Members` of the module it decides who leaves and who enters."""
+
+    def __init__(self, door: Door, stopping: Callable[[], bool], lock_wait_s: float) -> None:
+        self._door, self._stopping, self._lock_wait_s = door, stopping, lock_wait_s
+        self._builder = Builder()
+        self._members: dict[int, _Member] = {}
+        self.last_result: dict[str, Any] | None = None
+
+    def run(self, entrants: Sequence[Entrant]) -> None:
+        """Returns when every trial has left."""
+        module = self._module(entrants)
+        if module is None:
+            return
+        try:
+            with self._memory_errors():
+                fit(module, accelerator=module.pack.backbone.device.type)
+        except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
+            for member in [*self._members.values()]:
+                self._end(member, Phase.paused)
+        except BaseException as error:
+            self._end_badly(error)
+            if not isinstance(error, Exception) or len(self._members) > 1 or isinstance(error, Interrupted):
+                raise
+        finally:
+            for member in self._members.values():
+                member.taken.release()
+
+    def _module(self, entrants: Sequence[Entrant]) -> PackModule | None:
+        trials = self._entering(entrants)
+        if not trials:
+            return None
+        assert self._builder.pack is not None
+        return PackModule(self._builder.pack, trials, self)
+
+    # ----------------------------------------------------------------------------------------------- the members
+
+    def leaves(self, trial: ActiveTrial) -> bool:
+        """Whether a stop was requested, of all or of this trial's run on its W&B page, or the trial is dismissed."""
+        trial.dismissal = self._door.dismisses(self._members[id(trial)].taken.entrant)
+        return self._stopping() or trial.where.tracker.stopped or trial.dismissal is not None
+
+    def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
+        """Concludes a trial that does not train any more; returns those that the door sends for the free places."""
+        self._end(self._members[id(trial)], trial.phase)
+        entering: list[ActiveTrial] = []
+        while not self._stopping() and (entrant := self._door.next()) is not None:
+            entering += self._entering([entrant])
+        return entering
+
+    def _entering(self, entrants: Sequence[Entrant]) -> list[ActiveTrial]:
+        """Those of the entrants that train; the door is told of the others."""
+        trials = []
+        for entrant in entrants:
+            try:
+                taken = take(entrant, self._lock_wait_s)
+            except Exception as error:
+                self._door.left(entrant, error)
+                continue
+            trials += self._begin(taken)
+        return trials
+
+    def _begin(self, taken: Taken) -> list[ActiveTrial]:
+        error: BaseException | None = None
+        try:
+            if taken.stored is None:
+                with self._memory_errors(taken.config):
+                    prepared, head, adapter = self._builder.build(taken.config, taken.watch)
+                assert self._builder.pack is not None
+                trial = activate(taken, self._builder.pack.backbone, prepared, head, adapter)
+                self._members[id(trial)] = _Member(taken, trial, prepared)
+                return [trial]
+            _report_again(taken, taken.stored)
+            self.last_result = taken.stored
+        except Exception as raised:
+            error = raised
+        taken.release()
+        self._door.left(taken.entrant, error)
+        return []
+
+    # ------------------------------------------------------------------------------------------------- the ends
+
+    def _end(self, member: _Member, phase: Phase) -> None:
+        """Concludes one trial: its product and its result, or why there is none; then tells the door."""
+        trial, error = member.trial, member.trial.error
+        result = _begun_result(member)
+        error = error or self._why_paused(trial) if phase in (Phase.paused, Phase.failed) else None
+        if error is None:
+            try:
+                with self._memory_errors(trial.config):
+                    found = finish.finish(trial, member.prepared, self._evaluate)
+                result |= found
+            except Exception as raised:
+                # Nobody's fault: its checkpoint is there, and it ends when it is alone.
+                if isinstance(raised, PackOutOfMemory) or (is_process_error(raised) and len(self._members) > 1):
+                    raise
+                error = raised
+        self._conclude(member, result, error)
+
+    def _evaluate(self, trial: ActiveTrial, part: str) -> dict[str, float]:
+        assert self._builder.pack is not None
+        (evaluation,) = self._builder.pack.evaluate([trial], part)
+        return evaluation.metrics
+
+    def _why_paused(self, trial: ActiveTrial) -> DanubeSweepError:
+        step, total, place = trial.done.step, trial.plan.total_steps, trial.where.folder.path
+        if trial.dismissal is not None:
+            return Dismissed(trial.dismissal)
+        number = getattr(self._stopping, "signal_number", None) or 2
+        return Interrupted(f"at step {step} of {total}; go on with: danube-sweep resume {place}", number)
+
+    def _end_badly(self, error: BaseException) -> None:
+        """After what ended the fit: a trial alone ends as it; of several none is blamed, and the process is to end."""
+        for member in [*self._members.values()]:
+            several = len(self._members) > 1
+            if several or not isinstance(error, Exception):
+                member.trial.where.tracker.finish(1)
+            else:
+                self._conclude(member, _begun_result(member), error)
+
+    def _conclude(self, member: _Member, result: dict[str, Any], error: BaseException | None) -> None:
+        trial = member.trial
+        if error is not None:
+            result |= finish.failure(error)
+            if not isinstance(error, DanubeSweepError):
+                with suppress(DiskError):
+                    trial.where.terminal.record("".join(traceback.format_exception(error)))
+        seconds = {**member.taken.watch.seconds, "fit": time.monotonic() - member.began_s}
+        measured = finish.measured(trial, seconds)
+        code = 0 if error is None else getattr(error, "exit_code", 1)
+        try:
+            _write(trial, result, measured, code)
+            self.last_result = result
+        except Exception as raised:  # a full disk
+            error = error or raised
+        del self._members[id(trial)]
+        member.taken.release()
+        self._door.left(member.taken.entrant, error)
+
+    @contextmanager
+    def _memory_errors(self, config: Config | None = None) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_error(error) or isinstance(error, DanubeSweepError):
+                raise
+            if len(self._members) > 1:
+                raise PackOutOfMemory(f"out of memory with {len(self._members)} trials together") from error
+            if config is None:
+                (config,) = [member.trial.config for member in self._members.values()]
+            raise OutOfMemory(
+                f"out of memory with trainer.micro_batch={config.trainer.micro_batch}: lower it or data.max_length, "
+                "or use precision.gradient_checkpointing=true or precision=nf4_dq"
+            ) from error
+
+
+def _begun_result(member: _Member) -> dict[str, Any]:
+    config, asked = member.trial.config, member.taken.entrant.config
+    result: dict[str, Any] = {"trial": member.taken.identity, "name": config.name, "seed": config.seed}
+    result["predicted"] = member.trial.where.predicted
+    if config is not asked:
+        result["adjusted"] = {MICRO_BATCH: config.trainer.micro_batch}
+    return result
+
+
+def _write(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any], exit_code: int) -> None:
+    # Without a state the run was interrupted, or never began: it has no result and keeps its checkpoints.
+    folder, tracker = trial.where.folder, trial.where.tracker
+    try:
+        if "state" in result:
+            result["measured"] = measured
+            write_json(folder.result, result)
+            if result["state"] in COMPLETE:
+                shutil.rmtree(folder.checkpoints, ignore_errors=True)
+                tracker.publish(folder.predictions, folder.path / trained_weights.folder_name(trial.config.lora))
+            tracker.summary({"state": result["state"], **_prefixed(result)})
+    finally:
+        tracker.finish(exit_code)
+
+
+def _report_again(taken: Taken, result: dict[str, Any]) -> None:
+    # A W&B agent waits for the run that it gave out, though the trial has been trained before.
+    if not given_out():
+        return
+    tracker = tracker_of(taken)
+    tracker.log(result["best_step"], _prefixed(result))
+    tracker.summary({"state": result["state"], **_prefixed(result)})
+    tracker.finish(0)
+
+
+def _prefixed(result: dict[str, Any]) -> dict[str, float]:
+    # The keys that were logged: a sweep's objective is found by them.
+    return {f"validation/{name}": value for name, value in result.get("validation", {}).items()}

@@ -1,0 +1,240 @@
+"""The beginning of a trial: its folder taken, its data read, its adapter and head made, its files begun."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from torch import nn
+
+from danube_sweep import lora
+from danube_sweep.composer import plain_config, sealed
+from danube_sweep.config.facts.adapters import is_packed
+from danube_sweep.config.schema import Batching, Config
+from danube_sweep.config.validate import check_adapter, check_runs, check_types
+from danube_sweep.data.layout import layout_for
+from danube_sweep.data.prepare import Prepared, prepare
+from danube_sweep.errors import BusyError, CheckpointError, ConfigError
+from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.lora import PackedAdapter
+from danube_sweep.model.backbone import Backbone, load_backbone
+from danube_sweep.planner.planned_device import planned_device
+from danube_sweep.storage.run_folder import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
+from danube_sweep.terminal.screen import Screen
+from danube_sweep.tracking import Tracker, open_tracker
+from danube_sweep.training.environment import environment, native_types, pick_device, versions
+from danube_sweep.training.forecast import predicted
+from danube_sweep.training.pack import Pack
+from danube_sweep.training.step_plan import StepPlan
+from danube_sweep.training.trial import ActiveTrial, Prune, Surroundings
+
+ORDER = ("order_seed", "batching", "cache_prefix")
+"""Fields of data that say when and how rows are read, not which."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A trial that is to train: its config, its folder, its screen, and who may prune it."""
+
+    config: Config
+    path: Path
+    terminal: Screen
+    prune: Prune | None = None
+
+
+@final
+@dataclass
+class Stopwatch:
+    """Seconds by phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+
+@dataclass(eq=False)
+class Taken:
+    """A trial whose folder this process holds until `release`."""
+
+    entrant: Entrant
+    config: Config
+    """With the micro-batch that a sweep has given it."""
+    identity: str
+    folder: RunFolder
+    held: ExitStack
+    stored: dict[str, Any] | None
+    """The result of an earlier process, complete."""
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def release(self) -> None:
+        """Lets others have the folder."""
+        self.held.close()
+
+
+def take(entrant: Entrant, lock_wait_s: float) -> Taken:
+    """Takes the trial's folder. Raises UserError: BusyError for one that another process trains in, …"""
+    folder, identity = RunFolder(entrant.path), trial_hash(entrant.config)
+    with ExitStack() as stack:
+        stack.enter_context(_locked(folder, lock_wait_s))
+        stored = _stored_result(folder, identity)
+        rows = entrant.config.trainer.micro_batch if stored is not None else folder.micro_batch(entrant.config)
+        return Taken(entrant, _with_micro_batch(entrant.config, rows), identity, folder, stack.pop_all(), stored)
+
+
+def _with_micro_batch(config: Config, rows: int) -> Config:
+    if rows == config.trainer.micro_batch:
+        return config
+    return replace(config, trainer=replace(config.trainer, micro_batch=rows))
+
+
+@final
+class Builder:
+    """Makes trials over one backbone, which the first of them loads; equal data are read once and are one object."""
+
+    def __init__(self) -> None:
+        self.pack: Pack | None = None
+        self._prepared: dict[str, Prepared] = {}
+        self._device: torch.device | None = None
+
+    def build(self, config: Config, watch: Stopwatch) -> tuple[Prepared, Head, PackedAdapter | dict[str, nn.Parameter]]:
+        """Data, head and adapter of a trial. Raises UserError; writes nothing but caches."""
+        with watch.phase("data"):
+            check_runs(planned_device(config.device))
+            device = self._device = self._device or pick_device(config.device)
+            check_types(config.precision, native_types(device), config.device.name)
+            check_adapter(config, device.type)
+            prepared = self._prepare(config)
+        with watch.phase("load"):
+            self.pack = self.pack or Pack(_load(config, device))
+            backbone = self.pack.backbone
+            _check_positions(config, backbone)
+            adapter = self._adapt(config)
+            head = build_head(
+                config.head,
+                hidden_size=backbone.hidden_size,
+                classes=prepared.classes,
+                tokenizer=prepared.tokenizer,
+                lm_head=backbone.lm_head,
+                seed=config.seed,
+            ).to(device)
+            head.start(prepared.parts["train"])
+        return prepared, head, adapter
+
+    def _prepare(self, config: Config) -> Prepared:
+        layout = layout_for(config.model, config.data, config.head)
+        data = {name: value for name, value in asdict(config.data).items() if name not in ORDER}
+        key = json.dumps([asdict(config.model), data, asdict(layout), config.head.target.value], default=str)
+        if key not in self._prepared:
+            self._prepared[key] = prepare(config)
+        return self._prepared[key]
+
+    def _adapt(self, config: Config) -> PackedAdapter | dict[str, nn.Parameter]:
+        assert self.pack is not None
+        adapter = config.lora
+        if is_packed(adapter):
+            return self.pack.adapters.draw(adapter, seed=config.seed)
+        return lora.attach(self.pack.backbone, adapter, seed=config.seed)
+
+
+def _load(config: Config, device: torch.device) -> Backbone:
+    return load_backbone(
+        config.model,
+        config.precision,
+        with_lm_head=needs_lm_head(config.head),
+        device=device,
+        flat=config.data.batching is Batching.packed,
+    )
+
+
+def _check_positions(config: Config, backbone: Backbone) -> None:
+    limit = int(backbone.body.config.max_position_embeddings)
+    if config.data.max_length > limit:
+        raise ConfigError(
+            f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}"
+        )
+
+
+def activate(
+    taken: Taken, backbone: Backbone, prepared: Prepared, head: Head, adapter: PackedAdapter | dict[str, nn.Parameter]
+) -> ActiveTrial:
+    """Begins the trial's files; from here on its folder is that of a run."""
+    config, asked, folder, terminal = taken.config, taken.entrant.config, taken.folder, taken.entrant.terminal
+    plain = plain_config(asked)  # by its config.yaml a trial is known again
+    folder.result.unlink(missing_ok=True)  # of an attempt that failed
+    terminal.log_to(folder.log)
+    write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
+    write_json(folder.environment, {"trial": taken.identity, **environment(backbone.device)})
+    manifest = {
+        "trial": taken.identity,
+        "backbone": backbone.fingerprint,
+        "classes": prepared.classes,
+        "pad_id": prepared.pad_id,
+        "config": sealed(config),
+        "versions": versions(),
+    }
+    where = Surroundings(
+        folder, tracker_of(taken), terminal, config.name or taken.identity[:8], manifest, taken.entrant.prune
+    )
+    where.predicted, warning = predicted(config, backbone, prepared)
+    if warning is not None:
+        terminal.note(warning)
+    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
+    return ActiveTrial(config, prepared.parts, plan, head, adapter, backbone, where)
+
+
+def tracker_of(taken: Taken) -> Tracker:
+    """The trial's tracker, opened."""
+    config = taken.entrant.config
+    return open_tracker(
+        config.tracking,
+        run_id=taken.identity,
+        run_name=config.name or taken.folder.path.name,
+        folder=taken.folder.path,
+        resolved=plain_config(config),
+        say=taken.entrant.terminal.note,
+    )
+
+
+def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
+    if folder.environment.is_file():
+        other = read_json(folder.environment).get("trial")
+        if other != identity:
+            raise CheckpointError(
+                f"{folder.path} holds another trial ({str(other)[:8]}, this one is {identity[:8]}); "
+                "give another hydra.run.dir"
+            )
+    if folder.trial.is_file() and read_json(folder.trial).get("hash") not in (None, identity):
+        raise CheckpointError(
+            f"{folder.path}: its data or model files were changed since the sweep was planned; put back what they "
+            "were, or start a new sweep"
+        )
+    result = folder.read_result()
+    return result if result is not None and result["state"] in COMPLETE else None
+
+
+@contextmanager
+def _locked(folder: RunFolder, wait_s: float) -> Iterator[None]:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.lock, timeout=wait_s, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BusyError(f"{folder.path} is being trained by another process; wait for it or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if not folder.config.is_file():
+            folder.lock.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""Which rows a trial reads at which step: a function of the step alone, so that any step can be resumed."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+import torch
+
+from danube_sweep.config.schema import Batching, Config
+from danube_sweep.data.batches import Batch, Rows, collate, epoch_steps
+from danube_sweep.data.encoded import Encoded
+
+RECENT = 64
+"""Batches that a pack keeps at hand; its trials ask for the same one within a step, or a few steps apart."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The rows of one forward pass of one trial."""
+
+    batch: Batch
+    step: int
+    index: int
+    share: float
+    """Of the step's loss: this micro-batch's weight over the whole step's."""
+    last: bool
+
+
+@final
+class Collator:
+    """Rows as tensors on a device; trials that ask for the same rows get the same batch, which tells a pack so."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._recent: OrderedDict[tuple[int, int, bytes], tuple[Encoded, Batch]] = OrderedDict()
+
+    def __call__(self, encoded: Encoded, rows: Rows, pad_id: int) -> Batch:
+        """The batch of these rows. Parts are told apart by their identity: equal data must be one object."""
+        key = (id(encoded), pad_id, rows.tobytes())
+        if key not in self._recent:
+            self._recent[key] = encoded, collate(encoded, rows, pad_id).to(self._device)
+            while len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+        return self._recent[key][1]
+
+
+@final
+class StepPlan:
+    """The optimizer steps of a trial over its encoded training rows."""
+
+    def __init__(self, config: Config, train: Encoded, pad_id: int) -> None:
+        self._config, self.train, self.pad_id = config, train, pad_id
+        trainer = config.trainer
+        self.steps_per_epoch = math.ceil(len(train.ids) / trainer.effective_batch)
+        wanted = trainer.max_steps or math.ceil(trainer.epochs * self.steps_per_epoch)
+        self.total_steps = max(1, wanted)
+        self.validate_every = trainer.validate_every or math.ceil(self.total_steps / 5)
+        self._epoch = lru_cache(maxsize=2)(self._steps_of_epoch)
+
+    def micro_batches(self, from_step: int, collated: Collator) -> Iterator[MicroBatch]:
+        """Every micro-batch from the first of step `from_step` to the last of the trial."""
+        for step in range(from_step, self.total_steps):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            pieces = self._epoch(epoch)[place]
+            weights = [float(self.train.weights[rows].sum()) for rows in pieces]
+            for index, (rows, weight) in enumerate(zip(pieces, weights, strict=True)):
+                batch = collated(self.train, rows, self.pad_id)
+                yield MicroBatch(batch, step, index, weight / sum(weights), index == len(pieces) - 1)
+
+    def epoch_at(self, step: int) -> float:
+        """Passes over the training rows after `step` steps."""
+        return step / self.steps_per_epoch
+
+    def validates_after(self, step: int) -> bool:
+        """Whether the trial is validated when `step` steps are done."""
+        return step % self.validate_every == 0 or step == self.total_steps
+
+    def _steps_of_epoch(self, epoch: int) -> list[list[np.ndarray]]:
+        config = self._config
+        return epoch_steps(
+            self.train.lengths,
+            micro_batch=config.trainer.micro_batch,
+            effective_batch=config.trainer.effective_batch,
+            seed=config.data.order_seed,
+            epoch=epoch,
+            bucketed=config.data.batching is Batching.bucketed,
+        )
+
+
+def random_state(seed: int, step: int, index: int) -> int:
+    """The seed of everything random in a micro-batch: dropout needs no saved generator state."""
+    return ((seed * 1_000_003 + step) * 1_009 + index) % 2**63
