@@ -1,6 +1,6 @@
 """Which adapters work over which weights, and PEFT's own types that `lora=peft` offers; no torch, no PEFT.
 
-Everything here was found by training each over a tiny model (tests/test_adapters.py does it again).
+Everything here was found by training each over a tiny model (tests/lora/test_adapters.py does it again).
 """
 
 import math

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from filelock import FileLock
 from pyarrow import parquet
 from runs import CPU, metrics, train
@@ -191,7 +192,7 @@ def test_every_head_comes_back_in_a_fresh_process(trial: Tiny, in_fp32: Path) ->
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *(str(in_fp32 / head) for head in HEADS)],
-        cwd=Path(__file__).parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )

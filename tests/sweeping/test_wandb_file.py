@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from conftest import ROOT
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -32,7 +33,7 @@ from danube_sweep.sweeping.wandb_file.read_sweep_file import (
 from danube_sweep.sweeping.wandb_file.wandb_parameters import REFUSED, TAKES, override_text
 
 READY = sorted((paths.conf_dir() / "wandb").glob("*.yaml"))
-DOCUMENT = Path(__file__).parent.parent / "docs" / "wandb.md"
+DOCUMENT = ROOT / "docs" / "wandb.md"
 COMMAND = ["${env}", "danube-sweep", "${args_no_hyphens}"]
 
 

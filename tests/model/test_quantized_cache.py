@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from runs import metrics
 from runs import train as train_run
 from test_families import of_family
@@ -185,7 +186,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 LOAD = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from conftest import tiny_config
+from conftest import ROOT, tiny_config
 from danube_sweep import checkpoint
 from danube_sweep.guard import frozen_digest
 from workbench import load
@@ -201,7 +202,7 @@ checkpoint.save_file = half
 
 
 def started(change: str = "") -> subprocess.Popen[str]:
-    script = LOAD.format(tests=str(Path(__file__).parent), change=change)
+    script = LOAD.format(tests=str(ROOT / "tests"), change=change)
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

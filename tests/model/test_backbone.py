@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
 from workbench import CPU, load, save_base
@@ -67,7 +68,7 @@ def test_every_danube_has_the_published_shape_and_number_of_parameters(name: str
 
 
 def test_every_danube_but_the_tiny_one_is_counted_here() -> None:
-    options = {file.stem for file in (Path(__file__).parent.parent / "conf" / "model").glob("danube*.yaml")}
+    options = {file.stem for file in (ROOT / "conf" / "model").glob("danube*.yaml")}
     assert options - {"danube_tiny", "danube_1_8b"} == set(COUNTS)  # whose window is four thousand tokens
 
 

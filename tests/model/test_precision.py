@@ -1,12 +1,12 @@
 """How the backbone is stored and computes, and the two traps of 4-bit weights on CPUs with AVX512-BF16."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import bitsandbytes as bnb
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 from workbench import CPU, Parts, build, load
 
@@ -35,7 +35,7 @@ def precision_of(name: str, *overrides: str) -> Precision:
 
 
 def test_the_table_has_every_option() -> None:
-    assert {file.stem for file in (Path(__file__).parent.parent / "conf" / "precision").glob("*.yaml")} == set(TABLE)
+    assert {file.stem for file in (ROOT / "conf" / "precision").glob("*.yaml")} == set(TABLE)
 
 
 @pytest.mark.parametrize("name", TABLE)
