@@ -52,7 +52,7 @@ class Pace:
 
 def plain_arm(configs: Sequence[Config], folder: Path, pace: Pace) -> None:
     """Baseline (a): the loop that a competent user writes, for one trial: the others would come after it."""
-    from danube_sweep.data.prepare import prepare
+    from danube_sweep.training.prepare import prepare
     from danube_sweep.training.step_plan import StepPlan
 
     (config,) = configs

@@ -18,8 +18,8 @@ import torch
 
 from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
-from danube_sweep.data.prepare import prepare
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
+from danube_sweep.training.prepare import prepare
 from danube_sweep.training.run import Stopwatch, build
 from danube_sweep.training.step_plan import StepPlan
 

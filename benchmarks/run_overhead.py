@@ -22,11 +22,11 @@ from transformers import AutoModelForCausalLM, get_scheduler
 
 from danube_sweep.composer import compose
 from danube_sweep.config.schema import Compute, Config, Lora
-from danube_sweep.data.prepare import prepare
 from danube_sweep.model.backbone import architecture
 from danube_sweep.model.precision import DTYPES, keep_weights_as_loaded, quantization_config, weight_dtype
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.prepare import prepare
 from danube_sweep.training.run import run_trial
 from danube_sweep.training.step_plan import Collator, StepPlan
 

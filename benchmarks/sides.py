@@ -33,7 +33,7 @@ CLOSE = 1e-4
 
 def write_task(configs: Sequence[Any], folder: Path) -> None:
     """Writes what the baseline needs to train these trials: rows, settings, and the trials under their hashes."""
-    from danube_sweep.data.prepare import prepare
+    from danube_sweep.training.prepare import prepare
 
     first = configs[0]
     prepared = prepare(first)
@@ -109,8 +109,8 @@ def save_model(config: Any, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from danube_sweep.data.prepare import prepare
     from danube_sweep.model.backbone import architecture
+    from danube_sweep.training.prepare import prepare
 
     logging.disable_progress_bar()
     torch.manual_seed(config.model.init_seed)

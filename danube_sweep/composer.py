@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import lru_cache, partial
@@ -26,24 +26,11 @@ from omegaconf.errors import (
 from danube_sweep import paths
 from danube_sweep.config import extension
 from danube_sweep.config.explain import explain, options_of
-from danube_sweep.config.facts.hub_commits import commit, is_folder
-from danube_sweep.config.schema import (
-    METRICS,
-    OPTIONS,
-    SWEEP_OPTIONS,
-    Config,
-    FileData,
-    Head,
-    HubData,
-    LinearAdapter,
-    Pruner,
-    Settings,
-    Sweep,
-    TextData,
-)
+from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
+from danube_sweep.config.schema import METRICS, Config, Head, LinearAdapter, Pruner, Settings, Sweep, path_fields
 from danube_sweep.config.validate import block_numbers, validate
 from danube_sweep.config.validate.check_sweep import validate_sweep
-from danube_sweep.errors import CheckpointError, ConfigError, DataError, UserError
+from danube_sweep.errors import CheckpointError, ConfigError, UserError
 from danube_sweep.planner.what_fits import resolved
 from danube_sweep.storage import run_folder
 
@@ -107,7 +94,7 @@ def to_config(config: DictConfig) -> Config:
         typed.lora.layers = block_numbers(typed.lora.layers)
     validate(typed)
     _make_paths_absolute(typed)
-    _keep_commit(typed)
+    typed.data.settle()
     return resolved(typed, config.get("sweep", {}).get("slots"))
 
 
@@ -128,21 +115,11 @@ def _make_paths_absolute(config: Config) -> None:
             return [absolute(item) for item in value]
         return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
 
-    if isinstance(config.data, FileData | TextData):
-        for name in (field for field in vars(config.data) if field.endswith("path")):
-            setattr(config.data, name, absolute(getattr(config.data, name)))
-    if isinstance(config.data, HubData) and is_folder(config.data.path):
-        config.data.path = absolute(config.data.path)
+    for name in path_fields(config.data):
+        setattr(config.data, name, absolute(getattr(config.data, name)))
     path = config.model.path
     if path is not None and Path(path).expanduser().is_dir():
         config.model.path = absolute(path)
-
-
-def _keep_commit(config: Config) -> None:
-    # So the trial keeps its data when the branch moves on. What cannot be had is said by `trial_hash`, as of files.
-    if isinstance(config.data, HubData) and not is_folder(config.data.path):
-        with suppress(DataError):
-            config.data.revision = commit(config.data.path, config.data.revision)
 
 
 def parse_sweep(overrides: Sequence[str]) -> list[Override]:

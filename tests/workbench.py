@@ -16,14 +16,15 @@ from danube_sweep import lora
 from danube_sweep.config.schema import Batching, Config, Init
 from danube_sweep.data.batches import Batch, collate
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.data.prepare import Prepared, prepare
-from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.head.base_head import Head
+from danube_sweep.head.build_head import build_head
 from danube_sweep.model.backbone import Backbone, architecture, load_backbone
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.tracking import open_tracker
 from danube_sweep.training.lightning_loop import PackModule, fit
 from danube_sweep.training.pack import Pack
+from danube_sweep.training.prepare import Prepared, prepare
 from danube_sweep.training.setup import Builder, Stopwatch
 from danube_sweep.training.step_plan import StepPlan
 from danube_sweep.training.trial import ActiveTrial, Surroundings
@@ -37,7 +38,7 @@ CAUSAL = ["head=causal", "head.words=[A,B,tie]"]
 def load(config: Config) -> Backbone:
     """The trial's backbone, with an output layer if its head reads one."""
     flat = config.data.batching is Batching.packed
-    return load_backbone(config.model, config.precision, with_lm_head=needs_lm_head(config.head), device=CPU, flat=flat)
+    return load_backbone(config.model, config.precision, with_lm_head=config.head.reads_lm_head, device=CPU, flat=flat)
 
 
 def save_base(config: Config, folder: Path) -> PreTrainedModel:

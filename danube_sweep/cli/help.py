@@ -7,7 +7,8 @@ from typing import Any
 
 from danube_sweep import paths
 from danube_sweep.config import extension
-from danube_sweep.config.schema import OPTIONS, SWEEP_OPTIONS, Config, Settings
+from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
+from danube_sweep.config.schema import Config, Settings
 from danube_sweep.errors import ConfigError
 
 USAGE = """\

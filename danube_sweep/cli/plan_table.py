@@ -10,7 +10,8 @@ from rich.text import Text
 
 from danube_sweep.composer import Composer, parse_sweep
 from danube_sweep.config.schema import Config
-from danube_sweep.data.size import DataSize, data_size
+from danube_sweep.data.kind import DataSize
+from danube_sweep.data.size import data_size
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.trial_plan import Plan, plan_of

@@ -16,7 +16,7 @@ from omegaconf.errors import (
 )
 
 from danube_sweep.config import extension
-from danube_sweep.config.schema import OPTIONS, SWEEP_OPTIONS
+from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 
 
 def options_of(group: str) -> dict[str, type]:

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from danube_sweep.config.schema import OPTIONS, Config, Head, Optimizer
+from danube_sweep.config.options import OPTIONS
+from danube_sweep.config.schema import Config, Head, Optimizer
 from danube_sweep.errors import ConfigError, DanubeSweepError
 
 ENTRY_POINTS = {"head": "danube_sweep.heads", "optimizer": "danube_sweep.optimizers"}

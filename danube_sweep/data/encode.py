@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from danube_sweep import paths
-from danube_sweep.config.schema import Data, Side, TextData, TokensData
+from danube_sweep.config.schema import Data, Labelled, Side
 from danube_sweep.data.encoded import Encoded, Tokens, load, save
 from danube_sweep.data.layout import Layout
 from danube_sweep.data.pieces import text_pieces, word_pieces
@@ -42,11 +42,11 @@ def encode(
     """
     pieces = _tokenised([*layout.before, layout.after], tokenizer)
     before = [pieces[text] for text in layout.before]
-    if isinstance(data, TokensData):
-        return word_pieces(records, tokenizer, before[0], max_length=data.max_length, overlap=data.overlap)
+    if data.labelled is Labelled.words:
+        return word_pieces(records, tokenizer, before[0], max_length=data.max_length, overlap=data.overlap_tokens)
     end = _end(tokenizer, layout)
     tokens_of = _tokenised((text for record in records for text in record.texts), tokenizer)
-    if isinstance(data, TextData):
+    if data.labelled is Labelled.nothing:
         return text_pieces(records, tokens_of, before[0], end, data.max_length)
     after = np.concatenate([pieces[layout.after], end])
     budget = data.max_length - sum(map(len, before)) - len(after)
@@ -170,7 +170,7 @@ def _truncated(tokens: Tokens, size: int, side: Side) -> Tokens:
 def _cache_key(
     records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", data: Data, layout: Layout, num_classes: int
 ) -> str:
-    kind = [isinstance(data, TextData), data.overlap if isinstance(data, TokensData) else None]
+    kind = [data.labelled is Labelled.nothing, data.overlap_tokens if data.labelled is Labelled.words else None]
     settings = [CACHE_VERSION, kind, data.max_length, data.truncation.value, dataclasses.asdict(layout), num_classes]
     digest = hashlib.sha256(json.dumps([settings, _tokenizer_meaning(tokenizer)], sort_keys=True).encode())
     for record in records:

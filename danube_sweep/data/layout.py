@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from danube_sweep.config.schema import BradleyTerryHead, CausalHead, Comparison, Data, Head, LMHead, Model, TokenHead
+from danube_sweep.config.schema import Comparison, Data, Head, Labelled, Model
 
 _PAIR = ("Prompt: ", "\n\nAnswer A: ", "\n\nAnswer B: ")
 _ONE_ANSWER = ("Prompt: ", "\n\nAnswer: ")
@@ -23,19 +23,14 @@ class Layout:
 
 def layout_for(model: Model, data: Data, head: Head) -> Layout:
     """The layout that suits a model's variant, the data's texts and what the head reads."""
+    if data.labelled is not Labelled.rows:  # its text alone
+        return Layout((model.start,), "", ends_with_eos=data.labelled is Labelled.nothing)
     pairs = isinstance(data, Comparison)
-    passes: tuple[tuple[int, ...], ...] = ()
     before: tuple[str, ...] = _PAIR if pairs else ("",)
-    cue = ""
-    match head:
-        case LMHead():
-            return Layout((model.start,), "", ends_with_eos=True)
-        case TokenHead():
-            return Layout((model.start,), "", ends_with_eos=False)
-        case CausalHead():
-            cue = "\n\nBetter answer:" if pairs else "\n\nLabel:"
-        case BradleyTerryHead():  # the prompt with A, and with B
-            before, passes = _ONE_ANSWER, ((0, 1), (0, 2))
+    passes: tuple[tuple[int, ...], ...] = ()
+    if head.passes == 2:  # the prompt with A, and with B
+        before, passes = _ONE_ANSWER, ((0, 1), (0, 2))
+    cue = ("\n\nBetter answer:" if pairs else "\n\nLabel:") if head.cued else ""
     before = (model.start + (model.chat.user if model.variant == "chat" else "") + before[0], *before[1:])
     if model.variant == "chat":
         return Layout(before, cue + model.chat.end + model.chat.answer, ends_with_eos=False, passes=passes)

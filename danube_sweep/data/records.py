@@ -1,6 +1,9 @@
 """A row of any data set in one form, and the three parts a trial sees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+OUTSIDE = "O"
+"""The label of a word that belongs to no entity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +30,10 @@ class Parts:
     """In the order of a label's entries; for numbers the column's name, for language modelling none."""
     bayes_log_loss: float | None = None
     """The lowest log loss that can be expected given the content, in nats, where it is known (generated data)."""
+
+
+def swapped(record: Record) -> Record:
+    """The same row with its answers, and what the label says of them, exchanged."""
+    prompt, a, b = record.texts
+    label = record.label and (record.label[1], record.label[0], *record.label[2:])
+    return replace(record, texts=(prompt, b, a), label=label)

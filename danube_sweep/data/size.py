@@ -1,14 +1,12 @@
 """How many rows a trial would train on and how long they are, without reading or tokenising them all."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from danube_sweep.config.schema import Comparison, Data, FileData, GeneratedData, TextData, own_parts
-from danube_sweep.data import read_unlabelled
-from danube_sweep.data.kinds.generated import generate
-from danube_sweep.data.kinds.text import load_text
+from danube_sweep.config.schema import Comparison, Data, FileData
+from danube_sweep.data.kind import DataKind, DataSize
+from danube_sweep.data.parts import read_unlabelled
 from danube_sweep.data.read_files import count_rows
 from danube_sweep.data.records import Record
 
@@ -19,32 +17,23 @@ TEMPLATE_TOKENS, TEMPLATE_BYTES = 12, 256
 """What a row's frame adds: as a mean, and at the most."""
 
 
-@dataclass(frozen=True)
-class DataSize:
-    """Training rows of an epoch, and an estimate of their mean length in tokens after truncation."""
-
-    rows: int
-    tokens_per_row: float
-
-
 def data_size(config: Data) -> DataSize | None:
     """The size of the training part; None if its file is not there. Raises DataError for a damaged one."""
-    match config:
-        case GeneratedData():
-            sample, total = generate(min(config.rows, SAMPLED_ROWS), config.seed, config.noise), config.rows
-        case FileData() if Path(config.path).expanduser().is_file():
-            sample, total = _sampled(config, config.path)
-        case TextData() if all(Path(path).expanduser().is_file() for path in config.path):
-            return _text_size(config)
-        case _:
-            return None
-    rows = min(round(total * _training_share(config)), config.max_rows or total)
+    assert isinstance(config, DataKind)
+    if (known := config.size()) is not None:
+        return known
+    sampled = config.sample(SAMPLED_ROWS) or _sampled(config)
+    if sampled is None:
+        return None
+    sample, total = sampled
+    rows = min(round(total * training_share(config)), config.max_rows or total)
     doubled = isinstance(config, Comparison) and config.swap_augment
     return DataSize(rows * (2 if doubled else 1), _mean_tokens(sample, config.max_length))
 
 
-def _training_share(config: Data) -> float:
-    own_validation, own_test = own_parts(config)
+def training_share(config: Data) -> float:
+    """The share of the training source's rows that trains."""
+    own_validation, own_test = config.own_parts
     test = 0.0 if own_test else config.test_fraction
     if config.folds is not None:
         return (1 - test) * (1 - 1 / config.folds)
@@ -56,17 +45,20 @@ def longest_row(config: Data) -> int:
 
     Reads the files whole, once each. Raises DataError for a damaged one.
     """
-    match config:
-        case GeneratedData():
-            longest = max(map(_bytes, generate(config.rows, config.seed, config.noise)))
-        case FileData() if all(Path(path).expanduser().is_file() for path in _files(config)):
-            longest = max(_longest(path, Path(path).stat().st_mtime_ns, Hashed(config)) for path in _files(config))
-        case _:
-            return config.max_length
+    assert isinstance(config, DataKind)
+    files = _files(config)
+    if (everything := config.sample(2**62)) is not None:
+        longest = max(map(_bytes, everything[0]))
+    elif files and all(Path(path).expanduser().is_file() for path in files):
+        longest = max(_longest(path, Path(path).expanduser().stat().st_mtime_ns, Hashed(config)) for path in files)
+    else:
+        return config.max_length
     return min(config.max_length, longest + TEMPLATE_BYTES)
 
 
-def _files(config: FileData) -> list[str]:
+def _files(config: Data) -> list[str]:
+    if not isinstance(config, FileData):
+        return []
     return [path for path in (config.path, config.validation_path) if path is not None]
 
 
@@ -92,10 +84,11 @@ def _bytes(record: Record) -> int:
     return sum(len(text.encode("utf-8", "replace")) for text in record.texts)
 
 
-def _sampled(config: Data, path: str) -> tuple[list[Record], int]:
-    return list(islice(read_unlabelled(config, path, "data.path"), SAMPLED_ROWS)), _count(
-        path, Path(path).stat().st_mtime_ns
-    )
+def _sampled(config: Data) -> tuple[list[Record], int] | None:
+    if not isinstance(config, FileData) or not Path(config.path).expanduser().is_file():
+        return None
+    sample = list(islice(read_unlabelled(config, config.path, "data.path"), SAMPLED_ROWS))
+    return sample, _count(config.path, Path(config.path).expanduser().stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
@@ -106,15 +99,3 @@ def _count(path: str, _changed_ns: int) -> int:
 def _mean_tokens(sample: list[Record], most: int) -> float:
     lengths = [TEMPLATE_TOKENS + sum(map(len, record.texts)) / CHARACTERS_PER_TOKEN for record in sample]
     return sum(min(length, most) for length in lengths) / max(len(lengths), 1)
-
-
-@lru_cache(maxsize=16)
-def _characters(paths: tuple[str, ...], column: str, _changed_ns: tuple[int, ...]) -> int:
-    return sum(len(record.texts[0]) for record in load_text(paths, column))
-
-
-def _text_size(config: TextData) -> DataSize:
-    changed = tuple(Path(path).expanduser().stat().st_mtime_ns for path in config.path)
-    characters = _characters(tuple(config.path), config.text_column, changed)
-    pieces = max(1, round(characters / CHARACTERS_PER_TOKEN * _training_share(config) / config.max_length))
-    return DataSize(min(pieces, config.max_rows or pieces), config.max_length)

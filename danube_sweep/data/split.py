@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 
-from danube_sweep.config.schema import Data, own_parts
+from danube_sweep.config.schema import Data
 from danube_sweep.data.records import Record
 from danube_sweep.errors import DataError
 
@@ -19,7 +19,7 @@ def split(records: Sequence[Record], config: Data) -> tuple[list[Record], list[R
     of its own, or with a fraction of 0, stays empty here. Raises DataError if there are too few groups to fill the
     others.
     """
-    own_validation, own_test = own_parts(config)
+    own_validation, own_test = config.own_parts
     test_share = 0.0 if own_test else config.test_fraction
     rest, test = _hold_out(records, test_share, config)
     if config.folds is not None and config.fold is not None:

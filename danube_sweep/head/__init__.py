@@ -1,10 +1,19 @@
 """Heads: from hidden states to the answer. They are fp32 and never quantised.
 
-base  what a head is · pool, layers  their parts · classify, bradley_terry, ordinal, regression, multilabel, token,
-language  a head each, or those that read the backbone's own output layer · build  config in, head out
+kinds/  a file for each head: its fields, its weights' shapes, how it is built · base_head  what a head is
+build_head  config in, head out · pooling, head_layers  their parts · formulas  their arithmetic, exports' too
+classify, bradley_terry, ordinal, regression, multilabel, token, language  the modules that the kinds build
 """
 
-from danube_sweep.head.base_head import Classifies, Head
-from danube_sweep.head.build_head import build_head, needs_lm_head
+from typing import Any
 
-__all__ = ["Classifies", "Head", "build_head", "needs_lm_head"]
+__all__ = ["Classifies", "Head"]
+
+
+def __getattr__(name: str) -> Any:
+    # For packages of others. Loaded when it is asked for: `kinds` is read without torch.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    from danube_sweep.head import base_head
+
+    return getattr(base_head, name)

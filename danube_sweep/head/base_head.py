@@ -4,6 +4,7 @@ Axes: B rows, T tokens, H hidden width, C classes, N examples (rows or words), A
 """
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,6 +21,13 @@ class Head(nn.Module, ABC):
     target: Target
     classes: list[str]
     """What it learns of a row, and of what classes: `build_head` says it."""
+
+    reads_every_word: ClassVar[bool] = False
+    """Whether it reads the states of tokens, without a pooling."""
+
+    def last_layers(self) -> list[dict[str, Any]]:
+        """What head.formulas makes of the last layer's output, for exports: layers of head.json; by default nothing."""
+        return []
 
     def start(self, train: Encoded) -> None:
         """Takes what it needs of the training rows, before it trains: where numbers lie, how common classes are."""

@@ -4,7 +4,7 @@ from typing import final
 
 import torch
 
-from danube_sweep.config.schema import PreferenceHead, SequenceHead
+from danube_sweep.config.schema import ClassifierHead
 from danube_sweep.data.batches import Batch
 from danube_sweep.head.base_head import Classifies
 from danube_sweep.head.head_layers import Layers
@@ -15,11 +15,9 @@ from danube_sweep.head.pooling import PairPooler, Pooler
 class Classifier(Classifies):
     """Pooled hidden states through the head's layers."""
 
-    def __init__(self, pooler: Pooler | PairPooler, classes: int, config: SequenceHead | PreferenceHead) -> None:
+    def __init__(self, pooler: Pooler | PairPooler, layers: Layers, config: ClassifierHead) -> None:
         super().__init__(config)
-        self.pooler = pooler
-        biased = config.biased if isinstance(config, SequenceHead) else True
-        self.layers = Layers(pooler.width, classes, config, bias=biased)
+        self.pooler, self.layers = pooler, layers
 
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
         logits_BC: torch.Tensor = self.layers(self.pooler(hidden_BTH.float(), batch))

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from danube_sweep.config.schema import CausalHead, Pooling
+from danube_sweep.config.schema import ClassifierHead, Pooling
+from danube_sweep.data.arena_format import CLASSES
 from danube_sweep.data.batches import Batch
-from danube_sweep.data.kinds.arena import CLASSES
 from danube_sweep.errors import ConfigError
 from danube_sweep.head.base_head import Classifies, Head
 from danube_sweep.head.pooling import Pooler
@@ -38,7 +38,7 @@ class _ReadsLmHead(nn.Module):
 class LabelWords(Classifies):
     """The causal LM's own logits of one label word per class, at the last token."""
 
-    def __init__(self, word_ids: list[int], lm_head: nn.Module, config: CausalHead) -> None:
+    def __init__(self, word_ids: list[int], lm_head: nn.Module, config: ClassifierHead) -> None:
         super().__init__(config)
         self.pooler = Pooler(Pooling.last, hidden_size=0)
         self.lm_head = _ReadsLmHead(lm_head)
@@ -49,9 +49,9 @@ class LabelWords(Classifies):
         return logits_BV[:, self.get_buffer("word_ids_C")]
 
 
-def word_ids(config: CausalHead, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def word_ids(chosen: list[str] | None, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Each class's word's first token. Raises ConfigError for words that clash or have none."""
-    words = config.words or (PREFERENCE_WORDS if classes == CLASSES else classes)
+    words = chosen or (PREFERENCE_WORDS if classes == CLASSES else classes)
     if len(words) != len(classes):
         raise ConfigError(f"head.words needs {len(classes)} words ({', '.join(classes)}), got {len(words)}")
     ids: dict[int, str] = {}

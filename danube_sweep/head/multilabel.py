@@ -8,7 +8,6 @@ from typing import final
 import torch
 from torch.nn import functional as F
 
-from danube_sweep.config.schema import MultilabelHead
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base_head import Head, labels_in, labels_of
@@ -23,10 +22,9 @@ LEAST = 1e-3
 class Multilabel(Head):
     """A logit for each class: logits_BC. A row's loss is the mean over the classes."""
 
-    def __init__(self, pooler: Pooler, classes: int, config: MultilabelHead) -> None:
+    def __init__(self, pooler: Pooler, layers: Layers) -> None:
         super().__init__()
-        self.pooler = pooler
-        self.layers = Layers(pooler.width, classes, config)
+        self.pooler, self.layers = pooler, layers
 
     def start(self, train: Encoded) -> None:
         """Rare classes start rare."""

@@ -3,16 +3,17 @@
 Axes: B rows, C classes, K = C - 1 thresholds, N examples.
 """
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from danube_sweep.config.schema import OrdinalHead
+from danube_sweep.config.schema import ClassifierHead
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base_head import Classifies, labels_in
+from danube_sweep.head.formulas import ordered_log_probabilities
 from danube_sweep.head.head_layers import Layers
 from danube_sweep.head.pooling import Pooler
 
@@ -24,12 +25,14 @@ LEAST = 1e-3
 class Ordinal(Classifies):
     """Cumulative logits (McCullagh 1980): P(class <= k) = sigmoid(threshold_k - score). Log probabilities_BC."""
 
-    def __init__(self, pooler: Pooler, classes: int, config: OrdinalHead) -> None:
+    def __init__(self, pooler: Pooler, layers: Layers, config: ClassifierHead, *, classes: int) -> None:
         super().__init__(config)
-        self.pooler = pooler
-        self.layers = Layers(pooler.width, 1, config, bias=False)
+        self.pooler, self.layers = pooler, layers
         self.lowest = nn.Parameter(torch.zeros(1))
         self.steps_K = nn.Parameter(torch.zeros(classes - 2))
+
+    def last_layers(self) -> list[dict[str, Any]]:
+        return [{"kind": "ordinal", "weights": ["lowest", "steps_K"]}]
 
     def start(self, train: Encoded) -> None:
         """The thresholds of rows that all score 0: the training rows' shares."""
@@ -43,14 +46,4 @@ class Ordinal(Classifies):
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
         score_B1 = self.layers(self.pooler(hidden_BTH.float(), batch))
         steps_K = torch.cat([self.lowest, F.softplus(self.steps_K)])
-        return log_probabilities(steps_K.cumsum(dim=0) - score_B1)
-
-
-def log_probabilities(logits_BK: torch.Tensor) -> torch.Tensor:
-    """Of the classes between rising cumulative logits, log probabilities_BC.
-
-    sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)) loses no digits far from 0.
-    """
-    below_BK, above_BK = F.logsigmoid(logits_BK), F.logsigmoid(-logits_BK)
-    between = below_BK[:, 1:] + above_BK[:, :-1] + torch.log(-torch.expm1(logits_BK[:, :-1] - logits_BK[:, 1:]))
-    return torch.cat([below_BK[:, :1], between, above_BK[:, -1:]], dim=1)
+        return ordered_log_probabilities(steps_K.cumsum(dim=0) - score_B1)

@@ -3,14 +3,14 @@
 Axes: B rows, N examples.
 """
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch.nn import functional as F
 
-from danube_sweep.config.schema import RegressionHead, RegressionLoss
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
+from danube_sweep.errors import GuardError
 from danube_sweep.head.base_head import Head, labels_in, labels_of
 from danube_sweep.head.head_layers import Layers
 from danube_sweep.head.pooling import Pooler
@@ -20,12 +20,14 @@ from danube_sweep.head.pooling import Pooler
 class Regression(Head):
     """The number less the training rows' mean, in their standard deviations: standardised_B1. Answers are numbers."""
 
-    def __init__(self, pooler: Pooler, config: RegressionHead) -> None:
+    def __init__(self, pooler: Pooler, layers: Layers, *, loss: str) -> None:
         super().__init__()
-        self.pooler, self.kind = pooler, config.loss
-        self.layers = Layers(pooler.width, 1, config)
+        self.pooler, self.layers, self.kind = pooler, layers, loss
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("deviation", torch.ones(1))
+
+    def last_layers(self) -> list[dict[str, Any]]:
+        return [{"kind": "number", "weights": ["deviation", "mean"]}]
 
     def start(self, train: Encoded) -> None:
         numbers_N = labels_in(train).double()
@@ -40,12 +42,13 @@ class Regression(Head):
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         wanted_B1 = (labels_of(batch) - self.get_buffer("mean")) / self.get_buffer("deviation")
         match self.kind:
-            case RegressionLoss.mse:
+            case "mse":
                 return F.mse_loss(output, wanted_B1)
-            case RegressionLoss.mae:
+            case "mae":
                 return F.l1_loss(output, wanted_B1)
-            case RegressionLoss.huber:
+            case "huber":
                 return F.huber_loss(output, wanted_B1)
+        raise GuardError(f"head=regression has no loss {self.kind}")
 
     def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Squared errors."""

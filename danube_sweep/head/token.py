@@ -3,13 +3,13 @@
 Axes: B rows, T tokens, H hidden width, P words of a batch, N words of a part, C classes.
 """
 
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from danube_sweep.config.schema import TokenHead
+from danube_sweep.config.schema import ClassifierHead
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base_head import Classifies
@@ -23,9 +23,11 @@ LEAST = 1e-4
 class TokenClassifier(Classifies):
     """The state of every word's last token through the head's layers: logits_PC, word by word."""
 
-    def __init__(self, hidden_size: int, classes: int, config: TokenHead) -> None:
+    reads_every_word: ClassVar[bool] = True
+
+    def __init__(self, layers: Layers, config: ClassifierHead) -> None:
         super().__init__(config)
-        self.layers = Layers(hidden_size, classes, config)
+        self.layers = layers
 
     def start(self, train: Encoded) -> None:
         """Rare classes start rare: most words are no entity."""

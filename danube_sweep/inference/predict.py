@@ -21,20 +21,18 @@ from danube_sweep.config.schema import (
     Device,
     FullFinetune,
     Init,
-    PairsData,
     Precision,
     Storage,
-    TableColumns,
     Target,
 )
-from danube_sweep.data import Record, read_unlabelled
 from danube_sweep.data.encode import encode
-from danube_sweep.data.kinds.pairs import swapped
-from danube_sweep.data.kinds.tokens import OUTSIDE
 from danube_sweep.data.layout import Layout, layout_for
+from danube_sweep.data.parts import read_unlabelled
+from danube_sweep.data.records import OUTSIDE, Record, swapped
 from danube_sweep.data.tokenizer import load_tokenizer
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, DiskError
-from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.head.base_head import Head
+from danube_sweep.head.build_head import build_head
 from danube_sweep.model.backbone import Backbone, load_backbone
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.run_folder import RunFolder
@@ -91,7 +89,7 @@ def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_p
     backbone = load_backbone(
         source,
         config.precision,
-        with_lm_head=needs_lm_head(config.head),
+        with_lm_head=config.head.reads_lm_head,
         device=target,
         flat=config.data.batching is Batching.packed,
     )
@@ -252,7 +250,7 @@ def _writer(trained: Trained, labels: bool) -> _Writer:
     if target is Target.words:
         return _Writer(["row_id", *_id_columns(target), "label"], entities)
     data = trained.config.data
-    return _Writer(["id", data.label_column if isinstance(data, PairsData | TableColumns) else "label"], likeliest)
+    return _Writer(["id", data.label_name], likeliest)
 
 
 _KIND = {Target.many: "this run finds any number of them", Target.number: "this run predicts a number"}

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from danube_sweep.config.schema import Device
-from danube_sweep.data.prepare import prepare
 from danube_sweep.errors import CheckpointError
 from danube_sweep.inference.predict import load_run
 from danube_sweep.storage.run_folder import RunFolder, read_json, trial_hash
 from danube_sweep.training.evaluate import evaluate
+from danube_sweep.training.prepare import prepare
 
 
 def score_test(path: Path, device: Device) -> dict[str, float]:

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 
 from danube_sweep.config.facts.adapters import QUANTISED, is_packed
 from danube_sweep.config.facts.architectures import Architecture
-from danube_sweep.config.schema import AdamW, Config, Dora, LMHead, ScheduleFree
+from danube_sweep.config.schema import Config, Dora
+from danube_sweep.optimizer.kinds.adamw import AdamW
 from danube_sweep.planner.activations import checkpoints, live_block, whole_body
 from danube_sweep.planner.joint_pass import distinct_batches, joint_walk, walk_of
 from danube_sweep.planner.parameter_bytes import (
@@ -149,8 +150,7 @@ def _own(config: Config, model: Architecture, classes: int) -> _Own:
         gradients,
         allocation_bytes(config.lora, body) + state_bytes(optimizer, body, each) + state_bytes(optimizer, head, FP32),
         0.0 if walk.cpu else paged_bytes(optimizer, body, each) + paged_bytes(optimizer, head, FP32),
-        # Schedule-free AdamW updates all tensors together and holds the roots of all second moments.
-        float(gradients) if isinstance(optimizer, ScheduleFree) else 0.0,
+        optimizer.updating_bytes(gradients),
     )
 
 
@@ -178,7 +178,7 @@ def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
     tokens = _tokens(configs, trainer.micro_batch, walk)
     checkpointing = walk.precision.gradient_checkpointing
     at_the_end = tokens * (END_OF_NET * model.hidden if trains else EVALUATION[0] * model.hidden)
-    with_logits = [config for config in configs if isinstance(config.head, LMHead)]
+    with_logits = [config for config in configs if config.head.predicts_tokens]
     if with_logits:
         at_the_end = max(at_the_end, _tokens(with_logits, trainer.micro_batch, walk) * model.vocab * PER_LOGIT)
     weights = _unpacked(walk)
@@ -230,5 +230,5 @@ def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
     # Trials that are at a border together go through together, or once for all where no block is adapted.
     trainer = configs[0].trainer
     tokens = _tokens(configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch, walk)
-    with_logits = any(isinstance(config.head, LMHead) for config in configs)
+    with_logits = any(config.head.predicts_tokens for config in configs)
     return tokens * max(_evaluated(walk), walk.model.vocab * PER_LOGIT if with_logits else 0) + _unpacked(walk)

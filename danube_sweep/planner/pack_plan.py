@@ -12,7 +12,6 @@ from danube_sweep.config.schema import Config, Device, FullFinetune, Lora, NoAda
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.joint_pass import batches_key
 from danube_sweep.planner.memory import GIB, Memory, pack_memory
-from danube_sweep.planner.parameter_bytes import reads_lm_head
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.step_seconds import pack_seconds
@@ -71,7 +70,7 @@ def pack_key(config: Config) -> str | None:
         config.device,
         (data.max_length, data.batching, data.cache_prefix),
         first_adapted(config.lora, blocks) if data.cache_prefix else None,  # a file of its own for each
-        (config.head.passes, reads_lm_head(config.head)),
+        (config.head.passes, config.head.reads_lm_head),
         (trainer.micro_batch, trainer.eval_batch),
     )
     return hashlib.sha256(repr(equal).encode()).hexdigest()[:16]

@@ -3,39 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 from danube_sweep.config import extension
 from danube_sweep.config.facts.adapters import FOUR_BIT
 from danube_sweep.config.facts.architectures import RELATIVE_POSITIONS, Architecture
 from danube_sweep.config.schema import (
-    Adafactor,
     Adalora,
-    AdamW,
     Adapter,
-    AdEMAMix8bit,
     Bias,
-    BradleyTerryHead,
-    CausalHead,
     Head,
-    LayeredHead,
     LinearAdapter,
-    Lion8bit,
-    LMHead,
     Lora,
-    MultilabelHead,
-    Muon,
     Optimizer,
-    OrdinalHead,
-    PagedAdamW8bit,
-    PagedAdamW32bit,
-    PreferenceHead,
-    RegressionHead,
-    ScheduleFree,
-    SequenceHead,
-    Sgd,
     Storage,
-    TokenHead,
 )
 from danube_sweep.planner.adapter_shapes import frozen_bytes, trained_shapes
 from danube_sweep.planner.symbolic_pass import FP32, Pass
@@ -44,13 +24,8 @@ WEIGHTS_A_SCALE, SCALES_A_SCALE = 64, 256
 """bitsandbytes' 4-bit blocks: weights that share a scale, and scales that share one with double quantisation."""
 CODES = {False: 16 * FP32, True: (16 + 256 + 1) * FP32}
 """Bytes of the code books of a 4-bit weight, without and with double quantisation."""
-STATES_A_SCALE, SMALLEST_8BIT = 256, 4096
-"""bitsandbytes' 8-bit optimizers: states that share a scale; tensors with fewer elements keep fp32 states."""
 SMALLEST_PAGED = 100_000
 """bitsandbytes pages the states of tensors from this many elements on."""
-STEP_BYTES = 4
-"""torch's AdamW counts the steps of every tensor in a tensor."""
-
 
 Shape = tuple[int, ...]
 
@@ -88,14 +63,9 @@ def _added(counts: Mapping[Shape, int], shapes: Sequence[Shape], times: int) -> 
     return more
 
 
-def reads_lm_head(head: Head) -> bool:
-    """Whether the head reads the backbone's own output layer."""
-    return isinstance(head, CausalHead | LMHead)
-
-
 def parameters(model: Architecture, head: Head) -> int:
     """Parameters of the backbone that a trial loads; an untied output layer counts where the head reads it."""
-    return model.body + (model.embedding if reads_lm_head(head) and not model.tied else 0)
+    return model.body + (model.embedding if head.reads_lm_head and not model.tied else 0)
 
 
 def stored_bytes(walk: Pass, head: Head) -> float:
@@ -161,40 +131,7 @@ def head_tensors(model: Architecture, head: Head, classes: int) -> Tensors:
     """The head's own parameters."""
     found, hidden = Tensors(), model.hidden
     offered = extension.head_shapes(head, hidden, classes)
-    if offered is not None:
-        return found.and_outer(*offered)
-    match head:
-        case SequenceHead(pooling=pooling, biased=biased):
-            return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), classes, bias=biased)
-        case MultilabelHead(pooling=pooling) | PreferenceHead(pooling=pooling):
-            return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), classes)
-        case TokenHead():
-            return _layers(found, head, hidden, classes)
-        case RegressionHead(pooling=pooling):
-            return _layers(_pooled(found, pooling, hidden), head, _width(pooling, hidden), 1)
-        case OrdinalHead(pooling=pooling):
-            found = _pooled(found, pooling, hidden).and_outer((1,), (classes - 2,))
-            return _layers(found, head, _width(pooling, hidden), 1, bias=False)
-        case BradleyTerryHead(pooling=pooling):
-            found = _pooled(found, pooling, hidden)
-            found = found.and_outer(()) if classes > 2 else found
-            return _layers(found, head, _width(pooling, hidden), 1, bias=False)
-    return found
-
-
-def _width(pooling: Enum, hidden: int) -> int:
-    return {"pair": 2 * hidden + 2, "answer": hidden + 1, "last_mean": 2 * hidden}.get(pooling.value, hidden)
-
-
-def _pooled(found: Tensors, pooling: Enum, hidden: int) -> Tensors:
-    return found.and_outer((hidden,)) if pooling.value == "attention" else found
-
-
-def _layers(found: Tensors, head: LayeredHead, width: int, outputs: int, *, bias: bool = True) -> Tensors:
-    if head.hidden is not None:
-        found, width = found.and_outer((head.hidden, width), (head.hidden,)), head.hidden
-    found = found.and_outer((outputs, width))
-    return found.and_outer((outputs,)) if bias else found
+    return found.and_outer(*(head.shapes(hidden, classes) if offered is None else offered))
 
 
 def state_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:
@@ -208,30 +145,7 @@ def _states(optimizer: Optimizer, shape: Shape, each: int, *, outer: bool) -> fl
     offered = extension.states(optimizer)
     if offered is not None:
         return offered * size * each
-    match optimizer:
-        case Muon() if len(shape) == 2 and not outer:
-            return size * each
-        case AdamW() | Muon():
-            return 2 * size * each + STEP_BYTES
-        case Adafactor():
-            return (sum(shape) if len(shape) == 2 else size) * each + STEP_BYTES
-        case ScheduleFree():
-            return 2 * size * each
-        case PagedAdamW32bit():
-            return 2 * size * FP32
-        case Sgd(momentum=momentum):
-            return size * each if momentum else 0
-        case AdEMAMix8bit():
-            return _in_8_bits(size, 3)
-        case Lion8bit():
-            return _in_8_bits(size, 1)
-    return _in_8_bits(size, 2)
-
-
-def _in_8_bits(size: int, states: int) -> float:
-    if size < SMALLEST_8BIT:
-        return states * size * FP32
-    return states * (size + math.ceil(size / STATES_A_SCALE) * FP32)
+    return optimizer.state_bytes(shape, each, outer=outer)
 
 
 def allocation_bytes(adapter: Adapter, tensors: Tensors) -> float:
@@ -241,7 +155,7 @@ def allocation_bytes(adapter: Adapter, tensors: Tensors) -> float:
 
 def paged_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:
     """Bytes of the states that may lie in host memory: those of large tensors, with an optimizer that pages."""
-    if not isinstance(optimizer, PagedAdamW8bit | PagedAdamW32bit):
+    if not optimizer.paged:
         return 0.0
     large = {shape: count for shape, count in tensors.counts if math.prod(shape) >= SMALLEST_PAGED}
     return state_bytes(optimizer, Tensors(large), each)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED
 from danube_sweep.config.facts.architectures import Architecture
-from danube_sweep.config.schema import Compute, Config, Device, Dora, LMHead, Lora, Storage
+from danube_sweep.config.schema import Compute, Config, Device, Dora, Lora, Storage
 from danube_sweep.planner.activations import whole_body
 from danube_sweep.planner.joint_pass import distinct_batches, joint_walk, walk_of
 from danube_sweep.planner.parameter_bytes import Tensors, adapter_tensors
@@ -115,7 +115,7 @@ def _computing(pack: _Pack) -> float:
     products = 2 * model.linear_weights + 4 * model.layers * walk.length * model.query
     total = products * (pack.tokens * pack.distinct * pack.below + tokens * through)
     for config in pack.configs:
-        if isinstance(config.head, LMHead):
+        if config.head.predicts_tokens:
             total += 2 * model.embedding * pack.tokens * (2.0 if walk.trains else 1.0)
         if not walk.full:
             total += 6 * _trained(config, model).elements * pack.tokens

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from danube_sweep.config.facts.adapters import FOUR_BIT
 from danube_sweep.config.facts.architectures import Architecture
-from danube_sweep.config.schema import AdamW, AdamW8bit, Compute, Config, Device, FullFinetune, Lora, Precision, Storage
+from danube_sweep.config.schema import Compute, Config, Device, FullFinetune, Lora, Precision, Storage
 from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import MisfitError
+from danube_sweep.optimizer.kinds.adamw import AdamW
+from danube_sweep.optimizer.kinds.adamw_8bit import AdamW8bit
 from danube_sweep.planner.memory import GIB, Memory, memory_of
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share

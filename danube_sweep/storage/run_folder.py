@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.config import extension
-from danube_sweep.config.facts.hub_commits import commit, is_folder
-from danube_sweep.config.schema import Config, FileData, HubData, Init, Model, TextData
+from danube_sweep.config.schema import Config, Data, Init, Model
 from danube_sweep.errors import CheckpointError, DataError, DiskError, ModelError
 
 HASH_VERSION = 1
@@ -103,16 +102,17 @@ def _meaning(node: Any, prefix: str) -> Any:
     if not dataclasses.is_dataclass(node):
         return node
     fields: dict[str, Any] = {"kind": extension.meaning(node)}
+    sources = node.source_meaning() if isinstance(node, Data) else {}
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)
         if key in _NOT_THE_TRIAL:
             continue
         if dataclasses.is_dataclass(value):
             fields[field.name] = _meaning(value, f"{key}.")
-        elif isinstance(node, FileData | TextData) and field.name.endswith("path"):
+        elif field.name in sources:
+            fields[field.name] = sources[field.name]
+        elif field.metadata.get("path"):
             fields[field.name] = _content(value, key)
-        elif isinstance(node, HubData) and field.name == "path":
-            fields[field.name] = _dataset_meaning(node)
         elif value != _default(field):
             fields[field.name] = _meaning(value, "")
     return fields
@@ -132,15 +132,6 @@ def _content(value: str | list[str] | None, field: str) -> Any:
             return [_content(item, field) for item in value]
         case _:
             return file_digest(value, field)
-
-
-def _dataset_meaning(data: HubData) -> Any:
-    if not is_folder(data.path):
-        return f"{data.path}@{commit(data.path, data.revision)}"
-    folder = Path(data.path).expanduser()
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    names = [file.relative_to(folder).as_posix() for file in files]
-    return {name: file_digest(file) for name, file in zip(names, files, strict=True) if not re.search(r"(^|/)\.", name)}
 
 
 def _backbone_meaning(model: Model) -> Any:

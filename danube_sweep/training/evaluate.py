@@ -9,7 +9,7 @@ import torch
 
 from danube_sweep.data.batches import Batch, collate, eval_batches
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.head import Head
+from danube_sweep.head.base_head import Head
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.training.metrics import measure
 

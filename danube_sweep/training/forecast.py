@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from danube_sweep.config.schema import Config
-from danube_sweep.data.prepare import Prepared
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.memory import GIB, memory_of
 from danube_sweep.planner.planned_architecture import described_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device
 from danube_sweep.planner.step_seconds import seconds_of
+from danube_sweep.training.prepare import Prepared
 
 
 def predicted(config: Config, backbone: Backbone, prepared: Prepared) -> tuple[dict[str, float], str | None]:

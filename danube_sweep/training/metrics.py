@@ -22,7 +22,7 @@ from torchmetrics.functional.regression import pearson_corrcoef, spearman_corrco
 
 from danube_sweep.config.schema import Target
 from danube_sweep.data.encoded import Truth
-from danube_sweep.data.kinds.tokens import OUTSIDE
+from danube_sweep.data.records import OUTSIDE
 
 Places = NDArray[np.integer[Any]]
 

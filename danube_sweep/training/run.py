@@ -12,7 +12,6 @@ from typing import Any, Protocol, final
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from danube_sweep.config.schema import Config
-from danube_sweep.data.prepare import Prepared
 from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, OutOfMemory, PackOutOfMemory
 from danube_sweep.storage.run_folder import COMPLETE, MICRO_BATCH, write_json
 from danube_sweep.terminal.screen import Screen
@@ -20,6 +19,7 @@ from danube_sweep.tracking import given_out
 from danube_sweep.training import finish, trained_weights
 from danube_sweep.training.environment import is_memory_error, is_process_error
 from danube_sweep.training.lightning_loop import PackModule, fit
+from danube_sweep.training.prepare import Prepared
 from danube_sweep.training.setup import Builder, Entrant, Taken, activate, take, tracker_of
 from danube_sweep.training.signals import StopRequest
 from danube_sweep.training.trial import ActiveTrial, Phase, Prune

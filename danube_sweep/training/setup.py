@@ -19,9 +19,9 @@ from danube_sweep.config.facts.adapters import is_packed
 from danube_sweep.config.schema import Batching, Config
 from danube_sweep.config.validate import check_adapter, check_runs, check_types
 from danube_sweep.data.layout import layout_for
-from danube_sweep.data.prepare import Prepared, prepare
 from danube_sweep.errors import BusyError, CheckpointError, ConfigError
-from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.head.base_head import Head
+from danube_sweep.head.build_head import build_head
 from danube_sweep.lora import PackedAdapter
 from danube_sweep.model.backbone import Backbone, load_backbone
 from danube_sweep.planner.planned_device import planned_device
@@ -31,6 +31,7 @@ from danube_sweep.tracking import Tracker, open_tracker
 from danube_sweep.training.environment import environment, native_types, pick_device, versions
 from danube_sweep.training.forecast import predicted
 from danube_sweep.training.pack import Pack
+from danube_sweep.training.prepare import Prepared, prepare
 from danube_sweep.training.step_plan import StepPlan
 from danube_sweep.training.trial import ActiveTrial, Prune, Surroundings
 
@@ -152,7 +153,7 @@ def _load(config: Config, device: torch.device) -> Backbone:
     return load_backbone(
         config.model,
         config.precision,
-        with_lm_head=needs_lm_head(config.head),
+        with_lm_head=config.head.reads_lm_head,
         device=device,
         flat=config.data.batching is Batching.packed,
     )

@@ -10,7 +10,7 @@ from torch import nn
 from danube_sweep import lora
 from danube_sweep.config.schema import Adapter, FullFinetune, LinearAdapter
 from danube_sweep.errors import CheckpointError
-from danube_sweep.head import Head
+from danube_sweep.head.base_head import Head
 from danube_sweep.lora import PackedAdapter
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint

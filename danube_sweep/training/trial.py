@@ -18,7 +18,7 @@ from danube_sweep import lora
 from danube_sweep.config.schema import HIGHER_IS_BETTER, Compute, Config, Lora
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import CheckpointError, Diverged
-from danube_sweep.head import Head
+from danube_sweep.head.base_head import Head
 from danube_sweep.lora import PackedAdapter
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.optimizer.build_optimizer import build_optimizer, to_training

@@ -17,7 +17,8 @@ from danube_sweep import __version__
 from danube_sweep.cli import main
 from danube_sweep.cli.help import help_text
 from danube_sweep.composer import compose
-from danube_sweep.config.schema import OPTIONS, SWEEP_OPTIONS, Config
+from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import Interrupted
 
 Tiny = Callable[..., Config]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY
 
-from danube_sweep.config.schema import OPTIONS
+from danube_sweep.config.options import OPTIONS
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from conftest import tiny_config
 
-from danube_sweep.config.schema import Asha, Hyperband, LMHead, Median, NoPruner, Patient, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler, Sweep
 from danube_sweep.config.validate.check_sweep import RETRIABLE, check_metric, check_retry, objectives, validate_sweep
 from danube_sweep.errors import ConfigError
+from danube_sweep.head.kinds.lm import LMHead
 
 LOSS, MEMORY = "validation/log_loss", "measured/peak_memory_bytes"
 

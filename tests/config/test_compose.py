@@ -12,19 +12,13 @@ from omegaconf import OmegaConf
 
 from danube_sweep import paths
 from danube_sweep.composer import compose, load_config, plain_config
-from danube_sweep.config.schema import (
-    OPTIONS,
-    ArenaData,
-    Config,
-    Dora,
-    Init,
-    LMHead,
-    Pooling,
-    Side,
-    TableData,
-    TextData,
-)
+from danube_sweep.config.options import OPTIONS
+from danube_sweep.config.schema import Config, Dora, Init, Pooling, Side
+from danube_sweep.data.kinds.arena import ArenaData
+from danube_sweep.data.kinds.table import TableData
+from danube_sweep.data.kinds.text import TextData
 from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.head.kinds.lm import LMHead
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.trial_plan import plan_of
 

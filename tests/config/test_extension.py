@@ -23,11 +23,12 @@ from danube_sweep.cli.help import help_text
 from danube_sweep.composer import Composer, compose, load_config, plain_config
 from danube_sweep.config import extension
 from danube_sweep.config.facts.architectures import architecture_of
-from danube_sweep.config.schema import OPTIONS
+from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Head as HeadConfig
 from danube_sweep.data.kinds.generated import generate, write_csv
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
-from danube_sweep.head import Head, build_head
+from danube_sweep.head.base_head import Head
+from danube_sweep.head.build_head import build_head
 from danube_sweep.optimizer.build_optimizer import build_optimizer
 from danube_sweep.planner.trial_plan import plan_of
 from danube_sweep.storage.run_folder import trial_hash

@@ -10,28 +10,22 @@ from transformers import PreTrainedTokenizerFast
 
 from danube_sweep import paths
 from danube_sweep.composer import compose
-from danube_sweep.config.schema import (
-    ArenaData,
-    CausalHead,
-    Data,
-    GeneratedData,
-    Head,
-    LMHead,
-    Model,
-    PreferenceHead,
-    SequenceHead,
-    Side,
-    TableData,
-    TextData,
-    TokenHead,
-    TokensData,
-)
+from danube_sweep.config.schema import Data, Head, Model, Side
 from danube_sweep.data.encode import encode, encode_cached, fair_shares
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.data.kinds.generated import generate
+from danube_sweep.data.kinds.arena import ArenaData
+from danube_sweep.data.kinds.generated import GeneratedData, generate
+from danube_sweep.data.kinds.table import TableData
+from danube_sweep.data.kinds.text import TextData
+from danube_sweep.data.kinds.tokens import TokensData
 from danube_sweep.data.layout import Layout, layout_for
 from danube_sweep.data.records import Record
 from danube_sweep.errors import ConfigError, ModelError
+from danube_sweep.head.kinds.causal import CausalHead
+from danube_sweep.head.kinds.lm import LMHead
+from danube_sweep.head.kinds.preference import PreferenceHead
+from danube_sweep.head.kinds.sequence import SequenceHead
+from danube_sweep.head.kinds.token import TokenHead
 
 PLAIN = Layout(("",), "", ends_with_eos=True)
 PAIR = Layout(("P: ", "\nA: ", "\nB: "), "\nbetter:", ends_with_eos=False)

@@ -11,12 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from danube_sweep.config.schema import ArenaData, Data, GeneratedData, TableData, Target, TextData
-from danube_sweep.data import Record, load_parts, read_unlabelled, swapped
-from danube_sweep.data.kinds.arena import CLASSES, load_arena, read_arena, turns
-from danube_sweep.data.kinds.generated import bayes_log_loss, generate, write_csv
-from danube_sweep.data.kinds.table import load_table, sorted_classes
+from danube_sweep.config.schema import Data, Target
+from danube_sweep.data.arena_format import CLASSES, load_arena, read_arena, turns
+from danube_sweep.data.kinds.arena import ArenaData
+from danube_sweep.data.kinds.generated import GeneratedData, bayes_log_loss, generate, write_csv
+from danube_sweep.data.kinds.table import TableData
+from danube_sweep.data.kinds.text import TextData
+from danube_sweep.data.parts import load_parts, read_unlabelled
+from danube_sweep.data.records import Record, swapped
 from danube_sweep.data.split import split
+from danube_sweep.data.table_columns import load_table, sorted_classes
 from danube_sweep.errors import ConfigError, DataError, DiskError
 
 

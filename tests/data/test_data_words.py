@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from danube_sweep.config.schema import Config, Model, PairsData, TableData, Target, TokenHead, TokensData
-from danube_sweep.data import Record, load_parts, read_unlabelled
+from danube_sweep.config.schema import Config, Model, Target
 from danube_sweep.data.batches import collate
 from danube_sweep.data.encode import encode, encode_cached
-from danube_sweep.data.kinds.pairs import load_pairs
-from danube_sweep.data.kinds.table import load_table
-from danube_sweep.data.kinds.tokens import load_words
+from danube_sweep.data.kinds.pairs import PairsData, load_pairs
+from danube_sweep.data.kinds.table import TableData
+from danube_sweep.data.kinds.tokens import TokensData, load_words
 from danube_sweep.data.layout import layout_for
-from danube_sweep.data.prepare import prepare
+from danube_sweep.data.parts import load_parts, read_unlabelled
 from danube_sweep.data.read_files import count_rows
+from danube_sweep.data.records import Record
+from danube_sweep.data.table_columns import load_table
 from danube_sweep.errors import DataError
+from danube_sweep.head.kinds.token import TokenHead
+from danube_sweep.training.prepare import prepare
 
 Tiny = Callable[..., Config]
 

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from danube_sweep.composer import compose
-from danube_sweep.config.schema import ArenaData, Config, Data, GeneratedData, TableData, TextData
-from danube_sweep.data import Record, load_parts
-from danube_sweep.data.kinds.generated import generate, write_csv
+from danube_sweep.config.schema import Config, Data
+from danube_sweep.data.kinds.arena import ArenaData
+from danube_sweep.data.kinds.generated import GeneratedData, generate, write_csv
+from danube_sweep.data.kinds.table import TableData
+from danube_sweep.data.kinds.text import TextData
+from danube_sweep.data.parts import load_parts
+from danube_sweep.data.records import Record
 from danube_sweep.data.size import data_size
 from danube_sweep.data.split import split
 from danube_sweep.errors import ConfigError, DataError

@@ -10,12 +10,14 @@ import torch
 from torch.nn import functional as F
 from workbench import CAUSAL, build, load, make_head, rows_of
 
-from danube_sweep.config.schema import Compute, Config, LMHead, Precision, Storage
+from danube_sweep.config.schema import Compute, Config, Precision, Storage
 from danube_sweep.data.batches import Batch, collate
-from danube_sweep.data.prepare import prepare
 from danube_sweep.errors import ConfigError
-from danube_sweep.head import Head, build_head, needs_lm_head
+from danube_sweep.head.base_head import Head
+from danube_sweep.head.build_head import build_head
+from danube_sweep.head.kinds.lm import LMHead
 from danube_sweep.head.language import LanguageModel
+from danube_sweep.training.prepare import prepare
 
 Tiny = Callable[..., Config]
 
@@ -259,6 +261,6 @@ def test_heads_are_fp32_over_every_storage_type(classifier: Config, storage: Sto
 
 
 def test_only_the_heads_that_read_it_ask_for_the_output_layer(tiny: Tiny) -> None:
-    asking = {name: needs_lm_head(tiny(*options).head) for name, options in CLASSIFIERS.items()}
+    asking = {name: tiny(*options).head.reads_lm_head for name, options in CLASSIFIERS.items()}
     assert asking == {**dict.fromkeys(CLASSIFIERS, False), "words": True}
-    assert needs_lm_head(LMHead()) and isinstance(lm_head_of(tiny(*CAUSAL))[0], LanguageModel)
+    assert LMHead().reads_lm_head and isinstance(lm_head_of(tiny(*CAUSAL))[0], LanguageModel)

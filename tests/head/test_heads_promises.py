@@ -11,26 +11,21 @@ import torch
 from runs import CPU, train
 from workbench import build
 
-from danube_sweep.config.schema import (
-    AnswerPooling,
-    BradleyTerryHead,
-    Config,
-    OrdinalHead,
-    Pooling,
-    RegressionHead,
-    RegressionLoss,
-    SequenceHead,
-    Ties,
-    TokenHead,
-)
-from danube_sweep.data import load_parts, swapped
+from danube_sweep.config.schema import Config, Pooling
 from danube_sweep.data.batches import collate
 from danube_sweep.data.encode import encode
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.data.layout import layout_for
+from danube_sweep.data.parts import load_parts
+from danube_sweep.data.records import swapped
 from danube_sweep.head import bradley_terry, ordinal
 from danube_sweep.head.bradley_terry import BradleyTerry
 from danube_sweep.head.head_layers import Layers
+from danube_sweep.head.kinds.bradley_terry_ties import AnswerPooling, BradleyTerryHead, Ties
+from danube_sweep.head.kinds.ordinal import OrdinalHead
+from danube_sweep.head.kinds.regression import RegressionHead, RegressionLoss
+from danube_sweep.head.kinds.sequence import SequenceHead
+from danube_sweep.head.kinds.token import TokenHead
 from danube_sweep.head.ordinal import Ordinal
 from danube_sweep.head.pooling import AnswerPooler, Pooler
 from danube_sweep.head.regression import Regression

@@ -12,7 +12,7 @@ from runs import CPU, StopAfter, train
 
 from danube_sweep.cli import main
 from danube_sweep.config.schema import Config
-from danube_sweep.data import read_unlabelled
+from danube_sweep.data.parts import read_unlabelled
 from danube_sweep.errors import CheckpointError, ConfigError, DataError, DiskError, Interrupted
 from danube_sweep.inference import predict
 from danube_sweep.inference.predict import Form, load_run, predict_file, predictions

@@ -19,13 +19,13 @@ from danube_sweep import lora
 from danube_sweep.composer import compose
 from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.config.schema import Config
-from danube_sweep.data import Record
-from danube_sweep.data.prepare import prepare
+from danube_sweep.data.records import Record
 from danube_sweep.errors import ConfigError
 from danube_sweep.inference.predict import load_run, predictions
 from danube_sweep.model.attention import REPEATED, use_repeated
 from danube_sweep.model.backbone import Backbone, load_backbone
 from danube_sweep.model.unpadded import flatten, use_flat
+from danube_sweep.training.prepare import prepare
 
 Tiny = Callable[..., Config]
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from torch import nn
 from workbench import Staying, packed
 
-from danube_sweep.config.schema import OPTIONS, Config, Optimizer
+from danube_sweep.config.options import OPTIONS
+from danube_sweep.config.schema import Config, Optimizer
 from danube_sweep.optimizer.build_optimizer import answering, build_optimizer, to_training
 from danube_sweep.optimizer.schedule import build_schedule
 from danube_sweep.storage import checkpoint

@@ -9,8 +9,10 @@ from transformers import AutoModel
 from danube_sweep import lora
 from danube_sweep.composer import compose
 from danube_sweep.config.facts.architectures import FAMILIES, architecture_of
-from danube_sweep.config.schema import Compute, Init, LMHead, Precision, SequenceHead, Storage
-from danube_sweep.head import build_head
+from danube_sweep.config.schema import Compute, Init, Precision, Storage
+from danube_sweep.head.build_head import build_head
+from danube_sweep.head.kinds.lm import LMHead
+from danube_sweep.head.kinds.sequence import SequenceHead
 from danube_sweep.model.backbone import architecture, load_backbone
 from danube_sweep.optimizer.build_optimizer import build_optimizer, to_training
 from danube_sweep.planner.adapter_shapes import frozen_bytes

@@ -13,8 +13,9 @@ from hydra.core.override_parser.types import Override
 
 from danube_sweep import paths
 from danube_sweep.composer import Composer, compose, register
-from danube_sweep.config.schema import Config, LMHead, Sweep
+from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.errors import ConfigError
+from danube_sweep.head.kinds.lm import LMHead
 from danube_sweep.sweeping.propose.grid_cells import check, expand, search_of, shared
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number
 

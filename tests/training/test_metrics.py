@@ -7,7 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from danube_sweep.config.schema import CausalHead, LMHead, PreferenceHead, SequenceHead, Target
+from danube_sweep.config.schema import Target
+from danube_sweep.head.kinds.causal import CausalHead
+from danube_sweep.head.kinds.lm import LMHead
+from danube_sweep.head.kinds.preference import PreferenceHead
+from danube_sweep.head.kinds.sequence import SequenceHead
 from danube_sweep.training.metrics import (
     _entities,
     area_under_curve,

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 from transformers import AutoModel, get_scheduler
 from workbench import Staying, load, losses, packed, save_base, train, train_pack
 
-from danube_sweep.config.schema import AdamW, Config, Muon
+from danube_sweep.config.schema import Config
 from danube_sweep.errors import Dismissed, Diverged, Interrupted
+from danube_sweep.optimizer.kinds.adamw import AdamW
+from danube_sweep.optimizer.kinds.muon import Muon
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.lightning_loop import PackModule, fit

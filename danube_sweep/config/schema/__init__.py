@@ -1,7 +1,8 @@
-"""The whole config space on one page: one dataclass per group option, every field with type, unit and default.
+"""The config space: every field with its type, unit and default, declared once. No torch, so that --help stays fast.
 
-`conf/<group>/<option>.yaml` extends the class registered here as `schema/<group>/<option>` and states only what
-makes that option that option. Nothing here imports torch, so `--help` and composing stay fast.
+Heads, kinds of data and optimizers declare their own fields in head/kinds, data/kinds and optimizer/kinds; what they
+share is here. config/options.py lists the options of every group. `conf/<group>/<option>.yaml` extends the dataclass
+of its option and states only what makes that option that option.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,20 @@ from danube_sweep.config.schema.backbone_fields import (
     Storage,
     Vera,
 )
-from danube_sweep.config.schema.fields import nested, setting
+from danube_sweep.config.schema.data_fields import Batching, Comparison, Data, FileData, Labelled, Side, TableColumns
+from danube_sweep.config.schema.fields import nested, path_fields, setting
+from danube_sweep.config.schema.head_fields import (
+    HIGHER_IS_BETTER,
+    METRICS,
+    ClassifierHead,
+    Head,
+    LayeredHead,
+    Pooling,
+    Target,
+    pooled_width,
+    pooler_shapes,
+)
+from danube_sweep.config.schema.optimizer_fields import Adam, Optimizer
 from danube_sweep.config.schema.run_fields import Device, NoTracking, Tracking, WandbTracking
 from danube_sweep.config.schema.sweep_fields import (
     Asha,
@@ -41,83 +55,28 @@ from danube_sweep.config.schema.sweep_fields import (
     Sampler,
     Sweep,
 )
-from danube_sweep.config.schema.task_fields import (
-    HIGHER_IS_BETTER,
-    METRICS,
-    AnswerPooling,
-    ArenaData,
-    Batching,
-    BradleyTerryHead,
-    CausalHead,
-    ClassifierHead,
-    Comparison,
-    Data,
-    FileData,
-    GeneratedData,
-    Head,
-    HubData,
-    LayeredHead,
-    LMHead,
-    MultilabelHead,
-    OrdinalHead,
-    PairPooling,
-    PairsData,
-    Pooling,
-    PreferenceHead,
-    RegressionHead,
-    RegressionLoss,
-    SequenceHead,
-    Side,
-    TableColumns,
-    TableData,
-    Target,
-    TextData,
-    Ties,
-    TokenHead,
-    TokensData,
-    own_parts,
-)
 from danube_sweep.config.schema.training_fields import (
-    Adafactor,
-    Adam,
-    AdamW,
-    AdamW8bit,
-    AdEMAMix8bit,
+    SCHEDULES,
     Constant,
     Cosine,
     InverseSqrt,
     Linear,
-    Lion8bit,
-    Muon,
-    Optimizer,
-    PagedAdamW8bit,
-    PagedAdamW32bit,
     Schedule,
-    ScheduleFree,
-    Sgd,
     Trainer,
     Wsd,
+    schedule_name,
 )
 
 __all__ = [
     "HIGHER_IS_BETTER",
     "METRICS",
-    "OPTIONS",
-    "SWEEP_OPTIONS",
-    "AdEMAMix8bit",
-    "Adafactor",
+    "SCHEDULES",
     "Adalora",
     "Adam",
-    "AdamW",
-    "AdamW8bit",
     "Adapter",
-    "AnswerPooling",
-    "ArenaData",
     "Asha",
     "Batching",
     "Bias",
-    "BradleyTerryHead",
-    "CausalHead",
     "ChatFormat",
     "ClassifierHead",
     "Comparison",
@@ -130,23 +89,18 @@ __all__ = [
     "Dora",
     "FileData",
     "FullFinetune",
-    "GeneratedData",
     "Head",
-    "HubData",
     "Hyperband",
     "Ia3",
     "Init",
     "InverseSqrt",
-    "LMHead",
+    "Labelled",
     "LayeredHead",
     "Linear",
     "LinearAdapter",
-    "Lion8bit",
     "Lora",
     "Median",
     "Model",
-    "MultilabelHead",
-    "Muon",
     "NoAdapter",
     "NoPruner",
     "NoTracking",
@@ -154,43 +108,30 @@ __all__ = [
     "OnMisfit",
     "OnOom",
     "Optimizer",
-    "OrdinalHead",
-    "PagedAdamW8bit",
-    "PagedAdamW32bit",
-    "PairPooling",
-    "PairsData",
     "Patient",
     "Peft",
     "Pooling",
     "Precision",
-    "PreferenceHead",
     "Pruner",
-    "RegressionHead",
-    "RegressionLoss",
     "Sampler",
     "Schedule",
-    "ScheduleFree",
-    "SequenceHead",
     "Settings",
-    "Sgd",
     "Shape",
     "Side",
     "Storage",
     "Sweep",
     "TableColumns",
-    "TableData",
     "Target",
-    "TextData",
-    "Ties",
-    "TokenHead",
-    "TokensData",
     "Tracking",
     "Trainer",
     "Vera",
     "WandbTracking",
     "Wsd",
     "nested",
-    "own_parts",
+    "path_fields",
+    "pooled_width",
+    "pooler_shapes",
+    "schedule_name",
     "setting",
 ]
 
@@ -224,69 +165,3 @@ class Settings(Config):
 
     sweep: Sweep = setting("how a sweep runs; not part of the trial")
     pruner: Pruner = setting("which trials of a sweep end early; not part of the trial")
-
-
-OPTIONS: dict[str, dict[str, type]] = {
-    "model": {"model": Model},
-    "precision": {"precision": Precision},
-    "lora": {
-        "lora": Lora,
-        "dora": Dora,
-        "olora": Olora,
-        "adalora": Adalora,
-        "ia3": Ia3,
-        "vera": Vera,
-        "peft": Peft,
-        "none": NoAdapter,
-        "full": FullFinetune,
-    },
-    "head": {
-        "sequence": SequenceHead,
-        "preference": PreferenceHead,
-        "bradley_terry_ties": BradleyTerryHead,
-        "ordinal": OrdinalHead,
-        "regression": RegressionHead,
-        "multilabel": MultilabelHead,
-        "token": TokenHead,
-        "causal": CausalHead,
-        "lm": LMHead,
-    },
-    "optimizer": {
-        "adamw": AdamW,
-        "adamw_8bit": AdamW8bit,
-        "paged_adamw_8bit": PagedAdamW8bit,
-        "paged_adamw_32bit": PagedAdamW32bit,
-        "ademamix_8bit": AdEMAMix8bit,
-        "lion_8bit": Lion8bit,
-        "sgd": Sgd,
-        "adafactor": Adafactor,
-        "muon": Muon,
-        "schedulefree": ScheduleFree,
-    },
-    "schedule": {
-        "linear": Linear,
-        "cosine": Cosine,
-        "constant": Constant,
-        "inverse_sqrt": InverseSqrt,
-        "wsd": Wsd,
-    },
-    "data": {
-        "arena": ArenaData,
-        "pairs": PairsData,
-        "table": TableData,
-        "tokens": TokensData,
-        "hub": HubData,
-        "text": TextData,
-        "generated": GeneratedData,
-    },
-    "trainer": {"trainer": Trainer},
-    "device": {"device": Device},
-    "tracking": {"wandb": WandbTracking, "none": NoTracking},
-}
-"""Config group -> option of its schema -> dataclass; groups whose options differ only in values have one."""
-
-SWEEP_OPTIONS: dict[str, dict[str, type]] = {
-    "sweep": {"sweep": Sweep},
-    "pruner": {"none": NoPruner, "asha": Asha, "hyperband": Hyperband, "median": Median, "patient": Patient},
-}
-"""The same for what belongs to a sweep and to no trial."""

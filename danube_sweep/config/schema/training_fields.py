@@ -1,96 +1,9 @@
-"""The update rule, the learning rate over time, steps and batches."""
+"""The learning rate over time, steps and batches."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from danube_sweep.config.schema.fields import setting
-
-
-@dataclass
-class Optimizer:
-    lr: float = setting("peak learning rate", "${model.lr}")
-    weight_decay: float = setting("decay of the weights, decoupled but for sgd; never on norms and biases", 0.01)
-
-
-@dataclass
-class Adam(Optimizer):
-    beta1: float = setting("decay of the first moment", 0.9)
-    beta2: float = setting("decay of the second moment", 0.999)
-    eps: float = setting("added to the denominator", 1e-8)
-
-
-@dataclass
-class AdamW(Adam):
-    """torch's AdamW, fp32 states."""
-
-
-@dataclass
-class AdamW8bit(Adam):
-    """bitsandbytes' AdamW, states in 8 bits."""
-
-
-@dataclass
-class PagedAdamW8bit(Adam):
-    """bitsandbytes' AdamW, states in 8 bits and paged to host memory when the GPU's is short."""
-
-
-@dataclass
-class PagedAdamW32bit(Adam):
-    """bitsandbytes' AdamW, fp32 states, paged to host memory when the GPU's is short."""
-
-
-@dataclass
-class AdEMAMix8bit(Adam):
-    """AdEMAMix (arXiv:2409.03137): AdamW with a second, slow average of the gradients; bitsandbytes, in 8 bits."""
-
-    beta3: float = setting("decay of the slow average", 0.9999)
-    slow: float = setting("weight of the slow average, the paper's alpha", 5.0)
-
-
-@dataclass
-class Lion8bit(Optimizer):
-    """Lion (arXiv:2302.06675), by bitsandbytes in 8 bits: the sign of an average; wants a tenth of AdamW's rate."""
-
-    beta1: float = setting("weight of the average in the step", 0.9)
-    beta2: float = setting("decay of the average", 0.99)
-
-
-@dataclass
-class Sgd(Optimizer):
-    """Gradient descent with momentum, by torch; wants a far larger rate than AdamW. Decay is added to the gradient."""
-
-    momentum: float = setting("decay of the velocity; 0 keeps none", 0.9)
-    nesterov: bool = setting("look ahead along the velocity", False)
-
-
-@dataclass
-class Adafactor(Optimizer):
-    """Adafactor (arXiv:1804.04235), by torch: a row and a column of second moments for each matrix."""
-
-    clip: float = setting("largest root mean square of an update before the rate", 1.0)
-
-
-@dataclass
-class Muon(Optimizer):
-    """Muon, by torch: orthogonalised momentum for the backbone's matrices; AdamW for heads, embeddings and vectors.
-
-    Updates are scaled to the size of AdamW's (arXiv:2502.16982), so that its learning rates suit.
-    """
-
-    momentum: float = setting("decay of the momentum", 0.95)
-    beta1: float = setting("of the AdamW part: decay of the first moment", 0.9)
-    beta2: float = setting("of the AdamW part: decay of the second moment", 0.999)
-    eps: float = setting("of the AdamW part: added to the denominator", 1e-8)
-
-
-@dataclass
-class ScheduleFree(Adam):
-    """Schedule-Free AdamW (arXiv:2405.15682): answers with an average of its steps; wants schedule=constant.
-
-    Its rate may be up to ten times AdamW's.
-    """
-
-    beta1: float = setting("share of that average in the point where gradients are taken, above 0", 0.9)
 
 
 @dataclass
@@ -123,6 +36,21 @@ class Wsd(Schedule):
     """Warm up, stay, then down to zero (arXiv:2404.06395)."""
 
     decay: float = setting("share of all steps spent going down, above 0 and up to 1", 0.2)
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "constant": Constant,
+    "inverse_sqrt": InverseSqrt,
+    "wsd": Wsd,
+}
+"""Option -> dataclass."""
+
+
+def schedule_name(schedule: Schedule) -> str:
+    """The option that a schedule is of."""
+    return next(name for name, kind in SCHEDULES.items() if type(schedule) is kind)
 
 
 @dataclass

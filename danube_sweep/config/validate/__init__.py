@@ -5,13 +5,14 @@ common  what they share · backbone, adapter · task, parts · training · runni
 
 from danube_sweep.config import extension
 from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED
-from danube_sweep.config.schema import Config, own_parts
+from danube_sweep.config.require import check_seed, require
+from danube_sweep.config.schema import Config
 from danube_sweep.config.validate.check_device import check_runs, check_types, validate_device, validate_tracking
 from danube_sweep.config.validate.check_lora import block_numbers
 from danube_sweep.config.validate.check_model import check_adapter, validate_lora, validate_model, validate_precision
 from danube_sweep.config.validate.check_task import validate_data, validate_head
 from danube_sweep.config.validate.check_training import AUTO, validate_optimizer, validate_schedule, validate_trainer
-from danube_sweep.config.validate.require import check_finite, check_seed, own_config, require
+from danube_sweep.config.validate.common_checks import check_finite, own_config
 
 __all__ = ["AUTO", "FOUR_BIT", "QUANTISED", "block_numbers", "check_adapter", "check_runs", "check_types", "validate"]
 
@@ -26,6 +27,7 @@ def validate(config: Config) -> None:
     validate_head(config)
     validate_optimizer(config.optimizer)
     validate_schedule(config)
+    config.optimizer.check_trial(config)
     extension.check(config.head)
     extension.check(config.optimizer)
     validate_data(config.data)
@@ -41,7 +43,7 @@ def validate(config: Config) -> None:
         f"{', '.join(config.head.metrics)}",
     )
     require(
-        not config.trainer.score_test or own_parts(config.data)[1] is not None or config.data.test_fraction > 0,
+        not config.trainer.score_test or config.data.own_parts[1] is not None or config.data.test_fraction > 0,
         "trainer.score_test=true needs a test part: give data.test_path or data.test_fraction",
     )
     validate_device(config)

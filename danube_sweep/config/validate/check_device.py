@@ -1,8 +1,8 @@
 """The checks of the device and of tracking."""
 
 from danube_sweep.config.facts.adapters import QUANTISED
+from danube_sweep.config.require import require
 from danube_sweep.config.schema import Compute, Config, Device, Precision, Tracking, WandbTracking
-from danube_sweep.config.validate.require import require
 from danube_sweep.errors import ConfigError
 
 

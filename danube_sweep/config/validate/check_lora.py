@@ -5,8 +5,8 @@ from typing import Any
 
 from danube_sweep.config.facts.adapters import wrong_field, wrong_size
 from danube_sweep.config.facts.architectures import FAMILIES, TARGET_SETS, Family, architecture_of
+from danube_sweep.config.require import require
 from danube_sweep.config.schema import Adalora, Bias, LinearAdapter, Lora, Olora, Peft, Shape, Vera
-from danube_sweep.config.validate.require import require
 from danube_sweep.errors import ConfigError
 
 NO_BIASES = "the model has no such biases, so that it would be lora.bias=none without a word"

@@ -2,13 +2,12 @@
 
 from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED, cannot
 from danube_sweep.config.facts.architectures import FAMILIES
+from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import (
-    CausalHead,
     Config,
     FullFinetune,
     Init,
     LinearAdapter,
-    LMHead,
     Model,
     NoAdapter,
     Precision,
@@ -16,7 +15,7 @@ from danube_sweep.config.schema import (
     Storage,
 )
 from danube_sweep.config.validate.check_lora import validate_adapter
-from danube_sweep.config.validate.require import check_seed, own_config, require
+from danube_sweep.config.validate.common_checks import own_config
 from danube_sweep.errors import ConfigError
 
 BYTES_AND_MARKS = 259
@@ -102,7 +101,7 @@ def validate_lora(config: Config) -> None:
             )
         case NoAdapter():
             require(
-                not isinstance(config.head, LMHead | CausalHead),
+                not config.head.reads_lm_head,
                 "lora=none leaves nothing to train: this head has no weights of its own; use lora=lora",
             )
     check_adapter(config, config.device.accelerator)

@@ -1,8 +1,7 @@
 """The checks of how data become a training, a validation and a test part; past them they are trusted."""
 
-from danube_sweep.config.facts.hub_commits import is_folder
-from danube_sweep.config.schema import Data, HubData, TextData, TokensData, own_parts
-from danube_sweep.config.validate.require import require
+from danube_sweep.config.require import require
+from danube_sweep.config.schema import Data, Labelled
 
 
 def validate_parts(data: Data) -> None:
@@ -10,10 +9,6 @@ def validate_parts(data: Data) -> None:
     for name in ("validation_fraction", "test_fraction"):
         value = getattr(data, name)
         require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
-    require(
-        not isinstance(data, HubData) or data.revision is None or not is_folder(data.path),
-        f"data.revision={getattr(data, 'revision', None)}: a folder has no revisions; give data.revision=null",
-    )
     if data.folds is None:
         _one_split(data)
     else:
@@ -21,15 +16,15 @@ def validate_parts(data: Data) -> None:
 
 
 def _one_split(data: Data) -> None:
-    own = "validation_split" if isinstance(data, HubData) else "validation_path"
     held_out = data.validation_fraction + data.test_fraction
     require(
         held_out < 1,
         f"data.validation_fraction + data.test_fraction must be under 1, got {held_out:g}: nothing is left to train on",
     )
     require(
-        own_parts(data)[0] is not None or data.validation_fraction > 0,
-        f"data.validation_fraction must be above 0 (or give data.{own}): trials are chosen on validation data",
+        data.own_parts[0] is not None or data.validation_fraction > 0,
+        f"data.validation_fraction must be above 0 (or give data.{data.part_fields[0]}): trials are chosen on "
+        "validation data",
     )
     require(
         data.fold is None,
@@ -42,7 +37,7 @@ def _one_split(data: Data) -> None:
 
 
 def _folds(data: Data, folds: int) -> None:
-    own = own_parts(data)[0]
+    own = data.own_parts[0]
     require(own is None, f"{own} and data.folds={folds} both choose the validation rows; give one")
     require(folds >= 2, f"data.folds must be at least 2, got {folds}; for one split use data.validation_fraction")
     every = ",".join(map(str, range(folds))) if folds <= 10 else f"range({folds})"
@@ -53,7 +48,7 @@ def _folds(data: Data, folds: int) -> None:
     assert data.fold is not None
     require(0 <= data.fold < folds, f"data.fold must be from 0 to {folds - 1} with data.folds={folds}, got {data.fold}")
     require(
-        not (data.stratified and isinstance(data, TextData | TokensData)),
+        not data.stratified or data.labelled is Labelled.rows,
         "data.stratified=true spreads the classes of rows, and those of data=text and data=tokens have none; "
         "give data.stratified=false",
     )

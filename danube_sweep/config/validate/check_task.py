@@ -1,33 +1,25 @@
 """The checks of the head, the data, and whether they go together."""
 
 from danube_sweep.config.facts.architectures import FAMILIES, cannot_be_flat
+from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import (
-    ArenaData,
     Batching,
     Bias,
-    BradleyTerryHead,
-    CausalHead,
     ClassifierHead,
     Comparison,
     Config,
     Data,
     FullFinetune,
-    GeneratedData,
     Head,
+    Labelled,
     LayeredHead,
     LinearAdapter,
-    LMHead,
     Lora,
-    PairsData,
-    PreferenceHead,
     TableColumns,
     Target,
-    TextData,
-    TokenHead,
-    TokensData,
 )
 from danube_sweep.config.validate.check_parts import validate_parts
-from danube_sweep.config.validate.require import check_seed, own_config, require
+from danube_sweep.config.validate.common_checks import own_config
 
 
 def validate_head(config: Config) -> None:
@@ -43,9 +35,8 @@ def validate_head(config: Config) -> None:
             f"head.hidden must be at least 1, got {head.hidden}; null for no hidden layer",
         )
         require(0 <= head.dropout < 1, f"head.dropout must be at least 0 and under 1, got {head.dropout}")
-    reads_words = isinstance(head, CausalHead | LMHead)
     require(
-        not (reads_words and FAMILIES[config.model.shape.model_type].encoder) or own_config(config.model),
+        not (head.reads_lm_head and FAMILIES[config.model.shape.model_type].encoder) or own_config(config.model),
         "head=causal and head=lm read an output layer of words, which an encoder has not; use sequence or preference",
     )
     _reads(head, data)
@@ -54,25 +45,24 @@ def validate_head(config: Config) -> None:
         require(reason is None, str(reason))
     if data.cache_prefix:
         _has_prefix(config)
-    three = isinstance(data, ArenaData | GeneratedData)
-    if isinstance(head, CausalHead) and head.words is not None and three:
-        require(len(head.words) == 3, f"head.words needs 3 words (A better, B better, tie), got {len(head.words)}")
+    head.check_trial(config)
 
 
 def _reads(head: Head, data: Data) -> None:
     # Whether the head and the data go together.
+    of_text, of_words = head.target is Target.nothing, head.target is Target.words
     require(
-        isinstance(head, LMHead) == isinstance(data, TextData),
-        "head=lm reads data=text and no other" if isinstance(head, LMHead) else "data=text has no labels: use head=lm",
+        of_text == (data.labelled is Labelled.nothing),
+        "head=lm reads data=text and no other" if of_text else "data=text has no labels: use head=lm",
     )
     require(
-        isinstance(head, TokenHead) == isinstance(data, TokensData),
+        of_words == (data.labelled is Labelled.words),
         "head=token reads data=tokens and no other"
-        if isinstance(head, TokenHead)
+        if of_words
         else "data=tokens has a label for every word: use head=token",
     )
     require(
-        isinstance(data, Comparison) or not isinstance(head, PreferenceHead | BradleyTerryHead),
+        isinstance(data, Comparison) or not head.compares,
         "head=preference and head=bradley_terry_ties compare two answers: use data=arena, data=pairs or "
         "data=generated, or head=sequence",
     )
@@ -109,33 +99,4 @@ def validate_data(data: Data) -> None:
     check_seed("data.order_seed", data.order_seed)
     check_seed("data.split_seed", data.split_seed)
     validate_parts(data)
-    match data:
-        case GeneratedData():
-            require(data.rows >= 10, f"data.rows must be at least 10, got {data.rows}")
-            check_seed("data.seed", data.seed)
-            require(0 <= data.noise < 1, f"data.noise must be at least 0 and under 1, got {data.noise}")
-        case TableColumns(classes=list(classes)):
-            require(
-                len(set(classes)) == len(classes) >= 2,
-                f"data.classes needs at least two different names, got {classes}",
-            )
-        case TableColumns(soft_label_columns=list(columns)):
-            require(len(columns) >= 2, f"data.soft_label_columns needs at least two columns, got {columns}")
-        case PairsData():
-            labels = [data.a_label, data.b_label, *data.tie_labels]
-            require(
-                len(set(labels)) == len(labels),
-                f"data.a_label, data.b_label and data.tie_labels must all differ, got {', '.join(labels)}",
-            )
-        case TokensData():
-            require(
-                0 <= data.overlap < data.max_length,
-                f"data.overlap must be at least 0 and under data.max_length={data.max_length}, got {data.overlap}",
-            )
-            require(
-                data.classes is None or len(set(data.classes)) == len(data.classes) >= 2,
-                f"data.classes needs at least two different names, got {data.classes}",
-            )
-        case TextData():
-            require(data.path != [], "data.path needs at least one file, got []")
-            require(data.test_fraction == 0, "data.test_fraction: data=text has no test part; give 0")
+    data.check()

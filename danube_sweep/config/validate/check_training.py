@@ -1,7 +1,7 @@
 """The checks of optimizer, schedule and trainer."""
 
-from danube_sweep.config.schema import OPTIONS, Config, Constant, Optimizer, ScheduleFree, Sgd, Trainer, Wsd
-from danube_sweep.config.validate.require import require
+from danube_sweep.config.require import require
+from danube_sweep.config.schema import Config, Optimizer, Trainer, Wsd
 
 AUTO = "auto"
 
@@ -19,15 +19,10 @@ def validate_optimizer(optimizer: Optimizer) -> None:
     for name in ("eps", "slow", "clip"):
         value = getattr(optimizer, name, 1.0)
         require(value > 0, f"optimizer.{name} must be above 0, got {value}")
-    if isinstance(optimizer, Sgd):
-        require(
-            optimizer.momentum > 0 or not optimizer.nesterov,
-            "optimizer.nesterov=true looks ahead along the velocity: give optimizer.momentum above 0",
-        )
 
 
 def validate_schedule(config: Config) -> None:
-    """Raises ConfigError for shares out of range, and for a schedule that the optimizer cannot follow."""
+    """Raises ConfigError for shares out of range."""
     require(
         0 <= config.schedule.warmup < 1,
         f"schedule.warmup must be at least 0 and under 1, got {config.schedule.warmup}: it is a share of all steps",
@@ -38,20 +33,6 @@ def validate_schedule(config: Config) -> None:
             config.schedule.decay > 0 and share <= 1,
             f"schedule.decay must be above 0, and at most 1 together with schedule.warmup, got {config.schedule.decay}",
         )
-    _schedule_free(config)
-
-
-def _schedule_free(config: Config) -> None:
-    if not isinstance(config.optimizer, ScheduleFree):
-        return
-    beta1 = config.optimizer.beta1
-    require(beta1 > 0, f"optimizer.beta1 of optimizer=schedulefree must be above 0, got {beta1}")
-    named = next(name for name, kind in OPTIONS["schedule"].items() if type(config.schedule) is kind)
-    require(
-        isinstance(config.schedule, Constant),
-        f"schedule={named}: optimizer=schedulefree averages its steps instead of lowering their rate; "
-        "use schedule=constant, whose warmup it follows",
-    )
 
 
 def validate_trainer(trainer: Trainer) -> None:

@@ -1,1 +1,1 @@
-"""One file a kind of data: how its files become records."""
+"""One file a kind of data: its fields, and how its rows are read. No torch at the top."""

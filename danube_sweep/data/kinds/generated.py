@@ -9,12 +9,18 @@ non-answers, and 35 % of the others are right against wrong.
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
-from danube_sweep.data.kinds.arena import CLASSES, TEXTS
-from danube_sweep.data.records import Record
+from danube_sweep.config.require import check_seed, require
+from danube_sweep.config.schema import Comparison, Target, setting
+from danube_sweep.data.arena_format import CLASSES, TEXTS, read_arena
+from danube_sweep.data.kind import DataKind
+from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.split import split
 from danube_sweep.errors import DiskError
 
 NONE, WRONG, RIGHT = 0, 1, 2
@@ -61,6 +67,32 @@ _FILLERS = [
     "You can check this for yourself in a few seconds.",
     "Many people ask about this, so you are in good company.",
 ]
+
+
+@dataclass
+class GeneratedData(Comparison, DataKind):
+    """Arena records made on the spot, whose winner follows from the answers' content."""
+
+    known_classes: ClassVar[int | None] = len(CLASSES)
+
+    rows: int = setting("records to make", 2000)
+    seed: int = setting("seed of the records", 0)
+    noise: float = setting("share of the labels replaced by another one, 0 to 1", 0.1)
+
+    def check(self) -> None:
+        require(self.rows >= 10, f"data.rows must be at least 10, got {self.rows}")
+        check_seed("data.seed", self.seed)
+        require(0 <= self.noise < 1, f"data.noise must be at least 0 and under 1, got {self.noise}")
+
+    def load(self, target: Target) -> Parts:
+        records = generate(self.rows, self.seed, self.noise)
+        return Parts(*split(records, self), list(CLASSES), bayes_log_loss(self.noise))
+
+    def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
+        return read_arena(path, field)
+
+    def sample(self, most: int) -> tuple[list[Record], int] | None:
+        return generate(min(self.rows, most), self.seed, self.noise), self.rows
 
 
 def generate(rows: int, seed: int, noise: float) -> list[Record]:
@@ -178,3 +210,6 @@ def _story(random: Random) -> Question:
 
 
 _FAMILIES: tuple[Callable[[Random], Question], ...] = (_sum, _larger, _capital, _repeat, _sorting, _unit, _story)
+
+
+OPTION = GeneratedData

@@ -1,19 +1,88 @@
 """Rows of a `datasets` data set, on the hub or in a folder, as `read_rows` gives those of a file."""
 
 import errno
+import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from danube_sweep.config.facts.hub_commits import commit, is_folder
-from danube_sweep.config.schema import HubData
+from danube_sweep.config.require import require
+from danube_sweep.config.schema import TableColumns, Target, setting
+from danube_sweep.data.kind import DataKind
+from danube_sweep.data.parts import some
 from danube_sweep.data.read_files import Row, check_columns
+from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.split import split as split_rows
+from danube_sweep.data.table_columns import check_classes, load_table, read_table
 from danube_sweep.errors import ConfigError, DanubeSweepError, DataError, DiskError
+from danube_sweep.storage.run_folder import file_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Reader = Callable[[str | Path, Sequence[str], str], Iterator[Row]]
+
+
+@dataclass
+class HubData(TableColumns, DataKind):
+    """One text and one label a row, from a data set of the Hugging Face hub or a folder of its files."""
+
+    part_fields: ClassVar[tuple[str, str]] = ("validation_split", "test_split")
+
+    path: str = setting("the data set's hub name, OWNER/NAME, or a folder")
+    subset: str | None = setting("one of its subsets (configurations); null takes its default", None)
+    revision: str | None = setting("branch, tag or commit; null takes the main branch. The commit is kept", None)
+    split: str = setting("the split to train on", "train")
+    validation_split: str | None = setting("the split to choose trials on; null cuts it off the training split", None)
+    test_split: str | None = setting("the test split; null for none or test_fraction", None)
+
+    def check(self) -> None:
+        super().check()
+        require(
+            self.revision is None or not is_folder(self.path),
+            f"data.revision={self.revision}: a folder has no revisions; give data.revision=null",
+        )
+
+    def settle(self) -> None:
+        """Makes a folder's path absolute, and keeps the commit so that the trial keeps its data when the branch moves.
+
+        What cannot be had is told by the trial's hash, as it is of files.
+        """
+        if is_folder(self.path):
+            self.path = str(Path(self.path).expanduser().absolute())
+            return
+        with suppress(DataError):
+            self.revision = commit(self.path, self.revision)
+
+    def source_meaning(self) -> dict[str, Any]:
+        """The content of a folder's files, or the name on the hub with its commit."""
+        if not is_folder(self.path):
+            return {"path": f"{self.path}@{commit(self.path, self.revision)}"}
+        folder = Path(self.path).expanduser()
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        names = [file.relative_to(folder).as_posix() for file in files]
+        shown = {name: file for name, file in zip(names, files, strict=True) if not re.search(r"(^|/)\.", name)}
+        return {"path": {name: file_digest(file) for name, file in shown.items()}}
+
+    def load(self, target: Target) -> Parts:
+        def load(split: str, field: str, classes: list[str] | None) -> tuple[list[Record], list[str]]:
+            return load_table(split, self, target, classes=classes, field=field, read=reader(self, split))
+
+        records, classes = load(self.split, "data.split", self.classes)
+        if target is not Target.number:
+            check_classes(f"data.path={self.path}", classes, target, ordered_by_config=self.classes is not None)
+        train, validation, test = split_rows(some(records, "data.split"), self)
+        if self.validation_split is not None:
+            validation, _ = load(self.validation_split, "data.validation_split", classes)
+        if self.test_split is not None:
+            test, _ = load(self.test_split, "data.test_split", classes)
+        return Parts(train, validation, test, classes)
+
+    def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
+        return read_table(path, self, field)
 
 
 def reader(config: HubData, split: str) -> Reader:
@@ -107,3 +176,6 @@ def _check_cached(builder: Any, config: HubData, revision: str) -> None:
             f"data.path={config.path}: the hub cannot be reached to say which subset is the default, and the cache has "
             f"{builder.config.name}; give data.subset"
         )
+
+
+OPTION = HubData

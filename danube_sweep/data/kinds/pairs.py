@@ -1,16 +1,53 @@
 """Two answers to a prompt in columns of plain text, and which one won."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.config.schema import PairsData
+from danube_sweep.config.require import require
+from danube_sweep.config.schema import Comparison, FileData, Target, setting
+from danube_sweep.data.kind import DataKind
+from danube_sweep.data.parts import parts_of_files
 from danube_sweep.data.read_files import as_text, read_rows, some_lines
-from danube_sweep.data.records import Record
+from danube_sweep.data.records import Parts, Record
 from danube_sweep.errors import DataError
 
 TIE = "tie"
+
+
+@dataclass
+class PairsData(Comparison, FileData, DataKind):
+    """Two answers to a prompt in columns of plain text, and which one won, with or without ties."""
+
+    prompt_column: str | None = setting("name of the prompt column; null for answers without one", "prompt")
+    a_column: str = setting("name of the column of answer A", "response_a")
+    b_column: str = setting("name of the column of answer B", "response_b")
+    label_column: str = setting("name of the column that says who won", "winner")
+    a_label: str = setting("what it says when A won", "model_a")
+    b_label: str = setting("what it says when B won", "model_b")
+    tie_labels: list[str] = setting("what it says of a tie, like '[tie,\"tie (bothbad)\"]'; [] for no ties", [])
+    id_column: str | None = setting("name of the id column; null numbers the rows", None)
+
+    @property
+    def label_name(self) -> str:
+        return self.label_column
+
+    def check(self) -> None:
+        labels = [self.a_label, self.b_label, *self.tie_labels]
+        require(
+            len(set(labels)) == len(labels),
+            f"data.a_label, data.b_label and data.tie_labels must all differ, got {', '.join(labels)}",
+        )
+
+    def load(self, target: Target) -> Parts:
+        return parts_of_files(self, self._load(self.path, "data.path"), self._load, pair_classes(self))
+
+    def _load(self, path: str, field: str) -> list[Record]:
+        return load_pairs(path, self, field=field)
+
+    def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
+        return read_pairs(path, self, field)
 
 
 def pair_classes(data: PairsData) -> list[str]:
@@ -43,13 +80,6 @@ def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -
     return records
 
 
-def swapped(record: Record) -> Record:
-    """The same row with its answers, and what the label says of them, exchanged."""
-    prompt, a, b = record.texts
-    label = record.label and (record.label[1], record.label[0], *record.label[2:])
-    return replace(record, texts=(prompt, b, a), label=label)
-
-
 def _columns(data: PairsData) -> list[str]:
     columns = [data.prompt_column, data.a_column, data.b_column, data.id_column]
     return [name for name in columns if name is not None]
@@ -62,3 +92,6 @@ def _record(number: int, row: dict[str, Any], data: PairsData, label: tuple[floa
     # Without a prompt, a row and its copy in the other order are one group.
     group = prompt if data.prompt_column is not None else "\0".join(sorted(answers))
     return Record(str(number) if name is None else as_text(name), (prompt, *answers), label, group)
+
+
+OPTION = PairsData

@@ -1,10 +1,59 @@
 """Running text for language modelling: a text a row, from any number of files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
 
+from danube_sweep.config.require import require
+from danube_sweep.config.schema import Data, Labelled, Target, setting
+from danube_sweep.data.kind import DataKind, DataSize
+from danube_sweep.data.parts import some
 from danube_sweep.data.read_files import as_text, read_rows, some_lines
-from danube_sweep.data.records import Record
+from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.size import CHARACTERS_PER_TOKEN, training_share
+from danube_sweep.data.split import split
 from danube_sweep.errors import DataError
+
+
+@dataclass
+class TextData(Data, DataKind):
+    """Running text for language modelling, cut into pieces of max_length tokens."""
+
+    labelled: ClassVar[Labelled] = Labelled.nothing
+
+    path: list[str] = setting("files of text: jsonl, csv or parquet, .gz allowed", path=True)
+    validation_path: list[str] | None = setting("validation files; null splits the training texts", None, path=True)
+    text_column: str = setting("name of the text column", "text")
+
+    def check(self) -> None:
+        require(self.path != [], "data.path needs at least one file, got []")
+        require(self.test_fraction == 0, "data.test_fraction: data=text has no test part; give 0")
+
+    def load(self, target: Target) -> Parts:
+        train, validation, _ = split(some(load_text(self.path, self.text_column), "data.path"), self)
+        if self.validation_path is not None:
+            validation = load_text(self.validation_path, self.text_column, "data.validation_path")
+            validation = some(validation, "data.validation_path")
+        return Parts(train, validation, [], [])
+
+    def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
+        raise DataError("head=lm predicts no classes; predict with a trial of another head")
+
+    def size(self) -> DataSize | None:
+        files = [Path(path).expanduser() for path in self.path]
+        if not all(file.is_file() for file in files):
+            return None
+        changed = tuple(file.stat().st_mtime_ns for file in files)
+        tokens = _characters(tuple(self.path), self.text_column, changed) / CHARACTERS_PER_TOKEN
+        pieces = max(1, round(tokens * training_share(self) / self.max_length))
+        return DataSize(min(pieces, self.max_rows or pieces), self.max_length)
+
+
+@lru_cache(maxsize=16)
+def _characters(paths: tuple[str, ...], column: str, _changed_ns: tuple[int, ...]) -> int:
+    return sum(len(record.texts[0]) for record in load_text(paths, column))
 
 
 def load_text(paths: Sequence[str], column: str, field: str = "data.path") -> list[Record]:
@@ -20,3 +69,6 @@ def load_text(paths: Sequence[str], column: str, field: str = "data.path") -> li
         if missing:
             raise DataError(f"{field}={path}: {some_lines(missing)} without a value in {column!r}; drop them")
     return records
+
+
+OPTION = TextData

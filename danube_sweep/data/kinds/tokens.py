@@ -1,16 +1,60 @@
 """Words with a label each, as lists: what entity recognition reads."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from danube_sweep.config.schema import TokensData
-from danube_sweep.data.kinds.table import sorted_classes
+from danube_sweep.config.require import require
+from danube_sweep.config.schema import FileData, Labelled, Target, setting
+from danube_sweep.data.kind import DataKind
+from danube_sweep.data.parts import parts_of_files
 from danube_sweep.data.read_files import as_list, as_text, read_rows
-from danube_sweep.data.records import Record
+from danube_sweep.data.records import OUTSIDE, Parts, Record
+from danube_sweep.data.table_columns import check_classes, sorted_classes
 from danube_sweep.errors import DataError
 
-OUTSIDE = "O"
+
+@dataclass
+class TokensData(FileData, DataKind):
+    """Words with a label each (BIO for entities): lists in jsonl or parquet."""
+
+    labelled: ClassVar[Labelled] = Labelled.words
+
+    tokens_column: str = setting("name of the column with the list of words", "tokens")
+    labels_column: str = setting("name of the column with the list of labels", "labels")
+    whitespace_column: str | None = setting(
+        "a list that says whether a space follows each word, like trailing_whitespace; null: always", None
+    )
+    id_column: str | None = setting("name of the id column; null numbers the rows", None)
+    overlap: int = setting("tokens that the pieces of an overlong text repeat, for context", 64)
+    classes: list[str] | None = setting("the labels in order; null takes those of the training rows, sorted", None)
+
+    @property
+    def overlap_tokens(self) -> int:
+        return self.overlap
+
+    def check(self) -> None:
+        require(
+            0 <= self.overlap < self.max_length,
+            f"data.overlap must be at least 0 and under data.max_length={self.max_length}, got {self.overlap}",
+        )
+        require(
+            self.classes is None or len(set(self.classes)) == len(self.classes) >= 2,
+            f"data.classes needs at least two different names, got {self.classes}",
+        )
+
+    def load(self, target: Target) -> Parts:
+        records, classes = load_words(self.path, self, classes=self.classes)
+        check_classes(f"data.path={self.path}", classes, target, ordered_by_config=True)
+
+        def load(path: str, field: str) -> list[Record]:
+            return load_words(path, self, classes=classes, field=field)[0]
+
+        return parts_of_files(self, records, load, classes)
+
+    def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
+        return read_words(path, self, field)
 
 
 def read_words(path: str | Path, data: TokensData, field: str = "data.path") -> Iterator[Record]:
@@ -85,3 +129,6 @@ def _list(row: dict[str, Any], column: str, where: str) -> list[Any]:
     if value is None:
         raise DataError(f"{where}: {column!r} must be a list, one entry a word")
     return value
+
+
+OPTION = TokensData

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from danube_sweep.config.schema import Compute, Data, Precision, Storage, Target
-from danube_sweep.data import Record, load_parts
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encode import encode
+from danube_sweep.data.parts import load_parts
+from danube_sweep.data.records import Record
 from danube_sweep.errors import ExportRefused
 from danube_sweep.inference.export.how_to_read import HiddenStates, NextToken, Reading
 from danube_sweep.inference.predict import Trained

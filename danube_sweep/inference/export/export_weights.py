@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from danube_sweep.errors import ConfigError
+from danube_sweep.head import formulas
 from danube_sweep.head.classify import Classifier
 from danube_sweep.inference.export.how_to_read import (
     HiddenStates,
@@ -228,4 +229,4 @@ def write_head(folder: Path, trained: Trained, described: dict[str, Any]) -> Non
     """head.json, head.safetensors and head.py, the formula in plain torch."""
     (folder / "head.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     checkpoint.save_tensors(trained.head.state_dict(), folder / trained_weights.HEAD)
-    shutil.copyfile(Path(__file__).with_name("head.py"), folder / "head.py")
+    shutil.copyfile(formulas.__file__, folder / "head.py")

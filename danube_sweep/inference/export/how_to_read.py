@@ -7,14 +7,10 @@ from torch import nn
 
 from danube_sweep.config.facts.architectures import family_of
 from danube_sweep.errors import ConfigError
-from danube_sweep.head import Head
-from danube_sweep.head.bradley_terry import BradleyTerry
+from danube_sweep.head.base_head import Head
 from danube_sweep.head.head_layers import Layers
 from danube_sweep.head.language import LabelWords, LanguageModel
-from danube_sweep.head.ordinal import Ordinal
 from danube_sweep.head.pooling import AnswerPooler, PairPooler, Pooler
-from danube_sweep.head.regression import Regression
-from danube_sweep.head.token import TokenClassifier as WordClassifier
 from danube_sweep.inference.predict import Trained
 
 POOLINGS = {"last", "mean", "attention"}
@@ -98,7 +94,7 @@ def _pools_alike(trained: Trained) -> bool:
 def _described(head: Head) -> dict[str, Any]:
     children = dict(head.named_children())
     pooler = children.pop("pooler", None)
-    layers = [found for name, child in children.items() for found in _layers(name, child, head)] + _last(head)
+    layers = [found for name, child in children.items() for found in _layers(name, child, head)] + head.last_layers()
     known = {f"{layer['name']}.{leaf}" for layer in layers if "name" in layer for leaf in ("weight", "bias")}
     known |= {name for layer in layers for name in layer.get("weights", [])}
     unknown = sorted(head.state_dict().keys() - known - {"pooler.query_H"})
@@ -107,21 +103,9 @@ def _described(head: Head) -> dict[str, Any]:
     return {"pooling": _pooling(pooler, head), "layers": layers}
 
 
-def _last(head: Head) -> list[dict[str, Any]]:
-    # What a head's own formula makes of its last layer's output.
-    match head:
-        case Regression():
-            return [{"kind": "number", "weights": ["deviation", "mean"]}]
-        case Ordinal():
-            return [{"kind": "ordinal", "weights": ["lowest", "steps_K"]}]
-        case BradleyTerry(tie=tie, ties=ties):
-            return [{"kind": "bradley_terry", "ties": ties.value, "weights": [] if tie is None else ["tie"]}]
-    return []
-
-
 def _pooling(pooler: nn.Module | None, head: Head) -> str:
     match pooler:
-        case None if isinstance(head, WordClassifier):
+        case None if head.reads_every_word:
             return "tokens"
         case AnswerPooler():
             return "answer"

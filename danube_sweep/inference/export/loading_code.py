@@ -56,7 +56,7 @@ def loading_code(reading: Reading, weights: Weights) -> str:
         ["import sys", ""] if general else [],
         ["import torch"],
         _imports(kind, reading, weights),
-        ["", "sys.path.insert(0, folder)", "from head import Head"] if general else [],
+        ["", "sys.path.insert(0, folder)", "from head import ExportedHead"] if general else [],
         ["", 'device = "cuda" if torch.cuda.is_available() else "cpu"'],
         lines,
         ["", "", "@torch.no_grad()", *_logits(reading, weights)],
@@ -137,4 +137,4 @@ def _answer(reading: Reading, texts: str) -> list[str]:
                 "    return output.logits[rows, last][:, words]",
             ]
         case HiddenStates():
-            return [f"    return Head(folder)(output.last_hidden_state, attention_mask{texts})"]
+            return [f"    return ExportedHead(folder)(output.last_hidden_state, attention_mask{texts})"]

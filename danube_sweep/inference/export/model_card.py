@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from danube_sweep.config.schema import FileData, FullFinetune, NoAdapter, Storage, Target, TextData, TokensData
+from danube_sweep.config.schema import FullFinetune, Labelled, NoAdapter, Storage, Target, path_fields
 from danube_sweep.config.validate import FOUR_BIT
 from danube_sweep.inference.export.check_export import Checked
 from danube_sweep.inference.export.how_to_read import (
@@ -145,13 +145,13 @@ def _form(reading: Reading) -> str:
 
 def _tokens(trained: Trained, reading: Reading) -> str:
     layout, data = trained.layout, trained.config.data
-    if isinstance(data, TokensData):
+    if data.labelled is Labelled.words:
         begin = f"`{layout.before[0]!r}` and " if layout.before[0] else ""
         return (
             f"A row is {begin}its words, each after a space unless the data say that there is none, tokenised as one "
             f"text without special tokens; longer ones are cut into pieces of {data.max_length} tokens that repeat the "
-            f"last {data.overlap} of the piece before. `head.py` gives logits for every token; a word's are those of "
-            "its last token."
+            f"last {data.overlap_tokens} of the piece before. `head.py` gives logits for every token; a word's are "
+            "those of its last token."
         )
     texts = [piece for number, before in enumerate(layout.before, 1) for piece in (before, f"text {number}")]
     pieces = [piece if piece.startswith("text ") else f"`{piece!r}`" for piece in texts if piece]
@@ -217,12 +217,10 @@ def _data(trained: Trained, config: dict[str, Any], result: dict[str, Any]) -> s
 
 def _files(trained: Trained) -> Iterator[tuple[str, str]]:
     data = trained.config.data
-    if not isinstance(data, FileData | TextData):
-        return
-    for name, value in vars(data).items():
-        if name.endswith("path") and value is not None:
-            for path in value if isinstance(value, list) else [value]:
-                yield path, file_digest(path, f"data.{name}")
+    for name in path_fields(data):
+        value = getattr(data, name) or []
+        for path in value if isinstance(value, list) else [value]:
+            yield path, file_digest(path, f"data.{name}")
 
 
 def _versions(versions: dict[str, str]) -> str:

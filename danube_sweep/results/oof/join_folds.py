@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from danube_sweep.config.schema import Target
-from danube_sweep.data import Record
 from danube_sweep.data.encoded import Truth
+from danube_sweep.data.records import Record
 from danube_sweep.errors import CheckpointError, DataError
 from danube_sweep.storage.predictions import PROBABILITY, is_answer
 from danube_sweep.storage.run_folder import RunFolder

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.config.schema import Config
-from danube_sweep.data import Record, load_undivided
+from danube_sweep.data.parts import load_undivided
+from danube_sweep.data.records import Record
 from danube_sweep.errors import CheckpointError, UserError
 from danube_sweep.results.oof.fold_groups import Group, find_groups
 from danube_sweep.results.oof.join_folds import join, score

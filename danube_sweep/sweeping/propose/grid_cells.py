@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.override_parser.types import Sweep as Swept
 
-from danube_sweep.config.schema import OPTIONS, Config, OnMisfit, Sweep
+from danube_sweep.config.options import OPTIONS
+from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.validate import check_runs, check_types
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, MisfitError, UserError

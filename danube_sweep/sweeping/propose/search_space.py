@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
-from danube_sweep.config.schema import SWEEP_OPTIONS
+from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.errors import CheckpointError, ConfigError
 
 TAIL = 1e-6

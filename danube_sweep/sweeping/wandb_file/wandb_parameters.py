@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from danube_sweep.config.schema import SWEEP_OPTIONS
+from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.errors import ConfigError
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number
 from danube_sweep.sweeping.wandb_file.sweep_file_text import check_keys, mapping, number, shown

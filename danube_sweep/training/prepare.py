@@ -7,11 +7,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep.config.schema import Comparison, Config, Target
-from danube_sweep.data import Parts, Record, load_parts
 from danube_sweep.data.encode import encode_cached
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.data.kinds.pairs import swapped
 from danube_sweep.data.layout import layout_for
+from danube_sweep.data.parts import load_parts
+from danube_sweep.data.records import Parts, Record, swapped
 from danube_sweep.data.tokenizer import build_tokenizer
 from danube_sweep.errors import DataError
 from danube_sweep.training.metrics import references

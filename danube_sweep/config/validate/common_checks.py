@@ -1,22 +1,11 @@
-"""What the checks share."""
+"""Checks of any config node, and whose shape counts."""
 
 import dataclasses
 import math
 from pathlib import Path
 
+from danube_sweep.config.require import require
 from danube_sweep.config.schema import Init, Model
-from danube_sweep.errors import ConfigError
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ConfigError with the message unless the condition holds."""
-    if not condition:
-        raise ConfigError(message)
-
-
-def check_seed(name: str, value: int) -> None:
-    """Raises ConfigError for a seed that generators do not take."""
-    require(0 <= value < 2**32, f"{name} must be at least 0 and under 2**32, got {value}")
 
 
 def own_config(model: Model) -> bool:

@@ -1,0 +1,131 @@
+"""What every kind of data has. Each one is a file of data/kinds/."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from danube_sweep.config.require import require
+from danube_sweep.config.schema.fields import setting
+
+
+class Labelled(Enum):
+    """What of the data has a label."""
+
+    rows = "rows"
+    words = "words"
+    nothing = "nothing"
+
+
+class Side(Enum):
+    left = "left"
+    right = "right"
+    middle = "middle"
+
+
+class Batching(Enum):
+    bucketed = "bucketed"
+    shuffled = "shuffled"
+    packed = "packed"
+
+
+@dataclass
+class Data:
+    """What is learned from.
+
+    `labelled`: what has a label. `known_classes`: how many classes there are, where that is known unread.
+    `part_fields`: the fields that name a source of their own for validation and test.
+    """
+
+    labelled: ClassVar[Labelled] = Labelled.rows
+    known_classes: ClassVar[int | None] = None
+    part_fields: ClassVar[tuple[str, str]] = ("validation_path", "test_path")
+
+    max_length: int = setting("longest sequence in tokens, special tokens included", 1024)
+    max_rows: int | None = setting("use only the first rows of each part, to try things out", None)
+    truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
+    batching: Batching = setting(
+        "bucketed puts rows of similar length together; shuffled does not; packed takes shuffled's rows and lays them "
+        "end to end, without padding (no encoders)",
+        Batching.bucketed,
+    )
+    order_seed: int = setting("seed of the order of the training rows", 0)
+    cache_prefix: bool = setting(
+        "keep on disk what comes out of the blocks below the first adapted one, and never run them again; wants "
+        "lora=none, lora.last_k or lora.layers",
+        False,
+    )
+    validation_fraction: float = setting("share of the groups held out if there is no validation file or fold", 0.2)
+    test_fraction: float = setting("share of the groups kept for the test part if there is no test file", 0.0)
+    split_seed: int = setting("seed of the split into parts and of the folds", 0)
+    folds: int | None = setting("deal the groups into so many folds, one of which validates; null for one split", None)
+    fold: int | None = setting("the fold that validates, from 0; 0,1,2,… sweeps over them", None)
+    stratified: bool = setting("deal so that the classes' shares are alike in all folds", False)
+
+    @property
+    def own_parts(self) -> tuple[str | None, str | None]:
+        """The fields that name a source for validation and for test; None where a part is cut off instead."""
+        first, second = (None if getattr(self, name, None) is None else f"data.{name}" for name in self.part_fields)
+        return first, second
+
+    @property
+    def label_name(self) -> str:
+        """What a column of predicted labels is called."""
+        return "label"
+
+    @property
+    def overlap_tokens(self) -> int:
+        """Tokens that the pieces of an overlong text repeat, where words are labelled."""
+        return 0
+
+    def check(self) -> None:
+        """Raises ConfigError for values that cannot be read so."""
+
+    def settle(self) -> None:
+        """Replaces what can move on under the trial, like a branch, by what it is now."""
+
+    def source_meaning(self) -> dict[str, Any]:
+        """What stands for a field in the trial's hash, where it is neither the value nor a file's content."""
+        return {}
+
+
+@dataclass
+class FileData(Data):
+    path: str = setting("the training file: csv, jsonl or parquet, .gz allowed", path=True)
+    validation_path: str | None = setting("a validation file; null splits the training file", None, path=True)
+    test_path: str | None = setting("a test file with labels; null for none or test_fraction", None, path=True)
+
+
+@dataclass
+class Comparison(Data):
+    """Two answers to a prompt."""
+
+    swap_augment: bool = setting("train on every row in both orders of the answers", False)
+
+
+@dataclass
+class TableColumns(Data):
+    """Which columns of a row are its text and its label."""
+
+    text_column: str = setting("name of the text column", "text")
+    label_column: str = setting(
+        "name of the label column: a class, for head=regression a number, for head=multilabel a list", "label"
+    )
+    id_column: str | None = setting("name of the id column; null numbers the rows", None)
+    group_column: str | None = setting("rows with equal values stay in one part; null groups equal texts", None)
+    classes: list[str] | None = setting("the classes in order; null takes those of the training rows, sorted", None)
+    soft_label_columns: list[str] | None = setting("one probability column per class, instead of label_column", None)
+
+    @property
+    def label_name(self) -> str:
+        return self.label_column
+
+    def check(self) -> None:
+        """Raises ConfigError for fewer than two classes or columns."""
+        if self.classes is not None:
+            require(
+                len(set(self.classes)) == len(self.classes) >= 2,
+                f"data.classes needs at least two different names, got {self.classes}",
+            )
+        elif self.soft_label_columns is not None:
+            columns = self.soft_label_columns
+            require(len(columns) >= 2, f"data.soft_label_columns needs at least two columns, got {columns}")

@@ -1,0 +1,83 @@
+"""Two answers to a prompt and which one people preferred, in the files of the LMSYS competition.
+
+prompt, response_a and response_b hold JSON lists with a string per turn; winner_model_a, winner_model_b and
+winner_tie say who won.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.data.read_files import as_list, as_text, read_rows, some_lines
+from danube_sweep.data.records import Record
+from danube_sweep.errors import DataError
+
+CLASSES = ["winner_model_a", "winner_model_b", "winner_tie"]
+TEXTS = ["prompt", "response_a", "response_b"]
+_WORDS = {"true": 1.0, "false": 0.0}
+_TOLERANCE = 1e-3
+
+
+def read_arena(path: str | Path, field: str = "data.path") -> Iterator[Record]:
+    """The rows of an arena file without their labels, one at a time. Raises DataError."""
+    for number, (_, row) in enumerate(read_rows(path, TEXTS, field), 1):
+        yield _record(number, row, None)
+
+
+def load_arena(path: str | Path, *, soft_labels: bool, field: str = "data.path") -> list[Record]:
+    """The labelled rows of an arena file.
+
+    Raises DataError with the lines whose three winner columns are not one-hot or, with `soft_labels`, not
+    nonnegative with a sum of 1 within 0.001.
+    """
+    records: list[Record] = []
+    wrong: list[int] = []
+    for number, (line, row) in enumerate(read_rows(path, [*TEXTS, *CLASSES], field), 1):
+        label = probabilities([row[name] for name in CLASSES]) if soft_labels else _one_hot(row)
+        if label is None:
+            wrong.append(line)
+        records.append(_record(number, row, label))
+    if wrong:
+        rule = "probabilities that sum to 1" if soft_labels else "one 1 and two 0, or set data.soft_labels=true"
+        raise DataError(
+            f"{field}={path}: {some_lines(wrong)} without a valid label; {', '.join(CLASSES)} must be {rule}"
+        )
+    return records
+
+
+def turns(value: Any) -> str:
+    """The turns of one column as one text, a blank line between them.
+
+    A null turn is an empty text, a turn that is no string its JSON; a value that is no (JSON) list is one turn.
+    """
+    found = as_list(value)
+    parts = [as_text(turn) for turn in ([value] if found is None else found)]
+    return "\n\n".join(parts) if any(parts) else ""
+
+
+def probabilities(values: list[Any]) -> tuple[float, ...] | None:
+    """The values as probabilities with a sum of exactly 1; None if they are none."""
+    numbers = [_number(value) for value in values]
+    total = sum(numbers)
+    if not abs(total - 1) <= _TOLERANCE or min(numbers) < 0:
+        return None
+    return tuple(number / total for number in numbers)
+
+
+def _record(number: int, row: dict[str, Any], label: tuple[float, ...] | None) -> Record:
+    prompt, a, b = (turns(row[name]) for name in TEXTS)
+    name = row.get("id")
+    return Record(str(number) if name is None else as_text(name), (prompt, a, b), label, group=prompt)
+
+
+def _one_hot(row: dict[str, Any]) -> tuple[float, ...] | None:
+    numbers = tuple(_number(row[name]) for name in CLASSES)
+    return numbers if sorted(numbers) == [0.0, 0.0, 1.0] else None
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(_WORDS.get(value.strip().lower(), value) if isinstance(value, str) else value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

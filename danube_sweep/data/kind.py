@@ -1,0 +1,37 @@
+"""What a kind of data does besides having fields: it reads its rows, and may know how many there are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from danube_sweep.config.schema import Target
+from danube_sweep.data.records import Parts, Record
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """Training rows of an epoch, and an estimate of their mean length in tokens after truncation."""
+
+    rows: int
+    tokens_per_row: float
+
+
+class DataKind(ABC):
+    """To be extended beside the fields: `class TableData(TableColumns, FileData, DataKind)`."""
+
+    @abstractmethod
+    def load(self, target: Target) -> Parts:
+        """What a trial trains on, is chosen on and is scored on, whole. Raises DataError for anything wrong in it."""
+
+    @abstractmethod
+    def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
+        """The rows of a file to predict, one at a time; labels are neither needed nor read. Raises DataError."""
+
+    def sample(self, most: int) -> tuple[list[Record], int] | None:
+        """Some of its rows and the number of all, where it is known without reading a file."""
+        return None
+
+    def size(self) -> DataSize | None:
+        """Its size, where the rows that train are not the rows of its files."""
+        return None

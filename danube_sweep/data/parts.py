@@ -1,0 +1,77 @@
+"""The parts of a trial's data: training, validation and test."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from danube_sweep.config.schema import Data, FileData, Target
+from danube_sweep.data.kind import DataKind
+from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.split import split
+from danube_sweep.errors import DataError, GuardError
+
+
+def load_parts(config: Data, target: Target = Target.one) -> Parts:
+    """What a trial trains on, is chosen on and is scored on; `max_rows` cuts each part to its first rows.
+
+    `target`: what its head learns of a row, where a file can be read in several ways.
+
+    Raises DataError for anything wrong in the files and when a part has no rows.
+    """
+    found = _kind(config).load(target)
+    train, validation, test = (part[: config.max_rows] for part in (found.train, found.validation, found.test))
+    return replace(found, train=train, validation=validation, test=test)
+
+
+def load_undivided(config: Data, target: Target = Target.one) -> list[Record]:
+    """The rows that training and validation parts are made of, all of them, in the order of the file.
+
+    Raises what `load_parts` raises.
+    """
+    whole = replace(config, folds=None, fold=None, stratified=False, validation_fraction=0.0, max_rows=None)
+    return load_parts(whole, target).train
+
+
+def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Iterator[Record]:
+    """The rows of a file to predict, one at a time; labels are neither needed nor read.
+
+    Generated data is predicted from files in the arena format. Raises DataError, also for a file without rows.
+    """
+    return _at_least_one(_kind(config).read_unlabelled(path, field), f"{field}={path}")
+
+
+def _kind(config: Data) -> DataKind:
+    if not isinstance(config, DataKind):
+        raise GuardError(f"{type(config).__name__} cannot be read: it is no DataKind")
+    return config
+
+
+def _at_least_one(rows: Iterator[Record], where: str) -> Iterator[Record]:
+    empty = True
+    for record in rows:
+        empty = False
+        yield record
+    if empty:
+        raise DataError(f"{where}: it has no rows; give a file with rows")
+
+
+# ------------------------------------------------------------------------------------------- for the kinds of data
+
+
+def parts_of_files(
+    config: FileData, records: list[Record], load: Callable[[str, str], list[Record]], classes: list[str]
+) -> Parts:
+    """The parts of the training file's `records`; `load(path, field)` reads a part that has a file of its own."""
+    train, validation, test = split(some(records, "data.path"), config)
+    if config.validation_path is not None:
+        validation = some(load(config.validation_path, "data.validation_path"), "data.validation_path")
+    if config.test_path is not None:
+        test = some(load(config.test_path, "data.test_path"), "data.test_path")
+    return Parts(train, validation, test, classes)
+
+
+def some(records: list[Record], field: str) -> list[Record]:
+    """The records. Raises DataError, naming the field, if there are none."""
+    if not records:
+        raise DataError(f"{field}: the file has no rows; give one with rows")
+    return records

@@ -1,0 +1,173 @@
+"""One text and one label a row, from columns that the config names: a class, several, or a number."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.config.schema import TableColumns, Target
+from danube_sweep.data.arena_format import probabilities
+from danube_sweep.data.read_files import Row, as_list, as_text, read_rows, some_lines
+from danube_sweep.data.records import Record
+from danube_sweep.errors import ConfigError, DataError
+
+
+def read_table(path: str | Path, data: TableColumns, field: str = "data.path") -> Iterator[Record]:
+    """The rows without their labels, one at a time. Raises DataError, also for a row whose text is null."""
+    columns = [data.text_column] if data.id_column is None else [data.text_column, data.id_column]
+    for number, (line, row) in enumerate(read_rows(path, columns, field), 1):
+        if row[data.text_column] is None:
+            raise _missing(path, field, data.text_column, [line])
+        yield _record(number, row, data, None)
+
+
+def load_table(
+    path: str | Path,
+    data: TableColumns,
+    target: Target,
+    *,
+    classes: list[str] | None,
+    field: str = "data.path",
+    read: Callable[[str | Path, Sequence[str], str], Iterator[Row]] = read_rows,
+) -> tuple[list[Record], list[str]]:
+    """The labelled rows, and the classes: `classes`, or the labels that occur, sorted (as numbers if all are).
+
+    Labels are text as in the file; a number's only class is its column. Raises DataError for missing texts or labels,
+    for labels outside `classes`, and for numbers that are none.
+    """
+    names = data.soft_label_columns or [data.label_column]
+    optional = [name for name in (data.id_column, data.group_column) if name is not None]
+    rows = list(read(path, [data.text_column, *names, *optional], field))
+    for column in [data.text_column, *([data.group_column] if data.group_column else [])]:
+        _refuse_missing(path, field, column, [line for line, row in rows if row[column] is None])
+    if target is Target.number:
+        labels, classes = _numbers(path, data, rows, field), [data.label_column]
+    elif data.soft_label_columns is not None:
+        labels, classes = _soft_labels(path, data, rows, classes, field, sum_to_1=target is not Target.many)
+    else:
+        labels, classes = _named_labels(path, data, rows, classes, field, several=target is Target.many)
+    records = [
+        _record(number, row, data, label) for number, ((_, row), label) in enumerate(zip(rows, labels, strict=True), 1)
+    ]
+    return records, classes
+
+
+def sorted_classes(labels: set[str]) -> list[str]:
+    """In numeric order if every label is a finite number, else in the order of their characters."""
+    if not all(map(is_number, labels)):
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (float(label), label))
+
+
+def is_number(label: str) -> bool:
+    """Whether a label is a finite number."""
+    return math.isfinite(_number(label))
+
+
+def check_classes(where: str, classes: list[str], target: Target, *, ordered_by_config: bool) -> None:
+    """Raises DataError for classes that nothing can be learned of; `ordered_by_config`: data.classes orders them."""
+    if not classes:
+        raise DataError(f"{where}: no row has a class; give rows with at least one")
+    if len(classes) == 1 and target is not Target.many:
+        raise DataError(f"{where}: its only class is {classes[0]!r}; give rows of at least two classes")
+    if target is Target.ordered and not ordered_by_config and not all(map(is_number, classes)):
+        other = next(name for name in classes if not is_number(name))
+        raise DataError(f"{where}: head=ordinal needs classes in order, and {other!r} is no number: list data.classes")
+
+
+Labels = list[tuple[float, ...]]
+Rows = list[tuple[int, dict[str, Any]]]
+
+
+def _numbers(path: str | Path, data: TableColumns, rows: Rows, field: str) -> Labels:
+    values = [_number(row[data.label_column]) for _, row in rows]
+    wrong = [line for (line, _), value in zip(rows, values, strict=True) if not math.isfinite(value)]
+    if wrong:
+        raise DataError(
+            f"{field}={path}: {some_lines(wrong)} without a finite number in {data.label_column!r}; correct them, or "
+            "name another column by data.label_column"
+        )
+    return [(value,) for value in values]
+
+
+def _number(value: Any) -> float:
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _named_labels(
+    path: str | Path, data: TableColumns, rows: Rows, classes: list[str] | None, field: str, *, several: bool
+) -> tuple[Labels, list[str]]:
+    column = data.label_column
+    found = [_listed(row[column], f"{field}={path}, line {line}") if several else [row[column]] for line, row in rows]
+    texts = [[as_text(value) for value in values] for values in found]
+    missing = [line for (line, _), values in zip(rows, texts, strict=True) if not all(values)]
+    _refuse_missing(path, field, column, missing)
+    known = sorted_classes({text for values in texts for text in values}) if classes is None else classes
+    index = {name: place for place, name in enumerate(known)}
+    labels = []
+    for (line, _), values in zip(rows, texts, strict=True):
+        unknown = next((text for text in values if text not in index), None)
+        if unknown is not None:
+            shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+            raise DataError(
+                f"{field}={path}, line {line}: the label {unknown!r} is none of the {len(known)} classes ({shown}); "
+                "correct it or list all in data.classes"
+            )
+        places = {index[text] for text in values}
+        labels.append(tuple(float(place in places) for place in range(len(known))))
+    return labels, known
+
+
+def _listed(value: Any, where: str) -> list[Any]:
+    found = as_list(value)
+    if found is None:
+        raise DataError(
+            f'{where}: head=multilabel reads a list of classes, like ["a", "b"]; for a column a class give '
+            "data.soft_label_columns"
+        )
+    return found
+
+
+def _soft_labels(
+    path: str | Path, data: TableColumns, rows: Rows, classes: list[str] | None, field: str, *, sum_to_1: bool
+) -> tuple[Labels, list[str]]:
+    columns = data.soft_label_columns or []
+    known = classes or columns
+    if len(known) != len(columns):
+        raise ConfigError(
+            f"data.classes has {len(known)} names for the {len(columns)} columns of data.soft_label_columns; "
+            "give one name a column, or data.classes=null"
+        )
+    read = probabilities if sum_to_1 else _each_a_probability
+    labels = [read([row[name] for name in columns]) for _, row in rows]
+    wrong = [line for (line, _), label in zip(rows, labels, strict=True) if label is None]
+    if wrong:
+        rule = "probabilities that sum to 1" if sum_to_1 else "probabilities, 0 to 1 each"
+        raise DataError(
+            f"{field}={path}: {some_lines(wrong)} without a valid label; {', '.join(columns)} must be {rule}"
+        )
+    return [label for label in labels if label is not None], known
+
+
+def _each_a_probability(values: list[Any]) -> tuple[float, ...] | None:
+    numbers = tuple(_number(value) for value in values)
+    return numbers if all(0 <= number <= 1 for number in numbers) else None
+
+
+def _refuse_missing(path: str | Path, field: str, column: str, lines: list[int]) -> None:
+    if lines:
+        raise _missing(path, field, column, lines)
+
+
+def _missing(path: str | Path, field: str, column: str, lines: list[int]) -> DataError:
+    return DataError(f"{field}={path}: {some_lines(lines)} without a value in {column!r}; fill it in or drop the row")
+
+
+def _record(number: int, row: dict[str, Any], data: TableColumns, label: tuple[float, ...] | None) -> Record:
+    text = as_text(row[data.text_column])
+    name = None if data.id_column is None else row[data.id_column]
+    group = text if label is None or data.group_column is None else as_text(row[data.group_column])
+    return Record(str(number) if name is None else as_text(name), (text,), label, group)

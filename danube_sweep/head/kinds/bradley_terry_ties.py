@@ -1,0 +1,53 @@
+"""Two answers, each scored by itself; the scores say who wins, or that it is a tie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from danube_sweep.config.schema import ClassifierHead, LayeredHead, Pooling, pooled_width, pooler_shapes, setting
+from danube_sweep.config.schema.head_fields import Shape
+
+
+class AnswerPooling(Enum):
+    last = "last"
+    mean = "mean"
+    attention = "attention"
+    last_mean = "last_mean"
+    answer = "answer"
+
+
+class Ties(Enum):
+    davidson = "davidson"
+    rao_kupper = "rao_kupper"
+
+
+@dataclass
+class BradleyTerryHead(ClassifierHead, LayeredHead):
+    """A score for each answer, read in a pass of its own; the difference says who wins."""
+
+    passes: ClassVar[int] = 2
+    compares: ClassVar[bool] = True
+
+    pooling: AnswerPooling = setting(
+        "answer reads the answer's tokens and length; or last, mean, attention, last_mean", AnswerPooling.answer
+    )
+    ties: Ties = setting("davidson (1970) or rao_kupper (1967): how likely a tie is, one learned number", Ties.davidson)
+
+    def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
+        from danube_sweep.head.bradley_terry import BradleyTerry
+        from danube_sweep.head.head_layers import Layers
+        from danube_sweep.head.pooling import AnswerPooler, Pooler
+
+        whole = self.pooling is AnswerPooling.answer
+        pooler = AnswerPooler(hidden_size) if whole else Pooler(Pooling(self.pooling.value), hidden_size)
+        layers = Layers(pooler.width, 1, self, bias=False)
+        return BradleyTerry(pooler, layers, self, classes=len(classes), ties=self.ties.value)
+
+    def shapes(self, hidden_size: int, classes: int) -> Sequence[Shape]:
+        tie: list[Shape] = [()] if classes > 2 else []
+        layers = self.layer_shapes(pooled_width(self.pooling, hidden_size), 1, bias=False)
+        return [*pooler_shapes(self.pooling, hidden_size), *tie, *layers]
+
+
+OPTION = BradleyTerryHead

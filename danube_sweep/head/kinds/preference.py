@@ -1,0 +1,42 @@
+"""Which of two answers people prefer, or a tie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from danube_sweep.config.schema import ClassifierHead, LayeredHead, Pooling, pooled_width, pooler_shapes, setting
+from danube_sweep.config.schema.head_fields import Shape
+
+
+class PairPooling(Enum):
+    last = "last"
+    mean = "mean"
+    attention = "attention"
+    last_mean = "last_mean"
+    pair = "pair"
+
+
+@dataclass
+class PreferenceHead(ClassifierHead, LayeredHead):
+    compares: ClassVar[bool] = True
+
+    pooling: PairPooling = setting(
+        "pair reads each answer's tokens and length; or last, mean, attention, last_mean", PairPooling.pair
+    )
+
+    def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
+        from danube_sweep.head.classify import Classifier
+        from danube_sweep.head.head_layers import Layers
+        from danube_sweep.head.pooling import PairPooler, Pooler
+
+        paired = self.pooling is PairPooling.pair
+        pooler = PairPooler(hidden_size) if paired else Pooler(Pooling(self.pooling.value), hidden_size)
+        return Classifier(pooler, Layers(pooler.width, len(classes), self), self)
+
+    def shapes(self, hidden_size: int, classes: int) -> Sequence[Shape]:
+        layers = self.layer_shapes(pooled_width(self.pooling, hidden_size), classes)
+        return [*pooler_shapes(self.pooling, hidden_size), *layers]
+
+
+OPTION = PreferenceHead

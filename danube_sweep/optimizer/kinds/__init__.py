@@ -1,0 +1,1 @@
+"""One file an optimizer: its fields, how it is built, and what its states take. No torch at the top."""

@@ -1,0 +1,37 @@
+"""Gradient descent, by torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from danube_sweep.config.require import require
+from danube_sweep.config.schema import Optimizer, setting
+
+if TYPE_CHECKING:
+    from danube_sweep.optimizer.parameter_groups import TrainedParameters
+
+
+@dataclass
+class Sgd(Optimizer):
+    """Gradient descent with momentum, by torch; wants a far larger rate than AdamW. Decay is added to the gradient."""
+
+    momentum: float = setting("decay of the velocity; 0 keeps none", 0.9)
+    nesterov: bool = setting("look ahead along the velocity", False)
+
+    def check_trial(self, trial: Any) -> None:
+        require(
+            self.momentum > 0 or not self.nesterov,
+            "optimizer.nesterov=true looks ahead along the velocity: give optimizer.momentum above 0",
+        )
+
+    def build(self, trained: "TrainedParameters") -> Any:
+        import torch
+
+        return torch.optim.SGD(trained.groups(), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
+
+    def state_bytes(self, shape: Sequence[int], each: int, *, outer: bool) -> float:
+        return math.prod(shape) * each if self.momentum else 0
+
+
+OPTION = Sgd
