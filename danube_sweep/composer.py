@@ -1,16 +1,12 @@
-"""Overrides in, validated `Config` out; no torch. Hydra and OmegaConf end here: below there are dataclasses."""
+"""Overrides in, a checked `Config` out, by Hydra; no torch. Below there are dataclasses and no DictConfig."""
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast, final
+from typing import cast, final
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -27,10 +23,9 @@ from danube_sweep import paths
 from danube_sweep.config import extension
 from danube_sweep.config.explain import explain, options_of
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
-from danube_sweep.config.schema import METRICS, Config, Head, LinearAdapter, Pruner, Settings, Sweep, path_fields
-from danube_sweep.config.validate import block_numbers, validate
-from danube_sweep.config.validate.check_sweep import validate_sweep
-from danube_sweep.errors import CheckpointError, ConfigError, UserError
+from danube_sweep.config.schema import Config, Head, Pruner, Settings, Sweep, objective
+from danube_sweep.config.typed import typed_config, typed_sweep
+from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.what_fits import resolved
 from danube_sweep.storage import run_folder
 
@@ -65,9 +60,8 @@ def _half(types: Sequence[str]) -> str:
 
 
 def _objective(*, _root_: DictConfig) -> str:
-    # What chooses a trial's best step ranks a sweep.
     head = cast(type[Head], OmegaConf.get_type(_root_, "head"))
-    return str(_root_.trainer.best_by or METRICS[head.target][0])
+    return objective(head.target, _root_.trainer.best_by)
 
 
 def _hash_or_invalid(*, _root_: DictConfig) -> str:
@@ -85,41 +79,7 @@ def to_config(config: DictConfig) -> Config:
 
     Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
     """
-    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
-    try:
-        typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error)) from error
-    if isinstance(typed.lora, LinearAdapter) and typed.lora.layers is not None:
-        typed.lora.layers = block_numbers(typed.lora.layers)
-    validate(typed)
-    _make_paths_absolute(typed)
-    typed.data.settle()
-    return resolved(typed, config.get("sweep", {}).get("slots"))
-
-
-def to_sweep(config: DictConfig) -> tuple[Sweep, Pruner]:
-    """The typed and checked settings of the sweep in a composed config. Raises ConfigError in one line."""
-    try:
-        sweep, pruner = (cast(Any, OmegaConf.to_object(config[group])) for group in SWEEP_OPTIONS)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error)) from error
-    validate_sweep(sweep, pruner)
-    return sweep, pruner
-
-
-def _make_paths_absolute(config: Config) -> None:
-    # A run folder must make sense from any working directory.
-    def absolute(value: Any) -> Any:
-        if isinstance(value, list):
-            return [absolute(item) for item in value]
-        return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
-
-    for name in path_fields(config.data):
-        setattr(config.data, name, absolute(getattr(config.data, name)))
-    path = config.model.path
-    if path is not None and Path(path).expanduser().is_dir():
-        config.model.path = absolute(path)
+    return resolved(typed_config(config), config.get("sweep", {}).get("slots"))
 
 
 def parse_sweep(overrides: Sequence[str]) -> list[Override]:
@@ -136,95 +96,6 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     with _explained():
         config = _load(list(overrides), None)
     return to_config(config)
-
-
-def plain_config(config: Config) -> dict[str, Any]:
-    """The config as nested dicts of plain values; groups with several kinds of options say which kind they are."""
-    plain = cast(dict[str, Any], _plain(config))
-    for group in OPTIONS:
-        options = extension.options(group)
-        if len(options) > 1:
-            kind = next(name for name, schema in options.items() if type(getattr(config, group)) is schema)
-            plain[group] = {"kind": kind, **plain[group]}
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    # OmegaConf says the same of a typed config; it takes 40 ms for it.
-    if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value.name if isinstance(value, Enum) else value
-
-
-def plain_sweep(sweep: Sweep, pruner: Pruner) -> dict[str, Any]:
-    """The settings of a sweep as nested dicts of plain values; `load_sweep` reads them."""
-    kind = next(name for name, schema in SWEEP_OPTIONS["pruner"].items() if type(pruner) is schema)
-    settings = {"sweep": OmegaConf.structured(sweep), "pruner": OmegaConf.structured(pruner)}
-    plain = {name: OmegaConf.to_container(node, enum_to_str=True) for name, node in settings.items()}
-    return {**plain, "pruner": {"kind": kind, **cast(dict[str, Any], plain["pruner"])}}
-
-
-def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Sweep, Pruner]:
-    """The inverse of `plain_sweep`, with changes like `sweep.slots=2`.
-
-    Raises ConfigError for a change that does not fit, CheckpointError for settings that this version did not write.
-    """
-    try:
-        pruner = dict(plain["pruner"])
-        schema = SWEEP_OPTIONS["pruner"][pruner.pop("kind")]
-        typed = {"sweep": OmegaConf.structured(Sweep), "pruner": OmegaConf.structured(schema)}
-        stored = OmegaConf.merge(typed, {"sweep": dict(plain["sweep"]), "pruner": pruner})
-    except (OmegaConfBaseException, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"sweep.json is damaged or from another version: {' '.join(str(error).split())}"
-        ) from error
-    for change in changes:
-        if re.match(r"(sweep|pruner)\.\w+=", change) is None:
-            raise ConfigError(f"{change}: no setting of a sweep; write sweep.FIELD=VALUE, and a list as [a,b]")
-    try:
-        OmegaConf.set_struct(stored, True)
-        return to_sweep(cast(DictConfig, OmegaConf.merge(stored, OmegaConf.from_dotlist(list(changes)))))
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain(error)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{' '.join(changes)}: not YAML; write sweep.FIELD=VALUE, and a list as [a,b]") from error
-
-
-def sealed(config: Config) -> dict[str, Any]:
-    """The part of the config that decides what trained weights answer; a checkpoint states it."""
-    plain = plain_config(config)
-    model, data = plain["model"], plain["data"]
-    groups = {group: plain[group] for group in ("precision", "lora", "head")}
-    reading = {f"model.{name}": model[name] for name in ("variant", "start", "chat")}
-    return {**groups, **reading, "data.max_length": data["max_length"], "data.truncation": data["truncation"]}
-
-
-def load_config(path: Path) -> Config:
-    """The config whose `plain_config` was written to `path` as YAML.
-
-    Raises CheckpointError if it is missing, damaged or from another version.
-    """
-    try:
-        # Not OmegaConf.load: a class named 1e3 would come back as a number.
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        assert isinstance(plain, dict)
-        typed = OmegaConf.structured(Config)
-        for group in OPTIONS:
-            fields, options = dict(plain.pop(group)), extension.options(group)
-            kind = fields.pop("kind", next(iter(options)))
-            if kind not in options:
-                why = extension.why_not(group, kind) or f"{group}={kind}: no installed package offers it; install it"
-                raise CheckpointError(f"{path}: {why}")
-            typed[group] = OmegaConf.merge(OmegaConf.structured(options[kind]), fields)
-        return to_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
-    except (OmegaConfBaseException, AssertionError, KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} is damaged or from another version: {' '.join(str(error).split())}") from error
 
 
 @final
@@ -254,7 +125,7 @@ class Composer:
 
     def sweep(self, overrides: Sequence[str]) -> tuple[Sweep, Pruner]:
         """The settings of the sweep that a cell states. Raises ConfigError in one line."""
-        return to_sweep(self._composed(overrides))
+        return typed_sweep(self._composed(overrides))
 
     def _composed(self, overrides: Sequence[str]) -> DictConfig:
         with _explained():

@@ -14,7 +14,7 @@ import yaml
 from conftest import tiny_config
 from pyarrow import parquet
 
-from danube_sweep.composer import plain_config
+from danube_sweep.config.stored import plain_config
 from danube_sweep.storage.run_folder import RunFolder
 
 CLASSES = ["A", "B", "tie"]

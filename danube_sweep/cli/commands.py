@@ -57,10 +57,10 @@ def resume(arguments: list[str]) -> int:
         from danube_sweep.errors import CheckpointError
 
         raise CheckpointError(f"{options.directory} is no sweep: it has no sweep.json; --retry is for sweeps")
-    from danube_sweep import composer
+    from danube_sweep.config.stored import load_config
     from danube_sweep.storage.run_folder import RunFolder
 
-    train(composer.load_config(RunFolder(options.directory).config), options.directory)
+    train(load_config(RunFolder(options.directory).config), options.directory)
     return 0
 
 

@@ -11,7 +11,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep import lora
-from danube_sweep.composer import load_config, sealed
 from danube_sweep.config.facts.adapters import is_packed
 from danube_sweep.config.schema import (
     Batching,
@@ -25,6 +24,7 @@ from danube_sweep.config.schema import (
     Storage,
     Target,
 )
+from danube_sweep.config.stored import load_config, sealed
 from danube_sweep.data.encode import encode
 from danube_sweep.data.layout import Layout, layout_for
 from danube_sweep.data.parts import read_unlabelled

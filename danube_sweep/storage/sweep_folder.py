@@ -22,8 +22,8 @@ from typing import Any, final
 import yaml
 from filelock import FileLock, Timeout
 
-from danube_sweep.composer import plain_config
 from danube_sweep.config.schema import Config
+from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.run_folder import RunFolder, State, read_json, redacted, trial_hash, write_json, write_text
 

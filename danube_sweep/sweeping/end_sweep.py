@@ -8,8 +8,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from danube_sweep.composer import load_config
 from danube_sweep.config.schema import Sweep
+from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.results import rank, ranking_table
 from danube_sweep.storage.run_folder import read_json, write_json

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.composer import Composer, load_sweep, plain_sweep
+from danube_sweep.composer import Composer
 from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, NoPruner, Pruner, Sweep, WandbTracking
+from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate import AUTO
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed

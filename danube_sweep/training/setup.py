@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from danube_sweep import lora
-from danube_sweep.composer import plain_config, sealed
 from danube_sweep.config.facts.adapters import is_packed
 from danube_sweep.config.schema import Batching, Config
+from danube_sweep.config.stored import plain_config, sealed
 from danube_sweep.config.validate import check_adapter, check_runs, check_types
 from danube_sweep.data.layout import layout_for
 from danube_sweep.errors import BusyError, CheckpointError, ConfigError

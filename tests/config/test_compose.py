@@ -11,9 +11,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from danube_sweep import paths
-from danube_sweep.composer import compose, load_config, plain_config
+from danube_sweep.composer import compose
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Config, Dora, Init, Pooling, Side
+from danube_sweep.config.stored import load_config, plain_config
 from danube_sweep.data.kinds.arena import ArenaData
 from danube_sweep.data.kinds.table import TableData
 from danube_sweep.data.kinds.text import TextData

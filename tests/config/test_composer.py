@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from danube_sweep.composer import Composer, compose, load_sweep, plain_sweep
+from danube_sweep.composer import Composer, compose
 from danube_sweep.config.schema import Asha, Config, Hyperband, Median, NoPruner, OnOom, Patient, Pruner, Sampler, Sweep
+from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.errors import CheckpointError, ConfigError, UserError
 
 

@@ -20,11 +20,12 @@ from runs import StopAfter, command, train
 
 from danube_sweep.cli import main
 from danube_sweep.cli.help import help_text
-from danube_sweep.composer import Composer, compose, load_config, plain_config
+from danube_sweep.composer import Composer, compose
 from danube_sweep.config import extension
 from danube_sweep.config.facts.architectures import architecture_of
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Head as HeadConfig
+from danube_sweep.config.stored import load_config, plain_config
 from danube_sweep.data.kinds.generated import generate, write_csv
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
 from danube_sweep.head.base_head import Head

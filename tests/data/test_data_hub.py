@@ -15,8 +15,9 @@ from conftest import TINY
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from danube_sweep.cli import main
-from danube_sweep.composer import compose, load_config
+from danube_sweep.composer import compose
 from danube_sweep.config.facts.hub_commits import commit
+from danube_sweep.config.stored import load_config
 from danube_sweep.data.kinds.hub import HubData
 from danube_sweep.data.parts import load_parts, load_undivided, read_unlabelled
 from danube_sweep.errors import ConfigError, DanubeSweepError, DataError

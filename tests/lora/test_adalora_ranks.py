@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from workbench import Parts, build
 
 from danube_sweep import lora
-from danube_sweep.composer import load_config
 from danube_sweep.config.schema import Adalora, Config
+from danube_sweep.config.stored import load_config
 from danube_sweep.errors import Interrupted
 from danube_sweep.lora.adalora_ranks import RankAllocation
 

@@ -11,8 +11,9 @@ import pytest
 from conftest import TINY, tiny_config
 
 from danube_sweep.cli import main
-from danube_sweep.composer import Composer, compose, plain_config
+from danube_sweep.composer import Composer, compose
 from danube_sweep.config.schema import Config, Device, OnMisfit, Sweep
+from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import ConfigError, ModelError
 from danube_sweep.planner import planned_device as devices
 from danube_sweep.planner.memory import GIB, memory_of

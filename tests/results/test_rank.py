@@ -19,8 +19,8 @@ from filelock import FileLock
 from pyarrow import parquet
 from rich.console import Console
 
-from danube_sweep.composer import plain_config
 from danube_sweep.config.schema import Config, Sweep
+from danube_sweep.config.stored import plain_config
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import CheckpointError
 from danube_sweep.results.bootstrap import paired_intervals

@@ -25,8 +25,9 @@ from filelock import FileLock
 from runs import start
 from sweeps import SHORT, Ran, left_over, quiet, run, seeds, warm_parent
 
-from danube_sweep.composer import Composer, load_config
+from danube_sweep.composer import Composer
 from danube_sweep.config.schema import OnOom, Sweep
+from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted, SweepFailed
 from danube_sweep.storage.run_folder import RunFolder, write_json
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt, attempts

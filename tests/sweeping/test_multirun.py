@@ -17,8 +17,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from runs import metrics, start
 
 from danube_sweep.cli import main
-from danube_sweep.composer import Composer, compose, load_config
+from danube_sweep.composer import Composer, compose
 from danube_sweep.config.schema import WandbTracking
+from danube_sweep.config.stored import load_config
 from danube_sweep.errors import DataError, Diverged, Interrupted
 from danube_sweep.storage.run_folder import RunFolder, trial_hash
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts

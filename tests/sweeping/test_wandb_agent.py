@@ -15,8 +15,9 @@ from runs import StopAfter, metrics, train
 from wandb_server import ENTITY, PROJECT, SWEEP, Server, clients_environment
 
 from danube_sweep.cli import main
-from danube_sweep.composer import compose, load_config
+from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config, NoTracking
+from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
 from danube_sweep.storage.run_folder import RunFolder, trial_hash
 from danube_sweep.storage.sweep_folder import SweepFolder

@@ -16,8 +16,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from danube_sweep import paths
-from danube_sweep.composer import VERSION_BASE, compose, register, to_sweep
+from danube_sweep.composer import VERSION_BASE, compose, register
 from danube_sweep.config.schema import Asha, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.config.typed import typed_sweep
 from danube_sweep.errors import ConfigError
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, Search, drawn_text
 from danube_sweep.sweeping.wandb_file.read_sweep_file import (
@@ -79,7 +80,7 @@ def settings_of(found: Sheet) -> tuple[Sweep, Pruner]:
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
-        return to_sweep(hydra_compose("config", overrides=found.settings))
+        return typed_sweep(hydra_compose("config", overrides=found.settings))
 
 
 # ------------------------------------------------------------------------------------------------- values

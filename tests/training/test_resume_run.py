@@ -12,8 +12,8 @@ from conftest import TINY
 from runs import StopAfter, metrics, start, train
 
 from danube_sweep.cli import main
-from danube_sweep.composer import load_config, plain_config
 from danube_sweep.config.schema import Config
+from danube_sweep.config.stored import load_config, plain_config
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted
 from danube_sweep.training.lightning_loop import PackModule
 

@@ -38,6 +38,7 @@ from danube_sweep.config.schema.head_fields import (
     LayeredHead,
     Pooling,
     Target,
+    objective,
     pooled_width,
     pooler_shapes,
 )
@@ -128,6 +129,7 @@ __all__ = [
     "WandbTracking",
     "Wsd",
     "nested",
+    "objective",
     "path_fields",
     "pooled_width",
     "pooler_shapes",
@@ -156,7 +158,7 @@ class Config:
     @property
     def objective(self) -> str:
         """The validation metric by which the best step is chosen."""
-        return self.trainer.best_by or self.head.metrics[0]
+        return objective(self.head.target, self.trainer.best_by)
 
 
 @dataclass

@@ -118,6 +118,11 @@ class Head:
         raise GuardError(f"nobody knows the weights of {type(self).__name__}")
 
 
+def objective(target: Target, best_by: str | None) -> str:
+    """The validation metric that chooses a trial's best step, and ranks a sweep of it: trainer.best_by, or the loss."""
+    return best_by or METRICS[target][0]
+
+
 @dataclass
 class LayeredHead(Head):
     """A head with layers of its own."""

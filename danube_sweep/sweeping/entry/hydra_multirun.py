@@ -11,8 +11,9 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from danube_sweep.composer import Composer, load_config
+from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Sampler, WandbTracking
+from danube_sweep.config.stored import load_config
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed, UserError
 from danube_sweep.storage.run_folder import COMPLETE, State, number_at, write_json

@@ -1,0 +1,108 @@
+"""Configs as files hold them: nested dicts of plain values, and back."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from danube_sweep.config import extension
+from danube_sweep.config.explain import explain
+from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
+from danube_sweep.config.schema import Config, Pruner, Sweep
+from danube_sweep.config.typed import typed_config, typed_sweep
+from danube_sweep.errors import CheckpointError, ConfigError
+
+
+def plain_config(config: Config) -> dict[str, Any]:
+    """The config as nested dicts of plain values; groups with several kinds of options say which kind they are."""
+    plain = cast(dict[str, Any], _plain(config))
+    for group in OPTIONS:
+        options = extension.options(group)
+        if len(options) > 1:
+            kind = next(name for name, schema in options.items() if type(getattr(config, group)) is schema)
+            plain[group] = {"kind": kind, **plain[group]}
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    # OmegaConf says the same of a typed config; it takes 40 ms for it.
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.name if isinstance(value, Enum) else value
+
+
+def plain_sweep(sweep: Sweep, pruner: Pruner) -> dict[str, Any]:
+    """The settings of a sweep as nested dicts of plain values; `load_sweep` reads them."""
+    kind = next(name for name, schema in SWEEP_OPTIONS["pruner"].items() if type(pruner) is schema)
+    settings = {"sweep": OmegaConf.structured(sweep), "pruner": OmegaConf.structured(pruner)}
+    plain = {name: OmegaConf.to_container(node, enum_to_str=True) for name, node in settings.items()}
+    return {**plain, "pruner": {"kind": kind, **cast(dict[str, Any], plain["pruner"])}}
+
+
+def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Sweep, Pruner]:
+    """The inverse of `plain_sweep`, with changes like `sweep.slots=2`.
+
+    Raises ConfigError for a change that does not fit, CheckpointError for settings that this version did not write.
+    """
+    try:
+        pruner = dict(plain["pruner"])
+        schema = SWEEP_OPTIONS["pruner"][pruner.pop("kind")]
+        typed = {"sweep": OmegaConf.structured(Sweep), "pruner": OmegaConf.structured(schema)}
+        stored = OmegaConf.merge(typed, {"sweep": dict(plain["sweep"]), "pruner": pruner})
+    except (OmegaConfBaseException, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"sweep.json is damaged or from another version: {' '.join(str(error).split())}"
+        ) from error
+    for change in changes:
+        if re.match(r"(sweep|pruner)\.\w+=", change) is None:
+            raise ConfigError(f"{change}: no setting of a sweep; write sweep.FIELD=VALUE, and a list as [a,b]")
+    try:
+        OmegaConf.set_struct(stored, True)
+        return typed_sweep(cast(DictConfig, OmegaConf.merge(stored, OmegaConf.from_dotlist(list(changes)))))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{' '.join(changes)}: not YAML; write sweep.FIELD=VALUE, and a list as [a,b]") from error
+
+
+def sealed(config: Config) -> dict[str, Any]:
+    """The part of the config that decides what trained weights answer; a checkpoint states it."""
+    plain = plain_config(config)
+    model, data = plain["model"], plain["data"]
+    groups = {group: plain[group] for group in ("precision", "lora", "head")}
+    reading = {f"model.{name}": model[name] for name in ("variant", "start", "chat")}
+    return {**groups, **reading, "data.max_length": data["max_length"], "data.truncation": data["truncation"]}
+
+
+def load_config(path: Path) -> Config:
+    """The config whose `plain_config` was written to `path` as YAML.
+
+    Raises CheckpointError if it is missing, damaged or from another version.
+    """
+    try:
+        # Not OmegaConf.load: a class named 1e3 would come back as a number.
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert isinstance(plain, dict)
+        typed = OmegaConf.structured(Config)
+        for group in OPTIONS:
+            fields, options = dict(plain.pop(group)), extension.options(group)
+            kind = fields.pop("kind", next(iter(options)))
+            if kind not in options:
+                why = extension.why_not(group, kind) or f"{group}={kind}: no installed package offers it; install it"
+                raise CheckpointError(f"{path}: {why}")
+            typed[group] = OmegaConf.merge(OmegaConf.structured(options[kind]), fields)
+        return typed_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
+    except (OmegaConfBaseException, AssertionError, KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} is damaged or from another version: {' '.join(str(error).split())}") from error

@@ -1,0 +1,56 @@
+"""From what Hydra composed, or a file holds, to typed and checked dataclasses. OmegaConf ends here."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from danube_sweep.config.explain import explain
+from danube_sweep.config.options import SWEEP_OPTIONS
+from danube_sweep.config.schema import Config, LinearAdapter, Pruner, Sweep, path_fields
+from danube_sweep.config.validate import block_numbers, validate
+from danube_sweep.config.validate.check_sweep import validate_sweep
+from danube_sweep.errors import ConfigError
+
+
+def typed_config(config: DictConfig) -> Config:
+    """The typed and checked trial in a composed config; what belongs to Hydra or to a sweep is left out.
+
+    Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
+    """
+    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
+    try:
+        typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    if isinstance(typed.lora, LinearAdapter) and typed.lora.layers is not None:
+        typed.lora.layers = block_numbers(typed.lora.layers)
+    validate(typed)
+    _make_paths_absolute(typed)
+    typed.data.settle()
+    return typed
+
+
+def typed_sweep(config: DictConfig) -> tuple[Sweep, Pruner]:
+    """The typed and checked settings of the sweep in a composed config. Raises ConfigError in one line."""
+    try:
+        sweep, pruner = (cast(Any, OmegaConf.to_object(config[group])) for group in SWEEP_OPTIONS)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    validate_sweep(sweep, pruner)
+    return sweep, pruner
+
+
+def _make_paths_absolute(config: Config) -> None:
+    # A run folder must make sense from any working directory.
+    def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(item) for item in value]
+        return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
+
+    for name in path_fields(config.data):
+        setattr(config.data, name, absolute(getattr(config.data, name)))
+    path = config.model.path
+    if path is not None and Path(path).expanduser().is_dir():
+        config.model.path = absolute(path)
