@@ -18,8 +18,8 @@ from danube_sweep.data.encoded import Encoded
 from danube_sweep.data.layout import layout_for
 from danube_sweep.data.parts import load_parts
 from danube_sweep.data.records import swapped
-from danube_sweep.head import bradley_terry, ordinal
 from danube_sweep.head.bradley_terry import BradleyTerry
+from danube_sweep.head.formulas import ordered_log_probabilities, preference_log_probabilities
 from danube_sweep.head.head_layers import Layers
 from danube_sweep.head.kinds.bradley_terry_ties import AnswerPooling, BradleyTerryHead, Ties
 from danube_sweep.head.kinds.ordinal import OrdinalHead
@@ -51,8 +51,8 @@ def labelled(labels: torch.Tensor) -> Encoded:
 def test_exchanging_the_answers_exchanges_the_probabilities_to_the_last_bit(ties: Ties) -> None:
     difference_B = torch.cat([torch.randn(1000) * 5, torch.tensor([0.0, 1e-8, 80.0, -200.0])])
     for tie in (-3.0, 0.0, 2.0):
-        log_BC = bradley_terry.log_probabilities(difference_B, torch.tensor(tie), ties)
-        turned_BC = bradley_terry.log_probabilities(-difference_B, torch.tensor(tie), ties)
+        log_BC = preference_log_probabilities(difference_B, torch.tensor(tie), ties.value)
+        turned_BC = preference_log_probabilities(-difference_B, torch.tensor(tie), ties.value)
         assert torch.equal(log_BC, turned_BC[:, [1, 0, 2]])
         torch.testing.assert_close(log_BC.exp().sum(dim=1), torch.ones(1004))
 
@@ -61,7 +61,7 @@ def test_davidson_is_the_formula_of_the_paper() -> None:
     difference_B, nu = torch.tensor([0.7]), 0.4
     first, second = math.exp(0.35), math.exp(-0.35)
     total = first + second + nu * math.sqrt(first * second)
-    found = bradley_terry.log_probabilities(difference_B, torch.tensor(math.log(nu)), Ties.davidson).exp()[0]
+    found = preference_log_probabilities(difference_B, torch.tensor(math.log(nu)), Ties.davidson.value).exp()[0]
     assert found.tolist() == pytest.approx([first / total, second / total, nu / total], rel=1e-6)
 
 
@@ -69,7 +69,7 @@ def test_rao_and_kupper_is_the_formula_of_the_paper() -> None:
     theta = 1.8
     first, second = math.exp(0.7), 1.0
     raw = torch.tensor(math.log(math.expm1(math.log(theta))))
-    found = bradley_terry.log_probabilities(torch.tensor([0.7]), raw, Ties.rao_kupper).exp()[0]
+    found = preference_log_probabilities(torch.tensor([0.7]), raw, Ties.rao_kupper.value).exp()[0]
     wins = [first / (first + theta * second), second / (second + theta * first)]
     assert found.tolist() == pytest.approx([*wins, 1 - sum(wins)], rel=1e-5)
 
@@ -78,7 +78,7 @@ def test_rao_and_kupper_is_the_formula_of_the_paper() -> None:
 def test_equal_answers_tie_as_often_as_the_training_rows_do(ties: Ties) -> None:
     head = BradleyTerry(AnswerPooler(8), 3, BradleyTerryHead(ties=ties))
     head.start(labelled(torch.eye(3)[[0, 0, 1, 1, 1, 0, 2, 2]]))
-    log_BC = bradley_terry.log_probabilities(torch.zeros(1), head.tie, ties)
+    log_BC = preference_log_probabilities(torch.zeros(1), head.tie, ties.value)
     assert log_BC.exp()[0].tolist() == pytest.approx([0.375, 0.375, 0.25], rel=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_without_ties_there_is_nothing_to_learn_of_them() -> None:
     head = BradleyTerry(AnswerPooler(8), 2, BradleyTerryHead())
     head.start(labelled(torch.eye(2)[[0, 1]]))
     assert "tie" not in dict(head.named_parameters())
-    assert bradley_terry.log_probabilities(torch.zeros(1), None, Ties.davidson).exp().tolist() == [[0.5, 0.5]]
+    assert preference_log_probabilities(torch.zeros(1), None, Ties.davidson.value).exp().tolist() == [[0.5, 0.5]]
 
 
 @pytest.mark.parametrize("pooling", [pooling.value for pooling in AnswerPooling])
@@ -114,7 +114,7 @@ def test_a_whole_model_exchanges_the_probabilities_with_the_answers(tiny: Tiny, 
 def test_cumulative_logits_are_differences_of_sigmoids_near_zero_and_far_from_it() -> None:
     thresholds_K = torch.tensor([-1.0, 0.5, 2.0])
     for score in (-30.0, -1.0, 0.0, 3.0, 40.0):
-        log_BC = ordinal.log_probabilities((thresholds_K - score).double().unsqueeze(0))
+        log_BC = ordered_log_probabilities((thresholds_K - score).double().unsqueeze(0))
         below = torch.cat([torch.zeros(1), torch.sigmoid((thresholds_K - score).double()), torch.ones(1)])
         assert log_BC.isfinite().all()
         torch.testing.assert_close(log_BC.exp()[0], below.double().diff(), rtol=1e-6, atol=1e-13)
@@ -124,7 +124,7 @@ def test_thresholds_start_at_the_training_rows_shares_and_keep_their_order() -> 
     head = Ordinal(Pooler(Pooling.mean, 8), 4, OrdinalHead())
     head.start(labelled(torch.eye(4)[[0, 1, 1, 2, 2, 2, 2, 3]]))
     steps_K = torch.cat([head.lowest, torch.nn.functional.softplus(head.steps_K)]).cumsum(dim=0)
-    assert ordinal.log_probabilities(steps_K.unsqueeze(0)).exp()[0].tolist() == pytest.approx(
+    assert ordered_log_probabilities(steps_K.unsqueeze(0)).exp()[0].tolist() == pytest.approx(
         [1 / 8, 2 / 8, 4 / 8, 1 / 8]
     )
     head.start(labelled(torch.eye(4)[[0, 3]]))
