@@ -233,12 +233,10 @@ class PackedAdapters:
             torch.manual_seed(seed)
             return PackedAdapter(config, description, self._targets(description))
 
-    def alone(self, config: Lora, *, seed: int) -> PackedAdapter:
-        """An adapter that everything which passes through the backbone from now on belongs to."""
-        adapter = self.draw(config, seed=seed)
+    def put_alone(self, adapter: PackedAdapter) -> None:
+        """Everything that passes through the backbone from now on belongs to this adapter."""
         self.arrange([adapter])
         self.expect([0], {})
-        return adapter
 
     def arrange(self, adapters: Sequence[PackedAdapter | None]) -> None:
         """The pack's trials from now on, in its order; None for a trial without an adapter."""
