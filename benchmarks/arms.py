@@ -43,7 +43,7 @@ class Pace:
         self._link.send(self._clock() - self._start)
         self._left = self._link.recv()
         if self._left == 0:
-            from danube_sweep.training.environment import peak_memory_bytes
+            from danube_sweep.training.device import peak_memory_bytes
 
             self._link.send(peak_memory_bytes(torch.device(self._device)))
             os._exit(0)

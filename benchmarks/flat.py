@@ -20,8 +20,8 @@ from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.training.prepare import prepare
-from danube_sweep.training.run import Stopwatch, build
-from danube_sweep.training.step_plan import StepPlan
+from danube_sweep.training.setup import PackBuilder, Stopwatch
+from danube_sweep.training.step_plan import Collator, StepPlan
 
 ARMS = ("packed", "bucketed", "shuffled")
 TARGETS = {"shuffled": 1.9, "bucketed": 1.0}
@@ -46,16 +46,21 @@ def seconds(config: Config) -> float:
 
     Not of the clock, so that another load on the machine moves them little; on one thread they are the same.
     """
-    built = build(config, Stopwatch())
-    plan = StepPlan(config, built.prepared.parts["train"], built.prepared.pad_id)
-    optimizer = torch.optim.AdamW([*built.adapter.values(), *built.head.parameters()], lr=config.optimizer.lr)
+    builder = PackBuilder()
+    prepared, model = builder.build(config, Stopwatch())
+    assert model.packed is not None
+    adapters = builder.pack.adapters
+    adapters.put_alone(model.packed)
+    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
+    optimizer = torch.optim.AdamW(model.parameters.values(), lr=config.optimizer.lr)
     start = time.process_time()
-    for micro in plan.micro_batches(0):
-        hidden_BTH = built.backbone.hidden(micro.batch.input_ids_BT, micro.batch.mask_BT)
-        (built.head.loss(built.head(hidden_BTH, micro.batch), micro.batch) * micro.share).backward()
+    for micro in plan.micro_batches(0, Collator(model.backbone.device)):
+        hidden_BTH = model.backbone.hidden(micro.batch.input_ids_BT, micro.batch.mask_BT)
+        (model.head.loss(model.head(hidden_BTH, micro.batch), micro.batch) * micro.share).backward()
+        adapters.bind()
         if micro.last:
             optimizer.step()
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=False)
     return time.process_time() - start
 
 

@@ -5,29 +5,29 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from danube_sweep import lora
-from danube_sweep.config.schema import Batching, Config, Init
+from danube_sweep.config.schema import Config, Init
 from danube_sweep.data.batches import Batch, collate
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base_head import Head
-from danube_sweep.head.build_head import build_head
-from danube_sweep.model.backbone import Backbone, architecture, load_backbone
+from danube_sweep.model.backbone import Backbone, architecture
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.tracking import open_tracker
+from danube_sweep.training.assemble import AssembledModel, assemble, load_base
+from danube_sweep.training.journal import Surroundings
 from danube_sweep.training.lightning_loop import PackModule, fit
-from danube_sweep.training.pack import Pack
+from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.prepare import Prepared, prepare
-from danube_sweep.training.setup import Builder, Stopwatch
+from danube_sweep.training.setup import PackBuilder, Stopwatch
 from danube_sweep.training.step_plan import StepPlan
-from danube_sweep.training.trial import ActiveTrial, Surroundings
+from danube_sweep.training.trial import ActiveTrial
 
 CPU = torch.device("cpu")
 
@@ -37,8 +37,7 @@ CAUSAL = ["head=causal", "head.words=[A,B,tie]"]
 
 def load(config: Config) -> Backbone:
     """The trial's backbone, with an output layer if its head reads one."""
-    flat = config.data.batching is Batching.packed
-    return load_backbone(config.model, config.precision, with_lm_head=config.head.reads_lm_head, device=CPU, flat=flat)
+    return load_base(config, CPU)
 
 
 def save_base(config: Config, folder: Path) -> PreTrainedModel:
@@ -52,13 +51,26 @@ def save_base(config: Config, folder: Path) -> PreTrainedModel:
 
 @dataclass
 class Parts:
-    """What run.build makes of a config."""
+    """A trial's data and model."""
 
-    config: Config
     prepared: Prepared
-    backbone: Backbone
-    adapter: Any
-    head: Head
+    model: AssembledModel
+
+    @property
+    def config(self) -> Config:
+        return self.model.config
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.model.backbone
+
+    @property
+    def head(self) -> Head:
+        return self.model.head
+
+    @property
+    def adapter(self) -> dict[str, nn.Parameter]:
+        return self.model.adapter
 
     def batch(self, rows: list[int], part: str = "train") -> Batch:
         return collate(self.prepared.parts[part], np.array(rows), self.prepared.pad_id)
@@ -68,23 +80,11 @@ class Parts:
         return self.head.loss(self.head(hidden_BTH, batch), batch)
 
 
-def build(config: Config, backbone: Backbone | None = None) -> Parts:
-    """Data, backbone (or the one given), adapter and head of a trial."""
-    prepared = prepare(config)
-    backbone = backbone or load(config)
-    adapter = lora.attach(backbone, config.lora, seed=config.seed)
-    return Parts(config, prepared, backbone, adapter, make_head(config, backbone, prepared))
-
-
-def make_head(config: Config, backbone: Backbone, prepared: Prepared) -> Head:
-    return build_head(
-        config.head,
-        hidden_size=backbone.hidden_size,
-        classes=prepared.classes,
-        tokenizer=prepared.tokenizer,
-        lm_head=backbone.lm_head,
-        seed=config.seed,
-    )
+def build(config: Config, prepared: Prepared | None = None) -> Parts:
+    """Data (or those given), backbone, adapter and head of a trial, the adapter in PEFT's own layers."""
+    prepared = prepared or prepare(config)
+    given = {"classes": prepared.classes, "tokenizer": prepared.tokenizer}
+    return Parts(prepared, assemble(config, load(config), adapters=None, **given))
 
 
 def activate(parts: Parts, folder: Path) -> ActiveTrial:
@@ -97,7 +97,7 @@ def activate(parts: Parts, folder: Path) -> ActiveTrial:
     manifest = {"trial": folder.name, "pad_id": parts.prepared.pad_id}
     where = Surroundings(RunFolder(folder), tracker, terminal, folder.name, manifest)
     plan = StepPlan(parts.config, parts.prepared.parts["train"], parts.prepared.pad_id)
-    return ActiveTrial(parts.config, parts.prepared.parts, plan, parts.head, parts.adapter, parts.backbone, where)
+    return ActiveTrial(parts.model, parts.prepared.parts, plan, where)
 
 
 @dataclass
@@ -113,16 +113,11 @@ class Staying:
         return []
 
 
-def packed(configs: list[Config], folder: Path) -> tuple[Pack, list[ActiveTrial]]:
+def packed(configs: list[Config], folder: Path) -> tuple[TrainingPack, list[ActiveTrial]]:
     """A pack and its trials, made as run.py makes them, each with a folder of its own under `folder`."""
-    builder = Builder()
-    trials = []
-    for number, config in enumerate(configs):
-        prepared, head, adapter = builder.build(config, Stopwatch())
-        assert builder.pack is not None
-        trials.append(activate(Parts(config, prepared, builder.pack.backbone, adapter, head), folder / str(number)))
-    assert builder.pack is not None
-    return builder.pack, trials
+    builder = PackBuilder()
+    built = [Parts(*builder.build(config, Stopwatch())) for config in configs]
+    return builder.pack, [activate(parts, folder / str(number)) for number, parts in enumerate(built)]
 
 
 def train_pack(configs: list[Config], folder: Path, stopping: Callable[[], bool] = lambda: False) -> list[ActiveTrial]:
@@ -135,7 +130,7 @@ def train_pack(configs: list[Config], folder: Path, stopping: Callable[[], bool]
 def fit_parts(parts: Parts, folder: Path, stopping: Callable[[], bool] = lambda: False) -> ActiveTrial:
     """Trains one trial whose parts are there."""
     trial = activate(parts, folder)
-    fit(PackModule(Pack(parts.backbone), [trial], Staying(stopping)), accelerator="cpu")
+    fit(PackModule(TrainingPack(parts.backbone), [trial], Staying(stopping)), accelerator="cpu")
     return trial
 
 

@@ -10,10 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from danube_sweep import lora
-from danube_sweep.config.facts.adapters import is_packed
 from danube_sweep.config.schema import (
-    Batching,
     Comparison,
     Compute,
     Config,
@@ -32,12 +29,13 @@ from danube_sweep.data.records import OUTSIDE, Record, swapped
 from danube_sweep.data.tokenizer import load_tokenizer
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, DiskError
 from danube_sweep.head.base_head import Head
-from danube_sweep.head.build_head import build_head
-from danube_sweep.model.backbone import Backbone, load_backbone
+from danube_sweep.lora import PackedAdapters
+from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training import trained_weights
-from danube_sweep.training.environment import native_types, pick_device
+from danube_sweep.training.assemble import assemble, load_base
+from danube_sweep.training.device import native_types, pick_device
 from danube_sweep.training.evaluate import forward
 from danube_sweep.training.metrics import decided
 
@@ -84,38 +82,20 @@ def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_p
             f"give --compute {types[-1]}"
         )
     full = isinstance(config.lora, FullFinetune)
-    product_model = replace(config.model, path=str(trained), init=Init.pretrained)
-    source = product_model if full else config.model
-    backbone = load_backbone(
-        source,
-        config.precision,
-        with_lm_head=config.head.reads_lm_head,
-        device=target,
-        flat=config.data.batching is Batching.packed,
-    )
+    product = replace(config.model, path=str(trained), init=Init.pretrained)
+    backbone = load_base(config, target, weights=product if full else None)
     if not full and backbone.fingerprint != manifest["backbone"]:
         raise CheckpointError(
             f"{path} was trained over another backbone than model.path={config.model.path} is now; "
             "give back the one it was trained over"
         )
-    tokenizer = load_tokenizer(product_model)
-    packed = None
-    if is_packed(config.lora) and not by_peft:
-        packed = lora.PackedAdapters(backbone).alone(config.lora, seed=config.seed)
-    else:
-        lora.attach(backbone, config.lora, seed=config.seed)
-    head = build_head(
-        config.head,
-        hidden_size=backbone.hidden_size,
-        classes=manifest["classes"],
-        tokenizer=tokenizer,
-        lm_head=backbone.lm_head,
-        seed=config.seed,
-    ).to(target)
-    trained_weights.load_trained(trained, config.lora, backbone, head, packed)
-    return Trained(
-        config, backbone, head, tokenizer, manifest["classes"], layout_for(config.model, config.data, config.head)
-    )
+    tokenizer, classes = load_tokenizer(product), manifest["classes"]
+    adapters = None if by_peft else PackedAdapters(backbone)
+    model = assemble(config, backbone, classes=classes, tokenizer=tokenizer, adapters=adapters)
+    if adapters is not None and model.packed is not None:
+        adapters.put_alone(model.packed)
+    trained_weights.load_trained(trained, model)
+    return Trained(config, backbone, model.head, tokenizer, classes, layout_for(config.model, config.data, config.head))
 
 
 def _computing_in(precision: Precision, compute: Compute) -> Precision:

@@ -17,7 +17,7 @@ from torch import nn
 
 from danube_sweep.config.schema import Lora
 from danube_sweep.lora.adapter_state import check_fits, prefix
-from danube_sweep.lora.packed_operation import Noise, Part, Places, Plan, update
+from danube_sweep.lora.packed_operation import BatchLayout, GroupInBatch, Noise, Places, update
 from danube_sweep.lora.peft_configs import describe
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES
@@ -103,7 +103,7 @@ class PackedLinear(nn.Module):
         self._present = present
         self._groups: list[Group] = []
         self._members: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
-        self._found: dict[tuple[int, ...], list[tuple[Group, Part]]] = {}
+        self._found: dict[tuple[int, ...], list[tuple[Group, GroupInBatch]]] = {}
 
     @property
     def weight(self) -> torch.Tensor:
@@ -124,7 +124,7 @@ class PackedLinear(nn.Module):
         if base._is_view() and type(self.base_layer) is not nn.Linear:  # of bitsandbytes: not to be changed in place
             base = base.clone()
         stacks = [stack for group, _ in parts for stack in (group.a_nRI, group.b_nOR)]
-        return update(base, given, Plan(chosen, len(present.places), self.dtype), stacks)
+        return update(base, given, BatchLayout(chosen, len(present.places), self.dtype), stacks)
 
     def arrange(self, members: dict[int, PackedAdapter]) -> None:
         """Moves its trials' weights (place in the pack -> adapter) and gradients into new stacks."""
@@ -163,7 +163,7 @@ class PackedLinear(nn.Module):
             give(a_RI, a_nRI.detach()[number])
             give(b_OR, b_nOR.detach()[number])
 
-    def _parts(self, places: tuple[int, ...]) -> Iterator[tuple[Group, Part]]:
+    def _parts(self, places: tuple[int, ...]) -> Iterator[tuple[Group, GroupInBatch]]:
         device = self.base_layer.weight.device
         rows = {place: row for row, place in enumerate(places)}
         for group in self._groups:
@@ -171,15 +171,15 @@ class PackedLinear(nn.Module):
             if stack:
                 batch = [rows[group.places[number]] for number in stack]
                 whole = group.scale_n11 if len(stack) == len(group.places) else group.scale_n11[stack]
-                yield group, Part(_places(stack, device), _places(batch, device), whole)
+                yield group, GroupInBatch(_places(stack, device), _places(batch, device), whole)
 
-    def _with_noise(self, part: Part, group: Group) -> Part:
+    def _with_noise(self, part: GroupInBatch, group: Group) -> GroupInBatch:
         present = self._present
         noises = [
             None if noise is None else Noise(noise.share, _mixed(noise.seed, self._number), noise.rows, noise.length)
             for noise in (present.noises.get(place) for place in group.places if place in present.places)
         ]
-        return Part(part.stack, part.batch, part.scale_n11, noises)
+        return GroupInBatch(part.stack, part.batch, part.scale_n11, noises)
 
 
 def _grouped(members: dict[int, PackedAdapter]) -> list[tuple[int, ...]]:
@@ -233,12 +233,10 @@ class PackedAdapters:
             torch.manual_seed(seed)
             return PackedAdapter(config, description, self._targets(description))
 
-    def alone(self, config: Lora, *, seed: int) -> PackedAdapter:
-        """An adapter that everything which passes through the backbone from now on belongs to."""
-        adapter = self.draw(config, seed=seed)
+    def put_alone(self, adapter: PackedAdapter) -> None:
+        """Everything that passes through the backbone from now on belongs to this adapter."""
         self.arrange([adapter])
         self.expect([0], {})
-        return adapter
 
     def arrange(self, adapters: Sequence[PackedAdapter | None]) -> None:
         """The pack's trials from now on, in its order; None for a trial without an adapter."""

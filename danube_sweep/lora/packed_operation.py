@@ -37,7 +37,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupInBatch:
     """The trials of one group that are in the batch: where in the group's stacks, and where in the batch."""
 
     stack: Places
@@ -48,10 +48,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchLayout:
     """How a batch of `trials` equal shares of rows meets the groups' stacks; products are taken in `dtype`."""
 
-    parts: Sequence[Part]
+    parts: Sequence[GroupInBatch]
     trials: int
     dtype: torch.dtype
 
@@ -61,43 +61,45 @@ class _Update(torch.autograd.Function):
     """base + scale * dropout(given) A^T B^T, in place of base. Stacks: A [n, R, I], B [n, O, R] of every part."""
 
     @staticmethod
-    def forward(ctx: Any, base: torch.Tensor, given: torch.Tensor, plan: Plan, *stacks: torch.Tensor) -> torch.Tensor:
-        base_NMO = base.view(plan.trials, -1, base.shape[-1])
-        given_NMI = _by_trial(given, plan.trials)
+    def forward(
+        ctx: Any, base: torch.Tensor, given: torch.Tensor, layout: BatchLayout, *stacks: torch.Tensor
+    ) -> torch.Tensor:
+        base_NMO = base.view(layout.trials, -1, base.shape[-1])
+        given_NMI = _by_trial(given, layout.trials)
         ranked = []
-        for part, a_NRI, b_NOR in _with_stacks(plan, stacks):
-            input_nMI = _dropped(given_NMI, part, given.shape, plan)
-            ranked_nMR = torch.bmm(input_nMI, a_NRI[part.stack].to(plan.dtype).transpose(1, 2)).mul_(part.scale_n11)
-            b_nRO = b_NOR[part.stack].to(plan.dtype).transpose(1, 2)
-            if isinstance(part.batch, slice) and base.dtype is plan.dtype:
+        for part, a_NRI, b_NOR in _with_stacks(layout, stacks):
+            input_nMI = _dropped(given_NMI, part, given.shape, layout)
+            ranked_nMR = torch.bmm(input_nMI, a_NRI[part.stack].to(layout.dtype).transpose(1, 2)).mul_(part.scale_n11)
+            b_nRO = b_NOR[part.stack].to(layout.dtype).transpose(1, 2)
+            if isinstance(part.batch, slice) and base.dtype is layout.dtype:
                 base_NMO[part.batch].baddbmm_(ranked_nMR, b_nRO)
             else:
                 base_NMO[part.batch] += torch.bmm(ranked_nMR, b_nRO)
             ranked.append(ranked_nMR)
-        ctx.plan = plan
+        ctx.layout = layout
         ctx.save_for_backward(given, *ranked, *stacks)
         ctx.mark_dirty(base)
         return base
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        plan: Plan = ctx.plan
+        layout: BatchLayout = ctx.layout
         given, *rest = ctx.saved_tensors
-        ranked, stacks = rest[: len(plan.parts)], rest[len(plan.parts) :]
-        gradient_NMO, given_NMI = _by_trial(gradient, plan.trials), _by_trial(given, plan.trials)
+        ranked, stacks = rest[: len(layout.parts)], rest[len(layout.parts) :]
+        gradient_NMO, given_NMI = _by_trial(gradient, layout.trials), _by_trial(given, layout.trials)
         wanted = ctx.needs_input_grad[1]
         of_given_NMI: torch.Tensor | None = None
         of_stacks: list[torch.Tensor | None] = []
-        for (part, a_NRI, b_NOR), ranked_nMR in zip(_with_stacks(plan, stacks), ranked, strict=True):
-            of_output_nMO = gradient_NMO[part.batch].to(plan.dtype)
-            of_ranked_nMR = torch.bmm(of_output_nMO, b_NOR[part.stack].to(plan.dtype)).mul_(part.scale_n11)
-            input_nMI = _dropped(given_NMI, part, given.shape, plan)
+        for (part, a_NRI, b_NOR), ranked_nMR in zip(_with_stacks(layout, stacks), ranked, strict=True):
+            of_output_nMO = gradient_NMO[part.batch].to(layout.dtype)
+            of_ranked_nMR = torch.bmm(of_output_nMO, b_NOR[part.stack].to(layout.dtype)).mul_(part.scale_n11)
+            input_nMI = _dropped(given_NMI, part, given.shape, layout)
             of_stacks.append(_into_stack(torch.bmm(of_ranked_nMR.transpose(1, 2), input_nMI), part, a_NRI))
             of_stacks.append(_into_stack(torch.bmm(of_output_nMO.transpose(1, 2), ranked_nMR), part, b_NOR))
             if wanted:
-                through_nMI = torch.bmm(of_ranked_nMR, a_NRI[part.stack].to(plan.dtype))
-                through_nMI = _masked(through_nMI, part, given.shape, plan).to(given.dtype)
-                if isinstance(part.batch, slice) and len(through_nMI) == plan.trials:
+                through_nMI = torch.bmm(of_ranked_nMR, a_NRI[part.stack].to(layout.dtype))
+                through_nMI = _masked(through_nMI, part, given.shape, layout).to(given.dtype)
+                if isinstance(part.batch, slice) and len(through_nMI) == layout.trials:
                     of_given_NMI = through_nMI
                     continue
                 of_given_NMI = torch.zeros_like(given_NMI) if of_given_NMI is None else of_given_NMI
@@ -106,32 +108,36 @@ class _Update(torch.autograd.Function):
         return gradient, of_given, None, *of_stacks
 
 
-def update(base: torch.Tensor, given: torch.Tensor, plan: Plan, stacks: Sequence[torch.Tensor]) -> torch.Tensor:
+def update(
+    base: torch.Tensor, given: torch.Tensor, layout: BatchLayout, stacks: Sequence[torch.Tensor]
+) -> torch.Tensor:
     """The linear's output `base` [rows, tokens, O] with every trial's update added in place.
 
     `given` [rows, tokens, I] is the linear's input, the rows of the trials one after the other; `stacks` holds A and B
     of every part in turn, fp32. docs/decisions/012 has the numbers.
     """
-    result: torch.Tensor = _Update.apply(base, given, plan, *stacks)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _Update.apply(base, given, layout, *stacks)  # type: ignore[no-untyped-call]
     return result
 
 
-def _with_stacks(plan: Plan, stacks: Sequence[torch.Tensor]) -> list[tuple[Part, torch.Tensor, torch.Tensor]]:
-    return list(zip(plan.parts, stacks[0::2], stacks[1::2], strict=True))
+def _with_stacks(
+    layout: BatchLayout, stacks: Sequence[torch.Tensor]
+) -> list[tuple[GroupInBatch, torch.Tensor, torch.Tensor]]:
+    return list(zip(layout.parts, stacks[0::2], stacks[1::2], strict=True))
 
 
 def _by_trial(values: torch.Tensor, trials: int) -> torch.Tensor:
     return values.reshape(trials, -1, values.shape[-1])
 
 
-def _dropped(given_NMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan) -> torch.Tensor:
-    return _masked(given_NMI[part.batch].to(plan.dtype), part, shape, plan)
+def _dropped(given_NMI: torch.Tensor, part: GroupInBatch, shape: torch.Size, layout: BatchLayout) -> torch.Tensor:
+    return _masked(given_NMI[part.batch].to(layout.dtype), part, shape, layout)
 
 
-def _masked(values_nMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan) -> torch.Tensor:
+def _masked(values_nMI: torch.Tensor, part: GroupInBatch, shape: torch.Size, layout: BatchLayout) -> torch.Tensor:
     if not any(part.noises):
         return values_nMI
-    own = torch.Size((shape[0] // plan.trials, *shape[1:]))
+    own = torch.Size((shape[0] // layout.trials, *shape[1:]))
     masked = [
         one if noise is None else (one * noise.factors(own, one.device).view_as(one)).to(one.dtype)
         for one, noise in zip(values_nMI, part.noises, strict=True)
@@ -139,7 +145,7 @@ def _masked(values_nMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan)
     return torch.stack(masked)
 
 
-def _into_stack(gradient: torch.Tensor, part: Part, stack: torch.Tensor) -> torch.Tensor:
+def _into_stack(gradient: torch.Tensor, part: GroupInBatch, stack: torch.Tensor) -> torch.Tensor:
     if len(gradient) == len(stack):  # the whole group is in the batch, in its own order
         return gradient.to(stack.dtype)
     whole = torch.zeros_like(stack)

@@ -1,21 +1,16 @@
-"""Where and with what a run happened, and what it used."""
+"""Where and with what a run happened: versions, machine, git state. What environment.json holds."""
 
-import ctypes
-import gc
 import importlib.metadata
 import os
 import platform
-import resource
 import subprocess
 import sys
-from contextlib import suppress
 from typing import Any
 
 import torch
 
 from danube_sweep.config import extension
-from danube_sweep.config.schema import Device
-from danube_sweep.errors import ConfigError
+from danube_sweep.training.device import describe_device
 
 PACKAGES = ("danube_sweep", "torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "wandb")
 
@@ -36,77 +31,10 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **versions()},
         "machine": {"host": platform.node(), "system": platform.platform(), "cpus": os.cpu_count()},
-        "device": describe(device),
+        "device": describe_device(device),
         "git": _git(),
         "command": sys.argv,
     }
-
-
-def pick_device(config: Device) -> torch.device:
-    """The device to run on, with CPU threads set as asked. Raises ConfigError if it is not there."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    gc.collect()  # what an earlier trial of this process left
-    if config.accelerator != "cpu" and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        total = torch.cuda.get_device_properties(0).total_memory
-        limit = total if config.memory_limit_gib is None else config.memory_limit_gib * 2**30
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), 0)
-        return torch.device("cuda", 0)
-    if config.accelerator == "cuda":
-        raise ConfigError(f"device.accelerator=cuda: torch sees no GPU here for {config.name}; use device=cpu")
-    _keep_freed_blocks()
-    return torch.device("cpu")
-
-
-def _keep_freed_blocks() -> None:
-    # glibc returns every large block to the kernel, which clears it again for the next step: a sixth of a tiny
-    # model's time on a CPU (6,120 against 7,205 tokens/s). Elsewhere there is no mallopt, and nothing to do.
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        trim_threshold, mmap_threshold = -1, -3
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(mmap_threshold, 2**30)
-
-
-def native_types(device: torch.device) -> list[str]:
-    """The compute types that the device has in hardware; bf16 needs compute capability 8.0."""
-    if device.type == "cpu":
-        return ["fp32", "bf16"]
-    ampere = torch.cuda.get_device_capability(device) >= (8, 0)
-    return ["fp32", "bf16", "fp16"] if ampere else ["fp32", "fp16"]
-
-
-def describe(device: torch.device) -> dict[str, Any]:
-    """The device's kind and name."""
-    if device.type == "cpu":
-        return {"kind": "cpu", "name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-    properties = torch.cuda.get_device_properties(device)
-    return {"kind": "cuda", "name": properties.name, "memory_bytes": properties.total_memory}
-
-
-MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
-"""What drivers and allocators say in a plain RuntimeError."""
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether it says that memory, the device's or the host's, did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
-
-
-def is_process_error(error: BaseException) -> bool:
-    """Whether the process cannot use its GPU any more: an assertion or a fault in a kernel."""
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory used: on a GPU by torch since `pick_device`, on a CPU by the process since it began."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _git() -> dict[str, Any] | None:

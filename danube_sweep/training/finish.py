@@ -1,6 +1,5 @@
 """The end of a trial: its product, its predictions and its result."""
 
-import errno
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -9,21 +8,18 @@ from typing import Any
 import pyarrow as pa
 import torch
 from pyarrow import parquet
-from safetensors import SafetensorError
 
 from danube_sweep.config.schema import Adapter, FullFinetune
-from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, TrialFailed, UserError
+from danube_sweep.errors import DiskError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint, predictions
 from danube_sweep.storage.run_folder import State, sync_file, sync_folder
-from danube_sweep.training import trained_weights
-from danube_sweep.training.environment import describe, peak_memory_bytes
+from danube_sweep.training import resume, trained_weights
+from danube_sweep.training.device import describe_device, peak_memory_bytes
 from danube_sweep.training.prepare import Prepared
 from danube_sweep.training.trial import ActiveTrial, Phase
 
 Evaluate = Callable[[ActiveTrial, str], dict[str, float]]
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[str, Any]:
@@ -31,16 +27,14 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
 
     `evaluate` gives the metrics of a trial on one of its parts.
     """
-    best, backbone = trial.best_checkpoint, trial.backbone
+    best, model = resume.best_checkpoint(trial), trial.model
     manifest = checkpoint.read_manifest(best)
-    trained_weights.load_trained(best, trial.config.lora, backbone, trial.head, trial.packed)
+    trained_weights.load_trained(best, model)
     test = evaluate(trial, "test") if trial.config.trainer.score_test and "test" in trial.data else None
     folder = trial.where.folder
 
     def write_files(target: Any) -> None:
-        trained_weights.save_trained(
-            target, trial.config.lora, backbone, trial.head, trial.config.model.path, trial.packed
-        )
+        trained_weights.save_trained(target, model)
         prepared.tokenizer.save_pretrained(target)
 
     sealed = {key: value for key, value in manifest.items() if key not in ("format", "files", "state")}
@@ -50,15 +44,15 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
         "state": (State.pruned if trial.phase is Phase.pruned else State.finished).value,
         "steps": trial.done.step,
         "epochs": trial.plan.epoch_at(trial.done.step),
-        "best_step": trial.done.best_step,
+        "best_step": trial.best.best_step,
         "train_loss": trial.done.last_loss,
         "validation": manifest["metrics"],
         "test": test,
         "references": prepared.references,
         "rows": {name: len(part.ids) for name, part in prepared.parts.items()},
         "parameters": {
-            "backbone": _backbone_parameters(trial.config.lora, backbone),
-            "trainable": sum(parameter.numel() for parameter in trial.parameters.values()),
+            "backbone": _backbone_parameters(trial.config.lora, model.backbone),
+            "trainable": sum(parameter.numel() for parameter in model.parameters.values()),
         },
     }
 
@@ -96,46 +90,19 @@ def _write_table(columns: dict[str, Any], target: Path) -> None:
         raise DiskError(f"{target} cannot be written: {error.strerror or error}; free some space") from error
 
 
-def failure(error: BaseException) -> dict[str, Any]:
-    """The result's fields of a trial that ended badly; none for what leaves no result: a stop or a user's mistake."""
-    match error:
-        case _ if _disk_is_full(error):
-            state = State.disk_full.value
-        case Interrupted() | UserError():
-            return {}
-        case TrialFailed():
-            state = error.state
-        case _:
-            state = State.failed.value
-    said = str(error) if isinstance(error, DanubeSweepError) else f"{type(error).__name__}: {error}"
-    return {"state": state, "error": said}
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    """Whether the error, or what caused it, is the operating system's word that nothing more can be written."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in FULL:
-            return True
-        if isinstance(seen, SafetensorError) and any(f"(os error {number})" in str(seen) for number in FULL):
-            return True
-        seen = seen.__cause__
-    return False
-
-
 def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:
     """What varies from run to run: memory, speed, seconds by phase, host.
 
     In a pack the memory is the pack's, and its seconds are divided among the trials that trained at the time.
     """
-    backbone = trial.backbone
+    device = trial.model.backbone.device
     trained = max(trial.done.train_seconds, 1e-9)
     return {
-        "peak_memory_bytes": peak_memory_bytes(backbone.device),
+        "peak_memory_bytes": peak_memory_bytes(device),
         "packed": trial.most_companions,
         "tokens_per_s": trial.done.tokens / trained,
         "seconds_per_step": trained / max(trial.done.step, 1),
         "seconds": {**seconds, "train": trained, "validation": trial.done.validation_seconds},
         "host": platform.node(),
-        "device": describe(backbone.device),
+        "device": describe_device(device),
     }

@@ -16,20 +16,20 @@ import lightning as L
 import torch
 from torch.utils.data import IterableDataset
 
-from danube_sweep.errors import DanubeSweepError, Interrupted
+from danube_sweep.errors import Interrupted
 from danube_sweep.optimizer.build_optimizer import answering
 from danube_sweep.training import checks
-from danube_sweep.training.environment import is_memory_error, is_process_error
 from danube_sweep.training.evaluate import Evaluation
-from danube_sweep.training.pack import Pack
+from danube_sweep.training.out_of_memory import concerns_the_pack
+from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.step_plan import Collator, MicroBatch, random_state
 from danube_sweep.training.trial import ActiveTrial, Phase
 
 Micros = list[tuple[ActiveTrial, MicroBatch]]
 
 
-class Members(Protocol):
-    """Who decides about the trials of a pack at their step borders."""
+class BorderDecisions(Protocol):
+    """Decides at its step border whether a trial stays in the pack, and who comes in the place of one that has left."""
 
     def leaves(self, trial: ActiveTrial) -> bool:
         """Whether the trial is to leave here, with a checkpoint."""
@@ -48,12 +48,12 @@ class Ticks(IterableDataset[int]):
 
 @final
 class PackModule(L.LightningModule):
-    """Trains `trials` together, and those that `members` puts in the place of others."""
+    """Trains `trials` together, and those that `decisions` puts in the place of others."""
 
-    def __init__(self, pack: Pack, trials: Sequence[ActiveTrial], members: Members) -> None:
+    def __init__(self, pack: TrainingPack, trials: Sequence[ActiveTrial], decisions: BorderDecisions) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.pack, self._members = pack, members
+        self.pack, self._decisions = pack, decisions
         self.body, self.lm_head = pack.backbone.body, pack.backbone.lm_head
         self._entering = list(trials)
         self._clock_s = time.monotonic()
@@ -112,7 +112,7 @@ class PackModule(L.LightningModule):
 
     def _cross_borders(self, trained: Sequence[ActiveTrial]) -> None:
         at_border = [trial for trial in trained if trial.at_border and trial.phase is Phase.running]
-        leaving = {id(trial) for trial in at_border if self._members.leaves(trial)}
+        leaving = {id(trial) for trial in at_border if self._decisions.leaves(trial)}
         for trial in at_border:
             with _spared(trial):
                 trial.write(id(trial) in leaving)
@@ -143,7 +143,7 @@ class PackModule(L.LightningModule):
         while gone := [trial for trial in self.pack.trials if trial.phase is not Phase.running]:
             checks.check_frozen(self._frozen, self.pack.backbone)
             for trial in gone:
-                entering = self._members.left(trial)
+                entering = self._decisions.left(trial)
                 self.pack.arrange([one for one in self.pack.trials if one is not trial])
                 self._enter(entering)
             self._clock_s = time.monotonic()
@@ -152,8 +152,8 @@ class PackModule(L.LightningModule):
         if trials:
             self.pack.arrange([*self.pack.trials, *trials])
         for trial in trials:
-            trial.head.train()
-            checks.check_trainable(trial.config.lora, trial.adapter, trial.head)
+            trial.model.head.train()
+            checks.check_trainable(trial.config.lora, trial.model.adapter, trial.model.head)
             with _spared(trial):
                 trial.start(self._collated)
 
@@ -166,7 +166,7 @@ def _spared(trial: ActiveTrial) -> Iterator[None]:
     except Interrupted:  # asked twice: at once
         raise
     except Exception as error:
-        if not isinstance(error, DanubeSweepError) and (is_memory_error(error) or is_process_error(error)):
+        if concerns_the_pack(error):
             raise
         trial.phase, trial.error = Phase.failed, error
 

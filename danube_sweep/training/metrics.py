@@ -158,6 +158,8 @@ def measure(
     if answers_NA is None:
         return {"log_loss": loss, "perplexity": math.exp(min(loss, 700.0))}
     match target:
+        case Target.one:
+            return classification_metrics(answers_NA, labels_NC)
         case Target.ordered:
             kappa = quadratic_kappa(answers_NA, labels_NC)
             return {**classification_metrics(answers_NA, labels_NC), "qwk": kappa}
@@ -169,7 +171,8 @@ def measure(
             assert truth.starts is not None
             found_N, wanted_N = answers_NA.argmax(dim=1).numpy(), truth.labels[:, 0].astype(np.int64)
             return {"log_loss": loss, **word_metrics(found_N, wanted_N, truth.starts, classes)}
-    return classification_metrics(answers_NA, labels_NC)
+        case _:
+            raise ValueError(f"no metrics for answers to target={target.value}")
 
 
 def references(target: Target, train_NC: torch.Tensor, labels_NC: torch.Tensor) -> dict[str, float]:
@@ -181,5 +184,8 @@ def references(target: Target, train_NC: torch.Tensor, labels_NC: torch.Tensor) 
         case Target.many:
             log_C, rest_C = mean_C.clamp(min=1e-15).log(), (1 - mean_C).clamp(min=1e-15).log()
             return {"prior_log_loss": float(-(labels_NC * log_C + (1 - labels_NC) * rest_C).mean())}
-    prior = float(-(labels_NC * mean_C.clamp(min=1e-15).log()).sum(dim=1).mean())
-    return {"uniform_log_loss": math.log(labels_NC.shape[1]), "prior_log_loss": prior}
+        case Target.one | Target.ordered | Target.words:
+            prior = float(-(labels_NC * mean_C.clamp(min=1e-15).log()).sum(dim=1).mean())
+            return {"uniform_log_loss": math.log(labels_NC.shape[1]), "prior_log_loss": prior}
+        case _:
+            raise ValueError(f"target={target.value} has no labels to know beforehand")

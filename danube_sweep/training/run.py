@@ -3,8 +3,8 @@
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -12,15 +12,16 @@ from typing import Any, Protocol, final
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from danube_sweep.config.schema import Config
-from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, OutOfMemory, PackOutOfMemory
+from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory
 from danube_sweep.storage.run_folder import COMPLETE, MICRO_BATCH, write_json
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import given_out
 from danube_sweep.training import finish, trained_weights
-from danube_sweep.training.environment import is_memory_error, is_process_error
+from danube_sweep.training.failure import failure
 from danube_sweep.training.lightning_loop import PackModule, fit
+from danube_sweep.training.out_of_memory import is_process_error, memory_errors
 from danube_sweep.training.prepare import Prepared
-from danube_sweep.training.setup import Builder, Entrant, Taken, activate, take, tracker_of
+from danube_sweep.training.setup import Entrant, PackBuilder, Taken, activate, take, tracker_of
 from danube_sweep.training.signals import StopRequest
 from danube_sweep.training.trial import ActiveTrial, Phase, Prune
 
@@ -62,14 +63,14 @@ def run_trial(
     entrant = Entrant(config, path, terminal, prune)
     with ExitStack() as stack:
         requested = stop or stack.enter_context(StopRequest())
-        running = _Running(alone, requested, lock_wait_s)
-        running.run([entrant])
+        pack_run = _PackRun(alone, requested, lock_wait_s)
+        pack_run.run([entrant])
         if alone.error is not None:
             raise alone.error
-        assert running.last_result is not None
+        assert pack_run.last_result is not None
         if requested():
             raise Interrupted(f"this trial had just finished: {path}", requested.signal_number or 2)
-        return running.last_result
+        return pack_run.last_result
 
 
 def run_pack(
@@ -82,7 +83,7 @@ def run_pack(
     """
     with ExitStack() as stack:
         requested = stop or stack.enter_context(StopRequest())
-        _Running(door, requested, lock_wait_s).run(entrants)
+        _PackRun(door, requested, lock_wait_s).run(entrants)
         if requested():
             raise Interrupted("this pack has stopped", requested.signal_number or 2)
 
@@ -105,8 +106,8 @@ class _Alone:
 
 
 @dataclass(frozen=True)
-class _Member:
-    """A trial of the pack that trains, and what its end needs."""
+class _Begun:
+    """A trial that has begun and has not ended: its folder is held. It has what the trial's end needs."""
 
     taken: Taken
     trial: ActiveTrial
@@ -115,51 +116,54 @@ class _Member:
 
 
 @final
-class _Running:
-    """A pack while it runs. As `Members` of the module it decides who leaves and who enters."""
+class _PackRun:
+    """A pack from its first trial to its last: takes their folders, trains them, ends them, tells the door.
+
+    It alone knows which folders are held; it makes the decisions at the borders of `PackModule`.
+    """
 
     def __init__(self, door: Door, stopping: Callable[[], bool], lock_wait_s: float) -> None:
         self._door, self._stopping, self._lock_wait_s = door, stopping, lock_wait_s
-        self._builder = Builder()
-        self._members: dict[int, _Member] = {}
+        self._builder = PackBuilder()
+        self._begun: dict[int, _Begun] = {}
         self.last_result: dict[str, Any] | None = None
 
     def run(self, entrants: Sequence[Entrant]) -> None:
         """Returns when every trial has left."""
-        module = self._module(entrants)
-        if module is None:
-            return
-        try:
-            with self._memory_errors():
-                fit(module, accelerator=module.pack.backbone.device.type)
-        except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
-            for member in [*self._members.values()]:
-                self._end(member, Phase.paused)
-        except BaseException as error:
-            self._end_badly(error)
-            if not isinstance(error, Exception) or len(self._members) > 1 or isinstance(error, Interrupted):
-                raise
-        finally:
-            for member in self._members.values():
-                member.taken.release()
-
-    def _module(self, entrants: Sequence[Entrant]) -> PackModule | None:
         trials = self._entering(entrants)
         if not trials:
-            return None
-        assert self._builder.pack is not None
-        return PackModule(self._builder.pack, trials, self)
+            return
+        try:
+            self._train(trials)
+        except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
+            for begun in [*self._begun.values()]:
+                self._end(begun, Phase.paused)
+        except BaseException as error:
+            self._end_badly(error)
+            if not isinstance(error, Exception) or len(self._begun) > 1 or isinstance(error, Interrupted):
+                raise
+        finally:
+            for begun in self._begun.values():
+                begun.taken.release()
 
-    # ----------------------------------------------------------------------------------------------- the members
+    def _train(self, trials: Sequence[ActiveTrial]) -> None:
+        pack = self._builder.pack
+        with memory_errors(self._training):
+            fit(PackModule(pack, trials, self), accelerator=pack.backbone.device.type)
+
+    def _training(self) -> list[Config]:
+        return [begun.trial.config for begun in self._begun.values()]
+
+    # ----------------------------------------------------------------------------------------- coming and going
 
     def leaves(self, trial: ActiveTrial) -> bool:
         """Whether a stop was requested, of all or of this trial's run on its W&B page, or the trial is dismissed."""
-        trial.dismissal = self._door.dismisses(self._members[id(trial)].taken.entrant)
+        trial.dismissal = self._door.dismisses(self._begun[id(trial)].taken.entrant)
         return self._stopping() or trial.where.tracker.stopped or trial.dismissal is not None
 
     def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
         """Concludes a trial that does not train any more; returns those that the door sends for the free places."""
-        self._end(self._members[id(trial)], trial.phase)
+        self._end(self._begun[id(trial)], trial.phase)
         entering: list[ActiveTrial] = []
         while not self._stopping() and (entrant := self._door.next()) is not None:
             entering += self._entering([entrant])
@@ -181,11 +185,10 @@ class _Running:
         error: BaseException | None = None
         try:
             if taken.stored is None:
-                with self._memory_errors(taken.config):
-                    prepared, head, adapter = self._builder.build(taken.config, taken.watch)
-                assert self._builder.pack is not None
-                trial = activate(taken, self._builder.pack.backbone, prepared, head, adapter)
-                self._members[id(trial)] = _Member(taken, trial, prepared)
+                with memory_errors(self._training, taken.config):
+                    prepared, model = self._builder.build(taken.config, taken.watch)
+                trial = activate(taken, prepared, model)
+                self._begun[id(trial)] = _Begun(taken, trial, prepared)
                 return [trial]
             _report_again(taken, taken.stored)
             self.last_result = taken.stored
@@ -197,25 +200,24 @@ class _Running:
 
     # ------------------------------------------------------------------------------------------------- the ends
 
-    def _end(self, member: _Member, phase: Phase) -> None:
+    def _end(self, begun: _Begun, phase: Phase) -> None:
         """Concludes one trial: its product and its result, or why there is none; then tells the door."""
-        trial, error = member.trial, member.trial.error
-        result = _begun_result(member)
+        trial, error = begun.trial, begun.trial.error
+        result = _begun_result(begun)
         error = error or self._why_paused(trial) if phase in (Phase.paused, Phase.failed) else None
         if error is None:
             try:
-                with self._memory_errors(trial.config):
-                    found = finish.finish(trial, member.prepared, self._evaluate)
+                with memory_errors(self._training, trial.config):
+                    found = finish.finish(trial, begun.prepared, self._evaluate)
                 result |= found
             except Exception as raised:
                 # Nobody's fault: its checkpoint is there, and it ends when it is alone.
-                if isinstance(raised, PackOutOfMemory) or (is_process_error(raised) and len(self._members) > 1):
+                if isinstance(raised, PackOutOfMemory) or (is_process_error(raised) and len(self._begun) > 1):
                     raise
                 error = raised
-        self._conclude(member, result, error)
+        self._conclude(begun, result, error)
 
     def _evaluate(self, trial: ActiveTrial, part: str) -> dict[str, float]:
-        assert self._builder.pack is not None
         (evaluation,) = self._builder.pack.evaluate([trial], part)
         return evaluation.metrics
 
@@ -228,21 +230,21 @@ class _Running:
 
     def _end_badly(self, error: BaseException) -> None:
         """After what ended the fit: a trial alone ends as it; of several none is blamed, and the process is to end."""
-        for member in [*self._members.values()]:
-            several = len(self._members) > 1
+        for begun in [*self._begun.values()]:
+            several = len(self._begun) > 1
             if several or not isinstance(error, Exception):
-                member.trial.where.tracker.finish(1)
+                begun.trial.where.tracker.finish(1)
             else:
-                self._conclude(member, _begun_result(member), error)
+                self._conclude(begun, _begun_result(begun), error)
 
-    def _conclude(self, member: _Member, result: dict[str, Any], error: BaseException | None) -> None:
-        trial = member.trial
+    def _conclude(self, begun: _Begun, result: dict[str, Any], error: BaseException | None) -> None:
+        trial = begun.trial
         if error is not None:
-            result |= finish.failure(error)
+            result |= failure(error)
             if not isinstance(error, DanubeSweepError):
                 with suppress(DiskError):
                     trial.where.terminal.record("".join(traceback.format_exception(error)))
-        seconds = {**member.taken.watch.seconds, "fit": time.monotonic() - member.began_s}
+        seconds = {**begun.taken.watch.seconds, "fit": time.monotonic() - begun.began_s}
         measured = finish.measured(trial, seconds)
         code = 0 if error is None else getattr(error, "exit_code", 1)
         try:
@@ -250,31 +252,15 @@ class _Running:
             self.last_result = result
         except Exception as raised:  # a full disk
             error = error or raised
-        del self._members[id(trial)]
-        member.taken.release()
-        self._door.left(member.taken.entrant, error)
-
-    @contextmanager
-    def _memory_errors(self, config: Config | None = None) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not is_memory_error(error) or isinstance(error, DanubeSweepError):
-                raise
-            if len(self._members) > 1:
-                raise PackOutOfMemory(f"out of memory with {len(self._members)} trials together") from error
-            if config is None:
-                (config,) = [member.trial.config for member in self._members.values()]
-            raise OutOfMemory(
-                f"out of memory with trainer.micro_batch={config.trainer.micro_batch}: lower it or data.max_length, "
-                "or use precision.gradient_checkpointing=true or precision=nf4_dq"
-            ) from error
+        del self._begun[id(trial)]
+        begun.taken.release()
+        self._door.left(begun.taken.entrant, error)
 
 
-def _begun_result(member: _Member) -> dict[str, Any]:
-    config, asked = member.trial.config, member.taken.entrant.config
-    result: dict[str, Any] = {"trial": member.taken.identity, "name": config.name, "seed": config.seed}
-    result["predicted"] = member.trial.where.predicted
+def _begun_result(begun: _Begun) -> dict[str, Any]:
+    config, asked = begun.trial.config, begun.taken.entrant.config
+    result: dict[str, Any] = {"trial": begun.taken.identity, "name": config.name, "seed": config.seed}
+    result["predicted"] = begun.trial.where.predicted
     if config is not asked:
         result["adjusted"] = {MICRO_BATCH: config.trainer.micro_batch}
     return result

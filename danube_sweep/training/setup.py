@@ -1,39 +1,37 @@
-"""The beginning of a trial: its folder taken, its data read, its adapter and head made, its files begun."""
+"""The beginning of a trial: its folder taken, its data read, its model assembled, its files begun."""
 
 import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from torch import nn
 
-from danube_sweep import lora
-from danube_sweep.config.facts.adapters import is_packed
-from danube_sweep.config.schema import Batching, Config
+from danube_sweep.config.schema import Config
 from danube_sweep.config.stored import plain_config, sealed
 from danube_sweep.config.validate import check_adapter, check_runs, check_types
 from danube_sweep.data.layout import layout_for
 from danube_sweep.errors import BusyError, CheckpointError, ConfigError
-from danube_sweep.head.base_head import Head
-from danube_sweep.head.build_head import build_head
-from danube_sweep.lora import PackedAdapter
-from danube_sweep.model.backbone import Backbone, load_backbone
+from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.planned_device import planned_device
+from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.run_folder import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import Tracker, open_tracker
-from danube_sweep.training.environment import environment, native_types, pick_device, versions
+from danube_sweep.training.assemble import AssembledModel, assemble, load_base
+from danube_sweep.training.device import native_types, pick_device
+from danube_sweep.training.environment import environment, versions
 from danube_sweep.training.forecast import predicted
-from danube_sweep.training.pack import Pack
+from danube_sweep.training.journal import Surroundings
+from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.prepare import Prepared, prepare
 from danube_sweep.training.step_plan import StepPlan
-from danube_sweep.training.trial import ActiveTrial, Prune, Surroundings
+from danube_sweep.training.trial import ActiveTrial, Prune
 
 ORDER = ("order_seed", "batching", "cache_prefix")
 """Fields of data that say when and how rows are read, not which."""
@@ -90,27 +88,29 @@ def take(entrant: Entrant, lock_wait_s: float) -> Taken:
     with ExitStack() as stack:
         stack.enter_context(_locked(folder, lock_wait_s))
         stored = _stored_result(folder, identity)
-        rows = entrant.config.trainer.micro_batch if stored is not None else folder.micro_batch(entrant.config)
-        return Taken(entrant, _with_micro_batch(entrant.config, rows), identity, folder, stack.pop_all(), stored)
-
-
-def _with_micro_batch(config: Config, rows: int) -> Config:
-    if rows == config.trainer.micro_batch:
-        return config
-    return replace(config, trainer=replace(config.trainer, micro_batch=rows))
+        config = entrant.config
+        if stored is None and (rows := folder.micro_batch(config)) != config.trainer.micro_batch:
+            config = with_micro_batch(config, rows)
+        return Taken(entrant, config, identity, folder, stack.pop_all(), stored)
 
 
 @final
-class Builder:
+class PackBuilder:
     """Makes trials over one backbone, which the first of them loads; equal data are read once and are one object."""
 
     def __init__(self) -> None:
-        self.pack: Pack | None = None
+        self._pack: TrainingPack | None = None
         self._prepared: dict[str, Prepared] = {}
         self._device: torch.device | None = None
 
-    def build(self, config: Config, watch: Stopwatch) -> tuple[Prepared, Head, PackedAdapter | dict[str, nn.Parameter]]:
-        """Data, head and adapter of a trial. Raises UserError; writes nothing but caches."""
+    @property
+    def pack(self) -> TrainingPack:
+        """The pack over the backbone; there is none before the first trial is built."""
+        assert self._pack is not None
+        return self._pack
+
+    def build(self, config: Config, watch: Stopwatch) -> tuple[Prepared, AssembledModel]:
+        """Data and model of a trial. Raises UserError; writes nothing but caches."""
         with watch.phase("data"):
             check_runs(planned_device(config.device))
             device = self._device = self._device or pick_device(config.device)
@@ -118,20 +118,17 @@ class Builder:
             check_adapter(config, device.type)
             prepared = self._prepare(config)
         with watch.phase("load"):
-            self.pack = self.pack or Pack(_load(config, device))
-            backbone = self.pack.backbone
-            _check_positions(config, backbone)
-            adapter = self._adapt(config)
-            head = build_head(
-                config.head,
-                hidden_size=backbone.hidden_size,
+            pack = self._pack = self._pack or TrainingPack(load_base(config, device))
+            _check_positions(config, pack.backbone)
+            model = assemble(
+                config,
+                pack.backbone,
                 classes=prepared.classes,
                 tokenizer=prepared.tokenizer,
-                lm_head=backbone.lm_head,
-                seed=config.seed,
-            ).to(device)
-            head.start(prepared.parts["train"])
-        return prepared, head, adapter
+                adapters=pack.adapters,
+            )
+            model.head.start(prepared.parts["train"])
+        return prepared, model
 
     def _prepare(self, config: Config) -> Prepared:
         layout = layout_for(config.model, config.data, config.head)
@@ -140,23 +137,6 @@ class Builder:
         if key not in self._prepared:
             self._prepared[key] = prepare(config)
         return self._prepared[key]
-
-    def _adapt(self, config: Config) -> PackedAdapter | dict[str, nn.Parameter]:
-        assert self.pack is not None
-        adapter = config.lora
-        if is_packed(adapter):
-            return self.pack.adapters.draw(adapter, seed=config.seed)
-        return lora.attach(self.pack.backbone, adapter, seed=config.seed)
-
-
-def _load(config: Config, device: torch.device) -> Backbone:
-    return load_backbone(
-        config.model,
-        config.precision,
-        with_lm_head=config.head.reads_lm_head,
-        device=device,
-        flat=config.data.batching is Batching.packed,
-    )
 
 
 def _check_positions(config: Config, backbone: Backbone) -> None:
@@ -167,32 +147,28 @@ def _check_positions(config: Config, backbone: Backbone) -> None:
         )
 
 
-def activate(
-    taken: Taken, backbone: Backbone, prepared: Prepared, head: Head, adapter: PackedAdapter | dict[str, nn.Parameter]
-) -> ActiveTrial:
+def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveTrial:
     """Begins the trial's files; from here on its folder is that of a run."""
     config, asked, folder, terminal = taken.config, taken.entrant.config, taken.folder, taken.entrant.terminal
     plain = plain_config(asked)  # by its config.yaml a trial is known again
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
-    write_json(folder.environment, {"trial": taken.identity, **environment(backbone.device)})
+    write_json(folder.environment, {"trial": taken.identity, **environment(model.backbone.device)})
     manifest = {
         "trial": taken.identity,
-        "backbone": backbone.fingerprint,
+        "backbone": model.backbone.fingerprint,
         "classes": prepared.classes,
         "pad_id": prepared.pad_id,
         "config": sealed(config),
         "versions": versions(),
     }
-    where = Surroundings(
-        folder, tracker_of(taken), terminal, config.name or taken.identity[:8], manifest, taken.entrant.prune
-    )
-    where.predicted, warning = predicted(config, backbone, prepared)
+    where = Surroundings(folder, tracker_of(taken), terminal, config.name or taken.identity[:8], manifest)
+    where.predicted, warning = predicted(config, model.backbone, prepared)
     if warning is not None:
         terminal.note(warning)
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
-    return ActiveTrial(config, prepared.parts, plan, head, adapter, backbone, where)
+    return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.prune)
 
 
 def tracker_of(taken: Taken) -> Tracker:

@@ -8,12 +8,11 @@ from safetensors.torch import save_model
 from torch import nn
 
 from danube_sweep import lora
-from danube_sweep.config.schema import Adapter, FullFinetune, LinearAdapter
+from danube_sweep.config.schema import Adapter, FullFinetune, LinearAdapter, NoAdapter
 from danube_sweep.errors import CheckpointError
-from danube_sweep.head.base_head import Head
-from danube_sweep.lora import PackedAdapter
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint
+from danube_sweep.training.assemble import AssembledModel
 
 ADAPTER, MODEL, HEAD = "adapter_model.safetensors", "model.safetensors", "head.safetensors"
 
@@ -23,52 +22,49 @@ def folder_name(config: Adapter) -> str:
     return "model" if isinstance(config, FullFinetune) else "adapter"
 
 
-def save_trained(
-    folder: Path,
-    config: Adapter,
-    backbone: Backbone,
-    head: Head,
-    base: str | None,
-    packed: PackedAdapter | None = None,
-) -> None:
-    """Writes the trained weights of one trial into `folder`; `base` is the backbone's name for PEFT.
-
-    An adapter is the one given, or the one that PEFT has put into the backbone.
-    """
-    match config:
-        case LinearAdapter():
-            description = lora.peft_config(config, backbone) if packed is None else packed.description()
-            description.base_model_name_or_path = base
+def save_trained(folder: Path, model: AssembledModel) -> None:
+    """Writes the trained weights of one trial into `folder`; PEFT finds its backbone under `model.path`."""
+    match model.config.lora:
+        case LinearAdapter() as adapter:
+            backbone, packed = model.backbone, model.packed
+            description = lora.peft_config(adapter, backbone) if packed is None else packed.description()
+            description.base_model_name_or_path = model.config.model.path
             description.inference_mode = True
             description.save_pretrained(str(folder))
             state = lora.adapter_state(backbone) if packed is None else packed.state(backbone)
             checkpoint.save_tensors(state, folder / ADAPTER)
         case FullFinetune():
-            whole = _whole(backbone)
-            backbone.body.config.architectures = [type(whole).__name__]
-            backbone.body.config.save_pretrained(folder)
+            body, whole = model.backbone.body, _whole(model.backbone)
+            body.config.architectures = [type(whole).__name__]
+            body.config.save_pretrained(folder)
             save_model(whole, str(folder / MODEL), metadata={"format": "pt"})
-    checkpoint.save_tensors(head.state_dict(), folder / HEAD)
+        case NoAdapter():
+            pass
+        case other:
+            raise TypeError(f"no weights of {other} to save")
+    checkpoint.save_tensors(model.head.state_dict(), folder / HEAD)
 
 
-def load_trained(
-    folder: Path, config: Adapter, backbone: Backbone, head: Head, packed: PackedAdapter | None = None
-) -> None:
-    """Puts saved weights into the adapter given, or a backbone that was prepared by `lora.attach`, and into a head.
+def load_trained(folder: Path, model: AssembledModel) -> None:
+    """Puts saved weights into the trial's adapter and its head.
 
     Raises CheckpointError unless every weight is there, fits and is finite. The manifest is read elsewhere.
     """
-    match config:
+    match model.config.lora:
         case LinearAdapter():
             state = checkpoint.load_tensors(folder / ADAPTER)
-            if packed is None:
-                lora.load_adapter_state(backbone, state)
+            if model.packed is None:
+                lora.load_adapter_state(model.backbone, state)
             else:
-                packed.load(backbone, state)
+                model.packed.load(model.backbone, state)
         case FullFinetune():
-            _load_exactly(_whole(backbone), checkpoint.load_tensors(folder / MODEL), folder / MODEL)
+            _load_exactly(_whole(model.backbone), checkpoint.load_tensors(folder / MODEL), folder / MODEL)
+        case NoAdapter():
+            pass
+        case other:
+            raise TypeError(f"no weights of {other} to load")
     of_head = checkpoint.load_tensors(folder / HEAD) if (folder / HEAD).is_file() else {}
-    _load_exactly(head, of_head, folder / HEAD)
+    _load_exactly(model.head, of_head, folder / HEAD)
 
 
 def _load_exactly(module: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:

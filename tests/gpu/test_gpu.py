@@ -16,7 +16,7 @@ from rich.console import Console
 from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
 from danube_sweep.terminal.screen import Terminal
-from danube_sweep.training.environment import native_types
+from danube_sweep.training.device import native_types
 from danube_sweep.training.run import run_trial
 
 pytestmark = [

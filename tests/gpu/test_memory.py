@@ -12,7 +12,7 @@ from danube_sweep.config.schema import Config
 from danube_sweep.model.backbone import load_backbone
 from danube_sweep.optimizer.build_optimizer import build_optimizer
 from danube_sweep.planner.memory import memory_of
-from danube_sweep.training.environment import peak_memory_bytes, pick_device
+from danube_sweep.training.device import peak_memory_bytes, pick_device
 
 pytestmark = [
     pytest.mark.gpu,

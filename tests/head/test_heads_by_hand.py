@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from workbench import CAUSAL, build, load, make_head, rows_of
+from workbench import CAUSAL, build, load, rows_of
 
 from danube_sweep.config.schema import Compute, Config, Precision, Storage
 from danube_sweep.data.batches import Batch, collate
@@ -233,14 +233,14 @@ def test_label_words_that_cannot_be_told_apart_are_refused(tiny: Tiny, words: li
     prepared = prepare(config)
     config.head.words = words
     with pytest.raises(ConfigError, match=message):
-        make_head(config, load(config), prepared)
+        build(config, prepared)
 
 
 def test_label_words_must_be_as_many_as_the_classes(tiny: Tiny) -> None:
     config = tiny(*CAUSAL)
     prepared = replace(prepare(config), classes=["one", "two"])
     with pytest.raises(ConfigError, match=r"head\.words needs 2 words \(one, two\), got 3"):
-        make_head(config, load(config), prepared)
+        build(config, prepared)
 
 
 # ---------------------------------------------------------------------------------------------------------- precision

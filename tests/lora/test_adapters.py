@@ -46,6 +46,7 @@ from danube_sweep.model import precision as precisions
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint
 from danube_sweep.training import trained_weights
+from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.checks import (
     check_gradients,
     check_precision,
@@ -180,7 +181,8 @@ def test_every_adapter_over_every_precision_trains_or_is_refused(
     assert frozen_digest(backbone) == frozen
     trained_BTH = hidden(backbone)
     assert (trained_BTH - start_BTH).abs().max() > 0.01
-    trained_weights.save_trained(tmp_path, config.lora, backbone, torch.nn.Identity(), str(base))  # type: ignore[arg-type]
+    headless: Any = torch.nn.Identity()
+    trained_weights.save_trained(tmp_path, AssembledModel(config, backbone, headless, trained, None))
     share = 1e-5 if config.precision.compute is Compute.fp32 else 0.05
     difference_BTH = by_plain_peft(config, tmp_path).float() - trained_BTH.float()
     assert difference_BTH.abs().max() < share * trained_BTH.abs().max()

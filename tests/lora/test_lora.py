@@ -150,7 +150,7 @@ def test_plain_peft_loads_what_is_saved(tiny: Tiny, tmp_path: Path, head: list[s
     save_base(tiny(), base)
     parts = open_adapter(build(tiny(*adapter, *head, f"model.path={base}", "precision=fp32")))
     saved = tmp_path / "adapter"
-    trained_weights.save_trained(saved, parts.config.lora, parts.backbone, parts.head, str(base))
+    trained_weights.save_trained(saved, parts.model)
     batch = parts.batch([0, 1, 2])
     parts.backbone.body.eval()
     with torch.no_grad():
@@ -176,10 +176,10 @@ def test_a_saved_adapter_comes_back_into_a_fresh_backbone(
 ) -> None:
     config = tiny(option, *head, "precision=nf4")
     parts = open_adapter(build(config))
-    trained_weights.save_trained(tmp_path, config.lora, parts.backbone, parts.head, None)
+    trained_weights.save_trained(tmp_path, parts.model)
     fresh = build(config)
     frozen = frozen_digest(fresh.backbone)
-    trained_weights.load_trained(tmp_path, config.lora, fresh.backbone, fresh.head)
+    trained_weights.load_trained(tmp_path, fresh.model)
     assert all(torch.equal(parts.adapter[name], fresh.adapter[name]) for name in parts.adapter)
     assert all(parameter.requires_grad for parameter in fresh.adapter.values())
     assert frozen_digest(fresh.backbone) == frozen
@@ -193,9 +193,9 @@ def test_a_fully_trained_model_comes_back_and_plain_transformers_loads_it(
 ) -> None:
     config = tiny("lora=full", *head, "precision=fp32")
     parts = open_adapter(build(config))
-    trained_weights.save_trained(tmp_path, config.lora, parts.backbone, parts.head, None)
+    trained_weights.save_trained(tmp_path, parts.model)
     fresh = build(config)
-    trained_weights.load_trained(tmp_path, config.lora, fresh.backbone, fresh.head)
+    trained_weights.load_trained(tmp_path, fresh.model)
     batch = parts.batch([0, 1])
     assert torch.equal(parts.loss(batch), fresh.loss(batch))
     loader = AutoModelForCausalLM if head == CAUSAL else AutoModel

@@ -13,7 +13,7 @@ from runs import CPU as CPU_DEVICE
 from runs import train as train_run
 from test_families import of_family
 from torch import nn
-from workbench import CPU, Parts, load, losses, make_head, train
+from workbench import CPU, build, load, losses, train
 
 from danube_sweep import lora
 from danube_sweep.composer import compose
@@ -25,7 +25,6 @@ from danube_sweep.inference.predict import load_run, predictions
 from danube_sweep.model.attention import REPEATED, use_repeated
 from danube_sweep.model.backbone import Backbone, load_backbone
 from danube_sweep.model.unpadded import flatten, use_flat
-from danube_sweep.training.prepare import prepare
 
 Tiny = Callable[..., Config]
 
@@ -136,10 +135,7 @@ def test_what_is_laid_flat_comes_back_with_zeros_at_padding() -> None:
 
 
 def loss_and_gradients(config: Config) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    prepared = prepare(config)
-    backbone = load(config)
-    adapter = lora.attach(backbone, config.lora, seed=config.seed)
-    parts = Parts(config, prepared, backbone, adapter, make_head(config, backbone, prepared))
+    parts = build(config)
     loss = parts.loss(parts.batch([0, 1, 2, 3, 4]))
     loss.backward()
     named = {**parts.adapter, **dict(parts.head.named_parameters())}

@@ -19,6 +19,7 @@ from danube_sweep.optimizer.schedule import build_schedule
 from danube_sweep.storage import checkpoint
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.lightning_loop import PackModule, fit
+from danube_sweep.training.resume import best_checkpoint
 from danube_sweep.training.run import run_trial
 from danube_sweep.training.trained_weights import load_trained
 
@@ -215,10 +216,10 @@ def test_what_was_validated_is_saved_and_what_trains_is_another_point(tiny: Tiny
     steps = ["data.rows=40", "trainer.max_steps=4", "trainer.validate_every=4", "optimizer.lr=0.01"]
     pack, (trial,) = packed([tiny("optimizer=schedulefree", "schedule=constant", *steps)], tmp_path)
     fit(PackModule(pack, [trial], Staying()), accelerator="cpu")
-    told = checkpoint.read_manifest(trial.best_checkpoint)["metrics"]
+    told = checkpoint.read_manifest(best_checkpoint(trial))["metrics"]
     pack.arrange([trial])
     assert pack.evaluate([trial], "validation")[0].metrics != told
-    load_trained(trial.best_checkpoint, trial.config.lora, trial.backbone, trial.head, trial.packed)
+    load_trained(best_checkpoint(trial), trial.model)
     assert pack.evaluate([trial], "validation")[0].metrics == told
 
 

@@ -24,8 +24,8 @@ from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.checkpoint import Checkpoints, pack_state, read_manifest, unpack_state, write_checkpoint
-from danube_sweep.training import trained_weights
-from danube_sweep.training.pack import Pack
+from danube_sweep.training import resume, trained_weights
+from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.step_plan import Collator
 
 
@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_under_the_tensors_is_said_in_one_line(tmp_path: Pa
 
 KILLED = """
 import os, pathlib, signal, sys
-from danube_sweep import checkpoint
+from danube_sweep.storage import checkpoint
 folder = pathlib.Path(sys.argv[1])
 def whole(place):
     (place / "a").write_text("one")
@@ -158,10 +158,10 @@ def trained(config: Config, tmp_path: Path) -> tuple[Parts, Path]:
     trial.start(Collator(CPU))
     parts.loss(parts.batch([0, 1])).backward()
     trial.optimizer.step()
-    pack = Pack(parts.backbone)
+    pack = TrainingPack(parts.backbone)
     pack.arrange([trial])
-    trial._save(*pack.evaluate([trial], "validation"))
-    return parts, trial.checkpoints.folder(0)
+    resume.save(trial, *pack.evaluate([trial], "validation"))
+    return parts, resume.checkpoints_of(trial).folder(0)
 
 
 FILES = [
@@ -285,7 +285,7 @@ def test_weights_that_are_missing_or_not_finite_are_refused_whatever_the_hashes_
     save_file(state, folder / file)
     reseal(folder)
     with pytest.raises(CheckpointError, match="missing, of another shape or not finite") as caught:
-        trained_weights.load_trained(folder, parts.config.lora, parts.backbone, parts.head)
+        trained_weights.load_trained(folder, parts.model)
     one_line(caught)
 
 
@@ -295,7 +295,7 @@ def test_a_file_that_is_no_safetensors_is_refused(trained: tuple[Parts, Path], f
     (folder / file).write_bytes(b"\x80\x04not one")
     reseal(folder)
     with pytest.raises(CheckpointError) as caught:
-        trained_weights.load_trained(folder, parts.config.lora, parts.backbone, parts.head)
+        trained_weights.load_trained(folder, parts.model)
     assert file in one_line(caught)
 
 

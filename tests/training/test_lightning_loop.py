@@ -53,9 +53,9 @@ def test_packed_trials_follow_the_losses_of_solo_runs(different: list[Config], t
         assert trial.phase is Phase.finished and trial.done.step == config.trainer.max_steps
         assert losses(trial) == pytest.approx(losses(solo), abs=1e-6)
         assert losses(trial, "validation") == pytest.approx(losses(solo, "validation"), abs=1e-6)
-        assert trial.done.tokens == solo.done.tokens and trial.done.best_step == solo.done.best_step
-        for name, parameter in trial.parameters.items():
-            torch.testing.assert_close(parameter, solo.parameters[name], rtol=1e-4, atol=1e-5)
+        assert trial.done.tokens == solo.done.tokens and trial.best.best_step == solo.best.best_step
+        for name, parameter in trial.model.parameters.items():
+            torch.testing.assert_close(parameter, solo.model.parameters[name], rtol=1e-4, atol=1e-5)
 
 
 def test_trials_of_a_pack_learn_and_differ(different: list[Config], tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_trial_that_diverges_fails_alone_and_changes_no_bit_of_another(tiny: T
     with_wild, with_other = train_pack([healthy, wild], tmp_path / "a"), train_pack([healthy, other], tmp_path / "b")
     assert losses(with_wild[0]) == losses(with_other[0])
     assert losses(with_wild[0], "validation") == losses(with_other[0], "validation")
-    for name, parameter in with_wild[0].parameters.items():
-        assert torch.equal(parameter, with_other[0].parameters[name])
+    for name, parameter in with_wild[0].model.parameters.items():
+        assert torch.equal(parameter, with_other[0].model.parameters[name])
     assert (with_wild[0].phase, with_wild[0].error) == (Phase.finished, None)
     assert with_wild[1].phase is Phase.failed and isinstance(with_wild[1].error, Diverged)
     assert "\n" not in str(with_wild[1].error) and "optimizer.lr=2e+37" in str(with_wild[1].error)
@@ -121,7 +121,7 @@ def test_gradient_checkpointing_changes_no_loss(tiny: Tiny, tmp_path: Path) -> N
     options = [*ADAPTED, "lora.dropout=0.3"]
     plain = train(tiny(*options), tmp_path / "plain")
     saving = train(tiny(*options, "precision.gradient_checkpointing=true"), tmp_path / "saving")
-    assert saving.backbone.body.is_gradient_checkpointing and not plain.backbone.body.is_gradient_checkpointing
+    assert [one.model.backbone.body.is_gradient_checkpointing for one in (saving, plain)] == [True, False]
     assert losses(plain) == losses(saving) and losses(plain, "validation") == losses(saving, "validation")
 
 

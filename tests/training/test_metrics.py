@@ -153,3 +153,13 @@ def test_the_references_of_numbers_and_of_several_classes() -> None:
     assert references(Target.number, train, labels) == {"prior_mse": 2.0}
     many = references(Target.many, torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
     assert many["prior_log_loss"] == pytest.approx(math.log(2) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("target", Target)
+def test_every_target_with_labels_has_references_and_one_without_is_refused(target: Target) -> None:
+    labels = torch.eye(2)
+    if target is Target.nothing:
+        with pytest.raises(ValueError, match="target=nothing has no labels"):
+            references(target, labels, labels)
+    else:
+        assert all(math.isfinite(value) for value in references(target, labels, labels).values())

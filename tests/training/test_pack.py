@@ -156,7 +156,7 @@ def plain_losses(config: Config, base: Path, adapter: Path, trial: ActiveTrial) 
     """The losses of a trial by transformers, PEFT and torch alone, from the same first weights."""
     body = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=torch.float32), adapter, is_trainable=True)
     head = nn.Linear(body.config.hidden_size, 3)
-    start = dict(trial.head.named_parameters())
+    start = dict(trial.model.head.named_parameters())
     head.load_state_dict({name.rpartition(".")[2]: value.detach().clone() for name, value in start.items()})
     trained = [one for one in [*body.parameters(), *head.parameters()] if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.optimizer.lr, weight_decay=0.0)
@@ -189,12 +189,12 @@ def test_a_trial_of_a_pack_follows_plain_peft(tiny: Tiny, tmp_path: Path) -> Non
     pack, trials = packed(configs, tmp_path / "pack")
     wanted = []
     for trial in trials:
-        assert trial.packed is not None
-        adapter = tmp_path / f"start-{trial.packed.config.rank}"
-        trial.packed.description().save_pretrained(str(adapter))
+        assert trial.model.packed is not None
+        adapter = tmp_path / f"start-{trial.model.packed.config.rank}"
+        trial.model.packed.description().save_pretrained(str(adapter))
         from safetensors.torch import save_file
 
-        state = {name: value.detach().clone() for name, value in trial.packed.state(pack.backbone).items()}
+        state = {name: value.detach().clone() for name, value in trial.model.packed.state(pack.backbone).items()}
         save_file(state, adapter / "adapter_model.safetensors")
         wanted.append(list(plain_losses(trial.config, base, adapter, trial)))
     fit(PackModule(pack, trials, Staying()), accelerator="cpu")
@@ -227,8 +227,8 @@ def test_a_trial_that_diverges_changes_no_bit_of_another(tiny: Tiny, tmp_path: P
     with_wild, with_other = train_pack([healthy, wild], tmp_path / "a"), train_pack([healthy, other], tmp_path / "b")
     assert losses(with_wild[0]) == losses(with_other[0])
     assert losses(with_wild[0], "validation") == losses(with_other[0], "validation")
-    for name, parameter in with_wild[0].parameters.items():
-        assert torch.equal(parameter, with_other[0].parameters[name])
+    for name, parameter in with_wild[0].model.parameters.items():
+        assert torch.equal(parameter, with_other[0].model.parameters[name])
     assert with_wild[1].phase is Phase.failed and isinstance(with_wild[1].error, Diverged)
     assert not all(map(math.isfinite, losses(with_wild[1])))
 
@@ -361,11 +361,11 @@ def test_parameters_are_views_of_stacks_without_gaps(tiny: Tiny, tmp_path: Path)
     layer: Any = pack.backbone.body.layers[0].self_attn.q_proj
     assert sorted(tuple(group.a_nRI.shape[:2]) for group in layer._groups) == [(1, 8), (1, 32), (1, 64), (3, 4)]
     for trial in trials:
-        for name, parameter in trial.adapter.items():
+        for name, parameter in trial.model.adapter.items():
             assert parameter.shape[0 if "lora_A" in name else 1] == trial.config.lora.rank
             assert parameter.is_contiguous()  # an 8-bit optimizer steps on memory
     with torch.no_grad():
-        trials[0].adapter["model.layers.0.self_attn.q_proj.lora_A.default.weight"].fill_(7.0)
+        trials[0].model.adapter["model.layers.0.self_attn.q_proj.lora_A.default.weight"].fill_(7.0)
     assert any(bool((group.a_nRI == 7.0).any()) for group in layer._groups)
 
 

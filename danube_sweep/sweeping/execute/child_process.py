@@ -202,7 +202,7 @@ class Relay:
 
 def _failed(error: BaseException) -> Failed:
     from danube_sweep.storage.run_folder import State
-    from danube_sweep.training.finish import failure
+    from danube_sweep.training.failure import failure
 
     if isinstance(error, BusyError):  # whoever has it says how it ends
         return Failed(State.preempted.value, str(error))

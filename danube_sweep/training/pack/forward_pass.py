@@ -27,8 +27,11 @@ ALONE: Final = "trials with lora=full, or with adapters of PEFT's own layers, tr
 
 
 @final
-class Pack:
-    """Who trains over the backbone, in the order of their adapters' ranks."""
+class TrainingPack:
+    """The trials that train now over one backbone, in the order of their adapters' ranks, and their forward pass.
+
+    It alone knows whose rows are where in a batch; who comes and who leaves is decided by run.py.
+    """
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
@@ -43,8 +46,8 @@ class Pack:
         """These trials from now on; the adapters of those who stay go on as they were. Raises ConfigError."""
         if len(trials) > 1 and not all(self._shares(trial) for trial in trials):
             raise ConfigError(ALONE)
-        self.trials = sorted(trials, key=lambda trial: trial.packed.config.rank if trial.packed else 0)
-        self.adapters.arrange([trial.packed for trial in self.trials])
+        self.trials = sorted(trials, key=lambda trial: trial.model.packed.config.rank if trial.model.packed else 0)
+        self.adapters.arrange([trial.model.packed for trial in self.trials])
         for trial in self.trials:
             trial.companions = len(self.trials)
             trial.most_companions = max(trial.most_companions, trial.companions)
@@ -52,15 +55,15 @@ class Pack:
     def _shares(self, trial: ActiveTrial) -> bool:
         # An encoder's own dropout draws for the whole batch: in a pack it would draw other numbers.
         encoder = family_of(self.backbone.body.config.model_type).encoder
-        return (trial.packed is not None or isinstance(trial.config.lora, NoAdapter)) and not encoder
+        return (trial.model.packed is not None or isinstance(trial.config.lora, NoAdapter)) and not encoder
 
     def hidden(self, micros: Sequence[tuple[ActiveTrial, MicroBatch]]) -> list[torch.Tensor]:
         """Each trial's final hidden states [B, T, H] of its micro-batch, for a step of training."""
         noises = {}
         for trial, micro in micros:
-            if trial.packed is not None and trial.packed.config.dropout > 0:
+            if trial.model.packed is not None and trial.model.packed.config.dropout > 0:
                 state = random_state(trial.config.seed, micro.step, micro.index)
-                noises[id(trial)] = trial.packed.config.dropout, state
+                noises[id(trial)] = trial.model.packed.config.dropout, state
         given = [(trial, trial.plan.train, micro.batch) for trial, micro in micros]
         if not self._first_step:
             return self._forward(given, noises)
@@ -86,7 +89,7 @@ class Pack:
             return self._forward([(trial, rows, batch) for trial in trials], {})
 
         batches = eval_batches_of(rows, first.eval_rows, first.plan.pad_id, self.backbone)
-        heads = [trial.head for trial in trials]
+        heads = [trial.model.head for trial in trials]
         return evaluate_together(self.backbone, heads, rows, hidden=hidden, batches=batches, alive=self._alive)
 
     def _alive(self) -> None:

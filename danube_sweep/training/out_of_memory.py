@@ -1,0 +1,51 @@
+"""Running out of memory: the one place where it is recognised, and where it becomes an error of ours."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from danube_sweep.config.schema import Config
+from danube_sweep.errors import DanubeSweepError, OutOfMemory, PackOutOfMemory
+
+MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
+"""What drivers and allocators say in a plain RuntimeError."""
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether it says that memory, the device's or the host's, did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
+
+
+def is_process_error(error: BaseException) -> bool:
+    """Whether the process cannot use its GPU any more: an assertion or a fault in a kernel."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
+def concerns_the_pack(error: Exception) -> bool:
+    """Whether a trial's error is everybody's: memory did not suffice, or the device does not work any more."""
+    return not isinstance(error, DanubeSweepError) and (is_memory_error(error) or is_process_error(error))
+
+
+@contextmanager
+def memory_errors(training: Callable[[], Sequence[Config]], config: Config | None = None) -> Iterator[None]:
+    """Inside, a lack of memory is raised as PackOutOfMemory if several trials are `training`, else as OutOfMemory.
+
+    `training` is asked when it happens; then `config` is named, or without it the one that trains.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_error(error) or isinstance(error, DanubeSweepError):
+            raise
+        together = training()
+        if len(together) > 1:
+            raise PackOutOfMemory(f"out of memory with {len(together)} trials together") from error
+        if config is None:
+            (config,) = together
+        raise OutOfMemory(
+            f"out of memory with trainer.micro_batch={config.trainer.micro_batch}: lower it or data.max_length, "
+            "or use precision.gradient_checkpointing=true or precision=nf4_dq"
+        ) from error

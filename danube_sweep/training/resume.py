@@ -1,0 +1,108 @@
+"""Checkpoints of a trial while it trains: saving one, going on from the last one, finding the best one."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from danube_sweep.errors import CheckpointError
+from danube_sweep.lora.adalora_ranks import RankAllocation
+from danube_sweep.storage import checkpoint
+from danube_sweep.training import trained_weights
+from danube_sweep.training.assemble import AssembledModel
+from danube_sweep.training.best_and_patience import BestSoFar
+from danube_sweep.training.evaluate import Evaluation
+from danube_sweep.training.journal import Surroundings
+
+
+@dataclass
+class Progressed:
+    """What a resumed trial must remember besides weights, optimizer and its best step. The names are the file's."""
+
+    step: int = 0
+    tokens: int = 0
+    train_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    last_loss: float = math.nan
+    overflows: int = 0
+    """Steps in a row that fp16 has skipped."""
+
+
+class Resumable(Protocol):
+    """All of a trial that goes into a checkpoint and comes back."""
+
+    model: AssembledModel
+    where: Surroundings
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+    scaler: torch.amp.GradScaler
+    allocation: RankAllocation | None
+    done: Progressed
+    best: BestSoFar
+
+
+def save(trial: Resumable, evaluation: Evaluation | None) -> None:
+    """Writes a checkpoint of the trial where it stands; keeps it and the best one, and removes the others.
+
+    `evaluation` is that of this step, if it was validated. Raises DiskError.
+    """
+    state: dict[str, Any] = {
+        "optimizer": trial.optimizer.state_dict(),
+        "schedule": trial.schedule.state_dict(),
+        "scaler": trial.scaler.state_dict(),
+        "done": {**asdict(trial.done), **asdict(trial.best)},
+        "allocation": None if trial.allocation is None else trial.allocation.state_dict(),
+    }
+    skeleton, tensors = checkpoint.pack_state(state)
+    metrics = None if evaluation is None else evaluation.metrics
+
+    def write_files(folder: Path) -> None:
+        trained_weights.save_trained(folder, trial.model)
+        checkpoint.save_tensors(tensors, folder / "training.safetensors")
+        if evaluation is not None:
+            checkpoint.save_tensors(evaluation.tensors(), folder / "predictions.safetensors")
+
+    step, kept = trial.done.step, checkpoints_of(trial)
+    manifest = {**trial.where.manifest, "step": step, "metrics": metrics, "state": skeleton}
+    checkpoint.write_checkpoint(kept.folder(step), manifest, write_files)
+    kept.keep({step, trial.best.best_step})
+
+
+def go_on(trial: Resumable) -> None:
+    """Puts the trial where its last checkpoint left it; without one leaves it at its start.
+
+    Raises CheckpointError for a checkpoint that is damaged or was written by another trial.
+    """
+    kept = checkpoints_of(trial)
+    steps = kept.steps()
+    if not steps:
+        return
+    folder = kept.folder(steps[-1])
+    manifest = checkpoint.read_manifest(folder)
+    for key, value in trial.where.manifest.items():
+        if key != "versions" and manifest.get(key) != value:
+            raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
+    trained_weights.load_trained(folder, trial.model)
+    state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))
+    trial.optimizer.load_state_dict(state["optimizer"])
+    trial.schedule.load_state_dict(state["schedule"])
+    if trial.scaler.is_enabled():
+        trial.scaler.load_state_dict(state["scaler"])
+    if trial.allocation is not None:
+        trial.allocation.load_state_dict(state["allocation"])
+    trial.done = Progressed(**{one.name: state["done"][one.name] for one in fields(Progressed)})
+    trial.best = BestSoFar(**{one.name: state["done"][one.name] for one in fields(BestSoFar)})
+
+
+def best_checkpoint(trial: Resumable) -> Path:
+    """The folder of the checkpoint with the best validation."""
+    assert trial.best.best_step is not None
+    return checkpoints_of(trial).folder(trial.best.best_step)
+
+
+def checkpoints_of(trial: Resumable) -> checkpoint.Checkpoints:
+    """The trial's checkpoints, by step."""
+    return checkpoint.Checkpoints(trial.where.folder.checkpoints)
