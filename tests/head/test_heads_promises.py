@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ from runs import CPU, train
 from workbench import build
 
 from danube_sweep.config.schema import Config, Pooling
+from danube_sweep.config.schema import Head as HeadConfig
 from danube_sweep.data.batches import collate
 from danube_sweep.data.encode import encode
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.data.layout import layout_for
 from danube_sweep.data.parts import load_parts
 from danube_sweep.data.records import swapped
-from danube_sweep.head.bradley_terry import BradleyTerry
 from danube_sweep.head.formulas import ordered_log_probabilities, preference_log_probabilities
 from danube_sweep.head.head_layers import Layers
 from danube_sweep.head.kinds.bradley_terry_ties import AnswerPooling, BradleyTerryHead, Ties
@@ -26,13 +27,15 @@ from danube_sweep.head.kinds.ordinal import OrdinalHead
 from danube_sweep.head.kinds.regression import RegressionHead, RegressionLoss
 from danube_sweep.head.kinds.sequence import SequenceHead
 from danube_sweep.head.kinds.token import TokenHead
-from danube_sweep.head.ordinal import Ordinal
-from danube_sweep.head.pooling import AnswerPooler, Pooler
-from danube_sweep.head.regression import Regression
-from danube_sweep.head.token import TokenClassifier
+from danube_sweep.head.pooling import Pooler
 from danube_sweep.inference.predict import load_run, predictions
 
 Tiny = Callable[..., Config]
+
+
+def built(config: HeadConfig, classes: int) -> Any:
+    """The head of a config over hidden states of width 8."""
+    return config.build(hidden_size=8, classes=[str(number) for number in range(classes)], tokenizer=None, lm_head=None)
 
 
 def labelled(labels: torch.Tensor) -> Encoded:
@@ -76,14 +79,14 @@ def test_rao_and_kupper_is_the_formula_of_the_paper() -> None:
 
 @pytest.mark.parametrize("ties", Ties)
 def test_equal_answers_tie_as_often_as_the_training_rows_do(ties: Ties) -> None:
-    head = BradleyTerry(AnswerPooler(8), 3, BradleyTerryHead(ties=ties))
+    head = built(BradleyTerryHead(ties=ties), 3)
     head.start(labelled(torch.eye(3)[[0, 0, 1, 1, 1, 0, 2, 2]]))
     log_BC = preference_log_probabilities(torch.zeros(1), head.tie, ties.value)
     assert log_BC.exp()[0].tolist() == pytest.approx([0.375, 0.375, 0.25], rel=1e-5)
 
 
 def test_without_ties_there_is_nothing_to_learn_of_them() -> None:
-    head = BradleyTerry(AnswerPooler(8), 2, BradleyTerryHead())
+    head = built(BradleyTerryHead(), 2)
     head.start(labelled(torch.eye(2)[[0, 1]]))
     assert "tie" not in dict(head.named_parameters())
     assert preference_log_probabilities(torch.zeros(1), None, Ties.davidson.value).exp().tolist() == [[0.5, 0.5]]
@@ -121,7 +124,7 @@ def test_cumulative_logits_are_differences_of_sigmoids_near_zero_and_far_from_it
 
 
 def test_thresholds_start_at_the_training_rows_shares_and_keep_their_order() -> None:
-    head = Ordinal(Pooler(Pooling.mean, 8), 4, OrdinalHead())
+    head = built(OrdinalHead(), 4)
     head.start(labelled(torch.eye(4)[[0, 1, 1, 2, 2, 2, 2, 3]]))
     steps_K = torch.cat([head.lowest, torch.nn.functional.softplus(head.steps_K)]).cumsum(dim=0)
     assert ordered_log_probabilities(steps_K.unsqueeze(0)).exp()[0].tolist() == pytest.approx(
@@ -132,14 +135,14 @@ def test_thresholds_start_at_the_training_rows_shares_and_keep_their_order() -> 
 
 
 def test_two_ordered_classes_are_a_logistic_regression() -> None:
-    head = Ordinal(Pooler(Pooling.mean, 8), 2, OrdinalHead())
+    head = built(OrdinalHead(), 2)
     head.start(labelled(torch.eye(2)[[0, 1, 1, 1]]))
     assert head.steps_K.numel() == 0 and head.lowest.sigmoid().item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(("loss", "wanted"), [("mse", 0.25), ("mae", 0.5), ("huber", 0.125)])
 def test_a_number_is_trained_standardised_and_answered_as_it_is(loss: str, wanted: float) -> None:
-    head = Regression(Pooler(Pooling.mean, 8), RegressionHead(loss=RegressionLoss(loss)))
+    head = built(RegressionHead(loss=RegressionLoss(loss)), 1)
     head.start(labelled(torch.tensor([[10.0], [30.0]])))
     part = labelled(torch.tensor([[25.0]]))
     batch = collate(part, np.array([0]), 0)
@@ -151,7 +154,7 @@ def test_a_number_is_trained_standardised_and_answered_as_it_is(loss: str, wante
 
 
 def test_a_constant_number_divides_nothing_by_zero() -> None:
-    head = Regression(Pooler(Pooling.mean, 8), RegressionHead())
+    head = built(RegressionHead(), 1)
     head.start(labelled(torch.full((3, 1), 7.0)))
     assert head.answers(torch.zeros(1, 1)).tolist() == [[7.0]]  # type: ignore[union-attr]
 
@@ -160,7 +163,7 @@ def test_a_constant_number_divides_nothing_by_zero() -> None:
 
 
 def test_rare_classes_start_rare() -> None:
-    head = TokenClassifier(8, 2, TokenHead())
+    head = built(TokenHead(), 2)
     words = [np.array([[number, number, int(number == 9)] for number in range(10)], dtype=np.int32)]
     part = labelled(torch.zeros(1, 1))
     head.start(Encoded(part.ids, part.tokens, part.spans, None, part.weights, part.sizes, words))
