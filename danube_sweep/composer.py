@@ -24,7 +24,7 @@ from omegaconf.errors import (
 )
 
 from danube_sweep import paths
-from danube_sweep.config import extension
+from danube_sweep.config import extension, identity
 from danube_sweep.config.explain import explain, options_of
 from danube_sweep.config.facts.hub_commits import commit, is_folder
 from danube_sweep.config.schema import (
@@ -45,7 +45,6 @@ from danube_sweep.config.validate import block_numbers, validate
 from danube_sweep.config.validate.check_sweep import validate_sweep
 from danube_sweep.errors import CheckpointError, ConfigError, DataError, UserError
 from danube_sweep.planner.what_fits import resolved
-from danube_sweep.storage import run_folder
 
 VERSION_BASE = "1.3"
 _stored: dict[tuple[str, str], type] = {}
@@ -86,7 +85,7 @@ def _objective(*, _root_: DictConfig) -> str:
 def _hash_or_invalid(*, _root_: DictConfig) -> str:
     # Names the run folder. A config with a mistake still needs a name here: its error comes from the run itself.
     try:
-        return run_folder.trial_hash(to_config(_root_))[:8]
+        return identity.trial_hash(to_config(_root_))[:8]
     except UserError:
         return "invalid"
 

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from danube_sweep import paths
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Model
 from danube_sweep.errors import ModelError
 from danube_sweep.model.hub_download import local_folder, unusable
-from danube_sweep.storage.run_folder import is_random
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 """Ids 0, 1 and 2, as in every Danube; padding is the unknown token."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from danube_sweep.config.identity import file_digest
 from danube_sweep.errors import CheckpointError, DataError
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.results.trial_results import Trial
-from danube_sweep.storage.run_folder import file_digest, read_json
+from danube_sweep.storage.files import read_json
 
 _MOST_BYTES: Final = 2**30
 """A larger data file is not read again for its digest."""

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.run_folder import sync_file, sync_folder
+from danube_sweep.storage.files import sync_file, sync_folder
 
 FORMAT = 1
 MANIFEST = "checkpoint.json"

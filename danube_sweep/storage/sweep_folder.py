@@ -23,9 +23,12 @@ import yaml
 from filelock import FileLock, Timeout
 
 from danube_sweep.composer import plain_config
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import State
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.run_folder import RunFolder, State, read_json, redacted, trial_hash, write_json, write_text
+from danube_sweep.storage.files import read_json, redacted, write_json, write_text
+from danube_sweep.storage.run_folder import RunFolder
 
 FORMAT = 1
 LOCK_TIMEOUT_S = 120.0

@@ -10,10 +10,10 @@ from typing import Any
 
 from danube_sweep.composer import Composer, load_sweep, plain_sweep
 from danube_sweep.config.schema import SWEEP_OPTIONS, Config, NoPruner, Pruner, Sweep, WandbTracking
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.validate import AUTO
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
-from danube_sweep.storage.run_folder import COMPLETE
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.end_sweep import conclude

@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from danube_sweep.errors import DiskError
-from danube_sweep.storage.run_folder import redact
+from danube_sweep.storage.files import redact
 
 LINE_EVERY_S = 10.0
 

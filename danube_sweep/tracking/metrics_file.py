@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import final
 
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.run_folder import write_text
+from danube_sweep.storage.files import write_text
 
 
 @final

@@ -7,7 +7,7 @@ from threading import Event
 from typing import Any, Protocol, final
 
 from danube_sweep.config.schema import HIGHER_IS_BETTER, WandbTracking
-from danube_sweep.storage.run_folder import redact, redacted
+from danube_sweep.storage.files import redact, redacted
 from danube_sweep.tracking.prediction_charts import Predictions, calibration, confusions, read_predictions
 
 MOST_ROWS = 5000

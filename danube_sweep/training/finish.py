@@ -12,11 +12,12 @@ from pyarrow import parquet
 from safetensors import SafetensorError
 
 from danube_sweep.config.schema import Adapter, FullFinetune
+from danube_sweep.config.schema.states import State
 from danube_sweep.data.prepare import Prepared
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, TrialFailed, UserError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint, predictions
-from danube_sweep.storage.run_folder import State, sync_file, sync_folder
+from danube_sweep.storage.files import sync_file, sync_folder
 from danube_sweep.training import trained_weights
 from danube_sweep.training.environment import describe, peak_memory_bytes
 from danube_sweep.training.trial import ActiveTrial, Phase

@@ -16,7 +16,9 @@ from torch import nn
 from danube_sweep import lora
 from danube_sweep.composer import plain_config, sealed
 from danube_sweep.config.facts.adapters import is_packed
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Batching, Config
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.validate import check_adapter, check_runs, check_types
 from danube_sweep.data.layout import layout_for
 from danube_sweep.data.prepare import Prepared, prepare
@@ -25,7 +27,8 @@ from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.lora import PackedAdapter
 from danube_sweep.model.backbone import Backbone, load_backbone
 from danube_sweep.planner.planned_device import planned_device
-from danube_sweep.storage.run_folder import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
+from danube_sweep.storage.files import read_json, redacted, write_json, write_text
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import Tracker, open_tracker
 from danube_sweep.training.environment import environment, native_types, pick_device, versions

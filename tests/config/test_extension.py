@@ -23,6 +23,7 @@ from danube_sweep.cli.help import help_text
 from danube_sweep.composer import Composer, compose, load_config, plain_config
 from danube_sweep.config import extension
 from danube_sweep.config.facts.architectures import architecture_of
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import OPTIONS
 from danube_sweep.config.schema import Head as HeadConfig
 from danube_sweep.data.kinds.generated import generate, write_csv
@@ -30,7 +31,6 @@ from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
 from danube_sweep.head import Head, build_head
 from danube_sweep.optimizer.build_optimizer import build_optimizer
 from danube_sweep.planner.trial_plan import plan_of
-from danube_sweep.storage.run_folder import trial_hash
 from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sheet
 
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -17,10 +17,11 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from danube_sweep.cli import main
 from danube_sweep.composer import compose, load_config
 from danube_sweep.config.facts.hub_commits import commit
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import HubData
 from danube_sweep.data import load_parts, load_undivided, read_unlabelled
 from danube_sweep.errors import ConfigError, DanubeSweepError, DataError
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

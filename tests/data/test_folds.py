@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from danube_sweep.composer import compose
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import ArenaData, Config, Data, GeneratedData, TableData, TextData
 from danube_sweep.data import Record, load_parts
 from danube_sweep.data.kinds.generated import generate, write_csv
 from danube_sweep.data.size import data_size
 from danube_sweep.data.split import split
 from danube_sweep.errors import ConfigError, DataError
-from danube_sweep.storage.run_folder import trial_hash
 
 Tiny = Callable[..., Config]
 

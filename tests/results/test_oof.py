@@ -17,10 +17,11 @@ from pyarrow import parquet
 
 from danube_sweep.cli import main
 from danube_sweep.composer import plain_config
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.data import Record, load_parts, load_undivided
 from danube_sweep.results.oof.fold_groups import find_groups
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.metrics import classification_metrics
 
 

@@ -12,9 +12,10 @@ import pytest
 from conftest import tiny_config
 
 from danube_sweep.composer import load_config
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, Entry, SweepFolder, append_attempt, attempts, slug
 
 Trial = tuple[Config, list[str], int | None]

@@ -28,7 +28,8 @@ from sweeps import SHORT, Ran, left_over, quiet, run, seeds, warm_parent
 from danube_sweep.composer import Composer, load_config
 from danube_sweep.config.schema import OnOom, Sweep
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted, SweepFailed
-from danube_sweep.storage.run_folder import RunFolder, write_json
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt, attempts
 from danube_sweep.sweeping.entry.result_folders import fresh_sweep_dir
 from danube_sweep.sweeping.execute.messages import Failed

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Compute, Device, FullFinetune, NoAdapter
 from danube_sweep.errors import ConfigError, DanubeSweepError, DiskError
 from danube_sweep.inference.export.check_export import Checked, Reference, check, reference, tolerance
@@ -20,7 +21,7 @@ from danube_sweep.inference.export.loading_code import Base, Weights, Whole, loa
 from danube_sweep.inference.export.model_card import Card, card_of, write_card
 from danube_sweep.inference.predict import Trained, load_run
 from danube_sweep.model.precision import DTYPES
-from danube_sweep.storage.run_folder import is_random, sync_file, sync_folder
+from danube_sweep.storage.files import sync_file, sync_folder
 from danube_sweep.training import trained_weights
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from danube_sweep.config.identity import file_digest, is_random
 from danube_sweep.config.schema import FileData, FullFinetune, NoAdapter, Storage, Target, TextData, TokensData
 from danube_sweep.config.validate import FOUR_BIT
 from danube_sweep.inference.export.check_export import Checked
@@ -24,7 +25,8 @@ from danube_sweep.inference.export.loading_code import Base, Weights
 from danube_sweep.inference.predict import Trained
 from danube_sweep.results.bootstrap import paired_intervals
 from danube_sweep.results.example_losses import PAIRED, read_examples
-from danube_sweep.storage.run_folder import RunFolder, file_digest, is_random, read_json, write_text
+from danube_sweep.storage.files import read_json, write_text
+from danube_sweep.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from danube_sweep.errors import ConfigError, DiskError
+from danube_sweep.storage.files import sync_file, sync_folder
 from danube_sweep.storage.predictions import is_answer
-from danube_sweep.storage.run_folder import sync_file, sync_folder
 
 KINDS = (".parquet", ".csv")
 

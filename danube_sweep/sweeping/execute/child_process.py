@@ -201,7 +201,7 @@ class Relay:
 
 
 def _failed(error: BaseException) -> Failed:
-    from danube_sweep.storage.run_folder import State
+    from danube_sweep.config.schema.states import State
     from danube_sweep.training.finish import failure
 
     if isinstance(error, BusyError):  # whoever has it says how it ends

@@ -11,9 +11,9 @@ from filelock import FileLock, Timeout
 
 from danube_sweep.composer import load_config
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.what_fits import with_micro_batch
-from danube_sweep.storage.run_folder import COMPLETE
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 
 Wanted = Callable[[Config], bool]
