@@ -27,7 +27,7 @@ from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import State
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.files import read_json, redacted, write_json, write_text
+from danube_sweep.storage.files import read_json, redacted, write_json, write_text, writing
 from danube_sweep.storage.run_folder import RunFolder
 
 FORMAT = 1
@@ -224,15 +224,12 @@ def _read_entry(file: Path) -> Entry:
 
 def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
     """Adds a line to attempts.jsonl and syncs it. Raises DiskError."""
-    try:
-        with folder.attempts.open("a", encoding="utf-8") as stream:
-            if folder.attempts.stat().st_size and not folder.attempts.read_bytes().endswith(b"\n"):
-                stream.write("\n")  # a full disk has cut the line before
-            stream.write(json.dumps(redacted(asdict(attempt)), ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise DiskError(f"{folder.attempts} cannot be written: {error.strerror}; free some space") from error
+    with writing(folder.attempts, "free some space"), folder.attempts.open("a", encoding="utf-8") as stream:
+        if folder.attempts.stat().st_size and not folder.attempts.read_bytes().endswith(b"\n"):
+            stream.write("\n")  # a full disk has cut the line before
+        stream.write(json.dumps(redacted(asdict(attempt)), ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def attempts(folder: RunFolder) -> list[Attempt]:

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from danube_sweep.config.schema import Adapter, FullFinetune
 from danube_sweep.config.schema.states import State
 from danube_sweep.data.prepare import Prepared
-from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, TrialFailed, UserError
+from danube_sweep.errors import DanubeSweepError, Interrupted, TrialFailed, UserError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint, predictions
-from danube_sweep.storage.files import sync_file, sync_folder
+from danube_sweep.storage.files import whole_file
 from danube_sweep.training import trained_weights
 from danube_sweep.training.environment import describe, peak_memory_bytes
 from danube_sweep.training.trial import ActiveTrial, Phase
@@ -86,15 +86,8 @@ def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str
 
 
 def _write_table(columns: dict[str, Any], target: Path) -> None:
-    temporary = target.with_suffix(".tmp")
-    try:
+    with whole_file(target, "free some space") as temporary:
         parquet.write_table(pa.table(columns), temporary)
-        sync_file(temporary)
-        temporary.replace(target)
-        sync_folder(target.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DiskError(f"{target} cannot be written: {error.strerror or error}; free some space") from error
 
 
 def failure(error: BaseException) -> dict[str, Any]:

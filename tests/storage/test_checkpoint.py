@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_under_the_tensors_is_said_in_one_line(tmp_path: Pa
 
 KILLED = """
 import os, pathlib, signal, sys
-from danube_sweep import checkpoint
+from danube_sweep.storage import checkpoint
 folder = pathlib.Path(sys.argv[1])
 def whole(place):
     (place / "a").write_text("one")
