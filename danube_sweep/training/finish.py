@@ -3,12 +3,9 @@
 import errno
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
-from pyarrow import parquet
 from safetensors import SafetensorError
 
 from danube_sweep.config.schema import Adapter, FullFinetune
@@ -17,7 +14,6 @@ from danube_sweep.data.prepare import Prepared
 from danube_sweep.errors import DanubeSweepError, Interrupted, TrialFailed, UserError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint, predictions
-from danube_sweep.storage.files import whole_file
 from danube_sweep.training import trained_weights
 from danube_sweep.training.environment import describe, peak_memory_bytes
 from danube_sweep.training.trial import ActiveTrial, Phase
@@ -79,15 +75,15 @@ def _count(parameter: torch.nn.Parameter) -> int:
 
 
 def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str, torch.Tensor]) -> None:
-    part = prepared.parts["validation"]
-    columns: dict[str, Any] = {"id": part.examples, "loss": tensors["losses"].numpy()}
-    columns |= predictions.columns(trial.config.head.target, prepared.classes, part, tensors.get("answers"))
-    _write_table(columns, trial.where.folder.predictions)
-
-
-def _write_table(columns: dict[str, Any], target: Path) -> None:
-    with whole_file(target, "free some space") as temporary:
-        parquet.write_table(pa.table(columns), temporary)
+    part, answers_NA = prepared.parts["validation"], tensors.get("answers")
+    answered = predictions.Answered(
+        part.examples,
+        tensors["losses"].numpy(),
+        part.truth.labels,
+        part.truth.weights,
+        None if answers_NA is None else answers_NA.numpy(),
+    )
+    predictions.write(trial.where.folder.predictions, trial.config.head.target, prepared.classes, answered)
 
 
 def failure(error: BaseException) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pyarrow import csv, parquet
 
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.storage.files import whole_file
-from danube_sweep.storage.predictions import is_answer
+from danube_sweep.storage.predictions import LOSS, is_answer
 
 KINDS = (".parquet", ".csv")
 
@@ -25,7 +25,7 @@ def write_predictions(found: "pa.Table", target: Path) -> None:
 
     Raises DiskError.
     """
-    columns = [name for name in found.column_names if name != "loss" or not any(map(is_answer, found.column_names))]
+    columns = [name for name in found.column_names if name != LOSS or not any(map(is_answer, found.column_names))]
     table = found.select(columns)
     with whole_file(target, "choose another place by --output") as temporary:
         if target.suffix.lower() == ".csv":
