@@ -32,14 +32,13 @@ from danube_sweep.config.schema import (
     OPTIONS,
     SWEEP_OPTIONS,
     Config,
-    FileData,
     Head,
     HubData,
     LinearAdapter,
     Pruner,
     Settings,
     Sweep,
-    TextData,
+    path_fields,
 )
 from danube_sweep.config.validate import block_numbers, validate
 from danube_sweep.config.validate.check_sweep import validate_sweep
@@ -127,14 +126,11 @@ def _make_paths_absolute(config: Config) -> None:
             return [absolute(item) for item in value]
         return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
 
-    if isinstance(config.data, FileData | TextData):
-        for name in (field for field in vars(config.data) if field.endswith("path")):
-            setattr(config.data, name, absolute(getattr(config.data, name)))
-    if isinstance(config.data, HubData) and is_folder(config.data.path):
-        config.data.path = absolute(config.data.path)
-    path = config.model.path
-    if path is not None and Path(path).expanduser().is_dir():
-        config.model.path = absolute(path)
+    for part in (getattr(config, group) for group in OPTIONS):
+        for name, kind in path_fields(part).items():
+            value = getattr(part, name)
+            if kind == "files" or (value is not None and is_folder(value)):
+                setattr(part, name, absolute(value))
 
 
 def _keep_commit(config: Config) -> None:

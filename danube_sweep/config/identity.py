@@ -11,7 +11,7 @@ from typing import Any
 
 from danube_sweep.config import extension
 from danube_sweep.config.facts.hub_commits import commit, is_folder
-from danube_sweep.config.schema import Config, FileData, HubData, Init, Model, TextData
+from danube_sweep.config.schema import Config, HubData, Init, Model, path_fields
 from danube_sweep.errors import DataError, ModelError
 
 HASH_VERSION = 1
@@ -62,15 +62,16 @@ def _meaning(node: Any, prefix: str) -> Any:
     if not dataclasses.is_dataclass(node):
         return node
     fields: dict[str, Any] = {"kind": extension.meaning(node)}
+    paths = path_fields(node)
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)
         if key in _NOT_THE_TRIAL:
             continue
         if dataclasses.is_dataclass(value):
             fields[field.name] = _meaning(value, f"{key}.")
-        elif isinstance(node, FileData | TextData) and field.name.endswith("path"):
+        elif paths.get(field.name) == "files":
             fields[field.name] = _content(value, key)
-        elif isinstance(node, HubData) and field.name == "path":
+        elif isinstance(node, HubData) and field.name in paths:
             fields[field.name] = _dataset_meaning(node)
         elif value != _default(field):
             fields[field.name] = _meaning(value, "")

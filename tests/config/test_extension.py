@@ -134,6 +134,33 @@ def predicted(run: Path, folder: Path) -> int:
         return len(list(csv.DictReader(stream)))
 
 
+def test_a_file_that_a_field_of_it_names_counts_by_its_content(
+    fresh: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh(offering(tmp_path, {"broken_reads": READS}, "head", reads="broken_reads:HEAD"))
+    monkeypatch.chdir(tmp_path)
+    hashes = []
+    for name, text in [("a.txt", "one"), ("b.txt", "one"), ("c.txt", "two")]:
+        (tmp_path / name).write_text(text)
+        config = compose(["head=reads", f"head.words={name}"])
+        assert vars(config.head)["words"] == str(tmp_path / name)
+        hashes.append(trial_hash(config))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+READS = """
+from dataclasses import dataclass
+from danube_sweep.extension import HeadExtension
+from danube_sweep.schema import ClassifierHead, setting
+
+@dataclass
+class Reads(ClassifierHead):
+    words: str = setting("a file of words", path="files")
+
+HEAD = HeadExtension(Reads, "broken_reads:build")
+"""
+
+
 def test_help_lists_it_with_its_fields_and_loads_no_torch(installed: None, tmp_path: Path) -> None:
     script = "import sys; from danube_sweep.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     for words, said in (
@@ -266,7 +293,8 @@ SCHEMA = """
 from dataclasses import dataclass
 from pathlib import Path
 from danube_sweep.extension import HeadExtension, OptimizerExtension
-from danube_sweep.schema import Adam, Head, SequenceHead, setting
+from danube_sweep.config.schema import SequenceHead
+from danube_sweep.schema import Adam, Head, setting
 def made(fields, base=Head, **options):
     return dataclass(type("Made", (base,), {"__annotations__": {name: kind for name, (kind, _) in fields.items()},
                      "__module__": __name__, **{name: value for name, (_, value) in fields.items()}}), **options)

@@ -27,7 +27,7 @@ from danube_sweep.config.schema.backbone_fields import (
     Storage,
     Vera,
 )
-from danube_sweep.config.schema.fields import nested, setting
+from danube_sweep.config.schema.fields import nested, path_fields, setting
 from danube_sweep.config.schema.run_fields import Device, NoTracking, Tracking, WandbTracking
 from danube_sweep.config.schema.sweep_fields import (
     Asha,
@@ -191,6 +191,7 @@ __all__ = [
     "Wsd",
     "nested",
     "own_parts",
+    "path_fields",
     "setting",
 ]
 

@@ -240,9 +240,9 @@ class Data:
 
 @dataclass
 class FileData(Data):
-    path: str = setting("the training file: csv, jsonl or parquet, .gz allowed")
-    validation_path: str | None = setting("a validation file; null splits the training file", None)
-    test_path: str | None = setting("a test file with labels; null for none or test_fraction", None)
+    path: str = setting("the training file: csv, jsonl or parquet, .gz allowed", path="files")
+    validation_path: str | None = setting("a validation file; null splits the training file", None, path="files")
+    test_path: str | None = setting("a test file with labels; null for none or test_fraction", None, path="files")
 
 
 @dataclass
@@ -305,8 +305,8 @@ class TokensData(FileData):
 class TextData(Data):
     """Running text for language modelling, cut into pieces of max_length tokens."""
 
-    path: list[str] = setting("files of text: jsonl, csv or parquet, .gz allowed")
-    validation_path: list[str] | None = setting("validation files; null splits the training texts", None)
+    path: list[str] = setting("files of text: jsonl, csv or parquet, .gz allowed", path="files")
+    validation_path: list[str] | None = setting("validation files; null splits the training texts", None, path="files")
     text_column: str = setting("name of the text column", "text")
 
 
@@ -319,7 +319,7 @@ class TableData(TableColumns, FileData):
 class HubData(TableColumns):
     """One text and one label a row, from a data set of the Hugging Face hub or a folder of its files."""
 
-    path: str = setting("the data set's hub name, OWNER/NAME, or a folder")
+    path: str = setting("the data set's hub name, OWNER/NAME, or a folder", path="folder")
     subset: str | None = setting("one of its subsets (configurations); null takes its default", None)
     revision: str | None = setting("branch, tag or commit; null takes the main branch. The commit is kept", None)
     split: str = setting("the split to train on", "train")

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from danube_sweep.config.identity import file_digest, is_random
-from danube_sweep.config.schema import FileData, FullFinetune, NoAdapter, Storage, Target, TextData, TokensData
+from danube_sweep.config.schema import FullFinetune, NoAdapter, Storage, Target, TokensData, path_fields
 from danube_sweep.config.validate import FOUR_BIT
 from danube_sweep.inference.export.check_export import Checked
 from danube_sweep.inference.export.how_to_read import (
@@ -219,10 +219,9 @@ def _data(trained: Trained, config: dict[str, Any], result: dict[str, Any]) -> s
 
 def _files(trained: Trained) -> Iterator[tuple[str, str]]:
     data = trained.config.data
-    if not isinstance(data, FileData | TextData):
-        return
-    for name, value in vars(data).items():
-        if name.endswith("path") and value is not None:
+    for name, kind in path_fields(data).items():
+        value = getattr(data, name)
+        if kind == "files" and value is not None:
             for path in value if isinstance(value, list) else [value]:
                 yield path, file_digest(path, f"data.{name}")
 
