@@ -23,6 +23,9 @@ from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import MICRO_BATCH
 from danube_sweep.storage.files import read_json
 
+TRIAL = "trial.json"
+"""The file that makes a run's folder a trial of its sweep."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -68,7 +71,7 @@ class RunFolder:
 
     @property
     def trial(self) -> Path:
-        return self.path / "trial.json"
+        return self.path / TRIAL
 
     @property
     def attempts(self) -> Path:

@@ -14,8 +14,9 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
 
@@ -28,7 +29,7 @@ from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import State
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.files import read_json, redacted, write_json, write_text, writing
-from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.run_folder import TRIAL, RunFolder
 
 FORMAT = 1
 LOCK_TIMEOUT_S = 120.0
@@ -123,7 +124,7 @@ class SweepFolder:
 
     def entries(self) -> list[Entry]:
         """Every trial, by number. Raises CheckpointError for a damaged trial.json."""
-        found = [_read_entry(file) for file in self.path.glob("*/trial.json")]
+        found = [_read_entry(file, *state) for file, state in _trial_files(self.path)]
         return sorted(found, key=lambda entry: entry.number)
 
     def add(
@@ -212,7 +213,22 @@ def slug(overrides: Sequence[str], longest: int = 80) -> str:
     return "_".join(words)[:longest].rstrip("-._")
 
 
-def _read_entry(file: Path) -> Entry:
+def _trial_files(sweep: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """Every trial.json, and what tells its content from an earlier one: each write of ours makes a new file."""
+    folders = []
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(sweep) as found:
+        folders = [folder.path for folder in found]
+    for folder in folders:
+        file = os.path.join(folder, TRIAL)
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            stat = os.stat(file)
+            yield file, (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry:
+    # A sweep asks for its entries some four times a trial, and hardly any has changed since.
+    file = Path(name)
     described = read_json(file)
     try:
         if described.pop("format") != FORMAT:
