@@ -84,7 +84,8 @@ def pack_arm(configs: Sequence[Config], folder: Path, pace: Pace) -> None:
     from rich.console import Console
 
     from danube_sweep.terminal.screen import Terminal
-    from danube_sweep.training.run import Entrant, run_pack
+    from danube_sweep.training.run import run_pack
+    from danube_sweep.training.setup import Entrant
 
     terminal = Terminal(Console(quiet=True))
     entrants = [Entrant(config, folder / str(number), terminal) for number, config in enumerate(configs)]

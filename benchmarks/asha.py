@@ -29,8 +29,9 @@ from pathlib import Path
 import optuna
 
 from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Pruner
+from danube_sweep.config.schema.states import State
 from danube_sweep.results.rank import rank, winner
-from danube_sweep.storage.run_folder import RunFolder, State
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.propose.history import build_pruner
 
 STEPS, VALIDATIONS = 120, 5

@@ -72,8 +72,8 @@ def task_of(config: Any, pad_id: int, classes: int) -> Task:
 
 def trial_of(config: Any) -> Trial:
     """What a trial is."""
+    from danube_sweep.config.identity import trial_hash
     from danube_sweep.config.schema import NoAdapter
-    from danube_sweep.storage.run_folder import trial_hash
 
     lora, alone, steps = config.lora, isinstance(config.lora, NoAdapter), config.trainer.max_steps
     return Trial(

@@ -20,14 +20,20 @@ from omegaconf.errors import (
 )
 
 from danube_sweep import paths
-from danube_sweep.config import extension
+from danube_sweep.config import extension, identity
 from danube_sweep.config.explain import explain, options_of
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, Head, Pruner, Settings, Sweep, objective
+from danube_sweep.config.schema import (
+    Config,
+    Head,
+    Pruner,
+    Settings,
+    Sweep,
+    objective,
+)
 from danube_sweep.config.typed import typed_config, typed_sweep
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.what_fits import resolved
-from danube_sweep.storage import run_folder
 
 VERSION_BASE = "1.3"
 _stored: dict[tuple[str, str], type] = {}
@@ -67,7 +73,7 @@ def _objective(*, _root_: DictConfig) -> str:
 def _hash_or_invalid(*, _root_: DictConfig) -> str:
     # Names the run folder. A config with a mistake still needs a name here: its error comes from the run itself.
     try:
-        return run_folder.trial_hash(to_config(_root_))[:8]
+        return identity.trial_hash(to_config(_root_))[:8]
     except UserError:
         return "invalid"
 

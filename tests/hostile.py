@@ -16,7 +16,8 @@ from typing import Any
 
 from danube_sweep.config.schema import Sweep
 from danube_sweep.errors import OutOfMemory, PackOutOfMemory
-from danube_sweep.storage.run_folder import RunFolder, read_json, write_json
+from danube_sweep.storage.files import read_json, write_json
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute import child_process, process_pool
 from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, Started, Trial, Validated
 

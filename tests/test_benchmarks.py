@@ -16,7 +16,7 @@ import sides
 import time_to_best
 
 from danube_sweep.composer import compose
-from danube_sweep.storage.run_folder import trial_hash
+from danube_sweep.config.identity import trial_hash
 
 SHORT = ["data.rows=60", "trainer.micro_batch=4", "trainer.effective_batch=4"]
 SHORT += ["trainer.max_steps=8", "trainer.validate_every=4"]

@@ -10,7 +10,7 @@ from conftest import ROOT
 from runs import command
 
 from danube_sweep.composer import compose
-from danube_sweep.storage.run_folder import trial_hash
+from danube_sweep.config.identity import trial_hash
 
 KEPT = ROOT / "tests" / "kept"
 HASHES = json.loads((KEPT / "hashes.json").read_text())

@@ -114,11 +114,11 @@ def _hydra(arguments: list[str]) -> int:
 
 def _train(config: Any, folder: Path) -> float | None:
     from danube_sweep import composer
-    from danube_sweep.storage import run_folder
+    from danube_sweep.config import identity
 
     try:
         typed = composer.to_config(config)
-        run_folder.trial_hash(typed)  # a missing file is found before the heavy imports
+        identity.trial_hash(typed)  # a missing file is found before the heavy imports
         return train(typed, folder)
     except DanubeSweepError:
         _remove_if_empty(folder)

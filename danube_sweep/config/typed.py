@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from danube_sweep.config.explain import explain
-from danube_sweep.config.options import SWEEP_OPTIONS
+from danube_sweep.config.facts.hub_commits import is_folder
+from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, LinearAdapter, Pruner, Sweep, path_fields
 from danube_sweep.config.validate import block_numbers, validate
 from danube_sweep.config.validate.check_sweep import validate_sweep
@@ -49,8 +50,8 @@ def _make_paths_absolute(config: Config) -> None:
             return [absolute(item) for item in value]
         return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
 
-    for name in path_fields(config.data):
-        setattr(config.data, name, absolute(getattr(config.data, name)))
-    path = config.model.path
-    if path is not None and Path(path).expanduser().is_dir():
-        config.model.path = absolute(path)
+    for part in (getattr(config, group) for group in OPTIONS):
+        for name, kind in path_fields(part).items():
+            value = getattr(part, name)
+            if kind == "files" or (value is not None and is_folder(value)):
+                setattr(part, name, absolute(value))

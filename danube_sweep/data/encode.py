@@ -90,7 +90,7 @@ def encode_cached(
     try:
         save(encoded, file)
     except OSError as error:
-        log.warning("%s cannot be written (%s); the tokens are not kept", file, error.strerror)
+        log.warning("the tokens are not kept: %s", error)
     return encoded
 
 

@@ -1,13 +1,14 @@
 """Rows of tokens, in memory and in a file."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from danube_sweep.storage.files import whole_file
 
 Tokens = NDArray[np.int32]
 Words = NDArray[np.int32]
@@ -80,7 +81,6 @@ class Encoded:
 def save(encoded: Encoded, file: Path) -> None:
     """Writes rows, whole or not at all. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     arrays: dict[str, Any] = {
         "ids": np.frombuffer(json.dumps(encoded.ids).encode(), dtype=np.uint8),
         "tokens": np.concatenate([np.zeros(0, dtype=np.int32), *encoded.tokens]),
@@ -95,12 +95,8 @@ def save(encoded: Encoded, file: Path) -> None:
     if encoded.words is not None:
         arrays["words"] = np.concatenate([np.zeros((0, 3), dtype=np.int32), *encoded.words])
         arrays["counts"] = np.array([len(words) for words in encoded.words], dtype=np.int64)
-    try:
-        with temporary.open("wb") as stream:
-            np.savez(stream, **arrays)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def load(file: Path) -> Encoded:

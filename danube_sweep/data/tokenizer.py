@@ -1,8 +1,6 @@
 """The tokenizer: the checkpoint's own, or for random weights a BPE trained on the run's own text."""
 
 import hashlib
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,10 +8,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from danube_sweep import paths
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Model
-from danube_sweep.errors import ModelError
+from danube_sweep.errors import DiskError, ModelError
 from danube_sweep.model.hub_download import local_folder, unusable
-from danube_sweep.storage.run_folder import is_random
+from danube_sweep.storage.files import whole_folder
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 """Ids 0, 1 and 2, as in every Danube; padding is the unknown token."""
@@ -64,9 +63,10 @@ def _train(texts: list[str], vocab_size: int, folder: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, unk_token=UNK, pad_token=UNK, bos_token=BOS, eos_token=EOS, padding_side="right"
     )
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    tokenizer.save_pretrained(temporary)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.rename(folder)
-    except OSError:  # another process was first; its copy is the same
-        shutil.rmtree(temporary)
+        with whole_folder(folder, "name another folder in DANUBE_SWEEP_CACHE") as temporary:
+            tokenizer.save_pretrained(temporary)
+    except DiskError:
+        if not (folder / "tokenizer.json").is_file():  # else another process was first; its copy is the same
+            raise

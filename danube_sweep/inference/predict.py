@@ -1,7 +1,6 @@
 """Predictions of a finished run, from its folder alone."""
 
 import csv
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,11 +26,12 @@ from danube_sweep.data.layout import Layout, layout_for
 from danube_sweep.data.parts import read_unlabelled
 from danube_sweep.data.records import OUTSIDE, Record, swapped
 from danube_sweep.data.tokenizer import load_tokenizer
-from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, DiskError
+from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.head.base_head import Head
 from danube_sweep.lora import PackedAdapters
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint
+from danube_sweep.storage.files import whole_file
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training import trained_weights
 from danube_sweep.training.assemble import assemble, load_base
@@ -119,24 +119,18 @@ def predict_file(
     """
     form = form or Form()
     write = _writer(trained, form.labels)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     rows = 0
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(write.header)
-            for records in _chunks(read_unlabelled(trained.config.data, source)):
-                found = predictions(trained, records, swap=form.swap, batch_rows=batch_rows, done=done)
-                for row in write.rows(found, rows):
-                    writer.writerow(row)
-                    rows += 1
-        temporary.replace(target)
-    except DanubeSweepError:
-        raise
-    except OSError as error:
-        raise DiskError(f"{target} cannot be written: {error.strerror}; choose another place by -o") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole_file(target, "choose another place by -o") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(write.header)
+        for records in _chunks(read_unlabelled(trained.config.data, source)):
+            found = predictions(trained, records, swap=form.swap, batch_rows=batch_rows, done=done)
+            for row in write.rows(found, rows):
+                writer.writerow(row)
+                rows += 1
     return rows
 
 

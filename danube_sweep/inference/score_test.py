@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Device
 from danube_sweep.errors import CheckpointError
 from danube_sweep.inference.predict import load_run
-from danube_sweep.storage.run_folder import RunFolder, read_json, trial_hash
+from danube_sweep.storage.files import read_json
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.evaluate import evaluate
 from danube_sweep.training.prepare import prepare
 

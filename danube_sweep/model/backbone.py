@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Pretrained
 from transformers.utils import logging as transformers_logging
 
 from danube_sweep.config.facts.architectures import FAMILIES, RELATIVE_POSITIONS
+from danube_sweep.config.identity import is_random, weights_fingerprint
 from danube_sweep.config.schema import Model, Precision, Shape
 from danube_sweep.errors import ModelError
 from danube_sweep.model import precision as precisions
@@ -21,7 +22,6 @@ from danube_sweep.model.attention import choose_attention
 from danube_sweep.model.hub_download import local_folder, unusable
 from danube_sweep.model.quantized_cache import entry, folder_state, read_or_quantise
 from danube_sweep.model.unpadded import flatten, use_flat
-from danube_sweep.storage.run_folder import is_random, weights_fingerprint
 
 DEBERTA_V3 = {
     "relative_attention": True,

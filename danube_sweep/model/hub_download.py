@@ -4,9 +4,9 @@ import errno
 from functools import lru_cache
 from pathlib import Path
 
+from danube_sweep.config.identity import NO_FOLDER, names_a_folder
 from danube_sweep.config.schema import Model
 from danube_sweep.errors import DiskError, ModelError
-from danube_sweep.storage.run_folder import NO_FOLDER, names_a_folder
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 

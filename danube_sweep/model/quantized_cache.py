@@ -20,11 +20,12 @@ from filelock import FileLock
 from transformers import PretrainedConfig, PreTrainedModel
 
 from danube_sweep import paths
+from danube_sweep.config.identity import weights_fingerprint
 from danube_sweep.config.schema import Precision
 from danube_sweep.errors import CheckpointError
 from danube_sweep.model import precision as precisions
 from danube_sweep.storage import checkpoint
-from danube_sweep.storage.run_folder import weights_fingerprint
+from danube_sweep.storage.files import remove_abandoned
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,7 @@ def _keep(folder: Path, model: PreTrainedModel, fingerprint: str) -> None:
     tensors = {name: value for name, value in model.state_dict().items() if name not in tied}
     needed = sum(value.nbytes for value in tensors.values())
     try:
-        for abandoned in folder.parent.glob(f".{folder.name}.*.tmp"):  # by a process that died while it held the lock
-            shutil.rmtree(abandoned, ignore_errors=True)
+        remove_abandoned(folder)  # the lock is ours
         free = shutil.disk_usage(folder.parent).free
         if free < needed + SPARE_BYTES:
             log.warning("%s has %.1f GiB left; the quantised backbone is not kept", folder.parent, free / 2**30)

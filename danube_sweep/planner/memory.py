@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from danube_sweep.config.facts.adapters import QUANTISED, is_packed
 from danube_sweep.config.facts.architectures import Architecture
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Config, Dora
 from danube_sweep.optimizer.kinds.adamw import AdamW
 from danube_sweep.planner.activations import checkpoints, live_block, whole_body
@@ -19,7 +20,6 @@ from danube_sweep.planner.parameter_bytes import (
     stored_bytes,
 )
 from danube_sweep.planner.symbolic_pass import FP32, Pass
-from danube_sweep.storage.run_folder import is_random
 
 GIB = 2**30
 END_OF_NET, BACKWARD_OF_BLOCK = 20, 8

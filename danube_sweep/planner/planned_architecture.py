@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.facts.architectures import FAMILIES, Architecture, architecture_of
+from danube_sweep.config.identity import NO_FOLDER, is_random, names_a_folder
 from danube_sweep.config.schema import Model, Shape
 from danube_sweep.errors import ModelError, UnknownArchitecture
-from danube_sweep.storage.run_folder import NO_FOLDER, is_random, names_a_folder
 
 
 def planned_architecture(model: Model) -> Architecture:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from danube_sweep.config.identity import file_digest
+from danube_sweep.config.options import OPTIONS
+from danube_sweep.config.schema import path_fields
 from danube_sweep.errors import CheckpointError, DataError
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.results.trial_results import Trial
-from danube_sweep.storage.run_folder import file_digest, read_json
+from danube_sweep.storage.files import read_json
 
 _MOST_BYTES: Final = 2**30
 """A larger data file is not read again for its digest."""
@@ -58,9 +61,7 @@ def compared(trials: Sequence[Trial], seen: Sequence[Seen | None], metrics: Iter
 
 def _data(trials: Sequence[Trial]) -> list[Fact]:
     configs = [trial.config for trial in trials if trial.config]
-    files = dict.fromkeys(
-        str(config[key]) for config in configs for key in sorted(config) if _names_data(key) and config[key]
-    )
+    files = dict.fromkeys(str(config[key]) for config in configs for key in _paths(config) if config.get(key))
     facts = [_same("data", configs, lambda one: str(one.get("data.kind") or ""), must=False)]
     facts += [Fact("data file", _digested(path)) for path in files]
     splits = ("validation_fraction", "test_fraction", "split_seed", "folds", "stratified")
@@ -68,8 +69,9 @@ def _data(trials: Sequence[Trial]) -> list[Fact]:
     return [*facts, _same("split", said, _spoken), _seeds(trials)]
 
 
-def _names_data(key: str) -> bool:
-    return key.startswith("data.") and key.endswith("path")
+def _paths(config: Mapping[str, Any]) -> list[str]:
+    schema = OPTIONS["data"].get(str(config.get("data.kind")))
+    return [] if schema is None else [f"data.{name}" for name in sorted(path_fields(schema))]
 
 
 def _digested(path: str) -> str:

@@ -15,7 +15,7 @@ from danube_sweep.report.sections.answer_section import answer_section
 from danube_sweep.report.sections.compared_section import compared_section
 from danube_sweep.report.sections.picture_section import pictures_section
 from danube_sweep.report.sections.ranking_section import ranking_section
-from danube_sweep.storage.run_folder import write_text
+from danube_sweep.storage.files import write_text
 
 FILE: Final = "report.html"
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import compute, parquet
 
-from danube_sweep.tracking.prediction_charts import PROBABILITY, Calibration, Predictions, calibration, confusions
+from danube_sweep.storage import predictions
+from danube_sweep.storage.predictions import LABEL, LOSS, PREDICTION, WEIGHT, Classified, floats
+from danube_sweep.tracking.prediction_charts import Calibration, calibration, confusions
 
 
 @dataclass(frozen=True)
@@ -32,61 +33,52 @@ class Seen:
 def read_seen(files: Sequence[Path]) -> Seen | None:
     """What the predictions in these files show; None where one is missing or damaged, or they have other classes."""
     try:
-        tables = [_table(file) for file in files]
-        read = [_predictions(table) for table in tables]
+        tables = [predictions.read(file) for file in files]
+        read = [predictions.classified(table) for table in tables]
         recomputed = [_recomputed(*both) for both in zip(tables, read, strict=True)]
-    except (OSError, KeyError, ValueError, pa.ArrowException):
+    except predictions.DAMAGED:
         return None
-    if not read or any(one.classes != read[0].classes for one in read):
+    if not read or any(_classes(one) != _classes(read[0]) for one in read):
         return None
-    labels_N = np.concatenate([one.labels_N for one in read])
-    together = Predictions({}, read[0].classes, labels_N, np.concatenate([one.probabilities_NC for one in read]))
-    has_classes = bool(together.classes) and len(labels_N) > 0
+    together = _together([one for one in read if one is not None])
     return Seen(
         rows=sum(len(table) for table in tables),
         fingerprint=_fingerprint(tables),
         recomputed={name: float(np.mean([one[name] for one in recomputed])) for name in recomputed[0]},
-        classes=together.classes,
-        confusions_CC=confusions(together) if has_classes else np.zeros((0, 0), dtype=np.int64),
-        calibration=calibration(together) if has_classes else None,
+        classes=_classes(read[0]),
+        confusions_CC=np.zeros((0, 0), dtype=np.int64) if together is None else confusions(together),
+        calibration=None if together is None else calibration(together),
     )
 
 
-def _table(file: Path) -> Any:
-    with parquet.ParquetFile(file) as opened:
-        return opened.read(use_threads=False)
+def _classes(found: Classified | None) -> list[str]:
+    return [] if found is None else found.classes
 
 
-def _predictions(table: Any) -> Predictions:
-    classes = [name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)]
-    if "label" not in table.column_names or not classes:  # a number, several classes a row, or the text itself
-        return Predictions({}, [], np.zeros(0, dtype=np.int64), np.zeros((0, 0)))
-    places = compute.index_in(table["label"].cast(pa.string()), value_set=pa.array(classes, pa.string()))
-    if places.null_count:
-        raise ValueError("a label that is no class")
-    labels_N = places.to_numpy().astype(np.int64)
-    probabilities_NC = np.stack([table[PROBABILITY + name].to_numpy() for name in classes], axis=1)
-    return Predictions({}, classes, labels_N, probabilities_NC.astype(np.float64))
+def _together(found: Sequence[Classified]) -> Classified | None:
+    if not any(len(one.labels_N) for one in found):
+        return None
+    labels_N = np.concatenate([one.labels_N for one in found])
+    return Classified(found[0].classes, labels_N, np.concatenate([one.probabilities_NC for one in found]))
 
 
-def _recomputed(table: Any, predictions: Predictions) -> dict[str, float]:
+def _recomputed(table: Any, found: Classified | None) -> dict[str, float]:
     names = table.column_names
-    weights_N = table["weight"].to_numpy() if "weight" in names else None
-    if "prediction" in names:
-        error_N = table["prediction"].to_numpy().astype(np.float64) - table["label"].to_numpy()
+    if PREDICTION in names:
+        error_N = floats(table, PREDICTION) - floats(table, LABEL)
         return {"mse": float(np.square(error_N).mean()), "mae": float(np.abs(error_N).mean())}
-    found = {"log_loss": float(np.average(table["loss"].to_numpy().astype(np.float64), weights=weights_N))}
-    if predictions.classes:
-        right_N = predictions.probabilities_NC.argmax(axis=1) == predictions.labels_N
-        found["accuracy"] = float(right_N.mean())
-    return found
+    weights_N = floats(table, WEIGHT) if WEIGHT in names else None
+    metrics = {"log_loss": float(np.average(floats(table, LOSS), weights=weights_N))}
+    if found is not None:
+        metrics["accuracy"] = float((found.probabilities_NC.argmax(axis=1) == found.labels_N).mean())
+    return metrics
 
 
 def _fingerprint(tables: Sequence[Any]) -> str:
     digest = hashlib.sha256()
     rows = set()
     for table in tables:
-        columns = [name for name in table.column_names if name == "id" or name.startswith("label")]
+        columns = [name for name in table.column_names if predictions.is_truth(name)]
         texts = [table[name].cast(pa.string()).to_pylist() for name in columns]
         rows.add(hashlib.sha256(repr(texts).encode()).digest())
     for one in sorted(rows):

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from danube_sweep.errors import CheckpointError
 from danube_sweep.results.trial_results import RUNNING, Trial
-from danube_sweep.storage.run_folder import RunFolder, read_json
+from danube_sweep.storage.files import read_json
+from danube_sweep.storage.run_folder import RunFolder
 
 _CLOCK_S: Final = 1.5
 """Starts are whole seconds: what overlaps by less came one after the other."""

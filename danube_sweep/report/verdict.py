@@ -13,7 +13,7 @@ from danube_sweep.results.example_losses import PAIRED
 from danube_sweep.results.rank import Ranking, winner
 from danube_sweep.results.ranking_table import number, shown
 from danube_sweep.results.trial_results import UNDER_WAY, Trial
-from danube_sweep.storage.run_folder import read_json
+from danube_sweep.storage.files import read_json
 
 PRIOR: Final = "class prior"
 _FEW_SEEDS: Final = 3

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from danube_sweep.results.example_losses import Floats
+from danube_sweep.storage.predictions import Floats
 
 RESAMPLES = 2000
 LEVEL = 0.95

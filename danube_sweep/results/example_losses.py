@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import compute, parquet
+from pyarrow import compute
 
-Floats = NDArray[np.float64]
+from danube_sweep.storage import predictions
+from danube_sweep.storage.predictions import ID, LABEL, LOSS, WEIGHT, Floats, floats, is_answer
 
 LOSSES = ("validation/log_loss", "validation/mse")
 PAIRED = (*LOSSES, "validation/accuracy")
 """The metrics that are a mean over examples; only these have an interval of their own."""
-_PROBABILITY = "probability_"
 
 
 @dataclass(frozen=True)
@@ -66,32 +66,28 @@ def _joined(parts: Sequence[Examples]) -> Examples:
 
 
 def _read(file: Path, metric: str) -> Examples | str:
+    def wanted(column: str) -> bool:
+        return column in (ID, WEIGHT) or (column == LOSS if metric in LOSSES else column == LABEL or is_answer(column))
+
     try:
-        with parquet.ParquetFile(file) as opened:  # read_table's ways around data sets take ten times as long
-            names = opened.schema_arrow.names
-            classes = [name for name in names if name.startswith(_PROBABILITY)]
-            wanted = ["loss"] if metric in LOSSES else ["label", *classes]
-            table = opened.read(["id", *wanted, *({"weight"} & set(names))], use_threads=False)
-        ids = table["id"].cast(pa.large_string()).combine_chunks()
-        values = _floats(table["loss"]) if metric in LOSSES else _correct(table, classes)
-        weights = _floats(table["weight"]) if "weight" in names else np.ones(len(values))
+        table = predictions.read(file, wanted)
+        ids = table[ID].cast(pa.large_string()).combine_chunks()
+        values = floats(table, LOSS) if metric in LOSSES else _correct(table)
+        weights = floats(table, WEIGHT) if WEIGHT in table.column_names else np.ones(len(values))
     except FileNotFoundError:
         return "no predictions"
-    except (OSError, KeyError, ValueError, pa.ArrowException):
+    except predictions.DAMAGED:
         return "damaged predictions"
     if not np.isfinite(values).all() or not weights.sum() > 0:
         return "losses that are no finite numbers"
     return Examples(ids, values, weights)
 
 
-def _floats(column: Any) -> Floats:
-    return np.asarray(column.to_numpy(), dtype=np.float64)
-
-
-def _correct(table: Any, classes: list[str]) -> Floats:
-    probabilities_NC = np.stack([_floats(table[name]) for name in classes], axis=1)
-    names = np.array([name.removeprefix(_PROBABILITY) for name in classes], dtype=object)
-    labels = table["label"].cast(pa.large_string()).to_numpy()
+def _correct(table: Any) -> Floats:
+    classes = predictions.class_names(table.column_names)
+    probabilities_NC = np.stack([floats(table, predictions.probability(name)) for name in classes], axis=1)
+    names = np.array(classes, dtype=object)
+    labels = table[LABEL].cast(pa.large_string()).to_numpy()
     return np.asarray(names[probabilities_NC.argmax(axis=1)] == labels, dtype=np.float64)
 
 

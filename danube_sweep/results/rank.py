@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from danube_sweep.config.schema import Sweep
+from danube_sweep.config.schema.states import State
 from danube_sweep.config.validate.check_sweep import objectives as objectives_of
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.results.bootstrap import paired_intervals
 from danube_sweep.results.example_losses import PAIRED, Examples, read_examples
 from danube_sweep.results.trial_results import Trial, read_trials
 from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
-from danube_sweep.storage.run_folder import RunFolder, State, number_at, read_json
+from danube_sweep.storage.files import read_json
+from danube_sweep.storage.run_folder import RunFolder, number_at
 from danube_sweep.storage.sweep_folder import SweepFolder
 
 Objectives = Sequence[tuple[str, str]]

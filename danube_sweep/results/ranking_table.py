@@ -15,9 +15,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.results.rank import Ranking, Row, winner
 from danube_sweep.results.trial_results import UNDER_WAY
-from danube_sweep.storage.run_folder import COMPLETE, write_text
+from danube_sweep.storage.files import write_text
 
 GAP: Final = 2
 _PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"

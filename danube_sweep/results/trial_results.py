@@ -10,8 +10,10 @@ from typing import Any, Final
 import yaml
 from filelock import FileLock, Timeout
 
+from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.run_folder import COMPLETE, RunFolder, State, number_at, read_json
+from danube_sweep.storage.files import read_json
+from danube_sweep.storage.run_folder import RunFolder, number_at
 from danube_sweep.storage.sweep_folder import attempts
 
 RUNNING: Final = "running"

@@ -11,7 +11,6 @@ A checkpoint is a folder:
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -21,36 +20,25 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.run_folder import sync_file, sync_folder
+from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.files import whole_folder, writing
 
 FORMAT = 1
 MANIFEST = "checkpoint.json"
 
 
 def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Callable[[Path], None]) -> None:
-    """Fills a temporary folder by `write_files`, seals it with hashes, syncs it and renames it to `folder`.
+    """Fills a folder by `write_files` and seals it with hashes.
 
     An existing `folder` is replaced. Raises DiskError, and then leaves no half of it, when the disk is full.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(folder, replace=True) as temporary:
         write_files(temporary)
         hashes = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
         sealed = {"format": FORMAT, **manifest, "files": hashes}
         (temporary / MANIFEST).write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
-        for file in temporary.iterdir():
-            sync_file(file)
-        sync_folder(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        sync_folder(folder.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
-        raise DiskError(f"{folder} cannot be written: {reason}; free some space or choose another folder") from error
 
 
 @final

@@ -1,41 +1,117 @@
-"""Labels and answers as the columns of a table: what predictions.parquet holds of them."""
+"""predictions.parquet, what a run answered to its validation examples. Only this file knows the names of its columns.
 
+Axes: N examples, C classes, A answers of an example: a probability for each class, or a number.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import compute, parquet
 
 from danube_sweep.config.schema import Target
-from danube_sweep.data.encoded import Encoded
+from danube_sweep.storage.files import whole_file
 
-PROBABILITY, LABEL, PREDICTION = "probability_", "label_", "prediction"
+Floats = NDArray[np.float64]
+
+ID, LOSS, WEIGHT, LABEL, PREDICTION = "id", "loss", "weight", "label", "prediction"
+_PROBABILITY, _ONE_LABEL = "probability_", "label_"
+
+DAMAGED = (OSError, KeyError, ValueError, pa.ArrowException)
+"""What comes of a file that is missing or damaged, when it is read or asked for a column."""
 
 
-def columns(target: Target, classes: list[str], part: Encoded, answers_NA: torch.Tensor | None) -> dict[str, Any]:
-    """By name, a value per example of `part`.
+@dataclass(frozen=True)
+class Answered:
+    """n examples, and what a trial answered; in language modelling there are no answers."""
 
-    A class: `label` and a `probability_` each; several: a `label_` and a `probability_` each; a number: `label` and
-    `prediction`; in language modelling the `weight` of a row, its predicted tokens.
+    ids: Sequence[str]
+    losses_N: NDArray[Any]
+    labels_NC: NDArray[Any]
+    """[n, classes]; [n, 1] for numbers, and for words by the place of their class."""
+    weights_N: NDArray[Any]
+    answers_NA: NDArray[Any] | None
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The answers of a classifier to examples of one class each."""
+
+    classes: list[str]
+    labels_N: NDArray[np.int64]
+    """The place of each example's class in `classes`."""
+    probabilities_NC: Floats
+
+
+def write(file: Path, target: Target, classes: Sequence[str], answered: Answered) -> None:
+    """Writes the file, whole or not at all. Raises DiskError.
+
+    Beside `id` and `loss`, for a class: `label` and a `probability_` each; for several: a `label_` and a `probability_`
+    each; for a number: `label` and `prediction`; in language modelling the `weight` of a row, its predicted tokens.
     """
+    columns = {ID: answered.ids, LOSS: answered.losses_N, **_answers(target, classes, answered)}
+    with whole_file(file, "free some space") as temporary:
+        parquet.write_table(pa.table(columns), temporary)
+
+
+def _answers(target: Target, classes: Sequence[str], answered: Answered) -> dict[str, Any]:
+    labels_NC, answers_NA = answered.labels_NC, answered.answers_NA
     if answers_NA is None:
-        return {"weight": part.weights}
+        return {WEIGHT: answered.weights_N}
     if target is Target.number:
-        assert part.labels is not None
-        return {"label": part.labels[:, 0], PREDICTION: answers_NA[:, 0].numpy()}
-    probabilities = {f"{PROBABILITY}{name}": answers_NA[:, place].numpy() for place, name in enumerate(classes)}
+        return {LABEL: labels_NC[:, 0], PREDICTION: answers_NA[:, 0]}
+    probabilities = {probability(name): answers_NA[:, place] for place, name in enumerate(classes)}
     if target is Target.many:
-        assert part.labels is not None
-        return {f"{LABEL}{name}": part.labels[:, place] for place, name in enumerate(classes)} | probabilities
-    return {"label": [classes[place] for place in _places(part)], **probabilities}
+        return {f"{_ONE_LABEL}{name}": labels_NC[:, place] for place, name in enumerate(classes)} | probabilities
+    places = labels_NC[:, 0].astype(int) if target is Target.words else labels_NC.argmax(axis=1)
+    return {LABEL: [classes[place] for place in places], **probabilities}
+
+
+def read(file: Path, wanted: Callable[[str], bool] = lambda _column: True) -> "pa.Table":
+    """The wanted columns of the file. Raises an error of DAMAGED."""
+    with parquet.ParquetFile(file) as opened:  # read_table's ways around data sets take ten times as long
+        return opened.read([name for name in opened.schema_arrow.names if wanted(name)], use_threads=False)
 
 
 def is_answer(column: str) -> bool:
-    """Whether a column of predictions.parquet holds answers."""
-    return column == PREDICTION or column.startswith(PROBABILITY)
+    """Whether a column holds answers."""
+    return column == PREDICTION or column.startswith(_PROBABILITY)
 
 
-def _places(part: Encoded) -> list[int]:
-    if part.words is not None:
-        return [int(place) for words in part.words for place in words[:, 2]]
-    assert part.labels is not None
-    return [int(place) for place in np.argmax(part.labels, axis=1)]
+def is_truth(column: str) -> bool:
+    """Whether a column says which example it is, or what should have been answered."""
+    return column in (ID, LABEL) or column.startswith(_ONE_LABEL)
+
+
+def probability(name: str) -> str:
+    """The column of a class."""
+    return f"{_PROBABILITY}{name}"
+
+
+def class_names(columns: Sequence[str]) -> list[str]:
+    """The classes that columns have probabilities of."""
+    return [name.removeprefix(_PROBABILITY) for name in columns if name.startswith(_PROBABILITY)]
+
+
+def floats(table: "pa.Table", column: str) -> Floats:
+    """A column of numbers."""
+    return np.asarray(table[column].to_numpy(), dtype=np.float64)
+
+
+def classified(table: "pa.Table") -> Classified | None:
+    """The answers of a classifier; None for a number, for several classes an example and in language modelling.
+
+    Raises ValueError for a label that is no class.
+    """
+    classes = class_names(table.column_names)
+    if LABEL not in table.column_names or not classes:
+        return None
+    places = compute.index_in(table[LABEL].cast(pa.string()), value_set=pa.array(classes, pa.string()))
+    if places.null_count:
+        raise ValueError("a label that is no class")
+    probabilities_NC = np.stack([floats(table, probability(name)) for name in classes], axis=1)
+    return Classified(classes, places.to_numpy().astype(np.int64), probabilities_NC)

@@ -14,18 +14,22 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
 
 import yaml
 from filelock import FileLock, Timeout
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.run_folder import RunFolder, State, read_json, redacted, trial_hash, write_json, write_text
+from danube_sweep.storage.files import read_json, redacted, write_json, write_text, writing
+from danube_sweep.storage.run_folder import TRIAL, RunFolder
 
 FORMAT = 1
 LOCK_TIMEOUT_S = 120.0
@@ -120,7 +124,7 @@ class SweepFolder:
 
     def entries(self) -> list[Entry]:
         """Every trial, by number. Raises CheckpointError for a damaged trial.json."""
-        found = [_read_entry(file) for file in self.path.glob("*/trial.json")]
+        found = [_read_entry(file, *state) for file, state in _trial_files(self.path)]
         return sorted(found, key=lambda entry: entry.number)
 
     def add(
@@ -209,7 +213,22 @@ def slug(overrides: Sequence[str], longest: int = 80) -> str:
     return "_".join(words)[:longest].rstrip("-._")
 
 
-def _read_entry(file: Path) -> Entry:
+def _trial_files(sweep: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """Every trial.json, and what tells its content from an earlier one: each write of ours makes a new file."""
+    folders = []
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(sweep) as found:
+        folders = [folder.path for folder in found]
+    for folder in folders:
+        file = os.path.join(folder, TRIAL)
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            stat = os.stat(file)
+            yield file, (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry:
+    # A sweep asks for its entries some four times a trial, and hardly any has changed since.
+    file = Path(name)
     described = read_json(file)
     try:
         if described.pop("format") != FORMAT:
@@ -221,15 +240,12 @@ def _read_entry(file: Path) -> Entry:
 
 def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
     """Adds a line to attempts.jsonl and syncs it. Raises DiskError."""
-    try:
-        with folder.attempts.open("a", encoding="utf-8") as stream:
-            if folder.attempts.stat().st_size and not folder.attempts.read_bytes().endswith(b"\n"):
-                stream.write("\n")  # a full disk has cut the line before
-            stream.write(json.dumps(redacted(asdict(attempt)), ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise DiskError(f"{folder.attempts} cannot be written: {error.strerror}; free some space") from error
+    with writing(folder.attempts, "free some space"), folder.attempts.open("a", encoding="utf-8") as stream:
+        if folder.attempts.stat().st_size and not folder.attempts.read_bytes().endswith(b"\n"):
+            stream.write("\n")  # a full disk has cut the line before
+        stream.write(json.dumps(redacted(asdict(attempt)), ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def attempts(folder: RunFolder) -> list[Attempt]:

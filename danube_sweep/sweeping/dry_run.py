@@ -9,10 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Sweep
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.pack_plan import WINDOW, Pack, choose_pack, plan_packs
-from danube_sweep.storage.run_folder import COMPLETE, trial_hash
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, Search

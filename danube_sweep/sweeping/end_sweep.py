@@ -12,7 +12,7 @@ from danube_sweep.config.schema import Sweep
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.results import rank, ranking_table
-from danube_sweep.storage.run_folder import read_json, write_json
+from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job

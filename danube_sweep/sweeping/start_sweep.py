@@ -11,11 +11,11 @@ from typing import Any
 from danube_sweep.composer import Composer
 from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, NoPruner, Pruner, Sweep, WandbTracking
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate import AUTO
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
-from danube_sweep.storage.run_folder import COMPLETE
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.end_sweep import conclude

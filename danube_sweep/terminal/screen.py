@@ -18,8 +18,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
 from rich.text import Text
 
-from danube_sweep.errors import DiskError
-from danube_sweep.storage.run_folder import redact
+from danube_sweep.storage.files import redact, writing
 
 LINE_EVERY_S = 10.0
 
@@ -35,13 +34,8 @@ class Log:
         """Adds `text` and a newline. Raises DiskError."""
         if self._path is None:
             return
-        try:
-            with self._path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-                stream.write(redact(text) + "\n")
-        except OSError as error:
-            raise DiskError(
-                f"{self._path} cannot be written: {error.strerror}; free some space or choose another folder"
-            ) from error
+        with writing(self._path), self._path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(redact(text) + "\n")
 
 
 class Screen(Protocol):

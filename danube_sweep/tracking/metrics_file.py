@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.run_folder import write_text
+from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.files import write_text, writing
 
 
 @final
@@ -41,17 +41,16 @@ class MetricsFile:
         """
         text = "".join(self._line(row) for row in rows)
         size = self._path.stat().st_size if self._path.exists() else 0
-        try:
-            with self._path.open("ab") as stream:
-                stream.write((text if size else f"{self._header}\n{text}").encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            with suppress(OSError):
-                os.truncate(self._path, size)
-            raise DiskError(
-                f"{self._path} cannot be written: {error.strerror}; free some space or choose another folder"
-            ) from error
+        with writing(self._path):
+            try:
+                with self._path.open("ab") as stream:
+                    stream.write((text if size else f"{self._header}\n{text}").encode())
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(self._path, size)
+                raise
 
     def _step(self, row: str) -> int:
         step = row.split(",")[0]

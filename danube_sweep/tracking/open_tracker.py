@@ -10,7 +10,7 @@ from typing import Any
 
 from danube_sweep.config.schema import NoTracking, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
-from danube_sweep.storage.run_folder import redact, redacted
+from danube_sweep.storage.files import redact, redacted
 from danube_sweep.tracking.wandb_sending import Tracker, WandbRun, reason, upload_later
 
 ADAPTER_WAIT = 30

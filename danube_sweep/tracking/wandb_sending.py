@@ -7,8 +7,10 @@ from threading import Event
 from typing import Any, Protocol, final
 
 from danube_sweep.config.schema import HIGHER_IS_BETTER, WandbTracking
-from danube_sweep.storage.run_folder import redact, redacted
-from danube_sweep.tracking.prediction_charts import Predictions, calibration, confusions, read_predictions
+from danube_sweep.storage import predictions
+from danube_sweep.storage.files import redact, redacted
+from danube_sweep.storage.predictions import Classified
+from danube_sweep.tracking.prediction_charts import calibration, confusions
 
 MOST_ROWS = 5000
 MOST_CLASSES = 100
@@ -75,22 +77,23 @@ class WandbRun:
         self._run.log(dict(values), step=step)
 
     def _publish_predictions(self, file: Path) -> None:
-        predictions = read_predictions(file)
-        self._send("validation/predictions", list(predictions.columns), predictions.rows(MOST_ROWS))
-        if predictions.classes:
-            self._send_calibration(predictions)
-            if len(predictions.classes) <= MOST_CLASSES:
-                self._send_confusions(predictions)
+        table = predictions.read(file)
+        rows = [list(row.values()) for row in table.slice(0, MOST_ROWS).to_pylist()]
+        self._send("validation/predictions", table.column_names, rows)
+        if found := predictions.classified(table):
+            self._send_calibration(found)
+            if len(found.classes) <= MOST_CLASSES:
+                self._send_confusions(found)
 
-    def _send_confusions(self, predictions: Predictions) -> None:
-        counts, classes = confusions(predictions).tolist(), predictions.classes
+    def _send_confusions(self, found: Classified) -> None:
+        counts, classes = confusions(found).tolist(), found.classes
         columns = ["Actual", "Predicted", "nPredictions"]
         rows = [[a, b, counts[i][j]] for i, a in enumerate(classes) for j, b in enumerate(classes)]
         fields, texts = dict(zip(columns, columns, strict=True)), {"title": "Confusion matrix"}
         self._send("validation/confusion_matrix", columns, rows, ("wandb/confusion_matrix/v1", fields, texts))
 
-    def _send_calibration(self, predictions: Predictions) -> None:
-        curve = calibration(predictions)
+    def _send_calibration(self, found: Classified) -> None:
+        curve = calibration(found)
         points = zip(curve.confidence_B.tolist(), curve.accuracy_B.tolist(), curve.rows_B.tolist(), strict=True)
         rows = [["this model", *point] for point in points]
         rows += [["perfect", end, end, None] for end in (0.0, 1.0)]

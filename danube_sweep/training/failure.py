@@ -5,8 +5,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from danube_sweep.config.schema.states import State
 from danube_sweep.errors import DanubeSweepError, Interrupted, TrialFailed, UserError
-from danube_sweep.storage.run_folder import State
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The operating system's numbers for a disk, a quota or a file that is full."""

@@ -2,18 +2,14 @@
 
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
-from pyarrow import parquet
 
 from danube_sweep.config.schema import Adapter, FullFinetune
-from danube_sweep.errors import DiskError
+from danube_sweep.config.schema.states import State
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint, predictions
-from danube_sweep.storage.run_folder import State, sync_file, sync_folder
 from danube_sweep.training import resume, trained_weights
 from danube_sweep.training.device import describe_device, peak_memory_bytes
 from danube_sweep.training.prepare import Prepared
@@ -72,22 +68,15 @@ def _count(parameter: torch.nn.Parameter) -> int:
 
 
 def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str, torch.Tensor]) -> None:
-    part = prepared.parts["validation"]
-    columns: dict[str, Any] = {"id": part.examples, "loss": tensors["losses"].numpy()}
-    columns |= predictions.columns(trial.config.head.target, prepared.classes, part, tensors.get("answers"))
-    _write_table(columns, trial.where.folder.predictions)
-
-
-def _write_table(columns: dict[str, Any], target: Path) -> None:
-    temporary = target.with_suffix(".tmp")
-    try:
-        parquet.write_table(pa.table(columns), temporary)
-        sync_file(temporary)
-        temporary.replace(target)
-        sync_folder(target.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DiskError(f"{target} cannot be written: {error.strerror or error}; free some space") from error
+    part, answers_NA = prepared.parts["validation"], tensors.get("answers")
+    answered = predictions.Answered(
+        part.examples,
+        tensors["losses"].numpy(),
+        part.truth.labels,
+        part.truth.weights,
+        None if answers_NA is None else answers_NA.numpy(),
+    )
+    predictions.write(trial.where.folder.predictions, trial.config.head.target, prepared.classes, answered)
 
 
 def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any, Protocol, final
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import COMPLETE, MICRO_BATCH
 from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory
-from danube_sweep.storage.run_folder import COMPLETE, MICRO_BATCH, write_json
+from danube_sweep.storage.files import write_json
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import given_out
 from danube_sweep.training import finish, trained_weights

@@ -12,7 +12,9 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import plain_config, sealed
 from danube_sweep.config.validate import check_adapter, check_runs, check_types
 from danube_sweep.data.layout import layout_for
@@ -20,7 +22,8 @@ from danube_sweep.errors import BusyError, CheckpointError, ConfigError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.what_fits import with_micro_batch
-from danube_sweep.storage.run_folder import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
+from danube_sweep.storage.files import read_json, redacted, write_json, write_text
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import Tracker, open_tracker
 from danube_sweep.training.assemble import AssembledModel, assemble, load_base

@@ -23,6 +23,7 @@ from danube_sweep.cli.help import help_text
 from danube_sweep.composer import Composer, compose
 from danube_sweep.config import extension
 from danube_sweep.config.facts.architectures import architecture_of
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Head as HeadConfig
 from danube_sweep.config.stored import load_config, plain_config
@@ -32,7 +33,6 @@ from danube_sweep.head.base_head import Head
 from danube_sweep.head.build_head import build_head
 from danube_sweep.optimizer.build_optimizer import build_optimizer
 from danube_sweep.planner.trial_plan import plan_of
-from danube_sweep.storage.run_folder import trial_hash
 from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sheet
 
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -134,6 +134,33 @@ def predicted(run: Path, folder: Path) -> int:
     assert main.main(["predict", str(run), str(folder / "new.csv"), "-o", str(folder / "out.csv")]) == 0
     with (folder / "out.csv").open() as stream:
         return len(list(csv.DictReader(stream)))
+
+
+def test_a_file_that_a_field_of_it_names_counts_by_its_content(
+    fresh: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh(offering(tmp_path, {"broken_reads": READS}, "head", reads="broken_reads:HEAD"))
+    monkeypatch.chdir(tmp_path)
+    hashes = []
+    for name, text in [("a.txt", "one"), ("b.txt", "one"), ("c.txt", "two")]:
+        (tmp_path / name).write_text(text)
+        config = compose(["head=reads", f"head.words={name}"])
+        assert vars(config.head)["words"] == str(tmp_path / name)
+        hashes.append(trial_hash(config))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+READS = """
+from dataclasses import dataclass
+from danube_sweep.extension import HeadExtension
+from danube_sweep.schema import ClassifierHead, setting
+
+@dataclass
+class Reads(ClassifierHead):
+    words: str = setting("a file of words", path="files")
+
+HEAD = HeadExtension(Reads, "broken_reads:build")
+"""
 
 
 def test_help_lists_it_with_its_fields_and_loads_no_torch(installed: None, tmp_path: Path) -> None:
@@ -268,7 +295,8 @@ SCHEMA = """
 from dataclasses import dataclass
 from pathlib import Path
 from danube_sweep.extension import HeadExtension, OptimizerExtension
-from danube_sweep.schema import Adam, Head, SequenceHead, setting
+from danube_sweep.config.schema import SequenceHead
+from danube_sweep.schema import Adam, Head, setting
 def made(fields, base=Head, **options):
     return dataclass(type("Made", (base,), {"__annotations__": {name: kind for name, (kind, _) in fields.items()},
                      "__module__": __name__, **{name: value for name, (_, value) in fields.items()}}), **options)

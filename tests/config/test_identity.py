@@ -1,4 +1,4 @@
-"""What a trial is, and files that are written whole, without secrets, or not at all."""
+"""The identity of a trial: what changes it and what does not."""
 
 import json
 import os
@@ -9,19 +9,9 @@ from pathlib import Path
 import pytest
 
 from danube_sweep.composer import compose
+from danube_sweep.config.identity import file_digest, is_random, trial_hash, weights_fingerprint
 from danube_sweep.config.schema import Config
-from danube_sweep.errors import CheckpointError, DataError, DiskError, ModelError
-from danube_sweep.storage.run_folder import (
-    RunFolder,
-    file_digest,
-    is_random,
-    read_json,
-    redact,
-    trial_hash,
-    weights_fingerprint,
-    write_json,
-    write_text,
-)
+from danube_sweep.errors import DataError, ModelError
 
 Tiny = Callable[..., Config]
 
@@ -82,40 +72,3 @@ def test_a_missing_file_is_named_by_its_field(tmp_path: Path) -> None:
         file_digest(tmp_path / "t.csv", "data.test_path")
     with pytest.raises(DataError, match="no such file"):
         file_digest(tmp_path)
-
-
-# ------------------------------------------------------------------------------------------------------ files
-
-
-def test_an_interrupted_run_has_no_result_and_an_ended_one_has(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    assert folder.read_result() is None
-    write_json(folder.result, {"state": "finished", "name": "Donau, größte"})
-    assert folder.read_result() == {"state": "finished", "name": "Donau, größte"}
-    folder.result.write_text('{"state": "fin')
-    with pytest.raises(CheckpointError, match=r"result\.json is cut short or damaged"):
-        folder.read_result()
-
-
-def test_a_file_that_cannot_be_written_keeps_its_older_content(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="cannot be written: No such file or directory"):
-        write_text(tmp_path / "nowhere" / "a.txt", "text")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(DiskError, match="folder cannot be written"):
-        write_text(tmp_path / "folder", "text")
-    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
-
-
-def test_values_of_secret_variables_are_replaced_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
-    monkeypatch.setenv("MY_TOKEN", "short")
-    monkeypatch.setenv("HARMLESS", "not a secret")
-    text = redact("key 0123456789abcdef, short, not a secret")
-    assert text == "key <WANDB_API_KEY>, short, not a secret"
-
-
-def test_lone_surrogates_are_written_as_escapes(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "half \ud83d")
-    assert (tmp_path / "a.txt").read_text() == "half \\ud83d"
-    write_json(tmp_path / "a.json", {"text": "half \ud83d"})
-    assert read_json(tmp_path / "a.json")

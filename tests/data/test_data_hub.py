@@ -17,11 +17,12 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from danube_sweep.cli import main
 from danube_sweep.composer import compose
 from danube_sweep.config.facts.hub_commits import commit
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.stored import load_config
 from danube_sweep.data.kinds.hub import HubData
 from danube_sweep.data.parts import load_parts, load_undivided, read_unlabelled
 from danube_sweep.errors import ConfigError, DanubeSweepError, DataError
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -153,10 +154,10 @@ def test_a_commit_stands_for_itself_and_a_branch_without_network_or_cache_is_one
 
 OFFLINE = """
 import sys
-from danube_sweep.compose import compose
+from danube_sweep.composer import compose
 from danube_sweep.data import load_parts
 from danube_sweep.errors import DanubeSweepError
-from danube_sweep.trial import trial_hash
+from danube_sweep.config.identity import trial_hash
 for overrides in sys.argv[1:]:
     try:
         config = compose(["data=hub", "head=sequence", *overrides.split()])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from danube_sweep.composer import compose
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Data
 from danube_sweep.data.kinds.arena import ArenaData
 from danube_sweep.data.kinds.generated import GeneratedData, generate, write_csv
@@ -19,7 +20,6 @@ from danube_sweep.data.records import Record
 from danube_sweep.data.size import data_size
 from danube_sweep.data.split import split
 from danube_sweep.errors import ConfigError, DataError
-from danube_sweep.storage.run_folder import trial_hash
 
 Tiny = Callable[..., Config]
 

@@ -14,10 +14,10 @@ from workbench import CAUSAL, Parts, build, load, save_base
 
 from danube_sweep import lora
 from danube_sweep.config.facts.architectures import FAMILIES, TARGET_SETS, target_names
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Model, Precision
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.model.backbone import load_backbone
-from danube_sweep.storage.run_folder import trial_hash
 from danube_sweep.training import trained_weights
 from danube_sweep.training.checks import frozen_digest
 

@@ -15,11 +15,11 @@ from workbench import CPU, load, save_base
 
 import danube_sweep
 from danube_sweep.composer import compose
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.data.tokenizer import build_tokenizer, load_tokenizer
 from danube_sweep.errors import ModelError
 from danube_sweep.model.backbone import Backbone, architecture, load_backbone
-from danube_sweep.storage.run_folder import trial_hash
 
 Tiny = Callable[..., Config]
 

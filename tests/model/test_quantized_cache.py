@@ -187,8 +187,8 @@ LOAD = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from conftest import ROOT, tiny_config
-from danube_sweep import checkpoint
-from danube_sweep.guard import frozen_digest
+from danube_sweep.storage import checkpoint
+from danube_sweep.training.checks import frozen_digest
 from workbench import load
 {change}
 print(frozen_digest(load(tiny_config("precision=nf4"))))

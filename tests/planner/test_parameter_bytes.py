@@ -16,7 +16,7 @@ from danube_sweep.head.kinds.sequence import SequenceHead
 from danube_sweep.model.backbone import architecture, load_backbone
 from danube_sweep.optimizer.build_optimizer import build_optimizer, to_training
 from danube_sweep.planner.adapter_shapes import frozen_bytes
-from danube_sweep.planner.memory import walk_of
+from danube_sweep.planner.joint_pass import walk_of
 from danube_sweep.planner.parameter_bytes import adapter_tensors, head_tensors, parameters, state_bytes, stored_bytes
 
 SIZES = [

@@ -16,12 +16,13 @@ from conftest import tiny_config
 from pyarrow import parquet
 
 from danube_sweep.cli import main
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.stored import plain_config
 from danube_sweep.data.parts import load_parts, load_undivided
 from danube_sweep.data.records import Record
 from danube_sweep.results.oof.fold_groups import find_groups
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.metrics import classification_metrics
 
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 from pyarrow import parquet
 from rich.console import Console
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.stored import plain_config
 from danube_sweep.config.validate.check_sweep import objectives
@@ -26,7 +27,7 @@ from danube_sweep.errors import CheckpointError
 from danube_sweep.results.bootstrap import paired_intervals
 from danube_sweep.results.rank import Ranking, Row, rank, winner
 from danube_sweep.results.ranking_table import ranking_table, summary_lines, write
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt
 
 IDS = [f"row {number}" for number in range(200)]

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from conftest import tiny_config
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, Entry, SweepFolder, append_attempt, attempts, slug
 
 Trial = tuple[Config, list[str], int | None]
@@ -185,6 +187,61 @@ def test_a_damaged_trial_json_is_one_line(folder: SweepFolder, text: str, said: 
     assert "\n" not in str(raised.value) and str(entry.path) in str(raised.value)
 
 
+OPENED: list[str] = []
+"""Every trial.json that this process has opened; a hook cannot be taken out again, so there is one."""
+
+
+def note_trial_files(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and str(arguments[0]).endswith("trial.json"):
+        OPENED.append(Path(arguments[0]).parent.name)
+
+
+@pytest.fixture(scope="session")
+def opened() -> list[str]:
+    sys.addaudithook(note_trial_files)
+    return OPENED
+
+
+def write_trial(folder: SweepFolder, number: int, **described: Any) -> None:
+    path = folder.path / f"{number:03d}"
+    path.mkdir(parents=True, exist_ok=True)
+    stated = {"format": 1, "number": number, "hash": f"{number:032x}", "overrides": [f"seed={number}"], "draw": None}
+    write_json(path / "trial.json", {**stated, **described})
+
+
+def test_a_trial_is_read_once_however_often_a_sweep_of_300_is_asked(folder: SweepFolder, opened: list[str]) -> None:
+    for number in range(1, 301):
+        write_trial(folder, number)
+    opened.clear()
+    first = folder.entries()
+    assert [entry.number for entry in first] == list(range(1, 301)) and len(opened) == 300
+    assert folder.entries() == first == SweepFolder(folder.path).entries()
+    assert len(opened) == 300
+
+
+def test_what_another_process_adds_changes_and_takes_away_is_seen(folder: SweepFolder, opened: list[str]) -> None:
+    for number in (1, 2, 3):
+        write_trial(folder, number)
+    assert len(folder.entries()) == 3
+    opened.clear()
+    write_trial(folder, 2, hash="f" * 32)  # of the same length
+    write_trial(folder, 4)
+    (folder.path / "003" / "trial.json").unlink()
+    assert [(entry.number, (entry.hash or "")[-1]) for entry in folder.entries()] == [(1, "1"), (2, "f"), (4, "4")]
+    assert sorted(opened) == ["002", "004"]
+
+
+def test_a_damaged_trial_json_that_is_mended_is_read_again(folder: SweepFolder) -> None:
+    write_trial(folder, 1)
+    file = folder.path / "001" / "trial.json"
+    text = file.read_text()
+    file.write_text(text[:-9])
+    with pytest.raises(CheckpointError, match=r"trial\.json is cut short or damaged"):
+        folder.entries()
+    file.write_text(text)
+    assert [entry.number for entry in folder.entries()] == [1]
+
+
 def test_a_sweep_knows_what_it_was_given(folder: SweepFolder) -> None:
     with folder.locked():
         folder.write({"settings": {"sweep": {"slots": 2}}, "search": None})
@@ -224,7 +281,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from danube_sweep.sweep.folder import SweepFolder
+from danube_sweep.storage.sweep_folder import SweepFolder
 with SweepFolder(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.readline()
@@ -260,8 +317,8 @@ def test_a_killed_process_leaves_no_lock(folder: SweepFolder, monkeypatch: pytes
 ADDER = """
 import sys
 from pathlib import Path
-from danube_sweep.compose import compose
-from danube_sweep.sweep.folder import SweepFolder
+from danube_sweep.composer import compose
+from danube_sweep.storage.sweep_folder import SweepFolder
 folder, config = SweepFolder(Path(sys.argv[1])), compose(["tracking=none"])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -29,7 +29,8 @@ from danube_sweep.composer import Composer
 from danube_sweep.config.schema import OnOom, Sweep
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted, SweepFailed
-from danube_sweep.storage.run_folder import RunFolder, write_json
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt, attempts
 from danube_sweep.sweeping.entry.result_folders import fresh_sweep_dir
 from danube_sweep.sweeping.execute.messages import Failed

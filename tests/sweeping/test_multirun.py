@@ -18,10 +18,11 @@ from runs import metrics, start
 
 from danube_sweep.cli import main
 from danube_sweep.composer import Composer, compose
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import WandbTracking
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import DataError, Diverged, Interrupted
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.entry.hydra_multirun import _job, _settle
 from danube_sweep.sweeping.propose.history import History

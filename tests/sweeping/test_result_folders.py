@@ -7,8 +7,8 @@ import pytest
 from conftest import TINY
 
 from danube_sweep.composer import compose
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.errors import ConfigError, DiskError
-from danube_sweep.storage.run_folder import trial_hash
 from danube_sweep.sweeping.entry.result_folders import fresh_sweep_dir, placed
 
 DIR = "hydra.sweep.dir="

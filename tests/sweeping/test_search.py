@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Asha, Config, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.config.validate.check_sweep import objectives
-from danube_sweep.storage.run_folder import write_json
+from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.history import History
 from danube_sweep.sweeping.propose.next_trial import state_of

@@ -16,10 +16,11 @@ from wandb_server import ENTITY, PROJECT, SWEEP, Server, clients_environment
 
 from danube_sweep.cli import main
 from danube_sweep.composer import compose
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, NoTracking
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
-from danube_sweep.storage.run_folder import RunFolder, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, trial_folder, under_agent
 

@@ -19,8 +19,10 @@ from wandb_server import KEY, Server
 from danube_sweep.composer import compose
 from danube_sweep.config.schema import NoTracking, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
+from danube_sweep.storage.predictions import Classified, classified, read
 from danube_sweep.tracking import Tracker, open_tracker
-from danube_sweep.tracking.prediction_charts import calibration, confusions, read_predictions
+from danube_sweep.tracking.open_tracker import _unreachable
+from danube_sweep.tracking.prediction_charts import calibration, confusions
 from danube_sweep.tracking.wandb_sending import MOST_CLASSES, MOST_ROWS
 from danube_sweep.training.metrics import classification_metrics
 
@@ -38,7 +40,7 @@ def own_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    open_tracker._unreachable.clear()
+    _unreachable.clear()
     yield
     if wandb := sys.modules.get("wandb"):
         wandb.teardown()
@@ -84,6 +86,12 @@ def write_predictions(folder: Path, *, rows: int, classes: int = 3) -> Path:
         columns[f"probability_class {number}"] = values
     parquet.write_table(pa.table(columns), folder / "predictions.parquet")
     return folder / "predictions.parquet"
+
+
+def answers(file: Path) -> Classified:
+    found = classified(read(file))
+    assert found is not None
+    return found
 
 
 def tables(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
@@ -233,7 +241,7 @@ def test_a_run_that_is_stopped_on_its_page_stops_alone(tmp_path: Path) -> None:
 
 
 def test_the_charts_show_what_the_metrics_say(tmp_path: Path) -> None:
-    predictions = read_predictions(write_predictions(tmp_path, rows=400))
+    predictions = answers(write_predictions(tmp_path, rows=400))
     counts, curve = confusions(predictions), calibration(predictions)
     labels = torch.nn.functional.one_hot(torch.from_numpy(predictions.labels_N), 3)
     said = classification_metrics(torch.from_numpy(predictions.probabilities_NC), labels)
@@ -246,7 +254,7 @@ def test_the_charts_show_what_the_metrics_say(tmp_path: Path) -> None:
 def test_a_certain_and_a_wavering_answer_have_their_bins(tmp_path: Path) -> None:
     columns = {"id": [1, 2], "loss": [0.0, 0.7], "label": ["a", "a"], "probability_a": [1.0, 0.5]}
     parquet.write_table(pa.table({**columns, "probability_b": [0.0, 0.5]}), tmp_path / "predictions.parquet")
-    curve = calibration(read_predictions(tmp_path / "predictions.parquet"))
+    curve = calibration(answers(tmp_path / "predictions.parquet"))
     assert (curve.confidence_B.tolist(), curve.rows_B.tolist()) == ([0.5, 1.0], [1, 1])
 
 
@@ -404,7 +412,7 @@ def test_a_dead_wandb_process_is_said_once_and_the_trial_goes_on(tmp_path: Path)
     script = """
 import os, signal, sys
 from pathlib import Path
-from danube_sweep.schema import WandbTracking
+from danube_sweep.config.schema import WandbTracking
 from danube_sweep.tracking import open_tracker
 folder, said = Path(sys.argv[1]), []
 tracker = open_tracker(

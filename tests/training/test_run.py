@@ -20,10 +20,10 @@ from runs import CPU, metrics, train
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from workbench import train_pack
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Target
 from danube_sweep.errors import CheckpointError, ConfigError, Diverged
 from danube_sweep.inference.predict import Form, Trained, load_run, predict_file
-from danube_sweep.storage.run_folder import trial_hash
 from danube_sweep.training.evaluate import evaluate
 from danube_sweep.training.prepare import prepare
 

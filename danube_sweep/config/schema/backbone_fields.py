@@ -41,7 +41,9 @@ class ChatFormat:
 
 @dataclass
 class Model:
-    path: str | None = setting("hub name or local folder with weights and tokenizer; null for none", None)
+    path: str | None = setting(
+        "hub name or local folder with weights and tokenizer; null for none", None, path="folder"
+    )
     revision: str | None = setting("branch, tag or commit of the hub repository", None)
     init: Init = setting("auto: pretrained if there is a path, else random; or pretrained, random", Init.auto)
     init_seed: int = setting("seed of random weights", 0)

@@ -90,9 +90,9 @@ class Data:
 
 @dataclass
 class FileData(Data):
-    path: str = setting("the training file: csv, jsonl or parquet, .gz allowed", path=True)
-    validation_path: str | None = setting("a validation file; null splits the training file", None, path=True)
-    test_path: str | None = setting("a test file with labels; null for none or test_fraction", None, path=True)
+    path: str = setting("the training file: csv, jsonl or parquet, .gz allowed", path="files")
+    validation_path: str | None = setting("a validation file; null splits the training file", None, path="files")
+    test_path: str | None = setting("a test file with labels; null for none or test_fraction", None, path="files")
 
 
 @dataclass

@@ -1,19 +1,18 @@
 """How a config field is declared."""
 
-from collections.abc import Iterator
 from dataclasses import MISSING as REQUIRED
 from dataclasses import field, fields
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import MISSING
 
+PathTo = Literal["files", "folder"]
+"""What a field that holds a path names: files, which count by content and are there; or a folder or else a hub name."""
 
-def setting(help: str, default: Any = REQUIRED, *, path: bool = False) -> Any:
-    """A config field with the sentence that `danube-sweep --help GROUP` prints; `path`: it names files, one or several.
 
-    A path is made absolute when a trial is composed, and the trial's hash has the content instead of the name.
-    """
-    metadata = {"help": help, "path": path}
+def setting(help: str, default: Any = REQUIRED, *, path: PathTo | None = None) -> Any:
+    """A config field with the sentence that `danube-sweep --help GROUP` prints; `path` if it holds one."""
+    metadata: dict[str, Any] = {"help": help} | ({} if path is None else {"path": path})
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=MISSING if default is REQUIRED else default, metadata=metadata)
@@ -24,6 +23,6 @@ def nested(cls: type, help: str) -> Any:
     return field(default_factory=cls, metadata={"help": help})
 
 
-def path_fields(node: Any) -> Iterator[str]:
-    """The fields of a config's dataclass that name files."""
-    return (one.name for one in fields(node) if one.metadata.get("path"))
+def path_fields(config: Any) -> dict[str, PathTo]:
+    """The fields that hold paths, by name, of a part of the config or of its class."""
+    return {one.name: one.metadata["path"] for one in fields(config) if "path" in one.metadata}

@@ -15,9 +15,9 @@ from danube_sweep.config.schema import (
     Sampler,
     Sweep,
 )
+from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import ConfigError
-from danube_sweep.storage.run_folder import COMPLETE, State
 
 RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
 """What `--retry` takes; an interrupted or preempted trial goes on unasked."""

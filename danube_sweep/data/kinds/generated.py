@@ -21,7 +21,7 @@ from danube_sweep.data.arena_format import CLASSES, TEXTS, read_arena
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.records import Parts, Record
 from danube_sweep.data.split import split
-from danube_sweep.errors import DiskError
+from danube_sweep.storage.files import whole_file
 
 NONE, WRONG, RIGHT = 0, 1, 2
 _TIES = ([NONE] * 10) + ([WRONG] * 4) + ([RIGHT] * 6)
@@ -112,15 +112,15 @@ def bayes_log_loss(noise: float) -> float:
 
 def write_csv(records: Iterable[Record], path: str | Path) -> None:
     """Writes labelled records as the competition's train.csv. Raises DiskError."""
-    try:
-        with Path(path).open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["id", "model_a", "model_b", *TEXTS, *CLASSES])
-            for record in records:
-                texts = [json.dumps([text], ensure_ascii=False) for text in record.texts]
-                writer.writerow([record.id, "a", "b", *texts, *(f"{share:.9g}" for share in record.label or ())])
-    except OSError as error:
-        raise DiskError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+    with (
+        whole_file(Path(path), "choose another folder") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["id", "model_a", "model_b", *TEXTS, *CLASSES])
+        for record in records:
+            texts = [json.dumps([text], ensure_ascii=False) for text in record.texts]
+            writer.writerow([record.id, "a", "b", *texts, *(f"{share:.9g}" for share in record.label or ())])
 
 
 def _record(number: int, content: Random, labels: Random, noise: float) -> Record:

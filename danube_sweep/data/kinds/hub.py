@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from danube_sweep.config.facts.hub_commits import commit, is_folder
+from danube_sweep.config.identity import file_digest
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import TableColumns, Target, setting
 from danube_sweep.data.kind import DataKind
@@ -18,7 +19,6 @@ from danube_sweep.data.records import Parts, Record
 from danube_sweep.data.split import split as split_rows
 from danube_sweep.data.table_columns import check_classes, load_table, read_table
 from danube_sweep.errors import ConfigError, DanubeSweepError, DataError, DiskError
-from danube_sweep.storage.run_folder import file_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,7 +32,7 @@ class HubData(TableColumns, DataKind):
 
     part_fields: ClassVar[tuple[str, str]] = ("validation_split", "test_split")
 
-    path: str = setting("the data set's hub name, OWNER/NAME, or a folder")
+    path: str = setting("the data set's hub name, OWNER/NAME, or a folder", path="folder")
     subset: str | None = setting("one of its subsets (configurations); null takes its default", None)
     revision: str | None = setting("branch, tag or commit; null takes the main branch. The commit is kept", None)
     split: str = setting("the split to train on", "train")
@@ -47,15 +47,13 @@ class HubData(TableColumns, DataKind):
         )
 
     def settle(self) -> None:
-        """Makes a folder's path absolute, and keeps the commit so that the trial keeps its data when the branch moves.
+        """Keeps the commit, so that the trial keeps its data when the branch moves on.
 
         What cannot be had is told by the trial's hash, as it is of files.
         """
-        if is_folder(self.path):
-            self.path = str(Path(self.path).expanduser().absolute())
-            return
-        with suppress(DataError):
-            self.revision = commit(self.path, self.revision)
+        if not is_folder(self.path):
+            with suppress(DataError):
+                self.revision = commit(self.path, self.revision)
 
     def source_meaning(self) -> dict[str, Any]:
         """The content of a folder's files, or the name on the hub with its commit."""

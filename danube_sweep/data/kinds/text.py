@@ -23,8 +23,8 @@ class TextData(Data, DataKind):
 
     labelled: ClassVar[Labelled] = Labelled.nothing
 
-    path: list[str] = setting("files of text: jsonl, csv or parquet, .gz allowed", path=True)
-    validation_path: list[str] | None = setting("validation files; null splits the training texts", None, path=True)
+    path: list[str] = setting("files of text: jsonl, csv or parquet, .gz allowed", path="files")
+    validation_path: list[str] | None = setting("validation files; null splits the training texts", None, path="files")
     text_column: str = setting("name of the text column", "text")
 
     def check(self) -> None:

@@ -1,18 +1,14 @@
 """A finished run in, a folder for other tools out, whole or not at all."""
 
 import gc
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Compute, Device, FullFinetune, NoAdapter
-from danube_sweep.errors import ConfigError, DanubeSweepError, DiskError
+from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.inference.export.check_export import Checked, Reference, check, reference, tolerance
 from danube_sweep.inference.export.export_weights import peft_type, plain_config, write_adapter, write_head, write_whole
 from danube_sweep.inference.export.how_to_read import HiddenStates, Reading, reading_of
@@ -20,7 +16,7 @@ from danube_sweep.inference.export.loading_code import Base, Weights, Whole, loa
 from danube_sweep.inference.export.model_card import Card, card_of, write_card
 from danube_sweep.inference.predict import Trained, load_run
 from danube_sweep.model.precision import DTYPES
-from danube_sweep.storage.run_folder import is_random, sync_file, sync_folder
+from danube_sweep.storage.files import whole_folder
 from danube_sweep.training import trained_weights
 
 
@@ -54,7 +50,9 @@ def export_run(run: Path, target: Path, device: Device, options: Options) -> Che
     DiskError if `target` is not empty or cannot be written, and ExportRefused if the export does not answer as its
     run does. After an error there is no `target`.
     """
-    with _appearing(target) as folder:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DiskError(f"{target} exists and is not empty; give another OUT_DIR")
+    with whole_folder(target, "give another OUT_DIR") as folder:
         written = write_export(run, folder, load_run(run, device, by_peft=True), options)
         gc.collect()
         if torch.cuda.is_available():
@@ -62,29 +60,6 @@ def export_run(run: Path, target: Path, device: Device, options: Options) -> Che
         checked = check(folder, written.code, written.expected, written.reading, written.tolerance, written.device)
         write_card(folder, written.card, checked)
     return checked
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    # A folder beside the target that takes its place at the end, or is removed.
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DiskError(f"{target} exists and is not empty; give another OUT_DIR")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir()
-        yield temporary
-        for file in temporary.iterdir():
-            sync_file(file)
-        sync_folder(temporary)
-        temporary.rename(target)
-        sync_folder(target.parent)
-    except DanubeSweepError:
-        raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DiskError(f"{target} cannot be written: {reason}; give another OUT_DIR") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_export(run: Path, folder: Path, trained: Trained, options: Options) -> Written:

@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from danube_sweep.config.identity import file_digest, is_random
 from danube_sweep.config.schema import FullFinetune, Labelled, NoAdapter, Storage, Target, path_fields
 from danube_sweep.config.validate import FOUR_BIT
 from danube_sweep.inference.export.check_export import Checked
@@ -24,7 +25,8 @@ from danube_sweep.inference.export.loading_code import Base, Weights
 from danube_sweep.inference.predict import Trained
 from danube_sweep.results.bootstrap import paired_intervals
 from danube_sweep.results.example_losses import PAIRED, read_examples
-from danube_sweep.storage.run_folder import RunFolder, file_digest, is_random, read_json, write_text
+from danube_sweep.storage.files import read_json, write_text
+from danube_sweep.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -217,10 +219,11 @@ def _data(trained: Trained, config: dict[str, Any], result: dict[str, Any]) -> s
 
 def _files(trained: Trained) -> Iterator[tuple[str, str]]:
     data = trained.config.data
-    for name in path_fields(data):
-        value = getattr(data, name) or []
-        for path in value if isinstance(value, list) else [value]:
-            yield path, file_digest(path, f"data.{name}")
+    for name, kind in path_fields(data).items():
+        value = getattr(data, name)
+        if kind == "files" and value is not None:
+            for path in value if isinstance(value, list) else [value]:
+                yield path, file_digest(path, f"data.{name}")
 
 
 def _versions(versions: dict[str, str]) -> str:

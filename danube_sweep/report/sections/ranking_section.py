@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from danube_sweep.config.schema.states import State
 from danube_sweep.report.factor_effects import is_number
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Report, Shown
@@ -11,7 +12,6 @@ from danube_sweep.report.pictures.axes import Scale
 from danube_sweep.report.sections.opened_row import opened, shared_pictures
 from danube_sweep.results.rank import Ranking
 from danube_sweep.results.ranking_table import named, number, short_titles, shown
-from danube_sweep.storage.run_folder import State
 from danube_sweep.terminal.screen import human
 
 _FOREST: Final = 120.0

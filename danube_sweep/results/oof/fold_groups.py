@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import UserError
 from danube_sweep.results.trial_results import Trial, read_trial, read_trials
 from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
-from danube_sweep.storage.run_folder import RunFolder, State, trial_hash
+from danube_sweep.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -8,30 +8,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
-from pyarrow import parquet
 
 from danube_sweep.config.schema import Target
 from danube_sweep.data.encoded import Truth
 from danube_sweep.data.records import Record
 from danube_sweep.errors import CheckpointError, DataError
-from danube_sweep.storage.predictions import PROBABILITY, is_answer
+from danube_sweep.storage import predictions
+from danube_sweep.storage.predictions import ID, LOSS, WEIGHT, class_names, floats, is_answer
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.metrics import measure
-
-Floats = NDArray[np.float64]
 
 
 def read_predictions(file: Path) -> "pa.Table":
     """The predictions of one run, their ids as text. Raises CheckpointError if they are missing or damaged."""
     try:
-        table = parquet.read_table(file)
-        place = table.column_names.index("id")
-        numbers = [name for name in table.column_names if is_answer(name) or name in ("loss", "weight")]
-        if "loss" not in numbers or not any(is_answer(name) or name == "weight" for name in numbers):
+        table = predictions.read(file)
+        place = table.column_names.index(ID)
+        numbers = [name for name in table.column_names if is_answer(name) or name in (LOSS, WEIGHT)]
+        if LOSS not in numbers or not any(is_answer(name) or name == WEIGHT for name in numbers):
             raise KeyError("no losses or answers")
-        return table.set_column(place, "id", table["id"].cast(pa.string()))
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        return table.set_column(place, ID, table[ID].cast(pa.string()))
+    except predictions.DAMAGED as error:
         raise CheckpointError(f"{file} is missing or damaged; run the trial again") from error
 
 
@@ -45,21 +42,17 @@ def join(seeds: Sequence[Sequence[RunFolder]], records: Sequence[Record], *, who
     if any(part.column_names != parts[0].column_names for part in parts):
         raise CheckpointError("the folds have other classes; run them again over the same data")
     joined = pa.concat_tables(parts)
-    return joined.take(_order(joined["id"].to_pylist(), records, whole=whole))
+    return joined.take(_order(joined[ID].to_pylist(), records, whole=whole))
 
 
 def _averaged(parts: Sequence["pa.Table"]) -> "pa.Table":
     first = parts[0]
-    if any(part.column_names != first.column_names or not part["id"].equals(first["id"]) for part in parts):
+    if any(part.column_names != first.column_names or not part[ID].equals(first[ID]) for part in parts):
         raise CheckpointError("two seeds of a fold have other validation rows or classes; run them again")
     for place, name in enumerate(first.column_names):
-        if len(parts) > 1 and (is_answer(name) or name == "loss"):
-            first = first.set_column(place, name, pa.array(np.mean([_floats(part, name) for part in parts], axis=0)))
+        if len(parts) > 1 and (is_answer(name) or name == LOSS):
+            first = first.set_column(place, name, pa.array(np.mean([floats(part, name) for part in parts], axis=0)))
     return first
-
-
-def _floats(table: "pa.Table", name: str) -> Floats:
-    return np.asarray(table[name].to_numpy(), dtype=np.float64)
 
 
 def _order(ids: Sequence[str], records: Sequence[Record], *, whole: bool) -> list[int]:
@@ -84,18 +77,17 @@ def _order(ids: Sequence[str], records: Sequence[Record], *, whole: bool) -> lis
 def score(found: "pa.Table", target: Target, records: Sequence[Record]) -> dict[str, float]:
     """The metrics of the head over all examples, against the labels of the records."""
     names = [name for name in found.column_names if is_answer(name)]
-    classes = [name.removeprefix(PROBABILITY) for name in names]
-    answers_NA = torch.from_numpy(np.stack([_floats(found, name) for name in names], axis=1)) if names else None
-    losses_N = torch.from_numpy(_floats(found, "loss").copy())
-    return measure(target, classes, answers_NA, losses_N, _truth(found, target, records))
+    answers_NA = torch.from_numpy(np.stack([floats(found, name) for name in names], axis=1)) if names else None
+    losses_N = torch.from_numpy(floats(found, LOSS).copy())
+    return measure(target, class_names(names), answers_NA, losses_N, _truth(found, target, records))
 
 
 def _truth(found: "pa.Table", target: Target, records: Sequence[Record]) -> Truth:
-    ids: list[str] = found["id"].to_pylist()
+    ids: list[str] = found[ID].to_pylist()
     labels = {record.id: record.label for record in records}
     ones = np.ones(len(ids), dtype=np.float32)
     if target is Target.nothing:
-        return Truth(np.zeros((len(ids), 0), dtype=np.float32), _floats(found, "weight").astype(np.float32))
+        return Truth(np.zeros((len(ids), 0), dtype=np.float32), floats(found, WEIGHT).astype(np.float32))
     if target is Target.words:
         split: list[Any] = [name.rpartition(":") for name in ids]
         places = [(labels[text] or ())[int(number)] for text, _, number in split]

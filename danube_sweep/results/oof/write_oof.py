@@ -1,14 +1,13 @@
 """Out-of-fold predictions as a file."""
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
 from danube_sweep.errors import ConfigError, DiskError
-from danube_sweep.storage.predictions import is_answer
-from danube_sweep.storage.run_folder import sync_file, sync_folder
+from danube_sweep.storage.files import whole_file
+from danube_sweep.storage.predictions import LOSS, is_answer
 
 KINDS = (".parquet", ".csv")
 
@@ -26,20 +25,10 @@ def write_predictions(found: "pa.Table", target: Path) -> None:
 
     Raises DiskError.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    columns = [name for name in found.column_names if name != "loss" or not any(map(is_answer, found.column_names))]
+    columns = [name for name in found.column_names if name != LOSS or not any(map(is_answer, found.column_names))]
     table = found.select(columns)
-    try:
+    with whole_file(target, "choose another place by --output") as temporary:
         if target.suffix.lower() == ".csv":
             csv.write_csv(table, temporary, csv.WriteOptions(quoting_style="needed"))
         else:
             parquet.write_table(table, temporary)
-        sync_file(temporary)
-        temporary.replace(target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise DiskError(
-            f"{target} cannot be written: {error.strerror or error}; choose another place by --output"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

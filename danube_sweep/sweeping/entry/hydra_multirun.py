@@ -13,10 +13,12 @@ from omegaconf import DictConfig
 
 from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Sampler, WandbTracking
+from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.stored import load_config
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed, UserError
-from danube_sweep.storage.run_folder import COMPLETE, State, number_at, write_json
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.entry.result_folders import held
 from danube_sweep.sweeping.propose.grid_cells import expand, search_of

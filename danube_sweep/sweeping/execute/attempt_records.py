@@ -9,9 +9,11 @@ from platform import node
 from typing import Any, final
 
 from danube_sweep.config.schema import OnOom, Sweep
+from danube_sweep.config.schema.states import COMPLETE, MICRO_BATCH, State
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.run_folder import COMPLETE, MICRO_BATCH, RunFolder, State, number_at, write_json
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.run_folder import RunFolder, number_at
 from danube_sweep.storage.sweep_folder import Attempt, append_attempt
 from danube_sweep.sweeping.execute.messages import Failed
 from danube_sweep.sweeping.execute.process_outcome import INTERRUPTED, last_lines, outcome

@@ -33,7 +33,7 @@ from danube_sweep.sweeping.execute.messages import (
 from danube_sweep.training.signals import SIGNALS, StopRequest
 
 if TYPE_CHECKING:
-    from danube_sweep.training.run import Entrant
+    from danube_sweep.training.setup import Entrant
 
 LOCK_WAIT_S = 20.0
 """How long the folder of a trial whose process is just dying may stay locked."""
@@ -99,7 +99,7 @@ class Line:
 
     def entrant(self, trial: Trial) -> "Entrant":
         """The trial, ready to train; its log says that it is in a pack."""
-        from danube_sweep.training.run import Entrant
+        from danube_sweep.training.setup import Entrant
 
         def prune(number: int, metrics: dict[str, float]) -> bool:
             self._link.send(Validated(trial.name, number, metrics))
@@ -201,7 +201,7 @@ class Relay:
 
 
 def _failed(error: BaseException) -> Failed:
-    from danube_sweep.storage.run_folder import State
+    from danube_sweep.config.schema.states import State
     from danube_sweep.training.failure import failure
 
     if isinstance(error, BusyError):  # whoever has it says how it ends

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, final
 
 from danube_sweep.config.schema import Sweep
+from danube_sweep.config.schema.states import State
 from danube_sweep.errors import Interrupted, UserError
-from danube_sweep.storage.run_folder import State
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.attempt_records import Records
 from danube_sweep.sweeping.execute.child_process import Task

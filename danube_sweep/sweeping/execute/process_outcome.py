@@ -6,8 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from danube_sweep.config.schema.states import State
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.run_folder import RunFolder, State
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import Failed
 
 INTERRUPTED: Final = "interrupted"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from danube_sweep.storage.run_folder import State
+from danube_sweep.config.schema.states import State
 from danube_sweep.sweeping.execute.attempt_records import Ended
 from danube_sweep.sweeping.execute.messages import Dismissal, Failed, Trial
 from danube_sweep.sweeping.execute.process_outcome import outcome

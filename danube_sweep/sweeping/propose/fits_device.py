@@ -4,13 +4,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
+from danube_sweep.config.schema.states import MICRO_BATCH
 from danube_sweep.data.size import Hashed, data_size, longest_row
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.pack_plan import Lengths, LengthsOf
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import planned_device, slots_share
 from danube_sweep.planner.what_fits import fit_of, largest_micro_batch, misfit
-from danube_sweep.storage.run_folder import MICRO_BATCH, RunFolder, write_json
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.override_parser.types import Sweep as Swept
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.validate import check_runs, check_types
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, MisfitError, UserError
 from danube_sweep.planner.planned_device import planned_device
-from danube_sweep.storage.run_folder import trial_hash
 from danube_sweep.sweeping.propose.fits_device import misfit_of
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search, examples, tidy
 

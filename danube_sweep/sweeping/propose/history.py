@@ -19,8 +19,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
+from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import ConfigError
-from danube_sweep.storage.run_folder import COMPLETE, State, number_at
+from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
 from danube_sweep.sweeping.propose.search_space import TAIL, Choice, Distribution, Normal, Number
 

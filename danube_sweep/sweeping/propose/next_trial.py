@@ -10,10 +10,10 @@ from typing import Any, Protocol, final
 from filelock import FileLock, Timeout
 
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.what_fits import with_micro_batch
-from danube_sweep.storage.run_folder import COMPLETE
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 
 Wanted = Callable[[Config], bool]

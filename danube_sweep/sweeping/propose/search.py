@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, UserError
-from danube_sweep.storage.run_folder import trial_hash
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.fits_device import misfit_of, shrink
 from danube_sweep.sweeping.propose.history import History

@@ -21,15 +21,17 @@ from filelock import FileLock
 from danube_sweep import paths
 from danube_sweep.data.batches import Batch, collate, eval_batches
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.errors import ConfigError, DiskError
+from danube_sweep.errors import ConfigError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES, weight_dtype
+from danube_sweep.storage.files import remove_abandoned, whole_file, writing
 from danube_sweep.training.evaluate import evaluating
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 
 VERSION: Final = 1
 BATCH_TOKENS: Final = 8192
 """Padded tokens of a forward pass while a file is written."""
+WAY_OUT: Final = "give data.cache_prefix=false"
 ROOM: Final = 1.05
 """Free space wanted, in sizes of the file."""
 
@@ -76,16 +78,12 @@ class StoredStates:
         dtype = DTYPES[self._backbone.precision.compute]
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         size = shape[0] * shape[1] * dtype.itemsize
-        try:
+        with writing(file, WAY_OUT):
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock"), fallback_to_soft=False):
                 if not file.is_file() or file.stat().st_size != size:
                     _check_room(file, size)
                     self._write(file, rows, starts, shape, dtype, block)
-        except OSError as error:
-            raise DiskError(
-                f"{file} cannot be written: {error.strerror or error}; give data.cache_prefix=false"
-            ) from error
         states = torch.from_file(str(file), shared=False, size=shape[0] * shape[1], dtype=dtype)
         return Kept(rows, states.view(shape), starts)
 
@@ -102,10 +100,8 @@ class StoredStates:
     def _write(
         self, file: Path, rows: Encoded, starts: np.ndarray, shape: tuple[int, int], dtype: torch.dtype, block: int
     ) -> None:
-        for left_behind in file.parent.glob(f".{file.name}.*.tmp"):  # by a process that was killed: the lock is ours
-            left_behind.unlink(missing_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
+        remove_abandoned(file)  # the lock is ours
+        with whole_file(file, WAY_OUT) as temporary:
             with temporary.open("wb") as stream:  # a full disk shows here, and not as a fault in the mapped memory
                 os.posix_fallocate(stream.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
             states_VH = torch.from_file(str(temporary), shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
@@ -115,11 +111,6 @@ class StoredStates:
                     self._fill(states_VH, rows, starts, chosen, block)
                     self.alive()
             del states_VH
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _fill(self, states_VH: torch.Tensor, rows: Encoded, starts: np.ndarray, chosen: np.ndarray, block: int) -> None:
         batch = collate(rows, chosen, 0).to(self._backbone.device)

@@ -1,0 +1,140 @@
+"""Files and folders that are written whole or not at all, and texts without secrets.
+
+Each write goes to a temporary name in the same folder, is synced and then renamed. Nothing else in the package renames.
+"""
+
+import glob
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from danube_sweep.errors import CheckpointError, DanubeSweepError, DiskError
+
+WAY_OUT = "free some space or choose another folder"
+
+
+@contextmanager
+def whole_file(target: Path, way_out: str = WAY_OUT) -> Iterator[Path]:
+    """Gives a temporary path to write to; at the end of the block that file is synced and becomes `target`.
+
+    After an error in the block there is no temporary file, and an older `target` is as it was. Raises DiskError, as
+    `writing` does.
+    """
+    temporary = _temporary(target)
+    try:
+        with writing(target, way_out):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(target)
+            _sync(target.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def whole_folder(target: Path, way_out: str = WAY_OUT, *, replace: bool = False) -> Iterator[Path]:
+    """`whole_file` for a folder: gives an empty temporary folder, which becomes `target`.
+
+    `replace`: an older folder gives way. Without it only an empty one does; for any other DiskError is raised.
+    """
+    temporary = _temporary(target)
+    try:
+        with writing(target, way_out):
+            temporary.mkdir()
+            yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                _sync(path)
+            if replace:
+                shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def writing(target: Path, way_out: str = WAY_OUT) -> Iterator[None]:
+    """Raises DiskError, naming `target` and the way out, for an OSError or SafetensorError in the block.
+
+    Our own errors pass as they are, though some are OSErrors too.
+    """
+    try:
+        yield
+    except DanubeSweepError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DiskError(f"{target} cannot be written: {reason}; {way_out}") from error
+
+
+def remove_abandoned(target: Path) -> None:
+    """Removes what processes that were killed left of `target`; to be called where no other process can write it."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")
+
+
+def _sync(path: Path) -> None:
+    """Makes a file's content, or the names in a folder, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes redacted text as a whole file; raises DiskError."""
+    with whole_file(path) as temporary:
+        temporary.write_text(redact(text), encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of JSON; raises DiskError."""
+    write_text(path, json.dumps(redacted(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file of ours. Raises CheckpointError if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is cut short or damaged; delete it to run the trial again") from error
+
+
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|_PAT$", re.I)
+
+
+def redact(text: str) -> str:
+    """Replaces the values of environment variables that are named like secrets; files' paths are none."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_NAME.search(name) and value in text and not os.path.exists(value):
+            text = text.replace(value, f"<{name}>")
+    return text
+
+
+def redacted(node: Any) -> Any:
+    """`redact` for every text in nested mappings and lists; to be used before anything escapes their signs."""
+    match node:
+        case str():
+            return redact(node)
+        case Mapping():
+            return {str(key): redacted(value) for key, value in node.items()}
+        case list() | tuple():
+            return [redacted(value) for value in node]
+    return node
