@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Pretrained
 from transformers.utils import logging as transformers_logging
 
 from danube_sweep.config.facts.architectures import FAMILIES, RELATIVE_POSITIONS
-from danube_sweep.config.identity import is_random, weights_fingerprint
+from danube_sweep.config.fingerprints import weights_fingerprint
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Model, Precision, Shape
 from danube_sweep.errors import ModelError
 from danube_sweep.model import precision as precisions

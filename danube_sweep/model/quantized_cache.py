@@ -20,7 +20,7 @@ from filelock import FileLock
 from transformers import PretrainedConfig, PreTrainedModel
 
 from danube_sweep import paths
-from danube_sweep.config.identity import weights_fingerprint
+from danube_sweep.config.fingerprints import weights_fingerprint
 from danube_sweep.config.schema import Precision
 from danube_sweep.errors import CheckpointError
 from danube_sweep.model import precision as precisions

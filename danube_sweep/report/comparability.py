@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from danube_sweep.config.identity import file_digest
+from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import path_fields
 from danube_sweep.errors import CheckpointError, DataError

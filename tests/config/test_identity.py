@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from danube_sweep.composer import compose
-from danube_sweep.config.identity import file_digest, is_random, trial_hash, weights_fingerprint
+from danube_sweep.config.fingerprints import file_digest, weights_fingerprint
+from danube_sweep.config.identity import is_random, trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import DataError, ModelError
 

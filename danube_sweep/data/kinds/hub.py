@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from danube_sweep.config.facts.hub_commits import commit, is_folder
-from danube_sweep.config.identity import file_digest
+from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import TableColumns, Target, setting
 from danube_sweep.data.kind import DataKind

@@ -9,7 +9,8 @@ import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from danube_sweep.config.identity import file_digest, is_random
+from danube_sweep.config.fingerprints import file_digest
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import FullFinetune, Labelled, NoAdapter, Storage, Target, path_fields
 from danube_sweep.config.validate import FOUR_BIT
 from danube_sweep.inference.export.check_export import Checked
