@@ -187,7 +187,8 @@ def test_every_head_comes_back_in_a_fresh_process(trial: Tiny, in_fp32: Path) ->
         if not (in_fp32 / head).is_dir():  # asked for alone
             train(trial(head, "precision=fp32"), in_fp32 / head)
     script = (
-        "import sys; from pathlib import Path; from test_run import check_reload\n"
+        "import sys; from pathlib import Path; sys.path[:0] = ['tests', 'tests/training']\n"
+        "from test_run import check_reload\n"
         "for folder in sys.argv[1:]: check_reload(Path(folder)); print('same', end=' ')"
     )
     done = subprocess.run(
