@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
+from danube_sweep.planner import planned_device
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,12 +47,26 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caches of a test session of its own, and no W&B account."""
-    monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def own_surroundings(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same home, caches and host on every machine: no W&B account, no GPU outside tests/gpu, a known CPU."""
+    place = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(place / "cache"))
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    host_cpu(place, monkeypatch, "avx2 avx512f avx512_bf16")
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+
+def host_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
+    """Makes the planner see a host with these CPU flags, whatever the machine."""
+    file = folder / "cpuinfo"
+    file.write_text(f"flags\t\t: fpu sse2 {flags}\n")
+    monkeypatch.setattr(planned_device, "CPU_INFO", str(file))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from danube_sweep import paths
 from danube_sweep.config.schema import Device
 from danube_sweep.planner.memory import GIB
 
+CPU_INFO = "/proc/cpuinfo"
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
 SHARE_FOR_TORCH = 0.985
@@ -75,7 +76,7 @@ def _host() -> Device:
 
 def _rate_of_bf16() -> float:
     # Of one core, measured: with AMX tiles, with bf16 products in AVX-512, without either.
-    flags = Path("/proc/cpuinfo")
+    flags = Path(CPU_INFO)
     known = flags.read_text(errors="replace") if flags.is_file() else ""
     return 0.6 if "amx_bf16" in known else 0.11 if "avx512_bf16" in known else 0.03
 
