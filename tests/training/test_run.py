@@ -194,6 +194,7 @@ def test_every_head_comes_back_in_a_fresh_process(trial: Tiny, in_fp32: Path) ->
     done = subprocess.run(
         [sys.executable, "-c", script, *(str(in_fp32 / head) for head in HEADS)],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
     )
@@ -504,8 +505,8 @@ def test_dropout_in_a_head_is_its_own_in_a_pack(tiny: Tiny, tmp_path: Path) -> N
     together = train_pack(configs, tmp_path / "pack")
     for number, config in enumerate(configs):
         (alone,) = train_pack([config], tmp_path / f"alone{number}")
-        for name, value in alone.head.state_dict().items():
-            torch.testing.assert_close(value, together[number].head.state_dict()[name], rtol=0, atol=1e-6)
+        for name, value in alone.model.head.state_dict().items():
+            torch.testing.assert_close(value, together[number].model.head.state_dict()[name], rtol=0, atol=1e-6)
 
 
 def test_words_predict_a_row_each_and_a_submission_of_entities(trial: Tiny, entities: Path, tmp_path: Path) -> None:
