@@ -16,7 +16,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
-def train(config: Any, folder: Path) -> float:
+def train_one_trial(config: Any, folder: Path) -> float:
     """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective."""
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
     from danube_sweep.terminal.run_summary import summary
@@ -60,7 +60,7 @@ def resume(arguments: list[str]) -> int:
     from danube_sweep import composer
     from danube_sweep.storage.run_folder import RunFolder
 
-    train(composer.load_config(RunFolder(options.directory).config), options.directory)
+    train_one_trial(composer.load_config(RunFolder(options.directory).config), options.directory)
     return 0
 
 
@@ -73,7 +73,7 @@ def _resume_sweep(path: Path, retry: str | None, settings: list[str]) -> int:
             raise ConfigError(f"{setting}: a sweep's trials are fixed; only sweep.FIELD=VALUE can change")
     states = [f"sweep.retry=[{retry}]"] if retry else []
     with Terminal() as terminal:
-        start_sweep.resume(path, [*settings, *states], terminal)
+        start_sweep.resume_sweep(path, [*settings, *states], terminal)
     return 0
 
 
@@ -111,10 +111,10 @@ def plan(arguments: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training: device=kaggle_t4, …")
     options = parser.parse_intermixed_args(arguments)
 
-    from danube_sweep.cli.plan_table import run_plan
+    from danube_sweep.cli.plan_table import show_plan
     from danube_sweep.terminal.screen import Terminal
 
-    run_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json)
+    show_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json)
     return 0
 
 

@@ -37,7 +37,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupInBatch:
     """The trials of one group that are in the batch: where in the group's stacks, and where in the batch."""
 
     stack: Places
@@ -48,10 +48,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchLayout:
     """How a batch of `trials` equal shares of rows meets the groups' stacks; products are taken in `dtype`."""
 
-    parts: Sequence[Part]
+    parts: Sequence[GroupInBatch]
     trials: int
     dtype: torch.dtype
 
@@ -61,7 +61,9 @@ class _Update(torch.autograd.Function):
     """base + scale * dropout(given) A^T B^T, in place of base. Stacks: A [n, R, I], B [n, O, R] of every part."""
 
     @staticmethod
-    def forward(ctx: Any, base: torch.Tensor, given: torch.Tensor, plan: Plan, *stacks: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, base: torch.Tensor, given: torch.Tensor, plan: BatchLayout, *stacks: torch.Tensor
+    ) -> torch.Tensor:
         base_NMO = base.view(plan.trials, -1, base.shape[-1])
         given_NMI = _by_trial(given, plan.trials)
         ranked = []
@@ -81,7 +83,7 @@ class _Update(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        plan: Plan = ctx.plan
+        plan: BatchLayout = ctx.plan
         given, *rest = ctx.saved_tensors
         ranked, stacks = rest[: len(plan.parts)], rest[len(plan.parts) :]
         gradient_NMO, given_NMI = _by_trial(gradient, plan.trials), _by_trial(given, plan.trials)
@@ -106,7 +108,7 @@ class _Update(torch.autograd.Function):
         return gradient, of_given, None, *of_stacks
 
 
-def update(base: torch.Tensor, given: torch.Tensor, plan: Plan, stacks: Sequence[torch.Tensor]) -> torch.Tensor:
+def update(base: torch.Tensor, given: torch.Tensor, plan: BatchLayout, stacks: Sequence[torch.Tensor]) -> torch.Tensor:
     """The linear's output `base` [rows, tokens, O] with every trial's update added in place.
 
     `given` [rows, tokens, I] is the linear's input, the rows of the trials one after the other; `stacks` holds A and B
@@ -116,7 +118,9 @@ def update(base: torch.Tensor, given: torch.Tensor, plan: Plan, stacks: Sequence
     return result
 
 
-def _with_stacks(plan: Plan, stacks: Sequence[torch.Tensor]) -> list[tuple[Part, torch.Tensor, torch.Tensor]]:
+def _with_stacks(
+    plan: BatchLayout, stacks: Sequence[torch.Tensor]
+) -> list[tuple[GroupInBatch, torch.Tensor, torch.Tensor]]:
     return list(zip(plan.parts, stacks[0::2], stacks[1::2], strict=True))
 
 
@@ -124,11 +128,11 @@ def _by_trial(values: torch.Tensor, trials: int) -> torch.Tensor:
     return values.reshape(trials, -1, values.shape[-1])
 
 
-def _dropped(given_NMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan) -> torch.Tensor:
+def _dropped(given_NMI: torch.Tensor, part: GroupInBatch, shape: torch.Size, plan: BatchLayout) -> torch.Tensor:
     return _masked(given_NMI[part.batch].to(plan.dtype), part, shape, plan)
 
 
-def _masked(values_nMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan) -> torch.Tensor:
+def _masked(values_nMI: torch.Tensor, part: GroupInBatch, shape: torch.Size, plan: BatchLayout) -> torch.Tensor:
     if not any(part.noises):
         return values_nMI
     own = torch.Size((shape[0] // plan.trials, *shape[1:]))
@@ -139,7 +143,7 @@ def _masked(values_nMI: torch.Tensor, part: Part, shape: torch.Size, plan: Plan)
     return torch.stack(masked)
 
 
-def _into_stack(gradient: torch.Tensor, part: Part, stack: torch.Tensor) -> torch.Tensor:
+def _into_stack(gradient: torch.Tensor, part: GroupInBatch, stack: torch.Tensor) -> torch.Tensor:
     if len(gradient) == len(stack):  # the whole group is in the batch, in its own order
         return gradient.to(stack.dtype)
     whole = torch.zeros_like(stack)

@@ -3,14 +3,14 @@
 import math
 from typing import Any
 
-from danube_sweep.config.facts.architectures import Linear
+from danube_sweep.config.facts.architectures import LinearShape
 from danube_sweep.config.schema import Adalora, Dora, Ia3, LinearAdapter, Lora, Peft, Vera
 from danube_sweep.planner.symbolic_pass import FP32, INT64, Pass
 
 Shape = tuple[int, ...]
 
 
-def trained_shapes(adapter: LinearAdapter, linear: Linear, *, feedforward: bool = False) -> list[Shape]:
+def trained_shapes(adapter: LinearAdapter, linear: LinearShape, *, feedforward: bool = False) -> list[Shape]:
     """The tensors that train in an adapted linear; `feedforward`: it is the last one of the feed-forward."""
     inputs, outputs = linear.inputs, linear.outputs
     match adapter:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
-from danube_sweep.tracking.prediction_charts import PROBABILITY, Calibration, Predictions, calibration, confusions
+from danube_sweep.tracking.prediction_charts import PROBABILITY, Calibration, StoredPredictions, calibration, confusions
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_seen(files: Sequence[Path]) -> Seen | None:
     if not read or any(one.classes != read[0].classes for one in read):
         return None
     labels_N = np.concatenate([one.labels_N for one in read])
-    together = Predictions({}, read[0].classes, labels_N, np.concatenate([one.probabilities_NC for one in read]))
+    together = StoredPredictions({}, read[0].classes, labels_N, np.concatenate([one.probabilities_NC for one in read]))
     has_classes = bool(together.classes) and len(labels_N) > 0
     return Seen(
         rows=sum(len(table) for table in tables),
@@ -57,19 +57,19 @@ def _table(file: Path) -> Any:
         return opened.read(use_threads=False)
 
 
-def _predictions(table: Any) -> Predictions:
+def _predictions(table: Any) -> StoredPredictions:
     classes = [name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)]
     if "label" not in table.column_names or not classes:  # a number, several classes a row, or the text itself
-        return Predictions({}, [], np.zeros(0, dtype=np.int64), np.zeros((0, 0)))
+        return StoredPredictions({}, [], np.zeros(0, dtype=np.int64), np.zeros((0, 0)))
     places = compute.index_in(table["label"].cast(pa.string()), value_set=pa.array(classes, pa.string()))
     if places.null_count:
         raise ValueError("a label that is no class")
     labels_N = places.to_numpy().astype(np.int64)
     probabilities_NC = np.stack([table[PROBABILITY + name].to_numpy() for name in classes], axis=1)
-    return Predictions({}, classes, labels_N, probabilities_NC.astype(np.float64))
+    return StoredPredictions({}, classes, labels_N, probabilities_NC.astype(np.float64))
 
 
-def _recomputed(table: Any, predictions: Predictions) -> dict[str, float]:
+def _recomputed(table: Any, predictions: StoredPredictions) -> dict[str, float]:
     names = table.column_names
     weights_N = table["weight"].to_numpy() if "weight" in names else None
     if "prediction" in names:

@@ -26,7 +26,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Trial:
+class StoredTrial:
     """A trial as its folder shows it now."""
 
     folder: RunFolder
@@ -70,7 +70,7 @@ class Trial:
         return number_at(self.result, address)
 
 
-def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
+def read_trials(path: Path) -> tuple[list[StoredTrial], list[str]]:
     """Every trial of a sweep folder, by number, and notes on files that could not be read.
 
     A sweep that has only begun has none. Raises CheckpointError for a folder that is missing, or that is no sweep and
@@ -91,7 +91,7 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     return trials, notes
 
 
-def read_trial(folder: RunFolder, notes: list[str]) -> Trial:
+def read_trial(folder: RunFolder, notes: list[str]) -> StoredTrial:
     """The trial of one run folder; a file that cannot be read goes into `notes`."""
     described, result = _json(folder.trial, notes), _json(folder.result, notes)
     if not isinstance(result.get("state"), str):
@@ -101,7 +101,7 @@ def read_trial(folder: RunFolder, notes: list[str]) -> Trial:
         result.setdefault("trial", described["hash"])
     state, reason = (result["state"], result.get("error")) if result else _standing(folder)
     first = next(iter(str(reason or "").splitlines()), "").strip()
-    return Trial(folder, _config(folder.config, notes), overrides, result, state, first or None)
+    return StoredTrial(folder, _config(folder.config, notes), overrides, result, state, first or None)
 
 
 def _by_number(folder: Path) -> tuple[int, str]:

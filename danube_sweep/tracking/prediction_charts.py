@@ -14,7 +14,7 @@ BINS = 15
 
 
 @dataclass(frozen=True)
-class Predictions:
+class StoredPredictions:
     """predictions.parquet: all its columns, and for a classifier each row's label as an index into `classes`."""
 
     columns: dict[str, list[Any]]
@@ -27,7 +27,7 @@ class Predictions:
         return [list(row) for row in zip(*(values[:most] for values in self.columns.values()), strict=True)]
 
 
-def read_predictions(file: Path) -> Predictions:
+def read_predictions(file: Path) -> StoredPredictions:
     """Reads a run's predictions. Raises OSError or ValueError for a file that is missing or not ours."""
     columns = parquet.read_table(file).to_pydict()
     single = "label" in columns  # not so where a row may have several classes
@@ -35,10 +35,10 @@ def read_predictions(file: Path) -> Predictions:
     place = {name: index for index, name in enumerate(classes)}
     labels_N = np.array([place[label] for label in columns["label"]] if classes else [], dtype=np.int64)
     probabilities_NC = np.array([columns[PROBABILITY + name] for name in classes], dtype=np.float64).T
-    return Predictions(columns, classes, labels_N, probabilities_NC)
+    return StoredPredictions(columns, classes, labels_N, probabilities_NC)
 
 
-def confusions(predictions: Predictions) -> NDArray[np.int64]:
+def confusions(predictions: StoredPredictions) -> NDArray[np.int64]:
     """How many rows of each class (first axis) were taken for each class (second axis), [C, C]."""
     counts_CC = np.zeros((len(predictions.classes),) * 2, dtype=np.int64)
     np.add.at(counts_CC, (predictions.labels_N, predictions.probabilities_NC.argmax(axis=1)), 1)
@@ -54,7 +54,7 @@ class Calibration:
     rows_B: NDArray[np.int64]
 
 
-def calibration(predictions: Predictions) -> Calibration:
+def calibration(predictions: StoredPredictions) -> Calibration:
     """The reliability diagram over equal bins of the confidence (arXiv:1706.04599)."""
     confidence_N = predictions.probabilities_NC.max(axis=1)
     right_N = predictions.probabilities_NC.argmax(axis=1) == predictions.labels_N

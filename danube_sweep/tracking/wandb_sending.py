@@ -8,7 +8,7 @@ from typing import Any, Protocol, final
 
 from danube_sweep.config.schema import HIGHER_IS_BETTER, WandbTracking
 from danube_sweep.storage.run_folder import redact, redacted
-from danube_sweep.tracking.prediction_charts import Predictions, calibration, confusions, read_predictions
+from danube_sweep.tracking.prediction_charts import StoredPredictions, calibration, confusions, read_predictions
 
 MOST_ROWS = 5000
 MOST_CLASSES = 100
@@ -82,14 +82,14 @@ class WandbRun:
             if len(predictions.classes) <= MOST_CLASSES:
                 self._send_confusions(predictions)
 
-    def _send_confusions(self, predictions: Predictions) -> None:
+    def _send_confusions(self, predictions: StoredPredictions) -> None:
         counts, classes = confusions(predictions).tolist(), predictions.classes
         columns = ["Actual", "Predicted", "nPredictions"]
         rows = [[a, b, counts[i][j]] for i, a in enumerate(classes) for j, b in enumerate(classes)]
         fields, texts = dict(zip(columns, columns, strict=True)), {"title": "Confusion matrix"}
         self._send("validation/confusion_matrix", columns, rows, ("wandb/confusion_matrix/v1", fields, texts))
 
-    def _send_calibration(self, predictions: Predictions) -> None:
+    def _send_calibration(self, predictions: StoredPredictions) -> None:
         curve = calibration(predictions)
         points = zip(curve.confidence_B.tolist(), curve.accuracy_B.tolist(), curve.rows_B.tolist(), strict=True)
         rows = [["this model", *point] for point in points]

@@ -25,7 +25,7 @@ from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto
 from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.slot_times import timeline
-from danube_sweep.results.rank import rank
+from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.trial_results import read_trials
 
 NOW = BEGAN.timestamp() + 86400
@@ -192,7 +192,7 @@ def test_a_best_that_has_learned_nothing_is_said(tmp_path: Path) -> None:
 
 def test_the_key_that_decides_matters_most_and_another_process_says_the_same(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", distinct(40))
-    ranking = rank(sweep)
+    ranking = rank_sweep(sweep)
     factors = find_factors({str(place): row for place, row in enumerate(ranking.rows)}, ranking.varied)
     with Importance(wanted=True) as importance:
         found = importance.of(ranking.rows, factors, "minimize")

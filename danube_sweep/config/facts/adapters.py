@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from danube_sweep.config.facts.architectures import Linear
+from danube_sweep.config.facts.architectures import LinearShape
 from danube_sweep.config.schema import Adapter, Bias, Dora, Lora, Peft, Storage
 
 FOUR_BIT = (Storage.nf4, Storage.fp4)
@@ -212,7 +212,7 @@ def wrong_field(adapter: Peft) -> str | None:
     return None
 
 
-def wrong_size(adapter: Peft, linears: Sequence[Linear]) -> str | None:
+def wrong_size(adapter: Peft, linears: Sequence[LinearShape]) -> str | None:
     """Which linear a field of `lora.fields` does not divide, in one line; None if all are divided."""
     for name, default, of_inputs, of_outputs in DIVIDES.get(adapter.type, ()):
         value = (adapter.fields or {}).get(name, default)

@@ -26,8 +26,8 @@ def validate(config: Config) -> None:
     validate_head(config)
     validate_optimizer(config.optimizer)
     validate_schedule(config)
-    extension.check(config.head)
-    extension.check(config.optimizer)
+    extension.check_extension(config.head)
+    extension.check_extension(config.optimizer)
     validate_data(config.data)
     limit = config.model.shape.max_position_embeddings
     require(

@@ -7,7 +7,7 @@ from danube_sweep.composer import Composer
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.entry.result_folders import SWEEP_DIR, fresh_sweep_dir
 from danube_sweep.sweeping.propose.search_space import Search
-from danube_sweep.sweeping.start_sweep import Plan, plan_grid, run_plan, run_search
+from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid, run_search, run_sweep
 from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sheet
 from danube_sweep.terminal.screen import Terminal
 
@@ -15,7 +15,7 @@ from danube_sweep.terminal.screen import Terminal
 def run_sheet(file: Path, overrides: list[str], terminal: Terminal) -> None:
     """Runs the file's sweep; `overrides` are of every trial, or settings of the sweep, and win over the file.
 
-    Ends like `run_plan`. Raises ConfigError for a file that cannot be kept to in every point.
+    Ends like `run_sweep`. Raises ConfigError for a file that cannot be kept to in every point.
     """
     sheet, composer = read_sheet(file), Composer()
     given = [one.removeprefix(SWEEP_DIR) for one in overrides if one.startswith(SWEEP_DIR)]
@@ -32,8 +32,8 @@ def run_sheet(file: Path, overrides: list[str], terminal: Terminal) -> None:
             cells = [[*fixed, *cell, *settings] for cell in sheet.cells(sweep.max_trials)]
             planned = plan_grid(fresh, cells, composer, terminal, tracking=tracking)
             if planned is not None:
-                run_plan(planned[0], terminal)
+                run_sweep(planned[0], terminal)
         else:
             search = Search([*fixed, *settings], sheet.space)
-            plan = Plan(SweepFolder(fresh.absolute()), sweep, pruner, search, tracking=tracking)
+            plan = PlannedSweep(SweepFolder(fresh.absolute()), sweep, pruner, search, tracking=tracking)
             run_search(plan, composer, terminal)
