@@ -31,7 +31,7 @@ import optuna
 from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Pruner
 from danube_sweep.results.rank import rank_sweep, winner
 from danube_sweep.storage.run_folder import RunFolder, State
-from danube_sweep.sweeping.propose.history import build_pruner
+from danube_sweep.sweeping.propose.pruners import build_pruner
 
 STEPS, VALIDATIONS = 120, 5
 TINY = [

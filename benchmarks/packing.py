@@ -373,7 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shape = next((name for name in ("mid", *SHAPES) if name in options.shapes), "mid")
     verdicts = Verdicts()
     if options.device == "cpu":
-        import danube_sweep.run  # noqa: F401  (what the arms are forked with)
+        import danube_sweep.training.run  # noqa: F401  (what the arms are forked with)
     else:
         forkserver.set_forkserver_preload(WARM)
 

@@ -250,20 +250,20 @@ def _check_same_kind(plan: PlannedSweep) -> None:
 
 
 def _source(plan: PlannedSweep, composer: Composer | None) -> FolderSource | SearchSource:
-    from danube_sweep.sweeping.propose.history import History
+    from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 
     searching = plan.search is not None
-    history = None
+    journal = None
     if searching or not isinstance(plan.pruner, NoPruner):
-        history = History(plan.folder.history, objectives(plan.sweep), plan.pruner)
+        journal = OptunaJournal(plan.folder.history, objectives(plan.sweep), plan.pruner)
     if plan.search is None:
-        return FolderSource(plan.folder, plan.sweep.retry, history)
-    assert composer is not None and history is not None
+        return FolderSource(plan.folder, plan.sweep.retry, journal)
+    assert composer is not None and journal is not None
 
     def compose(overrides: Sequence[str]) -> Config:
         return _tracked(composer.trial(overrides), plan)
 
-    return SearchSource(plan.folder, plan.search, plan.sweep, history, compose)
+    return SearchSource(plan.folder, plan.search, plan.sweep, journal, compose)
 
 
 def _run_batches(plan: PlannedSweep, source: FolderSource | SearchSource, launch: Launch, terminal: Terminal) -> None:

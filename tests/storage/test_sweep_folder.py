@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from danube_sweep.sweep.folder import SweepFolder
+from danube_sweep.storage.sweep_folder import SweepFolder
 with SweepFolder(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.readline()
@@ -261,7 +261,7 @@ ADDER = """
 import sys
 from pathlib import Path
 from danube_sweep.compose import compose
-from danube_sweep.sweep.folder import SweepFolder
+from danube_sweep.storage.sweep_folder import SweepFolder
 folder, config = SweepFolder(Path(sys.argv[1])), compose(["tracking=none"])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -228,4 +228,4 @@ def write_head(folder: Path, trained: Trained, described: dict[str, Any]) -> Non
     """head.json, head.safetensors and head.py, the formula in plain torch."""
     (folder / "head.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     checkpoint.save_tensors(trained.head.state_dict(), folder / trained_weights.HEAD)
-    shutil.copyfile(Path(__file__).with_name("head.py"), folder / "head.py")
+    shutil.copyfile(Path(__file__).with_name("exported_head.py"), folder / "head.py")
