@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from danube_sweep import paths
 from danube_sweep.errors import ConfigError, DanubeSweepError
 
 
@@ -27,14 +28,8 @@ def train_one_trial(config: Any, folder: Path) -> float:
 
     with Terminal() as terminal:
         result = run_trial(config, folder, terminal)
-        terminal.table(summary(result), title=str(_short(folder)))
+        terminal.table(summary(result), title=str(paths.from_here(folder)))
     return float(result["validation"][config.objective])
-
-
-def _short(folder: Path) -> Path:
-    with suppress(ValueError):
-        return folder.resolve().relative_to(Path.cwd())
-    return folder
 
 
 def resume(arguments: list[str]) -> int:

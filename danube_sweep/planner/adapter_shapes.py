@@ -29,11 +29,6 @@ def trained_shapes(adapter: LinearAdapter, linear: LinearShape, *, feedforward: 
     raise TypeError(f"no shapes for {adapter}")
 
 
-def is_estimate(adapter: object) -> bool:
-    """Whether the parameters are only known roughly: LoKr's factors are PEFT's choice, LoRA's are taken for them."""
-    return isinstance(adapter, Peft) and adapter.type == "lokr"
-
-
 def _of_peft(kind: str, fields: dict[str, Any], inputs: int, outputs: int) -> list[Shape]:
     r = int(fields.get("r", RANKS.get(kind, 8)))
     low_rank: list[Shape] = [(r, inputs), (outputs, r)]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-from danube_sweep.config.facts.adapters import is_packed
+from danube_sweep.config.facts.adapters import shares_backbone
 from danube_sweep.config.facts.architectures import Architecture, family_of, first_adapted
-from danube_sweep.config.schema import Config, Device, FullFinetune, Lora, NoAdapter
+from danube_sweep.config.schema import Config, Device, FullFinetune, Lora
+from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.joint_pass import batches_key
 from danube_sweep.planner.memory import GIB, Memory, pack_memory
@@ -17,7 +18,6 @@ from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.step_seconds import pack_seconds
 
-AUTO: Final = "auto"
 MOST: Final = 16
 """Trials of a pack at the most: what a seventeenth adds to the gain is lost when one process dies with them all."""
 LEAST_GAIN: Final = 1.1
@@ -61,7 +61,7 @@ class PlannedPack:
 
 def pack_key(config: Config) -> str | None:
     """Trials with equal keys may train in one pack; None trains alone."""
-    if not (is_packed(config.lora) or isinstance(config.lora, NoAdapter)) or _is_encoder(config):
+    if not shares_backbone(config.lora, config.model.shape.model_type):
         return None
     data, trainer = config.data, config.trainer
     blocks = config.model.shape.num_hidden_layers
@@ -75,11 +75,6 @@ def pack_key(config: Config) -> str | None:
         (trainer.micro_batch, trainer.eval_batch),
     )
     return hashlib.sha256(repr(equal).encode()).hexdigest()[:16]
-
-
-def _is_encoder(config: Config) -> bool:
-    # Its own dropout draws for the whole batch: in a pack it would draw other numbers than alone.
-    return family_of(config.model.shape.model_type).encoder
 
 
 @final
@@ -255,7 +250,7 @@ def _why_alone(config: Config, pack: str | int, most: int | None) -> str:
         return "sweep.pack=1"
     if isinstance(config.lora, FullFinetune):
         return "lora=full trains the backbone itself"
-    if _is_encoder(config):
+    if family_of(config.model.shape.model_type).encoder:
         return "an encoder's own dropout draws for the whole batch"
     if pack_key(config) is None:
         name = type(config.lora).__name__.lower()

@@ -18,6 +18,7 @@ from rich.text import Text
 from danube_sweep.results.rank import Ranking, Row, winner
 from danube_sweep.results.trial_results import UNDER_WAY
 from danube_sweep.storage.run_folder import COMPLETE, write_text
+from danube_sweep.terminal.screen import encodable
 
 GAP: Final = 2
 _PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
@@ -66,21 +67,17 @@ def ranking_table(ranking: Ranking, width: int) -> _Drawn:
 
 
 def _plus_minus(console: Console) -> str:
-    return _PLUS_MINUS if _fits(_PLUS_MINUS, console) == _PLUS_MINUS else "+-"
-
-
-def _fits(text: str, console: Console) -> str:
-    return text.encode(console.encoding, "replace").decode(console.encoding)
+    return _PLUS_MINUS if encodable(_PLUS_MINUS, console) == _PLUS_MINUS else "+-"
 
 
 def _table(ranking: Ranking, columns: Sequence[_TableColumn], console: Console) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for column in columns:
-        header = Text(_fits(column.title, console), style="cyan")
+        header = Text(encodable(column.title, console), style="cyan")
         table.add_column(header, justify="left" if column.left else "right", no_wrap=True, overflow="crop")
     best = winner(ranking)
     for place, row in enumerate(ranking.rows):
-        cells = [Text(_fits(column.cells[place], console)) for column in columns]
+        cells = [Text(encodable(column.cells[place], console)) for column in columns]
         table.add_row(*cells, style="bold" if row is best else "")
     return table
 

@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from filelock import FileLock, Timeout
 
 from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.run_folder import COMPLETE, RunFolder, State, number_at, read_json
 from danube_sweep.storage.sweep_folder import attempts
 
@@ -152,21 +151,9 @@ def _value(text: str) -> Any:
 
 def _standing(folder: RunFolder) -> tuple[str, str | None]:
     """State and reason of a trial without a result."""
-    if _is_held(folder.lock) or _is_held(folder.claim):
+    if is_held(folder.lock) or is_held(folder.claim):
         return RUNNING, None
     tried = attempts(folder)
     if tried and tried[-1].state not in COMPLETE:  # a complete one whose result was deleted is to be run again
         return tried[-1].state, tried[-1].reason
     return (STOPPED if folder.checkpoints.is_dir() else WAITING), None
-
-
-def _is_held(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with suppress(OSError, NotImplementedError):  # what cannot be locked here tells nothing
-        try:
-            with FileLock(file, timeout=0, fallback_to_soft=False):
-                return False
-        except Timeout:
-            return True
-    return False

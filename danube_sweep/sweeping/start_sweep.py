@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from danube_sweep import paths
 from danube_sweep.composer import Composer, load_sweep, plain_sweep
 from danube_sweep.config.schema import SWEEP_OPTIONS, Config, NoPruner, Pruner, Sweep, WandbTracking
 from danube_sweep.config.validate import AUTO
@@ -176,7 +177,7 @@ def run_sweep(
         finally:
             conclude(plan.folder, plan.sweep, terminal, stop)
     if stop.signal_number is not None:
-        raise Interrupted(f"go on with: danube-sweep resume {_short(plan.folder.path)}", stop.signal_number)
+        raise Interrupted(f"go on with: danube-sweep resume {paths.from_here(plan.folder.path)}", stop.signal_number)
     _raise_unless_complete(plan)
 
 
@@ -304,13 +305,9 @@ def _raise_unless_complete(plan: PlannedSweep) -> None:
     again = [state for identity, state in bad if identity is not None]
     if bad:
         mended = any(again) or len(again) < len(bad)
-        goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if mended else "")
+        goes_on = f"danube-sweep resume {paths.from_here(plan.folder.path)}" + (" --retry all" if mended else "")
         raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with: {goes_on}")
 
 
 def _left_out(entry: Entry) -> bool:
     return entry.hash is None and bool((entry.folder.read_result() or {}).get("left_out"))
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -25,6 +25,7 @@ from danube_sweep.head import Head, build_head, needs_lm_head
 from danube_sweep.lora import PackedAdapter
 from danube_sweep.model.backbone import Backbone, load_backbone
 from danube_sweep.planner.planned_device import planned_device
+from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.run_folder import COMPLETE, RunFolder, read_json, redacted, trial_hash, write_json, write_text
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import Tracker, open_tracker
@@ -90,13 +91,7 @@ def take(entrant: Entrant, lock_wait_s: float) -> Taken:
         stack.enter_context(_locked(folder, lock_wait_s))
         stored = _stored_result(folder, identity)
         rows = entrant.config.trainer.micro_batch if stored is not None else folder.micro_batch(entrant.config)
-        return Taken(entrant, _with_micro_batch(entrant.config, rows), identity, folder, stack.pop_all(), stored)
-
-
-def _with_micro_batch(config: Config, rows: int) -> Config:
-    if rows == config.trainer.micro_batch:
-        return config
-    return replace(config, trainer=replace(config.trainer, micro_batch=rows))
+        return Taken(entrant, with_micro_batch(entrant.config, rows), identity, folder, stack.pop_all(), stored)
 
 
 @final
