@@ -83,12 +83,12 @@ def sweep(arguments: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of every trial, or sweep.FIELD=VALUE")
     options = parser.parse_intermixed_args(arguments)
 
-    from danube_sweep.sweeping.entry.sweep_file_command import run_sheet
+    from danube_sweep.sweeping.entry.sweep_file_command import run_sweep_file
     from danube_sweep.terminal.screen import Terminal
 
     dry = ["sweep.dry_run=true"] if options.dry_run else []
     with Terminal() as terminal:
-        run_sheet(options.file, [*options.overrides, *dry], terminal)
+        run_sweep_file(options.file, [*options.overrides, *dry], terminal)
     return 0
 
 

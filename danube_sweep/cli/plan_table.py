@@ -1,4 +1,4 @@
-"""The door of `danube-sweep plan`: what trials would need, from their configs alone. Imports no torch."""
+"""`danube-sweep plan`: what trials would need, from their configs alone. Imports no torch."""
 
 import json
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def show_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, a
         terminal.show(_table(planned, terminal.width))
     else:
         assert planned[0].plan is not None
-        terminal.show(_sheet(planned[0], planned[0].plan))
+        terminal.show(_trial_table(planned[0], planned[0].plan))
 
 
 def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Planned:
@@ -98,7 +98,7 @@ def _plain(one: Planned) -> dict[str, object]:
 # ------------------------------------------------------------------------------------------------------ what is shown
 
 
-def _sheet(planned: Planned, plan: TrialPlan) -> RenderableType:
+def _trial_table(planned: Planned, plan: TrialPlan) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")

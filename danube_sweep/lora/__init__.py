@@ -1,10 +1,11 @@
 """What of the backbone trains: adapters by PEFT, everything, or nothing; and the adapters of a pack.
 
-describe.py   a config in, PEFT's own description of the adapter out
-attach.py     puts it into the backbone
-state.py      its weights out and in again, under PEFT's names
-packed.py     plain LoRA of many trials over one backbone, and of one
-operation.py  what their adapters add to a linear
+peft_configs.py      a config in, PEFT's own description of the adapter out
+attach_adapter.py    puts it into the backbone
+adapter_state.py     its weights out and in again, under PEFT's names
+packed_adapters.py   plain LoRA of many trials over one backbone, and of one
+packed_operation.py  what their adapters add to a linear
+adalora_ranks.py     AdaLoRA's ranks, step by step
 """
 
 from danube_sweep.lora.adalora_ranks import rank_allocation

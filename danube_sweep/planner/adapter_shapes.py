@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from danube_sweep.config.facts.architectures import LinearShape
-from danube_sweep.config.schema import Adalora, Dora, Ia3, LinearAdapter, Lora, Peft, Vera
+from danube_sweep.config.schema import Adalora, Dora, FullFinetune, Ia3, LinearAdapter, Lora, NoAdapter, Peft, Vera
 from danube_sweep.planner.symbolic_pass import FP32, INT64, Pass
 
 Shape = tuple[int, ...]
@@ -111,4 +111,6 @@ def frozen_bytes(walk: Pass) -> float:
         case Peft(type="oft"):  # where each trained number goes in its block, by row and by column
             places = sum(shape[1] for one in targets for shape in trained_shapes(walk.adapter, one))
             return len(walk.adapted) * places * 2.0 * INT64
-    return 0.0
+        case Lora() | Adalora() | Ia3() | Peft() | NoAdapter() | FullFinetune():
+            return 0.0
+    raise TypeError(f"nothing is known of what {type(walk.adapter).__name__} draws")

@@ -85,7 +85,9 @@ class Pass:
                 return FP32
             case Storage.bf16 | Storage.fp16:
                 return 2
-        return self.compute_bytes
+            case Storage.int8 | Storage.nf4 | Storage.fp4:
+                return self.compute_bytes
+        raise TypeError(f"no size of a weight in {self.precision.storage}")
 
     @property
     def projection_bytes(self) -> int:
@@ -244,6 +246,8 @@ class Tape:
                 self._vera(vera, given, layer)
             case Peft():
                 self._whole(given, layer)
+            case _:
+                raise TypeError(f"nothing is known of what {type(self.adapter).__name__} keeps")
 
     def _packed(self, given: Value, layer: LinearShape) -> None:
         # Its input as it is, which others keep too; dropout and casts are made again in the backward pass.

@@ -1,8 +1,9 @@
-"""How sure a difference between two rows of the ranking is: a paired bootstrap over the validation examples."""
+"""How sure a mean over validation examples is, or the difference of two: a bootstrap over the examples."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from danube_sweep.results.example_losses import Floats
+Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -1,4 +1,4 @@
-"""What the doors call: plan a grid or a search, run it, rank it. They differ only in where their trials come from."""
+"""Plan a grid or a search, run it, rank it: what every entry calls. Entries differ only in where trials come from."""
 
 import re
 import sys

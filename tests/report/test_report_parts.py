@@ -11,6 +11,7 @@ import pytest
 from drawn import BEGAN, Sketch, distinct, grid, write_sweep
 from pyarrow import parquet
 
+from danube_sweep.errors import GuardError
 from danube_sweep.report.collect import gather
 from danube_sweep.report.factor_effects import find_factors
 from danube_sweep.report.importance import Importance
@@ -20,7 +21,7 @@ from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page import page
 from danube_sweep.report.page_data import Shown
-from danube_sweep.report.pictures.axes import Scale, spread
+from danube_sweep.report.pictures.axes import Scale, dot, spread
 from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto
 from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
@@ -266,3 +267,8 @@ def test_a_page_is_the_same_for_the_same_folder(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", grid(3))
     at = datetime(2026, 11, 21, tzinfo=UTC)
     assert page(gather(sweep, at)) == page(gather(sweep, at))
+
+
+def test_a_row_of_an_unknown_kind_gets_no_mark_that_means_another() -> None:
+    with pytest.raises(GuardError, match="no mark for rows of kind new"):
+        dot(0, 0, "new")

@@ -129,6 +129,10 @@ def _pruner(pruner: Pruner) -> None:
         case Patient():
             _at_least("patience", pruner.patience, 0)
             require(pruner.min_delta >= 0, f"pruner.min_delta must be at least 0, got {pruner.min_delta}")
+        case NoPruner():
+            pass
+        case _:
+            raise TypeError(f"no check for {type(pruner).__name__}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

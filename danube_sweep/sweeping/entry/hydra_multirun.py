@@ -1,4 +1,4 @@
-"""Hydra's door: what its launcher and sweeper plugins do. Everything past it knows nothing of Hydra."""
+"""Hydra's entry: what its launcher and sweeper plugins do. Everything past it knows nothing of Hydra."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

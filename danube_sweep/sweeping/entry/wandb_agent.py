@@ -1,4 +1,4 @@
-"""The door of the W&B agent, which starts one command per trial: the folder that its trial belongs in."""
+"""The entry of the W&B agent, which starts one command per trial: the folder that its trial belongs in."""
 
 import os
 import re

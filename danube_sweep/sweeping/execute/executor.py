@@ -18,6 +18,7 @@ from danube_sweep.sweeping.execute.attempt_records import Records
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.form_packs import Packer
 from danube_sweep.sweeping.execute.messages import (
+    Alive,
     Asked,
     Failed,
     Job,
@@ -239,6 +240,10 @@ class Executor:
                 one.child.tell(self._refill(one))
             case Failed():
                 one.failed = message
+            case Alive():
+                pass
+            case _:
+                raise TypeError(f"no answer to {type(message).__name__}")
 
     def _watch(self) -> None:
         now, settings = time.monotonic(), self._settings

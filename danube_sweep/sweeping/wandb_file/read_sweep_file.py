@@ -44,7 +44,7 @@ _ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SweepFile:
     """A sweep file as overrides of Hydra."""
 
     name: str | None
@@ -99,15 +99,15 @@ def _points(distribution: Distribution) -> tuple[int, Callable[[int], str]]:
     raise TypeError(f"no grid over {type(distribution).__name__}")
 
 
-def read_sheet(path: Path) -> Sheet:
+def read_sweep_file(path: Path) -> SweepFile:
     """Reads a W&B sweep file. Raises ConfigError in one line: file, key, value, way out."""
     try:
-        return _sheet(read_mapping(path))
+        return _sweep_file(read_mapping(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _sheet(node: Mapping[str, Any]) -> Sheet:
+def _sweep_file(node: Mapping[str, Any]) -> SweepFile:
     check_keys("", node, KEYS)
     method = node.get("method")
     if not isinstance(method, str) or method not in SAMPLERS:
@@ -122,7 +122,7 @@ def _sheet(node: Mapping[str, Any]) -> Sheet:
             f"parameters: none of them varies, and {method} draws without end; give values, or min and max"
         )
     run_cap = whole("run_cap", node["run_cap"], least=1) if "run_cap" in node else None
-    return Sheet(
+    return SweepFile(
         name=_words(node, "name"),
         description=_words(node, "description"),
         method=method,

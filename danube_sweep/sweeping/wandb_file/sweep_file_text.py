@@ -1,6 +1,6 @@
 """A W&B sweep file as plain values, and the checks of its keys and numbers; each mistake is one line.
 
-Messages begin with the key, and `sheet.read_sheet` puts the file's name before them.
+Messages begin with the key, and `read_sweep_file` puts the file's name before them.
 """
 
 import difflib

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from danube_sweep.config.schema import SWEEP_OPTIONS
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import ConfigError, GuardError
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number
 from danube_sweep.sweeping.wandb_file.sweep_file_text import check_keys, finite_number, mapping, quoted
 
@@ -158,6 +158,10 @@ def _number(key: str, kind: str, leaf: Mapping[str, Any]) -> Number:
             low, high = _exp(key, -high), _exp(key, -low)
         case "log_uniform_values" | "inv_log_uniform_values" if low <= 0:
             raise ConfigError(f"{key}.min={low}: {kind} needs bounds above 0")
+        case "uniform" | "log_uniform_values" | "inv_log_uniform_values":
+            pass
+        case _:
+            raise GuardError(f"{key}: {kind} is taken and not drawn")
     log = "log" in kind
     return _quantised(key, low, high, log, leaf) if kind.startswith("q_") else Number(float(low), float(high), log)
 
