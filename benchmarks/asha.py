@@ -30,9 +30,9 @@ import optuna
 
 from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Pruner
 from danube_sweep.config.schema.states import State
-from danube_sweep.results.rank import rank, winner
+from danube_sweep.results.rank import rank_sweep, winner
 from danube_sweep.storage.run_folder import RunFolder
-from danube_sweep.sweeping.propose.history import build_pruner
+from danube_sweep.sweeping.propose.pruners import build_pruner
 
 STEPS, VALIDATIONS = 120, 5
 TINY = [
@@ -88,7 +88,7 @@ def run_sweep(folder: Path, seed: int, trials: int, pruner: str) -> None:
 
 def read_sweep(folder: Path) -> Search:
     """What is in the folder of a sweep that has ended."""
-    best = winner(rank(folder))
+    best = winner(rank_sweep(folder))
     assert best is not None
     results, curves = {}, {}
     for run in map(RunFolder, sorted(folder.glob("[0-9]*"))):

@@ -157,13 +157,13 @@ class Bench:
 def run_cells(file: Path, folder: Path) -> None:
     """A sweep of cells that are no grid: what the command does once its grid is expanded."""
     from danube_sweep.composer import Composer
-    from danube_sweep.sweeping.start_sweep import plan_grid, run_plan
+    from danube_sweep.sweeping.start_sweep import plan_grid, run_sweep
     from danube_sweep.terminal.screen import Terminal
 
     with Terminal() as terminal:
         planned = plan_grid(folder, json.loads(file.read_text()), Composer(), terminal)
         assert planned is not None
-        run_plan(planned[0], terminal)
+        run_sweep(planned[0], terminal)
 
 
 def set_up(options: argparse.Namespace, folder: Path) -> Bench:

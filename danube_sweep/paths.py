@@ -18,3 +18,12 @@ def cache_dir() -> Path:
     named = os.environ.get("DANUBE_SWEEP_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
     return Path(named) if named else (Path(base) if base else Path.home() / ".cache") / "danube_sweep"
+
+
+def from_here(path: Path) -> Path:
+    """The path as a command typed here would name it: relative where it lies below the working directory."""
+    here = Path.cwd()
+    for place in (path.resolve(), path.absolute()):
+        if place.is_relative_to(here):
+            return place.relative_to(here)
+    return path

@@ -19,7 +19,7 @@ from danube_sweep.errors import OutOfMemory, PackOutOfMemory
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute import child_process, process_pool
-from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, Started, Trial, Validated
+from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, PackTrial, Started, Validated
 
 PIDS, COUNT, PACKS = "pids", "count", "packs"
 """Files in the sweep's folder: a process, a trial and a pack's seeds per line."""
@@ -66,7 +66,7 @@ def instant(job: Job, link: Any) -> None:
 
 def until_stopped(job: Job, link: Any) -> None:
     """Trains, and waits at the first validation until the sweep asks it to stop."""
-    child_process.train(job, Tripwire(link, Validated, wait_for_stop))
+    child_process.train_task(job, Tripwire(link, Validated, wait_for_stop))
 
 
 def wait_for_stop() -> None:
@@ -82,7 +82,7 @@ def interrupting(job: Job, link: Any) -> None:
         os.kill(sweep_process(), signal.SIGINT)
         wait_for_stop()
 
-    child_process.train(job, Tripwire(link, Validated, interrupt))
+    child_process.train_task(job, Tripwire(link, Validated, interrupt))
 
 
 def interrupting_twice(job: Job, link: Any) -> None:
@@ -95,7 +95,7 @@ def interrupting_twice(job: Job, link: Any) -> None:
         hang(job, link)
 
     note(job, PIDS, os.getpid())
-    child_process.train(job, Tripwire(link, Validated, interrupt))
+    child_process.train_task(job, Tripwire(link, Validated, interrupt))
 
 
 def sweep_process() -> int:
@@ -112,7 +112,7 @@ def greedy(job: Job, link: Any) -> None:
         if not adjusted.is_file() or read_json(adjusted)["trainer.micro_batch"] > 1:
             exhaust_memory()
 
-    child_process.train(job, Tripwire(link, Started, allocate))
+    child_process.train_task(job, Tripwire(link, Started, allocate))
 
 
 def greedy_until_stopped(job: Job, link: Any) -> None:
@@ -125,7 +125,7 @@ def greedy_until_stopped(job: Job, link: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     if RunFolder(job.path).adjusted.is_file():
-        child_process.train(job, Tripwire(link, Validated, act))
+        child_process.train_task(job, Tripwire(link, Validated, act))
     else:
         runs_out_of_memory(job, link)
 
@@ -145,7 +145,7 @@ def exhaust_memory() -> None:
 
 
 def runs_out_of_memory(job: Job, link: Any) -> None:
-    child_process.train(job, Tripwire(link, Started, exhaust_memory))
+    child_process.train_task(job, Tripwire(link, Started, exhaust_memory))
 
 
 def cannot_be_built(job: Job, link: Any) -> None:
@@ -173,11 +173,11 @@ def fills_the_disk(job: Job, link: Any) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
-    child_process.train(job, Tripwire(link, Started, limit))
+    child_process.train_task(job, Tripwire(link, Started, limit))
 
 
 def ends_itself(job: Job, link: Any) -> None:
-    child_process.train(job, Tripwire(link, Validated, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    child_process.train_task(job, Tripwire(link, Validated, lambda: os.kill(os.getpid(), signal.SIGTERM)))
 
 
 def kills_itself(job: Job, link: Any) -> None:
@@ -192,7 +192,7 @@ def floods_the_link(job: Job, link: Any) -> None:
 
 HOSTILE: dict[int, tuple[Callable[[Job, Any], None], str, str]] = {
     1: (runs_out_of_memory, "oom", "out of memory with trainer.micro_batch"),
-    2: (child_process.train, "diverged", "the loss is not finite"),
+    2: (child_process.train_task, "diverged", "the loss is not finite"),
     3: (segfaults, "failed", "ended by SIGSEGV"),
     4: (exits, "failed", "exited with code 0 and no result"),
     5: (exits_politely, "failed", "exited with code 0 and no result"),
@@ -210,25 +210,25 @@ def mixed(job: Job, link: Any) -> None:
     """Misbehaves by the trial's seed; seeds above 100 train, the others are instant."""
     note(job, PIDS, os.getpid())
     assert job.config is not None
-    otherwise = child_process.train if job.config.seed > 100 else instant
+    otherwise = child_process.train_task if job.config.seed > 100 else instant
     HOSTILE.get(job.config.seed, (otherwise,))[0](job, link)
 
 
 def mended(job: Job, link: Any) -> None:
     """What `mixed` has preempted trains on, everything else is instant."""
     assert job.config is not None
-    (child_process.train if HOSTILE.get(job.config.seed, (None,))[0] is ends_itself else instant)(job, link)
+    (child_process.train_task if HOSTILE.get(job.config.seed, (None,))[0] is ends_itself else instant)(job, link)
 
 
 # ------------------------------------------------------------------------------------------------------------ packs
 
 
-def instant_pack(job: Job, link: Any, act: Callable[[Trial, Any], Failed | int] = lambda trial, link: 0) -> None:
+def instant_pack(job: Job, link: Any, act: Callable[[PackTrial, Any], Failed | int] = lambda trial, link: 0) -> None:
     """A pack whose trials finish one after the other, and those that take their places too.
 
     `act` is called when a trial's turn comes; what is not 0 ends it without a result.
     """
-    waiting = [*job.pack] or [Trial(job.path, _config(job), "")]
+    waiting = [*job.pack] or [PackTrial(job.path, _config(job), "")]
     note(job, PACKS, " ".join(str(trial.config.seed) for trial in waiting))
     while waiting:
         trial = waiting.pop(0)
@@ -253,7 +253,7 @@ def guilty_pack(job: Job, link: Any) -> None:
         note(job, PACKS, "died")
         ctypes.string_at(0)
 
-    def act(trial: Trial, link: Any) -> int:
+    def act(trial: PackTrial, link: Any) -> int:
         if trial.config.seed == 21:
             ctypes.string_at(0)
         return 0
@@ -264,7 +264,7 @@ def guilty_pack(job: Job, link: Any) -> None:
 def late_pack(job: Job, link: Any) -> None:
     """Trial 1 leaves when it is dismissed, which it hears while it waits for an answer; trial 2 hears nothing."""
 
-    def act(trial: Trial, link: Any) -> int:
+    def act(trial: PackTrial, link: Any) -> int:
         if trial.config.seed == 1:
             link.send(Validated(trial.name, 1, {"log_loss": 1.0}))
             heard = [link.recv(), link.recv()]
@@ -282,7 +282,7 @@ def crowded_pack(job: Job, link: Any) -> None:
     if len(job.pack) > 3:
         raise PackOutOfMemory("out of memory with 4 trials together")
 
-    def act(trial: Trial, link: Any) -> Failed | int:
+    def act(trial: PackTrial, link: Any) -> Failed | int:
         crowded = trial.config.seed == 3 and job.pack
         return Failed("oom", "out of memory with trainer.micro_batch=4") if crowded else 0
 
@@ -306,7 +306,7 @@ def killed_once(job: Job, link: Any) -> None:
     """Trains, and dies once every trial has a checkpoint, if it is the first pack of its sweep."""
     first = not lines(job.path.parent, PACKS)
     note(job, PACKS, len(job.pack))
-    child_process.train(job, Killer(link, Validated, len(job.pack) + 1) if first else link)
+    child_process.train_task(job, Killer(link, Validated, len(job.pack) + 1) if first else link)
 
 
 # ------------------------------------------------------------------------------------------------------------ hangs

@@ -20,7 +20,7 @@ from danube_sweep.storage.sweep_folder import Attempt, Entry, attempts
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_pool import Pool
-from danube_sweep.sweeping.start_sweep import Plan, plan_grid, run_plan
+from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid, run_sweep
 from danube_sweep.terminal.screen import Terminal
 
 Task = Callable[[Job, Any], None]
@@ -31,7 +31,7 @@ SHORT = ["data.rows=50", "trainer.max_steps=4", "trainer.validate_every=2", "swe
 class Ran:
     """A sweep that was run, and what it said."""
 
-    plan: Plan
+    plan: PlannedSweep
     said: str
     error: Exception | None
 
@@ -49,7 +49,7 @@ class Ran:
         return [None if result is None else result["state"] for result in results]
 
 
-def planned(path: Path, cells: list[list[str]], *settings: str) -> Plan:
+def planned(path: Path, cells: list[list[str]], *settings: str) -> PlannedSweep:
     found = plan_grid(path, [[*TINY, *SHORT, *settings, *cell] for cell in cells], Composer(), quiet()[0])
     assert found is not None
     return found[0]
@@ -60,11 +60,11 @@ def quiet() -> tuple[Terminal, io.StringIO]:
     return Terminal(Console(file=said, width=500)), said
 
 
-def run(plan: Plan, task: Task = child_process.train, **settings: Any) -> Ran:
+def run(plan: PlannedSweep, task: Task = child_process.train_task, **settings: Any) -> Ran:
     terminal, said = quiet()
     error: Exception | None = None
     try:
-        run_plan(replace(plan, sweep=replace(plan.sweep, **settings)), terminal, task=task)
+        run_sweep(replace(plan, sweep=replace(plan.sweep, **settings)), terminal, task=task)
     except (SweepFailed, Interrupted) as ended:
         error = ended
     return Ran(plan, said.getvalue(), error)

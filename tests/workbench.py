@@ -1,4 +1,4 @@
-"""Parts of a trial put together as run.py does it, for tests that look at the parts."""
+"""Parts of a trial put together as training/run.py does it, for tests that look at the parts."""
 
 import csv
 import io
@@ -114,7 +114,7 @@ class Staying:
 
 
 def packed(configs: list[Config], folder: Path) -> tuple[TrainingPack, list[ActiveTrial]]:
-    """A pack and its trials, made as run.py makes them, each with a folder of its own under `folder`."""
+    """A pack and its trials, made as training/run.py makes them, each with a folder of its own under `folder`."""
     builder = PackBuilder()
     built = [Parts(*builder.build(config, Stopwatch())) for config in configs]
     return builder.pack, [activate(parts, folder / str(number)) for number, parts in enumerate(built)]

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from danube_sweep import paths
 from danube_sweep.errors import ConfigError, DanubeSweepError
 
 
@@ -16,7 +17,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
-def train(config: Any, folder: Path) -> float:
+def train_one_trial(config: Any, folder: Path) -> float:
     """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective."""
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
     from danube_sweep.terminal.run_summary import summary
@@ -27,14 +28,8 @@ def train(config: Any, folder: Path) -> float:
 
     with Terminal() as terminal:
         result = run_trial(config, folder, terminal)
-        terminal.table(summary(result), title=str(_short(folder)))
+        terminal.table(summary(result), title=str(paths.from_here(folder)))
     return float(result["validation"][config.objective])
-
-
-def _short(folder: Path) -> Path:
-    with suppress(ValueError):
-        return folder.resolve().relative_to(Path.cwd())
-    return folder
 
 
 def resume(arguments: list[str]) -> int:
@@ -60,7 +55,7 @@ def resume(arguments: list[str]) -> int:
     from danube_sweep.config.stored import load_config
     from danube_sweep.storage.run_folder import RunFolder
 
-    train(load_config(RunFolder(options.directory).config), options.directory)
+    train_one_trial(load_config(RunFolder(options.directory).config), options.directory)
     return 0
 
 
@@ -73,7 +68,7 @@ def _resume_sweep(path: Path, retry: str | None, settings: list[str]) -> int:
             raise ConfigError(f"{setting}: a sweep's trials are fixed; only sweep.FIELD=VALUE can change")
     states = [f"sweep.retry=[{retry}]"] if retry else []
     with Terminal() as terminal:
-        start_sweep.resume(path, [*settings, *states], terminal)
+        start_sweep.resume_sweep(path, [*settings, *states], terminal)
     return 0
 
 
@@ -88,12 +83,12 @@ def sweep(arguments: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of every trial, or sweep.FIELD=VALUE")
     options = parser.parse_intermixed_args(arguments)
 
-    from danube_sweep.sweeping.entry.sweep_file_command import run_sheet
+    from danube_sweep.sweeping.entry.sweep_file_command import run_sweep_file
     from danube_sweep.terminal.screen import Terminal
 
     dry = ["sweep.dry_run=true"] if options.dry_run else []
     with Terminal() as terminal:
-        run_sheet(options.file, [*options.overrides, *dry], terminal)
+        run_sweep_file(options.file, [*options.overrides, *dry], terminal)
     return 0
 
 
@@ -111,10 +106,10 @@ def plan(arguments: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training: device=kaggle_t4, …")
     options = parser.parse_intermixed_args(arguments)
 
-    from danube_sweep.cli.plan_table import run_plan
+    from danube_sweep.cli.plan_table import show_plan
     from danube_sweep.terminal.screen import Terminal
 
-    run_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json)
+    show_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json)
     return 0
 
 

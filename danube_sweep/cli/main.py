@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep import __version__
-from danube_sweep.cli.commands import COMMANDS, train
+from danube_sweep.cli.commands import COMMANDS, train_one_trial
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -119,7 +119,7 @@ def _train(config: Any, folder: Path) -> float | None:
     try:
         typed = composer.to_config(config)
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
-        return train(typed, folder)
+        return train_one_trial(typed, folder)
     except DanubeSweepError:
         _remove_if_empty(folder)
         raise

@@ -1,4 +1,4 @@
-"""The door of `danube-sweep plan`: what trials would need, from their configs alone. Imports no torch."""
+"""`danube-sweep plan`: what trials would need, from their configs alone. Imports no torch."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from danube_sweep.data.kind import DataSize
 from danube_sweep.data.size import data_size
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.memory import GIB
-from danube_sweep.planner.trial_plan import Plan, plan_of
+from danube_sweep.planner.trial_plan import TrialPlan, plan_of
 from danube_sweep.sweeping.propose.grid_cells import expand
 from danube_sweep.terminal.screen import Terminal, duration, human
 
@@ -33,13 +33,13 @@ class Planned:
     """A cell of the plan: its overrides, and its plan or what is wrong with it."""
 
     overrides: list[str]
-    plan: Plan | None = None
+    plan: TrialPlan | None = None
     size: DataSize | None = None
     """Of its data; None where there are none."""
     error: str | None = None
 
 
-def run_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, as_json: bool) -> None:
+def show_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, as_json: bool) -> None:
     """Shows the plan of a trial, or with `multirun` of every combination of the swept values.
 
     Raises UserError for a mistake: of a sweep only if no cell is without one.
@@ -61,7 +61,7 @@ def run_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, as
         terminal.show(_table(planned, terminal.width))
     else:
         assert planned[0].plan is not None
-        terminal.show(_sheet(planned[0], planned[0].plan))
+        terminal.show(_trial_table(planned[0], planned[0].plan))
 
 
 def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Planned:
@@ -99,7 +99,7 @@ def _plain(one: Planned) -> dict[str, object]:
 # ------------------------------------------------------------------------------------------------------ what is shown
 
 
-def _sheet(planned: Planned, plan: Plan) -> RenderableType:
+def _trial_table(planned: Planned, plan: TrialPlan) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
@@ -190,7 +190,7 @@ def _notes(planned: Sequence[Planned], left_out: int) -> list[str]:
     return [*lines, f"{units}; devices' figures: {', '.join(figures)}"]
 
 
-def _verdict(plan: Plan) -> str:
+def _verdict(plan: TrialPlan) -> str:
     if plan.fit.capacity_bytes is None:
         return "unknown: give device.memory_gib or a named device"
     if plan.fit.fits:
@@ -198,14 +198,14 @@ def _verdict(plan: Plan) -> str:
     return f"no; would fit with {plan.change}" if plan.change else f"no: {NOTHING}"
 
 
-def _capacity(plan: Plan) -> str:
+def _capacity(plan: TrialPlan) -> str:
     known = plan.fit.capacity_bytes
     if known is None:
         return f"{plan.device.name}, of unknown memory"
     return f"{plan.device.name} with {known / GIB:.1f} GiB: {plan.fit.share or 0:.0%}"
 
 
-def _times(planned: Planned, plan: Plan) -> str:
+def _times(planned: Planned, plan: TrialPlan) -> str:
     figures = f"({plan.device.figures})"
     step = f"{human(plan.step_s)} a step of full rows"
     if planned.size is None or plan.epoch_s is None or plan.training_s is None:

@@ -220,7 +220,7 @@ def _said(error: BaseException) -> str:
 # ------------------------------------------------------------------------------------------------------------- using
 
 
-def check(config: Head | Optimizer) -> None:
+def check_extension(config: Head | Optimizer) -> None:
     """The schema's own check, where a package offers one with it. Raises ConfigError, in one line."""
     offer = offer_of(config)
     if offer is None or not hasattr(config, "check"):

@@ -11,7 +11,7 @@ from torch import nn
 from danube_sweep.config.schema import Adapter, Bias, Compute, FullFinetune, LinearAdapter, Lora, NoAdapter, Olora
 from danube_sweep.config.validate.check_lora import NO_BIASES
 from danube_sweep.errors import ConfigError
-from danube_sweep.lora.peft_configs import ADAPTER, describe, refused
+from danube_sweep.lora.peft_configs import ADAPTER, describe_adapter, refused
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES
 
@@ -31,7 +31,7 @@ def attach(backbone: Backbone, config: Adapter, *, seed: int) -> dict[str, nn.Pa
         case LinearAdapter():
             with torch.random.fork_rng(devices=_cuda_devices(backbone)):
                 torch.manual_seed(seed)
-                _inject(backbone, config, describe(config, backbone, seed=seed))
+                _inject(backbone, config, describe_adapter(config, backbone, seed=seed))
             _tidy(backbone)
             _check(backbone, config)
         case _:

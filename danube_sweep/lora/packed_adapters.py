@@ -18,7 +18,7 @@ from torch import nn
 from danube_sweep.config.schema import Lora
 from danube_sweep.lora.adapter_state import check_fits, prefix
 from danube_sweep.lora.packed_operation import BatchLayout, GroupInBatch, Noise, Places, update
-from danube_sweep.lora.peft_configs import describe
+from danube_sweep.lora.peft_configs import describe_adapter
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES
 
@@ -79,7 +79,7 @@ class Present:
 
 
 @dataclass(eq=False)
-class Group:
+class RankGroup:
     """Trials of one rank on one linear: A [n, R, I] and B [n, O, R], leaves whose gradients are stacks too."""
 
     a_nRI: torch.Tensor
@@ -101,9 +101,9 @@ class PackedLinear(nn.Module):
         self.name, self.dtype = name, dtype
         self._number = zlib.crc32(name.encode())
         self._present = present
-        self._groups: list[Group] = []
+        self._groups: list[RankGroup] = []
         self._members: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
-        self._found: dict[tuple[int, ...], list[tuple[Group, GroupInBatch]]] = {}
+        self._found: dict[tuple[int, ...], list[tuple[RankGroup, GroupInBatch]]] = {}
 
     @property
     def weight(self) -> torch.Tensor:
@@ -140,13 +140,13 @@ class PackedLinear(nn.Module):
                 group.bound = True
                 self._point(group, group.a_nRI.grad, group.b_nOR.grad, _give)
 
-    def _stacked(self, places: tuple[int, ...], members: dict[int, PackedAdapter]) -> Group:
+    def _stacked(self, places: tuple[int, ...], members: dict[int, PackedAdapter]) -> RankGroup:
         device = self.base_layer.weight.device
         rank = members[places[0]].config.rank
         a_nRI = torch.zeros(len(places), rank, self.in_features, device=device)
         b_nOR = torch.zeros(len(places), self.out_features, rank, device=device)
         scales = torch.tensor([members[place].scale for place in places], device=device)
-        group = Group(a_nRI, b_nOR, scales.float().view(-1, 1, 1), places)
+        group = RankGroup(a_nRI, b_nOR, scales.float().view(-1, 1, 1), places)
         self._point(group, a_nRI, b_nOR, _move_weights)
         if any(one.grad is not None for place in places for one in self._members[place]):
             a_nRI.grad, b_nOR.grad = torch.zeros_like(a_nRI), torch.zeros_like(b_nOR)
@@ -156,14 +156,14 @@ class PackedLinear(nn.Module):
         b_nOR.requires_grad_(True)
         return group
 
-    def _point(self, group: Group, a_nRI: torch.Tensor | None, b_nOR: torch.Tensor | None, give: Any) -> None:
+    def _point(self, group: RankGroup, a_nRI: torch.Tensor | None, b_nOR: torch.Tensor | None, give: Any) -> None:
         assert a_nRI is not None and b_nOR is not None
         for number, place in enumerate(group.places):
             a_RI, b_OR = self._members[place]
             give(a_RI, a_nRI.detach()[number])
             give(b_OR, b_nOR.detach()[number])
 
-    def _parts(self, places: tuple[int, ...]) -> Iterator[tuple[Group, GroupInBatch]]:
+    def _parts(self, places: tuple[int, ...]) -> Iterator[tuple[RankGroup, GroupInBatch]]:
         device = self.base_layer.weight.device
         rows = {place: row for row, place in enumerate(places)}
         for group in self._groups:
@@ -173,7 +173,7 @@ class PackedLinear(nn.Module):
                 whole = group.scale_n11 if len(stack) == len(group.places) else group.scale_n11[stack]
                 yield group, GroupInBatch(_places(stack, device), _places(batch, device), whole)
 
-    def _with_noise(self, part: GroupInBatch, group: Group) -> GroupInBatch:
+    def _with_noise(self, part: GroupInBatch, group: RankGroup) -> GroupInBatch:
         present = self._present
         noises = [
             None if noise is None else Noise(noise.share, _mixed(noise.seed, self._number), noise.rows, noise.length)
@@ -227,7 +227,7 @@ class PackedAdapters:
 
     def draw(self, config: Lora, *, seed: int) -> PackedAdapter:
         """A fresh adapter, from `seed` alone. Raises ConfigError for modules or layers that are not there."""
-        description = describe(config, self._backbone, seed=seed)
+        description = describe_adapter(config, self._backbone, seed=seed)
         assert isinstance(description, LoraConfig)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

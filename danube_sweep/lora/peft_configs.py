@@ -26,7 +26,7 @@ def peft_config(config: LinearAdapter, backbone: Backbone) -> PeftConfig:
     return copy.deepcopy(backbone.body.peft_config[ADAPTER])
 
 
-def describe(config: LinearAdapter, backbone: Backbone, *, seed: int) -> PeftConfig:
+def describe_adapter(config: LinearAdapter, backbone: Backbone, *, seed: int) -> PeftConfig:
     """PEFT's description of an adapter for a backbone; `seed` draws what it shares and does not save.
 
     Raises ConfigError for modules, layers or fields that do not fit the model.

@@ -81,7 +81,7 @@ class Backbone:
         """Final hidden states [B, T, hidden], in the compute type.
 
         A flat backbone lays each of `groups` equal groups of rows into one row [groups, S, …], as long for all, and
-        gives zeros at padding. `rows`: the rows that come out, where the blocks repeat some (pack/prefix.py).
+        gives zeros at padding. `rows`: the rows that come out, where the blocks repeat some (shared_prefix.py).
         """
         with precisions.computing(self.precision, self.device):
             if self.flat:

@@ -3,14 +3,14 @@
 import math
 from typing import Any
 
-from danube_sweep.config.facts.architectures import Linear
-from danube_sweep.config.schema import Adalora, Dora, Ia3, LinearAdapter, Lora, Peft, Vera
+from danube_sweep.config.facts.architectures import LinearShape
+from danube_sweep.config.schema import Adalora, Dora, FullFinetune, Ia3, LinearAdapter, Lora, NoAdapter, Peft, Vera
 from danube_sweep.planner.symbolic_pass import FP32, INT64, Pass
 
 Shape = tuple[int, ...]
 
 
-def trained_shapes(adapter: LinearAdapter, linear: Linear, *, feedforward: bool = False) -> list[Shape]:
+def trained_shapes(adapter: LinearAdapter, linear: LinearShape, *, feedforward: bool = False) -> list[Shape]:
     """The tensors that train in an adapted linear; `feedforward`: it is the last one of the feed-forward."""
     inputs, outputs = linear.inputs, linear.outputs
     match adapter:
@@ -27,11 +27,6 @@ def trained_shapes(adapter: LinearAdapter, linear: Linear, *, feedforward: bool 
         case Peft():
             return _of_peft(adapter.type, adapter.fields or {}, inputs, outputs)
     raise TypeError(f"no shapes for {adapter}")
-
-
-def is_estimate(adapter: object) -> bool:
-    """Whether the parameters are only known roughly: LoKr's factors are PEFT's choice, LoRA's are taken for them."""
-    return isinstance(adapter, Peft) and adapter.type == "lokr"
 
 
 def _of_peft(kind: str, fields: dict[str, Any], inputs: int, outputs: int) -> list[Shape]:
@@ -116,4 +111,6 @@ def frozen_bytes(walk: Pass) -> float:
         case Peft(type="oft"):  # where each trained number goes in its block, by row and by column
             places = sum(shape[1] for one in targets for shape in trained_shapes(walk.adapter, one))
             return len(walk.adapted) * places * 2.0 * INT64
-    return 0.0
+        case Lora() | Adalora() | Ia3() | Peft() | NoAdapter() | FullFinetune():
+            return 0.0
+    raise TypeError(f"nothing is known of what {type(walk.adapter).__name__} draws")

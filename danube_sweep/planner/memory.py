@@ -91,7 +91,7 @@ def pack_memory(
 ) -> Memory:
     """The peak of trials that train together: the backbone once, what each trains, and all their activations.
 
-    `configs` have the same `packs.pack_key`.
+    `configs` have the same `pack_plan.pack_key`.
     """
     first = configs[0]
     walk = joint_walk(configs, model, longest or first.data.max_length)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-from danube_sweep.config.facts.adapters import is_packed
+from danube_sweep.config.facts.adapters import shares_backbone
 from danube_sweep.config.facts.architectures import Architecture, family_of, first_adapted
-from danube_sweep.config.schema import Config, Device, FullFinetune, Lora, NoAdapter
+from danube_sweep.config.schema import Config, Device, FullFinetune, Lora
+from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.joint_pass import batches_key
 from danube_sweep.planner.memory import GIB, Memory, pack_memory
@@ -16,7 +17,6 @@ from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.step_seconds import pack_seconds
 
-AUTO: Final = "auto"
 MOST: Final = 16
 """Trials of a pack at the most: what a seventeenth adds to the gain is lost when one process dies with them all."""
 LEAST_GAIN: Final = 1.1
@@ -44,7 +44,7 @@ def full_rows(config: Config) -> Lengths:
 
 
 @dataclass(frozen=True)
-class Pack:
+class PlannedPack:
     """Trials that are to train together, by their places in the list that was given, smallest rank first."""
 
     trials: tuple[int, ...]
@@ -60,7 +60,7 @@ class Pack:
 
 def pack_key(config: Config) -> str | None:
     """Trials with equal keys may train in one pack; None trains alone."""
-    if not (is_packed(config.lora) or isinstance(config.lora, NoAdapter)) or _is_encoder(config):
+    if not shares_backbone(config.lora, config.model.shape.model_type):
         return None
     data, trainer = config.data, config.trainer
     blocks = config.model.shape.num_hidden_layers
@@ -74,11 +74,6 @@ def pack_key(config: Config) -> str | None:
         (trainer.micro_batch, trainer.eval_batch),
     )
     return hashlib.sha256(repr(equal).encode()).hexdigest()[:16]
-
-
-def _is_encoder(config: Config) -> bool:
-    # Its own dropout draws for the whole batch: in a pack it would draw other numbers than alone.
-    return family_of(config.model.shape.model_type).encoder
 
 
 @final
@@ -112,7 +107,7 @@ def plan_packs(
     slots: int | None = None,
     lengths: LengthsOf = full_rows,
     corrections: Corrections | None = None,
-) -> list[Pack]:
+) -> list[PlannedPack]:
     """The packs in which trials would run, greedily in their order: every trial is in one.
 
     `pack` is sweep.pack, `slots` trials or packs at a time share the device. Raises ModelError for a local model folder
@@ -150,7 +145,7 @@ def choose_pack(
     most: int | None = None,
     lengths: LengthsOf = full_rows,
     corrections: Corrections | None = None,
-) -> Pack:
+) -> PlannedPack:
     """The pack of the first config with those of the others that join it, at most `most` in all (all of them).
 
     With `auto` a pack has the size with which all these trials end soonest, of those whose memory fits; with 8 up to
@@ -161,13 +156,13 @@ def choose_pack(
     share = min(most or len(mates), len(mates))
     limit = min(MOST if pack == AUTO else int(pack), share)
     if limit == 1:
-        return Pack((0,), f"alone: {_why_alone(first, pack, most)}")
+        return PlannedPack((0,), f"alone: {_why_alone(first, pack, most)}")
     try:
         model = planned_architecture(first.model)
     except UnknownArchitecture as error:
         if pack == AUTO:
-            return Pack((0,), f"alone: {error}")
-        return Pack(tuple(mates[:limit]), f"{limit} trials, as sweep.pack={pack} asks: {error}")
+            return PlannedPack((0,), f"alone: {error}")
+        return PlannedPack(tuple(mates[:limit]), f"{limit} trials, as sweep.pack={pack} asks: {error}")
     device = slots_share(planned_device(first.device), slots)
     chooser = _Chooser(configs, model, device, lengths, corrections or Corrections())
     return chooser.forced(mates, limit, int(pack)) if pack != AUTO else chooser.best(mates, limit, share)
@@ -254,7 +249,7 @@ def _why_alone(config: Config, pack: str | int, most: int | None) -> str:
         return "sweep.pack=1"
     if isinstance(config.lora, FullFinetune):
         return "lora=full trains the backbone itself"
-    if _is_encoder(config):
+    if family_of(config.model.shape.model_type).encoder:
         return "an encoder's own dropout draws for the whole batch"
     if pack_key(config) is None:
         name = type(config.lora).__name__.lower()
@@ -289,21 +284,21 @@ class _Chooser:
         self._lengths, self._corrections, self._key = lengths, corrections, pack_key(configs[0])
         self._alone: dict[int, float] = {}
 
-    def best(self, mates: list[int], limit: int, share: int) -> Pack:
+    def best(self, mates: list[int], limit: int, share: int) -> PlannedPack:
         packs = self._sizes(mates, limit)
         if not packs:
             return self._too_large(mates)
         largest = max(packs, key=lambda pack: pack.gain)
         if largest.gain < LEAST_GAIN:
             gain = f"{len(largest.trials)} together are predicted {largest.gain:.2f}x, under {LEAST_GAIN}x"
-            return Pack((0,), f"alone: {gain}")
+            return PlannedPack((0,), f"alone: {gain}")
         gains = {1: 1.0, **{len(pack.trials): pack.gain for pack in packs}}
         taken = {size: _seconds_of_all(share, size, gains) for size in gains if size > 1}
         size = next(size for size, all_s in taken.items() if all_s <= NEARLY_BEST * min(taken.values()))
         pack = packs[size - 2]
         return replace(pack, why=f"{size} trials: {self._numbers(pack)}")
 
-    def forced(self, mates: list[int], limit: int, asked: int) -> Pack:
+    def forced(self, mates: list[int], limit: int, asked: int) -> PlannedPack:
         packs = self._sizes(mates, limit)
         if not packs:
             return self._too_large(mates)
@@ -318,20 +313,20 @@ class _Chooser:
         """Of a micro-batch of every one of them, together."""
         return self._seconds(trials)[1]
 
-    def _sizes(self, mates: list[int], limit: int) -> list[Pack]:
+    def _sizes(self, mates: list[int], limit: int) -> list[PlannedPack]:
         # The packs of two and more that fit.
-        packs: list[Pack] = []
+        packs: list[PlannedPack] = []
         for size in range(2, limit + 1):
             if not self.fits(mates[:size]):
                 break
             packs.append(self._pack(mates[:size]))
         return packs
 
-    def _pack(self, trials: list[int]) -> Pack:
+    def _pack(self, trials: list[int]) -> PlannedPack:
         step_s, micro_batch_s = self._seconds(trials)
         gain = sum(self._alone_s(number) for number in trials) / micro_batch_s
         ranked = sorted(trials, key=lambda number: getattr(self._configs[number].lora, "rank", 0))
-        return Pack(tuple(ranked), "", self._memory(trials), step_s, gain)
+        return PlannedPack(tuple(ranked), "", self._memory(trials), step_s, gain)
 
     def _alone_s(self, number: int) -> float:
         if number not in self._alone:
@@ -350,12 +345,12 @@ class _Chooser:
         longest = max(self._lengths(config).longest for config in configs)
         return pack_memory(configs, self._model, longest=longest)
 
-    def _too_large(self, mates: list[int]) -> Pack:
+    def _too_large(self, mates: list[int]) -> PlannedPack:
         assert self._capacity is not None
         needs, has = self._memory(mates[:2]).total / GIB, self._capacity / GIB
-        return Pack((0,), f"alone: two would need {needs:.1f} of {has:.1f} GiB")
+        return PlannedPack((0,), f"alone: two would need {needs:.1f} of {has:.1f} GiB")
 
-    def _numbers(self, pack: Pack) -> str:
+    def _numbers(self, pack: PlannedPack) -> str:
         assert pack.memory is not None
         has = "" if self._capacity is None else f" of {self._capacity / GIB:.1f}"
         return f"{pack.gain:.1f}x by prediction, {pack.memory.total / GIB:.1f}{has} GiB"

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from functools import lru_cache
 from glob import glob
+from itertools import takewhile
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from danube_sweep.planner.memory import GIB
 
 CPU_INFO = "/proc/cpuinfo"
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
 SHARE_FOR_TORCH = 0.985
 """Of the memory that the driver reports: the rest is the driver's."""
@@ -54,12 +56,19 @@ def capacity_bytes(device: Device) -> float | None:
     return min(known) * GIB if known else None
 
 
+def named_gpus() -> list[str] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, None without it. CUDA ignores what follows an empty name or -1."""
+    if VISIBLE not in os.environ:
+        return None
+    names = [name.strip() for name in os.environ[VISIBLE].split(",")]
+    return list(takewhile(lambda name: name not in ("", "-1"), names))
+
+
 @lru_cache(maxsize=1)
 def count_gpus() -> int:
     """How many GPUs CUDA may use here, at least one: trials in more slots than that share them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return max(1, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+    if (named := named_gpus()) is not None:
+        return max(1, len(named))
     if shutil.which(QUERY[0]) is None:
         return 1
     try:
@@ -95,11 +104,12 @@ def _present_gpu() -> Device | None:
     # The first one that CUDA may use.
     if shutil.which(QUERY[0]) is None:
         return Device(accelerator="cuda", name="the GPU here") if glob("/dev/nvidia[0-9]*") else None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if visible in ("", "-1"):
+    named = named_gpus()
+    if named == []:
         return None
+    first = "0" if named is None else named[0]
     try:
-        answer = subprocess.run([*QUERY, f"--id={visible}"], capture_output=True, text=True, timeout=20, check=True)
+        answer = subprocess.run([*QUERY, f"--id={first}"], capture_output=True, text=True, timeout=20, check=True)
         name, mebibytes, capability = (word.strip() for word in answer.stdout.splitlines()[0].split(","))
         return _known_gpu(name, float(mebibytes) / 1024 * SHARE_FOR_TORCH, float(capability))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):

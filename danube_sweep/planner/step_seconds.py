@@ -65,7 +65,7 @@ def seconds_of(config: Config, model: Architecture, device: Device, *, tokens_pe
 def pack_seconds(configs: Sequence[Config], model: Architecture, device: Device, *, tokens_per_row: float) -> Seconds:
     """One optimizer step of trials that train together; those whose batches differ are padded to the longest row.
 
-    `configs` have the same `packs.pack_key`.
+    `configs` have the same `pack_plan.pack_key`.
     """
     configs = [replace(config, device=device) for config in configs]
     first, distinct = configs[0], distinct_batches(configs)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import final
 
 from danube_sweep.config.facts.adapters import QUANTISED, is_packed
-from danube_sweep.config.facts.architectures import Architecture, Linear, adapted_blocks, target_names
+from danube_sweep.config.facts.architectures import Architecture, LinearShape, adapted_blocks, target_names
 from danube_sweep.config.schema import (
     Adalora,
     Adapter,
@@ -85,7 +85,9 @@ class Pass:
                 return FP32
             case Storage.bf16 | Storage.fp16:
                 return 2
-        return self.compute_bytes
+            case Storage.int8 | Storage.nf4 | Storage.fp4:
+                return self.compute_bytes
+        raise TypeError(f"no size of a weight in {self.precision.storage}")
 
     @property
     def projection_bytes(self) -> int:
@@ -127,7 +129,7 @@ class Pass:
         return tuple(adapter for adapter in linear if number in adapted_blocks(adapter, self.model.layers))
 
     @property
-    def targets(self) -> list[Linear]:
+    def targets(self) -> list[LinearShape]:
         """The linears of an adapted block that have an adapter, of any trial."""
         linear = [adapter for adapter in self.adapters if isinstance(adapter, LinearAdapter)]
         names = {name for adapter in linear for name in target_names(adapter.targets, self.model.family)}
@@ -228,7 +230,7 @@ class Tape:
             trained = True
         return Value(f"{name} out", layer.outputs, each, given.live or trained)
 
-    def _adapter(self, given: Value, layer: Linear) -> None:
+    def _adapter(self, given: Value, layer: LinearShape) -> None:
         match self.adapter:
             case Lora() as lora if is_packed(lora):
                 self._packed(given, layer)
@@ -244,14 +246,16 @@ class Tape:
                 self._vera(vera, given, layer)
             case Peft():
                 self._whole(given, layer)
+            case _:
+                raise TypeError(f"nothing is known of what {type(self.adapter).__name__} keeps")
 
-    def _packed(self, given: Value, layer: Linear) -> None:
+    def _packed(self, given: Value, layer: LinearShape) -> None:
         # Its input as it is, which others keep too; dropout and casts are made again in the backward pass.
         ranks = [one.rank for one, names in self._adapters if isinstance(one, Lora) and layer.name in names]
         mean = sum(ranks) / len(self.walk.adapters)  # tokens are those of all trials
         self.keep(given, Value(f"{layer.name} low", mean, self.walk.compute_bytes, True))
 
-    def _ia3(self, given: Value, layer: Linear) -> None:
+    def _ia3(self, given: Value, layer: LinearShape) -> None:
         if layer.name != self.walk.model.family.mlp[-1]:
             self.keep(Value(f"{layer.name} base", layer.outputs, self.walk.compute_bytes, True))
             self.keep_bytes(f"{layer.name} factors", constant=layer.outputs * FP32 if given.live else 0)
@@ -260,7 +264,7 @@ class Tape:
         over_bitsandbytes = self.walk.precision.storage in QUANTISED and not self.walk.cpu
         self.keep(given if over_bitsandbytes else self.cast(given, FP32, layer.name))
 
-    def _vera(self, vera: Vera, given: Value, layer: Linear) -> None:
+    def _vera(self, vera: Vera, given: Value, layer: LinearShape) -> None:
         each = self.walk.compute_bytes
         if vera.dropout > 0 and given.live:
             self.keep_bytes(f"{layer.name} dropout", given.width * (given.each if self.walk.cpu else BOOL))
@@ -271,14 +275,14 @@ class Tape:
             self.keep_bytes(f"{layer.name} up cast", constant=vera.rank * layer.outputs * each)
             self.keep_bytes(f"{layer.name} down cast", constant=vera.rank * layer.inputs * each if given.live else 0)
 
-    def _whole(self, given: Value, layer: Linear) -> None:
+    def _whole(self, given: Value, layer: LinearShape) -> None:
         # What nobody has counted: its input and output in fp32, and two weights as large as the linear's.
         self.keep(
             Value(f"{layer.name} read", given.width, FP32, True), Value(f"{layer.name} base", layer.outputs, FP32, True)
         )
         self.keep_bytes(f"{layer.name} weights", constant=2 * layer.weights * FP32)
 
-    def _low_rank(self, given: Value, layer: Linear, rank: int, dropout: float) -> None:
+    def _low_rank(self, given: Value, layer: LinearShape, rank: int, dropout: float) -> None:
         each = self.walk.compute_bytes
         read = self.cast(given, each, f"{layer.name} A")
         if isinstance(self.adapter, Adalora) and self.walk.precision.storage is Storage.int8 and self.walk.cpu:
@@ -293,7 +297,7 @@ class Tape:
         if given.live:
             self._cast_weights(f"{layer.name} A", rank * layer.inputs)
 
-    def _lora(self, lora: Lora, given: Value, layer: Linear) -> None:
+    def _lora(self, lora: Lora, given: Value, layer: LinearShape) -> None:
         each = self.walk.compute_bytes
         self._low_rank(given, layer, lora.rank, lora.dropout)
         if isinstance(lora, Dora):  # it scales by the norm of the updated weight, which it makes from an identity

@@ -18,7 +18,7 @@ CHECKPOINTS_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """What a trial would need; seconds of an epoch are None where the data are not there."""
 
     device: Device
@@ -66,7 +66,7 @@ def plan_of(
     tokens_per_row: float | None = None,
     classes: int = 3,
     slots: int | None = None,
-) -> Plan:
+) -> TrialPlan:
     """The plan of a trial; `rows` of an epoch and their mean length, where they are known, give its seconds.
 
     `slots` trials at a time share the device.
@@ -91,7 +91,7 @@ def plan_of(
     everything, trained = counted(config, model, classes)
     memory = fit.memory
     learnt = memory.weights + memory.trained if isinstance(config.lora, FullFinetune) else memory.trained
-    return Plan(
+    return TrialPlan(
         device,
         everything,
         trained,

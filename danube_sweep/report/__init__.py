@@ -1,6 +1,7 @@
 """A sweep folder as one page that answers: what should I use, and how sure am I? Imports no torch.
 
-gather   folder -> model.Report: curves, predictions, slots, answer, importance, compared, published
-page     model.Report -> HTML: sections/ and pictures/ (inline SVG), static/ (its style and script), html (escaping)
-terminal the same in the terminal · standing, watch  a running sweep
+collect      folder -> page_data.Report: learning_curves, row_predictions, slot_times, factor_effects, verdict,
+             intervals, importance, comparability, published
+page         page_data.Report -> HTML: sections/ and pictures/ (inline SVG), static/ (style, script), markup (escaping)
+in_terminal  the same in the terminal · sweep_progress, watch  a running sweep
 """

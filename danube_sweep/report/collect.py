@@ -14,9 +14,9 @@ from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.slot_times import timeline
-from danube_sweep.report.verdict import answer, references_of
+from danube_sweep.report.verdict import references_of, verdict_of
 from danube_sweep.results.rank import Row, rank_trials
-from danube_sweep.results.trial_results import Trial, read_trials
+from danube_sweep.results.trial_results import StoredTrial, read_trials
 from danube_sweep.storage.sweep_folder import SweepFolder
 
 _POINTS: Final = 6000
@@ -50,7 +50,7 @@ def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance)
         ranking=ranking,
         shown=shown,
         curves=_curves(trials, ranking.metric),
-        answer=answer(path, ranking, shown, factors, references),
+        answer=verdict_of(path, ranking, shown, factors, references),
         factors=factors,
         importance=importance.of(ranking.rows, factors, ranking.goal),
         timeline=timeline(trials, drawn.timestamp()),
@@ -61,7 +61,7 @@ def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance)
     )
 
 
-def _shown(key: str, row: Row, trials: dict[str, Trial]) -> Shown:
+def _shown(key: str, row: Row, trials: dict[str, StoredTrial]) -> Shown:
     used = [trials[name] for name in row.used]
     shared = any((trial.number("measured/packed") or 1.0) > 1 for trial in used)
     return Shown(
@@ -81,7 +81,7 @@ def _metrics(rows: Sequence[Row], ranked: str) -> list[str]:
     return list(dict.fromkeys([ranked.rpartition("/")[2], *names]))
 
 
-def _curves(trials: Sequence[Trial], metric: str) -> dict[str, Curve]:
+def _curves(trials: Sequence[StoredTrial], metric: str) -> dict[str, Curve]:
     name = metric.rpartition("/")[2] if metric.startswith("validation/") else "log_loss"
     most = min(60, max(12, _POINTS // max(len(trials), 1)))
     found: dict[str, Curve] = {}

@@ -12,7 +12,7 @@ from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import path_fields
 from danube_sweep.errors import CheckpointError, DataError
 from danube_sweep.report.row_predictions import Seen
-from danube_sweep.results.trial_results import Trial
+from danube_sweep.results.trial_results import StoredTrial
 from danube_sweep.storage.files import read_json
 
 _MOST_BYTES: Final = 2**30
@@ -45,7 +45,7 @@ class Fact:
     differs: bool = False
 
 
-def compared(trials: Sequence[Trial], seen: Sequence[Seen | None], metrics: Iterable[str]) -> list[Fact]:
+def compared(trials: Sequence[StoredTrial], seen: Sequence[Seen | None], metrics: Iterable[str]) -> list[Fact]:
     """The facts of a sweep; `seen` are the predictions of its rows, `metrics` those that are shown."""
     facts = [*_data(trials), *_parts(trials, seen)]
     facts += [Fact(f"metric {name}", MEANING[name]) for name in metrics if name in MEANING]
@@ -59,7 +59,7 @@ def compared(trials: Sequence[Trial], seen: Sequence[Seen | None], metrics: Iter
     return [fact for fact in facts if fact.value]
 
 
-def _data(trials: Sequence[Trial]) -> list[Fact]:
+def _data(trials: Sequence[StoredTrial]) -> list[Fact]:
     configs = [trial.config for trial in trials if trial.config]
     files = dict.fromkeys(str(config[key]) for config in configs for key in _paths(config) if config.get(key))
     facts = [_same("data", configs, lambda one: str(one.get("data.kind") or ""), must=False)]
@@ -82,13 +82,13 @@ def _digested(path: str) -> str:
     return path
 
 
-def _seeds(trials: Sequence[Trial]) -> Fact:
+def _seeds(trials: Sequence[StoredTrial]) -> Fact:
     seeds = sorted({trial.seed for trial in trials if trial.seed is not None})
     folds = sorted({trial.fold for trial in trials if trial.fold is not None})
     return Fact("seeds", ", ".join(map(str, seeds)) + (f"; folds {', '.join(map(str, folds))}" if folds else ""))
 
 
-def _parts(trials: Sequence[Trial], seen: Sequence[Seen | None]) -> list[Fact]:
+def _parts(trials: Sequence[StoredTrial], seen: Sequence[Seen | None]) -> list[Fact]:
     rows = [trial.result["rows"] for trial in trials if isinstance(trial.result.get("rows"), dict)]
     prints = Counter(one.fingerprint for one in seen if one is not None)
     alike = "the same rows and labels in every row of the ranking" if len(prints) == 1 else "not the same rows in all"
@@ -97,7 +97,7 @@ def _parts(trials: Sequence[Trial], seen: Sequence[Seen | None]) -> list[Fact]:
     return [*facts, Fact("validation rows", f"{alike} (fingerprint {said})", len(prints) > 1)] if prints else facts
 
 
-def _environment(trial: Trial) -> dict[str, Any]:
+def _environment(trial: StoredTrial) -> dict[str, Any]:
     if not trial.folder.environment.is_file():
         return {}
     with suppress(CheckpointError):

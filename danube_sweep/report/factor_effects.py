@@ -58,7 +58,7 @@ class Factor:
         return bool(places) and min(places) > 0 and max(places) / min(places) >= 10
 
 
-def is_number(value: Any) -> TypeGuard[int | float]:
+def is_finite_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -69,11 +69,13 @@ def find_factors(rows: Mapping[str, Row], varied: Sequence[str]) -> list[Factor]
 
 
 def _factor(rows: Mapping[str, Row], name: str) -> Factor:
-    numeric = all(is_number(row.values.get(name)) for row in rows.values())
+    numeric = all(is_finite_number(row.values.get(name)) for row in rows.values())
     groups: dict[Any, list[str]] = {}
     for key, row in rows.items():
         value = row.values.get(name)
-        groups.setdefault(float(value) if numeric and is_number(value) else shown(value) or "default", []).append(key)
+        groups.setdefault(
+            float(value) if numeric and is_finite_number(value) else shown(value) or "default", []
+        ).append(key)
     order = sorted(groups) if numeric else list(groups)
     levels = [
         Level(_said(value) if numeric else str(value), [rows[key].mean or 0.0 for key in groups[value]], groups[value])
@@ -89,4 +91,4 @@ def _said(value: float) -> str:
 def label_of(factor: Factor, row: Row) -> str:
     """The level that a row has."""
     value = row.values.get(factor.name)
-    return _said(float(value)) if factor.numeric and is_number(value) else shown(value) or "default"
+    return _said(float(value)) if factor.numeric and is_finite_number(value) else shown(value) or "default"

@@ -1,6 +1,6 @@
 """Which varied key matters most, by Optuna's PED-ANOVA (arXiv:2304.10255).
 
-It works in a process of its own, weigh.py, that imports Optuna while the folder is read.
+It works in a process of its own, importance_process.py, that imports Optuna while the folder is read.
 """
 
 import json

@@ -12,7 +12,7 @@ from rich.text import Text
 from danube_sweep.errors import DiskError
 from danube_sweep.report.collect import gather
 from danube_sweep.report.page_data import Report, Shown
-from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto, seconds_of
+from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto, seconds_shown
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.results.ranking_table import named, number, plain, ranking_table, summary_lines, write
 from danube_sweep.terminal.screen import Terminal, human
@@ -118,7 +118,7 @@ def _factors(report: Report, console: Console) -> Table:
 
 def _front(report: Report, console: Console) -> Table:
     rows = []
-    for of, name in ((memory_gib, "memory"), (seconds_of, "time")):
+    for of, name in ((memory_gib, "memory"), (seconds_shown, "time")):
         for one in pareto(report.shown, of, report.ranking.goal):
             said = f"{of(one):.2f} GiB" if of is memory_gib else human(of(one) or 0.0)
             rows.append((name, said, number(one.row.mean or 0.0), named(one.row)))

@@ -14,7 +14,7 @@ from danube_sweep.report.published import Published
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.report.slot_times import Timeline
 from danube_sweep.results.rank import Ranking, Row
-from danube_sweep.results.trial_results import UNDER_WAY, Trial
+from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Shown:
     key: str
     """Its name on the page, `r1` for the best one."""
     row: Row
-    trials: list[Trial]
-    used: list[Trial]
+    trials: list[StoredTrial]
+    used: list[StoredTrial]
     """Those that its numbers are of; none for a row without a metric."""
     seen: Seen | None
     memory_bytes: float | None

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from danube_sweep.errors import CheckpointError
-from danube_sweep.results.trial_results import RUNNING, Trial
+from danube_sweep.results.trial_results import RUNNING, StoredTrial
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ class Timeline:
     """The most trials that trained together in each lane."""
 
 
-def timeline(trials: Sequence[Trial], now_s: float) -> Timeline:
+def timeline(trials: Sequence[StoredTrial], now_s: float) -> Timeline:
     """Every attempt in a lane: its slot where the attempt says so, else the first lane of its host that was free.
 
     Attempts that name the same pack trained together, and are in one lane.
@@ -112,7 +112,7 @@ def attempt_lines(folder: RunFolder) -> list[dict[str, Any]]:
     return found
 
 
-def _running(trial: Trial, now_s: float) -> list[Bar]:
+def _running(trial: StoredTrial, now_s: float) -> list[Bar]:
     start_s = started_s(trial)
     if trial.state != RUNNING or start_s is None:
         return []
@@ -125,7 +125,7 @@ def _host(folder: RunFolder) -> str:
     return ""
 
 
-def started_s(trial: Trial) -> float | None:
+def started_s(trial: StoredTrial) -> float | None:
     """When a running trial's present attempt began, in seconds since 1970: it has then written its environment."""
     file = trial.folder.environment
     return file.stat().st_mtime if file.is_file() else None

@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import fmean
 
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.report.factor_effects import is_number
+from danube_sweep.report.factor_effects import is_finite_number
 from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.slot_times import attempt_lines, started_s
-from danube_sweep.results.trial_results import RUNNING, UNDER_WAY, Trial
+from danube_sweep.results.trial_results import RUNNING, UNDER_WAY, StoredTrial
 from danube_sweep.storage.run_folder import number_at
 
 
@@ -41,7 +41,7 @@ class Standing:
         return self.ended >= self.total
 
 
-def standing(trials: Sequence[Trial], now_s: float, to_draw: int | None) -> Standing:
+def standing(trials: Sequence[StoredTrial], now_s: float, to_draw: int | None) -> Standing:
     """Where the sweep is; `to_draw` is how many trials a search is to have, None for a grid."""
     running = [_progress(trial, now_s) for trial in trials if trial.state == RUNNING]
     still_open = sum(trial.state in UNDER_WAY for trial in trials)
@@ -51,7 +51,7 @@ def standing(trials: Sequence[Trial], now_s: float, to_draw: int | None) -> Stan
     return Standing(running, ended, total, _left_s(trials, running, waiting))
 
 
-def _progress(trial: Trial, now_s: float) -> Progress:
+def _progress(trial: StoredTrial, now_s: float) -> Progress:
     curve = read_curve(trial.folder.metrics, "log_loss")
     if curve is None:
         return Progress(trial.name, 0, None, None, None)
@@ -62,13 +62,13 @@ def _progress(trial: Trial, now_s: float) -> Progress:
     return Progress(trial.name, curve.step, share, left_s, curve.last_loss)
 
 
-def _share(trial: Trial, epoch: float, step: int) -> float | None:
+def _share(trial: StoredTrial, epoch: float, step: int) -> float | None:
     steps, epochs = trial.config.get("trainer.max_steps"), trial.config.get("trainer.epochs")
     done, wanted = (step, steps) if steps else (epoch, epochs)
-    return min(done / wanted, 1.0) if is_number(wanted) and wanted > 0 else None
+    return min(done / wanted, 1.0) if is_finite_number(wanted) and wanted > 0 else None
 
 
-def _left_s(trials: Sequence[Trial], running: Sequence[Progress], waiting: int) -> float | None:
+def _left_s(trials: Sequence[StoredTrial], running: Sequence[Progress], waiting: int) -> float | None:
     took = [seconds for trial in trials if trial.state in COMPLETE and (seconds := _seconds(trial)) is not None]
     mean_s = fmean(took) if took else None
     each = [one.left_s if one.left_s is not None else mean_s for one in running]
@@ -78,7 +78,7 @@ def _left_s(trials: Sequence[Trial], running: Sequence[Progress], waiting: int) 
     return sum(left or 0.0 for left in each) / slots + max(waiting, 0) * (mean_s or 0.0) / slots
 
 
-def _seconds(trial: Trial) -> float | None:
+def _seconds(trial: StoredTrial) -> float | None:
     for said in reversed(attempt_lines(trial.folder)):
         if (seconds := number_at(said, "seconds")) is not None:
             return seconds

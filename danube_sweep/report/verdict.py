@@ -12,7 +12,7 @@ from danube_sweep.report.page_data import Answer, Cheaper, Shown
 from danube_sweep.results.example_losses import PAIRED
 from danube_sweep.results.rank import Ranking, winner
 from danube_sweep.results.ranking_table import number, shown
-from danube_sweep.results.trial_results import UNDER_WAY, Trial
+from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
 from danube_sweep.storage.files import read_json
 
 PRIOR: Final = "class prior"
@@ -21,7 +21,7 @@ _WORTH_SAVING: Final = 0.05
 _NOT_A_TRIAL: Final = ("sweep", "pruner", "hydra")
 
 
-def answer(
+def verdict_of(
     path: Path, ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor], references: Mapping[str, float]
 ) -> Answer:
     """The answer of a sweep; without a finished trial there is no best.
@@ -50,7 +50,7 @@ def command(best: Shown) -> str:
     return " ".join(["danube-sweep", *map(shlex.quote, chosen)])
 
 
-def _asked(trial: Trial) -> list[str]:
+def _asked(trial: StoredTrial) -> list[str]:
     if not trial.folder.trial.is_file():
         return []
     try:
@@ -189,7 +189,7 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def references_of(trials: Sequence[Trial], metric: str) -> dict[str, float]:
+def references_of(trials: Sequence[StoredTrial], metric: str) -> dict[str, float]:
     """What answering without reading reaches in the metric, by name, from the first trial that states it."""
     name = metric.rpartition("/")[2]
     labels: Mapping[str, str] = {"uniform": "uniform", "prior": PRIOR, "bayes": "Bayes-optimal"}

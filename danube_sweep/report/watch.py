@@ -17,7 +17,7 @@ from danube_sweep.report.page import write_page
 from danube_sweep.report.sweep_progress import Progress, Standing, changed, standing
 from danube_sweep.results.rank import Ranking, rank_trials
 from danube_sweep.results.ranking_table import plain, ranking_table, summary_lines
-from danube_sweep.results.trial_results import Trial, read_trials
+from danube_sweep.results.trial_results import StoredTrial, read_trials
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.terminal.screen import duration
 
@@ -81,7 +81,7 @@ class Watch:
         parts += [ranking_table(ranking, self._console.width), *map(self._text, summary_lines(ranking))]
         return Group(*parts)
 
-    def _ranking(self, trials: list[Trial], notes: list[str]) -> Ranking:
+    def _ranking(self, trials: list[StoredTrial], notes: list[str]) -> Ranking:
         # Intervals cost a second where there are many trials, and change only when one has ended.
         mark = changed(self._path)
         if self._ranked is None or self._ranked[0] != mark:

@@ -1,4 +1,4 @@
-"""How sure a difference between two rows of the ranking is: a paired bootstrap over the validation examples."""
+"""How sure a mean over validation examples is, or the difference of two: a bootstrap over the examples."""
 
 import numpy as np
 

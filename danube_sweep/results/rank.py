@@ -18,7 +18,7 @@ from danube_sweep.config.validate.check_sweep import objectives as objectives_of
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.results.bootstrap import paired_intervals
 from danube_sweep.results.example_losses import PAIRED, Examples, read_examples
-from danube_sweep.results.trial_results import Trial, read_trials
+from danube_sweep.results.trial_results import StoredTrial, read_trials
 from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder, number_at
@@ -30,7 +30,7 @@ FINISHED, PRUNED = State.finished.value, State.pruned.value
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrialOutcome:
     """One trial of the sweep: its folder's name, its state, and why, if it ended badly."""
 
     trial: str
@@ -108,7 +108,7 @@ class Ranking:
     varied: list[str]
     objectives: list[tuple[str, str]]
     """Metric and goal; the first ranks."""
-    trials: list[Ended]
+    trials: list[TrialOutcome]
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -120,7 +120,7 @@ class Ranking:
         return self.objectives[0][1]
 
 
-def rank(path: Path, objectives: Objectives | None = None) -> Ranking:
+def rank_sweep(path: Path, objectives: Objectives | None = None) -> Ranking:
     """Reads a sweep folder; `objectives` (metric, goal) overrule those of its sweep.json.
 
     The same folder gives the same ranking. Raises CheckpointError for a folder that is no sweep, or whose sweep.json
@@ -130,14 +130,16 @@ def rank(path: Path, objectives: Objectives | None = None) -> Ranking:
     return rank_trials(path, trials, notes, objectives)
 
 
-def rank_trials(path: Path, trials: list[Trial], notes: list[str], objectives: Objectives | None = None) -> Ranking:
-    """`rank` of trials that have been read."""
+def rank_trials(
+    path: Path, trials: list[StoredTrial], notes: list[str], objectives: Objectives | None = None
+) -> Ranking:
+    """`rank_sweep` of trials that have been read."""
     chosen = list(objectives or _objectives(path))
     varied = varied_keys(trials)
     scores = _test_scores(path, notes)
     rows = [_row(_once(group, notes), varied, chosen, scores) for group in by_row(trials)]
     rows = _compared(_ordered(rows, chosen), path, chosen[0][0], notes)
-    ended = [Ended(trial.name, trial.state, trial.reason) for trial in trials]
+    ended = [TrialOutcome(trial.name, trial.state, trial.reason) for trial in trials]
     return Ranking(path, _with_front(rows, chosen), varied, chosen, ended, notes)
 
 
@@ -168,9 +170,9 @@ def _test_scores(path: Path, notes: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _once(group: list[Trial], notes: list[str]) -> list[Trial]:
+def _once(group: list[StoredTrial], notes: list[str]) -> list[StoredTrial]:
     """Each seed and fold once: a second folder of the same trial would feign certainty."""
-    kept: dict[Any, Trial] = {}
+    kept: dict[Any, StoredTrial] = {}
     for trial in sorted(group, key=lambda one: one.state != FINISHED):
         key = trial.name if trial.seed is None else (trial.seed, trial.fold)
         if key in kept:
@@ -179,7 +181,7 @@ def _once(group: list[Trial], notes: list[str]) -> list[Trial]:
     return [trial for trial in group if trial in kept.values()]
 
 
-def _row(trials: list[Trial], varied: list[str], objectives: Objectives, scores: dict[str, Any]) -> Row:
+def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, scores: dict[str, Any]) -> Row:
     metric = objectives[0][0]
     ended = {
         state: [one for one in trials if one.state == state and one.number(metric) is not None]
@@ -209,21 +211,21 @@ def _row(trials: list[Trial], varied: list[str], objectives: Objectives, scores:
     )
 
 
-def _by_fold(trials: Sequence[Trial]) -> dict[int | None, list[str]]:
+def _by_fold(trials: Sequence[StoredTrial]) -> dict[int | None, list[str]]:
     folds = sorted({trial.fold for trial in trials}, key=lambda fold: -1 if fold is None else fold)
     return {fold: [trial.name for trial in trials if trial.fold == fold] for fold in folds}
 
 
-def _states(trials: list[Trial]) -> str:
+def _states(trials: list[StoredTrial]) -> str:
     counted = Counter(trial.state for trial in trials)
     return next(iter(counted)) if len(counted) == 1 else ", ".join(f"{n} {state}" for state, n in counted.items())
 
 
-def _numbers(trials: Sequence[Trial], address: str) -> list[float]:
+def _numbers(trials: Sequence[StoredTrial], address: str) -> list[float]:
     return [number for trial in trials if (number := trial.number(address)) is not None]
 
 
-def _mean(trials: Sequence[Trial], address: str) -> float | None:
+def _mean(trials: Sequence[StoredTrial], address: str) -> float | None:
     numbers = _numbers(trials, address)
     return fmean(numbers) if numbers else None
 

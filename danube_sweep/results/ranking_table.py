@@ -19,6 +19,7 @@ from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.results.rank import Ranking, Row, winner
 from danube_sweep.results.trial_results import UNDER_WAY
 from danube_sweep.storage.files import write_text
+from danube_sweep.terminal.screen import encodable
 
 GAP: Final = 2
 _PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
@@ -31,7 +32,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 
 
 @dataclass(frozen=True)
-class _Column:
+class _TableColumn:
     title: str
     cells: list[str]
     keep: int = 0
@@ -67,60 +68,56 @@ def ranking_table(ranking: Ranking, width: int) -> _Drawn:
 
 
 def _plus_minus(console: Console) -> str:
-    return _PLUS_MINUS if _fits(_PLUS_MINUS, console) == _PLUS_MINUS else "+-"
+    return _PLUS_MINUS if encodable(_PLUS_MINUS, console) == _PLUS_MINUS else "+-"
 
 
-def _fits(text: str, console: Console) -> str:
-    return text.encode(console.encoding, "replace").decode(console.encoding)
-
-
-def _table(ranking: Ranking, columns: Sequence[_Column], console: Console) -> Table:
+def _table(ranking: Ranking, columns: Sequence[_TableColumn], console: Console) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for column in columns:
-        header = Text(_fits(column.title, console), style="cyan")
+        header = Text(encodable(column.title, console), style="cyan")
         table.add_column(header, justify="left" if column.left else "right", no_wrap=True, overflow="crop")
     best = winner(ranking)
     for place, row in enumerate(ranking.rows):
-        cells = [Text(_fits(column.cells[place], console)) for column in columns]
+        cells = [Text(encodable(column.cells[place], console)) for column in columns]
         table.add_row(*cells, style="bold" if row is best else "")
     return table
 
 
-def _columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
+def _columns(ranking: Ranking, plus_minus: str) -> list[_TableColumn]:
     """Every column that has something to say, in the order of the table."""
     rows, best = ranking.rows, winner(ranking)
     titles = short_titles(ranking.varied)
-    given = [_Column("#", [str(row.rank or "") for row in rows], keep=-1)]
+    given = [_TableColumn("#", [str(row.rank or "") for row in rows], keep=-1)]
     given += [
-        _Column(titles[key], [plain(shown(row.values[key])) for row in rows], varied=True, left=True)
+        _TableColumn(titles[key], [plain(shown(row.values[key])) for row in rows], varied=True, left=True)
         for key in ranking.varied
     ]
     given += _objective_columns(ranking, plus_minus)
     given += [
-        _Column("vs best", ["best" if row is best else _difference(row) for row in rows]),
-        _Column("95 %", [_interval(row) for row in rows], keep=2),
-        _Column("front", ["*" if row.front else "" for row in rows]),
+        _TableColumn("vs best", ["best" if row is best else _difference(row) for row in rows]),
+        _TableColumn("95 %", [_interval(row) for row in rows], keep=2),
+        _TableColumn("front", ["*" if row.front else "" for row in rows]),
         *(_number_columns(ranking, "", [row.metrics for row in rows])),
         *(_number_columns(ranking, "test ", [row.test for row in rows])),
         *_count_columns(rows),
-        _Column("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
-        _Column("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
-        _Column("GiB", [_maybe(row.peak_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=9),
-        _Column("predicted", [_maybe(row.predicted_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=12),
+        _TableColumn("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
+        _TableColumn("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
+        _TableColumn("GiB", [_maybe(row.peak_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=9),
+        _TableColumn("predicted", [_maybe(row.predicted_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=12),
     ]
     if any(row.state != COMPLETE[0] for row in rows):
-        given.append(_Column("state", [row.state for row in rows], left=True))
-    given.append(_Column("reason", [plain(row.error or "") for row in rows], keep=11, left=True))
+        given.append(_TableColumn("state", [row.state for row in rows], left=True))
+    given.append(_TableColumn("reason", [plain(row.error or "") for row in rows], keep=11, left=True))
     return [column for column in given if column.varied or any(column.cells)]
 
 
-def _count_columns(rows: Sequence[Row]) -> list[_Column]:
+def _count_columns(rows: Sequence[Row]) -> list[_TableColumn]:
     """Folds and seeds, each where a row has several."""
     folds = [row.folds is not None and len(row.by_fold) > 1 for row in rows]
     seeds = [row.seed_count > 1 for row in rows]
     return [
-        _Column("folds", [_folds(row) if any(folds) and row.used else "" for row in rows], keep=3),
-        _Column("seeds", [str(row.seed_count or "") if any(seeds) else "" for row in rows], keep=3),
+        _TableColumn("folds", [_folds(row) if any(folds) and row.used else "" for row in rows], keep=3),
+        _TableColumn("seeds", [str(row.seed_count or "") if any(seeds) else "" for row in rows], keep=3),
     ]
 
 
@@ -132,7 +129,7 @@ def _folds(row: Row) -> str:
     return str(done) if done == row.folds else f"{done} of {row.folds}"
 
 
-def _objective_columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
+def _objective_columns(ranking: Ranking, plus_minus: str) -> list[_TableColumn]:
     columns = []
     for place, (metric, _) in enumerate(ranking.objectives):
         cells = []
@@ -140,18 +137,18 @@ def _objective_columns(ranking: Ranking, plus_minus: str) -> list[_Column]:
             mean, deviation = row.objectives[place], row.deviation if place == 0 else None
             spread = "" if deviation is None else f" {plus_minus}{number(deviation)}"
             cells.append("" if mean is None else number(mean) + spread)
-        columns.append(_Column(metric.rpartition("/")[2], cells, keep=-1, left=True))
+        columns.append(_TableColumn(metric.rpartition("/")[2], cells, keep=-1, left=True))
     return columns
 
 
 _KEEP = {"log_loss": 1, "accuracy": 4, "perplexity": 6, "macro_f1": 7, "ece": 8}
 
 
-def _number_columns(ranking: Ranking, prefix: str, tables: Sequence[dict[str, float]]) -> list[_Column]:
+def _number_columns(ranking: Ranking, prefix: str, tables: Sequence[dict[str, float]]) -> list[_TableColumn]:
     ranked = () if prefix else tuple(metric for metric, _ in ranking.objectives)
     names = dict.fromkeys(name for table in tables for name in table)
     return [
-        _Column(prefix + name, [_maybe(table.get(name), None) for table in tables], keep=_KEEP.get(name, 8))
+        _TableColumn(prefix + name, [_maybe(table.get(name), None) for table in tables], keep=_KEEP.get(name, 8))
         for name in names
         if f"validation/{name}" not in ranked
     ]
@@ -167,7 +164,7 @@ def _last_word(key: str) -> str:
     return key.rpartition(".")[2] or key
 
 
-def _fitted(columns: Sequence[_Column], width: int) -> list[_Column]:
+def _fitted(columns: Sequence[_TableColumn], width: int) -> list[_TableColumn]:
     """The columns that fit into `width`, and of the reason as much as there is room for."""
     reason = [column for column in columns if column.title == "reason" and not column.varied]
     kept = [column for column in columns if column not in reason]
@@ -184,11 +181,11 @@ def _fitted(columns: Sequence[_Column], width: int) -> list[_Column]:
     return [*kept, *(_cut(column, room) for column in reason if room >= _WORTH_SHOWING)]
 
 
-def _width(columns: Sequence[_Column]) -> int:
+def _width(columns: Sequence[_TableColumn]) -> int:
     return sum(column.width for column in columns) + GAP * (len(columns) - 1)
 
 
-def _cut(column: _Column, width: int) -> _Column:
+def _cut(column: _TableColumn, width: int) -> _TableColumn:
     return replace(column, title=_short(column.title, width), cells=[_short(cell, width) for cell in column.cells])
 
 
@@ -353,7 +350,7 @@ def _cell(value: Any) -> Any:
 
 def _markdown(ranking: Ranking) -> str:
     columns = _columns(ranking, _PLUS_MINUS)
-    columns.append(_Column("trials", [plain(", ".join(row.trials)) for row in ranking.rows], left=True))
+    columns.append(_TableColumn("trials", [plain(", ".join(row.trials)) for row in ranking.rows], left=True))
     lines = [
         f"# Ranking by {_escaped(ranking.metric)} ({ranking.goal})",
         "",

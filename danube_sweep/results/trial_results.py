@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from filelock import FileLock, Timeout
 
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.files import read_json
+from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.run_folder import RunFolder, number_at
 from danube_sweep.storage.sweep_folder import attempts
 
@@ -28,7 +27,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Trial:
+class StoredTrial:
     """A trial as its folder shows it now."""
 
     folder: RunFolder
@@ -72,7 +71,7 @@ class Trial:
         return number_at(self.result, address)
 
 
-def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
+def read_trials(path: Path) -> tuple[list[StoredTrial], list[str]]:
     """Every trial of a sweep folder, by number, and notes on files that could not be read.
 
     A sweep that has only begun has none. Raises CheckpointError for a folder that is missing, or that is no sweep and
@@ -93,7 +92,7 @@ def read_trials(path: Path) -> tuple[list[Trial], list[str]]:
     return trials, notes
 
 
-def read_trial(folder: RunFolder, notes: list[str]) -> Trial:
+def read_trial(folder: RunFolder, notes: list[str]) -> StoredTrial:
     """The trial of one run folder; a file that cannot be read goes into `notes`."""
     described, result = _json(folder.trial, notes), _json(folder.result, notes)
     if not isinstance(result.get("state"), str):
@@ -103,7 +102,7 @@ def read_trial(folder: RunFolder, notes: list[str]) -> Trial:
         result.setdefault("trial", described["hash"])
     state, reason = (result["state"], result.get("error")) if result else _standing(folder)
     first = next(iter(str(reason or "").splitlines()), "").strip()
-    return Trial(folder, _config(folder.config, notes), overrides, result, state, first or None)
+    return StoredTrial(folder, _config(folder.config, notes), overrides, result, state, first or None)
 
 
 def _by_number(folder: Path) -> tuple[int, str]:
@@ -154,21 +153,9 @@ def _value(text: str) -> Any:
 
 def _standing(folder: RunFolder) -> tuple[str, str | None]:
     """State and reason of a trial without a result."""
-    if _is_held(folder.lock) or _is_held(folder.claim):
+    if is_held(folder.lock) or is_held(folder.claim):
         return RUNNING, None
     tried = attempts(folder)
     if tried and tried[-1].state not in COMPLETE:  # a complete one whose result was deleted is to be run again
         return tried[-1].state, tried[-1].reason
     return (STOPPED if folder.checkpoints.is_dir() else WAITING), None
-
-
-def _is_held(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with suppress(OSError, NotImplementedError):  # what cannot be locked here tells nothing
-        try:
-            with FileLock(file, timeout=0, fallback_to_soft=False):
-                return False
-        except Timeout:
-            return True
-    return False

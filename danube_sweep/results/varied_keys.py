@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from danube_sweep.results.trial_results import Trial
+from danube_sweep.results.trial_results import StoredTrial
 
 _NO_PART = {"name", "seed", "device", "tracking", "hydra", "sweep", "pruner"}
 """First words of keys that do not make a trial another one, or only by its seed."""
@@ -18,21 +18,21 @@ def _counts(key: str) -> bool:
     return key not in _NO_MATTER and (first is None or first[0] not in _NO_PART)
 
 
-def by_row(trials: Sequence[Trial]) -> list[list[Trial]]:
+def by_row(trials: Sequence[StoredTrial]) -> list[list[StoredTrial]]:
     """Trials that differ only in their seed and fold, together, in the order given."""
-    rows: dict[str, list[Trial]] = {}
+    rows: dict[str, list[StoredTrial]] = {}
     for trial in trials:
         rows.setdefault(_identity(trial), []).append(trial)
     return list(rows.values())
 
 
-def _identity(trial: Trial) -> str:
+def _identity(trial: StoredTrial) -> str:
     meaning = trial.config or trial.overrides or {"folder": trial.name}
     meaning = {key: value for key, value in meaning.items() if _counts(key)}
     return json.dumps([bool(trial.config), meaning], sort_keys=True, default=str)
 
 
-def varied_keys(trials: Sequence[Trial]) -> list[str]:
+def varied_keys(trials: Sequence[StoredTrial]) -> list[str]:
     """The keys, or groups like `model`, whose values differ between trials; without seed and fold.
 
     Overrides say it best. In a folder without them the configs are compared, and what follows from another choice
@@ -44,13 +44,13 @@ def varied_keys(trials: Sequence[Trial]) -> list[str]:
     return _differing([trial.config for trial in trials if trial.config])
 
 
-def value_of(trial: Trial, key: str) -> Any:
+def value_of(trial: StoredTrial, key: str) -> Any:
     """What a trial has for a varied key: what was asked for, or else what its config holds; None if it has none."""
     overrides = trial.overrides or {}
     return overrides[key] if key in overrides else _configured(trial.config, key)
 
 
-def _is_varied(trials: Sequence[Trial], key: str) -> bool:
+def _is_varied(trials: Sequence[StoredTrial], key: str) -> bool:
     asked = _distinct(trial.overrides[key] for trial in trials if trial.overrides and key in trial.overrides)
     others = [trial for trial in trials if trial.config and key not in (trial.overrides or {})]
     if asked > 1 or not others:

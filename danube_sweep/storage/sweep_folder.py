@@ -10,9 +10,7 @@ ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or
 
 import json
 import os
-import re
 import shutil
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -29,13 +27,12 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.files import read_json, redacted, write_json, write_text, writing
+from danube_sweep.storage.folder_names import trial_folder_name
 from danube_sweep.storage.run_folder import TRIAL, RunFolder
 
 FORMAT = 1
 LOCK_TIMEOUT_S = 120.0
 _OTHER_VERSION = "{} is from another version of danube_sweep; start the sweep in a new folder"
-_FLOAT = re.compile(r"-?\d+\.\d*(e[+-]?\d+)?")
-_WORD = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 @dataclass(frozen=True)
@@ -177,7 +174,7 @@ class SweepFolder:
         return max((entry.number for entry in self.entries()), default=0) + 1
 
     def _path(self, number: int, overrides: list[str], identity: str) -> Path:
-        return self.path / "_".join(word for word in (f"{number:03d}", slug(overrides), identity[:8]) if word)
+        return self.path / trial_folder_name(number, overrides, identity)
 
     def _add(self, entry: Entry, config: Config | None = None) -> Entry:
         _made(entry.path)
@@ -196,21 +193,6 @@ def _made(path: Path) -> Path:
     except OSError as error:
         raise DiskError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
     return path
-
-
-def slug(overrides: Sequence[str], longest: int = 80) -> str:
-    """What a trial varies, as part of a folder's name: `rank-16_lr-0.001`; safe in any shell and as an override."""
-    words = []
-    pairs = [override.lstrip("+~").partition("=")[::2] for override in overrides]
-    lasts = Counter(key.rpartition(".")[2] for key, _ in pairs)
-    for key, value in pairs:
-        name = key.rpartition(".")[2]
-        name = name if lasts[name] == 1 else key
-        value = value.rstrip("/").rpartition("/")[2]
-        if len(value) > 6 and _FLOAT.fullmatch(value):
-            value = f"{float(value):.3g}"
-        words.append(_WORD.sub("-", f"{name}-{value}").strip("-."))
-    return "_".join(words)[:longest].rstrip("-._")
 
 
 def _trial_files(sweep: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:

@@ -1,8 +1,7 @@
 """A sweep: many trials to their end, whatever dies on the way, and a ranking.
 
-folder  the sweep on disk · space  what a search draws from · cells  overrides to checked trials
-history  all validations and results, for samplers and pruners · source, search  which trial is next
-child, pool  a trial in a process of its own · outcome  how it ended · slots, executor  many of them
-front, ending, dry  plan, run, rank, or only look · ranking/  the table and how sure it is
-doors/  Hydra's plugins, the W&B agent, a W&B sweep file · sheet/  that file
+start_sweep  plan, run and resume a sweep · end_sweep  the winner's test part, the ranking · dry_run  only look
+propose/  which trial is next: a grid's cells, a search's draws; what ends a trial early
+execute/  trials in processes of their own, several at a time
+entry/  Hydra's plugins, the W&B agent, a W&B sweep file · wandb_file/  how that file is read
 """

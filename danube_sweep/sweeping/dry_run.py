@@ -13,7 +13,7 @@ from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.errors import CheckpointError
-from danube_sweep.planner.pack_plan import WINDOW, Pack, choose_pack, plan_packs
+from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, plan_packs
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, Search
@@ -60,14 +60,14 @@ def _is_open(state: str | None, sweep: Sweep | None) -> bool:
     return state is None or state == WAITING or state in retried or (state not in COMPLETE and "all" in retried)
 
 
-def _packs(configs: Sequence[Config], sweep: Sweep) -> list[tuple[str, Pack]]:
+def _packs(configs: Sequence[Config], sweep: Sweep) -> list[tuple[str, PlannedPack]]:
     """The packs by name; what trains alone has none."""
     packs = plan_packs(configs, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
     numbers = count(1)
     return [("-" if len(pack.trials) == 1 else f"p{next(numbers)}", pack) for pack in packs]
 
 
-def _reasons(packs: Sequence[tuple[str, Pack]]) -> list[Text]:
+def _reasons(packs: Sequence[tuple[str, PlannedPack]]) -> list[Text]:
     alone = Counter(pack.why for name, pack in packs if name == "-")
     said = [f"{name}: {pack.why}" for name, pack in packs if name != "-"]
     return [Text(line) for line in [*said, *(f"-: {number} {why}" for why, number in alone.items())]]

@@ -43,7 +43,7 @@ def show_ranking(path: Path, terminal: Terminal) -> None:
 
     Raises CheckpointError for a folder that is no sweep.
     """
-    ranking = rank.rank(path)
+    ranking = rank.rank_sweep(path)
     try:
         ranking_table.write(ranking, path)
     except DiskError as error:
@@ -65,7 +65,7 @@ def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal,
 def _score_unscored(
     folder: SweepFolder, entries: list[Entry], terminal: Terminal, stopping: Callable[[], bool]
 ) -> None:
-    best = rank.winner(rank.rank(folder.path))
+    best = rank.winner(rank.rank_sweep(folder.path))
     file = folder.path / "test.json"
     known: dict[str, Any] = {}
     with suppress(CheckpointError, KeyError):  # cut short, it is written anew
@@ -84,7 +84,7 @@ def _scored(entry: Entry, terminal: Terminal, stopping: Callable[[], bool]) -> d
     config = load_config(entry.folder.config)
     slots = find_slots(Sweep(slots=1), {config.device.accelerator})
     scoring = Pool(on_cpu=slots.on_cpu).start(
-        child_process.score, Job(entry.path, Path.cwd(), slots.environment(0), config, slots.threads)
+        child_process.score_task, Job(entry.path, Path.cwd(), slots.environment(0), config, slots.threads)
     )
     try:
         while not scoring.link.poll(POLL_S):

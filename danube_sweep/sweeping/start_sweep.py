@@ -1,4 +1,4 @@
-"""What the doors call: plan a grid or a search, run it, rank it. They differ only in where their trials come from."""
+"""Plan a grid or a search, run it, rank it: what every entry calls. Entries differ only in where trials come from."""
 
 import re
 import sys
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, NoPruner, Pruner, Sweep, WandbTracking
@@ -24,7 +25,7 @@ from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.executor import Executor
 from danube_sweep.sweeping.execute.slots import find_slots
 from danube_sweep.sweeping.propose.fits_device import shrink, shrunk_rows
-from danube_sweep.sweeping.propose.grid_cells import check, check_search, depends_on, shared
+from danube_sweep.sweeping.propose.grid_cells import check_cells, check_search, depends_on, shared
 from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
 from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Search, described, recognised
@@ -36,7 +37,7 @@ Launch = Callable[[Sequence[Entry]], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedSweep:
     """A sweep that is ready to run."""
 
     folder: SweepFolder
@@ -57,15 +58,15 @@ def plan_grid(
     terminal: Terminal,
     launch: Launch | None = None,
     tracking: Mapping[str, str] | None = None,
-) -> tuple[Plan, list[Entry]] | None:
+) -> tuple[PlannedSweep, list[Entry]] | None:
     """Checks every cell and adds it to the sweep in `path`; returns the plan and each cell's entry, in their order.
 
     With sweep.dry_run it shows the cells, writes nothing and returns None. Raises ConfigError, before anything is
     written, if a cell has a mistake and they are not to be skipped.
     """
     sweep, pruner = _settings(cells, composer)
-    checked = check(cells, composer.trial, sweep)
-    plan = Plan(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
+    checked = check_cells(cells, composer.trial, sweep)
+    plan = PlannedSweep(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
     common = shared(cells)
     if sweep.dry_run and (checked.valid or checked.left_out):
         bad = [*checked.invalid, *checked.left_out]
@@ -90,8 +91,8 @@ def plan_grid(
     return plan, [found[tuple(cell)] for cell in cells]
 
 
-def run_search(plan: Plan, composer: Composer, terminal: Terminal) -> None:
-    """Draws and runs trials until there are `sweep.trials`; ends like `run_plan`. With sweep.dry_run it only shows."""
+def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> None:
+    """Draws and runs trials until there are `sweep.trials`; ends like `run_sweep`. With sweep.dry_run it only shows."""
     assert plan.search is not None
     first = check_search(plan.search, composer.trial, plan.sweep)
     if plan.sweep.dry_run:
@@ -101,11 +102,11 @@ def run_search(plan: Plan, composer: Composer, terminal: Terminal) -> None:
     with plan.folder.locked():
         _check_same_kind(plan)
         _describe(plan)
-    run_plan(plan, terminal, composer)
+    run_sweep(plan, terminal, composer)
 
 
-def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
-    """Goes on with the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`); ends like `run_plan`.
+def resume_sweep(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
+    """Goes on with the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`); ends like `run_sweep`.
 
     Raises CheckpointError for a folder that is no sweep or from another version.
     """
@@ -117,7 +118,7 @@ def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
     sweep, pruner = load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()), changes)
     search = stored.get("search")
     config_dir = stored.get("config_dir")
-    plan = Plan(
+    plan = PlannedSweep(
         folder,
         sweep,
         pruner,
@@ -132,13 +133,13 @@ def resume(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
             _describe(plan, stored)
         if {"invalid", "all"} & set(sweep.retry):
             _recheck(plan, composer, terminal)
-    run_plan(plan, terminal, composer)
+    run_sweep(plan, terminal, composer)
 
 
-def _recheck(plan: Plan, composer: Composer, terminal: Terminal) -> None:
+def _recheck(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> None:
     """Makes trials of the cells that had a mistake and have none any more: a file was put in its place."""
     waiting = [entry.overrides for entry in plan.folder.entries() if entry.hash is None]
-    mended = check(waiting, composer.trial, plan.sweep).valid
+    mended = check_cells(waiting, composer.trial, plan.sweep).valid
     plan.folder.drop_invalid([overrides for _, overrides in mended])
     common = shared([entry.overrides for entry in plan.folder.entries()] + [overrides for _, overrides in mended])
     trials = [(_tracked(config, plan), overrides, None) for config, overrides in mended]
@@ -146,7 +147,7 @@ def _recheck(plan: Plan, composer: Composer, terminal: Terminal) -> None:
 
 
 def _shrink(
-    plan: Plan, trials: Sequence[tuple[Config, list[str], None]], entries: Sequence[Entry], terminal: Terminal
+    plan: PlannedSweep, trials: Sequence[tuple[Config, list[str], None]], entries: Sequence[Entry], terminal: Terminal
 ) -> None:
     for (config, _, _), entry in zip(trials, entries, strict=True):
         rows = shrunk_rows(config, plan.sweep)
@@ -154,8 +155,8 @@ def _shrink(
             terminal.note(f"{entry.path.name}: shrunk to trainer.micro_batch={rows}, as more does not fit")
 
 
-def run_plan(
-    plan: Plan, terminal: Terminal, composer: Composer | None = None, task: Task = child_process.train
+def run_sweep(
+    plan: PlannedSweep, terminal: Terminal, composer: Composer | None = None, task: Task = child_process.train_task
 ) -> None:
     """Runs a sweep's open trials to their end, ranks and, if all have ended, scores the winner on its test part.
 
@@ -178,7 +179,7 @@ def run_plan(
         finally:
             conclude(plan.folder, plan.sweep, terminal, stop)
     if stop.signal_number is not None:
-        raise Interrupted(f"go on with: danube-sweep resume {_short(plan.folder.path)}", stop.signal_number)
+        raise Interrupted(f"go on with: danube-sweep resume {paths.from_here(plan.folder.path)}", stop.signal_number)
     _raise_unless_complete(plan)
 
 
@@ -209,7 +210,7 @@ def _refuse(
     raise ConfigError(f"{len(invalid)} of {len(cells)} cells cannot train: {said[0]}{more}{way_out}")
 
 
-def _tracked(config: Config, plan: Plan) -> Config:
+def _tracked(config: Config, plan: PlannedSweep) -> Config:
     tracking = config.tracking
     if isinstance(tracking, WandbTracking):
         if tracking.group is None:
@@ -219,7 +220,7 @@ def _tracked(config: Config, plan: Plan) -> Config:
     return config
 
 
-def _describe(plan: Plan, before: Mapping[str, Any] | None = None) -> None:
+def _describe(plan: PlannedSweep, before: Mapping[str, Any] | None = None) -> None:
     search = plan.search
     if before is not None:
         ranked = {"metric": plan.sweep.metric, "goal": plan.sweep.goal}
@@ -239,7 +240,7 @@ def _describe(plan: Plan, before: Mapping[str, Any] | None = None) -> None:
     )
 
 
-def _check_same_kind(plan: Plan) -> None:
+def _check_same_kind(plan: PlannedSweep) -> None:
     if not plan.folder.file.is_file():
         return
     stored = plan.folder.read().get("search")
@@ -251,24 +252,24 @@ def _check_same_kind(plan: Plan) -> None:
 # --------------------------------------------------------------------------------------------------------- running
 
 
-def _source(plan: Plan, composer: Composer | None) -> FolderSource | SearchSource:
-    from danube_sweep.sweeping.propose.history import History
+def _source(plan: PlannedSweep, composer: Composer | None) -> FolderSource | SearchSource:
+    from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 
     searching = plan.search is not None
-    history = None
+    journal = None
     if searching or not isinstance(plan.pruner, NoPruner):
-        history = History(plan.folder.history, objectives(plan.sweep), plan.pruner)
+        journal = OptunaJournal(plan.folder.history, objectives(plan.sweep), plan.pruner)
     if plan.search is None:
-        return FolderSource(plan.folder, plan.sweep.retry, history)
-    assert composer is not None and history is not None
+        return FolderSource(plan.folder, plan.sweep.retry, journal)
+    assert composer is not None and journal is not None
 
     def compose(overrides: Sequence[str]) -> Config:
         return _tracked(composer.trial(overrides), plan)
 
-    return SearchSource(plan.folder, plan.search, plan.sweep, history, compose)
+    return SearchSource(plan.folder, plan.search, plan.sweep, journal, compose)
 
 
-def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch, terminal: Terminal) -> None:
+def _run_batches(plan: PlannedSweep, source: FolderSource | SearchSource, launch: Launch, terminal: Terminal) -> None:
     # Other launchers take a batch and come back when all of it has ended: no slots, no pruning, no early word.
     while batch := source.batch(plan.sweep.slots or 1):
         launch([entry for entry in batch if state_of(entry) is None])
@@ -278,7 +279,7 @@ def _run_batches(plan: Plan, source: FolderSource | SearchSource, launch: Launch
             terminal.note(source.notes.pop(0))
 
 
-def _say_ignored(plan: Plan, terminal: Terminal) -> None:
+def _say_ignored(plan: PlannedSweep, terminal: Terminal) -> None:
     default = Sweep()
     names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
     ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
@@ -288,7 +289,7 @@ def _say_ignored(plan: Plan, terminal: Terminal) -> None:
         terminal.note(f"{', '.join(ignored)}: only hydra/launcher=local keeps to it; this launcher does not")
 
 
-def _accelerators(plan: Plan, composer: Composer | None) -> set[str]:
+def _accelerators(plan: PlannedSweep, composer: Composer | None) -> set[str]:
     if plan.search is not None and composer is not None:
         return {check_search(plan.search, composer.trial, plan.sweep).device.accelerator}
     return {_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None}
@@ -300,19 +301,15 @@ def _accelerator(entry: Entry) -> str:
     return str(yaml.safe_load(entry.folder.config.read_text(encoding="utf-8"))["device"]["accelerator"])
 
 
-def _raise_unless_complete(plan: Plan) -> None:
+def _raise_unless_complete(plan: PlannedSweep) -> None:
     states = [(entry.hash, state_of(entry)) for entry in plan.folder.entries() if not _left_out(entry)]
     bad = [(identity, state) for identity, state in states if state not in COMPLETE]
     again = [state for identity, state in bad if identity is not None]
     if bad:
         mended = any(again) or len(again) < len(bad)
-        goes_on = f"danube-sweep resume {_short(plan.folder.path)}" + (" --retry all" if mended else "")
+        goes_on = f"danube-sweep resume {paths.from_here(plan.folder.path)}" + (" --retry all" if mended else "")
         raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with: {goes_on}")
 
 
 def _left_out(entry: Entry) -> bool:
     return entry.hash is None and bool((entry.folder.read_result() or {}).get("left_out"))
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -98,7 +98,7 @@ class Terminal:
         """Shows a trial that has `done_steps` of `total_steps` behind it."""
         widest = self._console.width // 5  # rich would shorten the numbers on the right as much as the name
         short = name if len(name) <= widest else name[: widest - 2] + ".."
-        task = self._rich.add_task(_fits(short, self._console), total=total_steps, completed=done_steps, state="")
+        task = self._rich.add_task(encodable(short, self._console), total=total_steps, completed=done_steps, state="")
         self._bars[name] = _Bar(total_steps, done_steps, self._clock(), task)
 
     def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None:
@@ -148,8 +148,8 @@ class Terminal:
         """Prints `result_table`."""
         width = max((len(key) for key, _ in rows), default=0)
         self._log.write("\n".join([title, *(f"{key.ljust(width)}  {value}" for key, value in rows)]))
-        shown = [(_fits(redact(key), self._console), _fits(redact(value), self._console)) for key, value in rows]
-        self._console.print(result_table(shown, _fits(redact(title), self._console)))
+        shown = [(self._shown(key), self._shown(value)) for key, value in rows]
+        self._console.print(result_table(shown, self._shown(title)))
 
     def _say(self, bar: _Bar, now: float) -> None:
         if bar.unsaid is None:
@@ -160,8 +160,10 @@ class Terminal:
         bar.said_s, bar.unsaid = now, None
 
     def _print(self, text: str) -> None:
-        text = _fits(redact(text), self._console)
-        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self._console.print(self._shown(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+    def _shown(self, text: str) -> str:
+        return encodable(redact(text), self._console)
 
 
 @contextmanager
@@ -205,5 +207,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def _fits(text: str, console: Console) -> str:
+def encodable(text: str, console: Console) -> str:
+    """The text with a question mark for each sign that the console cannot show."""
     return text.encode(console.encoding, "replace").decode(console.encoding)

@@ -1,7 +1,7 @@
 """What is written while a trial trains: files first, W&B second.
 
-files    metrics.csv · charts  what a run's predictions show, computed here · sending  a run's way to W&B
-opening  a tracker from a config: online, offline or not at all
+metrics_file   metrics.csv · prediction_charts  what a run's predictions show · wandb_sending  a run's way to W&B
+open_tracker   a tracker from a config: online, offline or not at all
 """
 
 from danube_sweep.tracking.metrics_file import MetricsFile

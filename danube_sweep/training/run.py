@@ -79,7 +79,7 @@ def run_pack(
 ) -> None:
     """Trains trials together, in their folders, and those that `door` sends after them; tells it how each one ended.
 
-    All must have one `planner.packs.pack_key`. Raises PackOutOfMemory when memory does not suffice for several of them,
+    All must have one `pack_plan.pack_key`. Raises PackOutOfMemory when memory does not suffice for several of them,
     and Interrupted once all have checkpointed after a stop was requested.
     """
     with ExitStack() as stack:

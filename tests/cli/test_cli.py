@@ -315,7 +315,7 @@ HEAVY = ("torch", "transformers", "lightning", "wandb", "bitsandbytes", "peft", 
 def test_no_heavy_library_is_loaded_before_a_run_needs_it() -> None:
     script = f"""
 import sys
-from danube_sweep.cli import main
+from danube_sweep.cli.main import main
 calls = [["--help"], ["--help", "lora"], ["--version"], ["--cfg", "job", "--resolve"], ["head=foo"], ["lora.rank=0"]]
 for call in calls:
     code = main(call)

@@ -33,7 +33,7 @@ from danube_sweep.head.base_head import Head
 from danube_sweep.head.build_head import build_head
 from danube_sweep.optimizer.build_optimizer import build_optimizer
 from danube_sweep.planner.trial_plan import plan_of
-from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sheet
+from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sweep_file
 
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)```", DOCUMENT, re.S | re.M))
@@ -222,7 +222,7 @@ def test_a_sheet_of_a_sweep_may_name_it(installed: None, tmp_path: Path) -> None
         "method: grid\ncommand: [danube-sweep, optimizer=nadam, '${args_no_hyphens}']\n"
         "parameters: {head: {values: [sequence, prototypes]}}\n"
     )
-    sheet = read_sheet(file)
+    sheet = read_sweep_file(file)
     configs = [Composer().trial([*sheet.fixed, *cell]) for cell in sheet.cells(10)]
     assert sorted(type(config.head).__name__ for config in configs) == ["Prototypes", "SequenceHead"]
 

@@ -158,6 +158,7 @@ from danube_sweep.composer import compose
 from danube_sweep.data import load_parts
 from danube_sweep.errors import DanubeSweepError
 from danube_sweep.config.identity import trial_hash
+from danube_sweep.storage.run_folder import trial_hash
 for overrides in sys.argv[1:]:
     try:
         config = compose(["data=hub", "head=sequence", *overrides.split()])

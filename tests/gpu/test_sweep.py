@@ -15,7 +15,7 @@ from danube_sweep.composer import Composer
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_pool import Pool
-from danube_sweep.sweeping.start_sweep import plan_grid, run_plan
+from danube_sweep.sweeping.start_sweep import plan_grid, run_sweep
 from danube_sweep.terminal.screen import Terminal
 
 pytestmark = [
@@ -43,7 +43,7 @@ def test_trials_of_a_sweep_train_on_the_gpu(tmp_path: Path, precision: str) -> N
     common = [f"precision={precision}", "device=auto", "data.rows=60", "trainer.max_steps=4", "sweep.slots=2", *ON_GPU]
     planned = plan_grid(tmp_path / "sweep", [["seed=0", *common], ["seed=1", *common]], Composer(), terminal)
     assert planned is not None
-    run_plan(planned[0], terminal, task=child_process.train)
+    run_sweep(planned[0], terminal, task=child_process.train_task)
     for entry in planned[1]:
         result = json.loads(entry.folder.result.read_text())
         assert result["state"] == "finished"

@@ -19,9 +19,9 @@ from workbench import save_base
 from danube_sweep.cli import main
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, ConfigError, DiskError, ExportRefused, Interrupted
-from danube_sweep.inference.export.check_export import check, compare
+from danube_sweep.inference.export.check_export import check_export, compare
 from danube_sweep.inference.export.export_run import Options, Written, export_run, write_export
-from danube_sweep.inference.export.how_to_read import HiddenStates, SequenceClassifier, TokenClassifier
+from danube_sweep.inference.export.how_to_read import HiddenStates, LoadedSequenceClassifier, LoadedTokenClassifier
 from danube_sweep.inference.predict import load_run
 
 Tiny = Callable[..., Config]
@@ -140,7 +140,7 @@ def test_a_classifier_over_the_last_token_is_transformers_own(
 ) -> None:
     run = finished("head=sequence", "precision=fp32")
     found = written(run, tmp_path / "out")
-    assert found.reading == SequenceClassifier("layers.linear", biased=False)
+    assert found.reading == LoadedSequenceClassifier("layers.linear", biased=False)
     plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, pad_token_id=0, dtype=torch.float32)
     model = PeftModel.from_pretrained(plain, str(tmp_path / "out")).eval()
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_merged_classifiers_are_transformers_own_too(finished: Callable[..., Pat
         logits = model(**found.expected.inputs).logits
     assert (logits - found.expected.logits).abs().max() <= found.tolerance
     with_bias = finished_again(tmp_path, run)
-    assert isinstance(with_bias, SequenceClassifier | TokenClassifier | HiddenStates)
+    assert isinstance(with_bias, LoadedSequenceClassifier | LoadedTokenClassifier | HiddenStates)
 
 
 def finished_again(tmp_path: Path, run: Path) -> Any:
@@ -209,7 +209,7 @@ def test_an_export_that_answers_otherwise_is_refused_and_leaves_nothing(
         compare(torch.full_like(other.logits, torch.nan), other, found.reading, found.tolerance)
     (tmp_path / "out" / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(ExportRefused, match="the export cannot be loaded again: "):
-        check(tmp_path / "out", found.code, found.expected, found.reading, found.tolerance, "cpu")
+        check_export(tmp_path / "out", found.code, found.expected, found.reading, found.tolerance, "cpu")
 
 
 def test_what_cannot_be_exported_is_said_in_one_line_and_leaves_nothing(

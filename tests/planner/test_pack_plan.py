@@ -13,7 +13,7 @@ from danube_sweep.planner.pack_plan import (
     MOST,
     Corrections,
     Lengths,
-    Pack,
+    PlannedPack,
     choose_pack,
     fair_share,
     joins,
@@ -337,7 +337,7 @@ def test_a_pack_that_was_slower_than_predicted_is_not_made_again() -> None:
     key = pack_key(configs[0])
     assert key is not None
 
-    def chosen(**measured: float) -> Pack:
+    def chosen(**measured: float) -> PlannedPack:
         corrections = Corrections()
         for trials, factor in measured.items():
             corrections.observe(key, int(trials[1:]), predicted_s=1.0, measured_s=factor)

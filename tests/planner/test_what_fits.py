@@ -18,7 +18,7 @@ from danube_sweep.errors import ConfigError, ModelError
 from danube_sweep.planner import planned_device as devices
 from danube_sweep.planner.memory import GIB, memory_of
 from danube_sweep.planner.planned_architecture import planned_architecture
-from danube_sweep.planner.planned_device import capacity_bytes, planned_device
+from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.step_seconds import seconds_of
 from danube_sweep.planner.trial_plan import plan_of
 from danube_sweep.planner.what_fits import cheapest_change, fit_of, largest_micro_batch, with_micro_batch
@@ -160,6 +160,15 @@ def test_a_gpu_that_no_file_describes_has_its_memory_and_types(tmp_path: Path, m
     assert (device.name, device.types) == ("a Quadro XYZ", ["fp32", "fp16"])
     assert device.memory_gib == pytest.approx(7.9, abs=0.1)
     devices._present_gpu.cache_clear()
+
+
+@pytest.mark.parametrize(("visible", "gpus"), [("0,3", 2), ("2,-1,1", 1), ("", 1)])
+def test_slots_share_the_gpus_that_cuda_sees(monkeypatch: pytest.MonkeyPatch, visible: str, gpus: int) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    devices.count_gpus.cache_clear()
+    shared = slots_share(Device(accelerator="cuda", memory_gib=12.0), 2)
+    assert shared.memory_gib == (12.0 if gpus == 2 else 6.0)
+    devices.count_gpus.cache_clear()
 
 
 def test_memory_that_is_given_leaves_the_rest_of_the_present_device() -> None:

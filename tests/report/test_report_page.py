@@ -242,7 +242,7 @@ def test_hostile_names_and_texts_stay_text(tmp_path: Path) -> None:
 def test_a_spreadsheet_takes_no_cell_of_ranking_csv_for_a_formula(tmp_path: Path) -> None:
     values = ["=HYPERLINK(1)", "+1+cmd", "-2+3", "@SUM(1)", "-5"]
     write_sweep(tmp_path / "sweep", [Sketch([f"data.text_column={value}"], 0.5) for value in values])
-    ranking_table.write(rank.rank(tmp_path / "sweep"), tmp_path / "sweep")
+    ranking_table.write(rank.rank_sweep(tmp_path / "sweep"), tmp_path / "sweep")
     with (tmp_path / "sweep" / "ranking.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["data.text_column"] for row in rows} == {*(f"'{value}" for value in values[:4]), "-5"}

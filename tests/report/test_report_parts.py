@@ -11,6 +11,7 @@ import pytest
 from drawn import BEGAN, Sketch, distinct, grid, write_sweep
 from pyarrow import parquet
 
+from danube_sweep.errors import GuardError
 from danube_sweep.report.collect import gather
 from danube_sweep.report.factor_effects import find_factors
 from danube_sweep.report.importance import Importance
@@ -20,12 +21,12 @@ from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page import page
 from danube_sweep.report.page_data import Shown
-from danube_sweep.report.pictures.axes import Scale, spread
+from danube_sweep.report.pictures.axes import Scale, dot, spread
 from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto
 from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.slot_times import timeline
-from danube_sweep.results.rank import rank
+from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.trial_results import read_trials
 
 NOW = BEGAN.timestamp() + 86400
@@ -192,7 +193,7 @@ def test_a_best_that_has_learned_nothing_is_said(tmp_path: Path) -> None:
 
 def test_the_key_that_decides_matters_most_and_another_process_says_the_same(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", distinct(40))
-    ranking = rank(sweep)
+    ranking = rank_sweep(sweep)
     factors = find_factors({str(place): row for place, row in enumerate(ranking.rows)}, ranking.varied)
     with Importance(wanted=True) as importance:
         found = importance.of(ranking.rows, factors, "minimize")
@@ -266,3 +267,8 @@ def test_a_page_is_the_same_for_the_same_folder(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", grid(3))
     at = datetime(2026, 11, 21, tzinfo=UTC)
     assert page(gather(sweep, at)) == page(gather(sweep, at))
+
+
+def test_a_row_of_an_unknown_kind_gets_no_mark_that_means_another() -> None:
+    with pytest.raises(GuardError, match="no mark for rows of kind new"):
+        dot(0, 0, "new")

@@ -25,7 +25,7 @@ from danube_sweep.config.stored import plain_config
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import CheckpointError
 from danube_sweep.results.bootstrap import paired_intervals
-from danube_sweep.results.rank import Ranking, Row, rank, winner
+from danube_sweep.results.rank import Ranking, Row, rank_sweep, winner
 from danube_sweep.results.ranking_table import ranking_table, summary_lines, write
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt
@@ -101,7 +101,7 @@ def test_trials_that_differ_by_seed_are_one_row_with_mean_and_deviation(tmp_path
     for rank_, losses in [(8, [0.4, 0.5, 0.9]), (16, [0.3, 0.5, 0.4])]:
         for seed, loss in enumerate(losses):
             end(trial(tmp_path, f"lora.rank={rank_}", "schedule=cosine", f"seed={seed}"), loss)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert ranking.varied == ["lora.rank"]
     first, second = ranking.rows
     assert (first.rank, first.values, first.seeds, first.count) == (1, {"lora.rank": 16}, [0, 1, 2], 3)
@@ -141,15 +141,15 @@ def test_an_equal_row_ties_with_the_best_and_a_clearly_worse_one_does_not(tmp_pa
     noisy(trial(tmp_path, "lora.rank=2"), 0.500, 0)
     noisy(trial(tmp_path, "lora.rank=4"), 0.505, 1)
     noisy(trial(tmp_path, "lora.rank=8"), 0.600, 2)
-    best, equal, worse = rank(tmp_path).rows
+    best, equal, worse = rank_sweep(tmp_path).rows
     assert equal.interval is not None
     assert worse.interval is not None
     assert equal.tie
     assert equal.interval[0] < 0.005 < equal.interval[1]
     assert not worse.tie
     assert 0 < worse.interval[0] < 0.1 < worse.interval[1]
-    assert "tied with 1 other (95 %" in summary_lines(rank(tmp_path))[-1]
-    assert rank(tmp_path) == rank(tmp_path)
+    assert "tied with 1 other (95 %" in summary_lines(rank_sweep(tmp_path))[-1]
+    assert rank_sweep(tmp_path) == rank_sweep(tmp_path)
     assert best.values == {"lora.rank": 2}
 
 
@@ -160,7 +160,7 @@ def test_seeds_are_averaged_per_example_before_the_bootstrap(tmp_path: Path) -> 
         folder = trial(tmp_path, "lora.rank=4", f"seed={seed}")
         predict(folder, 0.6 + sign * NOISE[0])
         end(folder, 0.6)
-    interval = rank(tmp_path).rows[1].interval
+    interval = rank_sweep(tmp_path).rows[1].interval
     assert interval == pytest.approx((0.1, 0.1), abs=1e-6)
 
 
@@ -176,7 +176,7 @@ def test_trials_that_differ_by_fold_are_one_row_compared_over_the_rows_of_all_fo
     for fold, loss in enumerate([0.3, 0.5, 0.4, 0.6]):
         fold_of(tmp_path, 2, fold, loss)
         fold_of(tmp_path, 4, 3 - fold, 0.7)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert ranking.varied == ["lora.rank"]
     best, other = ranking.rows
     assert (best.mean, best.deviation) == (pytest.approx(0.45), pytest.approx(0.1291, abs=1e-4))
@@ -198,7 +198,7 @@ def test_seeds_of_a_fold_are_averaged_and_a_missing_one_leaves_the_fold(tmp_path
         fold_of(tmp_path, 2, fold, 0.3, "seed=1")
         fold_of(tmp_path, 4, fold, 0.6, "seed=0")
     fold_of(tmp_path, 4, 2, 0.8, "seed=1")
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     best, other = ranking.rows
     assert (best.count, best.seeds, best.seed_count) == (8, [0, 1], 2)
     assert (other.count, [len(names) for names in other.by_fold.values()]) == (5, [1, 1, 2, 1])
@@ -214,7 +214,7 @@ def test_a_row_with_fewer_folds_says_so_and_has_no_interval(tmp_path: Path) -> N
         fold_of(tmp_path, 2, fold, 0.5)
     fold_of(tmp_path, 4, 1, 0.6)
     fold_of(tmp_path, 8, 0, 0.55, folds=5)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert ranking.varied == ["lora.rank", "data.folds"]
     assert [row.interval for row in ranking.rows] == [None, None, None]
     assert ranking.notes == ["no interval for 2 rows: other validation rows than the best row"]
@@ -226,7 +226,7 @@ def test_a_row_with_fewer_folds_says_so_and_has_no_interval(tmp_path: Path) -> N
 def test_a_fold_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     first, second = (fold_of(tmp_path, 2, fold, 0.5) for fold in (0, 1))
     shutil.copytree(second.path, tmp_path / "003_copy")
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert ranking.rows[0].used == [first.path.name, second.path.name]
     assert ranking.notes == [f"003_copy is the same trial as {second.path.name} and does not count"]
 
@@ -246,7 +246,7 @@ def test_examples_are_matched_by_id_and_other_rows_give_no_interval(tmp_path: Pa
     missing.predictions.unlink()
     torn = end(trial(tmp_path, "lora.rank=32"), 0.9)
     torn.predictions.write_bytes(torn.predictions.read_bytes()[:-9])
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert ranking.rows[1].interval == pytest.approx((0.1, 0.1), abs=1e-6)
     assert [row.interval for row in ranking.rows[2:]] == [None, None, None]
     assert not any(row.tie for row in ranking.rows)
@@ -264,7 +264,7 @@ def test_ids_that_are_there_twice_are_matched_by_position_or_not_at_all(tmp_path
         folder = trial(tmp_path, f"lora.rank={rank_}")
         predict(folder, 0.5 + number / 10 + 0 * NOISE[0], ids)
         end(folder, 0.5 + number / 10)
-    intervals = [row.interval for row in rank(tmp_path).rows]
+    intervals = [row.interval for row in rank_sweep(tmp_path).rows]
     assert intervals[1] == pytest.approx((0.1, 0.1), abs=1e-6)
     assert intervals[2:] == [None, None]
 
@@ -278,7 +278,7 @@ def test_weights_of_language_modelling_count(tmp_path: Path) -> None:
     other = trial(tmp_path, "lora.rank=9")
     predict(other, np.full(200, 0.8), weight=weight + 1)
     end(other, 0.8)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     low, high = ranking.rows[1].interval or (0, 0)
     assert low < 0.1 < high < 0.14
     assert ranking.notes == ["no interval for 1 row: other token counts than the best row"]
@@ -294,7 +294,7 @@ def test_accuracy_has_intervals_of_its_own_and_is_maximised(tmp_path: Path) -> N
         predict(folder, np.full(200, 0.5), label=labels, **columns)
         end(folder, 0.5, validation={"log_loss": 0.5, "accuracy": right / 200})
     SweepFolder(tmp_path).write({"settings": {"sweep": {"metric": "validation/accuracy", "goal": "maximize"}}})
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert [row.mean for row in ranking.rows] == [0.9, 0.89, 0.5]
     assert (ranking.metric, ranking.goal) == ("validation/accuracy", "maximize")
     assert [row.tie for row in ranking.rows] == [False, True, False]
@@ -313,7 +313,7 @@ def test_other_metrics_are_ranked_without_interval_or_tie(tmp_path: Path, metric
         result = json.loads(folder.result.read_text())
         result["measured"]["seconds"]["train"] = -number
         folder.result.write_text(json.dumps(result))
-    ranking = rank(tmp_path, [(metric, goal)])
+    ranking = rank_sweep(tmp_path, [(metric, goal)])
     assert [row.values["lora.rank"] for row in ranking.rows] == [1, 2, 3]
     assert all(row.interval is None and not row.tie for row in ranking.rows)
     assert ranking.rows[1].difference is not None
@@ -331,7 +331,7 @@ def test_trials_without_a_metric_come_last_with_state_and_reason(tmp_path: Path)
     deleted = trial(tmp_path, "lora.rank=6")
     append_attempt(deleted, Attempt("finished", 1.0, "then", "here"))
     SweepFolder(tmp_path).add_invalid([(["lora.rank=0"], "lora.rank must be at least 1, got 0")])
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     states = {row.values["lora.rank"]: row.state for row in ranking.rows}
     expected = {2: "finished", 1: "oom", 3: "waiting", 4: "interrupted", 5: "preempted", 6: "waiting", 0: "invalid"}
     assert states == expected
@@ -353,10 +353,10 @@ def test_a_trial_that_another_one_holds_is_running(tmp_path: Path, name: str) ->
     append_attempt(folder, Attempt("preempted", 1.0, "then", "here"))
     file = getattr(folder, name)
     with FileLock(file, fallback_to_soft=False):
-        assert [one.state for one in rank(tmp_path).trials] == ["running"]
-    assert [one.state for one in rank(tmp_path).trials] == ["preempted"]
-    assert winner(rank(tmp_path)) is None
-    assert summary_lines(rank(tmp_path))[-1] == "no trial has finished yet"
+        assert [one.state for one in rank_sweep(tmp_path).trials] == ["running"]
+    assert [one.state for one in rank_sweep(tmp_path).trials] == ["preempted"]
+    assert winner(rank_sweep(tmp_path)) is None
+    assert summary_lines(rank_sweep(tmp_path))[-1] == "no trial has finished yet"
 
 
 def test_a_row_counts_its_finished_trials_and_pruned_ones_only_without_them(tmp_path: Path) -> None:
@@ -365,14 +365,14 @@ def test_a_row_counts_its_finished_trials_and_pruned_ones_only_without_them(tmp_
     end(trial(tmp_path, "lora.rank=2", "seed=2"), state="oom", error="OutOfMemory: x")
     end(trial(tmp_path, "lora.rank=4", "seed=0"), 0.4, state="pruned")
     end(trial(tmp_path, "lora.rank=8", "seed=0"), state="failed", error="ValueError: x")
-    early, mixed, failed = rank(tmp_path).rows
+    early, mixed, failed = rank_sweep(tmp_path).rows
     assert (early.mean, early.state, early.pruned, early.rank) == (0.4, "pruned", True, 1)
     assert (mixed.mean, mixed.count, mixed.seeds, mixed.deviation) == (0.5, 1, [0], None)
     assert mixed.state == "1 finished, 1 pruned, 1 oom"
-    assert winner(rank(tmp_path)) == mixed
+    assert winner(rank_sweep(tmp_path)) == mixed
     assert (mixed.difference, early.difference) == (None, pytest.approx(-0.1))
     assert failed.mean is None
-    assert "best: lora.rank=2: validation/log_loss 0.5000" in summary_lines(rank(tmp_path))[-1]
+    assert "best: lora.rank=2: validation/log_loss 0.5000" in summary_lines(rank_sweep(tmp_path))[-1]
 
 
 def test_damaged_files_do_not_count_and_are_said(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_damaged_files_do_not_count_and_are_said(tmp_path: Path) -> None:
     cut.result.write_text(cut.result.read_text()[:40])
     end(trial(tmp_path, "lora.rank=4"), 0.6).config.write_text("a: [1,")
     (tmp_path / "test.json").write_text('{"trials": ')
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert [row.values["lora.rank"] for row in ranking.rows] == [1, 4, 2]
     assert ranking.rows[2].state == "waiting"
     assert ranking.notes == [
@@ -395,7 +395,7 @@ def test_damaged_files_do_not_count_and_are_said(tmp_path: Path) -> None:
 def test_losses_that_are_no_numbers_are_no_metric(tmp_path: Path) -> None:
     end(trial(tmp_path, "lora.rank=1"), 0.5)
     end(trial(tmp_path, "lora.rank=2"), float("nan"))
-    assert [row.rank for row in rank(tmp_path).rows] == [1, None]
+    assert [row.rank for row in rank_sweep(tmp_path).rows] == [1, None]
 
 
 def test_folders_of_hydras_own_launchers_are_compared_by_their_configs(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_folders_of_hydras_own_launchers_are_compared_by_their_configs(tmp_path:
         end(stock(tmp_path, number, tiny_config(f"lora.rank={rank_}", f"seed={seed}", "device.threads=1")), rank_ / 100)
     (tmp_path / "multirun.yaml").write_text("a: 1")
     (tmp_path / "logs").mkdir()
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert (ranking.varied, ranking.metric, ranking.goal) == (["lora.rank"], "validation/log_loss", "minimize")
     assert [(row.values, row.seeds) for row in ranking.rows] == [
         ({"lora.rank": 8}, [0, 1]),
@@ -422,7 +422,7 @@ def test_what_follows_from_another_choice_is_left_out(tmp_path: Path) -> None:
     ]
     for number, config in enumerate(configs):
         end(stock(tmp_path, number, config), 0.5 + number / 100)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert ranking.varied == ["model", "head", "optimizer.weight_decay"]
     assert ranking.rows[0].values == {
         "model": "h2o-danube3-500m-base",
@@ -438,16 +438,19 @@ def test_random_models_are_told_by_their_shape_and_a_learning_rate_of_its_own_is
         end(stock(tmp_path / "shape", number, tiny_config(*shape)), 0.5)
         end(stock(tmp_path / "rate", number, tiny_config(f"optimizer.lr=0.{number + 1}", "precision=fp32")), 0.5)
         end(stock(tmp_path / "storage", number, tiny_config(f"precision={['fp32', 'bf16'][number]}")), 0.5)
-    assert [row.values for row in rank(tmp_path / "shape").rows] == [{"model": "64x2"}, {"model": "128x4"}]
-    assert [row.values for row in rank(tmp_path / "rate").rows] == [{"optimizer.lr": 0.1}, {"optimizer.lr": 0.2}]
-    assert [row.values for row in rank(tmp_path / "storage").rows] == [{"precision": "fp32"}, {"precision": "bf16"}]
+    assert [row.values for row in rank_sweep(tmp_path / "shape").rows] == [{"model": "64x2"}, {"model": "128x4"}]
+    assert [row.values for row in rank_sweep(tmp_path / "rate").rows] == [{"optimizer.lr": 0.1}, {"optimizer.lr": 0.2}]
+    assert [row.values for row in rank_sweep(tmp_path / "storage").rows] == [
+        {"precision": "fp32"},
+        {"precision": "bf16"},
+    ]
 
 
 def test_overrides_say_what_varies_and_a_default_is_read_from_the_config(tmp_path: Path) -> None:
     end(trial(tmp_path, "model=danube_tiny", "optimizer.lr=1e-3", "name=a", "trainer.epochs=2"), 0.3)
     end(trial(tmp_path, "optimizer.lr=0.0010", "lora.rank=32", "name=b", "tracking=none"), 0.4)
     end(trial(tmp_path, "lora=none", "optimizer.lr=0.001"), 0.5)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert ranking.varied == ["lora.rank", "lora"]
     assert [row.values for row in ranking.rows] == [
         {"lora.rank": 16, "lora": "lora"},
@@ -455,14 +458,14 @@ def test_overrides_say_what_varies_and_a_default_is_read_from_the_config(tmp_pat
         {"lora.rank": None, "lora": "none"},
     ]
     end(trial(tmp_path, "+experiment=embedded", config=tiny_config("lora.rank=4", "optimizer.lr=0.001")), 0.6)
-    assert rank(tmp_path).varied == ["lora.rank", "lora", "experiment"]
+    assert rank_sweep(tmp_path).varied == ["lora.rank", "lora", "experiment"]
 
 
 def test_a_smaller_micro_batch_after_an_oom_makes_no_row_of_its_own(tmp_path: Path) -> None:
     end(trial(tmp_path, "lora.rank=2", "seed=0"), 0.5)
     lowered = end(trial(tmp_path, "lora.rank=2", "seed=1"), 0.6)
     lowered.adjusted.write_text('{"trainer.micro_batch": 2}')
-    assert [row.count for row in rank(tmp_path).rows] == [2]
+    assert [row.count for row in rank_sweep(tmp_path).rows] == [2]
 
 
 def test_a_folder_that_was_being_added_when_its_process_died_is_no_trial(tmp_path: Path) -> None:
@@ -470,7 +473,7 @@ def test_a_folder_that_was_being_added_when_its_process_died_is_no_trial(tmp_pat
     half = trial(tmp_path, "lora.rank=4")
     (tmp_path / "sweep.json").write_text('{"format": 1}')
     half.trial.unlink()
-    assert len(rank(tmp_path).rows) == 1
+    assert len(rank_sweep(tmp_path).rows) == 1
 
 
 def test_accuracy_is_better_when_higher_unless_said_otherwise() -> None:
@@ -484,7 +487,7 @@ def test_accuracy_is_better_when_higher_unless_said_otherwise() -> None:
 def test_two_folders_of_one_trial_count_once(tmp_path: Path) -> None:
     for number in range(2):
         end(stock(tmp_path, number, tiny_config()), 0.5)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert [(row.count, row.deviation) for row in ranking.rows] == [(1, None)]
     assert "is the same trial as" in ranking.notes[0]
 
@@ -496,7 +499,7 @@ def test_several_objectives_mark_the_pareto_front(tmp_path: Path) -> None:
     end(trial(tmp_path, "lora.rank=9"), state="failed", error="ValueError: x")
     metrics = ["validation/log_loss", "parameters/trainable"]
     SweepFolder(tmp_path).write({"settings": {"sweep": {"metric": metrics, "goal": "minimize"}}})
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     front = {row.values["lora.rank"] for row in ranking.rows if row.front}
     assert front == {1, 2, 3, 5}
     assert ranking.rows[0].objectives == [0.4, 20]
@@ -518,10 +521,10 @@ def test_scores_on_the_test_part_are_shown_and_change_no_rank(tmp_path: Path) ->
         (folder / "result.json").write_text(json.dumps({**result, "trial": identity}))
     scores = {hashes[0]: {"log_loss": 0.7, "accuracy": 0.5}, hashes[1]: {"log_loss": 0.9, "accuracy": 0.6}}
     (tmp_path / "test.json").write_text(json.dumps({"trials": scores}))
-    best, other = rank(tmp_path).rows
+    best, other = rank_sweep(tmp_path).rows
     assert (best.test, other.test) == (pytest.approx({"log_loss": 0.8, "accuracy": 0.55}), {})
-    assert "test log_loss 0.8000" in summary_lines(rank(tmp_path))[-1]
-    assert "test log_loss" in shown(rank(tmp_path), 120)
+    assert "test log_loss 0.8000" in summary_lines(rank_sweep(tmp_path))[-1]
+    assert "test log_loss" in shown(rank_sweep(tmp_path), 120)
 
 
 def test_names_cannot_run_in_a_spreadsheet_or_a_page(tmp_path: Path) -> None:
@@ -540,7 +543,7 @@ def test_names_cannot_run_in_a_spreadsheet_or_a_page(tmp_path: Path) -> None:
         state="failed",
         error="+1|2\n3",
     )
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     write(ranking, tmp_path)
     found = records(tmp_path)
     assert [record["data.text"] for record in found[:3]] == [f"'{names[0]}", "'@SUM(1)", names[2]]
@@ -567,7 +570,7 @@ def test_the_table_fits_eighty_columns_and_the_signs_of_the_console(tmp_path: Pa
         for seed in (0, 1):
             noisy(trial(tmp_path, *overrides, f"seed={seed}"), 0.5 + number / 20 + seed / 100, 2 * number + seed)
     end(trial(tmp_path, *varied[0][1:3], "lora=none"), state="oom", error="OutOfMemory: " + "x" * 99)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     narrow, wide = shown(ranking), shown(ranking, 200)
     assert max(map(len, narrow.splitlines())) <= 80
     for title in ("rank", "lr", "warmup", "lora", "log_loss", "vs best", "state"):
@@ -587,14 +590,14 @@ def test_long_paths_keep_their_end(tmp_path: Path) -> None:
     for number in range(2):
         path = f"/very/long/path/to/some/folder/with/many/parts/of/data/train{number}.csv"
         end(trial(tmp_path, f"data.path={path}", config=tiny_config(f"lora.rank={number + 1}")), 0.5 + number)
-    assert "data/train1.csv" in shown(rank(tmp_path), 60)
+    assert "data/train1.csv" in shown(rank_sweep(tmp_path), 60)
 
 
 def test_csv_and_page_hold_every_row(tmp_path: Path) -> None:
     noisy(trial(tmp_path, "lora.rank=2"), 0.5, 0)
     noisy(trial(tmp_path, "lora.rank=4"), 0.5 + 1 / 300, 1)
     trial(tmp_path, "lora.rank=8")
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     write(ranking, tmp_path)
     found = records(tmp_path)
     assert [record["rank"] for record in found] == ["1", "2", ""]
@@ -612,11 +615,11 @@ def test_a_folder_without_trials_is_no_sweep(tmp_path: Path) -> None:
     (tmp_path / "empty" / "logs").mkdir(parents=True)
     for folder in ("empty", "missing"):
         with pytest.raises(CheckpointError, match=f"{folder} is no sweep: "):
-            rank(tmp_path / folder)
+            rank_sweep(tmp_path / folder)
     other = trial(tmp_path / "other", "lora.rank=1").path.parent
     (other / "sweep.json").write_text('{"format": 99}')
     with pytest.raises(CheckpointError, match="another version"):
-        rank(other)
+        rank_sweep(other)
 
 
 def test_two_hundred_results_are_ranked(tmp_path: Path) -> None:
@@ -629,7 +632,7 @@ def test_two_hundred_results_are_ranked(tmp_path: Path) -> None:
         described = {"format": 1, "number": number, "hash": f"{number:032x}", "overrides": [f"lora.rank={number + 1}"]}
         folder.trial.write_text(json.dumps({**described, "draw": None}))
         noisy(folder, 0.5 + number / 1000, number % 50)
-    ranking = rank(tmp_path)
+    ranking = rank_sweep(tmp_path)
     assert [row.values["lora.rank"] for row in ranking.rows] == list(range(1, 201))
     ties = sum(row.tie for row in ranking.rows)
     assert 5 < ties < 60

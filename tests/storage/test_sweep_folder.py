@@ -17,7 +17,7 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder
-from danube_sweep.storage.sweep_folder import Attempt, Entry, SweepFolder, append_attempt, attempts, slug
+from danube_sweep.storage.sweep_folder import Attempt, Entry, SweepFolder, append_attempt, attempts
 
 Trial = tuple[Config, list[str], int | None]
 
@@ -102,38 +102,6 @@ def test_a_secret_in_a_config_is_not_written_down(folder: SweepFolder, monkeypat
 
 
 # ------------------------------------------------------------------------------------------------------- names
-
-
-@pytest.mark.parametrize(
-    ("overrides", "name"),
-    [
-        ([], ""),
-        (["lora.rank=16", "optimizer.lr=0.001"], "rank-16_lr-0.001"),
-        (["optimizer.lr=0.00031622776601683794"], "lr-0.000316"),
-        (["optimizer.lr=3.116645373273427e-05"], "lr-3.12e-05"),
-        (["optimizer.lr=1.234567"], "lr-1.23"),
-        (["seed=1234567"], "seed-1234567"),
-        (["++lora.rank=4", "+name=x", "~tracking"], "rank-4_name-x_tracking"),
-        (["data.path=/data/sets/train.csv"], "path-train.csv"),
-        (["data.path=../../x"], "path-x"),
-        (["data.path=../.."], "path"),
-        (["name=../"], "name"),
-        (["name=.."], "name"),
-        (["name=a/b/../../../c"], "name-c"),
-        (["lora.targets=[q_proj,v_proj]"], "targets--q_proj-v_proj"),
-        (["name='a, b'"], "name--a-b"),
-        (["""name="it's" """], "name--it-s"),
-        (["name=a b;rm -rf *"], "name-a-b-rm--rf"),
-        (["name='😀'"], "name"),
-        (["name=größe"], "name-gr-e"),
-        (["name=$(HOME)`x`"], "name--HOME-x"),
-        (["name=a\nb\tc"], "name-a-b-c"),
-        (["name="], "name"),
-        (["head=causal", "head.words=[A,B]"], "head-causal_words--A-B"),
-    ],
-)
-def test_a_folder_says_what_varies_in_signs_that_any_shell_takes(overrides: list[str], name: str) -> None:
-    assert slug(overrides) == name
 
 
 def test_a_long_name_is_cut_and_still_one_folder_of_its_own(folder: SweepFolder) -> None:

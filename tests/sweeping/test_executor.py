@@ -35,9 +35,9 @@ from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attem
 from danube_sweep.sweeping.entry.result_folders import fresh_sweep_dir
 from danube_sweep.sweeping.execute.messages import Failed
 from danube_sweep.sweeping.execute.process_outcome import last_lines, outcome
-from danube_sweep.sweeping.execute.slots import count_gpus, find_slots
+from danube_sweep.sweeping.execute.slots import ask_torch_for_gpus, find_slots
 from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
-from danube_sweep.sweeping.start_sweep import Plan, plan_grid
+from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid
 from danube_sweep.training.signals import SIGNALS
 
 ALONE = "sweep.pack=1"
@@ -49,7 +49,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def planned(path: Path, cells: list[list[str]], *settings: str) -> Plan:
+def planned(path: Path, cells: list[list[str]], *settings: str) -> PlannedSweep:
     return sweeps.planned(path, cells, ALONE, *settings)
 
 
@@ -360,7 +360,7 @@ def in_own_process(what: str, path: Path, cells: list[list[str]], code: int = 0)
 
 
 def test_gpus_are_counted_in_a_process_of_its_own() -> None:
-    assert count_gpus() == torch.cuda.device_count()
+    assert ask_torch_for_gpus() == torch.cuda.device_count()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from danube_sweep.composer import Composer, compose, register
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.errors import ConfigError
 from danube_sweep.head.kinds.lm import LMHead
-from danube_sweep.sweeping.propose.grid_cells import check, expand, search_of, shared
+from danube_sweep.sweeping.propose.grid_cells import check_cells, expand, search_of, shared
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number
 
 PARSER = OverridesParser.create()
@@ -250,7 +250,7 @@ def test_every_cell_is_composed_and_the_mistakes_are_kept_beside_their_overrides
         ["head=lm", "data=text", f"data.path=[{tmp_path / 'there.txt'}]"],
         ["head=lm", "data=text", f"data.path=[{tmp_path / 'nowhere.txt'}]"],
     ]
-    checked = check([[*TINY, *cell] for cell in given], Composer().trial, Sweep())
+    checked = check_cells([[*TINY, *cell] for cell in given], Composer().trial, Sweep())
     assert [cell[len(TINY) :] for _, cell in checked.valid] == [given[0], given[3]]
     assert checked.valid[0][0] == compose([*TINY, "lora.rank=4"])
     assert [cell[len(TINY) :] for cell, _ in checked.invalid] == [given[1], given[2], given[4]]
@@ -266,7 +266,7 @@ def test_a_cell_whose_head_does_not_report_the_metric_is_a_mistake() -> None:
             config.head = LMHead()
         return config
 
-    checked = check([["lm"], ["other"]], composed, Sweep(metric="validation/accuracy", goal="maximize"))
+    checked = check_cells([["lm"], ["other"]], composed, Sweep(metric="validation/accuracy", goal="maximize"))
     assert [cell for _, cell in checked.valid] == [["other"]]
     [(cell, error)] = checked.invalid
     assert cell == ["lm"] and "sweep.metric=validation/accuracy: no trial with this head reports it" in error

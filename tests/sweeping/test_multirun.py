@@ -25,7 +25,7 @@ from danube_sweep.errors import DataError, Diverged, Interrupted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.entry.hydra_multirun import _job, _settle
-from danube_sweep.sweeping.propose.history import History
+from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 
 SHORT = [*TINY, "data.rows=60", "trainer.max_steps=2", "trainer.validate_every=1", "sweep.pack=1"]
 """One trial at a time: alone, its numbers are the same to the last bit through every door."""
@@ -450,7 +450,7 @@ def test_a_search_is_cut_off_goes_on_and_prunes(place: Place) -> None:
 def test_another_launcher_gets_a_search_in_batches(place: Place) -> None:
     ran = place.sweep("batches", *SEARCH, "sweep.trials=3", "sweep.slots=2", "hydra/launcher=basic")
     assert (ran.code, ran.err) == (0, "") and place.states("batches") == ["finished"] * 3
-    history = History(Path("batches/history.log"), [("validation/log_loss", "minimize")], pruner_of("none"))
+    history = OptunaJournal(Path("batches/history.log"), [("validation/log_loss", "minimize")], pruner_of("none"))
     losses = [(entry.folder.read_result() or {})["validation"]["log_loss"] for entry in place.entries("batches")]
     assert [trial.values for trial in history.study.trials] == [[loss] for loss in losses]
 

@@ -20,10 +20,10 @@ from danube_sweep.errors import Dismissed, Interrupted, SweepFailed
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.execute.child_process import Line
 from danube_sweep.sweeping.execute.form_packs import Packer
-from danube_sweep.sweeping.execute.messages import Dismissal, Left, Trial, Validated
+from danube_sweep.sweeping.execute.messages import Dismissal, Left, PackTrial, Validated
 from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource
 from danube_sweep.sweeping.propose.search_space import Choice, Number, Search
-from danube_sweep.sweeping.start_sweep import Plan, plan_grid, run_plan, run_search
+from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid, run_search, run_sweep
 
 NEAR = 1e-5
 """How far a trial of a pack may be from the same trial alone, in fp32."""
@@ -238,11 +238,11 @@ def test_slots_share_what_waits(tmp_path: Path) -> None:
 def test_a_search_draws_its_trials_for_the_places_of_a_pack(tmp_path: Path) -> None:
     space = {"trainer.eval_batch": Choice(["2", "4"]), "seed": Number(1, 1000, whole=True)}
     sweep = Sweep(trials=12, pack=4, stagger_s=0)
-    plan = Plan(SweepFolder(tmp_path), sweep, NoPruner(), Search([*TINY, *SHORT], space))
+    plan = PlannedSweep(SweepFolder(tmp_path), sweep, NoPruner(), Search([*TINY, *SHORT], space))
     terminal, _ = quiet()
     with plan.folder.locked():
         plan.folder.write({})
-    run_plan(plan, terminal, Composer(), hostile.instant_pack)
+    run_sweep(plan, terminal, Composer(), hostile.instant_pack)
     entries = plan.folder.entries()
     ran = hostile.lines(tmp_path, hostile.COUNT)
     assert sorted(ran) == sorted(entry.path.name for entry in entries) and len(ran) == len(set(ran)) == 12
@@ -262,7 +262,9 @@ def test_a_dry_run_shows_the_packs_and_why(tmp_path: Path) -> None:
     assert "p1: 2 trials, as sweep.pack=2 asks: " in said.getvalue() and "GiB" in said.getvalue()
     assert "-: 2 alone: dora trains over PEFT's own layers" in said.getvalue()
     search = Search([*TINY, *SHORT], {"seed": Number(1, 9, whole=True)})
-    run_search(Plan(SweepFolder(tmp_path / "dry"), Sweep(dry_run=True), NoPruner(), search), Composer(), terminal)
+    run_search(
+        PlannedSweep(SweepFolder(tmp_path / "dry"), Sweep(dry_run=True), NoPruner(), search), Composer(), terminal
+    )
     assert "packs, if all were like the first point of the space: " in said.getvalue()
     assert not (tmp_path / "dry").exists()
 
@@ -273,7 +275,7 @@ def test_a_dry_run_shows_the_packs_and_why(tmp_path: Path) -> None:
 def test_a_dismissal_between_a_question_and_its_answer_is_kept(tmp_path: Path) -> None:
     ours, theirs = Pipe()
     line = Line(theirs)
-    entrant = line.entrant(Trial(tmp_path, tiny_config(), "a word"))
+    entrant = line.entrant(PackTrial(tmp_path, tiny_config(), "a word"))
     assert line.dismisses(entrant) is None and (tmp_path / "log.txt").read_text() == "a word\n"
     for said in (Dismissal(tmp_path.name, "too long"), True):
         ours.send(said)

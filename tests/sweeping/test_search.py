@@ -14,8 +14,8 @@ from danube_sweep.config.schema import Asha, Config, NoPruner, Pruner, Sampler, 
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
-from danube_sweep.sweeping.propose.history import History
 from danube_sweep.sweeping.propose.next_trial import state_of
+from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search
 
@@ -41,7 +41,7 @@ def opened(folder: SweepFolder) -> Opened:
         pruner: Pruner | None = None,
         compose: Callable[[Sequence[str]], Config] = COMPOSER.trial,
     ) -> SearchSource:
-        history = History(folder.history, objectives(sweep), pruner or NoPruner())
+        history = OptunaJournal(folder.history, objectives(sweep), pruner or NoPruner())
         return SearchSource(folder, Search(FIXED, space or RANKS), sweep, history, compose)
 
     return source
@@ -93,7 +93,7 @@ def test_a_seed_draws_the_same_trials_with_or_without_a_break(
     sweep = Sweep(trials=6, sampler_seed=3)
     broken = [*run_all(opened(sweep), most=2), *run_all(opened(sweep))]
     other = SweepFolder(tmp_path / "other")
-    history = History(other.history, objectives(sweep), NoPruner())
+    history = OptunaJournal(other.history, objectives(sweep), NoPruner())
     assert varied(run_all(SearchSource(other, Search(FIXED, RANKS), sweep, history, COMPOSER.trial))) == varied(broken)
 
 
@@ -121,7 +121,7 @@ def test_a_trial_remembers_its_draw(opened: Opened, folder: SweepFolder) -> None
     assert claim is not None and claim.entry.draw == 0
     assert source.validated(claim, 1, {"log_loss": 0.5}) is False
     claim.release()
-    history = History(folder.history, objectives(Sweep()), Asha())
+    history = OptunaJournal(folder.history, objectives(Sweep()), Asha())
     assert history.open_draws() == {0: claim.entry.hash}
     assert history.study.trials[0].intermediate_values == {1: 0.5}
 
@@ -148,7 +148,7 @@ def test_a_file_that_is_not_there_is_a_mistake_of_its_trial_alone(
     files = [f"[{tmp_path / name}.txt]" for name in ("there", "nowhere")]
     fixed = ["head=lm", "data=text", "tracking=none"]
     sweep = Sweep(trials=5)
-    history = History(folder.history, objectives(sweep), NoPruner())
+    history = OptunaJournal(folder.history, objectives(sweep), NoPruner())
     source = SearchSource(folder, Search(fixed, {"data.path": Choice(files)}), sweep, history, COMPOSER.trial)
     assert len(run_all(source)) == 1
     assert sorted(str(state_of(entry)) for entry in folder.entries()) == ["finished", "invalid"]
@@ -178,22 +178,22 @@ def test_a_trial_that_another_process_runs_is_not_taken(opened: Opened) -> None:
 
 def test_a_draw_that_became_no_trial_is_dropped(opened: Opened, folder: SweepFolder) -> None:
     sweep = Sweep(trials=2)
-    History(folder.history, objectives(sweep), NoPruner()).draw(RANKS, Sampler.random, 0)
+    OptunaJournal(folder.history, objectives(sweep), NoPruner()).draw(RANKS, Sampler.random, 0)
     run_all(opened(sweep))
-    states = [trial.state for trial in History(folder.history, objectives(sweep), NoPruner()).study.trials]
+    states = [trial.state for trial in OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.trials]
     assert states == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
 
 
 def test_a_draw_whose_trial_is_in_the_folder_is_kept_even_without_its_name(opened: Opened, folder: SweepFolder) -> None:
     sweep = Sweep(trials=2)
-    history = History(folder.history, objectives(sweep), NoPruner())
+    history = OptunaJournal(folder.history, objectives(sweep), NoPruner())
     draw, values = history.draw(RANKS, Sampler.random, 0)
     overrides = [*FIXED, f"lora.rank={values['lora.rank']}"]
     with folder.locked():
         [(entry, _)] = folder.add([(COMPOSER.trial(overrides), overrides, draw)])
     # here its process died
     run_all(opened(sweep))
-    first = History(folder.history, objectives(sweep), NoPruner()).study.trials[0]
+    first = OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.trials[0]
     assert first.state is TrialState.COMPLETE and entry.draw == first.number
 
 
@@ -206,7 +206,7 @@ def test_a_result_that_the_history_has_not_heard_of_is_told_when_the_search_goes
     finish(claim.entry, 0.25)  # and here the sweep was killed
     claim.release()
     run_all(opened(sweep))
-    trials = History(folder.history, objectives(sweep), NoPruner()).study.trials
+    trials = OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2 and trials[0].values == [0.25]
 
 
@@ -246,7 +246,7 @@ def batches(source: SearchSource, most: int) -> list[list[int]]:
 
 def test_other_launchers_get_the_search_in_batches(opened: Opened, folder: SweepFolder) -> None:
     assert batches(opened(Sweep(trials=5)), 2) == [[1, 2], [3, 4], [5]]
-    trials = History(folder.history, objectives(Sweep()), NoPruner()).study.trials
+    trials = OptunaJournal(folder.history, objectives(Sweep()), NoPruner()).study.trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
 
 

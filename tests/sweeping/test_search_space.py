@@ -149,3 +149,9 @@ def test_a_space_that_cannot_be_drawn_from_is_refused(space: dict[str, Distribut
     with pytest.raises(ConfigError) as raised:
         Search([], space)
     assert said in str(raised.value)
+
+
+def test_a_space_of_an_unknown_kind_is_refused_and_not_guessed() -> None:
+    unknown: Any = "a distribution of tomorrow"
+    with pytest.raises(TypeError, match="no number of points in str"):
+        size({"x": unknown})

@@ -28,8 +28,8 @@ from danube_sweep.sweeping.wandb_file.read_sweep_file import (
     NO_OVERRIDES,
     SAMPLERS,
     SIGNS,
-    Sheet,
-    read_sheet,
+    SweepFile,
+    read_sweep_file,
 )
 from danube_sweep.sweeping.wandb_file.wandb_parameters import REFUSED, TAKES, override_text
 
@@ -38,12 +38,12 @@ DOCUMENT = ROOT / "docs" / "wandb.md"
 COMMAND = ["${env}", "danube-sweep", "${args_no_hyphens}"]
 
 
-def sheet(tmp_path: Path, parameters: Any = None, **keys: Any) -> Sheet:
+def sheet(tmp_path: Path, parameters: Any = None, **keys: Any) -> SweepFile:
     """A sheet with these keys, and a grid over two seeds where nothing is said; a key that is None is left out."""
     node = {"method": "grid", "parameters": parameters or {"seed": {"values": [0, 1]}}, "command": COMMAND, **keys}
     file = tmp_path / "sheet.yaml"
     file.write_text(yaml.safe_dump({key: value for key, value in node.items() if value is not None}, sort_keys=False))
-    return read_sheet(file)
+    return read_sweep_file(file)
 
 
 def drawn_from(tmp_path: Path, **parameter: Any) -> Distribution:
@@ -54,7 +54,7 @@ def mistake(tmp_path: Path, text: str) -> str:
     file = tmp_path / "sheet.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        read_sheet(file).cells(1000)
+        read_sweep_file(file).cells(1000)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{file}: ")
@@ -68,7 +68,7 @@ def mistake_in(tmp_path: Path, parameters: Any = None, **keys: Any) -> str:
     return str(caught.value)
 
 
-def a_draw(found: Sheet) -> list[str]:
+def a_draw(found: SweepFile) -> list[str]:
     """A cell of the grid, or the lowest draw of every distribution."""
     if found.method == "grid":
         return found.cells(1000)[0]
@@ -76,7 +76,7 @@ def a_draw(found: Sheet) -> list[str]:
     return [f"{key}={drawn_text(found.space[key], value)}" for key, value in lowest.items()]
 
 
-def settings_of(found: Sheet) -> tuple[Sweep, Pruner]:
+def settings_of(found: SweepFile) -> tuple[Sweep, Pruner]:
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
@@ -475,7 +475,7 @@ def test_yaml_that_cannot_be_a_sheet_is_one_line(text: str, says: str, tmp_path:
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     for place in (tmp_path / "missing.yaml", tmp_path):
         with pytest.raises(ConfigError, match="no such file"):
-            read_sheet(place)
+            read_sweep_file(place)
 
 
 # ------------------------------------------------------------------------------------------------- ready files and docs
@@ -483,7 +483,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", READY, ids=lambda file: file.stem)
 def test_a_ready_file_composes_and_its_settings_hold(file: Path) -> None:
-    found = read_sheet(file)
+    found = read_sweep_file(file)
     assert found.name == file.stem
     compose([*found.fixed, *a_draw(found)])
     sweep, pruner = settings_of(found)
@@ -505,12 +505,12 @@ def test_wandbs_own_agent_would_train_the_same_trial(file: Path) -> None:
     for word in utils.create_sweep_command(list(node["command"])):
         words += passed["args_no_hyphens"] if word == "${args_no_hyphens}" else [word]
     assert words[:2] == ["${env}", node["program"]]
-    found = read_sheet(file)
+    found = read_sweep_file(file)
     assert compose(words[2:]) == compose([*found.fixed, *a_draw(found)])
 
 
 def test_the_ready_files_cover_every_method() -> None:
-    assert {read_sheet(file).method for file in READY} == SAMPLERS.keys()
+    assert {read_sweep_file(file).method for file in READY} == SAMPLERS.keys()
 
 
 def test_the_tables_of_the_document_name_every_key_and_no_other() -> None:

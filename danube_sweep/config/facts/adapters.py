@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from danube_sweep.config.facts.architectures import Linear
-from danube_sweep.config.schema import Adapter, Bias, Dora, Lora, Peft, Storage
+from danube_sweep.config.facts.architectures import LinearShape, family_of
+from danube_sweep.config.schema import Adapter, Bias, Dora, Lora, NoAdapter, Peft, Storage
 
 FOUR_BIT = (Storage.nf4, Storage.fp4)
 QUANTISED = (*FOUR_BIT, Storage.int8)
@@ -18,6 +18,14 @@ QUANTISED = (*FOUR_BIT, Storage.int8)
 def is_packed(adapter: Adapter | None) -> TypeGuard[Lora]:
     """Whether the packed operation trains it, alone or with others; every other adapter trains in PEFT's layers."""
     return type(adapter) is Lora and adapter.bias is Bias.none
+
+
+def shares_backbone(adapter: Adapter, model_type: str) -> bool:
+    """Whether a trial may train in a pack, over one backbone with others.
+
+    No encoder's may: its own dropout draws for the whole batch, so in a pack it would draw other numbers than alone.
+    """
+    return (is_packed(adapter) or isinstance(adapter, NoAdapter)) and not family_of(model_type).encoder
 
 
 # -------------------------------------------------------------------------------------------------- fields of PEFT
@@ -212,7 +220,7 @@ def wrong_field(adapter: Peft) -> str | None:
     return None
 
 
-def wrong_size(adapter: Peft, linears: Sequence[Linear]) -> str | None:
+def wrong_size(adapter: Peft, linears: Sequence[LinearShape]) -> str | None:
     """Which linear a field of `lora.fields` does not divide, in one line; None if all are divided."""
     for name, default, of_inputs, of_outputs in DIVIDES.get(adapter.type, ()):
         value = (adapter.fields or {}).get(name, default)

@@ -11,7 +11,7 @@ from danube_sweep.config.schema import Adapter, LinearAdapter, NoAdapter, Shape
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearShape:
     """A linear layer of a block: the last part of its name, its sizes, and whether it has a bias."""
 
     name: str
@@ -103,7 +103,7 @@ class Architecture:
         return self.kv_heads * self.head_dim
 
     @property
-    def linears(self) -> list[Linear]:
+    def linears(self) -> list[LinearShape]:
         """The linears of one block."""
         sizes = {
             **dict.fromkeys(("q_proj", "query_proj"), (self.hidden, self.query)),
@@ -114,7 +114,7 @@ class Architecture:
             "qkv_proj": (self.hidden, self.query + 2 * self.kv),
             "gate_up_proj": (self.hidden, 2 * self.intermediate),
         }
-        return [Linear(name, *sizes[name], name in self.family.biased) for name in self.family.linears]
+        return [LinearShape(name, *sizes[name], name in self.family.biased) for name in self.family.linears]
 
     @property
     def linear_weights(self) -> int:
@@ -139,7 +139,7 @@ class Architecture:
         """Parameters without an output layer of their own."""
         return self.linear_weights + self.embedding + self.vectors
 
-    def targets(self, asked: str | Sequence[str]) -> list[Linear]:
+    def targets(self, asked: str | Sequence[str]) -> list[LinearShape]:
         """The linears of a block that `lora.targets` names."""
         names = target_names(asked, self.family)
         return [linear for linear in self.linears if linear.name in names]

@@ -1,6 +1,7 @@
 """The checks that need no file, no network and no torch. Past them, the config is trusted.
 
-common  what they share · backbone, adapter · task, parts · training · running  the groups, each with its own
+require  what they share · check_model, check_lora, check_task, check_parts, check_training, check_device  the groups
+check_sweep  a sweep's settings
 """
 
 from danube_sweep.config import extension
@@ -28,8 +29,8 @@ def validate(config: Config) -> None:
     validate_optimizer(config.optimizer)
     validate_schedule(config)
     config.optimizer.check_trial(config)
-    extension.check(config.head)
-    extension.check(config.optimizer)
+    extension.check_extension(config.head)
+    extension.check_extension(config.optimizer)
     validate_data(config.data)
     limit = config.model.shape.max_position_embeddings
     require(

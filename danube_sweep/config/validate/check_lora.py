@@ -6,7 +6,7 @@ from typing import Any
 from danube_sweep.config.facts.adapters import wrong_field, wrong_size
 from danube_sweep.config.facts.architectures import FAMILIES, TARGET_SETS, Family, architecture_of
 from danube_sweep.config.require import require
-from danube_sweep.config.schema import Adalora, Bias, LinearAdapter, Lora, Olora, Peft, Shape, Vera
+from danube_sweep.config.schema import Adalora, Bias, Ia3, LinearAdapter, Lora, Olora, Peft, Shape, Vera
 from danube_sweep.errors import ConfigError
 
 NO_BIASES = "the model has no such biases, so that it would be lora.bias=none without a word"
@@ -41,8 +41,13 @@ def validate_adapter(adapter: LinearAdapter, shape: Shape | None) -> None:
         case Vera():
             _rank(adapter)
             require(adapter.d_initial != 0, "lora.d_initial must not be 0: nothing would train, got 0")
-        case Peft() if wrong := wrong_field(adapter):
-            raise ConfigError(wrong)
+        case Peft():
+            if wrong := wrong_field(adapter):
+                raise ConfigError(wrong)
+        case Ia3():
+            pass
+        case _:
+            raise TypeError(f"no check for {type(adapter).__name__}")
     if shape is not None:
         _places(adapter, shape)
 

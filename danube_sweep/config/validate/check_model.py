@@ -104,6 +104,8 @@ def validate_lora(config: Config) -> None:
                 not config.head.reads_lm_head,
                 "lora=none leaves nothing to train: this head has no weights of its own; use lora=lora",
             )
+        case _:
+            raise TypeError(f"no check for {type(config.lora).__name__}")
     check_adapter(config, config.device.accelerator)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from danube_sweep.config.require import require
 from danube_sweep.config.schema import (
     HIGHER_IS_BETTER,
     Asha,
@@ -17,7 +18,6 @@ from danube_sweep.config.schema import (
 )
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.validate import AUTO
-from danube_sweep.errors import ConfigError
 
 RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
 """What `--retry` takes; an interrupted or preempted trial goes on unasked."""
@@ -30,11 +30,6 @@ MEASURED = (
     "parameters/trainable",
 )
 """What can be ranked by besides a validation metric."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 def objectives(sweep: Sweep) -> list[tuple[str, str]]:
@@ -53,43 +48,43 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
     """Raises ConfigError for a setting out of range or a combination that cannot work."""
     metrics = sweep.metric if isinstance(sweep.metric, list) else [sweep.metric]
     goals = sweep.goal if isinstance(sweep.goal, list) else [sweep.goal]
-    _require(metrics != [], "sweep.metric needs at least one metric, got []; the default is validation/log_loss")
-    _require(
+    require(metrics != [], "sweep.metric needs at least one metric, got []; the default is validation/log_loss")
+    require(
         len(goals) in (1, len(metrics)) and (isinstance(sweep.metric, list) or not isinstance(sweep.goal, list)),
         f"sweep.goal needs one goal, or one for each of the {len(metrics)} metrics, got {sweep.goal}",
     )
     for metric in metrics:
-        _require(metrics.count(metric) == 1, f"sweep.metric: {metric} stands there twice; name it once")
+        require(metrics.count(metric) == 1, f"sweep.metric: {metric} stands there twice; name it once")
     for goal in goals:
-        _require(
+        require(
             goal in ("minimize", "maximize", None),
             f"sweep.goal must be minimize or maximize, got {goal}; null takes what the metric should do",
         )
     for name in ("trials", "slots"):
         value = getattr(sweep, name)
-        _require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")
+        require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")
     _pack(sweep.pack)
-    _require(sweep.max_trials >= 1, f"sweep.max_trials must be at least 1, got {sweep.max_trials}")
-    _require(
+    require(sweep.max_trials >= 1, f"sweep.max_trials must be at least 1, got {sweep.max_trials}")
+    require(
         0 <= sweep.sampler_seed < 2**32,
         f"sweep.sampler_seed must be from 0 to {2**32 - 1}, got {sweep.sampler_seed}",
     )
     for name in ("deadline_h", "timeout_h", "stall_s"):
         value = getattr(sweep, name)
-        _require(value is None or value > 0, f"sweep.{name} must be above 0, got {value}; null for none")
+        require(value is None or value > 0, f"sweep.{name} must be above 0, got {value}; null for none")
     for name in ("stagger_s", "grace_s"):
-        _require(getattr(sweep, name) >= 0, f"sweep.{name} must be at least 0, got {getattr(sweep, name)}")
+        require(getattr(sweep, name) >= 0, f"sweep.{name} must be at least 0, got {getattr(sweep, name)}")
     check_retry(sweep.retry)
-    _require(
+    require(
         sweep.sampler is not Sampler.cmaes or len(metrics) == 1,
         f"sweep.sampler=cmaes takes one metric, got sweep.metric={metrics}; use tpe, gp, qmc or random",
     )
     _pruner(pruner)
-    _require(
+    require(
         isinstance(pruner, NoPruner) or len(metrics) == 1,
         f"pruner: early stopping needs one metric, got sweep.metric={metrics}; use pruner=none",
     )
-    _require(
+    require(
         isinstance(pruner, NoPruner) or str(metrics[0]).startswith("validation/"),
         f"pruner: early stopping needs a validation metric, got sweep.metric={metrics[0]}; use pruner=none",
     )
@@ -98,7 +93,7 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
 def check_retry(states: Sequence[str]) -> None:
     """Raises ConfigError for a state that cannot be run again."""
     for state in states:
-        _require(
+        require(
             state in (*RETRIABLE, "all"),
             f"sweep.retry={state}: no state to run again; there are {', '.join(RETRIABLE)}, all",
         )
@@ -108,14 +103,14 @@ def check_metric(sweep: Sweep, config: Config) -> None:
     """Raises ConfigError for a metric that this trial does not report."""
     known = [*(f"validation/{name}" for name in config.head.metrics), *MEASURED]
     for metric, _ in objectives(sweep):
-        _require(
+        require(
             metric in known, f"sweep.metric={metric}: no trial with this head reports it; there are {', '.join(known)}"
         )
 
 
 def _pack(pack: Any) -> None:
     number = isinstance(pack, int) and not isinstance(pack, bool)
-    _require(
+    require(
         pack == AUTO or (number and pack >= 1),
         f"sweep.pack must be auto or a whole number from 1, got {pack}; 1 trains one trial at a time",
     )
@@ -133,8 +128,12 @@ def _pruner(pruner: Pruner) -> None:
             _at_least("min_validations", pruner.min_validations, 0)
         case Patient():
             _at_least("patience", pruner.patience, 0)
-            _require(pruner.min_delta >= 0, f"pruner.min_delta must be at least 0, got {pruner.min_delta}")
+            require(pruner.min_delta >= 0, f"pruner.min_delta must be at least 0, got {pruner.min_delta}")
+        case NoPruner():
+            pass
+        case _:
+            raise TypeError(f"no check for {type(pruner).__name__}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:
-    _require(value >= least, f"pruner.{name} must be at least {least}, got {value}")
+    require(value >= least, f"pruner.{name} must be at least {least}, got {value}")

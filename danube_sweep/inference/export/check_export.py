@@ -89,7 +89,9 @@ def tolerance(precision: Precision, merged: Compute | None, largest: float) -> f
     return allowed * max(1.0, largest)
 
 
-def check(folder: Path, code: str, expected: Reference, reading: Reading, allowed: float, device: str) -> Checked:
+def check_export(
+    folder: Path, code: str, expected: Reference, reading: Reading, allowed: float, device: str
+) -> Checked:
     """Runs the loading `code` on the folder in a process of its own, on cpu or cuda.
 
     Raises ExportRefused, in one line, if it cannot be loaded or a logit differs by more than `allowed`.

@@ -9,8 +9,14 @@ import torch
 from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Compute, Device, FullFinetune, NoAdapter
 from danube_sweep.errors import ConfigError, DiskError
-from danube_sweep.inference.export.check_export import Checked, Reference, check, reference, tolerance
-from danube_sweep.inference.export.export_weights import peft_type, plain_config, write_adapter, write_head, write_whole
+from danube_sweep.inference.export.check_export import Checked, Reference, check_export, reference, tolerance
+from danube_sweep.inference.export.export_weights import (
+    exported_config,
+    peft_type,
+    write_adapter,
+    write_head,
+    write_whole,
+)
 from danube_sweep.inference.export.how_to_read import HiddenStates, Reading, reading_of
 from danube_sweep.inference.export.loading_code import Base, Weights, Whole, loading_code
 from danube_sweep.inference.export.model_card import Card, card_of, write_card
@@ -57,7 +63,9 @@ def export_run(run: Path, target: Path, device: Device, options: Options) -> Che
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        checked = check(folder, written.code, written.expected, written.reading, written.tolerance, written.device)
+        checked = check_export(
+            folder, written.code, written.expected, written.reading, written.tolerance, written.device
+        )
         write_card(folder, written.card, checked)
     return checked
 
@@ -76,7 +84,7 @@ def write_export(run: Path, folder: Path, trained: Trained, options: Options) ->
         case Whole(compute):
             write_whole(folder, trained, reading, DTYPES[compute])
         case Base(name, adapted=adapted):
-            plain_config(trained, reading).save_pretrained(folder)
+            exported_config(trained, reading).save_pretrained(folder)
             if adapted:
                 write_adapter(source, folder, trained, reading, name)
     merged = weights.compute if isinstance(weights, Whole) else None

@@ -28,10 +28,10 @@ from danube_sweep.head.classify import Classifier
 from danube_sweep.inference.export.how_to_read import (
     HiddenStates,
     LabelWordLogits,
+    LoadedSequenceClassifier,
+    LoadedTokenClassifier,
     NextToken,
     Reading,
-    SequenceClassifier,
-    TokenClassifier,
 )
 from danube_sweep.inference.predict import Trained
 from danube_sweep.model.backbone import Backbone
@@ -58,7 +58,7 @@ def write_adapter(source: Path, folder: Path, trained: Trained, reading: Reading
     """The run's adapter from `source`, with the head as `score` where the reading is a sequence classifier."""
     described = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     described |= {"base_model_name_or_path": base, "revision": trained.config.model.revision}
-    if isinstance(reading, SequenceClassifier):
+    if isinstance(reading, LoadedSequenceClassifier):
         described |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
         state = checkpoint.load_tensors(source / trained_weights.ADAPTER)
         moved = {_INSIDE + name.removeprefix(_BODY): value for name, value in state.items()}
@@ -68,7 +68,7 @@ def write_adapter(source: Path, folder: Path, trained: Trained, reading: Reading
     (folder / ADAPTER_CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def _score(trained: Trained, reading: SequenceClassifier) -> dict[str, torch.Tensor]:
+def _score(trained: Trained, reading: LoadedSequenceClassifier) -> dict[str, torch.Tensor]:
     # With a bias it is a transformers Conv1D, whose weight is [I, O]: PEFT drops a bias that its model has no place
     # for without a word, and stops at a weight of another shape.
     weight_OI = trained.head.get_parameter(f"{reading.layer}.weight")
@@ -88,7 +88,7 @@ def write_whole(folder: Path, trained: Trained, reading: Reading, dtype: torch.d
 
     Raises ConfigError for an adapter that is no change of linear layers.
     """
-    config = plain_config(trained, reading)
+    config = exported_config(trained, reading)
     config.dtype = dtype
     with torch.device("meta"):
         empty = _kind(reading).from_config(config, dtype=dtype)
@@ -103,16 +103,16 @@ def _kind(reading: Reading) -> Any:
     match reading:
         case NextToken() | LabelWordLogits():
             return AutoModelForCausalLM
-        case SequenceClassifier():
+        case LoadedSequenceClassifier():
             return AutoModelForSequenceClassification
-        case TokenClassifier():
+        case LoadedTokenClassifier():
             return AutoModelForTokenClassification
         case HiddenStates():
             return AutoModel
     raise TypeError(f"{reading} is not read from a whole model")
 
 
-def plain_config(trained: Trained, reading: Reading) -> PretrainedConfig:
+def exported_config(trained: Trained, reading: Reading) -> PretrainedConfig:
     """The backbone's config as other tools need it: unquantised, with the classes and the padding token."""
     config: Any = copy.deepcopy(trained.backbone.body.config)
     if hasattr(config, "quantization_config"):
@@ -142,7 +142,7 @@ def _merged(trained: Trained, reading: Reading, empty: Any) -> Iterator[tuple[st
         elif owner == "lm_head" and trained.backbone.lm_head is not None:
             yield name, trained.backbone.lm_head.get_parameter(leaf)
         else:  # a classifier's last layer: score, or classifier in DeBERTa
-            assert isinstance(reading, SequenceClassifier | TokenClassifier)
+            assert isinstance(reading, LoadedSequenceClassifier | LoadedTokenClassifier)
             yield name, trained.head.get_parameter(f"{reading.layer}.{leaf}")
 
 

@@ -18,7 +18,7 @@ POOLINGS = {"last", "mean", "attention"}
 
 
 @dataclass(frozen=True)
-class SequenceClassifier:
+class LoadedSequenceClassifier:
     """`AutoModelForSequenceClassification`; `layer` is the name of the head's only one.
 
     `biased` if it needs a bias, which transformers' own has not.
@@ -29,7 +29,7 @@ class SequenceClassifier:
 
 
 @dataclass(frozen=True)
-class TokenClassifier:
+class LoadedTokenClassifier:
     """`AutoModelForTokenClassification`, whose last layer has a bias: the last token's logits are the row's."""
 
     layer: str
@@ -59,7 +59,7 @@ class NextToken:
     """`AutoModelForCausalLM` as it is."""
 
 
-Reading = SequenceClassifier | TokenClassifier | HiddenStates | LabelWordLogits | NextToken
+Reading = LoadedSequenceClassifier | LoadedTokenClassifier | HiddenStates | LabelWordLogits | NextToken
 
 
 def reading_of(trained: Trained, *, whole: bool, peft_type: str | None) -> Reading:
@@ -78,9 +78,9 @@ def reading_of(trained: Trained, *, whole: bool, peft_type: str | None) -> Readi
         case {"pooling": "last", "layers": [{"kind": "linear", "name": layer}]}:
             biased = f"{layer}.bias" in head.state_dict()
             if whole and biased:
-                return TokenClassifier(layer)
+                return LoadedTokenClassifier(layer)
             if (whole or peft_type == "LORA") and _pools_alike(trained):
-                return SequenceClassifier(layer, biased)
+                return LoadedSequenceClassifier(layer, biased)
     return HiddenStates({**described, "classes": trained.classes})
 
 

@@ -7,10 +7,10 @@ from danube_sweep.config.schema import Compute, Precision
 from danube_sweep.inference.export.how_to_read import (
     HiddenStates,
     LabelWordLogits,
+    LoadedSequenceClassifier,
+    LoadedTokenClassifier,
     NextToken,
     Reading,
-    SequenceClassifier,
-    TokenClassifier,
 )
 from danube_sweep.model.precision import DTYPES, UNQUANTISED, quantization_config, weight_dtype
 
@@ -35,8 +35,8 @@ class Whole:
 Weights = Base | Whole
 
 _KINDS = {
-    SequenceClassifier: "AutoModelForSequenceClassification",
-    TokenClassifier: "AutoModelForTokenClassification",
+    LoadedSequenceClassifier: "AutoModelForSequenceClassification",
+    LoadedTokenClassifier: "AutoModelForTokenClassification",
     HiddenStates: "AutoModel",
     LabelWordLogits: "AutoModelForCausalLM",
     NextToken: "AutoModelForCausalLM",
@@ -68,7 +68,7 @@ def _imports(kind: str, reading: Reading, weights: Weights) -> list[str]:
     if isinstance(weights, Whole):
         return [f"from transformers import {kind}"]
     quantised = ["BitsAndBytesConfig"] if quantization_config(weights.precision) is not None else []
-    biased = isinstance(reading, SequenceClassifier) and reading.biased
+    biased = isinstance(reading, LoadedSequenceClassifier) and reading.biased
     return [
         *(["from peft import PeftModel"] if weights.adapted else []),
         f"from transformers import {', '.join(sorted([kind, 'AutoConfig', *quantised]))}",
@@ -88,7 +88,7 @@ def _over_base(kind: str, reading: Reading, base: Base) -> list[str]:
         f"    base{revision}, config=config, dtype={weight_dtype(base.precision)}{where}",
         ")",
     ]
-    if isinstance(reading, SequenceClassifier) and reading.biased:
+    if isinstance(reading, LoadedSequenceClassifier) and reading.biased:
         lines += [
             "# The last layer has a bias, which transformers' own has not. Without this line PEFT stops with an error.",
             "model.score = Conv1D(config.num_labels, config.hidden_size).to(device)",
@@ -126,9 +126,9 @@ def _logits(reading: Reading, weights: Weights) -> list[str]:
 def _answer(reading: Reading, texts: str) -> list[str]:
     last = ["    last = attention_mask.sum(dim=1) - 1", "    rows = torch.arange(len(last), device=last.device)"]
     match reading:
-        case SequenceClassifier() | NextToken():
+        case LoadedSequenceClassifier() | NextToken():
             return ["    return output.logits"]
-        case TokenClassifier():
+        case LoadedTokenClassifier():
             return [*last, "    return output.logits[rows, last]"]
         case LabelWordLogits(word_ids):
             return [

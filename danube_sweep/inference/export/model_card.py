@@ -17,10 +17,10 @@ from danube_sweep.inference.export.check_export import Checked
 from danube_sweep.inference.export.how_to_read import (
     HiddenStates,
     LabelWordLogits,
+    LoadedSequenceClassifier,
+    LoadedTokenClassifier,
     NextToken,
     Reading,
-    SequenceClassifier,
-    TokenClassifier,
 )
 from danube_sweep.inference.export.loading_code import Base, Weights
 from danube_sweep.inference.predict import Trained
@@ -122,14 +122,14 @@ def _base(trained: Trained, config: dict[str, Any]) -> str:
 
 def _form(reading: Reading) -> str:
     match reading:
-        case SequenceClassifier(biased=True):
+        case LoadedSequenceClassifier(biased=True):
             return (
                 "It loads as a sequence classifier. The last layer has a bias, for which transformers' own has no "
                 "place: one line puts a layer there that has. With `--merge` it loads without such a line."
             )
-        case SequenceClassifier():
+        case LoadedSequenceClassifier():
             return "It loads as a sequence classifier."
-        case TokenClassifier():
+        case LoadedTokenClassifier():
             return (
                 "It loads as a token classifier, whose last layer has a bias as the run's has (transformers' sequence "
                 "classifiers have none): the logits of a row are those of its last token."

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from danube_sweep.errors import GuardError
 from danube_sweep.report.markup import Markup, Part, element, joined
 
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -185,8 +186,9 @@ def dot(x: float, y: float, kind: str, *, key: str | None = None, size: float = 
         case "early":
             d = f"M{x - size:.1f} {y - size:.1f}l{2 * size} {2 * size}m0 {-2 * size}l{-2 * size} {2 * size}"
             return element("path", d=d, **common)
-        case _:
+        case "other" | "none":
             return element("circle", cx=x, cy=y, r=size, **common)
+    raise GuardError(f"no mark for rows of kind {kind}")
 
 
 def _corner(x: float, y: float, radius: float, turn: int) -> str:

@@ -25,7 +25,7 @@ def memory_gib(one: Shown) -> float | None:
     return one.memory_gib
 
 
-def seconds_of(one: Shown) -> float | None:
+def seconds_shown(one: Shown) -> float | None:
     return one.seconds
 
 
@@ -33,7 +33,7 @@ def quality_against_cost(report: Report) -> Markup | None:
     """Quality against memory and against seconds; None without a row that has both."""
     pictures = [
         _against(report, memory_gib, "memory", "peak memory, GiB"),
-        _against(report, seconds_of, "time", "training and validation, seconds"),
+        _against(report, seconds_shown, "time", "training and validation, seconds"),
     ]
     return joined(*pictures) if any(pictures) else None
 

@@ -11,7 +11,7 @@ from danube_sweep.report.pictures.axes import Frame, dot, figure, path, short
 from danube_sweep.report.pictures.curve_pictures import small_curve
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.results.ranking_table import number, shown
-from danube_sweep.results.trial_results import Trial
+from danube_sweep.results.trial_results import StoredTrial
 
 _MOST_CLASSES: Final = 10
 _MOST_PAIRS: Final = 10
@@ -151,7 +151,7 @@ def _trials(report: Report, one: Shown) -> Markup:
     return figure("Trial" if count == 1 else f"{count} trials", element("ul", *items, class_="trials"), note)
 
 
-def _trial(report: Report, trial: Trial) -> Markup:
+def _trial(report: Report, trial: StoredTrial) -> Markup:
     place = os.path.relpath(trial.folder.path, report.beside)
     link = element("a", element("bdi", trial.name), href=quote(f"{place}/"))
     value = trial.number(report.ranking.metric)
@@ -161,7 +161,7 @@ def _trial(report: Report, trial: Trial) -> Markup:
     return element("li", link, element("span", " ", *facts, class_="quiet"), _wandb(trial))
 
 
-def _wandb(trial: Trial) -> Markup | None:
+def _wandb(trial: StoredTrial) -> Markup | None:
     """A link to the run, where it is known to be online; else what is known of it."""
     project, entity = trial.config.get("tracking.project"), trial.config.get("tracking.entity")
     runs = [one.name for one in (trial.folder.path / "wandb").glob("*run-*")]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from danube_sweep.config.schema.states import State
-from danube_sweep.report.factor_effects import is_number
+from danube_sweep.report.factor_effects import is_finite_number
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Scale
@@ -26,7 +26,7 @@ class _Cell:
 
 
 @dataclass(frozen=True)
-class _Column:
+class _PageColumn:
     title: str
     cells: list[_Cell]
     kind: str | None = "number"
@@ -80,31 +80,31 @@ def _filter(report: Report) -> Markup:
     )
 
 
-def _head(place: int, column: _Column) -> Markup:
+def _head(place: int, column: _PageColumn) -> Markup:
     button = element("button", column.title, type="button", data_sort=str(place), title=column.about)
     order = "ascending" if column.title == "#" else "none"
     return element("th", button, scope="col", aria_sort=order, class_=column.kind)
 
 
-def _varies(column: _Column) -> bool:
+def _varies(column: _PageColumn) -> bool:
     # By what is shown: memory that differs in its last byte is the same to a reader.
     said = {str(cell.shown) for cell in column.cells if cell.sort is not None}
     return len(said) > 1 or (len(column.cells) == 1 and bool(said))
 
 
-def _columns(report: Report) -> list[_Column]:
+def _columns(report: Report) -> list[_PageColumn]:
     rows, ranking = report.shown, report.ranking
     titles = short_titles(ranking.varied)
     metric = ranking.metric.rpartition("/")[2]
-    columns = [_Column("#", [_Cell(one.row.rank, one.row.rank) for one in rows], always=True)]
+    columns = [_PageColumn("#", [_Cell(one.row.rank, one.row.rank) for one in rows], always=True)]
     columns += [_value_column(rows, key, titles[key]) for key in ranking.varied]
-    columns.append(_Column(metric, [_mean(one) for one in rows], always=True, about=ranking.metric))
+    columns.append(_PageColumn(metric, [_mean(one) for one in rows], always=True, about=ranking.metric))
     columns.append(_difference_column(report))
     for place, (name, _) in enumerate(ranking.objectives[1:], start=1):
         columns.append(_numbers(rows, name, _objective(place)))
     if len(ranking.objectives) > 1:
         cells = [_Cell("yes" if one.row.front else "", "yes" if one.row.front else None) for one in rows]
-        columns.append(_Column("front", cells, kind=None))
+        columns.append(_PageColumn("front", cells, kind=None))
     columns += _metric_columns(rows, ranking)
     columns += [
         _numbers(rows, "seeds", lambda one: one.row.seed_count or None, "{:.0f}"),
@@ -114,7 +114,7 @@ def _columns(report: Report) -> list[_Column]:
         _numbers(rows, "tokens/s", lambda one: one.row.tokens_per_s, "{:,.0f}"),
     ]
     ended_well = all(one.row.state == State.finished.value for one in rows)
-    columns.append(_Column("state", [_state(one) for one in rows], kind=None, always=not ended_well))
+    columns.append(_PageColumn("state", [_state(one) for one in rows], kind=None, always=not ended_well))
     return columns
 
 
@@ -122,11 +122,11 @@ def _objective(place: int) -> Callable[[Shown], float | None]:
     return lambda one: one.row.objectives[place]
 
 
-def _value_column(rows: Sequence[Shown], key: str, title: str) -> _Column:
+def _value_column(rows: Sequence[Shown], key: str, title: str) -> _PageColumn:
     values = [one.row.values.get(key) for one in rows]
-    numeric = all(map(is_number, values))
+    numeric = all(map(is_finite_number, values))
     cells = [_Cell(element("bdi", shown(value)), value if numeric else shown(value) or None) for value in values]
-    return _Column(title, cells, kind="number" if numeric else None, about=key)
+    return _PageColumn(title, cells, kind="number" if numeric else None, about=key)
 
 
 def _mean(one: Shown) -> _Cell:
@@ -142,13 +142,13 @@ def _numbers(
     of: Callable[[Shown], float | None],
     form: str | None = None,
     about: str | None = None,
-) -> _Column:
+) -> _PageColumn:
     values = [of(one) for one in rows]
     texts = ["" if value is None else number(value) if form is None else form.format(value) for value in values]
-    return _Column(title, [_Cell(said, value) for said, value in zip(texts, values, strict=True)], about=about)
+    return _PageColumn(title, [_Cell(said, value) for said, value in zip(texts, values, strict=True)], about=about)
 
 
-def _metric_columns(rows: Sequence[Shown], ranking: Ranking) -> list[_Column]:
+def _metric_columns(rows: Sequence[Shown], ranking: Ranking) -> list[_PageColumn]:
     ranked = {metric for metric, _ in ranking.objectives}
     names = dict.fromkeys(name for one in rows for name in one.row.metrics if f"validation/{name}" not in ranked)
     tests = dict.fromkeys(name for one in rows for name in one.row.test)
@@ -166,11 +166,11 @@ def _metric(part: str, name: str) -> Callable[[Shown], float | None]:
     return of
 
 
-def _difference_column(report: Report) -> _Column:
+def _difference_column(report: Report) -> _PageColumn:
     ends = [end for one in report.shown for end in (one.row.interval or ()) if one.row.interval]
     ends += [one.row.difference for one in report.shown if one.row.difference is not None]
     scale = Scale(min([*ends, 0.0]), max([*ends, 0.0]), 4.0, _FOREST - 4.0)
-    return _Column("vs best", [_difference(one, scale) for one in report.shown], kind="plot")
+    return _PageColumn("vs best", [_difference(one, scale) for one in report.shown], kind="plot")
 
 
 def _difference(one: Shown, scale: Scale) -> _Cell:
@@ -203,7 +203,7 @@ def _state(one: Shown) -> _Cell:
     return _Cell(joined(element("span", one.row.state, class_="state"), reason), one.row.state)
 
 
-def _body(report: Report, place: int, columns: Sequence[_Column]) -> Markup:
+def _body(report: Report, place: int, columns: Sequence[_PageColumn]) -> Markup:
     one = report.shown[place]
     cells = [column.cells[place] for column in columns]
     drawn = [_cell(cell, column) for cell, column in zip(cells, columns, strict=True)]
@@ -238,6 +238,6 @@ def _about(one: Shown) -> str:
     return ", ".join([*said, one.row.state])
 
 
-def _cell(cell: _Cell, column: _Column) -> Markup:
+def _cell(cell: _Cell, column: _PageColumn) -> Markup:
     sort = f"{cell.sort:.8g}" if isinstance(cell.sort, float) else cell.sort
     return element("td", cell.shown, data_v="" if sort is None else sort, class_=column.kind)

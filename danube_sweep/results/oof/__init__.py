@@ -1,5 +1,5 @@
 """Out-of-fold predictions: what finished folds say of every row, joined, scored and written.
 
-groups  trials that differ only in fold and seed · joined  their predictions as one part · write  a file of them
-command  the table, the names of what is missing, and the file
+fold_groups  trials that differ only in fold and seed · join_folds  their predictions as one part
+write_oof  a file of them · oof_command  the table, the names of what is missing, and the file
 """

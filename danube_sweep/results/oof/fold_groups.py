@@ -10,13 +10,13 @@ from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import UserError
-from danube_sweep.results.trial_results import Trial, read_trial, read_trials
+from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
 from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
 from danube_sweep.storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Group:
+class FoldGroup:
     """Trials with folds that differ only in fold and seed."""
 
     values: dict[str, Any]
@@ -41,13 +41,13 @@ class Group:
         return f"{several}fold{'s' * (len(states) > 1)} {numbers} of {self.folds}{f' ({reasons})' if reasons else ''}"
 
 
-def find_groups(directories: Sequence[Path]) -> tuple[list[Group], list[str]]:
+def find_groups(directories: Sequence[Path]) -> tuple[list[FoldGroup], list[str]]:
     """The groups of all trials with folds in run and sweep folders, and notes on what does not count.
 
     Raises CheckpointError for a folder that is neither.
     """
     notes: list[str] = []
-    trials: list[Trial] = []
+    trials: list[StoredTrial] = []
     for directory in directories:
         trials += _trials(directory, notes)
     dealt = [trial for trial in trials if trial.folds is not None and trial.fold is not None]
@@ -57,7 +57,7 @@ def find_groups(directories: Sequence[Path]) -> tuple[list[Group], list[str]]:
     return [_group(rows, varied, notes) for rows in by_row(dealt)], notes
 
 
-def _trials(directory: Path, notes: list[str]) -> list[Trial]:
+def _trials(directory: Path, notes: list[str]) -> list[StoredTrial]:
     run = RunFolder(directory)
     if run.config.is_file() or run.trial.is_file():
         return [read_trial(run, notes)]
@@ -66,7 +66,7 @@ def _trials(directory: Path, notes: list[str]) -> list[Trial]:
     return trials
 
 
-def _group(trials: list[Trial], varied: list[str], notes: list[str]) -> Group:
+def _group(trials: list[StoredTrial], varied: list[str], notes: list[str]) -> FoldGroup:
     folds = trials[0].folds or 0
     runs: dict[int, dict[int, RunFolder]] = {}
     states: dict[int, dict[int, str]] = {}
@@ -88,14 +88,14 @@ def _group(trials: list[Trial], varied: list[str], notes: list[str]) -> Group:
         if seed not in seeds
     }
     values = {key: value_of(trials[0], key) for key in varied}
-    return Group(values, _name(values, trials[0]), folds, config, seeds, missing)
+    return FoldGroup(values, _name(values, trials[0]), folds, config, seeds, missing)
 
 
-def _name(values: dict[str, Any], trial: Trial) -> str:
+def _name(values: dict[str, Any], trial: StoredTrial) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items()) or f"the group of {trial.name}"
 
 
-def _unchanged(trial: Trial, notes: list[str]) -> tuple[Config | None, str]:
+def _unchanged(trial: StoredTrial, notes: list[str]) -> tuple[Config | None, str]:
     """The config of a trial whose files are what they were when it ran; else None and what has become of it."""
     try:
         config = load_config(trial.folder.config)

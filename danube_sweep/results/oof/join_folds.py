@@ -74,7 +74,7 @@ def _order(ids: Sequence[str], records: Sequence[Record], *, whole: bool) -> lis
     return sorted(range(len(ids)), key=keys.__getitem__)
 
 
-def score(found: "pa.Table", target: Target, records: Sequence[Record]) -> dict[str, float]:
+def score_joined(found: "pa.Table", target: Target, records: Sequence[Record]) -> dict[str, float]:
     """The metrics of the head over all examples, against the labels of the records."""
     names = [name for name in found.column_names if is_answer(name)]
     answers_NA = torch.from_numpy(np.stack([floats(found, name) for name in names], axis=1)) if names else None

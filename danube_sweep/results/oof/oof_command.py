@@ -13,8 +13,8 @@ from danube_sweep.config.schema import Config
 from danube_sweep.data.parts import load_undivided
 from danube_sweep.data.records import Record
 from danube_sweep.errors import CheckpointError, UserError
-from danube_sweep.results.oof.fold_groups import Group, find_groups
-from danube_sweep.results.oof.join_folds import join, score
+from danube_sweep.results.oof.fold_groups import FoldGroup, find_groups
+from danube_sweep.results.oof.join_folds import join, score_joined
 from danube_sweep.results.oof.write_oof import check_target, write_predictions
 from danube_sweep.results.ranking_table import plain
 from danube_sweep.terminal.screen import Terminal
@@ -24,7 +24,7 @@ from danube_sweep.terminal.screen import Terminal
 class Scored:
     """A complete group and what its folds say together."""
 
-    group: Group
+    group: FoldGroup
     predictions: pa.Table
     metrics: dict[str, float]
 
@@ -56,7 +56,7 @@ def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal
     terminal.note(plain(f"{target}: {best.predictions.num_rows} rows of {best.group.name}"))
 
 
-def _scored(groups: Sequence[Group], notes: list[str]) -> list[Scored]:
+def _scored(groups: Sequence[FoldGroup], notes: list[str]) -> list[Scored]:
     """The complete groups, best first by the head's first metric, which is a loss."""
     load = _loader()
     found = []
@@ -69,7 +69,7 @@ def _scored(groups: Sequence[Group], notes: list[str]) -> list[Scored]:
         except UserError as error:
             notes.append(f"{group.name} does not count: {error}")
         else:
-            found.append(Scored(group, joined, score(joined, group.config.head.target, records)))
+            found.append(Scored(group, joined, score_joined(joined, group.config.head.target, records)))
     return sorted(found, key=lambda one: next(iter(one.metrics.items())))
 
 

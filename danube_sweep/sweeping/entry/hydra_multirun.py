@@ -1,4 +1,4 @@
-"""Hydra's door: what its launcher and sweeper plugins do. Everything past it knows nothing of Hydra."""
+"""Hydra's entry: what its launcher and sweeper plugins do. Everything past it knows nothing of Hydra."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +22,7 @@ from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.entry.result_folders import held
 from danube_sweep.sweeping.propose.grid_cells import expand, search_of
-from danube_sweep.sweeping.start_sweep import Plan, plan_grid, run_plan, run_search
+from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid, run_search, run_sweep
 from danube_sweep.sweeping.wandb_file.wandb_parameters import override_text
 from danube_sweep.terminal.screen import Terminal
 
@@ -40,12 +40,12 @@ class Multirun:
         self._path = Path(str(config.hydra.sweep.dir))
 
     def grid(self, arguments: Sequence[str]) -> None:
-        """Every combination of the swept values; ends like `run_plan`."""
+        """Every combination of the swept values; ends like `run_sweep`."""
         with _not_the_users():
             self._grid(arguments, [*arguments, *held()])
 
     def search(self, arguments: Sequence[str]) -> None:
-        """A search over the swept values; ends like `run_plan`."""
+        """A search over the swept values; ends like `run_sweep`."""
         with _not_the_users():
             self._search(arguments, [*arguments, *held()])
 
@@ -57,7 +57,7 @@ class Multirun:
             cells = expand(overrides, sweep.max_trials)
             planned = plan_grid(self._path, cells, self._composer, terminal, self._launch())
             if planned is not None:
-                run_plan(planned[0], terminal)
+                run_sweep(planned[0], terminal)
 
     def _search(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
         sweep, pruner = self._composer.sweep(self._fixed(seen))
@@ -66,7 +66,7 @@ class Multirun:
             return
         search = search_of(self._parser.parse_overrides(list(arguments)))
         folder, name = SweepFolder(self._path.absolute()), str(self._config.hydra.job.config_name)
-        plan = Plan(folder, sweep, pruner, search, self._config_dir(), name, self._launch())
+        plan = PlannedSweep(folder, sweep, pruner, search, self._config_dir(), name, self._launch())
         with Terminal() as terminal:
             run_search(plan, self._composer, terminal)
 
@@ -149,7 +149,7 @@ def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[st
         # A batch is not the end of the sweep: the winner is known, and scored, when it is resumed.
         plan = replace(plan, sweep=replace(plan.sweep, score_test=False))
         with suppress(SweepFailed):  # each job's return says it to the sweeper
-            run_plan(plan, terminal)
+            run_sweep(plan, terminal)
     metric = objectives(plan.sweep)[0][0]
     return [_returned(entry, cell, metric) for entry, cell in zip(entries, cells, strict=True)]
 

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 
 from danube_sweep.composer import compose
 from danube_sweep.errors import ConfigError, DiskError
+from danube_sweep.storage.folder_names import SWEEPS, sweep_folder_name
 from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, trial_folder, under_agent
 from danube_sweep.sweeping.propose.grid_cells import depends_on
 
@@ -86,9 +87,7 @@ def _placed(words: list[str], *, dry: bool, multirun: bool) -> Iterator[list[str
 @contextmanager
 def fresh_sweep_dir(*, exists: bool = True) -> Iterator[Path]:
     """A folder multirun/<date>/<time> that no other process has: made here, and removed again if it stays empty."""
-    now = datetime.now()
-    day = Path("multirun") / f"{now:%Y-%m-%d}"
-    folder = day / f"{now:%H-%M-%S}"
+    folder = sweep_folder_name(datetime.now())
     if not exists:
         yield folder
         return
@@ -100,7 +99,7 @@ def fresh_sweep_dir(*, exists: bool = True) -> Iterator[Path]:
         yield folder
     finally:
         with suppress(OSError):
-            for empty in (folder, day, day.parent):
+            for empty in (folder, folder.parent, SWEEPS):
                 os.rmdir(empty)
 
 

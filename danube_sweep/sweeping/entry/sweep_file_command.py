@@ -1,4 +1,4 @@
-"""The door of `danube-sweep sweep FILE`: a W&B sweep file, run here."""
+"""`danube-sweep sweep FILE`: a W&B sweep file, run here."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,33 +7,33 @@ from danube_sweep.composer import Composer
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.entry.result_folders import SWEEP_DIR, fresh_sweep_dir
 from danube_sweep.sweeping.propose.search_space import Search
-from danube_sweep.sweeping.start_sweep import Plan, plan_grid, run_plan, run_search
-from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sheet
+from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid, run_search, run_sweep
+from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sweep_file
 from danube_sweep.terminal.screen import Terminal
 
 
-def run_sheet(file: Path, overrides: list[str], terminal: Terminal) -> None:
+def run_sweep_file(file: Path, overrides: list[str], terminal: Terminal) -> None:
     """Runs the file's sweep; `overrides` are of every trial, or settings of the sweep, and win over the file.
 
-    Ends like `run_plan`. Raises ConfigError for a file that cannot be kept to in every point.
+    Ends like `run_sweep`. Raises ConfigError for a file that cannot be kept to in every point.
     """
-    sheet, composer = read_sheet(file), Composer()
+    read, composer = read_sweep_file(file), Composer()
     given = [one.removeprefix(SWEEP_DIR) for one in overrides if one.startswith(SWEEP_DIR)]
     own = [one for one in overrides if not one.startswith(SWEEP_DIR)]
-    settings = [*sheet.settings, *own]
+    settings = [*read.settings, *own]
     # The file's W&B project means nothing to who turns W&B off.
     untracked = any(one.startswith("tracking=") for one in own)
-    fixed = [one for one in sheet.fixed if not (untracked and one.startswith("tracking."))]
+    fixed = [one for one in read.fixed if not (untracked and one.startswith("tracking."))]
     sweep, pruner = composer.sweep([*fixed, *settings])
-    tracking = {"mode": "offline", **({} if sheet.name is None else {"group": sheet.name})}
+    tracking = {"mode": "offline", **({} if read.name is None else {"group": read.name})}
     with ExitStack() as stack:
         fresh = Path(given[-1]) if given else stack.enter_context(fresh_sweep_dir(exists=not sweep.dry_run))
-        if sheet.method == "grid":
-            cells = [[*fixed, *cell, *settings] for cell in sheet.cells(sweep.max_trials)]
+        if read.method == "grid":
+            cells = [[*fixed, *cell, *settings] for cell in read.cells(sweep.max_trials)]
             planned = plan_grid(fresh, cells, composer, terminal, tracking=tracking)
             if planned is not None:
-                run_plan(planned[0], terminal)
+                run_sweep(planned[0], terminal)
         else:
-            search = Search([*fixed, *settings], sheet.space)
-            plan = Plan(SweepFolder(fresh.absolute()), sweep, pruner, search, tracking=tracking)
+            search = Search([*fixed, *settings], read.space)
+            plan = PlannedSweep(SweepFolder(fresh.absolute()), sweep, pruner, search, tracking=tracking)
             run_search(plan, composer, terminal)

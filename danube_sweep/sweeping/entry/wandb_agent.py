@@ -1,4 +1,4 @@
-"""The door of the W&B agent, which starts one command per trial: the folder that its trial belongs in."""
+"""The entry of the W&B agent, which starts one command per trial: the folder that its trial belongs in."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import yaml
 
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import ConfigError
+from danube_sweep.storage.folder_names import SWEEPS
 from danube_sweep.storage.sweep_folder import SweepFolder
 
 SWEEP_ID, PARAMETERS = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
@@ -35,7 +36,7 @@ def refuse_multirun() -> None:
         )
 
 
-def trial_folder(config: Config, overrides: list[str], base: Path = Path("multirun")) -> Path:
+def trial_folder(config: Config, overrides: list[str], base: Path = SWEEPS) -> Path:
     """The folder of this trial in `base`/<sweep id>, the one of an earlier run if there was one: same hash.
 
     Raises ConfigError outside an agent, CheckpointError for a folder in use or from another version, DiskError.

@@ -22,7 +22,7 @@ from danube_sweep.terminal.screen import Terminal, duration
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedAttempt:
     """An attempt that is over, and what the sweep knows of its end."""
 
     claim: Claim
@@ -71,7 +71,7 @@ class Records:
         self._learn = learn
         self._seconds: list[float] = []
         self._noted: set[str] = set()
-        self._owed: list[Ended] = []
+        self._owed: list[EndedAttempt] = []
         self.longest_s = 0.0
         """Of a trial that has finished."""
 
@@ -81,11 +81,11 @@ class Records:
             self._noted.add(text)
             self._terminal.note(text)
 
-    def add(self, one: Ended) -> None:
+    def add(self, one: EndedAttempt) -> None:
         """Takes the end of an attempt; `settle` puts it on record."""
         self._owed.append(one)
 
-    def settle(self) -> list[Ended]:
+    def settle(self) -> list[EndedAttempt]:
         """Puts on record what it can, and returns what is to be run again at once, still claimed."""
         again = []
         while self._owed:
@@ -119,7 +119,7 @@ class Records:
             self.say_once(f"the sweep's history cannot be written: {error}")
         claim.release()
 
-    def _write(self, one: Ended, state: str, reason: str | None) -> None:
+    def _write(self, one: EndedAttempt, state: str, reason: str | None) -> None:
         if state == State.finished.value:
             self.longest_s = max(self.longest_s, one.seconds)
         lasting = state not in (INTERRUPTED, State.preempted.value)
@@ -171,7 +171,7 @@ class Records:
         return True
 
 
-def _judge(one: Ended) -> tuple[str, str | None]:
+def _judge(one: EndedAttempt) -> tuple[str, str | None]:
     if not one.folder.result.is_file():
         if one.split is not None:
             return INTERRUPTED, one.split

@@ -25,9 +25,9 @@ from danube_sweep.sweeping.execute.messages import (
     Failed,
     Job,
     Left,
+    PackTrial,
     Started,
     Stepped,
-    Trial,
     Validated,
 )
 from danube_sweep.training.signals import SIGNALS, StopRequest
@@ -43,7 +43,7 @@ ALIVE_EVERY_S = 1.0
 Task = Callable[[Job, Connection], None]
 
 
-def main(task: Task, job: Job, link: Connection) -> None:
+def child_main(task: Task, job: Job, link: Connection) -> None:
     """Runs `task` under the terms of a slot: own session, own log, and no life after the process that asked for it."""
     os.setsid()  # the terminal's Ctrl-C reaches the sweep alone, which then asks for a stop
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -65,7 +65,7 @@ def main(task: Task, job: Job, link: Connection) -> None:
         raise
 
 
-def train(job: Job, link: Connection) -> None:
+def train_task(job: Job, link: Connection) -> None:
     """The task of every sweep: the same run as from the command line."""
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
@@ -77,7 +77,7 @@ def train(job: Job, link: Connection) -> None:
     trials, line = job.pack, Line(link)
     if not trials:
         assert job.config is not None
-        trials = (Trial(job.path, job.config, note=""),)
+        trials = (PackTrial(job.path, job.config, note=""),)
     entrants = [line.entrant(trial) for trial in trials]
     if entrants[0].config.device.threads is None and job.threads is not None:
         torch.set_num_threads(job.threads)
@@ -97,7 +97,7 @@ class Line:
         self._link = link
         self._dismissed: dict[str, str] = {}
 
-    def entrant(self, trial: Trial) -> "Entrant":
+    def entrant(self, trial: PackTrial) -> "Entrant":
         """The trial, ready to train; its log says that it is in a pack."""
         from danube_sweep.training.setup import Entrant
 
@@ -114,7 +114,7 @@ class Line:
     def next(self) -> "Entrant | None":
         self._link.send(Asked())
         answer = self._answer()
-        return self.entrant(answer) if isinstance(answer, Trial) else None
+        return self.entrant(answer) if isinstance(answer, PackTrial) else None
 
     def dismisses(self, entrant: "Entrant") -> str | None:
         while self._link.poll():
@@ -146,7 +146,7 @@ def _record(path: Path, text: str) -> None:
         Log(RunFolder(path).log).write(text)
 
 
-def score(job: Job, link: Connection) -> None:
+def score_task(job: Job, link: Connection) -> None:
     """Tells the metrics of a finished trial on its test part."""
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
@@ -157,7 +157,7 @@ def score(job: Job, link: Connection) -> None:
     link.send(score_test(job.path, job.config.device))
 
 
-def count_gpus(job: Job, link: Connection) -> None:
+def count_gpus_task(job: Job, link: Connection) -> None:
     """Tells how many GPUs torch sees."""
     import torch
 

@@ -17,10 +17,27 @@ from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.attempt_records import Records
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.form_packs import Packer
-from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, Message, Started, Stepped, Trial, Validated
+from danube_sweep.sweeping.execute.messages import (
+    Alive,
+    Asked,
+    Failed,
+    Job,
+    Left,
+    Message,
+    PackTrial,
+    Started,
+    Stepped,
+    Validated,
+)
 from danube_sweep.sweeping.execute.process_outcome import kernel_kills
 from danube_sweep.sweeping.execute.process_pool import Pool
-from danube_sweep.sweeping.execute.slot_process import Member, Part, Running, log_of_a_new_pack, of_a_pack
+from danube_sweep.sweeping.execute.slot_process import (
+    ClaimedTrials,
+    RunningTrial,
+    SlotProcess,
+    log_of_a_new_pack,
+    of_a_pack,
+)
 from danube_sweep.sweeping.execute.slots import Slots
 from danube_sweep.sweeping.propose.next_trial import Claim, Source, Wanted
 from danube_sweep.terminal.screen import Terminal
@@ -40,15 +57,15 @@ class Executor:
         slots: Slots,
         terminal: Terminal,
         stopping: Callable[[], bool],
-        task: Task = child_process.train,
+        task: Task = child_process.train_task,
     ) -> None:
         self._source, self._settings, self._slots = source, settings, slots
         self._terminal, self._stopping, self._task = terminal, stopping, task
         self._pool = Pool(on_cpu=slots.on_cpu)
         self._packer = Packer(settings, source, self._claim)
         self._records = Records(source, settings, terminal, len(slots.environments), self._packer.learn)
-        self._running: list[Running] = []
-        self._parts: list[deque[Part]] = [deque() for _ in slots.environments]
+        self._running: list[SlotProcess] = []
+        self._parts: list[deque[ClaimedTrials]] = [deque() for _ in slots.environments]
         """What starts next in each slot and is claimed: halves of a pack that died, a trial with less micro-batch."""
         self._began_s = time.monotonic()
         self._closed = False
@@ -96,7 +113,7 @@ class Executor:
 
     def _settle(self) -> None:
         for ended in self._records.settle():
-            self._parts[ended.slot].appendleft(Part([ended.claim]))
+            self._parts[ended.slot].appendleft(ClaimedTrials([ended.claim]))
 
     def _fill(self) -> None:
         for slot in self._free():
@@ -111,7 +128,7 @@ class Executor:
                 return
             key = self._packer.key(claim)
             claims = [claim] if key is None else self._packer.gathered(claim, key, self._share())
-            self._start(Part(claims, key), slot)
+            self._start(ClaimedTrials(claims, key), slot)
 
     def _free(self) -> Iterator[int]:
         for slot in range(len(self._slots.environments)):
@@ -142,23 +159,23 @@ class Executor:
         free = len(self._slots.environments) - len(self._running)
         return max(1, -(-(total - ended - here) // free))
 
-    def _start(self, part: Part, slot: int) -> None:
+    def _start(self, part: ClaimedTrials, slot: int) -> None:
         first, log = part.claims[0], None
         if len(part.claims) > 1:
             try:
                 log = log_of_a_new_pack(first.entry.path.parent)
             except OSError as error:
                 self._records.say_once(f"the log of a pack cannot be made ({error}): its trials run one at a time")
-                self._parts[slot].extendleft(Part([claim]) for claim in reversed(part.claims[1:]))
-                part = Part([first])
+                self._parts[slot].extendleft(ClaimedTrials([claim]) for claim in reversed(part.claims[1:]))
+                part = ClaimedTrials([first])
         environment, threads, together = self._slots.environment(slot), self._slots.threads, len(part.claims)
         pack = () if log is None else tuple(of_a_pack(claim, log, together) for claim in part.claims)
         job = Job(first.entry.path, Path.cwd(), environment, first.config, threads, pack, log)
-        members = {member.name: member for member in map(Member, part.claims)}
+        members = {member.name: member for member in map(RunningTrial, part.claims)}
         process = self._pool.start(self._task, job)
-        self._running.append(Running(process, slot, part, members, kernel_kills(), log))
+        self._running.append(SlotProcess(process, slot, part, members, kernel_kills(), log))
 
-    def _refill(self, one: Running) -> Trial | None:
+    def _refill(self, one: SlotProcess) -> PackTrial | None:
         # A trial for a free place of a pack.
         if self._closed or one.child.stop_asked_s is not None or self._parts[one.slot] or self._too_late():
             return None
@@ -193,7 +210,7 @@ class Executor:
     # ------------------------------------------------------------------------------------------------ listening
 
     def _listen(self) -> None:
-        places: Mapping[object, Running] = {place: one for one in self._running for place in one.child.places()}
+        places: Mapping[object, SlotProcess] = {place: one for one in self._running for place in one.child.places()}
         heard = {id(places[ready]): places[ready] for ready in wait(list(places), POLL_S)} if places else {}  # type: ignore[arg-type]
         for one in heard.values():
             self._hear(one)
@@ -201,11 +218,11 @@ class Executor:
                 self._hear(one)  # what it said last
                 self._end(one)
 
-    def _hear(self, one: Running) -> None:
+    def _hear(self, one: SlotProcess) -> None:
         while (message := one.child.hear()) is not None:
             self._take(one, message)
 
-    def _take(self, one: Running, message: Message) -> None:
+    def _take(self, one: SlotProcess, message: Message) -> None:
         match message:
             case Started(trial=name, total_steps=total, done_steps=done):
                 self._terminal.start(name, total, done)
@@ -223,6 +240,10 @@ class Executor:
                 one.child.tell(self._refill(one))
             case Failed():
                 one.failed = message
+            case Alive():
+                pass
+            case _:
+                raise TypeError(f"no answer to {type(message).__name__}")
 
     def _watch(self) -> None:
         now, settings = time.monotonic(), self._settings
@@ -239,23 +260,25 @@ class Executor:
 
     # --------------------------------------------------------------------------------------------------- ending
 
-    def _leave(self, one: Running, member: Member, code: int, failed: Failed | None, *, killed: bool = False) -> None:
+    def _leave(
+        self, one: SlotProcess, member: RunningTrial, code: int, failed: Failed | None, *, killed: bool = False
+    ) -> None:
         self._records.add(one.ended(member, code, failed, stopped=self._closed, kernel_killed=killed))
         del one.members[member.name]
         if member.shown:
             self._terminal.finish(member.name)
         self._settle()
 
-    def _put_aside(self, one: Running, member: Member, failed: Failed) -> None:
+    def _put_aside(self, one: SlotProcess, member: RunningTrial, failed: Failed) -> None:
         # It did not fit beside the others, which is no fault of its own.
         assert one.part.key is not None
         member.split = failed.reason
         one.put_aside += 1
         self._packer.died(one.part.key, len(one.members) - 1)
-        self._parts[one.slot].append(Part([member.claim], one.part.key, split=True))
+        self._parts[one.slot].append(ClaimedTrials([member.claim], one.part.key, split=True))
         self._terminal.note(f"{one.name}  {failed.reason}: {member.name} waits until the others have left")
 
-    def _end(self, one: Running) -> None:
+    def _end(self, one: SlotProcess) -> None:
         code = one.child.reap()
         self._running.remove(one)
         killed, unfinished = kernel_kills() > one.kernel_kills, one.unfinished()
@@ -270,7 +293,7 @@ class Executor:
         for member in list(one.members.values()):
             self._leave(one, member, code, failed, killed=killed)
 
-    def _blame(self, one: Running, unfinished: list[Member], state: str, reason: str) -> None:
+    def _blame(self, one: SlotProcess, unfinished: list[RunningTrial], state: str, reason: str) -> None:
         """Splits a pack that died, whoever did it; a trial alone is the one."""
         key, claims = one.part.key, [member.claim for member in unfinished]
         if state == State.preempted.value:
@@ -284,7 +307,7 @@ class Executor:
         if one.overrun is None and key is not None:
             self._packer.died(key, half // 2)
             half = (half + 1) // 2
-        parts = [Part(some, key, split=True) for some in (claims[:half], claims[half:]) if some]
+        parts = [ClaimedTrials(some, key, split=True) for some in (claims[:half], claims[half:]) if some]
         self._parts[one.slot].extendleft(reversed(parts))
         said = f"{len(claims)} go on from their checkpoints, {half} at a time"
         self._terminal.note(f"{one.name}  {reason.splitlines()[0]}: {said}")

@@ -7,8 +7,9 @@ from operator import eq
 from typing import Any, Final, final
 
 from danube_sweep.config.schema import Config, Sweep
+from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import CheckpointError, UserError
-from danube_sweep.planner.pack_plan import AUTO, WINDOW, Corrections, choose_pack, joins, pack_key
+from danube_sweep.planner.pack_plan import WINDOW, Corrections, choose_pack, joins, pack_key
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.step_seconds import pack_seconds

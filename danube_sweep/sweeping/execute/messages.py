@@ -11,7 +11,7 @@ from danube_sweep.config.schema import Config
 
 
 @dataclass(frozen=True)
-class Trial:
+class PackTrial:
     """A trial of a pack."""
 
     path: Path
@@ -34,7 +34,7 @@ class Job:
     config: Config | None = None
     threads: int | None = None
     """CPU threads where the config leaves them open, so that slots don't contend."""
-    pack: tuple[Trial, ...] = ()
+    pack: tuple[PackTrial, ...] = ()
     """Trials that train together, and whose places are filled again, instead of `config`; `path` is the first's."""
     log: Path | None = None
     """Where the process prints; None is the log of the trial in `path`."""
@@ -95,7 +95,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Asked:
-    """The pack has a free place and waits for a `Trial`, or None."""
+    """The pack has a free place and waits for a `PackTrial`, or None."""
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,4 @@ class Dismissal:
 
 
 Message = Started | Alive | Stepped | Validated | Failed | Left | Asked
-Answer = bool | Trial | None
+Answer = bool | PackTrial | None

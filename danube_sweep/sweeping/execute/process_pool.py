@@ -126,7 +126,7 @@ class Pool:
     def _start(self, task: Task, job: Job) -> Child:
         _warm_up()
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=child_process.main, args=(task, job, theirs))
+        process = self._context.Process(target=child_process.child_main, args=(task, job, theirs))
         process.start()
         theirs.close()
         return Child(process, ours)
@@ -134,7 +134,7 @@ class Pool:
 
 def _warm_up() -> None:
     # A Ctrl-C or a TERM for the whole process group is the sweep's to answer. Its warm parent, which would die of it
-    # while it imports, never sees one; a child sees it as soon as it has a session of its own (`child.main`).
+    # while it imports, never sees one; a child sees it as soon as it has a session of its own (`child_main`).
     resource_tracker.ensure_running()  # by itself it would end the blocking
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -7,15 +7,15 @@ from itertools import count
 from pathlib import Path
 
 from danube_sweep.config.schema.states import State
-from danube_sweep.sweeping.execute.attempt_records import Ended
-from danube_sweep.sweeping.execute.messages import Dismissal, Failed, Trial
+from danube_sweep.sweeping.execute.attempt_records import EndedAttempt
+from danube_sweep.sweeping.execute.messages import Dismissal, Failed, PackTrial
 from danube_sweep.sweeping.execute.process_outcome import outcome
 from danube_sweep.sweeping.execute.process_pool import Child
 from danube_sweep.sweeping.propose.next_trial import Claim
 
 
 @dataclass
-class Part:
+class ClaimedTrials:
     """Claimed trials that start together in a slot; others with the same `key` may join them later."""
 
     claims: list[Claim]
@@ -25,7 +25,7 @@ class Part:
 
 
 @dataclass
-class Member:
+class RunningTrial:
     """A trial in a running process."""
 
     claim: Claim
@@ -47,14 +47,14 @@ class Member:
 
 
 @dataclass
-class Running:
+class SlotProcess:
     """A slot's present process and those of its trials that have not left."""
 
     child: Child
     slot: int
-    part: Part
+    part: ClaimedTrials
     """What it began with."""
-    members: dict[str, Member]
+    members: dict[str, RunningTrial]
     kernel_kills: int
     log: Path | None = None
     """Of a pack, whose name is its stem; None for a trial alone."""
@@ -76,19 +76,19 @@ class Running:
 
     def add(self, claim: Claim) -> None:
         """Counts a trial that takes a free place."""
-        member = Member(claim)
+        member = RunningTrial(claim)
         self.members[member.name] = member
 
     def present(self) -> list[Claim]:
         """The trials that have not left."""
         return [member.claim for member in self.members.values()]
 
-    def unfinished(self) -> list[Member]:
+    def unfinished(self) -> list[RunningTrial]:
         """The trials of which nobody knows yet how they end."""
         members = self.members.values()
         return [one for one in members if one.timed_out is None and not one.claim.entry.folder.result.is_file()]
 
-    def is_crowded_out(self, member: Member, failed: Failed) -> bool:
+    def is_crowded_out(self, member: RunningTrial, failed: Failed) -> bool:
         """Whether a trial could not begin for want of memory beside others."""
         return failed.state == State.oom.value and len(self.members) > 1 and member in self.unfinished()
 
@@ -121,10 +121,10 @@ class Running:
         return state in (State.failed.value, State.killed.value, State.timeout.value)
 
     def ended(
-        self, member: Member, code: int, failed: Failed | None, *, stopped: bool, kernel_killed: bool = False
-    ) -> Ended:
+        self, member: RunningTrial, code: int, failed: Failed | None, *, stopped: bool, kernel_killed: bool = False
+    ) -> EndedAttempt:
         """The end of a member's attempt."""
-        return Ended(
+        return EndedAttempt(
             member.claim,
             self.slot,
             member.started,
@@ -156,8 +156,8 @@ def log_of_a_new_pack(sweep: Path) -> Path:
     raise AssertionError
 
 
-def of_a_pack(claim: Claim, log: Path, together: int) -> Trial:
+def of_a_pack(claim: Claim, log: Path, together: int) -> PackTrial:
     """The trial for its process, with a word for its log; `together` counts it too."""
     others = {1: "alone", 2: "with 1 other"}.get(together, f"with {together - 1} others")
     note = f"trains in pack {log.stem}, at first {others}; what its process prints is in ../{log.name}"
-    return Trial(claim.entry.path, claim.config, note)
+    return PackTrial(claim.entry.path, claim.config, note)

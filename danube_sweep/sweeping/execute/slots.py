@@ -3,18 +3,16 @@
 import os
 from dataclasses import dataclass
 from glob import glob
-from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from danube_sweep.config.schema import Sweep
 from danube_sweep.errors import ConfigError
+from danube_sweep.planner.planned_device import VISIBLE, named_gpus
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_outcome import last_lines
 from danube_sweep.sweeping.execute.process_pool import Pool
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -46,19 +44,18 @@ def find_slots(sweep: Sweep, accelerators: set[str]) -> Slots:
 
 
 def _gpus() -> list[str]:
-    # The names that CUDA_VISIBLE_DEVICES takes; CUDA sees those before the first that is none.
-    if VISIBLE in os.environ:
-        names = [name.strip() for name in os.environ[VISIBLE].split(",")]
-        return list(takewhile(lambda name: name not in ("", "-1"), names))
+    # The names that CUDA_VISIBLE_DEVICES takes.
+    if (named := named_gpus()) is not None:
+        return named
     if not (glob("/dev/nvidia[0-9]*") or glob("/dev/dxg") or glob("/dev/kfd")):
         return []
-    return [str(number) for number in range(count_gpus())]
+    return [str(number) for number in range(ask_torch_for_gpus())]
 
 
-def count_gpus() -> int:
+def ask_torch_for_gpus() -> int:
     """How many GPUs torch sees, asked in a child: here it would hold memory on one. Raises ConfigError."""
     with TemporaryDirectory() as folder:
-        probe = Pool(on_cpu=False).start(child_process.count_gpus, Job(Path(folder), Path.cwd(), dict(os.environ)))
+        probe = Pool(on_cpu=False).start(child_process.count_gpus_task, Job(Path(folder), Path.cwd(), dict(os.environ)))
         try:
             return int(probe.link.recv())
         except (EOFError, TypeError) as error:  # it died, or said why it cannot

@@ -1,11 +1,10 @@
 """Trials that cannot fit their device, found before any is started, and how long their rows are."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.schema.states import MICRO_BATCH
-from danube_sweep.data.size import Hashed, data_size, longest_row
+from danube_sweep.data.size import data_size, longest_row
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.pack_plan import Lengths, LengthsOf
 from danube_sweep.planner.planned_architecture import planned_architecture
@@ -39,12 +38,6 @@ def misfit_of(config: Config, sweep: Sweep) -> Misfit | None:
     if fit_of(config, model, device).fits:
         return None
     return Misfit(misfit(config, model, device), largest_micro_batch(config, model, device))
-
-
-@lru_cache(maxsize=64)
-def _lengths(data: Hashed) -> Lengths:
-    size, longest = data_size(data.config), longest_row(data.config)
-    return Lengths(longest, float(longest) if size is None else min(size.tokens_per_row, longest))
 
 
 def shrunk_rows(config: Config, sweep: Sweep) -> int | None:

@@ -128,7 +128,7 @@ def _stepped(override: Override, swept: RangeSweep) -> Number:
     return Number(start, last, log=True, whole=True)
 
 
-def check(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], Config], sweep: Sweep) -> Cells:
+def check_cells(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], Config], sweep: Sweep) -> Cells:
     """Composes and checks every cell; what is wrong with one is kept beside its overrides."""
     checked = Cells()
     for overrides in cells:
@@ -161,7 +161,7 @@ def check_search(search: Search, compose: Callable[[Sequence[str]], Config], swe
     given = {one.lstrip("+~").partition("=")[0] for one in search.fixed}
     if twice := sorted(given & search.space.keys()):
         raise ConfigError(f"{twice[0]} is drawn by the search; leave out the fixed value, or take it from the search")
-    checked = check([[*search.fixed, *point] for point in examples(search)], compose, sweep)
+    checked = check_cells([[*search.fixed, *point] for point in examples(search)], compose, sweep)
     if not checked.valid:
         raise ConfigError([*checked.invalid, *checked.left_out][0][1])
     return checked.valid[0][0]

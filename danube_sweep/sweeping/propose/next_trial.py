@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol, final
 
 from filelock import FileLock, Timeout
@@ -14,6 +13,7 @@ from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.what_fits import with_micro_batch
+from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 
 Wanted = Callable[[Config], bool]
@@ -76,7 +76,7 @@ def trained(entry: Entry, config: Config) -> Config:
 
 def claimed(entry: Entry) -> FileLock | None:
     """The held claim of a trial, or None if another process has it."""
-    if _held(entry.folder.lock):  # by a run of its own: a W&B agent's, say
+    if is_held(entry.folder.lock):  # by a run of its own: a W&B agent's, say
         return None
     lock = FileLock(entry.folder.claim, timeout=0, fallback_to_soft=False)
     try:
@@ -84,18 +84,6 @@ def claimed(entry: Entry) -> FileLock | None:
     except Timeout:
         return None
     return lock
-
-
-def _held(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    lock = FileLock(file, timeout=0, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def state_of(entry: Entry, notes: list[str] | None = None) -> str | None:
@@ -170,7 +158,7 @@ class FolderSource:
             return None
         if entry.folder.result.is_file() and entry.number not in self._attempts:
             return None
-        if _held(entry.folder.claim) or _held(entry.folder.lock):
+        if is_held(entry.folder.claim) or is_held(entry.folder.lock):
             return None
         with suppress(CheckpointError, OSError):
             config = trained(entry, self._config(entry))
@@ -217,7 +205,9 @@ class FolderSource:
 
     def batch(self, most: int) -> list[Entry]:
         """Every trial to run, for a launcher that is not ours; nothing the second time."""
-        trials = [entry for entry in self._folder.entries() if entry.hash is not None and not _held(entry.folder.lock)]
+        trials = [
+            entry for entry in self._folder.entries() if entry.hash is not None and not is_held(entry.folder.lock)
+        ]
         entries = [entry for entry in trials if self._wanted(entry)]
         self._tried.update(entry.number for entry in entries)
         return entries

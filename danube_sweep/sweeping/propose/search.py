@@ -9,8 +9,8 @@ from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.fits_device import misfit_of, shrink
-from danube_sweep.sweeping.propose.history import History
 from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource, Wanted
+from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 from danube_sweep.sweeping.propose.search_space import Search, drawn_text, size
 
 MOST_REPEATS: Final = 200
@@ -26,12 +26,12 @@ class SearchSource:
         folder: SweepFolder,
         search: Search,
         sweep: Sweep,
-        history: History,
+        journal: OptunaJournal,
         compose: Callable[[Sequence[str]], Config],
     ) -> None:
         self._folder, self._search, self._sweep = folder, search, sweep
-        self._history, self._compose = history, compose
-        self._known = FolderSource(folder, sweep.retry, history)
+        self._journal, self._compose = journal, compose
+        self._known = FolderSource(folder, sweep.retry, journal)
         self._most = min(sweep.trials or sweep.max_trials, sweep.max_trials)
         self._exhausted = False
         self._points: set[tuple[str, ...]] = set()
@@ -97,13 +97,13 @@ class SearchSource:
         return False
 
     def _draw_once(self) -> bool:
-        draw, values = self._history.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
+        draw, values = self._journal.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
         varied = [f"{key}={drawn_text(one, values[key])}" for key, one in self._search.space.items()]
         overrides = [*self._search.fixed, *varied]
         added = self._point(overrides) not in self._points and self._add(draw, overrides)
         self._points.add(self._point(overrides))
         if not added:
-            self._history.drop(draw)
+            self._journal.drop(draw)
         return added
 
     def _add(self, draw: int, overrides: list[str]) -> bool:
@@ -115,13 +115,13 @@ class SearchSource:
             if found is not None and (found.rows is None or self._sweep.on_misfit is not OnMisfit.shrink):
                 raise ConfigError(found.reason)
         except UserError as error:
-            self._history.drop(draw)
+            self._journal.drop(draw)
             (entry,) = self._folder.add_invalid([(overrides, str(error))], self._search.fixed)
             self.notes.append(f"{entry.path.name}  invalid: {error}")
             return True
         ((entry, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
         if new:
-            self._history.name(draw, identity)
+            self._journal.name(draw, identity)
         if found is not None and found.rows is not None:
             shrink(entry.folder, found.rows)
         return new
@@ -134,12 +134,12 @@ class SearchSource:
 
     def _close_draws(self, entries: Sequence[Entry]) -> None:
         # A process that died between drawing and adding left a draw without a trial; one that died between a trial's
-        # result and its word to the history left a draw that looks as if it still ran.
+        # result and its word to the journal left a draw that looks as if it still ran.
         trials = {entry.hash: entry for entry in entries}
         drawn = {entry.draw: entry for entry in entries}
-        for draw, identity in self._history.open_draws().items():
+        for draw, identity in self._journal.open_draws().items():
             entry = drawn.get(draw) if identity is None else trials.get(identity)
             if entry is None:
-                self._history.drop(draw)
+                self._journal.drop(draw)
             else:
                 self._known.heard(entry)

@@ -118,7 +118,9 @@ def _count(distribution: Distribution) -> float:
             return len(values)
         case Number(low=low, high=high, step=step, whole=whole) if whole or step is not None or low == high:
             return math.floor((high - low) / (step or 1) + 1e-9) + 1
-    return math.inf
+        case Number() | Normal():
+            return math.inf
+    raise TypeError(f"no number of points in {type(distribution).__name__}")
 
 
 def examples(search: Search) -> list[list[str]]:
@@ -134,8 +136,10 @@ def _corner(search: Search, last: bool) -> list[str]:
                 value: object = values[-1 if last else 0]
             case Number(low=low, high=high):
                 value = high if last else low
-            case _:
+            case Normal():
                 value = 0.5
+            case _:
+                raise TypeError(f"no ends of {type(distribution).__name__}")
         point.append(f"{key}={drawn_text(distribution, value)}")
     return point
 

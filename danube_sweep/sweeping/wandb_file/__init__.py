@@ -1,1 +1,2 @@
-"""W&B's sweep file: text  strict YAML · parameters  its distributions · read  the whole file as overrides."""
+"""W&B's sweep file: sweep_file_text  strict YAML · wandb_parameters  its distributions ·
+read_sweep_file  the whole file as overrides."""

@@ -19,10 +19,10 @@ from danube_sweep.errors import ConfigError
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number
 from danube_sweep.sweeping.wandb_file.sweep_file_text import (
     check_keys,
+    finite_number,
     mapping,
-    number,
+    quoted,
     read_mapping,
-    shown,
     whole,
     words,
 )
@@ -44,7 +44,7 @@ _ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SweepFile:
     """A sweep file as overrides of Hydra."""
 
     name: str | None
@@ -99,19 +99,19 @@ def _points(distribution: Distribution) -> tuple[int, Callable[[int], str]]:
     raise TypeError(f"no grid over {type(distribution).__name__}")
 
 
-def read_sheet(path: Path) -> Sheet:
+def read_sweep_file(path: Path) -> SweepFile:
     """Reads a W&B sweep file. Raises ConfigError in one line: file, key, value, way out."""
     try:
-        return _sheet(read_mapping(path))
+        return _sweep_file(read_mapping(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _sheet(node: Mapping[str, Any]) -> Sheet:
+def _sweep_file(node: Mapping[str, Any]) -> SweepFile:
     check_keys("", node, KEYS)
     method = node.get("method")
     if not isinstance(method, str) or method not in SAMPLERS:
-        raise ConfigError(f"method={shown(method)}: must be one of {', '.join(SAMPLERS)}")
+        raise ConfigError(f"method={quoted(method)}: must be one of {', '.join(SAMPLERS)}")
     literals, sign = read_command(node.get("command"), node.get("program"))
     constants, space = read_parameters(node.get("parameters"), method)
     for key in (*constants, *space):
@@ -122,7 +122,7 @@ def _sheet(node: Mapping[str, Any]) -> Sheet:
             f"parameters: none of them varies, and {method} draws without end; give values, or min and max"
         )
     run_cap = whole("run_cap", node["run_cap"], least=1) if "run_cap" in node else None
-    return Sheet(
+    return SweepFile(
         name=_words(node, "name"),
         description=_words(node, "description"),
         method=method,
@@ -166,7 +166,7 @@ def _metric(node: Mapping[str, Any], method: str) -> list[str]:
         raise ConfigError("metric.name is missing: give one that is logged, like validation/log_loss")
     goal = metric.get("goal", "minimize")  # as W&B takes it
     if goal not in ("minimize", "maximize"):
-        raise ConfigError(f"metric.goal={shown(goal)}: must be minimize or maximize")
+        raise ConfigError(f"metric.goal={quoted(goal)}: must be minimize or maximize")
     name = override_text("metric.name", words("metric.name", metric["name"]))
     return [f"sweep.metric={name}", f"sweep.goal={goal}"]
 
@@ -177,13 +177,13 @@ def _early_terminate(node: Mapping[str, Any]) -> list[str]:
     stop = mapping("early_terminate", node["early_terminate"])
     check_keys("early_terminate", stop, EARLY_TERMINATE)
     if stop.get("type") != "hyperband":
-        raise ConfigError(f"early_terminate.type={shown(stop.get('type'))}: must be hyperband")
+        raise ConfigError(f"early_terminate.type={quoted(stop.get('type'))}: must be hyperband")
     if stop.get("strict", False) is not False:
         raise ConfigError(
-            f"early_terminate.strict={shown(stop['strict'])}: only a trial's best value so far is compared here; "
+            f"early_terminate.strict={quoted(stop['strict'])}: only a trial's best value so far is compared here; "
             "leave it out or write false"
         )
-    eta = number("early_terminate.eta", stop.get("eta", 3))
+    eta = finite_number("early_terminate.eta", stop.get("eta", 3))
     if eta != int(eta) or eta < 2:
         raise ConfigError(f"early_terminate.eta={eta}: must be a whole number from 2: validations are counted whole")
     return ["pruner=asha", f"pruner.min_validations={_first_rung(stop, int(eta))}", f"pruner.reduction={int(eta)}"]
@@ -238,9 +238,9 @@ def _split(command: Any) -> list[str]:
     try:
         parts = shlex.split(command) if isinstance(command, str) else command
     except ValueError as error:
-        raise ConfigError(f"command={shown(command)}: {error}; write a list: {_COMMAND}") from error
+        raise ConfigError(f"command={quoted(command)}: {error}; write a list: {_COMMAND}") from error
     if not isinstance(parts, list) or not all(isinstance(part, str | int | float) for part in parts):
-        raise ConfigError(f"command={shown(command)}: must be a list of words; write {_COMMAND}")
+        raise ConfigError(f"command={quoted(command)}: must be a list of words; write {_COMMAND}")
     return [_ENVIRONMENT.sub(_environment, str(part)) for part in parts]
 
 
@@ -263,7 +263,7 @@ def _arguments(parts: list[str], program: Any) -> list[str]:
             return rest
         case [python, "-m", "danube_sweep", *rest] if python == "${interpreter}" or "python" in Path(python).name:
             return rest
-    raise ConfigError(f"command={shown(' '.join(parts))}: it must start danube-sweep; write {_COMMAND}")
+    raise ConfigError(f"command={quoted(' '.join(parts))}: it must start danube-sweep; write {_COMMAND}")
 
 
 def _key(word: str) -> str:
@@ -276,7 +276,7 @@ def _key(word: str) -> str:
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
-        raise ConfigError(f"command: {shown(word)} is no override; write GROUP=OPTION or FIELD=VALUE") from error
+        raise ConfigError(f"command: {quoted(word)} is no override; write GROUP=OPTION or FIELD=VALUE") from error
     if override.is_sweep_override():
         raise ConfigError(f"command: {word} has several values; put them under parameters")
     return str(override.key_or_group)

@@ -1,6 +1,6 @@
 """A W&B sweep file as plain values, and the checks of its keys and numbers; each mistake is one line.
 
-Messages begin with the key, and `sheet.read_sheet` puts the file's name before them.
+Messages begin with the key, and `read_sweep_file` puts the file's name before them.
 """
 
 import difflib
@@ -71,7 +71,7 @@ def _place(error: Exception) -> str:
     return f"line {mark.line + 1}: {said}{hint}" if mark is not None else f"no YAML: {' '.join(str(said).split())}"
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A value as a message quotes it: one line, cut short when long."""
     plain = isinstance(value, str) and value.isprintable() and re.fullmatch(r"\S{1,60}", value)
     return str(value) if plain else reprlib.repr(value)
@@ -80,7 +80,7 @@ def shown(value: Any) -> str:
 def mapping(key: str, value: Any) -> dict[str, Any]:
     """`value`, if it is a mapping that is not empty. Raises ConfigError."""
     if not isinstance(value, dict) or not value:
-        raise ConfigError(f"{key}={shown(value)}: must be a mapping of keys to values, and not empty")
+        raise ConfigError(f"{key}={quoted(value)}: must be a mapping of keys to values, and not empty")
     return value
 
 
@@ -89,7 +89,7 @@ def check_keys(key: str, node: Mapping[str, Any], known: Collection[str], why: M
     for name, value in node.items():
         if name in known:
             continue
-        label = f"{key}.{name}={shown(value)}" if key else f"{name}={shown(value)}"
+        label = f"{key}.{name}={quoted(value)}" if key else f"{name}={quoted(value)}"
         if why is not None and name in why:
             raise ConfigError(f"{label}: {why[name]}")
         close = difflib.get_close_matches(str(name), known, n=1)
@@ -100,16 +100,16 @@ def check_keys(key: str, node: Mapping[str, Any], known: Collection[str], why: M
 def words(key: str, value: Any) -> str:
     """`value`, if it is text. Raises ConfigError."""
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{key}={shown(value)}: must be text; put it in quotes")
+        raise ConfigError(f"{key}={quoted(value)}: must be text; put it in quotes")
     return value
 
 
-def number(key: str, value: Any) -> int | float:
+def finite_number(key: str, value: Any) -> int | float:
     """A finite number. YAML 1.1 reads 1e-4 as text, so text that looks like a number is one. Raises ConfigError."""
     if isinstance(value, str) and len(value) <= 40 and _NUMBER.fullmatch(value):
         value = int(value) if value.lstrip("+-").isdecimal() else float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
-        raise ConfigError(f"{key}={shown(value)}: must be a finite number, like 3 or 1.0e-4")
+        raise ConfigError(f"{key}={quoted(value)}: must be a finite number, like 3 or 1.0e-4")
     return value
 
 
@@ -122,7 +122,7 @@ def _finite(value: float) -> bool:
 
 def whole(key: str, value: Any, least: int) -> int:
     """A whole number of at least `least`. Raises ConfigError."""
-    given = number(key, value)
+    given = finite_number(key, value)
     if given != int(given) or given < least:
-        raise ConfigError(f"{key}={shown(value)}: must be a whole number of at least {least}")
+        raise ConfigError(f"{key}={quoted(value)}: must be a whole number of at least {least}")
     return int(given)

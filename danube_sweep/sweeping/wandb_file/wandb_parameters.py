@@ -10,9 +10,9 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from danube_sweep.config.options import SWEEP_OPTIONS
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import ConfigError, GuardError
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number
-from danube_sweep.sweeping.wandb_file.sweep_file_text import check_keys, mapping, number, shown
+from danube_sweep.sweeping.wandb_file.sweep_file_text import check_keys, finite_number, mapping, quoted
 
 _BOUNDS, _MOMENTS = ("min", "max"), ("mu", "sigma")
 
@@ -71,12 +71,12 @@ def read_parameters(node: Any, method: str) -> tuple[dict[str, str], dict[str, D
 def _leaves(prefix: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, child in sorted(mapping(f"{prefix}parameters", node).items(), key=lambda item: str(item[0])):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ConfigError(f"{prefix}{shown(name)}: no name of a parameter; write GROUP or GROUP.FIELD, in quotes")
+            raise ConfigError(f"{prefix}{quoted(name)}: no name of a parameter; write GROUP or GROUP.FIELD, in quotes")
         key = f"{prefix}{name}"
         if key.split(".")[0] in (*SWEEP_OPTIONS, "hydra"):
             raise ConfigError(f"{key}: a setting of the sweep cannot vary from trial to trial; give it when starting")
         if not isinstance(child, dict) or not child:
-            raise ConfigError(f"{key}={shown(child)}: a parameter is a mapping; write {name}: {{value: …}}")
+            raise ConfigError(f"{key}={quoted(child)}: a parameter is a mapping; write {name}: {{value: …}}")
         if "parameters" in child:
             check_keys(key, child, ["parameters"])
             yield from _leaves(f"{key}.", child["parameters"])
@@ -89,11 +89,11 @@ def _kind(key: str, leaf: Mapping[str, Any]) -> str:
     check_keys(key, leaf, _KEYS, {"probabilities": _EQUAL, "a": _NO_BETA, "b": _NO_BETA})
     kind = leaf["distribution"] if "distribution" in leaf else _implied(key, leaf)
     if not isinstance(kind, str) or kind not in TAKES:
-        raise ConfigError(f"{key}.distribution={shown(kind)}: {_no_distribution(str(kind))}")
+        raise ConfigError(f"{key}.distribution={quoted(kind)}: {_no_distribution(str(kind))}")
     for name in leaf:
         if name not in ("distribution", *TAKES[kind]):
             raise ConfigError(
-                f"{key}.{name}={shown(leaf[name])}: {kind} does not take it, only {', '.join(TAKES[kind])}"
+                f"{key}.{name}={quoted(leaf[name])}: {kind} does not take it, only {', '.join(TAKES[kind])}"
             )
     for name in TAKES[kind]:
         if name not in leaf and name not in ("mu", "sigma", "q"):
@@ -113,12 +113,12 @@ def _implied(key: str, leaf: Mapping[str, Any]) -> str:
     if "values" in leaf:
         return "categorical"
     if "min" not in leaf or "max" not in leaf:
-        raise ConfigError(f"{key}={shown(dict(leaf))}: give value, values, min and max, or a distribution")
-    low, high = (number(f"{key}.{name}", leaf[name]) for name in _BOUNDS)
+        raise ConfigError(f"{key}={quoted(dict(leaf))}: give value, values, min and max, or a distribution")
+    low, high = (finite_number(f"{key}.{name}", leaf[name]) for name in _BOUNDS)
     if type(low) is not type(high):
         raise ConfigError(
-            f"{key}: min={shown(leaf['min'])} and max={shown(leaf['max'])} must both be whole (drawn as whole numbers) "
-            "or both have a point; or name the distribution"
+            f"{key}: min={quoted(leaf['min'])} and max={quoted(leaf['max'])} must both be whole (drawn as whole "
+            "numbers) or both have a point; or name the distribution"
         )
     return "int_uniform" if isinstance(low, int) else "uniform"
 
@@ -139,12 +139,12 @@ def _distribution(key: str, kind: str, leaf: Mapping[str, Any]) -> Distribution:
 
 def _choice(key: str, values: Any) -> Choice:
     if not isinstance(values, list) or not values:
-        raise ConfigError(f"{key}.values={shown(values)}: must be a list with at least one value, like [8, 16]")
+        raise ConfigError(f"{key}.values={quoted(values)}: must be a list with at least one value, like [8, 16]")
     return Choice([override_text(f"{key}.values", value) for value in values])
 
 
 def _normal(key: str, kind: str, leaf: Mapping[str, Any]) -> Normal:
-    mean, deviation = number(f"{key}.mu", leaf.get("mu", 0.0)), _positive(f"{key}.sigma", leaf.get("sigma", 1.0))
+    mean, deviation = finite_number(f"{key}.mu", leaf.get("mu", 0.0)), _positive(f"{key}.sigma", leaf.get("sigma", 1.0))
     step = _positive(f"{key}.q", leaf.get("q", 1)) if kind.startswith("q_") else None
     return Normal(float(mean), float(deviation), "log" in kind, step)
 
@@ -158,6 +158,10 @@ def _number(key: str, kind: str, leaf: Mapping[str, Any]) -> Number:
             low, high = _exp(key, -high), _exp(key, -low)
         case "log_uniform_values" | "inv_log_uniform_values" if low <= 0:
             raise ConfigError(f"{key}.min={low}: {kind} needs bounds above 0")
+        case "uniform" | "log_uniform_values" | "inv_log_uniform_values":
+            pass
+        case _:
+            raise GuardError(f"{key}: {kind} is taken and not drawn")
     log = "log" in kind
     return _quantised(key, low, high, log, leaf) if kind.startswith("q_") else Number(float(low), float(high), log)
 
@@ -167,7 +171,7 @@ def _quantised(key: str, low: float, high: float, log: bool, leaf: Mapping[str, 
     step = _step(key, high - low, leaf)
     first, last = (float(Decimal(str(step)) * round(Decimal(bound) / Decimal(str(step)))) for bound in (low, high))
     if log and first <= 0:
-        raise ConfigError(f"{key}: min={shown(leaf['min'])} rounds to 0 at q={step}; raise min, or give a smaller q")
+        raise ConfigError(f"{key}: min={quoted(leaf['min'])} rounds to 0 at q={step}; raise min, or give a smaller q")
     if not float(step).is_integer():
         return Number(first, last, log, float(step))
     return Number(int(first), int(last), log, None if step == 1 else int(step), whole=True)
@@ -186,12 +190,12 @@ def _grid_steps(key: str, leaf: Mapping[str, Any]) -> Number:
 def _step(key: str, span: float, leaf: Mapping[str, Any]) -> int | float:
     step = _positive(f"{key}.q", leaf.get("q", 1))
     if span / step > 2**53:
-        raise ConfigError(f"{key}.q={step}: too small for min={shown(leaf['min'])} and max={shown(leaf['max'])}")
+        raise ConfigError(f"{key}.q={step}: too small for min={quoted(leaf['min'])} and max={quoted(leaf['max'])}")
     return step
 
 
 def _bounds(key: str, leaf: Mapping[str, Any]) -> tuple[int | float, int | float]:
-    low, high = (number(f"{key}.{name}", leaf[name]) for name in _BOUNDS)
+    low, high = (finite_number(f"{key}.{name}", leaf[name]) for name in _BOUNDS)
     if low >= high:
         raise ConfigError(f"{key}: min={low} must be below max={high}; for one value write value: {low}")
     if not math.isfinite(float(high) - float(low)):
@@ -213,7 +217,7 @@ def _exp(key: str, exponent: float) -> float:
 
 
 def _positive(key: str, value: Any) -> int | float:
-    given = number(key, value)
+    given = finite_number(key, value)
     if given <= 0:
         raise ConfigError(f"{key}={given}: must be above 0")
     return given
@@ -238,5 +242,5 @@ def override_text(key: str, value: Any) -> str:
         case dict() if all(isinstance(name, str) and _BARE.fullmatch(name) for name in value):
             return "{" + ",".join(f"{name}:{override_text(key, item)}" for name, item in value.items()) + "}"
         case dict():
-            raise ConfigError(f"{key}={shown(value)}: its keys must be plain words")
-    raise ConfigError(f"{key}={shown(value)}: {type(value).__name__} is no value of an override; put it in quotes")
+            raise ConfigError(f"{key}={quoted(value)}: its keys must be plain words")
+    raise ConfigError(f"{key}={quoted(value)}: {type(value).__name__} is no value of an override; put it in quotes")

@@ -9,8 +9,8 @@ from typing import Final, final
 import torch
 from torch.nn import functional as F
 
-from danube_sweep.config.facts.architectures import family_of, first_adapted
-from danube_sweep.config.schema import NoAdapter
+from danube_sweep.config.facts.adapters import shares_backbone
+from danube_sweep.config.facts.architectures import first_adapted
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import ConfigError
@@ -44,18 +44,14 @@ class TrainingPack:
 
     def arrange(self, trials: Sequence[ActiveTrial]) -> None:
         """These trials from now on; the adapters of those who stay go on as they were. Raises ConfigError."""
-        if len(trials) > 1 and not all(self._shares(trial) for trial in trials):
+        model_type = self.backbone.body.config.model_type
+        if len(trials) > 1 and not all(shares_backbone(trial.config.lora, model_type) for trial in trials):
             raise ConfigError(ALONE)
         self.trials = sorted(trials, key=lambda trial: trial.model.packed.config.rank if trial.model.packed else 0)
         self.adapters.arrange([trial.model.packed for trial in self.trials])
         for trial in self.trials:
             trial.companions = len(self.trials)
             trial.most_companions = max(trial.most_companions, trial.companions)
-
-    def _shares(self, trial: ActiveTrial) -> bool:
-        # An encoder's own dropout draws for the whole batch: in a pack it would draw other numbers.
-        encoder = family_of(self.backbone.body.config.model_type).encoder
-        return (trial.model.packed is not None or isinstance(trial.config.lora, NoAdapter)) and not encoder
 
     def hidden(self, micros: Sequence[tuple[ActiveTrial, MicroBatch]]) -> list[torch.Tensor]:
         """Each trial's final hidden states [B, T, H] of its micro-batch, for a step of training."""

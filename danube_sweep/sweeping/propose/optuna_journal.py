@@ -1,4 +1,4 @@
-"""The validations and results of all trials of a sweep, in Optuna's journal: what samplers and pruners look at.
+"""Optuna's journal of a sweep: the validations and results of all trials, which samplers and pruners look at.
 
 The journal lies in the sweep folder and its lock dies with its process, so several processes may write and any of
 them may be killed.
@@ -12,18 +12,18 @@ from typing import Any, cast, final
 
 import optuna
 from filelock import FileLock
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
+from danube_sweep.config.schema import NoPruner, Pruner, Sampler
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
-from danube_sweep.sweeping.propose.search_space import TAIL, Choice, Distribution, Normal, Number
+from danube_sweep.sweeping.propose.pruners import build_pruner, ends_here
+from danube_sweep.sweeping.propose.samplers import build_sampler, to_optuna
+from danube_sweep.sweeping.propose.search_space import Distribution
 
 TRIAL = "trial"
 """The attribute under which Optuna keeps a trial's hash."""
@@ -53,7 +53,7 @@ class _Lock:
 
 
 @final
-class History:
+class OptunaJournal:
     """`objectives` are metrics and goals, the first one is what pruning looks at.
 
     Raises ConfigError for other objectives than those that the journal was begun with.
@@ -110,9 +110,7 @@ class History:
             return False
         trial = self._open(entry)
         known = self.study.get_trials(deepcopy=False)[trial.number]
-        if known.state is TrialState.RUNNING and number not in known.intermediate_values:
-            trial.report(metrics[self._metrics[0].removeprefix("validation/")], number)
-        return bool(trial.should_prune())
+        return ends_here(trial, known, number, metrics[self._metrics[0].removeprefix("validation/")])
 
     def ended(self, entry: Entry, result: Mapping[str, Any] | None) -> None:
         """Takes the result of a trial; None leaves it open, since it will go on."""
@@ -156,77 +154,3 @@ class History:
     def _trial(self, number: int) -> Trial:
         frozen: FrozenTrial = self.study.get_trials(deepcopy=False)[number]
         return Trial(self.study, frozen._trial_id)
-
-
-def to_optuna(distribution: Distribution) -> BaseDistribution:
-    """Optuna's distribution; a normal one is drawn by its quantile."""
-    match distribution:
-        case Choice(values=values):
-            return CategoricalDistribution(values)
-        case Normal():
-            return FloatDistribution(TAIL, 1 - TAIL)
-        case Number(low=low, high=high, log=log, step=step, whole=True):
-            return IntDistribution(int(low), int(high), log=log, step=1 if log else int(step or 1))
-        case Number(low=low, high=high, log=log, step=step):
-            return FloatDistribution(low, high, log=log, step=None if log else step)
-    raise TypeError(f"no distribution for {type(distribution).__name__}")
-
-
-def build_sampler(sampler: Sampler, seed: int, drawn: int) -> BaseSampler:
-    """The sampler for the next draw; a search that goes on does not begin its random numbers again."""
-    own_seed = (seed * 1_000_003 + drawn) % 2**32
-    match sampler:
-        case Sampler.tpe:
-            return optuna.samplers.TPESampler(seed=own_seed, multivariate=True, group=True, constant_liar=True)
-        case Sampler.random:
-            return optuna.samplers.RandomSampler(seed=own_seed)
-        case Sampler.qmc:
-            # One sequence for the whole search, but what it cannot draw (choices) anew each time.
-            others = optuna.samplers.RandomSampler(seed=own_seed)
-            return optuna.samplers.QMCSampler(
-                scramble=True, seed=seed, independent_sampler=others, warn_independent_sampling=False
-            )
-        case Sampler.gp:
-            _needs("gp", "torch", "scipy")
-            return optuna.samplers.GPSampler(seed=own_seed)
-        case Sampler.cmaes:
-            _needs("cmaes", "cmaes")
-            return optuna.samplers.CmaEsSampler(seed=own_seed, warn_independent_sampling=False)
-    raise ConfigError("sweep.sampler=grid runs every cell and draws nothing; use choice(…) or range(…)")
-
-
-def _needs(sampler: str, *packages: str) -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"sweep.sampler={sampler} needs {missing[0]}: pip install {missing[0]}, or use tpe")
-
-
-def build_pruner(pruner: Pruner) -> optuna.pruners.BasePruner:
-    """Optuna's pruner; its resource is the number of validations."""
-    match pruner:
-        case Asha(min_validations=least, reduction=reduction):
-            return optuna.pruners.SuccessiveHalvingPruner(least, reduction, 0)
-        case Hyperband(min_validations=least, max_validations=most, reduction=reduction):
-            return optuna.pruners.HyperbandPruner(least, "auto" if most is None else most, reduction)
-        case Median(startup_trials=startup, min_validations=least):
-            return optuna.pruners.MedianPruner(startup, least)
-        case Patient(patience=patience, min_delta=delta):
-            return _Patience(patience, delta)
-        case NoPruner():
-            return optuna.pruners.NopPruner()
-    raise TypeError(f"no pruner for {type(pruner).__name__}")
-
-
-@final
-class _Patience(optuna.pruners.BasePruner):
-    # Optuna's own takes min_delta as how much worse is forgiven, and lets a trial that stands still go on.
-    def __init__(self, patience: int, min_delta: float) -> None:
-        self._late, self._min_delta = patience + 1, min_delta
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        sign = 1 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1
-        scores = [sign * value for _, value in sorted(trial.intermediate_values.items())]
-        before, after = scores[: -self._late], scores[-self._late :]
-        return bool(before) and min(after) >= min(before) - self._min_delta

@@ -17,7 +17,8 @@ from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patien
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
-from danube_sweep.sweeping.propose.history import TRIAL, History, build_sampler
+from danube_sweep.sweeping.propose.optuna_journal import TRIAL, OptunaJournal
+from danube_sweep.sweeping.propose.samplers import build_sampler
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, drawn_text
 
 LOSS = [("validation/log_loss", "minimize")]
@@ -34,15 +35,15 @@ SPACE: dict[str, Distribution] = {
 }
 DRAWING = [sampler for sampler in Sampler if sampler is not Sampler.grid]
 
-Open = Callable[..., History]
+Open = Callable[..., OptunaJournal]
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Open:
-    def history(pruner: Pruner | None = None, objectives: list[tuple[str, str]] = LOSS) -> History:
-        return History(tmp_path / "history.log", objectives, pruner or NoPruner())
+    def journal(pruner: Pruner | None = None, objectives: list[tuple[str, str]] = LOSS) -> OptunaJournal:
+        return OptunaJournal(tmp_path / "history.log", objectives, pruner or NoPruner())
 
-    return history
+    return journal
 
 
 def entry(number: int, draw: int | None = None) -> Entry:
@@ -53,12 +54,14 @@ def finished(loss: float, state: str = "finished") -> dict[str, Any]:
     return {"state": state, "validation": {"log_loss": loss, "accuracy": 1 - loss}, "measured": {"tokens_per_s": 9.0}}
 
 
-def drawn(history: History, sampler: Sampler, seed: int, number: int, space: Mapping[str, Distribution] = SPACE) -> str:
+def drawn(
+    journal: OptunaJournal, sampler: Sampler, seed: int, number: int, space: Mapping[str, Distribution] = SPACE
+) -> str:
     """Draws a point, runs it to its end with a loss that depends on it, and returns it."""
-    draw, values = history.draw(space, sampler, seed)
+    draw, values = journal.draw(space, sampler, seed)
     point = json.dumps({key: drawn_text(space[key], values[key]) for key in space})
-    history.name(draw, entry(number).hash or "")
-    history.ended(entry(number, draw), finished(len(point) % 7 / 10))
+    journal.name(draw, entry(number).hash or "")
+    journal.ended(entry(number, draw), finished(len(point) % 7 / 10))
     return point
 
 
@@ -73,8 +76,8 @@ def test_every_sampler_stays_in_the_space_and_does_not_repeat_itself_after_a_bre
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         points = [drawn(opened(), sampler, 0, number) for number in range(1, count + 1)]
-        history = opened()
-        points += [drawn(history, sampler, 0, number) for number in range(count + 1, 2 * count + 1)]
+        journal = opened()
+        points += [drawn(journal, sampler, 0, number) for number in range(count + 1, 2 * count + 1)]
     assert len(set(points)) == len(points)
     for point in map(json.loads, points):
         assert 1e-5 <= float(point["optimizer.lr"]) <= 1e-2
@@ -93,8 +96,8 @@ def test_every_sampler_stays_in_the_space_and_does_not_repeat_itself_after_a_bre
 )
 def test_a_seed_makes_a_search_reproducible(sampler: Sampler, tmp_path: Path) -> None:
     def points(name: str, seed: int) -> list[str]:
-        history = History(tmp_path / name / "history.log", LOSS, NoPruner())
-        return [drawn(history, sampler, seed, number) for number in range(1, 13)]
+        journal = OptunaJournal(tmp_path / name / "history.log", LOSS, NoPruner())
+        return [drawn(journal, sampler, seed, number) for number in range(1, 13)]
 
     assert points("a", 5) == points("b", 5)
     assert not set(points("a", 5)) & set(points("c", 6))
@@ -102,8 +105,8 @@ def test_a_seed_makes_a_search_reproducible(sampler: Sampler, tmp_path: Path) ->
 
 @pytest.mark.parametrize("sampler", [Sampler.random, Sampler.tpe, Sampler.qmc], ids=lambda one: one.value)
 def test_several_slots_draw_different_points_before_any_trial_has_ended(sampler: Sampler, opened: Open) -> None:
-    history = opened()
-    points = [history.draw(SPACE, sampler, 0)[1] for _ in range(6)]
+    journal = opened()
+    points = [journal.draw(SPACE, sampler, 0)[1] for _ in range(6)]
     assert len({json.dumps(point) for point in points}) == 6
     assert len({point["head"] for point in points}) > 1
 
@@ -111,12 +114,12 @@ def test_several_slots_draw_different_points_before_any_trial_has_ended(sampler:
 @pytest.mark.parametrize("sampler", [Sampler.random, Sampler.tpe, Sampler.qmc], ids=lambda one: one.value)
 def test_a_search_for_several_objectives_takes_them_all(sampler: Sampler, opened: Open) -> None:
     both = [*LOSS, ("measured/tokens_per_s", "maximize")]
-    history = opened(objectives=both)
+    journal = opened(objectives=both)
     for number in range(1, 13):
-        draw, _ = history.draw(SPACE, sampler, 0)
-        history.name(draw, entry(number).hash or "")
-        assert history.validated(entry(number, draw), 1, {"log_loss": 1.0}) is False
-        history.ended(entry(number, draw), finished(0.5))
+        draw, _ = journal.draw(SPACE, sampler, 0)
+        journal.name(draw, entry(number).hash or "")
+        assert journal.validated(entry(number, draw), 1, {"log_loss": 1.0}) is False
+        journal.ended(entry(number, draw), finished(0.5))
     assert [trial.values for trial in opened(objectives=both).study.trials] == [[0.5, 9.0]] * 12
 
 
@@ -126,12 +129,12 @@ def test_a_grid_is_not_drawn() -> None:
 
 
 def test_tpe_learns_where_the_good_trials_are(opened: Open) -> None:
-    history, space = opened(), {"x": Number(0.0, 1.0)}
+    journal, space = opened(), {"x": Number(0.0, 1.0)}
     found = []
     for number in range(1, 41):
-        draw, values = history.draw(space, Sampler.tpe, 0)
-        history.name(draw, entry(number).hash or "")
-        history.ended(entry(number, draw), finished((values["x"] - 0.7) ** 2))
+        draw, values = journal.draw(space, Sampler.tpe, 0)
+        journal.name(draw, entry(number).hash or "")
+        journal.ended(entry(number, draw), finished((values["x"] - 0.7) ** 2))
         found.append(abs(values["x"] - 0.7))
     assert sum(found[-10:]) < sum(found[:10]) / 2
 
@@ -139,30 +142,30 @@ def test_tpe_learns_where_the_good_trials_are(opened: Open) -> None:
 # ---------------------------------------------------------------------------------------------------- the journal
 
 
-def test_a_trial_ends_in_the_history_as_it_ended(opened: Open) -> None:
-    history = opened()
+def test_a_trial_ends_in_the_journal_as_it_ended(opened: Open) -> None:
+    journal = opened()
     results = [finished(0.5), finished(0.4, "pruned"), {"state": "diverged", "error": "…"}, {"state": "finished"}, None]
     for number, result in enumerate(results, start=1):
-        draw, _ = history.draw(SPACE, Sampler.random, 0)
-        history.name(draw, entry(number).hash or "")
-        history.ended(entry(number, draw), result)
+        draw, _ = journal.draw(SPACE, Sampler.random, 0)
+        journal.name(draw, entry(number).hash or "")
+        journal.ended(entry(number, draw), result)
     states = [trial.state for trial in opened().study.trials]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING]
     assert opened().study.trials[0].values == [0.5]
 
 
 def test_an_end_that_is_told_twice_counts_once(opened: Open) -> None:
-    history = opened()
+    journal = opened()
     for _ in range(2):
-        history.ended(entry(1), finished(0.5))
-    assert [trial.values for trial in history.study.trials] == [[0.5]]
+        journal.ended(entry(1), finished(0.5))
+    assert [trial.values for trial in journal.study.trials] == [[0.5]]
 
 
 def test_a_failed_trial_that_is_run_again_gets_a_record_of_its_own_with_the_same_values(opened: Open) -> None:
-    history = opened(Asha())
-    draw, values = history.draw(SPACE, Sampler.random, 0)
-    history.name(draw, entry(1).hash or "")
-    history.ended(entry(1, draw), {"state": "oom", "error": "…"})
+    journal = opened(Asha())
+    draw, values = journal.draw(SPACE, Sampler.random, 0)
+    journal.name(draw, entry(1).hash or "")
+    journal.ended(entry(1, draw), {"state": "oom", "error": "…"})
     again = opened(Asha())
     again.validated(entry(1, draw), 1, {"log_loss": 0.7})
     again.ended(entry(1, draw), finished(0.6))
@@ -173,36 +176,36 @@ def test_a_failed_trial_that_is_run_again_gets_a_record_of_its_own_with_the_same
 
 
 def test_a_trial_whose_result_was_lost_goes_through_its_validations_again(opened: Open) -> None:
-    history = opened(Median(1, 0))
-    history.validated(entry(1), 1, {"log_loss": 0.7})
-    history.ended(entry(1), finished(0.6))
-    assert history.validated(entry(1), 1, {"log_loss": 0.7}) is False
-    assert history.validated(entry(1), 2, {"log_loss": 0.6}) is False
-    history.ended(entry(1), finished(0.6))
-    assert [trial.state for trial in history.study.trials] == [TrialState.COMPLETE]
+    journal = opened(Median(1, 0))
+    journal.validated(entry(1), 1, {"log_loss": 0.7})
+    journal.ended(entry(1), finished(0.6))
+    assert journal.validated(entry(1), 1, {"log_loss": 0.7}) is False
+    assert journal.validated(entry(1), 2, {"log_loss": 0.6}) is False
+    journal.ended(entry(1), finished(0.6))
+    assert [trial.state for trial in journal.study.trials] == [TrialState.COMPLETE]
 
 
 def test_the_open_draws_are_known_with_their_trials(opened: Open) -> None:
-    history = opened()
-    orphan, named, dropped = (history.draw(SPACE, Sampler.random, 0)[0] for _ in range(3))
-    history.name(named, "abc")
-    history.drop(dropped)
-    history.drop(dropped)
+    journal = opened()
+    orphan, named, dropped = (journal.draw(SPACE, Sampler.random, 0)[0] for _ in range(3))
+    journal.name(named, "abc")
+    journal.drop(dropped)
+    journal.drop(dropped)
     assert opened().open_draws() == {orphan: None, named: "abc"}
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from danube_sweep.schema import NoPruner, Sampler
-from danube_sweep.sweep.history import History
-from danube_sweep.sweep.space import Number
-history = History(Path(sys.argv[1]), [("validation/log_loss", "minimize")], NoPruner())
+from danube_sweep.config.schema import NoPruner, Sampler
+from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
+from danube_sweep.sweeping.propose.search_space import Number
+journal = OptunaJournal(Path(sys.argv[1]), [("validation/log_loss", "minimize")], NoPruner())
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
-    draw, _ = history.draw({"x": Number(0.0, 1.0)}, Sampler.random, int(sys.argv[2]))
-    history.drop(draw)
+    draw, _ = journal.draw({"x": Number(0.0, 1.0)}, Sampler.random, int(sys.argv[2]))
+    journal.drop(draw)
 """
 
 
@@ -228,7 +231,7 @@ def test_two_processes_write_one_journal(tmp_path: Path, opened: Open) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from danube_sweep.sweep.history import _Lock
+from danube_sweep.sweeping.propose.optuna_journal import _Lock
 Path(sys.argv[1]).touch()
 _Lock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
@@ -247,11 +250,11 @@ def test_a_killed_holder_of_the_journal_blocks_nobody(tmp_path: Path, opened: Op
 
 
 def test_half_a_line_at_the_end_of_the_journal_harms_nothing(tmp_path: Path, opened: Open) -> None:
-    history = opened()
-    history.draw(SPACE, Sampler.random, 0)
+    journal = opened()
+    journal.draw(SPACE, Sampler.random, 0)
     with (tmp_path / "history.log").open("ab") as stream:
         stream.write(b'{"op_code":4,"worker')
-    history.draw(SPACE, Sampler.random, 0)
+    journal.draw(SPACE, Sampler.random, 0)
     opened().draw(SPACE, Sampler.random, 0)
     assert [trial.number for trial in opened().study.trials] == [0, 1, 2]
 
@@ -259,13 +262,13 @@ def test_half_a_line_at_the_end_of_the_journal_harms_nothing(tmp_path: Path, ope
 # ----------------------------------------------------------------------------------------------------- pruning
 
 
-def run(history: History, number: int, losses: list[float]) -> int:
+def run(journal: OptunaJournal, number: int, losses: list[float]) -> int:
     """Runs a trial with these losses after its validations; returns how many validations it got."""
     for count, loss in enumerate(losses, start=1):
-        if history.validated(entry(number), count, {"log_loss": loss, "accuracy": 1 - loss}):
-            history.ended(entry(number), finished(loss, "pruned"))
+        if journal.validated(entry(number), count, {"log_loss": loss, "accuracy": 1 - loss}):
+            journal.ended(entry(number), finished(loss, "pruned"))
             return count
-    history.ended(entry(number), finished(losses[-1]))
+    journal.ended(entry(number), finished(losses[-1]))
     return len(losses)
 
 
@@ -277,58 +280,58 @@ def test_without_a_pruner_every_trial_runs_to_its_end(opened: Open) -> None:
 
 
 def test_asha_ends_the_worse_trials_at_its_rungs(opened: Open) -> None:
-    history = opened(Asha(min_validations=1, reduction=2))
-    assert [run(history, number, GOOD) for number in (1, 2)] == [4, 4]
-    assert run(history, 3, BAD) == 1
-    assert run(history, 4, [0.1, 0.9, 0.9, 0.9]) == 2
+    journal = opened(Asha(min_validations=1, reduction=2))
+    assert [run(journal, number, GOOD) for number in (1, 2)] == [4, 4]
+    assert run(journal, 3, BAD) == 1
+    assert run(journal, 4, [0.1, 0.9, 0.9, 0.9]) == 2
 
 
 def test_asha_waits_for_its_first_rung(opened: Open) -> None:
-    history = opened(Asha(min_validations=3, reduction=2))
-    assert [run(history, number, GOOD) for number in (1, 2)] == [4, 4]
-    assert run(history, 3, BAD) == 3
+    journal = opened(Asha(min_validations=3, reduction=2))
+    assert [run(journal, number, GOOD) for number in (1, 2)] == [4, 4]
+    assert run(journal, 3, BAD) == 3
 
 
 def test_pruning_follows_the_goal(opened: Open) -> None:
-    history = opened(Asha(min_validations=1, reduction=2), ACCURACY)
-    assert [run(history, number, BAD) for number in (1, 2)] == [4, 4]
-    assert run(history, 3, GOOD) == 4
-    assert run(history, 4, [0.95, 0.9, 0.9, 0.9]) == 1
+    journal = opened(Asha(min_validations=1, reduction=2), ACCURACY)
+    assert [run(journal, number, BAD) for number in (1, 2)] == [4, 4]
+    assert run(journal, 3, GOOD) == 4
+    assert run(journal, 4, [0.95, 0.9, 0.9, 0.9]) == 1
 
 
 def test_the_median_rule_waits_for_its_trials_and_validations(opened: Open) -> None:
-    history = opened(Median(startup_trials=2, min_validations=2))
-    assert [run(history, number, losses) for number, losses in enumerate([GOOD, BAD, GOOD], start=1)] == [4, 4, 4]
-    assert run(history, 4, BAD) == 2
+    journal = opened(Median(startup_trials=2, min_validations=2))
+    assert [run(journal, number, losses) for number, losses in enumerate([GOOD, BAD, GOOD], start=1)] == [4, 4, 4]
+    assert run(journal, 4, BAD) == 2
 
 
 def test_hyperband_ends_worse_trials_and_never_the_best_one(opened: Open) -> None:
-    history = opened(Hyperband(min_validations=1, max_validations=4, reduction=2))
-    ran = [run(history, number, [loss + number / 100 for loss in GOOD]) for number in range(1, 13)]
+    journal = opened(Hyperband(min_validations=1, max_validations=4, reduction=2))
+    ran = [run(journal, number, [loss + number / 100 for loss in GOOD]) for number in range(1, 13)]
     assert ran[0] == 4 and min(ran) < 4
-    assert run(history, 13, [0.01] * 4) == 4
+    assert run(journal, 13, [0.01] * 4) == 4
 
 
 def test_hyperband_learns_its_length_from_the_first_trial(opened: Open) -> None:
-    history = opened(Hyperband(reduction=2))
-    assert run(history, 1, GOOD) == 4
-    assert min(run(history, number, [loss + number / 100 for loss in GOOD]) for number in range(2, 14)) < 4
+    journal = opened(Hyperband(reduction=2))
+    assert run(journal, 1, GOOD) == 4
+    assert min(run(journal, number, [loss + number / 100 for loss in GOOD]) for number in range(2, 14)) < 4
 
 
 def test_the_patient_rule_looks_at_the_trial_alone(opened: Open) -> None:
-    history = opened(Patient(patience=1))
-    assert run(history, 1, BAD) == 4
-    assert run(history, 2, [0.5, 0.6, 0.7, 0.8]) == 3
-    assert run(history, 3, [0.5, 0.6, 0.4, 0.3]) == 4
-    assert run(history, 4, [0.5, 0.5, 0.5, 0.5]) == 3
+    journal = opened(Patient(patience=1))
+    assert run(journal, 1, BAD) == 4
+    assert run(journal, 2, [0.5, 0.6, 0.7, 0.8]) == 3
+    assert run(journal, 3, [0.5, 0.6, 0.4, 0.3]) == 4
+    assert run(journal, 4, [0.5, 0.5, 0.5, 0.5]) == 3
     wanted = opened(Patient(patience=1, min_delta=0.2))
     assert run(wanted, 5, [0.5, 0.45, 0.4, 0.35]) == 3
     assert run(wanted, 6, [0.5, 0.45, 0.2, 0.19]) == 4
 
 
 def test_the_patient_rule_follows_the_goal(opened: Open) -> None:
-    history = opened(Patient(patience=1), ACCURACY)
-    assert [run(history, 1, GOOD), run(history, 2, [0.5, 0.6, 0.7, 0.8])] == [4, 3]
+    journal = opened(Patient(patience=1), ACCURACY)
+    assert [run(journal, 1, GOOD), run(journal, 2, [0.5, 0.6, 0.7, 0.8])] == [4, 3]
 
 
 def test_what_was_learned_about_one_metric_is_not_taken_for_another(opened: Open) -> None:
