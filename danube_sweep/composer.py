@@ -20,17 +20,10 @@ from omegaconf.errors import (
 )
 
 from danube_sweep import paths
-from danube_sweep.config import extension, identity
+from danube_sweep.config import identity, offered_options
 from danube_sweep.config.explain import explain, options_of
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
-from danube_sweep.config.schema import (
-    Config,
-    Head,
-    Pruner,
-    Settings,
-    Sweep,
-    objective,
-)
+from danube_sweep.config.schema import Config, Head, Pruner, Settings, Sweep, objective
 from danube_sweep.config.typed import typed_config, typed_sweep
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.what_fits import resolved
@@ -46,7 +39,7 @@ def register() -> None:
     for group in (*OPTIONS, *SWEEP_OPTIONS):
         for name, schema in options_of(group).items():
             _store(f"schema/{group}", name, schema)
-        for name, offer in extension.offers(group).usable.items():
+        for name, offer in offered_options.offers(group).usable.items():
             _store(group, name, offer.extension.schema)
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
     OmegaConf.register_new_resolver("half", _half, replace=True)

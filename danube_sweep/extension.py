@@ -1,5 +1,5 @@
 """For packages that offer heads and optimizers: what an entry point names. docs/extending.md shows one."""
 
-from danube_sweep.config.extension import HeadExtension, OptimizerExtension
+from danube_sweep.config.offered_options import HeadExtension, OptimizerExtension
 
 __all__ = ["HeadExtension", "OptimizerExtension"]

@@ -1,95 +1,162 @@
-"""The architecture, read from the imports."""
+"""The architecture, read from the imports: what each room is for, and which way imports run."""
 
 import ast
+import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import danube_sweep
 
 PACKAGE = Path(danube_sweep.__file__).parent
 
 LAYERS = [
-    {"errors"},
-    {"paths", "quiet", "stop", "summary"},
-    {"schema"},
-    {"architecture", "dataset", "extension"},
-    {"adapters"},
-    {"validate", "trial", "help"},
-    {"validate_sweep", "planner", "explain"},
-    {"compose"},
     {
-        "data",
-        "precision",
-        "optimizer",
-        "schedule",
-        "tracking",
-        "progress",
-        "checkpoint",
-        "environment",
-        "attention",
+        "errors": "One exception tree: what users can mend is one line.",
+        "paths": "Where the packaged files and the caches are.",
     },
-    {"answers", "flat", "hub", "metrics", "quantised"},
-    {"tokenizer"},
-    {"model"},
-    {"lora", "head", "steps"},
-    {"guard", "prepare", "product", "evaluate"},
-    {"active", "predict", "prediction"},
-    {"pack", "finish", "score"},
-    {"module", "begin"},
-    {"run"},
-    {"sweep"},
-    {"export", "oof", "report"},
-    {"commands"},
-    {"cli"},
-    {"__main__"},
+    {"config": "What a trial is, as data: fields, checks, facts, identity. Typed dataclasses, no torch."},
+    {
+        "extension": "What packages with heads and optimizers of their own import, for entry points.",
+        "schema": "What they import for the fields of their options.",
+        "optimizer": "The update rule and the learning rate: config in, torch objects out.",
+        "storage": "What is on disk, and the one way to write it whole.",
+    },
+    {
+        "model": "The frozen backbone.",
+        "planner": "What a trial or a pack needs and gains, from configs alone. No torch.",
+        "terminal": "What the terminal shows.",
+        "tracking": "What is told while a trial trains: metrics.csv first, W&B second.",
+    },
+    {
+        "composer": "Overrides in, a checked Config out. Above the planner, which settles micro_batch=auto.",
+        "data": "Files in, batches of tokens out.",
+        "lora": "What of the backbone trains, alone or in a pack.",
+    },
+    {"head": "From hidden states to loss and answers."},
+    {"training": "A trial or a pack, from its config to its result."},
+    {"results": "Ranking and out-of-fold predictions, from folders."},
+    {
+        "inference": "What a finished run is used for: predictions, its test part, an export.",
+        "report": "The page, the terminal's report and the live view of a sweep.",
+    },
+    {"sweeping": "Many trials to their end: proposed, executed, ended, from every entry."},
+    {"cli": "The command line."},
+    {"__main__": "python -m danube_sweep."},
 ]
-"""Lowest first; a module imports only from lower layers. data/ is one module here."""
+"""Lowest first, a sentence each. A file imports only from lower rooms; rooms on one floor do not know each other."""
 
-SWEEP_LAYERS = [
-    {"fitting", "folder", "messages", "space", "warm"},
-    {"cells", "child", "dry", "history", "outcome", "ranking", "sheet", "source"},
-    {"packing", "pool", "records", "search"},
-    {"running", "slots"},
-    {"executor"},
-    {"ending"},
-    {"front"},
-    {"doors"},
+SWEEPING_LAYERS = [
+    {"propose": "Which trials there are, and which is next."},
+    {
+        "execute": "Slots, processes, packs, and how each attempt ended.",
+        "dry_run": "What --dry-run shows.",
+        "wandb_file": "W&B's sweep file, read.",
+    },
+    {"end_sweep": "The winner's test part, the ranking written and shown."},
+    {"start_sweep": "What every entry calls: plan a grid or a search, run it."},
+    {"entry": "The ways in: Hydra's plugins, the W&B agent, a sweep file."},
 ]
-"""The same inside sweep/."""
+"""The same inside sweeping/."""
 
-ROOT_NAMES = {"__version__"}
+ROOM_OF_GROUP = {
+    "precision": "model/precision.py",
+    "schedule": "optimizer/schedule.py",
+    "device": "training/device.py",
+    "pruner": "sweeping/propose/pruners.py",
+    "trainer": "training",
+    "sweep": "sweeping",
+}
+"""conf/<group> is built by the room of its name; these are built elsewhere. `ds.sweep` is to be a function."""
+
+NOT_BUILT = {"experiment", "hydra", "wandb"}
+"""Folders of conf/ that are no groups of ours."""
+
+LIGHT = ["errors", "paths", "schema", "extension", "config", "composer", "planner", "report", "cli"]
+"""On the path to --help, plan and report."""
+
+HEAVY = {"torch", "transformers", "lightning", "wandb", "peft", "bitsandbytes", "sklearn"}
 
 
-def imported(file: Path, package: str = "danube_sweep") -> set[str]:
-    """The modules of a package that a file imports, at its top or inside functions."""
-    depth, found = package.count(".") + 1, set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == package:
-            found |= {alias.name for alias in node.names} - ROOT_NAMES
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
-            found.add(str(node.module).split(".")[depth])
+def module_of(file: Path) -> str:
+    name = ".".join(("danube_sweep", *file.relative_to(PACKAGE).with_suffix("").parts))
+    return name.removesuffix(".__init__")
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {module_of(file): file for file in PACKAGE.rglob("*.py")}
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    """The modules of ours that a module imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "danube_sweep":
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in modules() else str(node.module))
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[depth] for alias in node.names if alias.name.startswith(f"{package}.")}
-    return found
+            found |= {alias.name for alias in node.names if alias.name in modules()}
+    return frozenset(found - {module, "danube_sweep"})
 
 
-def module_of(file: Path, folder: Path = PACKAGE) -> str:
-    return file.relative_to(folder).parts[0].removesuffix(".py")
+def room_of(module: str, package: str) -> str | None:
+    inside = module.removeprefix(f"{package}.")
+    return None if inside == module else inside.split(".")[0]
 
 
-@pytest.mark.parametrize(("package", "layers"), [("danube_sweep", LAYERS), ("danube_sweep.sweeping", SWEEP_LAYERS)])
-def test_a_file_imports_only_from_lower_layers(package: str, layers: list[set[str]]) -> None:
-    folder = PACKAGE.parent.joinpath(*package.split("."))
-    height = {name: number for number, layer in enumerate(layers) for name in layer}
-    files = [file for file in folder.rglob("*.py") if file != folder / "__init__.py"]
-    upward = [
-        f"{file.relative_to(folder)} imports {name}"
-        for file in files
-        for name in imported(file, package) - {module_of(file, folder)}
-        if height[name] >= height[module_of(file, folder)]
-    ]
+@pytest.mark.parametrize(
+    ("package", "layers"),
+    [("danube_sweep", LAYERS), ("danube_sweep.sweeping", SWEEPING_LAYERS)],
+    ids=["all", "sweeping"],
+)
+def test_imports_run_one_way(package: str, layers: list[dict[str, str]]) -> None:
+    height = {room: number for number, layer in enumerate(layers) for room in layer}
+    upward = []
+    for module in modules():
+        room = room_of(module, package)
+        others = {room_of(other, package) for other in imported(module)} - {room, None}
+        if room is not None:
+            upward += [f"{module} imports {other}" for other in others if height[str(other)] >= height[room]]
     assert not upward
+
+
+def test_every_room_has_a_sentence_and_every_sentence_a_room() -> None:
+    rooms = {room_of(module, "danube_sweep") for module in modules()} - {None}
+    assert {room for layer in LAYERS for room in layer} == rooms
+    assert all(sentence.endswith(".") for layer in [*LAYERS, *SWEEPING_LAYERS] for sentence in layer.values())
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way, module))
+        if module not in done:
+            for other in imported(module):
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in modules():
+        visit(module, ())
+
+
+def test_a_file_is_told_by_its_name_alone() -> None:
+    # The two that packages of others import say what they re-export; the rest have names of their own.
+    stems = Counter(file.stem for file in PACKAGE.rglob("*.py") if file.stem != "__init__")
+    assert [stem for stem, count in stems.items() if count > 1] == []
+
+
+def test_a_group_of_the_config_is_built_by_the_room_of_its_name() -> None:
+    groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} - NOT_BUILT
+    missing = [group for group in groups if not (PACKAGE / ROOM_OF_GROUP.get(group, group)).exists()]
+    assert not missing
+    assert set(ROOM_OF_GROUP) <= groups
 
 
 def test_files_and_functions_stay_small() -> None:
@@ -104,30 +171,35 @@ def test_files_and_functions_stay_small() -> None:
     assert not too_long
 
 
-def test_importing_reads_no_environment_and_loads_no_heavy_library() -> None:
-    heavy = {"torch", "transformers", "lightning", "wandb", "peft", "bitsandbytes", "sklearn"}
-    light = [
-        "errors",
-        "paths",
-        "schema",
-        "extension",
-        "adapters",
-        "validate",
-        "trial",
-        "compose",
-        "help",
-        "cli",
-        "architecture",
-        "planner",
-        "report",
-        "summary",
-        "stop",
-    ]
-    for name in light:
-        single = PACKAGE / f"{name}.py"
-        for file in [single] if single.is_file() else (PACKAGE / name).rglob("*.py"):
-            tree = ast.parse(file.read_text())
-            top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-            names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
-            names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
-            assert not {name.split(".")[0] for name in names} & heavy, file
+def test_importing_what_is_light_loads_no_heavy_library() -> None:
+    light = [f"danube_sweep.{room}" for room in LIGHT]
+    kinds = ["danube_sweep.data.kinds", "danube_sweep.head.kinds", "danube_sweep.optimizer.kinds"]
+    chosen = [name for name in modules() if name.startswith((*light, *kinds))]
+    assert len(chosen) > 100
+    for name in chosen:
+        top = [
+            node
+            for node in ast.parse(modules()[name].read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
+        assert not {one.split(".")[0] for one in names} & HEAVY, name
+
+
+def test_composing_and_planning_load_no_torch(subprocess_modules: set[str]) -> None:
+    assert {"danube_sweep.composer", "danube_sweep.planner.trial_plan"} <= subprocess_modules
+    assert not HEAVY & subprocess_modules
+
+
+@pytest.fixture(scope="module")
+def subprocess_modules() -> set[str]:
+    """What is loaded in a fresh process that composes and plans a trial."""
+    import subprocess
+
+    script = (
+        "import sys; from danube_sweep.composer import compose; from danube_sweep.planner.trial_plan import plan_of; "
+        "import danube_sweep.cli.help, danube_sweep.report.collect; compose(); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep import paths
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Settings
 from danube_sweep.errors import ConfigError
@@ -60,7 +60,7 @@ def help_text(group: str | None = None) -> str:
         raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")
     kinds = SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else OPTIONS[group]
     sections = [_section(group, name, kind) for name, kind in kinds.items()]
-    offers = extension.offers(group)
+    offers = offered_options.offers(group)
     for name, offer in offers.usable.items():
         sections.append(_section(group, name, offer.extension.schema, f" ({offer.package})"))
     sections += [f"{why}\n" for why in offers.refused.values()]
@@ -75,7 +75,7 @@ def _groups() -> str:
     lines = []
     defaults = _defaults()
     for group in [*GROUPS, "experiment"]:
-        names = [*(file.stem for file in _files(group)), *extension.offers(group).usable]
+        names = [*(file.stem for file in _files(group)), *offered_options.offers(group).usable]
         options = [f"{name}*" if defaults.get(group) == name else name for name in names]
         lines.append(_wrapped(group, options))
     return "\n".join(lines) + "\n"

@@ -15,13 +15,13 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 
 
 def options_of(group: str) -> dict[str, type]:
     """Option -> dataclass of a config group, those of installed packages included."""
-    return SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else extension.options(group)
+    return SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else offered_options.options(group)
 
 
 def explain(error: BaseException) -> str:
@@ -80,7 +80,7 @@ def _unknown_option(message: str) -> str | None:
     if match is None or match[1] is None:
         return None
     group, value, options = match[1], match[2], (match[4] or "").split("Config search path")[0].split()
-    if (why := extension.why_not(group, value)) is not None:
+    if (why := offered_options.why_not(group, value)) is not None:
         return why
     close = difflib.get_close_matches(value, options, n=1)
     hint = f"did you mean {group}={close[0]}? " if close else ""

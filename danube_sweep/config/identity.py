@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.fingerprints import file_digest, weights_fingerprint
 from danube_sweep.config.schema import Config, Data, Init, Model, path_fields
 
@@ -58,7 +58,7 @@ def _meaning(node: Any, prefix: str) -> Any:
         return node.value
     if not dataclasses.is_dataclass(node):
         return node
-    fields: dict[str, Any] = {"kind": extension.meaning(node)}
+    fields: dict[str, Any] = {"kind": offered_options.meaning(node)}
     paths, sources = path_fields(node), node.source_meaning() if isinstance(node, Data) else {}
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)

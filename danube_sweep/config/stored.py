@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.explain import explain
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Pruner, Sweep
@@ -23,7 +23,7 @@ def plain_config(config: Config) -> dict[str, Any]:
     """The config as nested dicts of plain values; groups with several kinds of options say which kind they are."""
     plain = cast(dict[str, Any], _plain(config))
     for group in OPTIONS:
-        options = extension.options(group)
+        options = offered_options.options(group)
         if len(options) > 1:
             kind = next(name for name, schema in options.items() if type(getattr(config, group)) is schema)
             plain[group] = {"kind": kind, **plain[group]}
@@ -95,10 +95,11 @@ def load_config(path: Path) -> Config:
         assert isinstance(plain, dict)
         typed = OmegaConf.structured(Config)
         for group in OPTIONS:
-            fields, options = dict(plain.pop(group)), extension.options(group)
+            fields, options = dict(plain.pop(group)), offered_options.options(group)
             kind = fields.pop("kind", next(iter(options)))
             if kind not in options:
-                why = extension.why_not(group, kind) or f"{group}={kind}: no installed package offers it; install it"
+                missing = f"{group}={kind}: no installed package offers it; install it"
+                why = offered_options.why_not(group, kind) or missing
                 raise CheckpointError(f"{path}: {why}")
             typed[group] = OmegaConf.merge(OmegaConf.structured(options[kind]), fields)
         return typed_config(cast(DictConfig, OmegaConf.merge(typed, plain)))

@@ -2,7 +2,7 @@
 
 kinds/  a file for each head: its fields, its weights' shapes, how it is built · base_head  what a head is
 build_head  config in, head out · pooling, head_layers  their parts · formulas  their arithmetic, exports' too
-classify, bradley_terry, ordinal, regression, multilabel, token, language  the modules that the kinds build
+one_class, ordered_classes, many_classes, single_number, each_word, bradley_terry, language  what the kinds build
 """
 
 from typing import Any

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.schema import Head as HeadConfig
 from danube_sweep.head.base_head import Head
 
@@ -23,9 +23,9 @@ def build_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head: Head
-        if extension.offer_of(config) is None:
+        if offered_options.offer_of(config) is None:
             head = config.build(**given, lm_head=lm_head)
         else:
-            head = extension.build(config, Head, **given)  # type: ignore[type-abstract]
+            head = offered_options.build(config, Head, **given)  # type: ignore[type-abstract]
     head.target, head.classes = config.target, classes
     return head

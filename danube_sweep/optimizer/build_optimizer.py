@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.schema import Optimizer
 from danube_sweep.errors import ConfigError
 from danube_sweep.optimizer.parameter_groups import Groups, Parameters, TrainedParameters
@@ -25,16 +25,16 @@ def build_optimizer(
     LoRA's B learn `plus_ratio` times as fast as the rest of the backbone.
     """
     trained = TrainedParameters(backbone, head, config.lr, head_lr or config.lr, config.weight_decay, plus_ratio)
-    offer = extension.offer_of(config)
+    offer = offered_options.offer_of(config)
     if offer is not None:
         return _offered(config, offer, trained.groups())
     built: torch.optim.Optimizer = config.build(trained)
     return built
 
 
-def _offered(config: Optimizer, offer: extension.Offer, groups: Groups) -> torch.optim.Optimizer:
+def _offered(config: Optimizer, offer: offered_options.Offer, groups: Groups) -> torch.optim.Optimizer:
     given = {id(parameter) for group in groups for parameter in group["params"]}
-    built = extension.build(config, torch.optim.Optimizer, groups=groups)
+    built = offered_options.build(config, torch.optim.Optimizer, groups=groups)
     if given != {id(parameter) for group in built.param_groups for parameter in group["params"]}:
         raise ConfigError(f"{offer.named} cannot be used: it must hold every parameter that it is given, and no other")
     return built

@@ -4,19 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.facts.adapters import FOUR_BIT
 from danube_sweep.config.facts.architectures import RELATIVE_POSITIONS, Architecture
-from danube_sweep.config.schema import (
-    Adalora,
-    Adapter,
-    Bias,
-    Head,
-    LinearAdapter,
-    Lora,
-    Optimizer,
-    Storage,
-)
+from danube_sweep.config.schema import Adalora, Adapter, Bias, Head, LinearAdapter, Lora, Optimizer, Storage
 from danube_sweep.planner.adapter_shapes import frozen_bytes, trained_shapes
 from danube_sweep.planner.symbolic_pass import FP32, Pass
 
@@ -130,7 +121,7 @@ def _all_weights(walk: Pass, head: Head) -> Tensors:
 def head_tensors(model: Architecture, head: Head, classes: int) -> Tensors:
     """The head's own parameters."""
     found, hidden = Tensors(), model.hidden
-    offered = extension.head_shapes(head, hidden, classes)
+    offered = offered_options.head_shapes(head, hidden, classes)
     return found.and_outer(*(head.shapes(hidden, classes) if offered is None else offered))
 
 
@@ -142,7 +133,7 @@ def state_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:
 
 def _states(optimizer: Optimizer, shape: Shape, each: int, *, outer: bool) -> float:
     size = math.prod(shape)
-    offered = extension.states(optimizer)
+    offered = offered_options.states(optimizer)
     if offered is not None:
         return offered * size * each
     return optimizer.state_bytes(shape, each, outer=outer)

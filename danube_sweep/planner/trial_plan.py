@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.schema import Config, Device, FullFinetune
 from danube_sweep.config.validate import check_types
 from danube_sweep.errors import ConfigError
@@ -103,5 +103,5 @@ def plan_of(
         trainer.micro_batch,
         trainer.effective_batch,
         disk_bytes=CHECKPOINTS_AT_ONCE * (learnt + memory.optimizer + memory.paged) + learnt,
-        estimated=extension.estimated(config),
+        estimated=offered_options.estimated(config),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.training.device import describe_device
 
 PACKAGES = ("danube_sweep", "torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "wandb")
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {**found, **extension.packages()}
+    return {**found, **offered_options.packages()}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from runs import StopAfter, command, train
 from danube_sweep.cli import main
 from danube_sweep.cli.help import help_text
 from danube_sweep.composer import Composer, compose
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.facts.architectures import architecture_of
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.options import OPTIONS
@@ -62,11 +62,11 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
     def install(folder: Path) -> None:
         monkeypatch.syspath_prepend(folder)
         monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{ROOT}")
-        extension.offers.cache_clear()
+        offered_options.offers.cache_clear()
 
     yield install
-    extension.offers.cache_clear()
-    for group in extension.ENTRY_POINTS:  # Hydra keeps what it was told; our own options are files
+    offered_options.offers.cache_clear()
+    for group in offered_options.ENTRY_POINTS:  # Hydra keeps what it was told; our own options are files
         ConfigStore.instance().repo.pop(group, None)
     for name in set(sys.modules) - modules:
         if name.startswith(("danube_prototypes", "broken")):
@@ -199,11 +199,11 @@ def test_its_config_survives_its_file_and_needs_its_package_to_be_read_again(
     file = tmp_path / "config.yaml"
     with pytest.MonkeyPatch.context() as path:
         path.syspath_prepend(site)
-        extension.offers.cache_clear()
+        offered_options.offers.cache_clear()
         config = compose(BOTH)
         file.write_text(yaml.safe_dump(plain_config(config)))
         assert load_config(file) == config
-    extension.offers.cache_clear()
+    offered_options.offers.cache_clear()
     with pytest.raises(CheckpointError, match="head=prototypes: no installed package offers it; install it"):
         load_config(file)
 
@@ -213,7 +213,7 @@ def test_its_name_and_its_fields_are_part_of_the_trials_hash(installed: None) ->
     hashes += [trial_hash(compose(["head=prototypes", "head.scale=20"])), trial_hash(compose(BOTH))]
     assert len(set(hashes)) == 4
     assert trial_hash(compose(["head=prototypes", "head.scale=10"])) == hashes[1]
-    assert extension.meaning(compose(BOTH).head) == "danube-prototypes:head=prototypes"
+    assert offered_options.meaning(compose(BOTH).head) == "danube-prototypes:head=prototypes"
 
 
 def test_a_sheet_of_a_sweep_may_name_it(installed: None, tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_a_name_that_is_ours_or_none_is_refused(
     good = f"{SCHEMA}\nHEAD = HeadExtension(made({{}}), 'a:b')"
     fresh(offering(tmp_path, {"broken_names": good}, **{name: "broken_names:HEAD"}))
     assert message in help_text("head")
-    assert extension.options("head") == OPTIONS["head"]
+    assert offered_options.options("head") == OPTIONS["head"]
 
 
 def test_a_name_that_two_packages_offer_is_refused(site: Path, fresh: Callable[[Path], None], tmp_path: Path) -> None:
@@ -372,8 +372,8 @@ def test_a_name_that_two_packages_offer_is_refused(site: Path, fresh: Callable[[
 def test_two_options_of_one_schema_are_refused(fresh: Callable[[Path], None], tmp_path: Path) -> None:
     twice = f"{SCHEMA}\nONE = HeadExtension(made({{}}), 'a:b')\nTWO = HeadExtension(ONE.schema, 'a:c')"
     fresh(offering(tmp_path, {"broken_twice": twice}, one="broken_twice:ONE", two="broken_twice:TWO"))
-    assert list(extension.offers("head").usable) == ["one"]
-    assert "is that of another option too" in (extension.why_not("head", "two") or "")
+    assert list(offered_options.offers("head").usable) == ["one"]
+    assert "is that of another option too" in (offered_options.why_not("head", "two") or "")
 
 
 def test_a_package_that_loads_torch_too_early_is_refused(tmp_path: Path) -> None:

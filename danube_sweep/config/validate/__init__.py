@@ -4,7 +4,7 @@ require  what they share · check_model, check_lora, check_task, check_parts, ch
 check_sweep  a sweep's settings
 """
 
-from danube_sweep.config import extension
+from danube_sweep.config import offered_options
 from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED
 from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import Config
@@ -29,8 +29,8 @@ def validate(config: Config) -> None:
     validate_optimizer(config.optimizer)
     validate_schedule(config)
     config.optimizer.check_trial(config)
-    extension.check_extension(config.head)
-    extension.check_extension(config.optimizer)
+    offered_options.check_extension(config.head)
+    offered_options.check_extension(config.optimizer)
     validate_data(config.data)
     limit = config.model.shape.max_position_embeddings
     require(

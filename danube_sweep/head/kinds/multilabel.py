@@ -18,7 +18,7 @@ class MultilabelHead(LayeredHead):
 
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
         from danube_sweep.head.head_layers import Layers
-        from danube_sweep.head.multilabel import Multilabel
+        from danube_sweep.head.many_classes import Multilabel
         from danube_sweep.head.pooling import Pooler
 
         pooler = Pooler(self.pooling, hidden_size)

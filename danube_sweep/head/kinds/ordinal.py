@@ -26,7 +26,7 @@ class OrdinalHead(ClassifierHead, LayeredHead):
 
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
         from danube_sweep.head.head_layers import Layers
-        from danube_sweep.head.ordinal import Ordinal
+        from danube_sweep.head.ordered_classes import Ordinal
         from danube_sweep.head.pooling import Pooler
 
         pooler = Pooler(self.pooling, hidden_size)

@@ -26,8 +26,8 @@ class PreferenceHead(ClassifierHead, LayeredHead):
     )
 
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
-        from danube_sweep.head.classify import Classifier
         from danube_sweep.head.head_layers import Layers
+        from danube_sweep.head.one_class import Classifier
         from danube_sweep.head.pooling import PairPooler, Pooler
 
         paired = self.pooling is PairPooling.pair

@@ -27,7 +27,7 @@ class RegressionHead(LayeredHead):
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
         from danube_sweep.head.head_layers import Layers
         from danube_sweep.head.pooling import Pooler
-        from danube_sweep.head.regression import Regression
+        from danube_sweep.head.single_number import Regression
 
         pooler = Pooler(self.pooling, hidden_size)
         return Regression(pooler, Layers(pooler.width, 1, self), loss=self.loss.value)

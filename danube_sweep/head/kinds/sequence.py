@@ -25,8 +25,8 @@ class SequenceHead(ClassifierHead, LayeredHead):
         return not alone if self.bias is None else self.bias
 
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
-        from danube_sweep.head.classify import Classifier
         from danube_sweep.head.head_layers import Layers
+        from danube_sweep.head.one_class import Classifier
         from danube_sweep.head.pooling import Pooler
 
         pooler = Pooler(self.pooling, hidden_size)

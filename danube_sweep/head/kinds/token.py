@@ -15,8 +15,8 @@ class TokenHead(ClassifierHead, LayeredHead):
     target: ClassVar[Target] = Target.words
 
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
+        from danube_sweep.head.each_word import TokenClassifier
         from danube_sweep.head.head_layers import Layers
-        from danube_sweep.head.token import TokenClassifier
 
         return TokenClassifier(Layers(hidden_size, len(classes), self), self)
 

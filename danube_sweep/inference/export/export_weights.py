@@ -24,7 +24,7 @@ from transformers import (
 
 from danube_sweep.errors import ConfigError
 from danube_sweep.head import formulas
-from danube_sweep.head.classify import Classifier
+from danube_sweep.head.one_class import Classifier
 from danube_sweep.inference.export.how_to_read import (
     HiddenStates,
     LabelWordLogits,
