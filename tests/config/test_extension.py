@@ -35,7 +35,7 @@ from danube_sweep.optimizer.build_optimizer import build_optimizer
 from danube_sweep.planner.trial_plan import plan_of
 from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sweep_file
 
-DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").split("\n## In danube_sweep itself")[0]
 FILES = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)```", DOCUMENT, re.S | re.M))
 SMALL = [*TINY, "data.rows=60", "trainer.max_steps=3"]
 BOTH = ["head=prototypes", "head.scale=20", "optimizer=nadam"]
