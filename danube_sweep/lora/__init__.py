@@ -1,6 +1,7 @@
 """What of the backbone trains: adapters by PEFT, everything, or nothing; and the adapters of a pack.
 
 peft_configs.py      a config in, PEFT's own description of the adapter out
+target_modules.py    which linears it is put on
 attach_adapter.py    puts it into the backbone
 adapter_state.py     its weights out and in again, under PEFT's names
 adalora_ranks.py     AdaLoRA's ranks while it trains

@@ -6,12 +6,10 @@ from typing import Any
 
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, TaskType, VeraConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from torch import nn
 
-from danube_sweep.config.facts.architectures import Family, adapted_blocks, family_of, target_names
 from danube_sweep.config.schema import Adalora, Dora, Ia3, LinearAdapter, Lora, Olora, Peft, Vera
-from danube_sweep.config.validate.check_lora import check_blocks
 from danube_sweep.errors import ConfigError
+from danube_sweep.lora.target_modules import adapted_modules, feedforward_modules
 from danube_sweep.model.backbone import Backbone
 
 ADAPTER = "default"
@@ -31,7 +29,7 @@ def describe_adapter(config: LinearAdapter, backbone: Backbone, *, seed: int) ->
 
     Raises ConfigError for modules, layers or fields that do not fit the model.
     """
-    where = _where(config, backbone)
+    where = adapted_modules(config, backbone)
     task = TaskType.CAUSAL_LM if backbone.lm_head is not None else TaskType.FEATURE_EXTRACTION
     match config:
         case Lora():
@@ -39,7 +37,7 @@ def describe_adapter(config: LinearAdapter, backbone: Backbone, *, seed: int) ->
         case Adalora():
             return _adalora(config, where, task)
         case Ia3():
-            return IA3Config(task_type=task, feedforward_modules=_feedforward(config, backbone), **where)
+            return IA3Config(task_type=task, feedforward_modules=feedforward_modules(config, backbone), **where)
         case Vera():
             return _vera(config, where, task, seed)
         case Peft():
@@ -110,45 +108,3 @@ def refused(config: LinearAdapter, error: Exception) -> ConfigError:
     said = " ".join(str(error).split())
     given = f"lora.type={config.type} lora.fields={config.fields or {}}" if isinstance(config, Peft) else "lora"
     return ConfigError(f"{given}: PEFT refuses it: {said}")
-
-
-# ------------------------------------------------------------------------------------------------------- where it is
-
-
-def _where(config: LinearAdapter, backbone: Backbone) -> dict[str, Any]:
-    layers = int(backbone.body.config.num_hidden_layers)
-    check_blocks(config, layers)
-    chosen = config.last_k is not None or config.layers is not None
-    adapted = adapted_blocks(config, layers) if chosen else None
-    family = family_of(backbone.body.config.model_type)
-    names = _modules(target_names(config.targets, family), backbone.body)
-    # An encoder's names end alike: only a pattern of the whole name tells them apart. Not every type takes layers.
-    if family.encoder or (chosen and not isinstance(config, Lora)):
-        return {"target_modules": _pattern(names, adapted, family)}
-    if not chosen:
-        return {"target_modules": names}
-    return {"target_modules": names, "layers_to_transform": adapted, "layers_pattern": "layers"}
-
-
-def _feedforward(config: Ia3, backbone: Backbone) -> str | list[str]:
-    # The linear that ends the feed-forward has its inputs scaled, which are the activations between its linears.
-    family = family_of(backbone.body.config.model_type)
-    last = [name for name in target_names(config.targets, family) if name == family.mlp[-1]]
-    return _pattern(last, None, family) if family.encoder and last else last
-
-
-def _modules(names: list[str], body: nn.Module) -> list[str]:
-    linears = [name for name, layer in body.named_modules() if hasattr(layer, "in_features")]
-    missing = [name for name in names if not any(f".{there}".endswith(f".{name}") for there in linears)]
-    if missing:
-        there = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
-        raise ConfigError(f"lora.targets={missing[0]}: the model has no such module; it has {there}")
-    return names
-
-
-def _pattern(names: list[str], layers: list[int] | None, family: Family) -> str:
-    blocks = r"\d+" if layers is None else "|".join(map(str, layers))
-    if not family.encoder:
-        return rf"(.*\.)?layers\.({blocks})\.\w+\.({'|'.join(names)})"
-    own = [name if "." in name else rf"attention\.self\.{name}" for name in names]
-    return rf"(.*\.)?layer\.({blocks})\.({'|'.join(own)})"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from danube_sweep.config.schema import Adapter, LinearAdapter, NoAdapter, Shape
+from danube_sweep.config.schema import Adapter, FullFinetune, LinearAdapter, NoAdapter, Shape
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,9 @@ def first_adapted(adapter: Adapter, blocks: int) -> int:
             return blocks
         case LinearAdapter():
             return min(adapted_blocks(adapter, blocks))
-    return 0
+        case FullFinetune():
+            return 0
+    raise TypeError(f"nobody knows which blocks {type(adapter).__name__} adapts")
 
 
 def architecture_of(shape: Shape, *, tied: bool | None = None) -> Architecture:
