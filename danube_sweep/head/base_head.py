@@ -55,12 +55,16 @@ class Classifies(Head):
         super().__init__()
         self.label_smoothing = config.label_smoothing
 
+    def wanted(self, batch: Batch) -> torch.Tensor:
+        """What the output is held against: a share of each class, or the number of one, for each row of the output."""
+        return labels_of(batch)
+
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        loss: torch.Tensor = F.cross_entropy(output, labels_of(batch), label_smoothing=self.label_smoothing)
+        loss: torch.Tensor = F.cross_entropy(output, self.wanted(batch), label_smoothing=self.label_smoothing)
         return loss
 
     def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return F.cross_entropy(output, labels_of(batch), reduction="none")
+        return F.cross_entropy(output, self.wanted(batch), reduction="none")
 
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
         return output.softmax(dim=-1)

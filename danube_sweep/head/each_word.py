@@ -7,7 +7,6 @@ from typing import ClassVar, final
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from danube_sweep.config.schema import ClassifierHead
 from danube_sweep.data.batches import Batch
@@ -40,12 +39,8 @@ class TokenClassifier(Classifies):
         logits_PC: torch.Tensor = self.layers(hidden_BTH[words_P3[:, 0], words_P3[:, 1]].float())
         return logits_PC
 
-    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        loss: torch.Tensor = F.cross_entropy(output, _of(batch)[:, 2], label_smoothing=self.label_smoothing)
-        return loss
-
-    def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return F.cross_entropy(output, _of(batch)[:, 2], reduction="none")
+    def wanted(self, batch: Batch) -> torch.Tensor:
+        return _of(batch)[:, 2]
 
 
 def _of(batch: Batch) -> torch.Tensor:
