@@ -252,7 +252,7 @@ def test_a_spreadsheet_takes_no_cell_of_ranking_csv_for_a_formula(tmp_path: Path
 def test_two_hundred_trials_make_a_page_under_two_megabytes_without_torch(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", distinct(200))
     script = (
-        "import sys; from danube_sweep import cli; code = cli.main(sys.argv[1:]); "
+        "import sys; from danube_sweep.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, sorted({'torch', 'transformers', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script, "report", str(sweep)], capture_output=True, text=True)
