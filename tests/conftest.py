@@ -50,9 +50,10 @@ def pytest_collection_finish() -> None:
 def own_surroundings(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same home, caches and host on every machine: no W&B account, no GPU outside tests/gpu, a known CPU."""
+    """The same home, locale, caches and CPU on every machine; no W&B account, and no GPU outside tests/gpu."""
     place = tmp_path_factory.getbasetemp()
     monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(place / "cache"))
     if request.node.get_closest_marker("gpu") is None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
