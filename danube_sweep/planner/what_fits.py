@@ -47,7 +47,9 @@ def micro_batches(effective_batch: int) -> list[int]:
 
 
 def with_micro_batch(config: Config, rows: int) -> Config:
-    """The same trial with other micro-batches and as many rows a step."""
+    """The same trial with other micro-batches and as many rows a step; the config itself if it has these already."""
+    if rows == config.trainer.micro_batch:
+        return config
     return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, micro_batch=rows))
 
 
