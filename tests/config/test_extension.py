@@ -295,7 +295,7 @@ SCHEMA = """
 from dataclasses import dataclass
 from pathlib import Path
 from danube_sweep.extension import HeadExtension, OptimizerExtension
-from danube_sweep.config.schema import SequenceHead
+from danube_sweep.head.kinds.sequence import SequenceHead
 from danube_sweep.schema import Adam, Head, setting
 def made(fields, base=Head, **options):
     return dataclass(type("Made", (base,), {"__annotations__": {name: kind for name, (kind, _) in fields.items()},
