@@ -187,16 +187,17 @@ def _problem(group: str, extension: Any) -> str | None:
         return f"its builder is {build!r}; write 'package.module:name'"
     if not (told is None or (isinstance(told, int | float) and told >= 0)):
         return f"its states are {told!r}; give a number from 0"
-    return _problem_of_fields(schema)
+    return _problem_of_fields(schema, base)
 
 
-def _problem_of_fields(schema: Any) -> str | None:
+def _problem_of_fields(schema: Any, base: type) -> str | None:
+    base_fields = {field.name for field in fields(base)}
     if schema.__dataclass_params__.frozen:
         return f"its schema {schema.__name__} is frozen; leave frozen=True out"
     for field in fields(schema):
         if "help" not in field.metadata:
             return f"its field {field.name} has no help; declare it by danube_sweep.schema.setting"
-        if field.name in _OURS:
+        if field.name in _OURS or (field.name not in base_fields and hasattr(base, field.name)):
             return f"its field {field.name} has a name that is taken; give it another"
     try:
         OmegaConf.structured(schema)

@@ -31,12 +31,17 @@ from danube_sweep.config.schema import (
     Vera,
     WandbTracking,
 )
+from danube_sweep.errors import GuardError
 
 
 def _kinds(group: str) -> dict[str, type]:
     folder = import_module(f"danube_sweep.{group}.kinds")
     names = sorted(module.name for module in iter_modules(folder.__path__))
-    return {name: import_module(f"{folder.__name__}.{name}").OPTION for name in names}
+    found = {name: getattr(import_module(f"{folder.__name__}.{name}"), "OPTION", None) for name in names}
+    for name, option in found.items():
+        if option is None:
+            raise GuardError(f"{group}/kinds/{name}.py names no dataclass as OPTION")
+    return {name: option for name, option in found.items() if option is not None}
 
 
 OPTIONS: dict[str, dict[str, type]] = {

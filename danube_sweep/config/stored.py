@@ -96,13 +96,16 @@ def load_config(path: Path) -> Config:
         typed = OmegaConf.structured(Config)
         for group in OPTIONS:
             fields, options = dict(plain.pop(group)), offered_options.options(group)
-            kind = fields.pop("kind", next(iter(options)))
+            kind = fields.pop("kind", next(iter(options)) if len(options) == 1 else "")
             if kind not in options:
                 missing = f"{group}={kind}: no installed package offers it; install it"
                 why = offered_options.why_not(group, kind) or missing
                 raise CheckpointError(f"{path}: {why}")
             typed[group] = OmegaConf.merge(OmegaConf.structured(options[kind]), fields)
-        return typed_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
+        config = typed_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
+        if config.trainer.micro_batch == "auto":  # a run settles it before it is stored
+            raise CheckpointError(f"{path}: trainer.micro_batch=auto was changed since the run; put back its number")
+        return config
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
     except (OmegaConfBaseException, AssertionError, KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:

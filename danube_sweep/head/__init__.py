@@ -5,7 +5,10 @@ build_head  config in, head out · pooling, head_layers  their parts · formulas
 one_class, ordered_classes, many_classes, single_number, each_word, bradley_terry, language  what the kinds build
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from danube_sweep.head.base_head import Classifies, Head
 
 __all__ = ["Classifies", "Head"]
 

@@ -57,7 +57,7 @@ class Classifies(Head):
 
     def wanted(self, batch: Batch) -> torch.Tensor:
         """What the output is held against: a share of each class, or the number of one, for each row of the output."""
-        return labels_of(batch)
+        return labels_of(batch) if batch.words_P3 is None else batch.words_P3[:, 2]
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         loss: torch.Tensor = F.cross_entropy(output, self.wanted(batch), label_smoothing=self.label_smoothing)

@@ -39,9 +39,6 @@ class TokenClassifier(Classifies):
         logits_PC: torch.Tensor = self.layers(hidden_BTH[words_P3[:, 0], words_P3[:, 1]].float())
         return logits_PC
 
-    def wanted(self, batch: Batch) -> torch.Tensor:
-        return _of(batch)[:, 2]
-
 
 def _of(batch: Batch) -> torch.Tensor:
     assert batch.words_P3 is not None

@@ -1,7 +1,7 @@
 """The checks that need no file, no network and no torch. Past them, the config is trusted.
 
-require  what they share · check_model, check_lora, check_task, check_parts, check_training, check_device  the groups
-check_sweep  a sweep's settings
+common_checks  what they share · check_model, check_lora, check_task, check_parts, check_training, check_device
+the groups · check_sweep  a sweep's settings
 """
 
 from danube_sweep.config import offered_options

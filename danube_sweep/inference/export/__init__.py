@@ -1,7 +1,6 @@
 """A finished run as a folder for other tools, loaded again in a fresh process before anyone gets it.
 
 how_to_read  which class of transformers or which formula gives the logits
-exported_head  that formula, copied into the folder as head.py
 export_weights  the adapter, or the whole model with the adapter merged in · loading_code  what loads the folder
 check_export  that code in a process of its own against the run · model_card  README.md · push_to_hub  the upload
 export_run  all of it, whole or not at all
