@@ -34,12 +34,12 @@ socket.socket, socket.create_connection, socket.getaddrinfo = Local, refuse, ref
 
 ALL = """
 import json, sys
-from danube_sweep import cli
+from danube_sweep.cli import main
 
 if __name__ == "__main__":
     for words in json.loads(sys.argv[1]):
         print(f"\\n$ {words[0]}", flush=True)
-        if cli.main(words) != 0:
+        if main.main(words) != 0:
             sys.exit(f"{words} failed")
 """
 """One process for all commands: their imports cost more than what they do here."""

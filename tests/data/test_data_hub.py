@@ -155,10 +155,9 @@ def test_a_commit_stands_for_itself_and_a_branch_without_network_or_cache_is_one
 OFFLINE = """
 import sys
 from danube_sweep.composer import compose
-from danube_sweep.data import load_parts
+from danube_sweep.data.parts import load_parts
 from danube_sweep.errors import DanubeSweepError
 from danube_sweep.config.identity import trial_hash
-from danube_sweep.storage.run_folder import trial_hash
 for overrides in sys.argv[1:]:
     try:
         config = compose(["data=hub", "head=sequence", *overrides.split()])
