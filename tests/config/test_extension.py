@@ -331,6 +331,10 @@ def made(fields, base=Head, **options):
             "its field to must be bool, int, float, str, an Enum, or a list of these",
         ),
         ("HEAD = HeadExtension(made({'to': (set, setting('k', 1))}), 'a:b')", "its schema Made is none that OmegaConf"),
+        (
+            "HEAD = HeadExtension(made({'compares': (bool, setting('k', True))}), 'a:b')",
+            "its field compares has a name that is taken",
+        ),
     ],
 )
 def test_a_broken_package_is_named_in_one_line_and_harms_nobody_else(
