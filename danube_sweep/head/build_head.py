@@ -1,12 +1,12 @@
 """Config in, head out."""
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep.config import offered_options
 from danube_sweep.config.schema import Head as HeadConfig
 from danube_sweep.head.base_head import Head
+from danube_sweep.model.output_layer import OutputLayer
 
 
 def build_head(
@@ -15,7 +15,7 @@ def build_head(
     hidden_size: int,
     classes: list[str],
     tokenizer: PreTrainedTokenizerBase,
-    lm_head: nn.Module | None,
+    lm_head: OutputLayer | None,
     seed: int,
 ) -> Head:
     """The head of a trial, its weights drawn from `seed` alone. Raises ConfigError for label words that clash."""

@@ -6,7 +6,6 @@ Axes: B rows, T tokens, C classes, V vocabulary, P predicted tokens.
 from typing import final
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
@@ -16,36 +15,24 @@ from danube_sweep.data.batches import Batch
 from danube_sweep.errors import ConfigError
 from danube_sweep.head.base_head import Classifies, Head
 from danube_sweep.head.pooling import Pooler
+from danube_sweep.model.output_layer import OutputLayer
 
 PREFERENCE_WORDS = ["A", "B", "tie"]
 """The label words of preferences, whose own names all begin alike."""
-
-
-class _ReadsLmHead(nn.Module):
-    # The output layer belongs to the backbone: kept out of this module's own parameters and state.
-    def __init__(self, lm_head: nn.Module) -> None:
-        super().__init__()
-        self._held = (lm_head,)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        (lm_head,) = self._held
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits: torch.Tensor = lm_head(hidden.to(next(lm_head.parameters()).dtype))
-        return logits.float()
 
 
 @final
 class LabelWords(Classifies):
     """The causal LM's own logits of one label word per class, at the last token."""
 
-    def __init__(self, word_ids: list[int], lm_head: nn.Module, config: ClassifierHead) -> None:
+    def __init__(self, word_ids: list[int], output_layer: OutputLayer, config: ClassifierHead) -> None:
         super().__init__(config)
         self.pooler = Pooler(Pooling.last, hidden_size=0)
-        self.lm_head = _ReadsLmHead(lm_head)
+        self.output_layer = output_layer
         self.register_buffer("word_ids_C", torch.tensor(word_ids), persistent=False)
 
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        logits_BV: torch.Tensor = self.lm_head(self.pooler(hidden_BTH, batch))
+        logits_BV = self.output_layer(self.pooler(hidden_BTH, batch))
         return logits_BV[:, self.get_buffer("word_ids_C")]
 
 
@@ -75,13 +62,12 @@ def word_ids(chosen: list[str] | None, classes: list[str], tokenizer: PreTrained
 class LanguageModel(Head):
     """Next-token prediction; the output is logits_PV of the P predicted tokens, row by row."""
 
-    def __init__(self, lm_head: nn.Module) -> None:
+    def __init__(self, output_layer: OutputLayer) -> None:
         super().__init__()
-        self.lm_head = _ReadsLmHead(lm_head)
+        self.output_layer = output_layer
 
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        logits_PV: torch.Tensor = self.lm_head(hidden_BTH[:, :-1][_predicted(batch)])
-        return logits_PV
+        return self.output_layer(hidden_BTH[:, :-1][_predicted(batch)])
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         loss: torch.Tensor = F.cross_entropy(output, batch.input_ids_BT[:, 1:][_predicted(batch)])

@@ -21,6 +21,7 @@ from danube_sweep.errors import ModelError
 from danube_sweep.model import precision as precisions
 from danube_sweep.model.attention import choose_attention
 from danube_sweep.model.hub_download import local_folder, unusable
+from danube_sweep.model.output_layer import OutputLayer
 from danube_sweep.model.quantized_cache import entry, folder_state, read_or_quantise
 from danube_sweep.model.unpadded import flatten, use_flat
 
@@ -59,6 +60,13 @@ class Backbone:
     def device(self) -> torch.device:
         device: torch.device = self.body.device
         return device
+
+    @property
+    def output_layer(self) -> OutputLayer | None:
+        """The `lm_head` as transformers reads it; None without one."""
+        if self.lm_head is None:
+            return None
+        return OutputLayer(self.lm_head, getattr(self.body.config, "final_logit_softcapping", None))
 
     def modules(self) -> list[nn.Module]:
         return [self.body] if self.lm_head is None else [self.body, self.lm_head]

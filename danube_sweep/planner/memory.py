@@ -26,8 +26,10 @@ END_OF_NET, BACKWARD_OF_BLOCK = 20, 8
 """Bytes per token and hidden unit that come and go at the last norm and the head, and in a block's backward pass."""
 BACKWARD_OF_MLP = {False: 2.0, True: 1.75}
 """The same in numbers of the compute type per unit of the feed-forward layer: without and with checkpointing."""
-PER_LOGIT = 12
-"""Bytes per predicted token and word of the vocabulary: fp32 logits, their softmax and its gradient."""
+PER_LOGIT = {False: 12, True: 16}
+"""Bytes per predicted token and word of the vocabulary: fp32 logits, their softmax and its gradient. Where logits are
+capped, the bounded logits as well.
+"""
 EVALUATION = 16, 4
 """Without gradients: bytes per token and hidden unit, numbers per token and unit of the feed-forward layer."""
 SCORES, SCORES_EVALUATED, SCORES_OF_POSITIONS = 10, 12, 24
@@ -180,7 +182,8 @@ def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
     at_the_end = tokens * (END_OF_NET * model.hidden if trains else EVALUATION[0] * model.hidden)
     with_logits = [config for config in configs if config.head.predicts_tokens]
     if with_logits:
-        at_the_end = max(at_the_end, _tokens(with_logits, trainer.micro_batch, walk) * model.vocab * PER_LOGIT)
+        per_token = model.vocab * PER_LOGIT[model.family.capped]
+        at_the_end = max(at_the_end, _tokens(with_logits, trainer.micro_batch, walk) * per_token)
     weights = _unpacked(walk)
     if not trains:  # the backbone runs once for all trials that share a batch
         once = tokens // len(configs) * distinct_batches(configs)
@@ -231,4 +234,4 @@ def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
     trainer = configs[0].trainer
     tokens = _tokens(configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch, walk)
     with_logits = any(config.head.predicts_tokens for config in configs)
-    return tokens * max(_evaluated(walk), walk.model.vocab * PER_LOGIT if with_logits else 0) + _unpacked(walk)
+    return tokens * max(_evaluated(walk), walk.model.vocab * PER_LOGIT[False] if with_logits else 0) + _unpacked(walk)

@@ -69,7 +69,7 @@ def assemble(
         hidden_size=backbone.hidden_size,
         classes=classes,
         tokenizer=tokenizer,
-        lm_head=backbone.lm_head,
+        lm_head=backbone.output_layer,
         seed=config.seed,
     ).to(backbone.device)
     return AssembledModel(config, backbone, head, trained, packed)

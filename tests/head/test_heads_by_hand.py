@@ -50,7 +50,7 @@ def soft(batch: Batch) -> Batch:
 def lm_head_of(config: Config) -> tuple[Head, torch.nn.Module]:
     backbone = load(config)
     assert backbone.lm_head is not None
-    head = build_head(LMHead(), hidden_size=64, classes=[], tokenizer=None, lm_head=backbone.lm_head, seed=0)
+    head = build_head(LMHead(), hidden_size=64, classes=[], tokenizer=None, lm_head=backbone.output_layer, seed=0)
     return head, backbone.lm_head
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from danube_sweep.config.facts.adapters import is_packed
 from danube_sweep.config.facts.architectures import architecture_of
 from danube_sweep.config.schema import Batching, Config, Lora
 from danube_sweep.model.backbone import Backbone, load_backbone
+from danube_sweep.model.output_layer import OutputLayer
 from danube_sweep.planner.activations import checkpoints, whole_body
 from danube_sweep.planner.joint_pass import joint_walk
+from danube_sweep.planner.memory import PER_LOGIT
 from danube_sweep.planner.symbolic_pass import Pass
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 
@@ -218,6 +221,17 @@ def test_int8_keeps_the_inputs_of_its_linears_where_hooks_do_not_see_them() -> N
     config = composed("precision=int8", "lora.targets=qv")
     counted, walk = saved_bytes(config, padded=False)
     assert whole_body(walk).bytes(ROWS * LENGTH) == pytest.approx(counted, rel=0.005)
+
+
+@pytest.mark.parametrize("capped", [False, True])
+def test_the_loss_of_words_takes_the_bytes_a_logit_that_are_planned(capped: bool) -> None:
+    words, states_PH = 4000, torch.randn(64, 8, requires_grad=True)
+    layer = OutputLayer(torch.nn.Linear(8, words, bias=False).requires_grad_(False), 30.0 if capped else None)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
+        torch.nn.functional.cross_entropy(layer(states_PH), torch.zeros(64, dtype=torch.long)).backward()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    assert max(live) / (64 * words) == pytest.approx(PER_LOGIT[capped], rel=0.01)
 
 
 def test_a_gpu_keeps_a_byte_for_a_dropped_element_where_a_cpu_keeps_a_factor() -> None:

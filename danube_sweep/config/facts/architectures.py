@@ -38,6 +38,8 @@ class Family:
     """Whether the output layer is the embedding itself."""
     eager: bool = False
     """Whether attention scores are kept as a matrix, T² a head, as no fused kernel computes them."""
+    capped: bool = False
+    """Whether the output layer's logits are bounded by a tanh."""
     unit_offset: bool = False
     """Whether norms scale by 1 + weight, in fp32."""
     encoder: bool = False
@@ -58,7 +60,9 @@ FAMILIES = {
     "qwen2": Family(_QKVO, _GATED, ("q_proj", "v_proj"), biased=("q_proj", "k_proj", "v_proj"), tied=True),
     "phi3": Family(("qkv_proj", "o_proj"), ("gate_up_proj", "down_proj"), ("qkv_proj",)),
     "gemma": Family(_QKVO, _GATED, ("q_proj", "v_proj"), tied=True, unit_offset=True),
-    "gemma2": Family(_QKVO, _GATED, ("q_proj", "v_proj"), norms=4, tied=True, unit_offset=True, eager=True),
+    "gemma2": Family(
+        _QKVO, _GATED, ("q_proj", "v_proj"), norms=4, tied=True, unit_offset=True, eager=True, capped=True
+    ),
     "deberta-v2": Family(
         _BERT,
         ("intermediate.dense", "output.dense"),

@@ -118,10 +118,7 @@ def exported_config(trained: Trained, reading: Reading) -> PretrainedConfig:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.pad_token_id = int(trained.tokenizer.pad_token_id)
-    if isinstance(reading, NextToken | LabelWordLogits):
-        if hasattr(config, "final_logit_softcapping"):
-            config.final_logit_softcapping = None  # the run reads the output layer without it
-    elif trained.classes:
+    if trained.classes and not isinstance(reading, NextToken | LabelWordLogits):
         config.id2label = dict(enumerate(trained.classes))
         config.label2id = {name: number for number, name in enumerate(trained.classes)}
         if isinstance(trained.head, Classifier):
