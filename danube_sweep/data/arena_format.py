@@ -9,8 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.data.read_files import as_list, as_text, read_rows, some_lines
-from danube_sweep.data.records import Record
+from danube_sweep.data.python_lists import is_numpy_array
+from danube_sweep.data.read_files import (
+    as_list,
+    as_text,
+    is_printed_list,
+    printed_lists_note,
+    read_rows,
+    some_lines,
+)
+from danube_sweep.data.records import LabelledRows, Record
 from danube_sweep.errors import DataError
 
 CLASSES = ["winner_model_a", "winner_model_b", "winner_tie"]
@@ -21,11 +29,12 @@ _TOLERANCE = 1e-3
 
 def read_arena(path: str | Path, field: str = "data.path") -> Iterator[Record]:
     """The rows of an arena file without their labels, one at a time. Raises DataError."""
-    for number, (_, row) in enumerate(read_rows(path, TEXTS, field), 1):
+    for number, (line, row) in enumerate(read_rows(path, TEXTS, field), 1):
+        _refuse_arrays(row, f"{field}={path}, line {line}")
         yield _record(number, row, None)
 
 
-def load_arena(path: str | Path, *, soft_labels: bool, field: str = "data.path") -> list[Record]:
+def load_arena(path: str | Path, *, soft_labels: bool, field: str = "data.path") -> LabelledRows:
     """The labelled rows of an arena file.
 
     Raises DataError with the lines whose three winner columns are not one-hot or, with `soft_labels`, not
@@ -33,23 +42,28 @@ def load_arena(path: str | Path, *, soft_labels: bool, field: str = "data.path")
     """
     records: list[Record] = []
     wrong: list[int] = []
+    printed: list[int] = []
     for number, (line, row) in enumerate(read_rows(path, [*TEXTS, *CLASSES], field), 1):
         label = probabilities([row[name] for name in CLASSES]) if soft_labels else _one_hot(row)
         if label is None:
             wrong.append(line)
+        _refuse_arrays(row, f"{field}={path}, line {line}")
+        if any(is_printed_list(row[name]) for name in TEXTS):
+            printed.append(line)
         records.append(_record(number, row, label))
     if wrong:
         rule = "probabilities that sum to 1" if soft_labels else "one 1 and two 0, or set data.soft_labels=true"
         raise DataError(
             f"{field}={path}: {some_lines(wrong)} without a valid label; {', '.join(CLASSES)} must be {rule}"
         )
-    return records
+    return LabelledRows(records, list(CLASSES), printed_lists_note(f"{field}={path}", printed))
 
 
 def turns(value: Any) -> str:
     """The turns of one column as one text, a blank line between them.
 
-    A null turn is an empty text, a turn that is no string its JSON; a value that is no (JSON) list is one turn.
+    A null turn is an empty text, a turn that is no string its JSON. A value that is no list, neither as JSON nor as
+    Python prints it, is one turn.
     """
     found = as_list(value)
     parts = [as_text(turn) for turn in ([value] if found is None else found)]
@@ -63,6 +77,15 @@ def probabilities(values: list[Any]) -> tuple[float, ...] | None:
     if not abs(total - 1) <= _TOLERANCE or min(numbers) < 0:
         return None
     return tuple(number / total for number in numbers)
+
+
+def _refuse_arrays(row: dict[str, Any], where: str) -> None:
+    for name in TEXTS:
+        if isinstance(row[name], str) and as_list(row[name]) is None and is_numpy_array(row[name]):
+            raise DataError(
+                f"{where}: {name!r} is an array as numpy prints it, without commas between the turns; "
+                "save the column as JSON lists"
+            )
 
 
 def _record(number: int, row: dict[str, Any], label: tuple[float, ...] | None) -> Record:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from danube_sweep.config.schema import Data, FileData, Target
 from danube_sweep.data.kind import DataKind
-from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.records import LabelledRows, Parts, Record
 from danube_sweep.data.split import split
 from danube_sweep.errors import DataError, GuardError
 
@@ -58,16 +58,17 @@ def _at_least_one(rows: Iterator[Record], where: str) -> Iterator[Record]:
 # ------------------------------------------------------------------------------------------- for the kinds of data
 
 
-def parts_of_files(
-    config: FileData, records: list[Record], load: Callable[[str, str], list[Record]], classes: list[str]
-) -> Parts:
-    """The parts of the training file's `records`; `load(path, field)` reads a part that has a file of its own."""
-    train, validation, test = split(some(records, "data.path"), config)
+def parts_of_files(config: FileData, found: LabelledRows, load: Callable[[str, str], LabelledRows]) -> Parts:
+    """The parts of the training file's rows; `load(path, field)` reads a part that has a file of its own."""
+    train, validation, test = split(some(found.records, "data.path"), config)
+    notes = list(found.notes)
     if config.validation_path is not None:
-        validation = some(load(config.validation_path, "data.validation_path"), "data.validation_path")
+        own = load(config.validation_path, "data.validation_path")
+        validation, notes = some(own.records, "data.validation_path"), [*notes, *own.notes]
     if config.test_path is not None:
-        test = some(load(config.test_path, "data.test_path"), "data.test_path")
-    return Parts(train, validation, test, classes)
+        own = load(config.test_path, "data.test_path")
+        test, notes = some(own.records, "data.test_path"), [*notes, *own.notes]
+    return Parts(train, validation, test, found.classes, notes=notes)
 
 
 def some(records: list[Record], field: str) -> list[Record]:

@@ -1,20 +1,24 @@
-"""Rows of csv, jsonl, json and parquet files: a damaged file is an error with a line, never fewer rows."""
+"""Rows of csv, tsv, jsonl, json and parquet files: a damaged file is an error with a line, never fewer rows."""
 
 import csv
 import difflib
 import gzip
 import json
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from danube_sweep.data.python_lists import python_list
 from danube_sweep.errors import DataError
 
 Row = tuple[int, dict[str, Any]]
 
-_KINDS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
+_KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet"}
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _LONGEST_FIELD = 2**31 - 1
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -61,7 +65,7 @@ def count_rows(file: Path) -> int:
         case _:
             csv.field_size_limit(_LONGEST_FIELD)
             with _open(file, newline="") as text:
-                return max(0, sum(1 for _ in csv.reader(text)) - 1)
+                return max(0, sum(1 for _ in csv.reader(text, delimiter=_delimiter(file))) - 1)
 
 
 def clean(text: str) -> str:
@@ -73,20 +77,38 @@ def clean(text: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A cell as text: strings as they stand, null as "", anything else as JSON."""
+    """A cell as text: strings as they stand, null as "", anything else as JSON, dates and the like as they print."""
     if value is None:
         return ""
-    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    if isinstance(value, bool | int | float | list | dict):
+        return clean(json.dumps(value, ensure_ascii=False, default=str))
+    return clean(str(value))
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """A cell as a list, also one that a csv holds as JSON; None if it is none."""
+    """A cell as a list, also one that a csv holds as JSON or as Python prints it; None if it is none."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value, strict=False)
         except (ValueError, RecursionError):
-            return None
+            return python_list(value)
     return value if isinstance(value, list) else None
+
+
+def is_printed_list(value: Any) -> bool:
+    """Whether a cell is a list as Python prints it, and no JSON."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return False
+    try:
+        json.loads(value, strict=False)
+    except (ValueError, RecursionError):
+        return python_list(value) is not None
+    return False
+
+
+def printed_lists_note(where: str, lines: Sequence[int]) -> list[str]:
+    """A line about lists in these lines that Python printed, or none."""
+    return [f"{where}: lists as Python prints them, read as lists, in {some_lines(lines)}"] if lines else []
 
 
 def some_lines(lines: Sequence[int]) -> str:
@@ -104,9 +126,24 @@ def _kind(file: Path, where: str) -> str:
     suffixes = [suffix.lower() for suffix in file.suffixes[-2:]]
     zipped = suffixes[-1:] == [".gz"]
     kind = _KINDS.get(suffixes[0] if zipped and len(suffixes) == 2 else suffixes[-1] if suffixes else "")
+    if suffixes[-1:] == [".zip"]:
+        raise DataError(f"{where}: a zip archive{_members(file)}; unpack it and give the file in it")
     if kind is None or (zipped and kind == "parquet"):
-        raise DataError(f"{where}: its name must end in .csv, .jsonl, .ndjson, .json (each also with .gz) or .parquet")
+        raise DataError(
+            f"{where}: its name must end in .csv, .tsv, .jsonl, .ndjson, .json (each also with .gz) or .parquet"
+        )
     return kind
+
+
+def _members(file: Path) -> str:
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        return f" of {', '.join(map(repr, names[:3]))}{', …' if len(names) > 3 else ''}" if names else ""
+    return ""
+
+
+def _delimiter(file: Path) -> str:
+    return "\t" if ".tsv" in [suffix.lower() for suffix in file.suffixes[-2:]] else ","
 
 
 def _open(file: Path, newline: str) -> IO[str]:
@@ -127,11 +164,13 @@ def _lines(text: IO[str], where: str) -> Iterator[str]:
 def _csv_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_FIELD)
     with _open(file, newline="") as text:
-        rows = _csv_records(_lines(text, where), where)
+        rows = _csv_records(_lines(text, where), where, _delimiter(file))
         header = next(rows, None)
         if header is None:
             raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
         _, names = header
+        if len(names) == 1 and any(name not in names for name in columns):
+            _refuse_separator(names[0], f"{where}, line {header[0]}")
         check_columns(names, columns, f"{where}, line {header[0]}")
         for line, row in rows:
             if len(row) != len(names):
@@ -142,8 +181,17 @@ def _csv_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
             yield line, dict(zip(names, row, strict=True))
 
 
-def _csv_records(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, strict=True)
+def _refuse_separator(header: str, where: str) -> None:
+    """Raises DataError for a header that something else separates than the file's name says."""
+    for sign, name in {**_SEPARATORS, ",": "commas"}.items():
+        if sign in header:
+            ways = {"\t": "name it .tsv", ",": "name it .csv"}
+            way_out = ways.get(sign, "save it with commas, or with tabs as .tsv")
+            raise DataError(f"{where}: separated by {name}: {header[:80]!r}; {way_out}")
+
+
+def _csv_records(lines: Iterable[str], where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     while True:
         start = reader.line_num + 1
         try:

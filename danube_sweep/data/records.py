@@ -1,6 +1,7 @@
 """A row of any data set in one form, and the three parts a trial sees."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 OUTSIDE = "O"
 """The label of a word that belongs to no entity."""
@@ -19,6 +20,15 @@ class Record:
     """Rows of one group stay in one part: the prompt, or the text."""
 
 
+class LabelledRows(NamedTuple):
+    """The labelled rows of a file."""
+
+    records: list[Record]
+    classes: list[str]
+    notes: list[str]
+    """What reading changed, a line each: blanks left out, spellings that are one class, lists that Python printed."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """What is trained on, what trials are chosen on and what is scored once at the end."""
@@ -30,6 +40,8 @@ class Parts:
     """In the order of a label's entries; for numbers the column's name, for language modelling none."""
     bayes_log_loss: float | None = None
     """The lowest log loss that can be expected given the content, in nats, where it is known (generated data)."""
+    notes: list[str] = field(default_factory=list)
+    """What reading its files changed, a line each."""
 
 
 def swapped(record: Record) -> Record:

@@ -1,14 +1,32 @@
 """One text and one label a row, from columns that the config names: a class, several, or a number."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.schema import TableColumns, Target
 from danube_sweep.data.arena_format import probabilities
-from danube_sweep.data.read_files import Row, as_list, as_text, read_rows, some_lines
-from danube_sweep.data.records import Record
+from danube_sweep.data.labels import (
+    ClassIndex,
+    LabelNotes,
+    distinct_labels,
+    is_number,
+    label_text,
+    missing_beside_numbers,
+    sorted_classes,
+    to_number,
+)
+from danube_sweep.data.read_files import (
+    Row,
+    as_list,
+    as_text,
+    is_printed_list,
+    printed_lists_note,
+    read_rows,
+    some_lines,
+)
+from danube_sweep.data.records import LabelledRows, Record
 from danube_sweep.errors import ConfigError, DataError
 
 
@@ -17,7 +35,7 @@ def read_table(path: str | Path, data: TableColumns, field: str = "data.path") -
     columns = [data.text_column] if data.id_column is None else [data.text_column, data.id_column]
     for number, (line, row) in enumerate(read_rows(path, columns, field), 1):
         if row[data.text_column] is None:
-            raise _missing(path, field, data.text_column, [line])
+            raise _missing(f"{field}={path}", data.text_column, [line])
         yield _record(number, row, data, None)
 
 
@@ -29,39 +47,29 @@ def load_table(
     classes: list[str] | None,
     field: str = "data.path",
     read: Callable[[str | Path, Sequence[str], str], Iterator[Row]] = read_rows,
-) -> tuple[list[Record], list[str]]:
+) -> LabelledRows:
     """The labelled rows, and the classes: `classes`, or the labels that occur, sorted (as numbers if all are).
 
-    Labels are text as in the file; a number's only class is its column. Raises DataError for missing texts or labels,
-    for labels outside `classes`, and for numbers that are none.
+    Labels are texts without the blanks around them; if all are numbers, equal ones are one class. A number's only
+    class is its column. Raises DataError for missing texts or labels, for labels outside `classes`, and for numbers
+    that are none.
     """
     names = data.soft_label_columns or [data.label_column]
     optional = [name for name in (data.id_column, data.group_column) if name is not None]
     rows = list(read(path, [data.text_column, *names, *optional], field))
     for column in [data.text_column, *([data.group_column] if data.group_column else [])]:
         _refuse_missing(path, field, column, [line for line, row in rows if row[column] is None])
+    notes: list[str] = []
     if target is Target.number:
         labels, classes = _numbers(path, data, rows, field), [data.label_column]
     elif data.soft_label_columns is not None:
         labels, classes = _soft_labels(path, data, rows, classes, field, sum_to_1=target is not Target.many)
     else:
-        labels, classes = _named_labels(path, data, rows, classes, field, several=target is Target.many)
+        labels, classes, notes = _named_labels(path, data, rows, classes, field, several=target is Target.many)
     records = [
         _record(number, row, data, label) for number, ((_, row), label) in enumerate(zip(rows, labels, strict=True), 1)
     ]
-    return records, classes
-
-
-def sorted_classes(labels: set[str]) -> list[str]:
-    """In numeric order if every label is a finite number, else in the order of their characters."""
-    if not all(map(is_number, labels)):
-        return sorted(labels)
-    return sorted(labels, key=lambda label: (float(label), label))
-
-
-def is_number(label: str) -> bool:
-    """Whether a label is a finite number."""
-    return math.isfinite(_number(label))
+    return LabelledRows(records, classes, notes)
 
 
 def check_classes(where: str, classes: list[str], target: Target, *, ordered_by_config: bool) -> None:
@@ -80,7 +88,7 @@ Rows = list[tuple[int, dict[str, Any]]]
 
 
 def _numbers(path: str | Path, data: TableColumns, rows: Rows, field: str) -> Labels:
-    values = [_number(row[data.label_column]) for _, row in rows]
+    values = [to_number(row[data.label_column]) for _, row in rows]
     wrong = [line for (line, _), value in zip(rows, values, strict=True) if not math.isfinite(value)]
     if wrong:
         raise DataError(
@@ -90,35 +98,58 @@ def _numbers(path: str | Path, data: TableColumns, rows: Rows, field: str) -> La
     return [(value,) for value in values]
 
 
-def _number(value: Any) -> float:
-    try:
-        return math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-
-
 def _named_labels(
     path: str | Path, data: TableColumns, rows: Rows, classes: list[str] | None, field: str, *, several: bool
-) -> tuple[Labels, list[str]]:
-    column = data.label_column
-    found = [_listed(row[column], f"{field}={path}, line {line}") if several else [row[column]] for line, row in rows]
-    texts = [[as_text(value) for value in values] for values in found]
-    missing = [line for (line, _), values in zip(rows, texts, strict=True) if not all(values)]
-    _refuse_missing(path, field, column, missing)
-    known = sorted_classes({text for values in texts for text in values}) if classes is None else classes
-    index = {name: place for place, name in enumerate(known)}
+) -> tuple[Labels, list[str], list[str]]:
+    column, where = data.label_column, f"{field}={path}"
+    found = [(line, _listed(row[column], f"{where}, line {line}") if several else [row[column]]) for line, row in rows]
+    printed = [line for line, row in rows if several and is_printed_list(row[column])]
+    named, known, notes = name_labels(found, classes, where, column)
     labels = []
-    for (line, _), values in zip(rows, texts, strict=True):
-        unknown = next((text for text in values if text not in index), None)
-        if unknown is not None:
-            shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
-            raise DataError(
-                f"{field}={path}, line {line}: the label {unknown!r} is none of the {len(known)} classes ({shown}); "
-                "correct it or list all in data.classes"
-            )
-        places = {index[text] for text in values}
-        labels.append(tuple(float(place in places) for place in range(len(known))))
-    return labels, known
+    for places in named:
+        held = set(places)
+        labels.append(tuple(float(place in held) for place in range(len(known))))
+    return labels, known, [*notes, *printed_lists_note(where, printed)]
+
+
+def name_labels(
+    rows: Sequence[tuple[int, Sequence[Any]]],
+    classes: list[str] | None,
+    where: str,
+    column: str,
+    order: Callable[[Iterable[str]], list[str]] = sorted_classes,
+) -> tuple[list[list[int]], list[str], list[str]]:
+    """The classes of every label of a row, as numbers; the classes, in this `order` unless given; and the notes.
+
+    Raises DataError for missing labels and for those outside `classes`, ConfigError for classes that are the same.
+    """
+    texts = [[label_text(value) for value in values] for _, values in rows]
+    missing = {""} | (missing_beside_numbers(text for row in texts for text in row) if classes is None else set())
+    lost = [line for (line, _), row in zip(rows, texts, strict=True) if any(text in missing for text in row)]
+    if lost:
+        raise _missing(where, column, lost)
+    known = order(distinct_labels(text for row in texts for text in row)) if classes is None else classes
+    index, notes = ClassIndex(known), LabelNotes(where)
+    if len(index) < len(known):
+        raise ConfigError(f"data.classes: two of {', '.join(known[:10])} are the same class; give each once")
+    places: list[list[int]] = []
+    for (line, values), row in zip(rows, texts, strict=True):
+        places.append([])
+        for value, text in zip(values, row, strict=True):
+            place = index.place(text)
+            if place is None:
+                raise _unknown(f"{where}, line {line}", text, known)
+            notes.seen(line, value, text, known[place].strip())
+            places[-1].append(place)
+    return places, known, notes.lines()
+
+
+def _unknown(where: str, label: str, classes: list[str]) -> DataError:
+    shown = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
+    return DataError(
+        f"{where}: the label {label!r} is none of the {len(classes)} classes ({shown}); "
+        "correct it or list all in data.classes"
+    )
 
 
 def _listed(value: Any, where: str) -> list[Any]:
@@ -153,17 +184,17 @@ def _soft_labels(
 
 
 def _each_a_probability(values: list[Any]) -> tuple[float, ...] | None:
-    numbers = tuple(_number(value) for value in values)
+    numbers = tuple(to_number(value) for value in values)
     return numbers if all(0 <= number <= 1 for number in numbers) else None
 
 
 def _refuse_missing(path: str | Path, field: str, column: str, lines: list[int]) -> None:
     if lines:
-        raise _missing(path, field, column, lines)
+        raise _missing(f"{field}={path}", column, lines)
 
 
-def _missing(path: str | Path, field: str, column: str, lines: list[int]) -> DataError:
-    return DataError(f"{field}={path}: {some_lines(lines)} without a value in {column!r}; fill it in or drop the row")
+def _missing(where: str, column: str, lines: list[int]) -> DataError:
+    return DataError(f"{where}: {some_lines(lines)} without a value in {column!r}; fill it in or drop the row")
 
 
 def _record(number: int, row: dict[str, Any], data: TableColumns, label: tuple[float, ...] | None) -> Record:

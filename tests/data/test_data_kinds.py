@@ -17,10 +17,11 @@ from danube_sweep.data.kinds.arena import ArenaData
 from danube_sweep.data.kinds.generated import GeneratedData, bayes_log_loss, generate, write_csv
 from danube_sweep.data.kinds.table import TableData
 from danube_sweep.data.kinds.text import TextData
+from danube_sweep.data.labels import sorted_classes
 from danube_sweep.data.parts import load_parts, read_unlabelled
 from danube_sweep.data.records import Record, swapped
 from danube_sweep.data.split import split
-from danube_sweep.data.table_columns import load_table, sorted_classes
+from danube_sweep.data.table_columns import load_table
 from danube_sweep.errors import ConfigError, DataError, DiskError
 
 
@@ -67,7 +68,7 @@ def test_a_column_of_turns_becomes_one_text(cell: Any, text: str) -> None:
 
 @pytest.mark.parametrize("label", [("1", "0", "0"), ("1.0", "0.0", "0"), (1, 0, 0), ("True", "False", "False")])
 def test_one_hot_labels_are_read_however_they_are_written(tmp_path: Path, label: tuple[Any, Any, Any]) -> None:
-    (record,) = load_arena(table(tmp_path / "a.csv", [battle(label)]), soft_labels=False)
+    (record,) = load_arena(table(tmp_path / "a.csv", [battle(label)]), soft_labels=False).records
     assert record == Record("7", ("p", "a", "b"), (1.0, 0.0, 0.0), group="p")
 
 
@@ -76,7 +77,7 @@ def test_parquet_and_jsonl_hold_real_lists_and_booleans(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     for name in ("a.parquet", "a.jsonl"):
-        (record,) = load_arena(tmp_path / name, soft_labels=False)
+        (record,) = load_arena(tmp_path / name, soft_labels=False).records
         assert record == Record("7", ("p\n\n", "", "b"), (1.0, 0.0, 0.0), group="p\n\n")
 
 
@@ -89,7 +90,7 @@ def test_labels_that_are_not_one_hot_are_refused_with_lines_and_count(tmp_path: 
 
 def test_soft_labels_are_normalised_and_checked(tmp_path: Path) -> None:
     good = table(tmp_path / "good.csv", [battle((0.5, 0.2504, 0.25))])
-    (record,) = load_arena(good, soft_labels=True)
+    (record,) = load_arena(good, soft_labels=True).records
     assert record.label is not None
     assert sum(record.label) == pytest.approx(1, abs=1e-12)
     bad = table(tmp_path / "bad.csv", [battle((0.5, 0.3, 0.25)), battle((1.1, -0.1, 0)), battle(("inf", 0, 0))])
@@ -124,7 +125,7 @@ def test_predicting_from_a_file_without_rows_or_for_text_data_is_refused(tmp_pat
 
 def test_labels_are_the_strings_of_the_file(tmp_path: Path) -> None:
     rows = [{"text": f"t{n}", "label": label} for n, label in enumerate(["NA", "None", "NO", "NA"])]
-    records, classes = load_table(table(tmp_path / "a.csv", rows), TableData(path=""), Target.one, classes=None)
+    records, classes, _ = load_table(table(tmp_path / "a.csv", rows), TableData(path=""), Target.one, classes=None)
     assert classes == ["NA", "NO", "None"]
     assert [record.label for record in records] == [(1, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
     assert [record.id for record in records] == ["1", "2", "3", "4"]
@@ -138,7 +139,7 @@ def test_classes_that_look_like_numbers_sort_as_numbers() -> None:
 
 def test_json_labels_and_texts_that_are_no_strings_are_taken_as_json(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": 5, "label": true}\n{"text": "\\ud83d", "label": 1}\n')
-    records, classes = load_table(tmp_path / "a.jsonl", TableData(path=""), Target.one, classes=None)
+    records, classes, _ = load_table(tmp_path / "a.jsonl", TableData(path=""), Target.one, classes=None)
     assert classes == ["1", "true"]
     assert [record.texts for record in records] == [("5",), ("\ufffd",)]
 
@@ -262,7 +263,7 @@ def test_the_bayes_log_loss_is_the_entropy_of_the_noise() -> None:
 def test_a_written_arena_file_reads_back_the_same(tmp_path: Path) -> None:
     records = generate(200, 0, 0.1)
     write_csv(records, tmp_path / "train.csv")
-    assert load_arena(tmp_path / "train.csv", soft_labels=False) == records
+    assert load_arena(tmp_path / "train.csv", soft_labels=False).records == records
     with pytest.raises(DiskError, match="cannot be written"):
         write_csv(records, tmp_path / "none" / "train.csv")
 

@@ -1,6 +1,7 @@
 """A damaged file is one line with the file, the line and the way out; it is never fewer rows."""
 
 import gzip
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from danube_sweep.data.read_files import clean, read_rows
+from danube_sweep.data.read_files import clean, count_rows, read_rows
 from danube_sweep.errors import DataError
 
 COLUMNS = ["id", "text"]
@@ -41,6 +42,19 @@ def test_csv_rows_come_with_the_line_they_start_in(tmp_path: Path, name: str) ->
         (5, {"id": "2", "text": 'a "quote", and a comma'}),
         (6, {"id": "3", "text": ""}),
     ]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_tsv_rows_are_separated_by_tabs(tmp_path: Path, name: str) -> None:
+    file = written(tmp_path / name, 'id\ttext\n1\tone, two; three\n2\t"tab\there"\n')
+    assert rows(file) == [(2, {"id": "1", "text": "one, two; three"}), (3, {"id": "2", "text": "tab\there"})]
+    assert count_rows(file) == 2
+
+
+def test_a_zip_archive_is_refused_with_the_names_of_its_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("train.csv", "id,text\n1,a\n")
+    assert "a zip archive of 'train.csv'; unpack it" in refusal(tmp_path / "a.zip")
 
 
 def test_csv_values_stay_the_strings_they_are(tmp_path: Path) -> None:
@@ -76,7 +90,11 @@ def test_parquet_rows_come_with_their_number(tmp_path: Path) -> None:
         ("a.csv.gz", "", "the file is empty"),
         ("a.jsonl", "  \n", "the file is empty"),
         ("a.csv", "id,txet\n1,a\n", "line 1: no column 'text'; did you mean 'txet'? it has 'id', 'txet'"),
-        ("a.csv", "id;text\n1;a\n", "it has 'id;text'"),
+        ("a.csv", "id;text\n1;a\n", "line 1: separated by semicolons: 'id;text'; save it with commas, or with tabs"),
+        ("a.csv", "id\ttext\n1\ta\n", "line 1: separated by tabs: 'id\\ttext'; name it .tsv"),
+        ("a.csv", "id|text\n1|a\n", "line 1: separated by vertical bars"),
+        ("a.tsv", "id,text\n1,a\n", "line 1: separated by commas: 'id,text'; name it .csv"),
+        ("a.csv.zip", "no archive", "a zip archive; unpack it and give the file in it"),
         ("a.csv", "id,text,id\n1,a,2\n", "the column 'id' is there twice"),
         ("a.csv", "id,text\n1,a\n2,b,c\n", "line 3: 3 fields, but the header has 2"),
         ("a.csv", "id,text\n1\n", "line 2: 1 fields"),

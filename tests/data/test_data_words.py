@@ -43,16 +43,16 @@ WORDS = [
 
 def test_words_carry_the_space_before_them(tmp_path: Path) -> None:
     data = TokensData(path="", whitespace_column="trailing_whitespace", id_column="document")
-    records, classes = load_words(jsonl(tmp_path / "a.jsonl", WORDS), data, classes=None)
+    records, classes, _ = load_words(jsonl(tmp_path / "a.jsonl", WORDS), data, classes=None)
     assert classes == ["O", "B-NAME"]
     assert records[0] == Record("7", ("Ann", "'s", " boat", "\n\n", "sank"), (1, 0, 0, 0, 0), "Ann's boat\n\nsank")
-    plain, _ = load_words(tmp_path / "a.jsonl", TokensData(path=""), classes=None)
+    plain, *_ = load_words(tmp_path / "a.jsonl", TokensData(path=""), classes=None)
     assert plain[0].texts[:3] == ("Ann", " 's", " boat")
 
 
 def test_a_json_list_reads_like_lines_of_json(tmp_path: Path) -> None:
     data = TokensData(path="", id_column="document")
-    lines, _ = load_words(jsonl(tmp_path / "a.jsonl", WORDS), data, classes=None)
+    lines, *_ = load_words(jsonl(tmp_path / "a.jsonl", WORDS), data, classes=None)
     (tmp_path / "a.json").write_text(json.dumps(WORDS))
     assert load_words(tmp_path / "a.json", data, classes=None)[0] == lines
     assert count_rows(tmp_path / "a.json") == 2
@@ -129,7 +129,7 @@ def test_pieces_repeat_the_end_of_the_one_before(tiny: Tiny, tmp_path: Path) -> 
 
 def test_words_come_back_from_the_cache_as_they_were(tiny: Tiny, tmp_path: Path) -> None:
     data = TokensData(path="", max_length=32, overlap=4)
-    records, classes = load_words(jsonl(tmp_path / "a.jsonl", WORDS * 8), data, classes=None)
+    records, classes, _ = load_words(jsonl(tmp_path / "a.jsonl", WORDS * 8), data, classes=None)
     tokenizer = prepare(tiny()).tokenizer
     layout = layout_for(Model(), data, TokenHead())
     fresh = encode(records, tokenizer, data, layout, num_classes=len(classes))
@@ -157,7 +157,7 @@ PAIRS = [
 
 def test_pairs_are_texts_as_they_stand(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "a.jsonl", PAIRS)
-    found = load_pairs(file, PairsData(path=""))
+    found = load_pairs(file, PairsData(path="")).records
     assert found == [Record("1", ("p", "x", "y"), (1, 0), "p"), Record("2", ("[1]", "", ""), (0, 1), "[1]")]
     assert next(iter(read_unlabelled(PairsData(path=""), file))).label is None
 
@@ -173,7 +173,7 @@ def test_ties_are_a_third_class_by_whatever_names(tmp_path: Path) -> None:
 
 def test_without_a_prompt_a_row_and_its_copy_in_the_other_order_stay_together(tmp_path: Path) -> None:
     rows = [{**PAIRS[0]}, {**PAIRS[0], "response_a": "y", "response_b": "x"}]
-    found = load_pairs(jsonl(tmp_path / "a.jsonl", rows), PairsData(path="", prompt_column=None))
+    found = load_pairs(jsonl(tmp_path / "a.jsonl", rows), PairsData(path="", prompt_column=None)).records
     assert found[0].group == found[1].group and found[0].texts == ("", "x", "y")
 
 
@@ -183,7 +183,7 @@ def test_without_a_prompt_a_row_and_its_copy_in_the_other_order_stay_together(tm
 def test_numbers_are_numbers(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("text,label\na,1\nb,-2.5e1\n")
-    records, classes = load_table(file, TableData(path=""), Target.number, classes=None)
+    records, classes, _ = load_table(file, TableData(path=""), Target.number, classes=None)
     assert [record.label for record in records] == [(1.0,), (-25.0,)] and classes == ["label"]
     file.write_text("text,label\na,1\nb,many\nc,nan\nd,\n")
     with pytest.raises(DataError, match=r"3 rows \(lines 3, 4, 5\) without a finite number in 'label'"):
@@ -193,7 +193,7 @@ def test_numbers_are_numbers(tmp_path: Path) -> None:
 def test_a_row_has_any_number_of_classes(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text('text,label\na,"[""x"", ""y""]"\nb,[]\nc,"[""y""]"\n')
-    records, classes = load_table(file, TableData(path=""), Target.many, classes=None)
+    records, classes, _ = load_table(file, TableData(path=""), Target.many, classes=None)
     assert classes == ["x", "y"] and [record.label for record in records] == [(1, 1), (0, 0), (0, 1)]
     file.write_text("text,label\na,x\n")
     with pytest.raises(DataError, match=r"line 2: head=multilabel reads a list of classes"):
@@ -204,7 +204,7 @@ def test_columns_of_classes_need_not_sum_to_one_where_a_row_may_have_several(tmp
     file = tmp_path / "a.csv"
     file.write_text("text,toxic,rude\na,1,1\nb,0,0.5\n")
     data = TableData(path="", soft_label_columns=["toxic", "rude"])
-    records, classes = load_table(file, data, Target.many, classes=None)
+    records, classes, _ = load_table(file, data, Target.many, classes=None)
     assert classes == ["toxic", "rude"] and [record.label for record in records] == [(1, 1), (0, 0.5)]
     file.write_text("text,toxic,rude\na,2,1\n")
     with pytest.raises(DataError, match="probabilities, 0 to 1 each"):

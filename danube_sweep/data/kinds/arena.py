@@ -9,7 +9,7 @@ from danube_sweep.config.schema import Comparison, FileData, Target, setting
 from danube_sweep.data.arena_format import CLASSES, load_arena, read_arena
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.parts import parts_of_files
-from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.records import LabelledRows, Parts, Record
 
 
 @dataclass
@@ -21,9 +21,9 @@ class ArenaData(Comparison, FileData, DataKind):
     soft_labels: bool = setting("the three winner columns are probabilities instead of 0 and 1", False)
 
     def load(self, target: Target) -> Parts:
-        return parts_of_files(self, self._load(self.path, "data.path"), self._load, list(CLASSES))
+        return parts_of_files(self, self._load(self.path, "data.path"), self._load)
 
-    def _load(self, path: str, field: str) -> list[Record]:
+    def _load(self, path: str, field: str) -> LabelledRows:
         return load_arena(path, soft_labels=self.soft_labels, field=field)
 
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:

@@ -15,7 +15,7 @@ from danube_sweep.config.schema import TableColumns, Target, setting
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.parts import some
 from danube_sweep.data.read_files import Row, check_columns
-from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.records import LabelledRows, Parts, Record
 from danube_sweep.data.split import split as split_rows
 from danube_sweep.data.table_columns import check_classes, load_table, read_table
 from danube_sweep.errors import ConfigError, DanubeSweepError, DataError, DiskError
@@ -66,18 +66,20 @@ class HubData(TableColumns, DataKind):
         return {"path": {name: file_digest(file) for name, file in shown.items()}}
 
     def load(self, target: Target) -> Parts:
-        def load(split: str, field: str, classes: list[str] | None) -> tuple[list[Record], list[str]]:
+        def load(split: str, field: str, classes: list[str] | None) -> LabelledRows:
             return load_table(split, self, target, classes=classes, field=field, read=reader(self, split))
 
-        records, classes = load(self.split, "data.split", self.classes)
+        records, classes, notes = load(self.split, "data.split", self.classes)
         if target is not Target.number:
             check_classes(f"data.path={self.path}", classes, target, ordered_by_config=self.classes is not None)
         train, validation, test = split_rows(some(records, "data.split"), self)
         if self.validation_split is not None:
-            validation, _ = load(self.validation_split, "data.validation_split", classes)
+            validation, _, more = load(self.validation_split, "data.validation_split", classes)
+            notes = [*notes, *more]
         if self.test_split is not None:
-            test, _ = load(self.test_split, "data.test_split", classes)
-        return Parts(train, validation, test, classes)
+            test, _, more = load(self.test_split, "data.test_split", classes)
+            notes = [*notes, *more]
+        return Parts(train, validation, test, classes, notes=notes)
 
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
         return read_table(path, self, field)

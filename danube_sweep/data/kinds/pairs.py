@@ -8,9 +8,10 @@ from typing import Any
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Comparison, FileData, Target, setting
 from danube_sweep.data.kind import DataKind
+from danube_sweep.data.labels import ClassIndex, LabelNotes, label_text
 from danube_sweep.data.parts import parts_of_files
 from danube_sweep.data.read_files import as_text, read_rows, some_lines
-from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.records import LabelledRows, Parts, Record
 from danube_sweep.errors import DataError
 
 TIE = "tie"
@@ -33,17 +34,22 @@ class PairsData(Comparison, FileData, DataKind):
     def label_name(self) -> str:
         return self.label_column
 
+    @property
+    def labels(self) -> list[str]:
+        """What the label column may say: A won, B won, and each spelling of a tie."""
+        return [self.a_label, self.b_label, *self.tie_labels]
+
     def check(self) -> None:
-        labels = [self.a_label, self.b_label, *self.tie_labels]
+        labels = self.labels
         require(
-            len(set(labels)) == len(labels),
+            len(ClassIndex(labels)) == len(labels),
             f"data.a_label, data.b_label and data.tie_labels must all differ, got {', '.join(labels)}",
         )
 
     def load(self, target: Target) -> Parts:
-        return parts_of_files(self, self._load(self.path, "data.path"), self._load, pair_classes(self))
+        return parts_of_files(self, self._load(self.path, "data.path"), self._load)
 
-    def _load(self, path: str, field: str) -> list[Record]:
+    def _load(self, path: str, field: str) -> LabelledRows:
         return load_pairs(path, self, field=field)
 
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
@@ -61,23 +67,31 @@ def read_pairs(path: str | Path, data: PairsData, field: str = "data.path") -> I
         yield _record(number, row, data, None)
 
 
-def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -> list[Record]:
+def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -> LabelledRows:
     """The labelled rows. Raises DataError with the lines whose label is none of those that the config names."""
-    places = {data.a_label: 0, data.b_label: 1, **dict.fromkeys(data.tie_labels, 2)}
-    one_hot = [tuple(float(place == k) for k in range(len(pair_classes(data)))) for place in range(3)]
+    known, classes, notes = data.labels, pair_classes(data), LabelNotes(f"{field}={path}")
+    index = ClassIndex(known)
     records: list[Record] = []
     wrong: list[int] = []
     for number, (line, row) in enumerate(read_rows(path, [*_columns(data), data.label_column], field), 1):
-        place = places.get(as_text(row[data.label_column]))
+        value = row[data.label_column]
+        text = label_text(value)
+        place = index.place(text)
         if place is None:
             wrong.append(line)
-        records.append(_record(number, row, data, None if place is None else one_hot[place]))
+        else:
+            notes.seen(line, value, text, known[place].strip())
+        records.append(_record(number, row, data, None if place is None else _one_hot(place, len(classes))))
     if wrong:
         raise DataError(
-            f"{field}={path}: {some_lines(wrong)} whose {data.label_column} is none of {', '.join(places)}; correct "
+            f"{field}={path}: {some_lines(wrong)} whose {data.label_column} is none of {', '.join(known)}; correct "
             "them, or set data.a_label, data.b_label and data.tie_labels"
         )
-    return records
+    return LabelledRows(records, classes, notes.lines())
+
+
+def _one_hot(place: int, classes: int) -> tuple[float, ...]:
+    return tuple(float(min(place, 2) == number) for number in range(classes))  # every label of a tie is the third class
 
 
 def _columns(data: PairsData) -> list[str]:

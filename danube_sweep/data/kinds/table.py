@@ -7,7 +7,7 @@ from pathlib import Path
 from danube_sweep.config.schema import FileData, TableColumns, Target
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.parts import parts_of_files
-from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.records import LabelledRows, Parts, Record
 from danube_sweep.data.table_columns import check_classes, load_table, read_table
 
 
@@ -17,14 +17,14 @@ class TableData(TableColumns, FileData, DataKind):
 
     def load(self, target: Target) -> Parts:
         # The classes are those of the whole training file: a rare one may fall into the validation part alone.
-        records, classes = load_table(self.path, self, target, classes=self.classes)
+        found = load_table(self.path, self, target, classes=self.classes)
         if target is not Target.number:
-            check_classes(f"data.path={self.path}", classes, target, ordered_by_config=self.classes is not None)
+            check_classes(f"data.path={self.path}", found.classes, target, ordered_by_config=self.classes is not None)
 
-        def load(path: str, field: str) -> list[Record]:
-            return load_table(path, self, target, classes=classes, field=field)[0]
+        def load(path: str, field: str) -> LabelledRows:
+            return load_table(path, self, target, classes=found.classes, field=field)
 
-        return parts_of_files(self, records, load, classes)
+        return parts_of_files(self, found, load)
 
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
         return read_table(path, self, field)

@@ -1,6 +1,6 @@
 """Words with a label each, as lists: what entity recognition reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import FileData, Labelled, Target, setting
 from danube_sweep.data.kind import DataKind
+from danube_sweep.data.labels import sorted_classes
 from danube_sweep.data.parts import parts_of_files
-from danube_sweep.data.read_files import as_list, as_text, read_rows
-from danube_sweep.data.records import OUTSIDE, Parts, Record
-from danube_sweep.data.table_columns import check_classes, sorted_classes
+from danube_sweep.data.read_files import as_list, as_text, is_printed_list, printed_lists_note, read_rows
+from danube_sweep.data.records import OUTSIDE, LabelledRows, Parts, Record
+from danube_sweep.data.table_columns import check_classes, name_labels
 from danube_sweep.errors import DataError
 
 
@@ -45,13 +46,13 @@ class TokensData(FileData, DataKind):
         )
 
     def load(self, target: Target) -> Parts:
-        records, classes = load_words(self.path, self, classes=self.classes)
-        check_classes(f"data.path={self.path}", classes, target, ordered_by_config=True)
+        found = load_words(self.path, self, classes=self.classes)
+        check_classes(f"data.path={self.path}", found.classes, target, ordered_by_config=True)
 
-        def load(path: str, field: str) -> list[Record]:
-            return load_words(path, self, classes=classes, field=field)[0]
+        def load(path: str, field: str) -> LabelledRows:
+            return load_words(path, self, classes=found.classes, field=field)
 
-        return parts_of_files(self, records, load, classes)
+        return parts_of_files(self, found, load)
 
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
         return read_words(path, self, field)
@@ -65,34 +66,31 @@ def read_words(path: str | Path, data: TokensData, field: str = "data.path") -> 
 
 def load_words(
     path: str | Path, data: TokensData, *, classes: list[str] | None, field: str = "data.path"
-) -> tuple[list[Record], list[str]]:
+) -> LabelledRows:
     """The labelled rows, and the classes: `classes`, or the labels that occur, sorted, O first.
 
-    Raises DataError for rows with more or fewer labels than words and for labels outside `classes`.
+    Raises DataError for missing labels, for rows with more or fewer labels than words and for labels outside
+    `classes`.
     """
-    rows = list(read_rows(path, [*_columns(data), data.labels_column], field))
-    labels = [_texts(row, data.labels_column, f"{field}={path}, line {line}") for line, row in rows]
-    known = _sorted({label for row in labels for label in row}) if classes is None else classes
-    places = {name: place for place, name in enumerate(known)}
+    where, column = f"{field}={path}", data.labels_column
+    rows = list(read_rows(path, [*_columns(data), column], field))
+    found = [(line, _list(row, column, f"{where}, line {line}")) for line, row in rows]
+    named, known, notes = name_labels(found, classes, where, column, _sorted)
     records = []
-    for number, ((line, row), names) in enumerate(zip(rows, labels, strict=True), 1):
-        where = f"{field}={path}, line {line}"
-        unknown = next((name for name in names if name not in places), None)
-        if unknown is not None:
-            raise DataError(
-                f"{where}: the label {unknown!r} is none of the {len(known)} classes ({', '.join(known[:10])}); "
-                "correct it or list all in data.classes"
-            )
-        record = _record(number, row, data, tuple(float(places[name]) for name in names), where)
-        if len(names) != len(record.texts):
-            raise DataError(f"{where}: {len(names)} labels for {len(record.texts)} words; give one for each")
+    for number, ((line, row), places) in enumerate(zip(rows, named, strict=True), 1):
+        here = f"{where}, line {line}"
+        record = _record(number, row, data, tuple(map(float, places)), here)
+        if len(places) != len(record.texts):
+            raise DataError(f"{here}: {len(places)} labels for {len(record.texts)} words; give one for each")
         records.append(record)
-    return records, known
+    printed = [line for line, row in rows if any(is_printed_list(row[name]) for name in (data.tokens_column, column))]
+    return LabelledRows(records, known, [*notes, *printed_lists_note(where, printed)])
 
 
-def _sorted(labels: set[str]) -> list[str]:
-    rest = sorted_classes(labels - {OUTSIDE})
-    return [OUTSIDE, *rest] if OUTSIDE in labels else rest
+def _sorted(labels: Iterable[str]) -> list[str]:
+    found = set(labels)
+    rest = sorted_classes(found - {OUTSIDE})
+    return [OUTSIDE, *rest] if OUTSIDE in found else rest
 
 
 def _columns(data: TokensData) -> list[str]:
