@@ -16,7 +16,7 @@ from danube_sweep.config.schema import Data, Labelled, Side
 from danube_sweep.data.encoded import Encoded, Tokens, load, save
 from danube_sweep.data.layout import Layout
 from danube_sweep.data.pieces import text_pieces, word_pieces
-from danube_sweep.data.records import Record
+from danube_sweep.data.records import Record, group_codes
 from danube_sweep.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Raise it when `encode` gives other tokens for the same records, or the files change."""
 
 _TEXTS_AT_ONCE = 1000
@@ -68,6 +68,7 @@ def encode(
         np.ones(len(records), dtype=np.float32),
         np.array(sizes, dtype=np.int32).reshape(len(rows), len(before)),
         passes=len(passes),
+        groups=group_codes([record.group for record in records]),
     )
 
 
@@ -174,7 +175,7 @@ def _cache_key(
     settings = [CACHE_VERSION, kind, data.max_length, data.truncation.value, dataclasses.asdict(layout), num_classes]
     digest = hashlib.sha256(json.dumps([settings, _tokenizer_meaning(tokenizer)], sort_keys=True).encode())
     for record in records:
-        digest.update(json.dumps([record.id, record.texts, record.label]).encode() + b"\n")
+        digest.update(json.dumps([record.id, record.texts, record.label, record.group]).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -45,6 +45,8 @@ class Encoded:
     words: list[Words] | None = None
     """[n]: the words of each row that are classified in it."""
     passes: int = 1
+    groups: NDArray[np.int64] | None = None
+    """[n]: a code of each row's group (prompt, text, document); None where every row is its own."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -59,6 +61,13 @@ class Encoded:
             return self.ids
         texts = [name.rpartition(":")[0] for name in self.ids]
         return [f"{text}:{number}" for text, words in zip(texts, self.words, strict=True) for number in words[:, 0]]
+
+    @property
+    def example_groups(self) -> NDArray[np.int64] | None:
+        """The group of each example, in the order of `examples`."""
+        if self.words is None or self.groups is None:
+            return self.groups
+        return np.repeat(self.groups, [len(words) for words in self.words])
 
     @property
     def truth(self) -> Truth:
@@ -92,6 +101,8 @@ def save(encoded: Encoded, file: Path) -> None:
     }
     if encoded.labels is not None:
         arrays["labels"] = encoded.labels
+    if encoded.groups is not None:
+        arrays["groups"] = encoded.groups
     if encoded.words is not None:
         arrays["words"] = np.concatenate([np.zeros((0, 3), dtype=np.int32), *encoded.words])
         arrays["counts"] = np.array([len(words) for words in encoded.words], dtype=np.int64)
@@ -115,6 +126,7 @@ def load(file: Path) -> Encoded:
         arrays["sizes"],
         _cut(arrays["words"], arrays["counts"]) if "words" in arrays else None,
         int(arrays["passes"]),
+        arrays.get("groups"),
     )
 
 

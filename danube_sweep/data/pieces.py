@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from danube_sweep.data.encoded import Encoded, Tokens, Words
-from danube_sweep.data.records import Record
+from danube_sweep.data.records import Record, group_codes
 from danube_sweep.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,13 +21,15 @@ def text_pieces(
     """Consecutive pieces of every text from `begin` to `end`, each with the id "<id>:<piece>"."""
     ids: list[str] = []
     pieces: list[Tokens] = []
+    groups: list[str] = []
     for record in records:
         tokens = np.concatenate([begin, tokens_of[record.texts[0]], end])
         for number, start in enumerate(range(0, len(tokens) - 1, max_length)):  # a last token alone predicts nothing
             ids.append(f"{record.id}:{number}")
             pieces.append(tokens[start : start + max_length])
+            groups.append(record.group)
     lengths = np.array([len(piece) for piece in pieces], dtype=np.int32)
-    return _encoded(ids, pieces, (lengths - 1).astype(np.float32), None)
+    return _encoded(ids, pieces, (lengths - 1).astype(np.float32), groups, None)
 
 
 def word_pieces(
@@ -47,6 +49,7 @@ def word_pieces(
     ids: list[str] = []
     pieces: list[Tokens] = []
     found: list[Words] = []
+    groups: list[str] = []
     for record in records:
         tokens, positions = _placed(record.texts, tokenizer)
         labels = np.full(len(positions), -1) if record.label is None else np.array(record.label)
@@ -57,7 +60,8 @@ def word_pieces(
                 ids.append(f"{record.id}:{number}")
                 pieces.append(np.concatenate([begin, tokens[start:stop]]))
                 found.append(here)
-    return _encoded(ids, pieces, np.array([len(words) for words in found], dtype=np.float32), found)
+                groups.append(record.group)
+    return _encoded(ids, pieces, np.array([len(words) for words in found], dtype=np.float32), groups, found)
 
 
 def _windows(length: int, max_length: int, overlap: int) -> list[tuple[int, int, int]]:
@@ -79,7 +83,10 @@ def _placed(words: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> tuple
     return tokens, np.maximum(np.searchsorted(starts, ends, side="left") - 1, 0)
 
 
-def _encoded(ids: list[str], pieces: list[Tokens], weights: NDArray[np.float32], words: list[Words] | None) -> Encoded:
+def _encoded(
+    ids: list[str], pieces: list[Tokens], weights: NDArray[np.float32], groups: list[str], words: list[Words] | None
+) -> Encoded:
     lengths = np.array([len(piece) for piece in pieces], dtype=np.int32)
     spans = np.stack([np.zeros_like(lengths), lengths], axis=1).reshape(len(pieces), 1, 2)
-    return Encoded(ids, pieces, spans, None, weights, lengths.reshape(-1, 1), words)
+    sizes = lengths.reshape(-1, 1)
+    return Encoded(ids, pieces, spans, None, weights, sizes, words, groups=group_codes(groups))

@@ -18,7 +18,7 @@ from danube_sweep.storage.files import whole_file
 
 Floats = NDArray[np.float64]
 
-ID, LOSS, WEIGHT, LABEL, PREDICTION = "id", "loss", "weight", "label", "prediction"
+ID, GROUP, LOSS, WEIGHT, LABEL, PREDICTION = "id", "group", "loss", "weight", "label", "prediction"
 _PROBABILITY, _ONE_LABEL = "probability_", "label_"
 
 DAMAGED = (OSError, KeyError, ValueError, pa.ArrowException)
@@ -35,6 +35,8 @@ class Answered:
     """[n, classes]; [n, 1] for numbers, and for words by the place of their class."""
     weights_N: NDArray[Any]
     answers_NA: NDArray[Any] | None
+    groups_N: NDArray[np.int64] | None = None
+    """A code of each example's group (prompt, text, document); None where every example is its own."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class Classified:
 def write(file: Path, target: Target, classes: Sequence[str], answered: Answered) -> None:
     """Writes the file, whole or not at all. Raises DiskError.
 
-    Beside `id` and `loss`, for a class: `label` and a `probability_` each; for several: a `label_` and a `probability_`
-    each; for a number: `label` and `prediction`; in language modelling the `weight` of a row, its predicted tokens.
+    Beside `id`, `group` (examples of one prompt, text or document share its code) and `loss`, for a class: `label` and
+    a `probability_` each; for several: a `label_` and a `probability_` each; for a number: `label` and
+    `prediction`; in language modelling the `weight` of a row, its predicted tokens.
     """
-    columns = {ID: answered.ids, LOSS: answered.losses_N, **_answers(target, classes, answered)}
+    groups = {} if answered.groups_N is None else {GROUP: answered.groups_N}
+    columns = {ID: answered.ids, **groups, LOSS: answered.losses_N, **_answers(target, classes, answered)}
     with whole_file(file, "free some space") as temporary:
         parquet.write_table(pa.table(columns), temporary)
 

@@ -77,7 +77,7 @@ class WandbRun:
         self._run.log(dict(values), step=step)
 
     def _publish_predictions(self, file: Path) -> None:
-        table = predictions.read(file)
+        table = predictions.read(file, lambda name: name != predictions.GROUP)
         rows = [list(row.values()) for row in table.slice(0, MOST_ROWS).to_pylist()]
         self._send("validation/predictions", table.column_names, rows)
         if found := predictions.classified(table):

@@ -45,6 +45,7 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
         "validation": manifest["metrics"],
         "test": test,
         "references": prepared.references,
+        "prior": prepared.prior,
         "rows": {name: len(part.ids) for name, part in prepared.parts.items()},
         "parameters": {
             "backbone": _backbone_parameters(trial.config.lora, model.backbone),
@@ -75,6 +76,7 @@ def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str
         part.truth.labels,
         part.truth.weights,
         None if answers_NA is None else answers_NA.numpy(),
+        part.example_groups,
     )
     predictions.write(trial.where.folder.predictions, trial.config.head.target, prepared.classes, answered)
 

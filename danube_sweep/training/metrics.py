@@ -175,17 +175,29 @@ def measure(
             raise ValueError(f"no metrics for answers to target={target.value}")
 
 
+def answer_without_reading(target: Target, train_NC: torch.Tensor) -> torch.Tensor:
+    """The best answer to any row from the training labels alone: each class's share, or the mean of the numbers.
+
+    Shares are smoothed by the rule of succession (Laplace): each class counts as if one more row had it, so that one
+    that no training row has is not impossible. For several classes an example each share is (n + 1) / (N + 2).
+    """
+    if target is Target.number:
+        return train_NC.double().mean(dim=0)
+    outcomes = 2 if target is Target.many else train_NC.shape[1]
+    return (train_NC.double().sum(dim=0) + 1) / (len(train_NC) + outcomes)
+
+
 def references(target: Target, train_NC: torch.Tensor, labels_NC: torch.Tensor) -> dict[str, float]:
-    """What the validation labels cost without reading: by the training labels' shares or mean, or every class alike."""
-    mean_C = train_NC.double().mean(dim=0)
+    """What the validation labels cost without reading: by `answer_without_reading`, or with every class alike."""
+    mean_C = answer_without_reading(target, train_NC)
     match target:
         case Target.number:
             return {"prior_mse": float((labels_NC.double() - mean_C).square().mean())}
         case Target.many:
-            log_C, rest_C = mean_C.clamp(min=1e-15).log(), (1 - mean_C).clamp(min=1e-15).log()
+            log_C, rest_C = mean_C.log(), (1 - mean_C).log()
             return {"prior_log_loss": float(-(labels_NC * log_C + (1 - labels_NC) * rest_C).mean())}
         case Target.one | Target.ordered | Target.words:
-            prior = float(-(labels_NC * mean_C.clamp(min=1e-15).log()).sum(dim=1).mean())
+            prior = float(-(labels_NC * mean_C.log()).sum(dim=1).mean())
             return {"uniform_log_loss": math.log(labels_NC.shape[1]), "prior_log_loss": prior}
         case _:
             raise ValueError(f"target={target.value} has no labels to know beforehand")

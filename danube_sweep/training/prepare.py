@@ -14,7 +14,7 @@ from danube_sweep.data.parts import load_parts
 from danube_sweep.data.records import Parts, Record, swapped
 from danube_sweep.data.tokenizer import build_tokenizer
 from danube_sweep.errors import DataError
-from danube_sweep.training.metrics import references
+from danube_sweep.training.metrics import answer_without_reading, references
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     references: dict[str, float]
     """What answering without reading reaches: the class shares, or the mean, of the training part; and the like."""
+    prior: list[float]
+    """The answer itself: a probability a class in the order of `classes`, or the mean; empty in language modelling."""
 
     @property
     def pad_id(self) -> int:
@@ -46,7 +48,8 @@ def prepare(config: Config) -> Prepared:
     for name, part in parts.items():
         if not part.ids:
             raise DataError(f"data: no row is left in the {name} part after tokenising; give more text")
-    return Prepared(parts, loaded.classes, tokenizer, _references(config, loaded, parts))
+    references, prior = _without_reading(config, loaded, parts)
+    return Prepared(parts, loaded.classes, tokenizer, references, prior)
 
 
 def _augmented(records: list[Record], config: Config) -> list[Record]:
@@ -55,14 +58,14 @@ def _augmented(records: list[Record], config: Config) -> list[Record]:
     return records
 
 
-def _references(config: Config, loaded: Parts, parts: dict[str, Encoded]) -> dict[str, float]:
+def _without_reading(config: Config, loaded: Parts, parts: dict[str, Encoded]) -> tuple[dict[str, float], list[float]]:
     if config.head.target is Target.nothing:
-        return {}
+        return {}, []
     train, validation = (_targets(parts[name], len(loaded.classes)) for name in ("train", "validation"))
     found = references(config.head.target, train, validation)
     if loaded.bayes_log_loss is not None:
         found["bayes_log_loss"] = loaded.bayes_log_loss
-    return found
+    return found, answer_without_reading(config.head.target, train).tolist()
 
 
 def _targets(part: Encoded, classes: int) -> torch.Tensor:

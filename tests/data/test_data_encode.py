@@ -19,7 +19,7 @@ from danube_sweep.data.kinds.table import TableData
 from danube_sweep.data.kinds.text import TextData
 from danube_sweep.data.kinds.tokens import TokensData
 from danube_sweep.data.layout import Layout, layout_for
-from danube_sweep.data.records import Record
+from danube_sweep.data.records import Record, group_codes
 from danube_sweep.errors import ConfigError, ModelError
 from danube_sweep.head.kinds.causal import CausalHead
 from danube_sweep.head.kinds.lm import LMHead
@@ -68,6 +68,9 @@ def same(one: Encoded, other: Encoded) -> bool:
         and one.labels is not None
         and other.labels is not None
         and np.array_equal(one.labels, other.labels)
+        and one.groups is not None
+        and other.groups is not None
+        and np.array_equal(one.groups, other.groups)
     )
 
 
@@ -258,6 +261,8 @@ def test_the_cache_gives_what_encoding_gives(tokenizer: PreTrainedTokenizerFast)
     records, data = generate(30, 0, 0.1), GeneratedData(max_length=64)
     made = cached(records, tokenizer, data)
     assert same(made, encode(records, tokenizer, data, PAIR, num_classes=3))
+    assert made.groups is not None
+    assert made.groups.tolist() == group_codes([record.texts[0] for record in records]).tolist()  # by the prompt
     assert len(files()) == 1
     before = files()[0].stat().st_mtime_ns
     assert same(cached(records, tokenizer, data), made)

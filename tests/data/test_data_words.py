@@ -106,6 +106,9 @@ def test_every_word_is_classified_once_at_its_last_token(tiny: Tiny, tmp_path: P
     part, tokenizer = prepared.parts["validation"], prepared.tokenizer
     assert part.words is not None and max(part.lengths) <= length
     assert part.examples == [f"{text}:{number}" for text in (1, 2) for number in range(len(words))]
+    # Both documents have the same text, which is what a group of words is.
+    assert part.example_groups is not None and len(set(part.example_groups.tolist())) == 1
+    assert len(part.example_groups) == len(part.examples)
     labels = np.concatenate(part.words)[:, 2]
     assert labels.tolist() == [prepared.classes.index(["O", "B-X"][k % 2]) for k in range(len(words))] * 2
     pieces = zip(part.ids, part.tokens, part.words, strict=True)

@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 import danube_sweep
 from danube_sweep.config.schema import Target
+from danube_sweep.data.records import group_codes
 from danube_sweep.errors import DiskError
 from danube_sweep.storage import predictions
 from danube_sweep.storage.predictions import Answered
@@ -46,6 +47,16 @@ def test_each_target_has_its_columns(
     if target not in (Target.number, Target.nothing):
         assert (table.pop("probability_no"), table.pop("probability_=yes")) == ([0.25, 0.5], [0.75, 0.5])
     assert table == columns
+
+
+def test_a_group_is_a_code_that_examples_of_one_text_share(tmp_path: Path) -> None:
+    codes = group_codes(["a prompt", "another"])
+    answered = Answered(IDS, LOSSES, np.zeros((2, 0)), ONES, None, codes[[0, 0]])
+    predictions.write(tmp_path / "predictions.parquet", Target.nothing, [], answered)
+    table = predictions.read(tmp_path / "predictions.parquet")
+    assert table.column_names == ["id", "group", "loss", "weight"]
+    assert table["group"].to_pylist() == [codes[0]] * 2 and codes[0] != codes[1]
+    assert group_codes(["another", "a prompt"]).tolist() == codes[::-1].tolist()
 
 
 def test_a_classifier_s_answers_come_back(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from danube_sweep.head.kinds.preference import PreferenceHead
 from danube_sweep.head.kinds.sequence import SequenceHead
 from danube_sweep.training.metrics import (
     _entities,
+    answer_without_reading,
     area_under_curve,
     classification_metrics,
     multilabel_metrics,
@@ -60,7 +61,9 @@ def test_a_nan_shows() -> None:
 def test_the_prior_is_the_training_parts_and_the_loss_the_validation_parts() -> None:
     train = torch.eye(3)[[0, 0, 1, 2]]
     found = references(Target.one, train, HARD)
-    assert found["prior_log_loss"] == pytest.approx(-(math.log(0.5) + 3 * math.log(0.25)) / 4)
+    shares = [3 / 7, 2 / 7, 2 / 7]  # one more row of each class than there is
+    wanted = np.mean([-math.log(shares[place]) for place in HARD.argmax(dim=1).tolist()])
+    assert found["prior_log_loss"] == pytest.approx(wanted)
     even = references(Target.one, torch.eye(3), HARD)
     assert even["prior_log_loss"] == pytest.approx(even["uniform_log_loss"]) == pytest.approx(math.log(3))
 
@@ -152,7 +155,14 @@ def test_the_references_of_numbers_and_of_several_classes() -> None:
     train, labels = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]])
     assert references(Target.number, train, labels) == {"prior_mse": 2.0}
     many = references(Target.many, torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
-    assert many["prior_log_loss"] == pytest.approx(math.log(2) / 2, abs=1e-6)
+    assert many["prior_log_loss"] == pytest.approx(-(math.log(2 / 4) + math.log(3 / 4)) / 2)
+
+
+def test_a_class_that_no_training_row_has_is_not_impossible() -> None:
+    train = torch.eye(3)[[0] * 60 + [1] * 40]
+    shares = answer_without_reading(Target.one, train)
+    assert shares.tolist() == pytest.approx([61 / 103, 41 / 103, 1 / 103])
+    assert references(Target.one, train, torch.eye(3)[[2]])["prior_log_loss"] == pytest.approx(math.log(103))
 
 
 @pytest.mark.parametrize("target", Target)

@@ -205,7 +205,7 @@ def test_the_metrics_are_those_sklearn_computes_from_the_predictions(tiny: Tiny,
     result = train(tiny("trainer.max_steps=6", "data.rows=120"), tmp_path / "run")
     table = parquet.read_table(tmp_path / "run" / "predictions.parquet").to_pydict()
     names = [name.removeprefix("probability_") for name in table if name.startswith("probability_")]
-    assert list(table) == ["id", "loss", "label", *(f"probability_{name}" for name in names)]
+    assert list(table) == ["id", "group", "loss", "label", *(f"probability_{name}" for name in names)]
     probabilities = np.array([table[f"probability_{name}"] for name in names]).T.astype(np.float64)
     truth = [names.index(label) for label in table["label"]]
     answers = probabilities.argmax(axis=1)
@@ -358,7 +358,11 @@ def test_soft_labels_train_towards_the_probabilities_given(tiny: Tiny, tmp_path:
     config = tiny("data=arena", f"data.path={file}", "data.soft_labels=true", "trainer.epochs=6")
     result = train(config, tmp_path / "run")
     entropy = -(0.5 * math.log(0.5) + 0.5 * math.log(0.25))
-    assert result["references"]["prior_log_loss"] == pytest.approx(entropy, abs=1e-6)
+    rows = result["rows"]["train"]
+    smoothed = [(rows / 2 + 1) / (rows + 3), (rows / 4 + 1) / (rows + 3)]
+    assert result["prior"] == pytest.approx([*smoothed, smoothed[1]])
+    prior = -(0.5 * math.log(smoothed[0]) + 0.5 * math.log(smoothed[1]))
+    assert result["references"]["prior_log_loss"] == pytest.approx(prior)
     assert entropy - 1e-6 <= result["validation"]["log_loss"] < entropy + 0.02
 
 

@@ -14,7 +14,7 @@ from danube_sweep.data.encoded import Truth
 from danube_sweep.data.records import Record
 from danube_sweep.errors import CheckpointError, DataError
 from danube_sweep.storage import predictions
-from danube_sweep.storage.predictions import ID, LOSS, WEIGHT, class_names, floats, is_answer
+from danube_sweep.storage.predictions import GROUP, ID, LOSS, WEIGHT, class_names, floats, is_answer
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.metrics import measure
 
@@ -22,7 +22,7 @@ from danube_sweep.training.metrics import measure
 def read_predictions(file: Path) -> "pa.Table":
     """The predictions of one run, their ids as text. Raises CheckpointError if they are missing or damaged."""
     try:
-        table = predictions.read(file)
+        table = predictions.read(file, lambda name: name != GROUP)
         place = table.column_names.index(ID)
         numbers = [name for name in table.column_names if is_answer(name) or name in (LOSS, WEIGHT)]
         if LOSS not in numbers or not any(is_answer(name) or name == WEIGHT for name in numbers):
