@@ -17,6 +17,7 @@ from danube_sweep.data.encoded import Encoded, Tokens, load, save
 from danube_sweep.data.layout import Layout
 from danube_sweep.data.pieces import text_pieces, word_pieces
 from danube_sweep.data.records import Record, group_codes
+from danube_sweep.data.text_reader import TextReader
 from danube_sweep.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -33,22 +34,24 @@ _TEXTS_AT_ONCE = 1000
 def encode(
     records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", data: Data, layout: Layout, *, num_classes: int
 ) -> Encoded:
-    """Tokenises every text by itself and puts the rows together.
+    """Tokenises every text by itself, control tokens in it as text, and puts the rows together.
 
-    What surrounds the texts is kept whole; the texts share the rest of `data.max_length` as `fair_shares` says and
-    are cut on the side `data.truncation` names. Language-modelling texts and labelled words are cut into pieces
-    instead, with the id "<id>:<piece>". Raises ConfigError for a `max_length` with no room for a token per text,
-    ModelError for a tokenizer without an end token where one is needed.
+    What surrounds the texts is kept whole. The texts share the rest of `data.max_length` as `fair_shares` says and are
+    cut on the side `data.truncation` names. Language-modelling texts and labelled words are cut into pieces instead,
+    with the id "<id>:<piece>". Raises ConfigError for a `max_length` with no room for a token per text, ModelError for
+    a tokenizer without an end token where one is needed.
     """
-    pieces = _tokenised([*layout.before, layout.after], tokenizer)
-    before = [pieces[text] for text in layout.before]
+    before = [_markup(text, tokenizer) for text in layout.before]
+    reader = TextReader(tokenizer, "".join([*layout.before, layout.after]))
     if data.labelled is Labelled.words:
-        return word_pieces(records, tokenizer, before[0], max_length=data.max_length, overlap=data.overlap_tokens)
+        return word_pieces(
+            records, tokenizer, before[0], reader, max_length=data.max_length, overlap=data.overlap_tokens
+        )
     end = _end(tokenizer, layout)
-    tokens_of = _tokenised((text for record in records for text in record.texts), tokenizer)
+    tokens_of = _tokenised((text for record in records for text in record.texts), reader)
     if data.labelled is Labelled.nothing:
         return text_pieces(records, tokens_of, before[0], end, data.max_length)
-    after = np.concatenate([pieces[layout.after], end])
+    after = np.concatenate([_markup(layout.after, tokenizer), end])
     budget = data.max_length - sum(map(len, before)) - len(after)
     if budget < len(before):
         raise ConfigError(
@@ -122,21 +125,19 @@ def _end(tokenizer: "PreTrainedTokenizerBase", layout: Layout) -> Tokens:
     return np.array([tokenizer.eos_token_id], dtype=np.int32)
 
 
-def _tokenised(texts: Iterable[str], tokenizer: "PreTrainedTokenizerBase") -> dict[str, Tokens]:
+def _markup(text: str, tokenizer: "PreTrainedTokenizerBase") -> Tokens:
+    # "" is "" in every tokenizer: some put a space before each text and would make a token of it.
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
+    return np.array(ids, dtype=np.int32)
+
+
+def _tokenised(texts: Iterable[str], reader: TextReader) -> dict[str, Tokens]:
     distinct = list(dict.fromkeys(texts))
     found: dict[str, Tokens] = {}
     for start in range(0, len(distinct), _TEXTS_AT_ONCE):
         some = distinct[start : start + _TEXTS_AT_ONCE]
-        ids = tokenizer(
-            some,
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            verbose=False,
-        )["input_ids"]
-        # "" is "" in every tokenizer: some put a space before each text and would make a token of it.
-        found |= {text: np.array(row if text else [], dtype=np.int32) for text, row in zip(some, ids, strict=True)}
+        rows = zip(some, reader.ids(some), strict=True)
+        found |= {text: np.array(ids if text else [], dtype=np.int32) for text, ids in rows}
     return found
 
 
@@ -184,4 +185,5 @@ def _tokenizer_meaning(tokenizer: "PreTrainedTokenizerBase") -> object:
         return [type(tokenizer).__name__, tokenizer.get_vocab(), tokenizer.eos_token_id]
     described = json.loads(tokenizer.backend_tokenizer.to_str())
     # Both are left behind by the last call of the tokenizer and overruled by the next.
-    return [{**described, "padding": None, "truncation": None}, tokenizer.eos_token_id]
+    marks = [tokenizer.eos_token_id, sorted(tokenizer.all_special_ids)]
+    return [{**described, "padding": None, "truncation": None}, *marks]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from danube_sweep.data.encoded import Encoded, Tokens, Words
 from danube_sweep.data.records import Record, group_codes
+from danube_sweep.data.text_reader import TextReader
 from danube_sweep.errors import ModelError
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ def text_pieces(
 
 
 def word_pieces(
-    records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", begin: Tokens, *, max_length: int, overlap: int
+    records: Sequence[Record],
+    tokenizer: "PreTrainedTokenizerBase",
+    begin: Tokens,
+    reader: TextReader,
+    *,
+    max_length: int,
+    overlap: int,
 ) -> Encoded:
     """Pieces that repeat the last `overlap` tokens of the one before; every word is classified in exactly one of them.
 
@@ -51,7 +58,7 @@ def word_pieces(
     found: list[Words] = []
     groups: list[str] = []
     for record in records:
-        tokens, positions = _placed(record.texts, tokenizer)
+        tokens, positions = _placed(record.texts, tokenizer, reader)
         labels = np.full(len(positions), -1) if record.label is None else np.array(record.label)
         words = np.stack([np.arange(len(positions)), positions, labels], axis=1).astype(np.int32)
         for number, (start, first, stop) in enumerate(_windows(len(tokens), room, overlap)):
@@ -74,11 +81,13 @@ def _windows(length: int, max_length: int, overlap: int) -> list[tuple[int, int,
     return windows
 
 
-def _placed(words: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> tuple[Tokens, NDArray[np.int64]]:
+def _placed(
+    words: Sequence[str], tokenizer: "PreTrainedTokenizerBase", reader: TextReader
+) -> tuple[Tokens, NDArray[np.int64]]:
     # The text's tokens, and the last one of every word; a word that has none of its own shares the one before.
-    encoded = tokenizer("".join(words), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    tokens = np.array(encoded["input_ids"] or [tokenizer.pad_token_id], dtype=np.int32)
-    starts = np.array([start for start, _ in encoded["offset_mapping"]] or [0])
+    ids, offsets = reader.placed("".join(words))
+    tokens = np.array(ids or [tokenizer.pad_token_id], dtype=np.int32)
+    starts = np.array([start for start, _ in offsets] or [0])
     ends = np.array(list(accumulate(map(len, words))))
     return tokens, np.maximum(np.searchsorted(starts, ends, side="left") - 1, 0)
 
