@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from runs import command
+from runs import command, metrics, train
 
 from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.stored import load_config
+from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.sweep_folder import SweepFolder
 
 KEPT = ROOT / "tests" / "kept"
 HASHES = json.loads((KEPT / "hashes.json").read_text())
@@ -29,10 +33,21 @@ def log_loss(run: Path) -> float:
     return float(json.loads((run / "result.json").read_text())["validation"]["log_loss"])
 
 
-@pytest.mark.parametrize(("overrides", "expected"), HASHES, ids=[" ".join(row[0])[:40] for row in HASHES])
-def test_hashes_are_those_of_before(overrides: list[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+PINNED = [(version, *row) for version in HASHES for row in HASHES[version]]
+
+
+@pytest.mark.parametrize(("version", "overrides", "expected"), PINNED)
+def test_hashes_are_those_of_before(
+    version: str, overrides: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change that is meant to change version 2: `python tests/kept/pin.py`. Version 1 never changes."""
     monkeypatch.chdir(KEPT / "files")
-    assert trial_hash(compose(overrides)) == expected
+    assert trial_hash(compose(overrides), int(version)) == expected
+
+
+def test_a_folder_of_a_later_version_is_not_guessed_at() -> None:
+    with pytest.raises(CheckpointError, match="version 3, and danube_sweep knows 2; upgrade"):
+        trial_hash(compose(), 3)
 
 
 def test_a_finished_run_predicts_as_it_did(kept: Path) -> None:
@@ -50,14 +65,19 @@ def test_a_finished_run_is_exported(kept: Path) -> None:
     assert (kept / "exported" / "model.safetensors").is_file()
 
 
-def test_a_stopped_run_is_resumed_to_the_undisturbed_end(kept: Path) -> None:
+def test_a_half_trained_run_of_an_older_arithmetic_starts_again_and_says_so(kept: Path, tmp_path: Path) -> None:
     done = command("resume", "stopped", cwd=kept)
     assert done.returncode == 0, done.stderr
-    assert "resumed at step 5 of 8" in done.stdout
-    assert log_loss(kept / "stopped") == pytest.approx(EXPECTED["run"], abs=CLOSE)
+    said = " ".join(done.stdout.split())
+    assert "step-00000005 follows version 1 of the training arithmetic and is not continued" in said
+    aside = kept / "stopped" / "checkpoints-of-version-1"
+    assert f"its checkpoints are kept in {aside.relative_to(kept)}" in said
+    assert sorted(step.name for step in aside.iterdir()) == ["step-00000004", "step-00000005"]
+    train(load_config(KEPT / "stopped" / "config.yaml"), tmp_path / "fresh")
+    assert metrics(kept / "stopped", "train") == metrics(tmp_path / "fresh", "train")
 
 
-def test_a_sweep_is_ranked_and_resumed_to_the_undisturbed_end(kept: Path) -> None:
+def test_a_sweep_is_ranked_and_resumed_and_its_finished_trials_stay(kept: Path) -> None:
     ranked = command("rank", "sweep", cwd=kept)
     assert ranked.returncode == 0, ranked.stderr
     assert "2 finished" in ranked.stdout
@@ -67,5 +87,18 @@ def test_a_sweep_is_ranked_and_resumed_to_the_undisturbed_end(kept: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "4 trials: 4 finished" in done.stdout
     assert {path: (path / "result.json").stat().st_mtime_ns for path in before} == before
-    for number, path in enumerate(sorted((kept / "sweep").glob("00*")), 1):
+    for number, path in enumerate(sorted((kept / "sweep").glob("00[12]*")), 1):
         assert log_loss(path) == pytest.approx(EXPECTED[f"00{number}"], abs=CLOSE)
+    assert [path.parent.name[:3] for path in (kept / "sweep").glob("*/checkpoints-of-version-1")] == ["003"]
+
+
+def test_the_command_of_an_old_sweep_finds_its_trials_and_a_new_trial_joins_under_its_rules(kept: Path) -> None:
+    folder = SweepFolder(kept / "sweep")
+    first = folder.entries()[0]
+    overrides = [one for one in first.overrides if not one.startswith("seed=")]
+    added = folder.add([(compose([*overrides, f"seed={seed}"]), [f"seed={seed}"], None) for seed in (0, 1, 2)])
+    assert [(entry.number, new) for entry, new in added] == [(1, False), (2, False), (5, True)]
+    assert [entry.hash_version for entry in folder.entries()] == [1] * 5
+    config = compose([*overrides, "seed=2"])
+    assert added[2][0].hash == trial_hash(config, version=1) != trial_hash(config)
+    assert RunFolder(added[2][0].path).hash_version() == 1

@@ -32,7 +32,7 @@ def weights_fingerprint(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     config = folder / "config.json"
-    digest.update(json.dumps(_architecture(config), sort_keys=True).encode())
+    digest.update(json.dumps(architecture_keys(config), sort_keys=True).encode())
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}".encode())
@@ -43,7 +43,8 @@ def weights_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _architecture(config: Path) -> dict[str, Any]:
+def architecture_keys(config: Path) -> dict[str, Any]:
+    """The keys of a config.json that count. Raises ModelError for a damaged one."""
     if not config.is_file():
         return {}
     try:

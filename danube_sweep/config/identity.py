@@ -3,16 +3,21 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.config import offered_options
+from danube_sweep.config import first_version, offered_options
 from danube_sweep.config.fingerprints import file_digest, weights_fingerprint
 from danube_sweep.config.schema import Config, Data, Init, Model, path_fields
+from danube_sweep.errors import CheckpointError
 
-HASH_VERSION = 1
-"""Raise it when a default changes: fields at their default are not part of the hash."""
+HASH_VERSION = 2
+"""Raise it when a default or the arithmetic changes: fields at their default are not part of the hash.
+
+A folder keeps the version that it began with, and a checkpoint of an older one is not continued.
+"""
 
 _NOT_THE_TRIAL = {
     "name",
@@ -41,19 +46,25 @@ def names_a_folder(path: str) -> bool:
     return path[:1] in "./~" or path.count("/") != 1
 
 
-def trial_hash(config: Config) -> str:
+def trial_hash(config: Config, version: int = HASH_VERSION) -> str:
     """32 hex digits over what the trial means, equal for equal meaning wherever it is started.
 
     Files count by content, a data set of the hub by its commit and a local backbone by its weights; device, tracking
-    and names do not count; a field counts only when it is off its default. Raises DataError for missing data.
+    and names do not count; a field counts only when it is off its default. `version`: of the rules, for folders that
+    an older one began. Raises DataError for missing data, CheckpointError for a version that is not known here.
     """
-    meaning = {"version": HASH_VERSION, "trial": _meaning(config, "")}
-    meaning["backbone"] = _backbone_meaning(config.model)
+    if not 1 <= version <= HASH_VERSION:
+        raise CheckpointError(
+            f"this folder has hashes of version {version}, and danube_sweep knows {HASH_VERSION}; upgrade"
+        )
+    defaults = first_version.DEFAULTS if version == 1 else {}
+    meaning = {"version": version, "trial": _meaning(config, "", defaults)}
+    meaning["backbone"] = _backbone_meaning(config.model, version)
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _meaning(node: Any, prefix: str) -> Any:
+def _meaning(node: Any, prefix: str, defaults: Mapping[str, Any]) -> Any:
     if isinstance(node, Enum):
         return node.value
     if not dataclasses.is_dataclass(node):
@@ -65,13 +76,13 @@ def _meaning(node: Any, prefix: str) -> Any:
         if key in _NOT_THE_TRIAL:
             continue
         if dataclasses.is_dataclass(value):
-            fields[field.name] = _meaning(value, f"{key}.")
+            fields[field.name] = _meaning(value, f"{key}.", defaults)
         elif field.name in sources:
             fields[field.name] = sources[field.name]
         elif paths.get(field.name) == "files":
             fields[field.name] = _content(value, key)
-        elif value != _default(field):
-            fields[field.name] = _meaning(value, "")
+        elif value != defaults.get(key, _default(field)):
+            fields[field.name] = _meaning(value, "", {})
     return fields
 
 
@@ -91,7 +102,7 @@ def _content(value: str | list[str] | None, field: str) -> Any:
             return file_digest(value, field)
 
 
-def _backbone_meaning(model: Model) -> Any:
+def _backbone_meaning(model: Model, version: int) -> Any:
     around: dict[str, Any] = {"chat": dataclasses.asdict(model.chat)} if model.variant == "chat" else {}
     around |= {"start": model.start} if model.start else {}
     if is_random(model):
@@ -99,6 +110,7 @@ def _backbone_meaning(model: Model) -> Any:
     assert model.path is not None
     folder = Path(model.path).expanduser()
     local = folder.is_dir()
-    source = weights_fingerprint(folder) if local else f"{model.path}@{model.revision or 'main'}"
-    tokenizer = [file_digest(file) for file in sorted(folder.glob("tokenizer.*"))] if local else None
+    fingerprint = first_version.weights_fingerprint if version == 1 else weights_fingerprint
+    source = fingerprint(folder) if local else f"{model.path}@{model.revision or 'main'}"
+    tokenizer = first_version.tokenizer_digests(folder) if local else None
     return {"source": source, "tokenizer": tokenizer, **around}

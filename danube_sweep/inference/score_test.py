@@ -19,11 +19,12 @@ def score_test(path: Path, device: Device) -> dict[str, float]:
     """
     trained = load_run(path, device)
     config = trained.config
-    if trial_hash(config) != read_json(RunFolder(path).environment)["trial"]:
+    folder = RunFolder(path)
+    if trial_hash(config, folder.hash_version()) != read_json(folder.environment)["trial"]:
         raise CheckpointError(f"{path}: its data or model files were changed since the run; put back what they were")
     prepared = prepare(config)
     if "test" not in prepared.parts:
         raise CheckpointError(f"{path}: its data have no test part; give data.test_path or data.test_fraction")
-    rows = config.trainer.eval_batch or RunFolder(path).micro_batch(config)
+    rows = config.trainer.eval_batch or folder.micro_batch(config)
     part = prepared.parts["test"]
     return evaluate(trained.backbone, trained.head, part, batch_rows=rows, pad_id=prepared.pad_id).metrics

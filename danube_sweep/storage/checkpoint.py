@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, final
 
@@ -55,6 +56,14 @@ class Checkpoints:
         """The steps that have a whole checkpoint, in order."""
         sealed = self._root.glob(f"step-*/{MANIFEST}")
         return sorted(int(file.parent.name.removeprefix("step-")) for file in sealed)
+
+    def set_aside(self, name: str) -> Path:
+        """Moves all of them to a folder of that name beside theirs, numbered if there is one. Raises DiskError."""
+        others = (self._root.with_name(f"{name}-{number}") for number in count(2))
+        target = next(one for one in chain([self._root.with_name(name)], others) if not one.exists())
+        with writing(target):
+            self._root.rename(target)
+        return target
 
     def keep(self, steps: Collection[int | None]) -> None:
         """Removes every checkpoint but those of `steps`, and what an interrupted write left behind."""

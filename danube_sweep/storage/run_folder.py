@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import MICRO_BATCH
 from danube_sweep.storage.files import read_json
@@ -89,6 +90,16 @@ class RunFolder:
         if not self.adjusted.is_file():
             return int(config.trainer.micro_batch)
         return int(read_json(self.adjusted).get(MICRO_BATCH, config.trainer.micro_batch))
+
+    def hash_version(self) -> int:
+        """The version of the rules behind the hash that this folder holds; a folder without a hash has today's.
+
+        Raises CheckpointError for a damaged file.
+        """
+        for file in (self.environment, self.trial):
+            if file.is_file():
+                return int(read_json(file).get("hash_version", 1))
+        return HASH_VERSION
 
     def read_result(self) -> dict[str, Any] | None:
         """The result of an ended run; None if it is running, interrupted or new."""

@@ -21,7 +21,7 @@ from typing import Any, final
 import yaml
 from filelock import FileLock, Timeout
 
-from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.identity import HASH_VERSION, trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import plain_config
@@ -45,6 +45,8 @@ class Entry:
     path: Path
     draw: int | None = None
     """The number of the search's draw that led here."""
+    hash_version: int = 1
+    """Of the rules behind `hash`; a file that does not state it is of version 1."""
 
     @property
     def folder(self) -> RunFolder:
@@ -102,10 +104,24 @@ class SweepFolder:
 
     def write(self, description: dict[str, Any]) -> None:
         """Writes sweep.json: from here on the folder is a sweep."""
-        write_json(self.file, {"format": FORMAT, **description})
+        write_json(self.file, {"format": FORMAT, "hash_version": self.hash_version(), **description})
+
+    def hash_version(self) -> int:
+        """The version of the rules behind its trials' hashes, which a sweep keeps; today's for a new folder.
+
+        Raises CheckpointError for a damaged sweep.
+        """
+        if self.file.is_file():
+            return int(self._stored()["hash_version"])
+        return min((entry.hash_version for entry in self.entries() if entry.hash), default=HASH_VERSION)
 
     def read(self) -> dict[str, Any]:
         """What `write` was given. Raises CheckpointError for a folder that is no sweep or from another version."""
+        stored = self._stored()
+        del stored["hash_version"]
+        return stored
+
+    def _stored(self) -> dict[str, Any]:
         if not self.file.is_file():
             raise CheckpointError(f"{self.path} is no sweep: it has no {self.file.name}")
         try:
@@ -117,7 +133,7 @@ class SweepFolder:
             ) from error
         if described.pop("format", None) != FORMAT:
             raise CheckpointError(_OTHER_VERSION.format(self.file))
-        return described
+        return {"hash_version": 1, **described}
 
     def entries(self) -> list[Entry]:
         """Every trial, by number. Raises CheckpointError for a damaged trial.json."""
@@ -133,13 +149,13 @@ class SweepFolder:
         be called while `locked`.
         """
         known = {entry.hash: entry for entry in self.entries() if entry.hash is not None}
-        number = self._next_number()
+        number, version = self._next_number(), self.hash_version()
         added = []
         for config, overrides, draw in trials:
-            identity = trial_hash(config)
+            identity = trial_hash(config, version)
             if new := identity not in known:
                 path = self._path(number, [one for one in overrides if one not in shared], identity)
-                known[identity] = self._add(Entry(number, identity, overrides, path, draw), config)
+                known[identity] = self._add(Entry(number, identity, overrides, path, draw, version), config)
                 number += 1
             added.append((known[identity], new))
         return added

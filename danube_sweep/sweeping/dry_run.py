@@ -36,7 +36,8 @@ def grid_table(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("cell", "varies", "trial", "pack", "state"):
         table.add_column(name, overflow="fold")
-    hashes = [trial_hash(config) for config, _ in trials]
+    version = folder.hash_version()
+    hashes = [trial_hash(config, version) for config, _ in trials]
     open_ = {one: config for one, (config, _) in zip(hashes, trials, strict=True) if _is_open(states.get(one), sweep)}
     packs = [] if sweep is None else _packs(list(open_.values()), sweep)
     names = {list(open_)[place]: name for name, pack in packs for place in pack.trials}

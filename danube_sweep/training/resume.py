@@ -17,6 +17,9 @@ from danube_sweep.training.best_and_patience import BestSoFar
 from danube_sweep.training.evaluate import Evaluation
 from danube_sweep.training.journal import Surroundings
 
+ARITHMETIC = "arithmetic"
+"""The manifest's key for the version of the arithmetic behind a checkpoint; without it that is 1."""
+
 
 @dataclass
 class Progressed:
@@ -74,7 +77,8 @@ def save(trial: Resumable, evaluation: Evaluation | None) -> None:
 def go_on(trial: Resumable) -> None:
     """Puts the trial where its last checkpoint left it; without one leaves it at its start.
 
-    Raises CheckpointError for a checkpoint that is damaged or was written by another trial.
+    A checkpoint of an older arithmetic is set aside, with a note, and the trial left at its start. Raises
+    CheckpointError for a checkpoint that is damaged or was written by another trial.
     """
     kept = checkpoints_of(trial)
     steps = kept.steps()
@@ -82,6 +86,9 @@ def go_on(trial: Resumable) -> None:
         return
     folder = kept.folder(steps[-1])
     manifest = checkpoint.read_manifest(folder)
+    if manifest.get(ARITHMETIC, 1) != trial.where.manifest.get(ARITHMETIC, 1):
+        _set_aside(trial, folder, manifest.get(ARITHMETIC, 1))
+        return
     for key, value in trial.where.manifest.items():
         if key != "versions" and manifest.get(key) != value:
             raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
@@ -95,6 +102,14 @@ def go_on(trial: Resumable) -> None:
         trial.allocation.load_state_dict(state["allocation"])
     trial.done = Progressed(**{one.name: state["done"][one.name] for one in fields(Progressed)})
     trial.best = BestSoFar(**{one.name: state["done"][one.name] for one in fields(BestSoFar)})
+
+
+def _set_aside(trial: Resumable, folder: Path, version: int) -> None:
+    aside = checkpoints_of(trial).set_aside(f"checkpoints-of-version-{version}")
+    trial.where.terminal.note(
+        f"{folder} follows version {version} of the training arithmetic and is not continued: the trial starts again; "
+        f"its checkpoints are kept in {aside}"
+    )
 
 
 def best_checkpoint(trial: Resumable) -> Path:

@@ -12,7 +12,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.identity import HASH_VERSION, trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import plain_config, sealed
@@ -33,6 +33,7 @@ from danube_sweep.training.forecast import predicted
 from danube_sweep.training.journal import Surroundings
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.prepare import Prepared, prepare
+from danube_sweep.training.resume import ARITHMETIC
 from danube_sweep.training.step_plan import StepPlan
 from danube_sweep.training.trial import ActiveTrial, Prune
 
@@ -74,6 +75,7 @@ class Taken:
     config: Config
     """With the micro-batch that a sweep has given it."""
     identity: str
+    hash_version: int
     folder: RunFolder
     held: ExitStack
     stored: dict[str, Any] | None
@@ -87,14 +89,16 @@ class Taken:
 
 def take(entrant: Entrant, lock_wait_s: float) -> Taken:
     """Takes the trial's folder. Raises UserError: BusyError for one that another process trains in, …"""
-    folder, identity = RunFolder(entrant.path), trial_hash(entrant.config)
+    folder = RunFolder(entrant.path)
     with ExitStack() as stack:
+        version = folder.hash_version()
+        identity = trial_hash(entrant.config, version)
         stack.enter_context(_locked(folder, lock_wait_s))
         stored = _stored_result(folder, identity)
         config = entrant.config
         if stored is None and (rows := folder.micro_batch(config)) != config.trainer.micro_batch:
             config = with_micro_batch(config, rows)
-        return Taken(entrant, config, identity, folder, stack.pop_all(), stored)
+        return Taken(entrant, config, identity, version, folder, stack.pop_all(), stored)
 
 
 @final
@@ -157,9 +161,13 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
-    write_json(folder.environment, {"trial": taken.identity, **environment(model.backbone.device)})
+    write_json(
+        folder.environment,
+        {"trial": taken.identity, "hash_version": taken.hash_version, **environment(model.backbone.device)},
+    )
     manifest = {
         "trial": taken.identity,
+        ARITHMETIC: HASH_VERSION,
         "backbone": model.backbone.fingerprint,
         "classes": prepared.classes,
         "pad_id": prepared.pad_id,

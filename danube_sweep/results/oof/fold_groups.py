@@ -99,7 +99,7 @@ def _unchanged(trial: StoredTrial, notes: list[str]) -> tuple[Config | None, str
     """The config of a trial whose files are what they were when it ran; else None and what has become of it."""
     try:
         config = load_config(trial.folder.config)
-        if trial_hash(config) == trial.hash:
+        if trial_hash(config, trial.folder.hash_version()) == trial.hash:
             return config, trial.state
     except UserError as error:
         notes.append(f"{trial.name} does not count: {error}")

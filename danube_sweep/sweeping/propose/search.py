@@ -110,7 +110,7 @@ class SearchSource:
         try:
             config = self._compose(overrides)
             check_metric(self._sweep, config)
-            identity = trial_hash(config)
+            identity = trial_hash(config, self._folder.hash_version())
             found = misfit_of(config, self._sweep)
             if found is not None and (found.rows is None or self._sweep.on_misfit is not OnMisfit.shrink):
                 raise ConfigError(found.reason)

@@ -1,0 +1,35 @@
+"""How version 1 told trials apart: kept so that its folders are found, checked and used as ever."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.config.fingerprints import architecture_keys, file_digest
+
+DEFAULTS: dict[str, Any] = {}
+"""Defaults of version 1 by field (`lora.alpha`) where today's differ: a default that changes gets a line here."""
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Version 1's fingerprint of a folder of weights: a sample.
+
+    Hashes config.json, each file's size and 64 KiB at 64 places spread over it, the header among them: a different
+    training run differs at every place. The same files fingerprint alike as a hub snapshot and as a copied folder.
+    """
+    digest = hashlib.sha256()
+    config = folder / "config.json"
+    digest.update(json.dumps(architecture_keys(config), sort_keys=True).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            for place in range(64):
+                stream.seek(max(size - 65536, 0) * place // 63)
+                digest.update(stream.read(65536))
+    return digest.hexdigest()[:32]
+
+
+def tokenizer_digests(folder: Path) -> list[str]:
+    """What version 1 took of a folder's tokenizer."""
+    return [file_digest(file) for file in sorted(folder.glob("tokenizer.*"))]
