@@ -6,6 +6,7 @@ winner_tie say who won.
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from danube_sweep.data.read_files import (
     is_printed_list,
     printed_lists_note,
     read_rows,
+    rows_with_groups,
     some_lines,
 )
 from danube_sweep.data.records import LabelledRows, Record
@@ -34,8 +36,10 @@ def read_arena(path: str | Path, field: str = "data.path") -> Iterator[Record]:
         yield _record(number, row, None)
 
 
-def load_arena(path: str | Path, *, soft_labels: bool, field: str = "data.path") -> LabelledRows:
-    """The labelled rows of an arena file.
+def load_arena(
+    path: str | Path, *, soft_labels: bool, group_column: str | None = None, field: str = "data.path"
+) -> LabelledRows:
+    """The labelled rows of an arena file, grouped by their prompt or by a column.
 
     Raises DataError with the lines whose three winner columns are not one-hot or, with `soft_labels`, not
     nonnegative with a sum of 1 within 0.001.
@@ -43,14 +47,15 @@ def load_arena(path: str | Path, *, soft_labels: bool, field: str = "data.path")
     records: list[Record] = []
     wrong: list[int] = []
     printed: list[int] = []
-    for number, (line, row) in enumerate(read_rows(path, [*TEXTS, *CLASSES], field), 1):
+    for number, (line, row) in enumerate(rows_with_groups(path, [*TEXTS, *CLASSES], group_column, field), 1):
         label = probabilities([row[name] for name in CLASSES]) if soft_labels else _one_hot(row)
         if label is None:
             wrong.append(line)
         _refuse_arrays(row, f"{field}={path}, line {line}")
         if any(is_printed_list(row[name]) for name in TEXTS):
             printed.append(line)
-        records.append(_record(number, row, label))
+        record = _record(number, row, label)
+        records.append(record if group_column is None else replace(record, group=as_text(row[group_column])))
     if wrong:
         rule = "probabilities that sum to 1" if soft_labels else "one 1 and two 0, or set data.soft_labels=true"
         raise DataError(

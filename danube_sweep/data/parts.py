@@ -7,19 +7,20 @@ from pathlib import Path
 from danube_sweep.config.schema import Data, FileData, Target
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.records import LabelledRows, Parts, Record
+from danube_sweep.data.sample import sampled
 from danube_sweep.data.split import split
 from danube_sweep.errors import DataError, GuardError
 
 
 def load_parts(config: Data, target: Target = Target.one) -> Parts:
-    """What a trial trains on, is chosen on and is scored on; `max_rows` cuts each part to its first rows.
+    """What a trial trains on, is chosen on and is scored on; `max_rows` draws some of each part.
 
     `target`: what its head learns of a row, where a file can be read in several ways.
 
     Raises DataError for anything wrong in the files and when a part has no rows.
     """
     found = _kind(config).load(target)
-    train, validation, test = (part[: config.max_rows] for part in (found.train, found.validation, found.test))
+    train, validation, test = (sampled(part, config) for part in (found.train, found.validation, found.test))
     return replace(found, train=train, validation=validation, test=test)
 
 
@@ -60,7 +61,7 @@ def _at_least_one(rows: Iterator[Record], where: str) -> Iterator[Record]:
 
 def parts_of_files(config: FileData, found: LabelledRows, load: Callable[[str, str], LabelledRows]) -> Parts:
     """The parts of the training file's rows; `load(path, field)` reads a part that has a file of its own."""
-    train, validation, test = split(some(found.records, "data.path"), config)
+    train, validation, test = split(some(found.records, "data.path"), config, found.classes)
     notes = list(found.notes)
     if config.validation_path is not None:
         own = load(config.validation_path, "data.validation_path")

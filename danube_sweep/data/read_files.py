@@ -50,6 +50,28 @@ def read_rows(path: str | Path, columns: Sequence[str], field: str = "data.path"
         raise DataError(f"{where}: cannot be read ({error.strerror or error}); check the file") from error
 
 
+def rows_with_groups(
+    path: str | Path,
+    columns: Sequence[str],
+    group_column: str | None,
+    field: str = "data.path",
+    read: "Callable[[str | Path, Sequence[str], str], Iterator[Row]]" = read_rows,
+) -> list[Row]:
+    """All rows, with the column of their groups if there is one. Raises DataError, also for rows without a group."""
+    if group_column is None:
+        return list(read(path, columns, field))
+    rows = list(read(path, [*columns, group_column], field))
+    lost = [line for line, row in rows if as_text(row[group_column]).strip() in ("", "NaN")]
+    refuse_missing(f"{field}={path}", group_column, lost)
+    return rows
+
+
+def refuse_missing(where: str, column: str, lines: Sequence[int]) -> None:
+    """Raises DataError if there are lines without a value in a column."""
+    if lines:
+        raise DataError(f"{where}: {some_lines(lines)} without a value in {column!r}; fill it in or drop the row")
+
+
 def count_rows(file: Path) -> int:
     """The rows of a file, nothing in them checked. Raises DataError for a kind of file that is not read."""
     match _kind(file, f"data.path={file}"):

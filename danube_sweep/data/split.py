@@ -6,22 +6,26 @@ from collections import Counter
 from collections.abc import Sequence
 
 from danube_sweep.config.schema import Data
+from danube_sweep.data.grouping import regrouped
 from danube_sweep.data.records import Record
 from danube_sweep.errors import DataError
 
 _TOLERANCE = 1e-3
 
 
-def split(records: Sequence[Record], config: Data) -> tuple[list[Record], list[Record], list[Record]]:
+def split(
+    records: Sequence[Record], config: Data, classes: Sequence[str] = ()
+) -> tuple[list[Record], list[Record], list[Record]]:
     """Train, validation and test rows, each in the order of the file; a function of rows and `split_seed`.
 
+    Rows of one group, as `data.group_column` and `data.group_by` form them, are in one part.
     The test part is cut off first; with `folds` the rest is dealt into them and `fold` validates. A part with a source
     of its own, or with a fraction of 0, stays empty here. Raises DataError if there are too few groups to fill the
     others.
     """
     own_validation, own_test = config.own_parts
     test_share = 0.0 if own_test else config.test_fraction
-    rest, test = _hold_out(records, test_share, config)
+    rest, test = _hold_out(regrouped(records, config, classes), test_share, config)
     if config.folds is not None and config.fold is not None:
         train, validation = _deal(rest, config, config.folds)[config.fold]
     else:
@@ -40,7 +44,7 @@ def _hold_out(records: Sequence[Record], share: float, config: Data) -> tuple[li
     if held_out >= count:
         raise DataError(
             f"data.validation_fraction={config.validation_fraction}, data.test_fraction={config.test_fraction}: "
-            f"{count} groups of rows (prompts, texts) are too few for every part; "
+            f"{count} groups of rows (prompts, texts, templates) are too few for every part; "
             "give more rows, smaller fractions or files of their own"
         )
     from sklearn.model_selection import GroupShuffleSplit

@@ -24,6 +24,8 @@ from danube_sweep.data.read_files import (
     is_printed_list,
     printed_lists_note,
     read_rows,
+    refuse_missing,
+    rows_with_groups,
     some_lines,
 )
 from danube_sweep.data.records import LabelledRows, Record
@@ -35,7 +37,7 @@ def read_table(path: str | Path, data: TableColumns, field: str = "data.path") -
     columns = [data.text_column] if data.id_column is None else [data.text_column, data.id_column]
     for number, (line, row) in enumerate(read_rows(path, columns, field), 1):
         if row[data.text_column] is None:
-            raise _missing(f"{field}={path}", data.text_column, [line])
+            refuse_missing(f"{field}={path}", data.text_column, [line])
         yield _record(number, row, data, None)
 
 
@@ -55,10 +57,10 @@ def load_table(
     that are none.
     """
     names = data.soft_label_columns or [data.label_column]
-    optional = [name for name in (data.id_column, data.group_column) if name is not None]
-    rows = list(read(path, [data.text_column, *names, *optional], field))
-    for column in [data.text_column, *([data.group_column] if data.group_column else [])]:
-        _refuse_missing(path, field, column, [line for line, row in rows if row[column] is None])
+    optional = [] if data.id_column is None else [data.id_column]
+    rows = rows_with_groups(path, [data.text_column, *names, *optional], data.group_column, field, read)
+    where = f"{field}={path}"
+    refuse_missing(where, data.text_column, [line for line, row in rows if row[data.text_column] is None])
     notes: list[str] = []
     if target is Target.number:
         labels, classes = _numbers(path, data, rows, field), [data.label_column]
@@ -126,8 +128,7 @@ def name_labels(
     texts = [[label_text(value) for value in values] for _, values in rows]
     missing = {""} | (missing_beside_numbers(text for row in texts for text in row) if classes is None else set())
     lost = [line for (line, _), row in zip(rows, texts, strict=True) if any(text in missing for text in row)]
-    if lost:
-        raise _missing(where, column, lost)
+    refuse_missing(where, column, lost)
     known = order(distinct_labels(text for row in texts for text in row)) if classes is None else classes
     index, notes = ClassIndex(known), LabelNotes(where)
     if len(index) < len(known):
@@ -186,15 +187,6 @@ def _soft_labels(
 def _each_a_probability(values: list[Any]) -> tuple[float, ...] | None:
     numbers = tuple(to_number(value) for value in values)
     return numbers if all(0 <= number <= 1 for number in numbers) else None
-
-
-def _refuse_missing(path: str | Path, field: str, column: str, lines: list[int]) -> None:
-    if lines:
-        raise _missing(f"{field}={path}", column, lines)
-
-
-def _missing(where: str, column: str, lines: list[int]) -> DataError:
-    return DataError(f"{where}: {some_lines(lines)} without a value in {column!r}; fill it in or drop the row")
 
 
 def _record(number: int, row: dict[str, Any], data: TableColumns, label: tuple[float, ...] | None) -> Record:

@@ -28,7 +28,17 @@ from danube_sweep.config.schema.backbone_fields import (
     Storage,
     Vera,
 )
-from danube_sweep.config.schema.data_fields import Batching, Comparison, Data, FileData, Labelled, Side, TableColumns
+from danube_sweep.config.schema.data_fields import (
+    Batching,
+    Columns,
+    Comparison,
+    Data,
+    FileData,
+    GroupBy,
+    Labelled,
+    Side,
+    TableColumns,
+)
 from danube_sweep.config.schema.fields import nested, path_fields, setting
 from danube_sweep.config.schema.head_fields import (
     HIGHER_IS_BETTER,
@@ -80,6 +90,7 @@ __all__ = [
     "Bias",
     "ChatFormat",
     "ClassifierHead",
+    "Columns",
     "Comparison",
     "Compute",
     "Config",
@@ -90,6 +101,7 @@ __all__ = [
     "Dora",
     "FileData",
     "FullFinetune",
+    "GroupBy",
     "Head",
     "Hyperband",
     "Ia3",

@@ -28,6 +28,11 @@ class Batching(Enum):
     packed = "packed"
 
 
+class GroupBy(Enum):
+    text = "text"
+    template = "template"
+
+
 @dataclass
 class Data:
     """What is learned from.
@@ -41,7 +46,9 @@ class Data:
     part_fields: ClassVar[tuple[str, str]] = ("validation_path", "test_path")
 
     max_length: int = setting("longest sequence in tokens, special tokens included", 1024)
-    max_rows: int | None = setting("use only the first rows of each part, to try things out", None)
+    max_rows: int | None = setting(
+        "draw so many rows of each part, with the classes in their shares, to try things out; by split_seed", None
+    )
     truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
     batching: Batching = setting(
         "bucketed puts rows of similar length together; shuffled does not; packed takes shuffled's rows and lays them "
@@ -59,6 +66,11 @@ class Data:
     split_seed: int = setting("seed of the split into parts and of the folds", 0)
     folds: int | None = setting("deal the groups into so many folds, one of which validates; null for one split", None)
     fold: int | None = setting("the fold that validates, from 0; 0,1,2,… sweeps over them", None)
+    group_by: GroupBy | None = setting(
+        "text keeps rows whose prompts or texts are equal but for case and blanks in one part; template also those "
+        "that differ only in entities, numbers, quotations and names; null groups equal ones, or by group_column",
+        None,
+    )
     stratified: bool = setting("deal so that the classes' shares are alike in all folds", False)
 
     @property
@@ -89,8 +101,17 @@ class Data:
 
 
 @dataclass
-class FileData(Data):
-    path: str = setting("the training file: csv, jsonl or parquet, .gz allowed", path="files")
+class Columns(Data):
+    """Rows with columns, any of which may say which rows belong together."""
+
+    group_column: str | None = setting(
+        "rows with equal values in this column stay in one part; null groups equal prompts or texts", None
+    )
+
+
+@dataclass
+class FileData(Columns):
+    path: str = setting("the training file: csv, tsv, jsonl, json or parquet, .gz allowed", path="files")
     validation_path: str | None = setting("a validation file; null splits the training file", None, path="files")
     test_path: str | None = setting("a test file with labels; null for none or test_fraction", None, path="files")
 
@@ -103,7 +124,7 @@ class Comparison(Data):
 
 
 @dataclass
-class TableColumns(Data):
+class TableColumns(Columns):
     """Which columns of a row are its text and its label."""
 
     text_column: str = setting("name of the text column", "text")
@@ -111,7 +132,6 @@ class TableColumns(Data):
         "name of the label column: a class, for head=regression a number, for head=multilabel a list", "label"
     )
     id_column: str | None = setting("name of the id column; null numbers the rows", None)
-    group_column: str | None = setting("rows with equal values stay in one part; null groups equal texts", None)
     classes: list[str] | None = setting("the classes in order; null takes those of the training rows, sorted", None)
     soft_label_columns: list[str] | None = setting("one probability column per class, instead of label_column", None)
 

@@ -9,6 +9,14 @@ def validate_parts(data: Data) -> None:
     for name in ("validation_fraction", "test_fraction"):
         value = getattr(data, name)
         require(0 <= value < 1, f"data.{name} must be at least 0 and under 1, got {value}")
+    own_validation, own_test = data.own_parts
+    divided = own_validation is None or (own_test is None and data.test_fraction > 0)
+    if data.group_by is not None:
+        require(
+            divided,
+            f"data.group_by={data.group_by.value} groups the rows that are divided, and with "
+            f"{own_validation} none are; give data.group_by=null",
+        )
     if data.folds is None:
         _one_split(data)
     else:

@@ -24,7 +24,7 @@ class ArenaData(Comparison, FileData, DataKind):
         return parts_of_files(self, self._load(self.path, "data.path"), self._load)
 
     def _load(self, path: str, field: str) -> LabelledRows:
-        return load_arena(path, soft_labels=self.soft_labels, field=field)
+        return load_arena(path, soft_labels=self.soft_labels, group_column=self.group_column, field=field)
 
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
         return read_arena(path, field)

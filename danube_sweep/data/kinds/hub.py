@@ -72,7 +72,7 @@ class HubData(TableColumns, DataKind):
         records, classes, notes = load(self.split, "data.split", self.classes)
         if target is not Target.number:
             check_classes(f"data.path={self.path}", classes, target, ordered_by_config=self.classes is not None)
-        train, validation, test = split_rows(some(records, "data.split"), self)
+        train, validation, test = split_rows(some(records, "data.split"), self, classes)
         if self.validation_split is not None:
             validation, _, more = load(self.validation_split, "data.validation_split", classes)
             notes = [*notes, *more]

@@ -1,7 +1,7 @@
 """Two answers to a prompt in columns of plain text, and which one won."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from danube_sweep.config.schema import Comparison, FileData, Target, setting
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.labels import ClassIndex, LabelNotes, label_text
 from danube_sweep.data.parts import parts_of_files
-from danube_sweep.data.read_files import as_text, read_rows, some_lines
+from danube_sweep.data.read_files import as_text, read_rows, rows_with_groups, some_lines
 from danube_sweep.data.records import LabelledRows, Parts, Record
 from danube_sweep.errors import DataError
 
@@ -73,7 +73,8 @@ def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -
     index = ClassIndex(known)
     records: list[Record] = []
     wrong: list[int] = []
-    for number, (line, row) in enumerate(read_rows(path, [*_columns(data), data.label_column], field), 1):
+    rows = rows_with_groups(path, [*_columns(data), data.label_column], data.group_column, field)
+    for number, (line, row) in enumerate(rows, 1):
         value = row[data.label_column]
         text = label_text(value)
         place = index.place(text)
@@ -81,7 +82,8 @@ def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -
             wrong.append(line)
         else:
             notes.seen(line, value, text, known[place].strip())
-        records.append(_record(number, row, data, None if place is None else _one_hot(place, len(classes))))
+        record = _record(number, row, data, None if place is None else _one_hot(place, len(classes)))
+        records.append(record if data.group_column is None else replace(record, group=as_text(row[data.group_column])))
     if wrong:
         raise DataError(
             f"{field}={path}: {some_lines(wrong)} whose {data.label_column} is none of {', '.join(known)}; correct "

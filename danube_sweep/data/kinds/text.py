@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import ClassVar
 
 from danube_sweep.config.require import require
-from danube_sweep.config.schema import Data, Labelled, Target, setting
+from danube_sweep.config.schema import Columns, Labelled, Target, setting
 from danube_sweep.data.kind import DataKind, DataSize
 from danube_sweep.data.parts import some
-from danube_sweep.data.read_files import as_text, read_rows, some_lines
+from danube_sweep.data.read_files import as_text, refuse_missing, rows_with_groups
 from danube_sweep.data.records import Parts, Record
-from danube_sweep.data.size import CHARACTERS_PER_TOKEN, training_share
+from danube_sweep.data.size import CHARACTERS_PER_TOKEN, Hashed, training_share
 from danube_sweep.data.split import split
 from danube_sweep.errors import DataError
 
 
 @dataclass
-class TextData(Data, DataKind):
+class TextData(Columns, DataKind):
     """Running text for language modelling, cut into pieces of max_length tokens."""
 
     labelled: ClassVar[Labelled] = Labelled.nothing
@@ -32,9 +32,9 @@ class TextData(Data, DataKind):
         require(self.test_fraction == 0, "data.test_fraction: data=text has no test part; give 0")
 
     def load(self, target: Target) -> Parts:
-        train, validation, _ = split(some(load_text(self.path, self.text_column), "data.path"), self)
+        train, validation, _ = split(some(load_text(self.path, self), "data.path"), self)
         if self.validation_path is not None:
-            validation = load_text(self.validation_path, self.text_column, "data.validation_path")
+            validation = load_text(self.validation_path, self, "data.validation_path")
             validation = some(validation, "data.validation_path")
         return Parts(train, validation, [], [])
 
@@ -46,28 +46,29 @@ class TextData(Data, DataKind):
         if not all(file.is_file() for file in files):
             return None
         changed = tuple(file.stat().st_mtime_ns for file in files)
-        tokens = _characters(tuple(self.path), self.text_column, changed) / CHARACTERS_PER_TOKEN
+        tokens = _characters(Hashed(self), changed) / CHARACTERS_PER_TOKEN
         pieces = max(1, round(tokens * training_share(self) / self.max_length))
         return DataSize(min(pieces, self.max_rows or pieces), self.max_length)
 
 
 @lru_cache(maxsize=16)
-def _characters(paths: tuple[str, ...], column: str, _changed_ns: tuple[int, ...]) -> int:
-    return sum(len(record.texts[0]) for record in load_text(paths, column))
+def _characters(reader: Hashed, _changed_ns: tuple[int, ...]) -> int:
+    assert isinstance(reader.config, TextData)
+    return sum(len(record.texts[0]) for record in load_text(reader.config.path, reader.config))
 
 
-def load_text(paths: Sequence[str], column: str, field: str = "data.path") -> list[Record]:
+def load_text(paths: Sequence[str], data: TextData, field: str = "data.path") -> list[Record]:
     """The texts of all files, numbered through. Raises DataError, also with the lines whose text is null."""
     records: list[Record] = []
     for path in paths:
-        missing: list[int] = []
-        for line, row in read_rows(path, [column], field):
-            if row[column] is None:
-                missing.append(line)
-            text = as_text(row[column])
-            records.append(Record(str(len(records) + 1), (text,), None, group=text))
-        if missing:
-            raise DataError(f"{field}={path}: {some_lines(missing)} without a value in {column!r}; drop them")
+        rows = rows_with_groups(path, [data.text_column], data.group_column, field)
+        refuse_missing(
+            f"{field}={path}", data.text_column, [line for line, row in rows if row[data.text_column] is None]
+        )
+        for _, row in rows:
+            text = as_text(row[data.text_column])
+            group = text if data.group_column is None else as_text(row[data.group_column])
+            records.append(Record(str(len(records) + 1), (text,), None, group))
     return records
 
 

@@ -1,7 +1,7 @@
 """Words with a label each, as lists: what entity recognition reads."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,14 @@ from danube_sweep.config.schema import FileData, Labelled, Target, setting
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.labels import sorted_classes
 from danube_sweep.data.parts import parts_of_files
-from danube_sweep.data.read_files import as_list, as_text, is_printed_list, printed_lists_note, read_rows
+from danube_sweep.data.read_files import (
+    as_list,
+    as_text,
+    is_printed_list,
+    printed_lists_note,
+    read_rows,
+    rows_with_groups,
+)
 from danube_sweep.data.records import OUTSIDE, LabelledRows, Parts, Record
 from danube_sweep.data.table_columns import check_classes, name_labels
 from danube_sweep.errors import DataError
@@ -73,7 +80,7 @@ def load_words(
     `classes`.
     """
     where, column = f"{field}={path}", data.labels_column
-    rows = list(read_rows(path, [*_columns(data), column], field))
+    rows = rows_with_groups(path, [*_columns(data), column], data.group_column, field)
     found = [(line, _list(row, column, f"{where}, line {line}")) for line, row in rows]
     named, known, notes = name_labels(found, classes, where, column, _sorted)
     records = []
@@ -82,7 +89,7 @@ def load_words(
         record = _record(number, row, data, tuple(map(float, places)), here)
         if len(places) != len(record.texts):
             raise DataError(f"{here}: {len(places)} labels for {len(record.texts)} words; give one for each")
-        records.append(record)
+        records.append(record if data.group_column is None else replace(record, group=as_text(row[data.group_column])))
     printed = [line for line, row in rows if any(is_printed_list(row[name]) for name in (data.tokens_column, column))]
     return LabelledRows(records, known, [*notes, *printed_lists_note(where, printed)])
 
