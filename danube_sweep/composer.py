@@ -26,6 +26,7 @@ from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Head, Pruner, Settings, Sweep, objective
 from danube_sweep.config.typed import typed_config, typed_sweep
 from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.planner.planned_architecture import within_row_limit
 from danube_sweep.planner.what_fits import resolved
 
 VERSION_BASE = "1.3"
@@ -74,11 +75,12 @@ def _hash_or_invalid(*, _root_: DictConfig) -> str:
 def to_config(config: DictConfig) -> Config:
     """The typed and checked trial in a composed config; what belongs to Hydra or to a sweep is left out.
 
-    trainer.micro_batch=auto is settled here, for the device that is configured or present.
+    trainer.micro_batch=auto is settled here, for the device that is configured or present, and a default
+    data.max_length for the model's positions.
 
     Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
     """
-    return resolved(typed_config(config), config.get("sweep", {}).get("slots"))
+    return resolved(within_row_limit(typed_config(config)), config.get("sweep", {}).get("slots"))
 
 
 def parse_sweep(overrides: Sequence[str]) -> list[Override]:

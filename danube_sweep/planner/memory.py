@@ -19,7 +19,7 @@ from danube_sweep.planner.parameter_bytes import (
     state_bytes,
     stored_bytes,
 )
-from danube_sweep.planner.symbolic_pass import FP32, Pass
+from danube_sweep.planner.symbolic_pass import FP32, INT64, Pass
 
 GIB = 2**30
 END_OF_NET, BACKWARD_OF_BLOCK = 20, 8
@@ -188,7 +188,7 @@ def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
     if not trains:  # the backbone runs once for all trials that share a batch
         once = tokens // len(configs) * distinct_batches(configs)
         in_a_block = once * (_evaluated(walk) - EVALUATION[0] * model.hidden)
-        return whole_body(walk).bytes(tokens), max(at_the_end, in_a_block) + weights
+        return whole_body(walk).bytes(tokens), max(at_the_end, in_a_block + _distances(walk)) + weights
     mlp = BACKWARD_OF_MLP[checkpointing] * model.intermediate * walk.compute_bytes
     mlp += _dropped(configs, walk)
     scores = SCORES * (model.heads * walk.length if model.family.eager else 0)
@@ -229,9 +229,15 @@ def _evaluated(walk: Pass) -> float:
     return of_hidden * model.hidden + of_mlp * model.intermediate * walk.compute_bytes + scores
 
 
+def _distances(walk: Pass) -> float:
+    # DeBERTa's distances between tokens, each way, for all rows of a batch at once.
+    return 2 * INT64 * walk.length**2 if walk.model.family.encoder else 0.0
+
+
 def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
     # Trials that are at a border together go through together, or once for all where no block is adapted.
     trainer = configs[0].trainer
     tokens = _tokens(configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch, walk)
     with_logits = any(config.head.predicts_tokens for config in configs)
-    return tokens * max(_evaluated(walk), walk.model.vocab * PER_LOGIT[False] if with_logits else 0) + _unpacked(walk)
+    of_token = max(_evaluated(walk), walk.model.vocab * PER_LOGIT[False] if with_logits else 0)
+    return tokens * of_token + _distances(walk) + _unpacked(walk)

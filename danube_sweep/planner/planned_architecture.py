@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.facts.architectures import FAMILIES, Architecture, architecture_of
+from danube_sweep.config.facts.positions import row_limit, too_long
 from danube_sweep.config.identity import NO_FOLDER, is_random, names_a_folder
-from danube_sweep.config.schema import Model, Shape
-from danube_sweep.errors import ModelError, UnknownArchitecture
+from danube_sweep.config.schema import Config, Model, Shape
+from danube_sweep.config.schema.data_fields import DEFAULT_LENGTH
+from danube_sweep.config.validate.common_checks import own_config
+from danube_sweep.errors import ConfigError, ModelError, UnknownArchitecture
 
 
 def planned_architecture(model: Model) -> Architecture:
@@ -29,6 +32,25 @@ def planned_architecture(model: Model) -> Architecture:
         raise ModelError(
             f"model.path={model.path}: the folder has no usable config.json ({reason}); give a complete copy"
         ) from error
+
+
+def within_row_limit(config: Config) -> Config:
+    """The config, its data.max_length brought down to the most tokens that the model can read if it is the default.
+
+    Raises ConfigError for any other length beyond them. A folder that cannot be read is an error later.
+    """
+    if not (own_config(config.model) or FAMILIES[config.model.shape.model_type].encoder):
+        return config
+    try:
+        limit = planned_architecture(config.model).row_limit
+    except ModelError:
+        return config
+    length = config.data.max_length
+    if limit is None or length <= limit:
+        return config
+    if length != DEFAULT_LENGTH:
+        raise ConfigError(too_long(limit, length))
+    return replace(config, data=replace(config.data, max_length=limit))
 
 
 def _described_in(model: Model) -> Path | None:
@@ -62,4 +84,5 @@ def described_architecture(described: Mapping[str, Any]) -> Architecture:
     known = {key: value for key, value in described.items() if value is not None}
     values = {field.name: {**derived, **known}.get(field.name) for field in fields(Shape)}
     given = {name: value for name, value in values.items() if value is not None}
-    return architecture_of(Shape(**given), tied=bool(described.get("tie_word_embeddings", FAMILIES[kind].tied)))
+    tied = bool(described.get("tie_word_embeddings", FAMILIES[kind].tied))
+    return replace(architecture_of(Shape(**given), tied=tied), row_limit=row_limit(described))

@@ -6,7 +6,6 @@ from typing import Any
 from danube_sweep.config import offered_options
 from danube_sweep.config.schema import Config, Device, FullFinetune
 from danube_sweep.config.validate import check_types
-from danube_sweep.errors import ConfigError
 from danube_sweep.planner.memory import counted
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import planned_device, slots_share
@@ -71,14 +70,10 @@ def plan_of(
 
     `slots` trials at a time share the device.
 
-    Raises ModelError for a local model folder that cannot be read, ConfigError for rows longer than its positions and
-    for a type that the device lacks.
+    Raises ModelError for a local model folder that cannot be read, ConfigError for a type that the device lacks.
     """
     model, device = planned_architecture(config.model), slots_share(planned_device(config.device), slots)
     check_types(config.precision, device.types, device.name)
-    if config.data.max_length > model.positions:
-        last = f"{model.positions}, the model's last position"
-        raise ConfigError(f"data.max_length must be at most {last}, got {config.data.max_length}")
     fit = fit_of(config, model, device, classes=classes)
     full_row = float(config.data.max_length)
     step_s = seconds_of(config, model, device, tokens_per_row=full_row).step

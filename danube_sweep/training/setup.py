@@ -12,7 +12,8 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from danube_sweep.config.identity import HASH_VERSION, trial_hash
+from danube_sweep.config.facts.positions import length_note, row_limit, too_long
+from danube_sweep.config.identity import HASH_VERSION, is_random, trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import plain_config, sealed
@@ -147,11 +148,16 @@ class PackBuilder:
 
 
 def _check_positions(config: Config, backbone: Backbone) -> None:
-    limit = int(backbone.body.config.max_position_embeddings)
-    if config.data.max_length > limit:
-        raise ConfigError(
-            f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}"
-        )
+    limit = row_limit(backbone.body.config.to_dict())
+    if limit is not None and config.data.max_length > limit:
+        raise ConfigError(too_long(limit, config.data.max_length))
+
+
+def _length_note(model: AssembledModel, prepared: Prepared) -> str | None:
+    config, described = model.config, model.backbone.body.config.to_dict()
+    longest = max(int(part.lengths.max()) for part in prepared.parts.values())
+    pretrained = longest if is_random(config.model) else int(described.get("max_position_embeddings") or longest)
+    return length_note(row_limit(described), pretrained, max_length=config.data.max_length, longest=longest)
 
 
 def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveTrial:
@@ -176,8 +182,9 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     }
     where = Surroundings(folder, tracker_of(taken), terminal, config.name or taken.identity[:8], manifest)
     where.predicted, warning = predicted(config, model.backbone, prepared)
-    if warning is not None:
-        terminal.note(warning)
+    for line in (warning, _length_note(model, prepared)):
+        if line is not None:
+            terminal.note(line)
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
     return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.prune)
 

@@ -41,8 +41,6 @@ NEEDS = {
     "data=text": ["data.path=[a.jsonl]", "head=lm"],
     "precision=fp16": ["device.types=[fp32,fp16]"],
     "optimizer=schedulefree": ["schedule=constant"],
-    "model=deberta_v3_base": ["data.max_length=512"],
-    "model=deberta_v3_large": ["data.max_length=512"],
 }
 """What an option cannot be composed without."""
 
@@ -297,7 +295,6 @@ REFUSED: list[tuple[list[str], str]] = [
     (["schedule.warmup=1"], "schedule.warmup must be at least 0 and under 1"),
     (["schedule.warmup=-1"], "schedule.warmup must be at least 0"),
     (["data.max_length=8"], "data.max_length must be at least 16 tokens"),
-    (["data.max_length=4096"], "data.max_length must be at most 2048"),
     (["data.max_rows=1"], "data.max_rows must be at least 2"),
     (["data.validation_fraction=0"], "data.validation_fraction must be above 0"),
     (["data.validation_fraction=1"], "data.validation_fraction must be at least 0 and under 1"),

@@ -42,13 +42,13 @@ def composed(*overrides: str, shape: str = "tiny") -> Config:
     return compose(["device=cpu", *sizes, *overrides])
 
 
-def saved_bytes(*configs: Config, padded: bool) -> tuple[int, Pass]:
+def saved_bytes(*configs: Config, padded: bool, length: int = LENGTH) -> tuple[int, Pass]:
     """Bytes of the storages that hooks see in one forward pass, weights left out, and the pass to plan."""
     first = configs[0]
     flat = first.data.batching is Batching.packed
     backbone = load_backbone(first.model, first.precision, with_lm_head=False, device=torch.device("cpu"), flat=flat)
     model = architecture_of(first.model.shape)
-    walk = replace(joint_walk(configs, model, LENGTH), padded=padded and not flat)
+    walk = replace(joint_walk(configs, model, length), padded=padded and not flat)
     prefix, own = SharedPrefix(backbone), attached(backbone, configs)
     own |= weights_of(backbone)
     seen: dict[int, tuple[int, torch.Tensor]] = {}
@@ -59,9 +59,9 @@ def saved_bytes(*configs: Config, padded: bool) -> tuple[int, Pass]:
             seen[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no other takes its place
         return tensor
 
-    mask_BT = torch.ones(ROWS, LENGTH, dtype=torch.bool)
-    mask_BT[0, LENGTH - SHORTER :] = not padded
-    ids_BT = torch.randint(3, 250, (ROWS, LENGTH))
+    mask_BT = torch.ones(ROWS, length, dtype=torch.bool)
+    mask_BT[0, length - SHORTER :] = not padded
+    ids_BT = torch.randint(3, 250, (ROWS, length))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         hidden_BTH = prefix.hidden(ids_BT, mask_BT, [0] * len(configs), from_block=walk.first_adapted)
     for tensor in held_by_nodes(hidden_BTH.grad_fn):
@@ -149,6 +149,12 @@ def test_so_is_what_other_adapters_and_other_families_keep(overrides: str, padde
     counted, walk = saved_bytes(composed(*overrides.split()), padded=padded)
     planned = whole_body(walk).bytes(ROWS * LENGTH)
     assert planned == pytest.approx(counted, rel=0.01)
+
+
+def test_so_is_what_a_long_row_of_an_encoder_keeps() -> None:
+    shape = "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=4 model.shape.num_hidden_layers=1"
+    counted, walk = saved_bytes(composed(*shape.split(), "precision=bf16"), padded=True, length=1024)
+    assert whole_body(walk).bytes(ROWS * 1024) == pytest.approx(counted, rel=0.01)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -268,7 +268,6 @@ def test_an_epoch_is_estimated_from_a_sample_of_the_data(tmp_path: Path, capsys:
         (["device=a100x"], "device=a100x: no such option"),
         (["device.memory_limit_gib=-1"], "device.memory_limit_gib must be above 0, got -1"),
         (["device.memory_gib=0"], "device.memory_gib must be above 0, got 0"),
-        (["model=danube3_4b", "data.max_length=9000"], "data.max_length must be at most 8192"),
         (["model.path=empty"], "model.path="),
         (["trainer.micro_batch=most"], "trainer.micro_batch must be a whole number or auto, got most"),
         (["trainer.micro_batch=2.5"], "trainer.micro_batch must be a whole number or auto, got 2.5"),
@@ -295,8 +294,7 @@ def test_a_model_folder_is_planned_by_its_own_config(tmp_path: Path) -> None:
     config = compose([f"model.path={tmp_path}"])
     model = planned_architecture(config.model)
     assert (model.hidden, model.head_dim, model.kv, model.vocab) == (64, 16, 32, 300)
-    with pytest.raises(ConfigError, match=r"data\.max_length must be at most 256"):
-        plan_of(config)
+    assert (model.positions, model.row_limit) == (256, None)
     (tmp_path / "config.json").write_text(json.dumps({**described, **sizes, "model_type": "rwkv"}))
     with pytest.raises(ModelError, match="model_type rwkv cannot be planned; there are llama"):
         planned_architecture(config.model)

@@ -81,7 +81,7 @@ TARGET_SETS = ("attention", "mlp", "all_linear", "qv")
 @final
 @dataclass(frozen=True)
 class Architecture:
-    """A model's parts in numbers. `positions` is its longest sequence in tokens."""
+    """A model's parts in numbers. `positions`: the tokens of the longest row that it was pretrained on."""
 
     family: Family
     hidden: int
@@ -95,6 +95,8 @@ class Architecture:
     tied: bool
     window: int | None = None
     """Tokens that attention looks back; None for all."""
+    row_limit: int | None = None
+    """Tokens of the longest row that it can read, where a position is learned for every place; None for any length."""
 
     @property
     def query(self) -> int:

@@ -25,7 +25,7 @@ class Shape:
     num_key_value_heads: int = setting("key and value heads")
     head_dim: int = setting("width of one head")
     vocab_size: int = setting("tokens in the vocabulary", 32000)
-    max_position_embeddings: int = setting("longest sequence, in tokens", 8192)
+    max_position_embeddings: int = setting("tokens of the longest row that it was pretrained on", 8192)
     rope_theta: float = setting("base of the rotary position embedding", 10000.0)
     sliding_window: int | None = setting("attention window in tokens; null for none", None)
 

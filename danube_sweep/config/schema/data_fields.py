@@ -33,6 +33,9 @@ class GroupBy(Enum):
     template = "template"
 
 
+DEFAULT_LENGTH = 1024
+
+
 @dataclass
 class Data:
     """What is learned from.
@@ -45,7 +48,10 @@ class Data:
     known_classes: ClassVar[int | None] = None
     part_fields: ClassVar[tuple[str, str]] = ("validation_path", "test_path")
 
-    max_length: int = setting("longest sequence in tokens, special tokens included", 1024)
+    max_length: int = setting(
+        "longest sequence in tokens, special tokens included; the default is less for a model with fewer positions",
+        DEFAULT_LENGTH,
+    )
     max_rows: int | None = setting(
         "draw so many rows of each part, with the classes in their shares, to try things out; by split_seed", None
     )

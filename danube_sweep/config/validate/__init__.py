@@ -13,7 +13,7 @@ from danube_sweep.config.validate.check_lora import block_numbers
 from danube_sweep.config.validate.check_model import check_adapter, validate_lora, validate_model, validate_precision
 from danube_sweep.config.validate.check_task import validate_data, validate_head
 from danube_sweep.config.validate.check_training import AUTO, validate_optimizer, validate_schedule, validate_trainer
-from danube_sweep.config.validate.common_checks import check_finite, own_config
+from danube_sweep.config.validate.common_checks import check_finite
 
 __all__ = ["AUTO", "FOUR_BIT", "QUANTISED", "block_numbers", "check_adapter", "check_runs", "check_types", "validate"]
 
@@ -32,11 +32,6 @@ def validate(config: Config) -> None:
     offered_options.check_extension(config.head)
     offered_options.check_extension(config.optimizer)
     validate_data(config.data)
-    limit = config.model.shape.max_position_embeddings
-    require(
-        own_config(config.model) or config.data.max_length <= limit,
-        f"data.max_length must be at most {limit}, the model's last position, got {config.data.max_length}",
-    )
     validate_trainer(config.trainer)
     require(
         config.objective in config.head.metrics,
