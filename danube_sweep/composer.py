@@ -1,6 +1,7 @@
 """Overrides in, a checked `Config` out, by Hydra; no torch. Below there are dataclasses and no DictConfig."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -21,15 +22,18 @@ from omegaconf.errors import (
 
 from danube_sweep import paths
 from danube_sweep.config import identity, offered_options
-from danube_sweep.config.explain import explain, options_of
+from danube_sweep.config.explain import explain, options_of, unknown_option
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Head, Pruner, Settings, Sweep, objective
 from danube_sweep.config.typed import typed_config, typed_sweep
+from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.planned_architecture import within_row_limit
 from danube_sweep.planner.what_fits import resolved
 
 VERSION_BASE = "1.3"
+_CHOICE = re.compile(rf"\+{{0,2}}({'|'.join((*OPTIONS, *SWEEP_OPTIONS, 'experiment'))})=([^{{].*)")
+_NUMBER = re.compile(r"null|true|false|[-+.\d]+(e[-+]?\d+)?", re.I)
 _stored: dict[tuple[str, str], type] = {}
 """What Hydra's store has of ours, by group and name: storing them again is a quarter of a composition."""
 
@@ -83,19 +87,45 @@ def to_config(config: DictConfig) -> Config:
     return resolved(within_row_limit(typed_config(config)), config.get("sweep", {}).get("slots"))
 
 
+def choices(overrides: Sequence[str]) -> list[str]:
+    """The overrides, those that choose a group's option without the + that Hydra would refuse: each group has one.
+
+    Raises ConfigError for an option that is a number, which Hydra refuses without naming it.
+    """
+    return [_choice(one) for one in overrides]
+
+
+def _choice(override: str) -> str:
+    match = _CHOICE.fullmatch(override)
+    if match is None:
+        return override
+    group, value = match[1], match[2]
+    if group != "experiment" and _NUMBER.fullmatch(value):
+        packaged = {file.stem for file in (paths.conf_dir() / group).glob("*.yaml")}
+        names = sorted(packaged | offered_options.offers(group).usable.keys())
+        raise ConfigError(unknown_option(group, value, names))
+    return f"{group}={value}"
+
+
 def parse_sweep(overrides: Sequence[str]) -> list[Override]:
     """The overrides of a sweep; a glob means the packaged options. Raises ConfigError in one line."""
     register()
     GlobalHydra.instance().clear()
     with _explained(), initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
-        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        return OverridesParser.create(config_loader=loader).parse_overrides(choices(overrides))
+
+
+def check_fields(overrides: Sequence[str]) -> None:
+    """Raises ConfigError, in one line, for what cannot be composed, unknown fields included; values stay unchecked."""
+    with _explained():
+        refuse_unknown_fields(_load(choices(overrides), None))
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
     """What `danube-sweep OVERRIDES…` would train. Raises ConfigError in one line."""
     with _explained():
-        config = _load(list(overrides), None)
+        config = _load(choices(overrides), None)
     return to_config(config)
 
 
@@ -130,14 +160,16 @@ class Composer:
 
     def _composed(self, overrides: Sequence[str]) -> DictConfig:
         with _explained():
-            parsed = [self._parse(override) for override in overrides]
+            given = choices(overrides)
+            parsed = [self._parse(override) for override in given]
             if any(_depends_on_its_place(one) for one in parsed):
-                return self._load(list(overrides))
+                return self._load(given)
             values = [one for one in parsed if _sets_a_value(one)]
             config = copy.deepcopy(self._base(tuple(one for one in parsed if not _sets_a_value(one))))
-            for one in values:
+        for one in values:
+            with _explained(str(one.input_line)):
                 OmegaConf.update(config, one.key_or_group, one.value(), merge=True, force_add=one.is_force_add())
-            return config
+        return config
 
     def _base(self, groups: tuple[Override, ...]) -> DictConfig:
         # An option of ours fills its own group and nothing else: each is composed once, whatever it stands beside.
@@ -182,14 +214,14 @@ def _is_group(override: Override) -> bool:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(override: str = "") -> Iterator[None]:
     # Hydra refuses lora=3 and lora=null with a ValueError.
     try:
         yield
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(explain(error, override)) from error
 
 
 def _load(overrides: list[str], config_dir: Path | None, config_name: str = "config") -> DictConfig:

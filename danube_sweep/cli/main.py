@@ -5,11 +5,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from danube_sweep import __version__
 from danube_sweep.cli.commands import COMMANDS, train_one_trial
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -37,12 +40,18 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(help_text(arguments[1] if len(arguments) > 1 else None))
         return 0
-    if first == "--version":
+    if first in ("--version", "version"):
         print(f"danube-sweep {__version__}")
         return 0
+    from danube_sweep import composer
+    from danube_sweep.cli.words import check_words, only_shown
     from danube_sweep.sweeping.entry.result_folders import placed
 
-    with placed(arguments) as complete:
+    check_words(arguments, COMMANDS)
+    words = composer.choices(arguments)
+    if (shown := only_shown(words)) is not None:
+        composer.check_fields(shown)
+    with placed(words) as complete:
         return _hydra(complete)
 
 
@@ -113,10 +122,14 @@ def _hydra(arguments: list[str]) -> int:
 
 
 def _train(config: Any, folder: Path) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
+
     from danube_sweep import composer
     from danube_sweep.config import identity
+    from danube_sweep.config.unknown_fields import refuse_unknown_fields
 
     try:
+        refuse_unknown_fields(cast("DictConfig", HydraConfig.get()), "hydra")
         typed = composer.to_config(config)
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
         return train_one_trial(typed, folder)

@@ -3,8 +3,9 @@
 import dataclasses
 import difflib
 import re
+from collections.abc import Sequence
 
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -16,7 +17,9 @@ from omegaconf.errors import (
 )
 
 from danube_sweep.config import offered_options
+from danube_sweep.config.facts.other_names import FIELD_NAMES, OPTION_NAMES
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
+from danube_sweep.config.schema import Config
 
 
 def options_of(group: str) -> dict[str, type]:
@@ -24,14 +27,18 @@ def options_of(group: str) -> dict[str, type]:
     return SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else offered_options.options(group)
 
 
-def explain(error: BaseException) -> str:
-    """A Hydra or OmegaConf error in one line: field, value, way out."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+def explain(error: BaseException, override: str = "") -> str:
+    """A Hydra or OmegaConf error in one line: field, value, way out; `override` is what raised it, if that is known."""
+    # Hydra names no cause for what it meets in a file. OmegaConf's own context is a text that is not filled in yet.
+    behind = (error.__cause__, error.__context__ if isinstance(error, HydraException) else None)
+    cause = next((one for one in behind if isinstance(one, OmegaConfBaseException)), error)
     key = str(getattr(cause, "full_key", "") or "")
     first = " ".join(str(getattr(cause, "msg", None) or cause).split("full_key")[0].split())
     match cause:
         case ConfigKeyError() | ConfigAttributeError():
-            return _unknown_field(key, cause)
+            # Hydra names a missing group alone, and the whole override only in its advice to add it.
+            typed = re.search(r"use \++([^\s=]+=.*)", str(error))
+            return _unknown_key(key, cause, typed[1] if typed else override.lstrip("+"))
         case MissingMandatoryValue():
             return f"{key} is required: give {key}=…"
         case ValidationError() if "is not a ListConfig" in first:
@@ -42,13 +49,29 @@ def explain(error: BaseException) -> str:
             return f"{key}: {first}"
         case OmegaConfBaseException():
             return f"{key}: {first}" if key else first
+    return _misread(error)
+
+
+def _misread(error: BaseException) -> str:
+    """Hydra's own errors: words that are no override, values that are several, options that are none."""
     if isinstance(error, OverrideParseException):
+        word, _, value = error.override.partition("=")
+        if (hint := in_our_words(word, value)) is not None:
+            return f"{word}: no such field; {hint}"
         return (
             f"{error.override}: not an override; write GROUP=OPTION or FIELD=VALUE, "
             f"and quote a value with signs in it: {_quoted(error.override)}"
         )
-    if match := re.match(r"Ambiguous value for argument '([^']+)'", str(error)):
-        return f"{match[1]} names several values: give -m to sweep over them, or a list as FIELD=[a,b]"
+    if match := re.match(r"Ambiguous value for argument '(.+?)'\n", str(error)):
+        field, _, value = match[1].partition("=")
+        return (
+            f"{match[1]} names several values: give -m to sweep over them, a list as {field}=[{value}], "
+            f"or quote a value with a comma in it: {_quoted(match[1])}"
+        )
+    if match := re.match(r"Could not override '([^']+)'\.\s+No match in the defaults list", str(error)):
+        return unknown_field(match[1], [*OPTIONS, *SWEEP_OPTIONS], match[1], None)
+    if match := re.match(r"Could not append to config\. An item is already at '([^']+)'", str(error)):
+        return f"+{match[1]}: the field is there already; leave out the +: {match[1]}=…"
     return _unknown_option(str(error)) or " ".join(str(error).split())
 
 
@@ -60,16 +83,56 @@ def _quoted(override: str) -> str:
     return f"'{field}=[{','.join(entries)}]'"
 
 
-def _unknown_field(key: str, error: OmegaConfBaseException) -> str:
+def _unknown_key(key: str, error: OmegaConfBaseException, override: str) -> str:
     schema = error.object_type
     names = [field.name for field in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else []
-    parent, _, name = key.rpartition(".")
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""
-    if not names and parent in (*OPTIONS, *SWEEP_OPTIONS):
+    parent = key.rpartition(".")[0]
+    word, _, value = override.partition("=")
+    whole = word if word.startswith(key) else key
+    if not names and parent in (*OPTIONS, *SWEEP_OPTIONS) and in_our_words(whole) is None:
         others = ", ".join(f"{parent}={option}" for option in options_of(parent))
         return f"{key}: no such field; the chosen {parent} has none; there are {others}"
-    return f"{key}: no such field; {hint}it has {', '.join(names) or 'no fields'}"
+    return unknown_field(key, names, whole, value or None)
+
+
+def unknown_field(key: str, names: Sequence[str], whole: str, value: str | None) -> str:
+    """The line about a key that is none of `names`, which stand beside it: our name for it, or the nearest of them.
+
+    `whole` is the key with what follows its first unknown word, `value` the one that was given.
+    """
+    if (ours := in_our_words(whole, value)) is not None:
+        return f"{whole}: no such field; {ours}"
+    parent, _, name = key.rpartition(".")
+    close = difflib.get_close_matches(name, names, n=1)
+    if not close and (place := _elsewhere(whole)) is not None:
+        return f"{whole}: no such field; write {place}={value or '…'}"
+    hint = f"did you mean {parent + '.' if parent else ''}{close[0]}? " if close else ""
+    return f"{whole}: no such field; {hint}it has {', '.join(names) or 'no fields'}"
+
+
+def in_our_words(key: str, value: str | None = None) -> str | None:
+    """What to write here for another tool's field; None if it is not known. `value` is the one that was given."""
+    key = key.lower().replace("-", "_")
+    words = FIELD_NAMES.get(key) or FIELD_NAMES.get(key.rpartition(".")[2])
+    if words is None:
+        return None
+    write = words.values.get((value or "").lower(), words.write).replace("{value}", value or "…")
+    if not write:
+        return words.note
+    return f"write {write} ({words.note})" if words.note else f"write {write}"
+
+
+def _elsewhere(key: str) -> str | None:
+    """A field of ours under another group, where one group alone has it."""
+    name = key.rpartition(".")[2]
+    groups = {group for group in (*OPTIONS, *SWEEP_OPTIONS) for kind in options_of(group).values() if _has(kind, name)}
+    at_top = name in {one.name for one in dataclasses.fields(Config)} - set(OPTIONS)
+    places = [f"{group}.{name}" for group in sorted(groups)] + ([name] if at_top else [])
+    return places[0] if len(places) == 1 and places[0] != key else None
+
+
+def _has(kind: type, name: str) -> bool:
+    return name in {field.name for field in dataclasses.fields(kind)}
 
 
 def _unknown_option(message: str) -> str | None:
@@ -79,9 +142,14 @@ def _unknown_option(message: str) -> str | None:
     )
     if match is None or match[1] is None:
         return None
-    group, value, options = match[1], match[2], (match[4] or "").split("Config search path")[0].split()
+    return unknown_option(match[1], match[2], (match[4] or "").split("Config search path")[0].split())
+
+
+def unknown_option(group: str, value: str, options: Sequence[str]) -> str:
+    """The line about an option that is none of `options`: our name for it, or the nearest of them."""
     if (why := offered_options.why_not(group, value)) is not None:
         return why
+    ours = OPTION_NAMES.get(group, {}).get(value.lower())
     close = difflib.get_close_matches(value, options, n=1)
-    hint = f"did you mean {group}={close[0]}? " if close else ""
+    hint = f"write {ours}; " if ours else f"did you mean {group}={close[0]}? " if close else ""
     return f"{group}={value}: no such option; {hint}there are {', '.join(options)}"

@@ -10,6 +10,7 @@ from danube_sweep.config.explain import explain
 from danube_sweep.config.facts.hub_commits import is_folder
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, LinearAdapter, Pruner, Sweep, path_fields
+from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.config.validate import block_numbers, validate
 from danube_sweep.config.validate.check_sweep import validate_sweep
 from danube_sweep.errors import ConfigError
@@ -18,8 +19,10 @@ from danube_sweep.errors import ConfigError
 def typed_config(config: DictConfig) -> Config:
     """The typed and checked trial in a composed config; what belongs to Hydra or to a sweep is left out.
 
-    Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
+    Raises ConfigError, in one line, for unknown fields, missing values, failing interpolations and impossible
+    combinations.
     """
+    refuse_unknown_fields(config)
     ours = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
     try:
         typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
@@ -35,6 +38,7 @@ def typed_config(config: DictConfig) -> Config:
 
 def typed_sweep(config: DictConfig) -> tuple[Sweep, Pruner]:
     """The typed and checked settings of the sweep in a composed config. Raises ConfigError in one line."""
+    refuse_unknown_fields(config)
     try:
         sweep, pruner = (cast(Any, OmegaConf.to_object(config[group])) for group in SWEEP_OPTIONS)
     except OmegaConfBaseException as error:

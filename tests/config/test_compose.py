@@ -202,7 +202,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["model=danube3_500"], "did you mean model=danube3_500m?"),
     (["experiment=nothing"], "experiment=nothing: no such option; there are arena_human, banking77"),
     (["lora.rnak=3"], "lora.rnak: no such field; did you mean lora.rank?"),
-    (["lroa.rank=3"], "lroa: no such field; did you mean lora?"),
+    (["lroa.rank=3"], "lroa.rank: no such field; did you mean lora?"),
     (["+extra=1"], "extra: no such field"),
     (["lora=none", "lora.rank=3"], "lora.rank: no such field; the chosen lora has none"),
     # wrong types

@@ -521,3 +521,11 @@ def test_the_tables_of_the_document_name_every_key_and_no_other() -> None:
     keys = {*KEYS, *METRIC, *EARLY_TERMINATE, *SAMPLERS, *TAKES, *REFUSED, *parameter, *macros}
     assert keys <= named
     assert named - keys == {"hyperband", "-m", "--multirun", "target", "true"}
+
+
+def test_a_parameter_that_is_no_field_is_refused_whatever_sign_the_macro_puts_before_it(tmp_path: Path) -> None:
+    for macro in SIGNS:
+        file = sheet(tmp_path, {"lora.rnk": {"values": [8, 32]}}, command=["danube-sweep", macro])
+        for cell in file.cells(10):
+            with pytest.raises(ConfigError, match=r"lora\.rnk: no such field; did you mean lora\.rank\?"):
+                compose([*file.fixed, *cell])

@@ -15,6 +15,7 @@ from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Sampler, WandbTracking
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.stored import load_config
+from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed, UserError
 from danube_sweep.storage.files import write_json
@@ -41,11 +42,13 @@ class Multirun:
 
     def grid(self, arguments: Sequence[str]) -> None:
         """Every combination of the swept values; ends like `run_sweep`."""
+        refuse_unknown_fields(self._config)
         with _not_the_users():
             self._grid(arguments, [*arguments, *held()])
 
     def search(self, arguments: Sequence[str]) -> None:
         """A search over the swept values; ends like `run_sweep`."""
+        refuse_unknown_fields(self._config)
         with _not_the_users():
             self._search(arguments, [*arguments, *held()])
 

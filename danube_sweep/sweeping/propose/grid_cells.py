@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.override_parser.types import Sweep as Swept
@@ -46,9 +47,17 @@ def expand(overrides: Sequence[Override], most: int) -> list[list[str]]:
 def _last_of_each(overrides: Sequence[Override]) -> list[Override]:
     last: dict[str, Override] = {}
     for override in overrides:
+        _refuse_split_path(override)
         last.pop(override.get_key_element(), None)
         last[override.get_key_element()] = override
     return list(last.values())
+
+
+def _refuse_split_path(override: Override) -> None:
+    # A file called a,b.csv would be two values.
+    field, _, value = str(override.input_line).partition("=")
+    if override.is_sweep_override() and "," in value and Path(value).expanduser().exists():
+        raise ConfigError(f"""{field}={value} is a file with a comma in its name; quote it: '{field}="{value}"'""")
 
 
 def _length(override: Override) -> int:
