@@ -154,6 +154,7 @@ def kinds(names: Any) -> set[str]:
     return {next(part for part in name.split(".")[4:] if "_" in part and "proj" not in part) for name in names}
 
 
+@pytest.mark.sparse(3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ADAPTERS)

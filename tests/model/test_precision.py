@@ -6,11 +6,10 @@ from typing import Any
 import bitsandbytes as bnb
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, compose
 from torch import nn
 from workbench import CPU, Parts, build, load
 
-from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config, Precision, Storage
 from danube_sweep.model import precision as precisions
 from danube_sweep.model.backbone import load_backbone

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import compose
 
 from danube_sweep import lora
-from danube_sweep.composer import compose
 from danube_sweep.config.facts.adapters import is_packed
 from danube_sweep.config.facts.architectures import architecture_of
 from danube_sweep.config.schema import Batching, Config, Lora
@@ -107,6 +107,7 @@ def weights_of(backbone: Backbone) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
 
+@pytest.mark.sparse(2)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("overrides", [*ADAPTED, *FULL], ids=" ".join)
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -119,6 +120,7 @@ def test_what_is_kept_is_what_the_walk_says(shape: str, overrides: list[str], ch
     assert planned.bytes(ROWS * LENGTH) == pytest.approx(counted, rel=0.002)
 
 
+@pytest.mark.sparse(2)
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -157,6 +159,7 @@ def test_so_is_what_a_long_row_of_an_encoder_keeps() -> None:
     assert whole_body(walk).bytes(ROWS * 1024) == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.sparse(2)
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     "trials",
@@ -189,6 +192,7 @@ def test_so_is_what_rows_laid_end_to_end_keep(overrides: str, trials: int) -> No
     assert whole_body(walk).bytes(trials * ROWS * LENGTH) == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.sparse(2)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4", "int8"])
 @pytest.mark.parametrize(

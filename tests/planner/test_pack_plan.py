@@ -4,9 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import tiny_config
+from conftest import compose, tiny_config
 
-from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
 from danube_sweep.planner.memory import Memory, memory_of, pack_memory
 from danube_sweep.planner.pack_plan import (

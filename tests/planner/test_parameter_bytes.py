@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 import torch
+from conftest import compose
 from transformers import AutoModel
 
 from danube_sweep import lora
-from danube_sweep.composer import compose
 from danube_sweep.config.facts.architectures import FAMILIES, architecture_of
 from danube_sweep.config.schema import Compute, Init, Precision, Storage
 from danube_sweep.head.build_head import build_head

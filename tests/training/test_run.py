@@ -133,6 +133,7 @@ def in_fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("heads")
 
 
+@pytest.mark.sparse(2)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_trains_over_every_storage_and_comes_back_as_it_was(
