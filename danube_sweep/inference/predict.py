@@ -38,6 +38,7 @@ from danube_sweep.training.assemble import assemble, load_base
 from danube_sweep.training.device import native_types, pick_device
 from danube_sweep.training.evaluate import forward
 from danube_sweep.training.metrics import decided
+from danube_sweep.training.resume import ARITHMETIC
 
 CHUNK_ROWS = 2048
 """Rows that are read, sorted by length and predicted at a time."""
@@ -89,6 +90,7 @@ def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_p
             f"{path} was trained over another backbone than model.path={config.model.path} is now; "
             "give back the one it was trained over"
         )
+    backbone.capped = manifest.get(ARITHMETIC, 1) > 1
     tokenizer, classes = load_tokenizer(product), manifest["classes"]
     adapters = None if by_peft else PackedAdapters(backbone)
     model = assemble(config, backbone, classes=classes, tokenizer=tokenizer, adapters=adapters)

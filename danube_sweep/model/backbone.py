@@ -44,6 +44,7 @@ class Backbone:
 
     `body` turns token ids into hidden states [batch, time, hidden]; `lm_head` exists only if a head needs it.
     `fingerprint` tells its weights from any others, whatever their storage type. `flat`: its rows run without padding.
+    `capped`: whether logits of words keep the bound that the model's config gives, as they did not before version 2.
     """
 
     body: PreTrainedModel
@@ -51,6 +52,7 @@ class Backbone:
     precision: Precision
     fingerprint: str
     flat: bool = False
+    capped: bool = True
 
     @property
     def hidden_size(self) -> int:
@@ -66,7 +68,8 @@ class Backbone:
         """The `lm_head` as transformers reads it; None without one."""
         if self.lm_head is None:
             return None
-        return OutputLayer(self.lm_head, getattr(self.body.config, "final_logit_softcapping", None))
+        bound = getattr(self.body.config, "final_logit_softcapping", None)
+        return OutputLayer(self.lm_head, bound if self.capped else None)
 
     def modules(self) -> list[nn.Module]:
         return [self.body] if self.lm_head is None else [self.body, self.lm_head]

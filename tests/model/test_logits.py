@@ -1,5 +1,6 @@
 """The logits of words are transformers' own in every family, caps included, at the sizes that trained models reach."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -94,16 +95,23 @@ def test_the_loss_of_capped_logits_has_transformers_own_gradients(tmp_path: Path
         torch.testing.assert_close(weight.grad, named[name].grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_over_capped_logits_is_exported_with_the_cap(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arithmetic", [1, 2])
+def test_a_run_is_exported_as_it_was_trained_before_and_after_logits_were_capped(
+    tmp_path: Path, arithmetic: int
+) -> None:
     base = tmp_path / "base"
     options = large_base("gemma2", base)
     run = tmp_path / "run"
     train(tiny_config(*options, *CAUSAL, "trainer.max_steps=2", "data.max_length=48", "data.rows=40"), run)
+    manifest = run / "adapter" / "checkpoint.json"
+    stated = json.loads(manifest.read_text())
+    assert stated.pop("arithmetic") == 2
+    manifest.write_text(json.dumps(stated | ({} if arithmetic == 1 else {"arithmetic": 2})))
     folder = tmp_path / "whole"
     folder.mkdir()
     found = write_export(run, folder, load_run(run, CPU, by_peft=True), Options("an export", merge=True))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    assert model.config.final_logit_softcapping == 30
+    assert model.config.final_logit_softcapping == (None if arithmetic == 1 else 30)
     ids_BT, mask_BT = found.expected.inputs["input_ids"], found.expected.inputs["attention_mask"]
     with torch.no_grad():
         logits_BTW = model(input_ids=ids_BT, attention_mask=mask_BT).logits

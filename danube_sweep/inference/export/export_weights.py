@@ -118,6 +118,8 @@ def exported_config(trained: Trained, reading: Reading) -> PretrainedConfig:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.pad_token_id = int(trained.tokenizer.pad_token_id)
+    if hasattr(config, "final_logit_softcapping") and not trained.backbone.capped:
+        config.final_logit_softcapping = None  # the run was trained without it
     if trained.classes and not isinstance(reading, NextToken | LabelWordLogits):
         config.id2label = dict(enumerate(trained.classes))
         config.label2id = {name: number for number, name in enumerate(trained.classes)}
