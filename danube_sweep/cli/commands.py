@@ -113,6 +113,34 @@ def plan(arguments: list[str]) -> int:
     return 0
 
 
+def show(arguments: list[str]) -> int:
+    """`danube-sweep show`: the data as the model reads them."""
+    parser = _Parser(
+        "danube-sweep show",
+        description="Prints the first training rows and the longest as the model reads them: the text with its markup, "
+        "the tokens, where a text is cut, and the label. Above them are the facts that training prints: rows, classes, "
+        "lengths, duplicates, and validation rows that leak. Loads no weights and trains nothing.",
+        epilog="example: danube-sweep show data=table data.path=intents.csv head=sequence model=danube3_500m "
+        "data.max_length=128",
+    )
+    parser.add_argument("--rows", type=int, default=3, metavar="N", help="how many rows (default 3)")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training")
+    options = parser.parse_intermixed_args(arguments)
+    if options.rows < 0:
+        parser.error(f"--rows must be at least 0, got {options.rows}")
+
+    from danube_sweep.composer import compose
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+    from danube_sweep.terminal.screen import Terminal
+
+    config = compose(options.overrides)
+    quiet_libraries()
+    from danube_sweep.cli.show_data import show_data
+
+    show_data(config, options.rows, Terminal())
+    return 0
+
+
 def rank(arguments: list[str]) -> int:
     """`danube-sweep rank`: the table of a sweep, running or ended."""
     parser = _Parser(
@@ -316,6 +344,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": export,
     "resume": resume,
     "plan": plan,
+    "show": show,
     "rank": rank,
     "report": report,
     "watch": watch,

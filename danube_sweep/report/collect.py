@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from danube_sweep.report.comparability import compared
+from danube_sweep.data.description import restored
+from danube_sweep.report.comparability import compared, environment_of
 from danube_sweep.report.factor_effects import find_factors
 from danube_sweep.report.importance import FEWEST, Importance
 from danube_sweep.report.learning_curves import Curve, read_curve
@@ -58,6 +59,7 @@ def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance)
         published=published_of([str(path) for path in {trial.config.get("model.path") for trial in trials} if path]),
         references=references,
         counted=dict(counted),
+        data=_data(trials),
     )
 
 
@@ -74,6 +76,15 @@ def _shown(key: str, row: Row, trials: dict[str, StoredTrial]) -> Shown:
         seconds=row.seconds,
         shared=shared,
     )
+
+
+def _data(trials: Sequence[StoredTrial]) -> list[tuple[list[str], list[str]]]:
+    found: dict[tuple[str, ...], list[str]] = {}
+    for trial in trials:
+        description = restored(environment_of(trial).get("data"))
+        if description is not None:
+            found.setdefault(tuple(description.lines()), []).append(trial.name)
+    return [(list(lines), names) for lines, names in found.items()]
 
 
 def _metrics(rows: Sequence[Row], ranked: str) -> list[str]:

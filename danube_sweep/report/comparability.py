@@ -49,7 +49,7 @@ def compared(trials: Sequence[StoredTrial], seen: Sequence[Seen | None], metrics
     """The facts of a sweep; `seen` are the predictions of its rows, `metrics` those that are shown."""
     facts = [*_data(trials), *_parts(trials, seen)]
     facts += [Fact(f"metric {name}", MEANING[name]) for name in metrics if name in MEANING]
-    environments = [found for trial in trials if (found := _environment(trial))]
+    environments = [found for trial in trials if (found := environment_of(trial))]
     facts += [
         _same("versions", environments, _versions),
         _same("device", environments, lambda one: _spoken(one.get("device"))),
@@ -97,7 +97,8 @@ def _parts(trials: Sequence[StoredTrial], seen: Sequence[Seen | None]) -> list[F
     return [*facts, Fact("validation rows", f"{alike} (fingerprint {said})", len(prints) > 1)] if prints else facts
 
 
-def _environment(trial: StoredTrial) -> dict[str, Any]:
+def environment_of(trial: StoredTrial) -> dict[str, Any]:
+    """What the trial's environment.json holds; nothing if it is missing or damaged."""
     if not trial.folder.environment.is_file():
         return {}
     with suppress(CheckpointError):

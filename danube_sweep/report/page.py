@@ -13,6 +13,7 @@ from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Report
 from danube_sweep.report.sections.answer_section import answer_section
 from danube_sweep.report.sections.compared_section import compared_section
+from danube_sweep.report.sections.data_section import data_section
 from danube_sweep.report.sections.picture_section import pictures_section
 from danube_sweep.report.sections.ranking_section import ranking_section
 from danube_sweep.storage.files import write_text
@@ -24,7 +25,8 @@ def page(report: Report) -> str:
     """The page of a sweep."""
     title = "/".join(report.path.resolve().parts[-2:])
     script = _static("page.js")
-    sections = [answer_section(report), ranking_section(report), pictures_section(report), compared_section(report)]
+    sections = [answer_section(report), ranking_section(report), pictures_section(report)]
+    sections += [found for found in (data_section(report), compared_section(report)) if found is not None]
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -70,7 +72,8 @@ def _header(report: Report, title: str) -> Markup:
     said.append(f"drawn {report.drawn:%Y-%m-%d %H:%M} UTC")
     if report.under_way:
         said.append(element("b", "still under way", class_="warn"))
-    links = {"answer": "Answer", "ranking": "Ranking", "pictures": "Pictures", "compared": "Compared"}
+    links = {"answer": "Answer", "ranking": "Ranking", "pictures": "Pictures"}
+    links |= {**({"data": "Data"} if report.data else {}), "compared": "Compared"}
     nav = element("nav", *(element("a", name, href=f"#{key}") for key, name in links.items()), aria_label="Sections")
     heading = element("h1", element("bdi", title))
     return element(

@@ -97,6 +97,8 @@ class Report:
     """What answering without reading reaches, in the metric of the ranking, by name."""
     counted: dict[str, int] = field(default_factory=dict)
     """Trials by state."""
+    data: list[tuple[list[str], list[str]]] = field(default_factory=list)
+    """The lines about what was read, each with the names of the trials that read it."""
 
     @property
     def under_way(self) -> int:

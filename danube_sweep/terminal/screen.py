@@ -45,6 +45,7 @@ class Screen(Protocol):
     def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None: ...
     def alive(self) -> None: ...
     def note(self, text: str) -> None: ...
+    def tell(self, about: str, lines: Sequence[str]) -> None: ...
     def log_to(self, path: Path) -> None: ...
     def record(self, text: str) -> None: ...
 
@@ -127,6 +128,11 @@ class Terminal:
         self._log.write(text)
         self._print(text)
 
+    def tell(self, about: str, lines: Sequence[str]) -> None:
+        """Prints lines that trials have in common; a sweep prints those `about` one thing once."""
+        for line in lines:
+            self.note(neutral(line))
+
     def show(self, what: RenderableType) -> None:
         """Prints a table above the bars."""
         self._console.print(what)
@@ -205,6 +211,11 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def neutral(text: str) -> str:
+    """The text with control signs, which could move the cursor or turn the text around, written out."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def encodable(text: str, console: Console) -> str:

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep.config.schema import Comparison, Config, Target
+from danube_sweep.data.description import DataDescription, describe
 from danube_sweep.data.encode import encode_cached
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.data.layout import layout_for
@@ -28,6 +29,7 @@ class Prepared:
     """What answering without reading reaches: the class shares, or the mean, of the training part; and the like."""
     prior: list[float]
     """The answer itself: a probability a class in the order of `classes`, or the mean; empty in language modelling."""
+    description: DataDescription
 
     @property
     def pad_id(self) -> int:
@@ -49,7 +51,8 @@ def prepare(config: Config) -> Prepared:
         if not part.ids:
             raise DataError(f"data: no row is left in the {name} part after tokenising; give more text")
     references, prior = _without_reading(config, loaded, parts)
-    return Prepared(parts, loaded.classes, tokenizer, references, prior)
+    description = describe(loaded, parts, config.data, config.head.target)
+    return Prepared(parts, loaded.classes, tokenizer, references, prior, description)
 
 
 def _augmented(records: list[Record], config: Config) -> list[Record]:

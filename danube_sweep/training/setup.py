@@ -41,6 +41,9 @@ from danube_sweep.training.trial import ActiveTrial, Prune
 ORDER = ("order_seed", "batching", "cache_prefix")
 """Fields of data that say when and how rows are read, not which."""
 
+VIEW = (*ORDER, "fold", "max_length", "truncation")
+"""Fields of data that make no other data set for a reader of the terminal."""
+
 
 @dataclass(frozen=True)
 class Entrant:
@@ -167,10 +170,9 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
-    write_json(
-        folder.environment,
-        {"trial": taken.identity, "hash_version": taken.hash_version, **environment(model.backbone.device)},
-    )
+    found = {"trial": taken.identity, "hash_version": taken.hash_version, **environment(model.backbone.device)}
+    write_json(folder.environment, {**found, "data": asdict(prepared.description)})
+    terminal.tell(_data_set(config), prepared.description.lines())
     manifest = {
         "trial": taken.identity,
         ARITHMETIC: HASH_VERSION,
@@ -187,6 +189,12 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
             terminal.note(line)
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
     return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.prune)
+
+
+def _data_set(config: Config) -> str:
+    """The same text for trials of one data set, whatever fold of it they see and however long their rows are."""
+    data = {name: value for name, value in asdict(config.data).items() if name not in VIEW}
+    return json.dumps([type(config.data).__name__, data], default=str)
 
 
 def tracker_of(taken: Taken) -> Tracker:

@@ -314,6 +314,26 @@ def test_a_row_opens_to_what_differs_from_the_best_and_to_its_folders(tmp_path: 
     assert links[1] == f"https://wandb.ai/me/p%3C1%3E/runs/{1:032x}"
 
 
+def test_what_was_read_is_shown_once_for_the_trials_that_read_it(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep", grid(3))
+    part = {"rows": 80, "median_tokens": 12, "longest_tokens": 90, "cut_rows": 4, "empty_rows": 0}
+    stored = {
+        "parts": {"training": part, "validation": {**part, "rows": 20}}, "max_length": 64, "unit": "text", "groups": 99,
+        "repeated": 1, "repeated_templates": 2, "leaks": {"text": 3}, "cure": {"text": "give data.group_by=text"},
+        "classes": {EVIL: 60, "b": 40}, "notes": ["blanks are left out"],
+    }  # fmt: skip
+    for folder in sorted(sweep.glob("00*"))[:2]:
+        environment = json.loads((folder / "environment.json").read_text())
+        (folder / "environment.json").write_text(json.dumps({**environment, "data": stored}))
+    data = section(drawn(sweep), "data")
+    assert data.count("80 training rows and 20 validation rows, in 99 groups") == 1
+    assert f"{EVIL} (60), b (40)" in data
+    assert "4 over data.max_length=64 (5 %)" in data
+    assert "warning3 of 20 validation rows have a text that also stands in training; give data.group_by=text" in data
+    assert "noteblanks are left out" in data
+    assert "2 trials: " in data
+
+
 def test_damaged_files_leave_a_page(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", grid(6))
     one, two, three, *_ = sorted(sweep.glob("00*"))

@@ -117,6 +117,9 @@ def test_a_grid_trains_each_trial_once_and_ranks_them(place: Place, grid: Ran) -
     ]  # fmt: skip
     assert "6 cells make 4 trials" in grid.out
     assert "4 trials: 4 finished" in grid.out and "best: lora.rank=" in grid.out
+    told = [line for line in grid.out.splitlines() if line.startswith("data: 48 training rows and 12 validation rows")]
+    assert len(told) == 1  # of the four trials; each has it in its log
+    assert all(told[0] in entry.folder.log.read_text() for entry in place.entries("grid"))
     rows = Path("grid/ranking.csv").read_text().splitlines()
     assert len(rows) == 3 and all(name in "".join(rows) for name in names)
     assert all(name in Path("grid/ranking.md").read_text() for name in names)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
@@ -28,6 +28,7 @@ from danube_sweep.sweeping.execute.messages import (
     PackTrial,
     Started,
     Stepped,
+    Told,
     Validated,
 )
 from danube_sweep.training.signals import SIGNALS, StopRequest
@@ -192,6 +193,10 @@ class Relay:
 
     def note(self, text: str) -> None:
         self._log.note(text)
+
+    def tell(self, about: str, lines: Sequence[str]) -> None:
+        self._log.tell(about, lines)
+        self._link.send(Told(about, tuple(lines)))
 
     def log_to(self, path: Path) -> None:
         self._log.log_to(path)

@@ -27,6 +27,7 @@ from danube_sweep.sweeping.execute.messages import (
     PackTrial,
     Started,
     Stepped,
+    Told,
     Validated,
 )
 from danube_sweep.sweeping.execute.process_outcome import kernel_kills
@@ -69,6 +70,7 @@ class Executor:
         """What starts next in each slot and is claimed: halves of a pack that died, a trial with less micro-batch."""
         self._began_s = time.monotonic()
         self._closed = False
+        self._told: set[str] = set()
 
     def run(self) -> None:
         """Returns when nothing runs any more here, every attempt is on record and every claim is released."""
@@ -240,6 +242,10 @@ class Executor:
                 one.child.tell(self._refill(one))
             case Failed():
                 one.failed = message
+            case Told(about=about, lines=lines):
+                if about not in self._told:
+                    self._told.add(about)
+                    self._terminal.tell(about, lines)
             case Alive():
                 pass
             case _:

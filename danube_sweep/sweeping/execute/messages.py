@@ -50,6 +50,14 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Told:
+    """Lines that the trial has in common with others of the sweep: to be shown once."""
+
+    about: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Alive:
     """A step or a batch of an evaluation is done."""
 
@@ -106,5 +114,5 @@ class Dismissal:
     reason: str
 
 
-Message = Started | Alive | Stepped | Validated | Failed | Left | Asked
+Message = Started | Told | Alive | Stepped | Validated | Failed | Left | Asked
 Answer = bool | PackTrial | None
