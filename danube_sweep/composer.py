@@ -23,6 +23,8 @@ from omegaconf.errors import (
 from danube_sweep import paths
 from danube_sweep.config import identity, offered_options
 from danube_sweep.config.explain import explain, options_of, unknown_option
+from danube_sweep.config.facts.checkpoint_files import checkpoint_shape
+from danube_sweep.config.from_checkpoint import usual_lr
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Head, Pruner, Settings, Sweep, objective
 from danube_sweep.config.typed import typed_config, typed_sweep
@@ -49,6 +51,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
     OmegaConf.register_new_resolver("half", _half, replace=True)
     OmegaConf.register_new_resolver("objective", _objective, replace=True)
+    OmegaConf.register_new_resolver("usual_lr", _usual_lr, replace=True)
     OmegaConf.register_new_resolver("if_chat", lambda name, suffix: suffix if name == "chat" else "", replace=True)
 
 
@@ -66,6 +69,13 @@ def _half(types: Sequence[str]) -> str:
 def _objective(*, _root_: DictConfig) -> str:
     head = cast(type[Head], OmegaConf.get_type(_root_, "head"))
     return objective(head.target, _root_.trainer.best_by)
+
+
+def _usual_lr(*, _root_: DictConfig) -> float:
+    # That of model=auto, whose shape is known once it has been filled in.
+    model = _root_.model
+    filled = not OmegaConf.is_missing(model.shape, "hidden_size")
+    return usual_lr(model.shape if filled else checkpoint_shape(model.path, model.revision))
 
 
 def _hash_or_invalid(*, _root_: DictConfig) -> str:

@@ -9,7 +9,7 @@ from danube_sweep.training.prepare import prepare
 def show_data(config: Config, rows: int, terminal: Terminal) -> None:
     """Reads and tokenises the data of a trial and prints them; writes nothing but caches. Raises UserError."""
     prepared = prepare(config)
-    lines = prepared.description.lines()
+    lines = [*prepared.description.lines(), *([prepared.markup_note] if prepared.markup_note else [])]
     train = prepared.parts["train"]
     for row in rows_to_show(train, rows):
         lines += [

@@ -17,6 +17,7 @@ from omegaconf.errors import (
 )
 
 from danube_sweep.config import offered_options
+from danube_sweep.config.facts.named_models import how_to_choose
 from danube_sweep.config.facts.other_names import FIELD_NAMES, OPTION_NAMES
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config
@@ -137,6 +138,8 @@ def _has(kind: type, name: str) -> bool:
 
 def _unknown_option(message: str) -> str | None:
     # Hydra: "Could not find 'head/foo'\n\nAvailable options in 'head':\n\tcausal\n\tlm…"
+    if (model := re.search(r"Could not find 'model/([^'\n]*/[^'\n]*)'", message)) is not None:
+        return how_to_choose(model[1])
     match = re.search(
         r"Could not find '(?:([\w/]+)/)?([^'/]+)'(.*?Available options in '[^']*':\s*(.*))?", message, re.S
     )

@@ -104,9 +104,9 @@ def _content(value: str | list[str] | None, field: str) -> Any:
 
 def _backbone_meaning(model: Model, version: int) -> Any:
     around: dict[str, Any] = {"chat": dataclasses.asdict(model.chat)} if model.variant == "chat" else {}
-    around |= {"start": model.start} if model.start else {}
+    around |= {"start": model.start} if model.start != "" else {}
     if is_random(model):
-        return {"random": model.init_seed, "shape": dataclasses.asdict(model.shape), **around}
+        return {"random": model.init_seed, "shape": model.shape.meaning(), **around}
     assert model.path is not None
     folder = Path(model.path).expanduser()
     local = folder.is_dir()

@@ -81,6 +81,8 @@ def sealed(config: Config) -> dict[str, Any]:
     model, data = plain["model"], plain["data"]
     groups = {group: plain[group] for group in ("precision", "lora", "head")}
     reading = {f"model.{name}": model[name] for name in ("variant", "start", "chat")}
+    if model["own_template"]:  # a field that came later
+        reading["model.own_template"] = True
     return {**groups, **reading, "data.max_length": data["max_length"], "data.truncation": data["truncation"]}
 
 

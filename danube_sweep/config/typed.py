@@ -8,6 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from danube_sweep.config.explain import explain
 from danube_sweep.config.facts.hub_commits import is_folder
+from danube_sweep.config.from_checkpoint import fill_from_checkpoint
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, LinearAdapter, Pruner, Sweep, path_fields
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
@@ -25,6 +26,7 @@ def typed_config(config: DictConfig) -> Config:
     refuse_unknown_fields(config)
     ours = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
     try:
+        fill_from_checkpoint(ours)
         typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error

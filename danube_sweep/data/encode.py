@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 """Raise it when `encode` gives other tokens for the same records, or the files change."""
 
 _TEXTS_AT_ONCE = 1000

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from danube_sweep.config.schema import Comparison, Data, Head, Labelled, Model
+from danube_sweep.data.chat_markup import Markup, stated_markup
 
 _PAIR = ("Prompt: ", "\n\nAnswer A: ", "\n\nAnswer B: ")
 _ONE_ANSWER = ("Prompt: ", "\n\nAnswer: ")
@@ -21,17 +22,20 @@ class Layout:
     """Which of the record's texts each sequence holds; () for one sequence of them all."""
 
 
-def layout_for(model: Model, data: Data, head: Head) -> Layout:
-    """The layout that suits a model's variant, the data's texts and what the head reads."""
+def layout_for(model: Model, data: Data, head: Head, markup: Markup | None = None) -> Layout:
+    """The layout that suits the data's texts, what the head reads, and the model's markup.
+
+    `markup`: as the tokenizer gives it; without, as the config states it.
+    """
+    around = markup or stated_markup(model)
     if data.labelled is not Labelled.rows:  # its text alone
-        return Layout((model.start,), "", ends_with_eos=data.labelled is Labelled.nothing)
+        return Layout((around.start,), "", ends_with_eos=data.labelled is Labelled.nothing)
     pairs = isinstance(data, Comparison)
     before: tuple[str, ...] = _PAIR if pairs else ("",)
     passes: tuple[tuple[int, ...], ...] = ()
     if head.passes == 2:  # the prompt with A, and with B
         before, passes = _ONE_ANSWER, ((0, 1), (0, 2))
     cue = ("\n\nBetter answer:" if pairs else "\n\nLabel:") if head.cued else ""
-    before = (model.start + (model.chat.user if model.variant == "chat" else "") + before[0], *before[1:])
-    if model.variant == "chat":
-        return Layout(before, cue + model.chat.end + model.chat.answer, ends_with_eos=False, passes=passes)
-    return Layout(before, cue, ends_with_eos=not cue, passes=passes)
+    before = (around.before + before[0], *before[1:])
+    ends_with_eos = model.variant != "chat" and not cue
+    return Layout(before, cue + around.after, ends_with_eos=ends_with_eos, passes=passes)

@@ -62,7 +62,7 @@ def control_ids(tokenizer: "PreTrainedTokenizerBase", markup: str) -> frozenset[
 
 
 def _marks(content: str, markup: str) -> bool:
-    return content in markup and not content.strip().isalnum()
+    return content in markup and not content.isspace() and not content.strip().isalnum()
 
 
 @lru_cache(maxsize=2)

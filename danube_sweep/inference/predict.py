@@ -21,11 +21,13 @@ from danube_sweep.config.schema import (
     Target,
 )
 from danube_sweep.config.stored import load_config, sealed
+from danube_sweep.data.chat_markup import markup_for
 from danube_sweep.data.encode import encode
 from danube_sweep.data.layout import Layout, layout_for
 from danube_sweep.data.parts import read_unlabelled
 from danube_sweep.data.records import OUTSIDE, Record, swapped
 from danube_sweep.data.tokenizer import load_tokenizer
+from danube_sweep.data.vocabulary import check_ids
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.head.base_head import Head
 from danube_sweep.lora import PackedAdapters
@@ -70,7 +72,8 @@ def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_p
     if not trained.is_dir():
         raise CheckpointError(f"{path} is not finished; finish it with: danube-sweep resume {path}")
     manifest = checkpoint.read_manifest(trained)
-    edited = [key for key, value in sealed(config).items() if manifest["config"][key] != value]
+    now, then = sealed(config), manifest["config"]
+    edited = [key for key in {**now, **then} if now.get(key) != then.get(key)]
     if edited:
         raise CheckpointError(f"{folder.config}: {edited[0]} was changed since the run; put back what it was")
     target = pick_device(device)
@@ -97,7 +100,8 @@ def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_p
     if adapters is not None and model.packed is not None:
         adapters.put_alone(model.packed)
     trained_weights.load_trained(trained, model)
-    return Trained(config, backbone, model.head, tokenizer, classes, layout_for(config.model, config.data, config.head))
+    layout = layout_for(config.model, config.data, config.head, markup_for(config.model, tokenizer, trained=True))
+    return Trained(config, backbone, model.head, tokenizer, classes, layout)
 
 
 def _computing_in(precision: Precision, compute: Compute) -> Precision:
@@ -176,6 +180,7 @@ def predictions(
 
 def _one_order(trained: Trained, records: list[Record], batch_rows: int, done: Callable[[int], None]) -> Predictions:
     rows = encode(records, trained.tokenizer, trained.config.data, trained.layout, num_classes=len(trained.classes))
+    check_ids(rows, trained.backbone.body.get_input_embeddings().num_embeddings, str(trained.config.model.path))
     pad_id = int(trained.tokenizer.pad_token_id)
     places: list[torch.Tensor] = []
     answers: list[torch.Tensor] = []

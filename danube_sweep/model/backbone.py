@@ -118,6 +118,7 @@ def architecture(model: Model) -> PretrainedConfig:
 
 def _config_from_shape(shape: Shape) -> PretrainedConfig:
     fields: dict[str, Any] = dataclasses.asdict(shape)
+    tied = fields.pop("tie_word_embeddings")
     model_type, theta = fields.pop("model_type"), fields.pop("rope_theta")
     if fields["sliding_window"] is None and model_type != "mistral":  # whose own default is 4096
         del fields["sliding_window"]
@@ -127,7 +128,7 @@ def _config_from_shape(shape: Shape) -> PretrainedConfig:
         model_type,
         **fields,
         **(DEBERTA_V3 if family.encoder else more),
-        tie_word_embeddings=family.tied,
+        tie_word_embeddings=family.tied if tied is None else tied,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
@@ -176,7 +177,7 @@ def _whole(
         # As a whole causal LM, so that every head sees the same weights.
         kind = AutoModel if FAMILIES[model.shape.model_type].encoder else AutoModelForCausalLM
         load = partial(_random_model, model, config, kind, options)
-        source = [dataclasses.asdict(model.shape), model.init_seed]
+        source = [model.shape.meaning(), model.init_seed]
     else:
         kind = AutoModelForCausalLM if with_lm_head else AutoModel
         load = partial(_pretrained_model, model, kind, options)
@@ -194,7 +195,7 @@ def _random_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.init_seed)
         drawn = kind.from_config(config, dtype=torch.float32)
-    described = json.dumps([dataclasses.asdict(model.shape), model.init_seed], sort_keys=True).encode()
+    described = json.dumps([model.shape.meaning(), model.init_seed], sort_keys=True).encode()
     last = drawn.lm_head if hasattr(drawn, "lm_head") else drawn.get_input_embeddings()
     sample = last.weight.detach()[:4].contiguous().numpy().tobytes()
     fingerprint = hashlib.sha256(described + sample).hexdigest()[:32]

@@ -8,7 +8,7 @@ from danube_sweep.config.identity import NO_FOLDER, names_a_folder
 from danube_sweep.config.schema import Model
 from danube_sweep.errors import DiskError, ModelError
 
-FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 def local_folder(model: Model) -> Path:

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.facts.architectures import FAMILIES, Architecture, architecture_of
+from danube_sweep.config.facts.checkpoint_files import shape_of
 from danube_sweep.config.facts.positions import row_limit, too_long
 from danube_sweep.config.identity import NO_FOLDER, is_random, names_a_folder
-from danube_sweep.config.schema import Config, Model, Shape
+from danube_sweep.config.schema import Config, Model
 from danube_sweep.config.schema.data_fields import DEFAULT_LENGTH
 from danube_sweep.config.validate.common_checks import own_config
 from danube_sweep.errors import ConfigError, ModelError, UnknownArchitecture
@@ -74,15 +75,4 @@ def _described_in(model: Model) -> Path | None:
 
 def described_architecture(described: Mapping[str, Any]) -> Architecture:
     """The architecture of a transformers config. Raises UnknownArchitecture, KeyError or ValueError."""
-    kind = str(described["model_type"])
-    if kind not in FAMILIES:
-        raise UnknownArchitecture(f"model_type {kind} cannot be planned; there are {', '.join(FAMILIES)}")
-    heads = int(described["num_attention_heads"])
-    if not described.get("use_sliding_window", True):  # Qwen2 states a window that it does not use
-        described = {**described, "sliding_window": None}
-    derived = {"num_key_value_heads": heads, "head_dim": int(described["hidden_size"]) // heads}
-    known = {key: value for key, value in described.items() if value is not None}
-    values = {field.name: {**derived, **known}.get(field.name) for field in fields(Shape)}
-    given = {name: value for name, value in values.items() if value is not None}
-    tied = bool(described.get("tie_word_embeddings", FAMILIES[kind].tied))
-    return replace(architecture_of(Shape(**given), tied=tied), row_limit=row_limit(described))
+    return replace(architecture_of(shape_of(described)), row_limit=row_limit(described))

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Comparison, Config, Target
+from danube_sweep.data.chat_markup import markup_for
 from danube_sweep.data.description import DataDescription, describe
 from danube_sweep.data.encode import encode_cached
 from danube_sweep.data.encoded import Encoded
@@ -14,7 +16,9 @@ from danube_sweep.data.layout import layout_for
 from danube_sweep.data.parts import load_parts
 from danube_sweep.data.records import Parts, Record, swapped
 from danube_sweep.data.tokenizer import build_tokenizer
+from danube_sweep.data.vocabulary import check_vocabulary
 from danube_sweep.errors import DataError
+from danube_sweep.model.backbone import architecture
 from danube_sweep.training.metrics import answer_without_reading, references
 
 
@@ -30,6 +34,8 @@ class Prepared:
     prior: list[float]
     """The answer itself: a probability a class in the order of `classes`, or the mean; empty in language modelling."""
     description: DataDescription
+    markup_note: str | None = None
+    """Which chat markup stands around the texts, in a line to print, where the tokenizer decided."""
 
     @property
     def pad_id(self) -> int:
@@ -40,7 +46,10 @@ def prepare(config: Config) -> Prepared:
     """Reads, splits and encodes the data of a trial. Raises DataError, ModelError or ConfigError."""
     loaded = load_parts(config.data, config.head.target)
     tokenizer = build_tokenizer(config.model, (text for record in loaded.train for text in record.texts))
-    layout = layout_for(config.model, config.data, config.head)
+    markup = markup_for(config.model, tokenizer)
+    layout = layout_for(config.model, config.data, config.head, markup)
+    if not is_random(config.model):
+        check_vocabulary(tokenizer, layout, architecture(config.model).vocab_size, str(config.model.path))
     records = {"train": _augmented(loaded.train, config), "validation": loaded.validation, "test": loaded.test}
     parts = {
         name: encode_cached(rows, tokenizer, config.data, layout, num_classes=len(loaded.classes))
@@ -52,7 +61,7 @@ def prepare(config: Config) -> Prepared:
             raise DataError(f"data: no row is left in the {name} part after tokenising; give more text")
     references, prior = _without_reading(config, loaded, parts)
     description = describe(loaded, parts, config.data, config.head.target)
-    return Prepared(parts, loaded.classes, tokenizer, references, prior, description)
+    return Prepared(parts, loaded.classes, tokenizer, references, prior, description, markup.note)
 
 
 def _augmented(records: list[Record], config: Config) -> list[Record]:

@@ -173,6 +173,8 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     found = {"trial": taken.identity, "hash_version": taken.hash_version, **environment(model.backbone.device)}
     write_json(folder.environment, {**found, "data": asdict(prepared.description)})
     terminal.tell(_data_set(config), prepared.description.lines())
+    if prepared.markup_note is not None:
+        terminal.tell(f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note])
     manifest = {
         "trial": taken.identity,
         ARITHMETIC: HASH_VERSION,

@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import yaml
+from conftest import ROOT
 from omegaconf import OmegaConf
 
 from danube_sweep import paths
@@ -41,6 +42,7 @@ NEEDS = {
     "data=text": ["data.path=[a.jsonl]", "head=lm"],
     "precision=fp16": ["device.types=[fp32,fp16]"],
     "optimizer=schedulefree": ["schedule=constant"],
+    "model=auto": [f"model.path={ROOT / 'tests' / 'kept' / 'files' / 'model'}", "data.max_length=64"],
 }
 """What an option cannot be composed without."""
 
@@ -419,6 +421,14 @@ def test_the_table_of_mistakes_covers_every_number_of_the_schema() -> None:
         ("gemma_7b", "google/gemma-7b", "google/gemma-7b-it", "<start_of_turn>user\n"),
         ("gemma2_9b", "google/gemma-2-9b", "google/gemma-2-9b-it", "<start_of_turn>user\n"),
         ("qwen2_0_5b", "Qwen/Qwen2-0.5B", "Qwen/Qwen2-0.5B-Instruct", "<|im_start|>user\n"),
+        ("qwen2_5_1_5b", "Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-1.5B-Instruct", "<|im_start|>user\n"),
+        ("smollm2_135m", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct", "<|im_start|>user\n"),
+        (
+            "llama3_2_1b",
+            "meta-llama/Llama-3.2-1B",
+            "meta-llama/Llama-3.2-1B-Instruct",
+            "<|start_header_id|>user<|end_header_id|>\n\n",
+        ),
     ],
 )
 def test_a_variant_names_its_weights_and_its_format(model: str, base: str, chat: str, marker: str) -> None:

@@ -34,6 +34,13 @@ CAUSAL = {
     "gemma2_9b": 9_241_705_984,
     "mistral_7b": 7_241_732_096,
     "qwen2_0_5b": 494_032_768,
+    "qwen2_5_0_5b": 494_032_768,
+    "qwen2_5_1_5b": 1_543_714_304,
+    "smollm2_135m": 134_515_008,
+    "smollm2_360m": 361_821_120,
+    "smollm2_1_7b": 1_711_376_384,
+    "llama3_2_1b": 1_235_814_400,
+    "llama3_2_3b": 3_212_749_824,
 }
 """Parameters of the published causal models."""
 LINEARS = {

@@ -202,9 +202,9 @@ def first_adapted(adapter: Adapter, blocks: int) -> int:
     raise TypeError(f"nobody knows which blocks {type(adapter).__name__} adapts")
 
 
-def architecture_of(shape: Shape, *, tied: bool | None = None) -> Architecture:
-    """The architecture of a shape; `tied` overrides what its family does."""
-    family = FAMILIES[shape.model_type]
+def architecture_of(shape: Shape) -> Architecture:
+    """The architecture of a shape."""
+    family, tied = FAMILIES[shape.model_type], shape.tie_word_embeddings
     return Architecture(
         family,
         hidden=shape.hidden_size,

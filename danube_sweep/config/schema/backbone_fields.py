@@ -1,6 +1,6 @@
 """The model, how it is stored, and what of it trains."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -28,11 +28,21 @@ class Shape:
     max_position_embeddings: int = setting("tokens of the longest row that it was pretrained on", 8192)
     rope_theta: float = setting("base of the rotary position embedding", 10000.0)
     sliding_window: int | None = setting("attention window in tokens; null for none", None)
+    tie_word_embeddings: bool | None = setting(
+        "whether the output layer is the embedding itself; null: as the published models of this architecture", None
+    )
+
+    def meaning(self) -> dict[str, Any]:
+        """Its fields; one that came after the first hashes counts only where it is set."""
+        stated = asdict(self)
+        if self.tie_word_embeddings is None:
+            del stated["tie_word_embeddings"]
+        return stated
 
 
 @dataclass
 class ChatFormat:
-    """How a chat model marks a user's turn and its own answer; plain text, no special tokens."""
+    """How a chat model marks a user's turn and its own answer."""
 
     user: str = setting("before the user's text", "<|prompt|>")
     end: str = setting("after the user's text", "</s>")
@@ -47,10 +57,21 @@ class Model:
     revision: str | None = setting("branch, tag or commit of the hub repository", None)
     init: Init = setting("auto: pretrained if there is a path, else random; or pretrained, random", Init.auto)
     init_seed: int = setting("seed of random weights", 0)
-    variant: str = setting("base or chat: which published weights, and whether the chat format is used", "base")
+    variant: str = setting(
+        "base or chat: which published weights, and whether texts stand in the chat format; "
+        "auto (model=auto): chat if the tokenizer has a chat template",
+        "base",
+    )
     variants: list[str] = setting("the variants that exist", ["base"])
     lr: float = setting("a learning rate that suits LoRA on this model: the default of optimizer.lr", 2e-4)
-    start: str = setting("what every sequence starts with, like <bos>: a token that the tokenizer knows", "")
+    start: str | None = setting(
+        "what every sequence starts with, like <bos>: a token that the tokenizer knows; null: what it adds itself", ""
+    )
+    own_template: bool = setting(
+        "the chat format is the tokenizer's own chat template, where it has one; "
+        "false: model.chat, which a chat template must agree with",
+        False,
+    )
     chat: ChatFormat = nested(ChatFormat, "the chat format")
     shape: Shape = nested(Shape, "the shape used for random weights and for planning")
 
