@@ -24,7 +24,7 @@ from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid, run_sweep
 from danube_sweep.terminal.screen import Terminal
 
 Task = Callable[[Job, Any], None]
-SHORT = ["data.rows=50", "trainer.max_steps=4", "trainer.validate_every=2", "sweep.stagger_s=0"]
+SHORT = ["data.rows=50", "trainer.max_steps=4", "trainer.validate_every=2", "sweep.stagger_s=0", "sweep.baseline=none"]
 
 
 @dataclass

@@ -40,6 +40,7 @@ LAYERS = [
     {"training": "A trial or a pack, from its config to its result."},
     {"results": "Ranking and out-of-fold predictions, from folders."},
     {
+        "baseline": "Linear models on words and lengths, which a sweep is measured against.",
         "inference": "What a finished run is used for: predictions, its test part, an export.",
         "report": "The page, the terminal's report and the live view of a sweep.",
     },

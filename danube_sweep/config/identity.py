@@ -33,6 +33,10 @@ _NOT_THE_TRIAL = {
 """Fields that do not count: the model does by its weights, in `_backbone_meaning`, a revision by its commit."""
 
 
+_NOT_THE_SPLIT = ("max_length", "truncation", "overlap", "batching", "order_seed", "cache_prefix", "swap_augment")
+"""Fields of the data that do not decide which rows train and validate, or what their labels are."""
+
+
 def is_random(model: Model) -> bool:
     """Whether the backbone's weights are drawn and not loaded."""
     return model.init is Init.random or (model.init is Init.auto and model.path is None)
@@ -61,6 +65,16 @@ def trial_hash(config: Config, version: int = HASH_VERSION) -> str:
     meaning = {"version": version, "trial": _meaning(config, "", defaults)}
     meaning["backbone"] = _backbone_meaning(config.model, version)
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def split_hash(config: Config) -> str:
+    """32 hex digits over the rows that train and validate and what is learned from them: trials of one split share it.
+
+    Raises DataError for missing data.
+    """
+    data = {key: value for key, value in _meaning(config.data, "data.", {}).items() if key not in _NOT_THE_SPLIT}
+    text = json.dumps([config.head.target.value, data], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -83,6 +83,11 @@ class SweepFolder:
     def history(self) -> Path:
         return self.path / "history.log"
 
+    @property
+    def baselines(self) -> Path:
+        """Holds a folder <split>_<name> for each baseline."""
+        return self.path / "baselines"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Alone in the folder among all processes; the kernel releases it with the process.

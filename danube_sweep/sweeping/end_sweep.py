@@ -18,6 +18,7 @@ from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_pool import Pool
 from danube_sweep.sweeping.execute.slots import find_slots
+from danube_sweep.sweeping.execute.train_baselines import train_baselines
 from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.terminal.screen import Terminal
 
@@ -30,6 +31,8 @@ def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, stopping: Ca
     entries = folder.entries()
     if not entries:
         return
+    if folder.history.is_file():  # a search may have drawn other splits
+        train_baselines(folder, sweep, terminal, stopping)
     if sweep.score_test and not stopping() and all(state_of(entry) is not None for entry in entries):
         _score_winner(folder, entries, terminal, stopping)
     show_ranking(folder.path, terminal)

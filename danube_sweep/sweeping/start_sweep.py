@@ -24,6 +24,7 @@ from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.executor import Executor
 from danube_sweep.sweeping.execute.slots import find_slots
+from danube_sweep.sweeping.execute.train_baselines import train_baselines
 from danube_sweep.sweeping.propose.fits_device import shrink, shrunk_rows
 from danube_sweep.sweeping.propose.grid_cells import check_cells, check_search, depends_on, shared
 from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
@@ -164,6 +165,7 @@ def run_sweep(
     """
     source = _source(plan, composer)
     if plan.launch is not None:
+        train_baselines(plan.folder, plan.sweep, terminal, lambda: False, _drawn(plan, composer))
         _say_ignored(plan, terminal)
         try:
             _run_batches(plan, source, plan.launch, terminal)
@@ -173,6 +175,7 @@ def run_sweep(
         return
     slots = find_slots(plan.sweep, _accelerators(plan, composer))
     with StopRequest() as stop:
+        train_baselines(plan.folder, plan.sweep, terminal, stop, _drawn(plan, composer))
         executor = Executor(source, plan.sweep, slots, terminal, stop, task)
         try:
             executor.run()
@@ -289,9 +292,16 @@ def _say_ignored(plan: PlannedSweep, terminal: Terminal) -> None:
         terminal.note(f"{', '.join(ignored)}: only hydra/launcher=local keeps to it; this launcher does not")
 
 
+def _drawn(plan: PlannedSweep, composer: Composer | None) -> Config | None:
+    """A trial of a search; None for a grid, whose trials are in its folder."""
+    if plan.search is None or composer is None:
+        return None
+    return check_search(plan.search, composer.trial, plan.sweep)
+
+
 def _accelerators(plan: PlannedSweep, composer: Composer | None) -> set[str]:
-    if plan.search is not None and composer is not None:
-        return {check_search(plan.search, composer.trial, plan.sweep).device.accelerator}
+    if (drawn := _drawn(plan, composer)) is not None:
+        return {drawn.device.accelerator}
     return {_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None}
 
 

@@ -56,6 +56,7 @@ from danube_sweep.config.schema.optimizer_fields import Adam, Optimizer
 from danube_sweep.config.schema.run_fields import Device, NoTracking, Tracking, WandbTracking
 from danube_sweep.config.schema.sweep_fields import (
     Asha,
+    Baseline,
     Hyperband,
     Median,
     NoPruner,
@@ -86,6 +87,7 @@ __all__ = [
     "Adam",
     "Adapter",
     "Asha",
+    "Baseline",
     "Batching",
     "Bias",
     "ChatFormat",

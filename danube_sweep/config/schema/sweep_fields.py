@@ -27,6 +27,11 @@ class OnMisfit(Enum):
     shrink = "shrink"
 
 
+class Baseline(Enum):
+    none = "none"
+    tfidf = "tfidf"
+
+
 @dataclass
 class Sweep:
     metric: Any = setting(
@@ -61,6 +66,11 @@ class Sweep:
         OnMisfit.error,
     )
     score_test: bool = setting("at the end, score the winner on the test part, if there is one", True)
+    baseline: Baseline = setting(
+        "tfidf trains two linear models on the trials' split in seconds, one on TF-IDF and lengths and one on lengths "
+        "alone, and ranks them beside the trials; none leaves them out. Words and language modelling have none",
+        Baseline.tfidf,
+    )
     dry_run: bool = setting("show the trials and stop; --dry-run is short for it", False)
 
 

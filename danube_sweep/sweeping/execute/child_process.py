@@ -158,6 +158,15 @@ def score_task(job: Job, link: Connection) -> None:
     link.send(score_test(job.path, job.config.device))
 
 
+def baseline_task(job: Job, link: Connection) -> None:
+    """Trains the baselines of the job's config into the folder of its path, whose name is the split's; tells None."""
+    from danube_sweep.baseline.write_baselines import write_baselines
+
+    assert job.config is not None
+    write_baselines(job.path.parent, job.path.name, job.config)
+    link.send(None)
+
+
 def count_gpus_task(job: Job, link: Connection) -> None:
     """Tells how many GPUs torch sees."""
     import torch
