@@ -146,8 +146,8 @@ def rank(arguments: list[str]) -> int:
     parser = _Parser(
         "danube-sweep rank",
         description="Shows a sweep's trials, best first, and writes ranking.csv and ranking.md into its folder. "
-        "Trials that differ only in seed are one row; differences to the best row have a 95 % interval over the "
-        "validation rows, and a row whose interval holds 0 is a tie.",
+        "Trials that differ only in seed and fold are one row; differences to the best row have a 95 % interval, for "
+        "all rows at once, over the validation rows and training noise, and a row whose interval holds 0 is a tie.",
     )
     parser.add_argument("directory", type=Path, help="the sweep's folder")
     parser.add_argument("--full", action="store_true", help="all that danube-sweep report says, here")

@@ -51,7 +51,7 @@ def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance)
         ranking=ranking,
         shown=shown,
         curves=_curves(trials, ranking.metric),
-        answer=verdict_of(path, ranking, shown, factors, references),
+        answer=verdict_of(ranking, shown, factors),
         factors=factors,
         importance=importance.of(ranking.rows, factors, ranking.goal),
         timeline=timeline(trials, drawn.timestamp()),

@@ -7,12 +7,13 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 
-from danube_sweep.report.intervals import half_width
 from danube_sweep.results.rank import Row
 from danube_sweep.results.ranking_table import shown
 
 _LEVELS: Final = 8
 """Numbers with more values than that are a range."""
+_STUDENT: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145)
+"""Two-sided 95 % quantiles of Student's t by degrees of freedom from 1; beyond these a bound that is close."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Level:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % of the mean over its rows, by Student's t; None for a single row."""
+        """95 % of the mean over its rows, by Student's t; None for a single row.
+
+        It is of configurations like these, and holds what their other choices do: no interval of the ranking.
+        """
         count = len(self.numbers)
         if count < 2:
             return None
-        half = half_width(float(np.std(self.numbers, ddof=1)), count)
+        half = student(count - 1) * float(np.std(self.numbers, ddof=1)) / math.sqrt(count)
         return self.mean - half, self.mean + half
 
 
@@ -56,6 +60,11 @@ class Factor:
     def is_logarithmic(self) -> bool:
         places = [float(level.label) for level in self.levels] if self.numeric else []
         return bool(places) and min(places) > 0 and max(places) / min(places) >= 10
+
+
+def student(freedom: int) -> float:
+    """The two-sided 95 % quantile of Student's t."""
+    return _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96 + 2.6 / freedom
 
 
 def is_finite_number(value: Any) -> TypeGuard[int | float]:

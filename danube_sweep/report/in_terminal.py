@@ -14,7 +14,8 @@ from danube_sweep.report.collect import gather
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto, seconds_shown
 from danube_sweep.report.row_predictions import Seen
-from danube_sweep.results.ranking_table import named, number, plain, ranking_table, summary_lines, write
+from danube_sweep.results.ranking_files import write
+from danube_sweep.results.ranking_table import named, number, plain, ranking_table, summary_lines
 from danube_sweep.terminal.screen import Terminal, human
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
@@ -80,9 +81,10 @@ def answer_lines(report: Report) -> list[str]:
     answer = report.answer
     if answer.best is None or answer.command is None:
         return ["no trial has finished yet" if report.under_way or not report.shown else "no trial has finished"]
-    sure = answer.certainty.both if answer.certainty is not None else None
+    sure = answer.best.row.own_interval
     between = f", 95 % {number(sure[0])} .. {number(sure[1])}" if sure else ""
     lines = [
+        *answer.nothing_learned,
         answer.command,
         f"{report.ranking.metric} {number(answer.best.row.mean or 0.0)}{between}{_cost(answer.best)}",
     ]

@@ -8,7 +8,6 @@ from typing import Any
 
 from danube_sweep.report.comparability import Fact
 from danube_sweep.report.factor_effects import Factor
-from danube_sweep.report.intervals import Certainty
 from danube_sweep.report.learning_curves import Curve
 from danube_sweep.report.published import Published
 from danube_sweep.report.row_predictions import Seen
@@ -64,10 +63,11 @@ class Answer:
 
     best: Shown | None
     command: str | None
-    certainty: Certainty | None
     as_good: int
     """Rows that cannot be told from the best one."""
     cheaper: list[Cheaper]
+    nothing_learned: list[str]
+    """A sentence if the best one does not beat answering without reading, else nothing."""
     unknown: list[str]
     """What the sweep cannot tell, a sentence each."""
 

@@ -2,16 +2,13 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from danube_sweep.errors import CheckpointError
 from danube_sweep.report.factor_effects import Factor
-from danube_sweep.report.intervals import certainty
 from danube_sweep.report.page_data import Answer, Cheaper, Shown
-from danube_sweep.results.example_losses import PAIRED
 from danube_sweep.results.rank import Ranking, winner
-from danube_sweep.results.ranking_table import number, shown
+from danube_sweep.results.ranking_table import nothing_learned_lines, number, shown
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
 from danube_sweep.storage.files import read_json
 
@@ -21,13 +18,8 @@ _WORTH_SAVING: Final = 0.05
 _NOT_A_TRIAL: Final = ("sweep", "pruner", "hydra")
 
 
-def verdict_of(
-    path: Path, ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor], references: Mapping[str, float]
-) -> Answer:
-    """The answer of a sweep; without a finished trial there is no best.
-
-    `references` are what answering without reading reaches.
-    """
+def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor]) -> Answer:
+    """The answer of a sweep; without a finished trial there is no best."""
     open_trials = sum(trial.state in UNDER_WAY for trial in ranking.trials)
     row = winner(ranking)
     best = next((one for one in rows if one.row is row), None)
@@ -35,10 +27,10 @@ def verdict_of(
     return Answer(
         best=best,
         command=None if best is None else command(best),
-        certainty=None if best is None else certainty(path, best.row, ranking.metric),
         as_good=len(good),
         cheaper=[] if best is None else _cheaper(best, good),
-        unknown=_unknown(ranking, best, good, factors, open_trials) + _learned(best, ranking, references),
+        nothing_learned=nothing_learned_lines(ranking),
+        unknown=_unknown(ranking, best, good, factors, open_trials),
     )
 
 
@@ -85,8 +77,8 @@ def _unknown(
     if best is not None:
         said += [
             _single(ranking, best, good),
-            _pruned(ranking, best),
-            _seeds(best),
+            _above(ranking, best),
+            _seeds(ranking, best),
             *_edges(best, factors),
             _optimism(ranking, best),
             _shared(best),
@@ -109,41 +101,36 @@ def _is_open(state: str) -> bool:
     return any(word in state for word in UNDER_WAY)
 
 
-def _learned(best: Shown | None, ranking: Ranking, references: Mapping[str, float]) -> list[str]:
-    prior = references.get(PRIOR)
-    if best is None or best.row.mean is None or prior is None:
-        return []
-    better = best.row.mean < prior if ranking.goal == "minimize" else best.row.mean > prior
-    return [] if better else [f"Whether anything was learned: the classes' shares alone reach {number(prior)}."]
-
-
 def _single(ranking: Ranking, best: Shown, good: Sequence[Shown]) -> str:
     others = [row for row in ranking.rows if row.difference is not None]
     if not others:
         return "There is nothing to compare with: only one configuration has a result."
-    if ranking.metric not in PAIRED:
-        return f"{ranking.metric} is no mean over rows, so differences have no interval: a small one can be chance."
     if all(row.interval is None for row in others):
-        return "Differences have no interval: the predictions could not be compared row by row."
+        return "Differences have no interval, so a small one can be chance: the notes of the ranking tell why."
     if not good:
         return ""
     return f"Which of the first {len(good) + 1} is really best: their differences can be chance (95 %)."
 
 
-def _pruned(ranking: Ranking, best: Shown) -> str:
-    ahead = sum(row.pruned and (row.rank or 0) < (best.row.rank or 0) for row in ranking.rows if row.rank is not None)
-    return (
-        f"{_count(ahead, 'pruned configuration')} ranked above it when ended early; trained on, it may stay."
-        if ahead
-        else ""
-    )
+def _above(ranking: Ranking, best: Shown) -> str:
+    above = [row for row in ranking.rows if row.rank is not None and row.rank < (best.row.rank or 0)]
+    early, said = sum(row.pruned for row in above), []
+    if early:
+        said.append(
+            f"{_count(early, 'pruned configuration')} ranked above it when ended early; trained on, it may stay."
+        )
+    if lost := len(above) - early:
+        said.append(f"{_count(lost, 'configuration')} ranked above it by fewer trials: the others were lost.")
+    return " ".join(said)
 
 
-def _seeds(best: Shown) -> str:
+def _seeds(ranking: Ranking, best: Shown) -> str:
     count = best.row.seed_count
     if count >= _FEW_SEEDS:
         return ""
     more = "Sweep seed=0,1,2 over the best few."
+    if ranking.noise is None:
+        return f"How much training varies: no configuration has a second seed, and the intervals leave it out. {more}"
     if count < 2:
         return f"How much the seed matters: the best has one. {more}"
     return f"How much the seed matters: the best has {count}, too few for a narrow interval. {more}"

@@ -1,6 +1,7 @@
 """The ranking of a sweep folder, running or ended; imports no torch.
 
 trial_results  what the run folders hold · varied_keys  what differs between them
-example_losses, bootstrap  how sure a difference is
-rank  the rows, best first · ranking_table  as text, csv and markdown · oof/  predictions of all folds together
+answers, metric_sums, entity_sums  what was answered, and the metrics of it that can be resampled
+bootstrap, training_noise, comparison, intervals  how sure a difference is · nothing_learned  against the class prior
+rank  the rows, best first · ranking_table, ranking_files  as text, csv and markdown · oof/  all folds together
 """

@@ -1,35 +1,75 @@
-"""How sure a mean over validation examples is, or the difference of two: a bootstrap over the examples."""
+"""Resampled validation rows: whole groups (prompts, texts, documents) are drawn again, and a metric recomputed of them.
+
+Efron and Tibshirani 1993, chapter 13; of groups: Field and Welsh 2007. Axes: B resamples, G groups, T trials, S sums.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from danube_sweep.results.answers import Codes
+from danube_sweep.results.metric_sums import MetricSums
 from danube_sweep.storage.predictions import Floats
 
 RESAMPLES = 2000
 LEVEL = 0.95
-_NUMBERS_AT_ONCE = 500_000
+_NUMBERS_AT_ONCE = 4_000_000
+_MOST_MULTIPLICATIONS = 4e11
+"""Minutes of a processor core."""
 
 
-def paired_intervals(differences_RN: Floats, weights_N: Floats, *, seed: int = 0) -> Floats:
-    """95 % percentile intervals [R, 2] of the weighted mean of each row's per-example differences.
+@dataclass(frozen=True)
+class Fold:
+    """Validation rows, and the sums that trials have on each group of them."""
 
-    All rows see the same 2000 resamples, so equal rows get equal intervals; the same seed gives the same numbers.
-    It covers the choice of the examples, not the choice of the seeds. Efron & Tibshirani 1993, chapter 13.
+    weights_G: Floats
+    sums_TGS: Floats
+
+
+def fold_of(places_N: Codes, weights_N: Floats, sums: Sequence[Floats]) -> Fold:
+    """The rows' sums put together by group; `sums` are [N, S] of each trial."""
+    groups = int(places_N.max(initial=-1)) + 1
+    weights_G = np.bincount(places_N, weights_N, minlength=groups).astype(np.float64)
+    sums_TGS = np.zeros((len(sums), groups, sums[0].shape[1] if sums else 0))
+    for trial, sums_NS in enumerate(sums):
+        for column in range(sums_NS.shape[1]):
+            sums_TGS[trial, :, column] = np.bincount(places_N, sums_NS[:, column], minlength=groups)
+    return Fold(weights_G, sums_TGS)
+
+
+def is_affordable(groups: int, sums: int) -> bool:
+    """Whether so many groups can be resampled with so many sums, of all trials, in seconds."""
+    return float(groups) * sums * RESAMPLES <= _MOST_MULTIPLICATIONS
+
+
+def resampled(metric: MetricSums, fold: Fold, *, seed: int) -> Floats:
+    """How far the metric of each trial is from its own on all rows, in each of 2000 resamples: [B, T].
+
+    All trials see the same resamples, so what they share cancels in a difference; the same seed gives the same
+    numbers. Distances are stretched by sqrt(G / (G - 1)), as a bootstrap of few groups is that much too narrow.
     """
-    weighted_NR = (differences_RN * weights_N).T.copy()
+    trials, groups, width = fold.sums_TGS.shape
+    together = fold.sums_TGS.transpose(1, 0, 2).reshape(groups, trials * width)
     generator = np.random.default_rng(seed)
-    rows_at_once = max(1, _NUMBERS_AT_ONCE // len(weights_N))
-    estimates = []
+    rows_at_once = max(1, _NUMBERS_AT_ONCE // max(groups, 1))
+    found = []
     for first in range(0, RESAMPLES, rows_at_once):
-        counts_SN = _counts(generator, min(rows_at_once, RESAMPLES - first), len(weights_N))
-        total_S = counts_SN @ weights_N
-        # A resample of nothing but examples without weight says nothing.
-        estimates.append((counts_SN @ weighted_NR)[total_S > 0] / total_S[total_S > 0, None])
-    tail = (1 - LEVEL) / 2
-    return np.asarray(np.quantile(np.concatenate(estimates), [tail, 1 - tail], axis=0).T)
+        counts_BG = _counts(generator, min(rows_at_once, RESAMPLES - first), groups)
+        total_B = counts_BG @ fold.weights_G
+        kept = total_B > 0  # a resample of nothing but examples without weight has no metric
+        sums_BTS = (counts_BG[kept] @ together).reshape(int(kept.sum()), trials, width)
+        values_BT = np.zeros((len(kept), trials))
+        values_BT[kept] = metric.value(sums_BTS, total_B[kept, None])
+        values_BT[~kept] = np.nan
+        found.append(values_BT)
+    whole_T = metric.value(fold.sums_TGS.sum(axis=1), fold.weights_G.sum())
+    away_BT = np.nan_to_num(np.concatenate(found) - whole_T)
+    return np.asarray(away_BT * np.sqrt(groups / max(groups - 1, 1)))
 
 
-def _counts(generator: np.random.Generator, samples: int, examples: int) -> Floats:
-    """How often each example is in each of some resamples: [samples, examples]."""
-    drawn = generator.integers(0, examples, size=(samples, examples))
-    drawn += np.arange(samples)[:, None] * examples
-    return np.bincount(drawn.ravel(), minlength=samples * examples).reshape(samples, examples).astype(np.float64)
+def _counts(generator: np.random.Generator, samples: int, groups: int) -> Floats:
+    """How often each group is in each of some resamples: [samples, groups]."""
+    drawn = generator.integers(0, groups, size=(samples, groups))
+    drawn += np.arange(samples)[:, None] * groups
+    return np.bincount(drawn.ravel(), minlength=samples * groups).reshape(samples, groups).astype(np.float64)

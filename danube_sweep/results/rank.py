@@ -16,12 +16,13 @@ from danube_sweep.config.schema import Sweep
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.validate.check_sweep import objectives as objectives_of
 from danube_sweep.errors import CheckpointError, ConfigError
-from danube_sweep.results.bootstrap import paired_intervals
-from danube_sweep.results.example_losses import PAIRED, Examples, read_examples
-from danube_sweep.results.trial_results import StoredTrial, read_trials
+from danube_sweep.results.intervals import Contender, Intervals, difference, find_intervals
+from danube_sweep.results.nothing_learned import Prior, prior_of
+from danube_sweep.results.training_noise import Cell, TrainingNoise, training_noise
+from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial, read_trials
 from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
 from danube_sweep.storage.files import read_json
-from danube_sweep.storage.run_folder import RunFolder, number_at
+from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import SweepFolder
 
 Objectives = Sequence[tuple[str, str]]
@@ -42,7 +43,8 @@ class TrialOutcome:
 class Row:
     """Trials that differ only in their seed and fold.
 
-    Numbers are means over `used`: the finished ones, else the pruned ones.
+    Numbers are means over `used`: the finished ones, else the pruned ones. The comparison with the best row is over the
+    seeds and folds that both have, and there is none with survivors: of a row that has `lost` some of its trials.
     """
 
     values: dict[str, Any]
@@ -52,6 +54,8 @@ class Row:
     used: list[str]
     seeds: list[int]
     """Of `used`, each once."""
+    cells: dict[Cell, float]
+    """The first objective of `used` by seed and fold, in their order."""
     by_fold: dict[int | None, list[str]]
     """Names of `used` by the fold that validates, in order; without folds all are under None."""
     folds: int | None
@@ -60,6 +64,8 @@ class Row:
     """`finished`, or for several states `2 finished, 1 oom`."""
     pruned: bool
     """Whether the numbers are those of trials that were ended early."""
+    lost: str
+    """`1 pruned, 1 oom`: how its other trials ended, where some are finished; else empty."""
     error: str | None
     objectives: list[float | None]
     """Means, in the order of Ranking.objectives."""
@@ -77,9 +83,11 @@ class Row:
     rank: int | None = None
     """From 1; None without a metric."""
     difference: float | None = None
-    """First objective minus that of the best row; None for that row itself."""
+    """First objective minus that of the best row, over what both have; None for that row itself."""
     interval: tuple[float, float] | None = None
-    """95 % interval of the difference over the choice of validation rows."""
+    """95 % interval of the difference, of all rows at once; of what is in Ranking.covers."""
+    own_interval: tuple[float, float] | None = None
+    """Of the best row: 95 % interval of its mean."""
     tie: bool = False
     """Whether the interval holds 0: the difference to the best row can be chance."""
     front: bool = False
@@ -110,6 +118,12 @@ class Ranking:
     """Metric and goal; the first ranks."""
     trials: list[TrialOutcome]
     notes: list[str] = field(default_factory=list)
+    noise: TrainingNoise | None = None
+    """How much a trial differs when it is trained again; None where nothing was."""
+    covers: str | None = None
+    """A sentence on what the intervals cover; None without any."""
+    prior: Prior | None = None
+    """The best row against answering without reading, where that is known."""
 
     @property
     def metric(self) -> str:
@@ -138,18 +152,28 @@ def rank_trials(
     varied = varied_keys(trials)
     scores = _test_scores(path, notes)
     rows = [_row(_once(group, notes), varied, chosen, scores) for group in by_row(trials)]
-    rows = _compared(_ordered(rows, chosen), path, chosen[0][0], notes)
     ended = [TrialOutcome(trial.name, trial.state, trial.reason) for trial in trials]
-    return Ranking(path, _with_front(rows, chosen), varied, chosen, ended, notes)
+    found = Ranking(path, _with_front(_ordered(rows, chosen), chosen), varied, chosen, ended, notes)
+    return _compared(found, {trial.name: trial for trial in trials})
 
 
 def winner(ranking: Ranking) -> Row | None:
-    """The best row with finished trials; None while there is none."""
-    return next((row for row in ranking.rows if _is_finished(row)), None)
+    """The best row whose trials are finished, all that are not under way; None while there is none.
+
+    Rows that have lost trials, and with fewer of their folds than others, are for want of any other.
+    """
+    return _winner(ranking.rows)
 
 
-def _is_finished(row: Row) -> bool:
-    return row.mean is not None and not row.pruned
+def _winner(rows: Sequence[Row]) -> Row | None:
+    finished = [row for row in rows if row.mean is not None and not row.pruned]
+    whole = [row for row in finished if not row.lost] or finished
+    most = max(map(_share_of_folds, whole), default=0.0)
+    return next((row for row in whole if _share_of_folds(row) == most), None)
+
+
+def _share_of_folds(row: Row) -> float:
+    return len(row.by_fold) / (row.folds or 1)
 
 
 def _objectives(path: Path) -> Objectives:
@@ -195,10 +219,12 @@ def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, s
         trials=[trial.name for trial in trials],
         used=[trial.name for trial in used],
         seeds=list(dict.fromkeys(trial.seed for trial in used if trial.seed is not None)),
+        cells=_cells(used, metric),
         by_fold=_by_fold(used),
         folds=trials[0].folds,
         state=_states(trials),
         pruned=bool(used) and used[0].state == PRUNED,
+        lost=_lost(trials, used),
         error=next((trial.reason for trial in trials if trial.reason), None),
         objectives=[_mean(used, address) for address, _ in objectives],
         deviation=stdev(reported) if len(reported) > 1 else None,
@@ -214,6 +240,24 @@ def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, s
 def _by_fold(trials: Sequence[StoredTrial]) -> dict[int | None, list[str]]:
     folds = sorted({trial.fold for trial in trials}, key=lambda fold: -1 if fold is None else fold)
     return {fold: [trial.name for trial in trials if trial.fold == fold] for fold in folds}
+
+
+def _cells(trials: Sequence[StoredTrial], metric: str) -> dict[Cell, float]:
+    # Seeds that nobody knows (their config is damaged) are told apart.
+    seeds = [-1 - place if trial.seed is None else trial.seed for place, trial in enumerate(trials)]
+    numbers = [(trial.fold, trial.number(metric)) for trial in trials]
+    return {(seed, fold): number for seed, (fold, number) in zip(seeds, numbers, strict=True) if number is not None}
+
+
+def _lost(trials: list[StoredTrial], used: list[StoredTrial]) -> str:
+    if not used or used[0].state == PRUNED:
+        return ""
+    gone = Counter(
+        "without a metric" if trial.state == FINISHED else trial.state
+        for trial in trials
+        if trial not in used and trial.state not in UNDER_WAY
+    )
+    return ", ".join(f"{count} {state}" for state, count in gone.items())
 
 
 def _states(trials: list[StoredTrial]) -> str:
@@ -259,50 +303,68 @@ def _sign(goal: str) -> int:
     return 1 if goal == "minimize" else -1
 
 
-def _compared(rows: list[Row], path: Path, metric: str, notes: list[str]) -> list[Row]:
+def _compared(ranking: Ranking, trials: dict[str, StoredTrial]) -> Ranking:
     """The rows with their difference to the best finished one, or while none is finished to the first."""
-    best = next((row for row in rows if _is_finished(row)), rows[0] if rows else None)
+    best = winner(ranking) or next(iter(ranking.rows), None)
     if best is None or best.mean is None:
-        return rows
-    others = [row for row in rows if row is not best and row.mean is not None]
-    intervals = _intervals(best, others, path, metric, notes) if metric in PAIRED and others else {}
+        return ranking
+    contenders = {row.trials[0]: _contender(row, trials) for row in ranking.rows if row.mean is not None}
+    noise = training_noise([row.cells for row in ranking.rows if row.cells and not row.pruned])
+    mine = contenders.pop(best.trials[0])
+    priors = {trials[name].fold: prior for name in best.used if (prior := trials[name].result.get("prior"))}
+    found = find_intervals(ranking.metric, mine, list(contenders.values()), noise, priors)
+    compared = [replace(best, own_interval=_around(best.mean, found.best)) if row is best else
+                _with_interval(row, contenders, mine, found) for row in ranking.rows]  # fmt: skip
+    return replace(
+        ranking,
+        rows=compared,
+        notes=[*ranking.notes, *found.notes, *_other_cells(best, compared)],
+        noise=noise,
+        covers=_covered(found, noise),
+        prior=prior_of(ranking.metric, ranking.goal, best.mean, found, [trials[name] for name in best.used]),
+    )
 
-    def compared(row: Row) -> Row:
-        if row is best or row.mean is None or best.mean is None:
-            return row
-        interval = intervals.get(row.trials[0])
-        tie = interval is not None and interval[0] <= 0 <= interval[1]
-        return replace(row, difference=row.mean - best.mean, interval=interval, tie=tie)
 
-    return [compared(row) for row in rows]
+def _contender(row: Row, trials: dict[str, StoredTrial]) -> Contender:
+    refused = "ended early by the pruner" if row.pruned else None
+    if row.lost:
+        refused = "survivors, as its other trials were pruned or failed"
+    files = {cell: trials[name].folder.predictions for cell, name in zip(row.cells, row.used, strict=True)}
+    return Contender(row.trials[0], row.cells, files, refused)
 
 
-def _intervals(
-    best: Row, others: list[Row], path: Path, metric: str, notes: list[str]
-) -> dict[str, tuple[float, float]]:
-    """Intervals by the name of a row's first trial; for rows that cannot be compared there is a note instead."""
+def _with_interval(row: Row, contenders: dict[str, Contender], best: Contender, found: Intervals) -> Row:
+    if row.mean is None:
+        return row
+    apart = difference(contenders[row.trials[0]], best)
+    interval = _around(apart, found.halves.get(row.trials[0]))
+    tie = interval is not None and interval[0] <= 0 <= interval[1]
+    return replace(row, difference=apart, interval=interval, tie=tie)
 
-    def examples(row: Row, like: Examples | None = None) -> Examples | str:
-        parts = [[RunFolder(path / name).predictions for name in names] for names in row.by_fold.values()]
-        return read_examples(parts, metric, like)
 
-    reference = examples(best)
-    if isinstance(reference, str):
-        notes.append(f"no intervals: {reference} in the best row, {best.used[0]}")
-        return {}
-    differences, names, refused = [], [], Counter[str]()
-    for row in others:
-        found = examples(row, reference)
-        if isinstance(found, str):
-            refused[found] += 1
-        else:
-            differences.append(found.values - reference.values)
-            names.append(row.trials[0])
-    notes += [f"no interval for {count} row{'s' * (count > 1)}: {why}" for why, count in refused.items()]
-    if not differences:
-        return {}
-    found_R2 = paired_intervals(np.stack(differences), reference.weights)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(names, found_R2, strict=True)}
+def _around(middle: float, half: float | None) -> tuple[float, float] | None:
+    return None if half is None else (middle - half, middle + half)
+
+
+def _other_cells(best: Row, rows: Sequence[Row]) -> list[str]:
+    mine = best.cells.keys()
+    other = sum(row.cells.keys() != mine and bool(row.cells.keys() & mine) for row in rows)
+    if not other:
+        return []
+    said = "row has other seeds or folds than the best row: its difference is" if other == 1 else (
+        "rows have other seeds or folds than the best row: their differences are"
+    )  # fmt: skip
+    return [f"{other} {said} over those that both have"]
+
+
+def _covered(found: Intervals, noise: TrainingNoise | None) -> str | None:
+    if found.best is None:
+        return None
+    said = f"the intervals (95 %, for all rows at once) cover the choice of {found.resampled}"
+    if noise is None:
+        return f"{said}; not covered: training noise, which is unknown, as nothing was trained with a second seed"
+    rows = f"{noise.rows} row{'s' * (noise.rows > 1)}"
+    return f"{said}; and training noise: sd {noise.sd:.2g} over {noise.over}, pooled over {rows}"
 
 
 def _with_front(rows: list[Row], objectives: Objectives) -> list[Row]:

@@ -1,13 +1,8 @@
-"""A ranking as a table in the terminal, as ranking.csv and ranking.md, and in a few lines."""
+"""A ranking as a table in the terminal, and in a few lines."""
 
-import csv
-import html
-import io
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
@@ -18,21 +13,20 @@ from rich.text import Text
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.results.rank import Ranking, Row, winner
 from danube_sweep.results.trial_results import UNDER_WAY
-from danube_sweep.storage.files import write_text
 from danube_sweep.terminal.screen import encodable
 
 GAP: Final = 2
-_PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
+PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
 _NARROWEST: Final = 6
 """Signs that a varied value keeps when the terminal is too narrow for it."""
 _WORTH_SHOWING: Final = 12
 """Signs of a reason that are worth a column."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the start of a formula (OWASP, CSV injection); the last four are full-width."""
 
 
 @dataclass(frozen=True)
-class _TableColumn:
+class TableColumn:
+    """A column of the table; `cells` by row."""
+
     title: str
     cells: list[str]
     keep: int = 0
@@ -54,7 +48,7 @@ class _Drawn:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self.width, options.max_width)
-        every = _columns(self.ranking, _plus_minus(console))
+        every = columns_of(self.ranking, _plus_minus(console))
         shown = _fitted(every, width)
         left_out = len(every) - len(shown)
         more = f"; {left_out} more column{'s' if left_out > 1 else ''} in ranking.csv" if left_out else ""
@@ -68,10 +62,10 @@ def ranking_table(ranking: Ranking, width: int) -> _Drawn:
 
 
 def _plus_minus(console: Console) -> str:
-    return _PLUS_MINUS if encodable(_PLUS_MINUS, console) == _PLUS_MINUS else "+-"
+    return PLUS_MINUS if encodable(PLUS_MINUS, console) == PLUS_MINUS else "+-"
 
 
-def _table(ranking: Ranking, columns: Sequence[_TableColumn], console: Console) -> Table:
+def _table(ranking: Ranking, columns: Sequence[TableColumn], console: Console) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for column in columns:
         header = Text(encodable(column.title, console), style="cyan")
@@ -83,42 +77,48 @@ def _table(ranking: Ranking, columns: Sequence[_TableColumn], console: Console) 
     return table
 
 
-def _columns(ranking: Ranking, plus_minus: str) -> list[_TableColumn]:
+def columns_of(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
     """Every column that has something to say, in the order of the table."""
     rows, best = ranking.rows, winner(ranking)
     titles = short_titles(ranking.varied)
-    given = [_TableColumn("#", [str(row.rank or "") for row in rows], keep=-1)]
+    given = [TableColumn("#", [str(row.rank or "") for row in rows], keep=-1)]
     given += [
-        _TableColumn(titles[key], [plain(shown(row.values[key])) for row in rows], varied=True, left=True)
+        TableColumn(titles[key], [plain(shown(row.values[key])) for row in rows], varied=True, left=True)
         for key in ranking.varied
     ]
     given += _objective_columns(ranking, plus_minus)
     given += [
-        _TableColumn("vs best", ["best" if row is best else _difference(row) for row in rows]),
-        _TableColumn("95 %", [_interval(row) for row in rows], keep=2),
-        _TableColumn("front", ["*" if row.front else "" for row in rows]),
+        TableColumn("vs best", ["best" if row is best else _difference(row) for row in rows]),
+        TableColumn("95 %", [_interval(row) for row in rows], keep=2),
+        TableColumn("front", ["*" if row.front else "" for row in rows]),
         *(_number_columns(ranking, "", [row.metrics for row in rows])),
         *(_number_columns(ranking, "test ", [row.test for row in rows])),
         *_count_columns(rows),
-        _TableColumn("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
-        _TableColumn("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
-        _TableColumn("GiB", [_maybe(row.peak_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=9),
-        _TableColumn("predicted", [_maybe(row.predicted_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=12),
+        TableColumn("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
+        TableColumn("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
+        TableColumn("GiB", [_maybe(row.peak_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=9),
+        TableColumn("predicted", [_maybe(row.predicted_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=12),
     ]
     if any(row.state != COMPLETE[0] for row in rows):
-        given.append(_TableColumn("state", [row.state for row in rows], left=True))
-    given.append(_TableColumn("reason", [plain(row.error or "") for row in rows], keep=11, left=True))
+        given.append(TableColumn("state", [row.state for row in rows], left=True))
+    given.append(TableColumn("reason", [plain(row.error or "") for row in rows], keep=11, left=True))
     return [column for column in given if column.varied or any(column.cells)]
 
 
-def _count_columns(rows: Sequence[Row]) -> list[_TableColumn]:
+def _count_columns(rows: Sequence[Row]) -> list[TableColumn]:
     """Folds and seeds, each where a row has several."""
     folds = [row.folds is not None and len(row.by_fold) > 1 for row in rows]
     seeds = [row.seed_count > 1 for row in rows]
     return [
-        _TableColumn("folds", [_folds(row) if any(folds) and row.used else "" for row in rows], keep=3),
-        _TableColumn("seeds", [str(row.seed_count or "") if any(seeds) else "" for row in rows], keep=3),
+        TableColumn("folds", [_folds(row) if any(folds) and row.used else "" for row in rows], keep=3),
+        TableColumn("seeds", [_seeds(row, rows) if any(seeds) else "" for row in rows], keep=3),
     ]
+
+
+def _seeds(row: Row, rows: Sequence[Row]) -> str:
+    """`3`, or `1 of 3` where another row has more."""
+    most = max(one.seed_count for one in rows)
+    return str(row.seed_count or "") if row.seed_count == most else f"{row.seed_count} of {most}"
 
 
 def _folds(row: Row) -> str:
@@ -129,7 +129,7 @@ def _folds(row: Row) -> str:
     return str(done) if done == row.folds else f"{done} of {row.folds}"
 
 
-def _objective_columns(ranking: Ranking, plus_minus: str) -> list[_TableColumn]:
+def _objective_columns(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
     columns = []
     for place, (metric, _) in enumerate(ranking.objectives):
         cells = []
@@ -137,18 +137,18 @@ def _objective_columns(ranking: Ranking, plus_minus: str) -> list[_TableColumn]:
             mean, deviation = row.objectives[place], row.deviation if place == 0 else None
             spread = "" if deviation is None else f" {plus_minus}{number(deviation)}"
             cells.append("" if mean is None else number(mean) + spread)
-        columns.append(_TableColumn(metric.rpartition("/")[2], cells, keep=-1, left=True))
+        columns.append(TableColumn(metric.rpartition("/")[2], cells, keep=-1, left=True))
     return columns
 
 
 _KEEP = {"log_loss": 1, "accuracy": 4, "perplexity": 6, "macro_f1": 7, "ece": 8}
 
 
-def _number_columns(ranking: Ranking, prefix: str, tables: Sequence[dict[str, float]]) -> list[_TableColumn]:
+def _number_columns(ranking: Ranking, prefix: str, tables: Sequence[dict[str, float]]) -> list[TableColumn]:
     ranked = () if prefix else tuple(metric for metric, _ in ranking.objectives)
     names = dict.fromkeys(name for table in tables for name in table)
     return [
-        _TableColumn(prefix + name, [_maybe(table.get(name), None) for table in tables], keep=_KEEP.get(name, 8))
+        TableColumn(prefix + name, [_maybe(table.get(name), None) for table in tables], keep=_KEEP.get(name, 8))
         for name in names
         if f"validation/{name}" not in ranked
     ]
@@ -164,7 +164,7 @@ def _last_word(key: str) -> str:
     return key.rpartition(".")[2] or key
 
 
-def _fitted(columns: Sequence[_TableColumn], width: int) -> list[_TableColumn]:
+def _fitted(columns: Sequence[TableColumn], width: int) -> list[TableColumn]:
     """The columns that fit into `width`, and of the reason as much as there is room for."""
     reason = [column for column in columns if column.title == "reason" and not column.varied]
     kept = [column for column in columns if column not in reason]
@@ -181,11 +181,11 @@ def _fitted(columns: Sequence[_TableColumn], width: int) -> list[_TableColumn]:
     return [*kept, *(_cut(column, room) for column in reason if room >= _WORTH_SHOWING)]
 
 
-def _width(columns: Sequence[_TableColumn]) -> int:
+def _width(columns: Sequence[TableColumn]) -> int:
     return sum(column.width for column in columns) + GAP * (len(columns) - 1)
 
 
-def _cut(column: _TableColumn, width: int) -> _TableColumn:
+def _cut(column: TableColumn, width: int) -> TableColumn:
     return replace(column, title=_short(column.title, width), cells=[_short(cell, width) for cell in column.cells])
 
 
@@ -240,16 +240,35 @@ def _interval(row: Row) -> str:
 
 
 def summary_lines(ranking: Ranking) -> list[str]:
-    """How many trials are in which state, the failed ones with their reason, notes, and last the answer."""
+    """How many trials are in which state, the failed ones with their reason, notes, and last the answer.
+
+    The first is that nothing was learned, if so.
+    """
     counted = Counter(trial.state for trial in ranking.trials)
     states = ", ".join(f"{count} {state}" for state, count in counted.most_common()) or "none"
     failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *UNDER_WAY)]
     return [
+        *map(plain, nothing_learned_lines(ranking)),
         f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) != 1)}: {states}",
         *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
         *map(plain, ranking.notes),
+        *([plain(ranking.covers)] if ranking.covers else []),
         plain(_answer(ranking)),
     ]
+
+
+def nothing_learned_lines(ranking: Ranking) -> list[str]:
+    """One line, or none where the best row is better than answering without reading, or nobody knows."""
+    best, prior = winner(ranking), ranking.prior
+    if best is None or best.mean is None or prior is None or not prior.nothing_learned:
+        return []
+    name = "always the mean" if "mse" in ranking.metric else "the class prior"
+    ends = [] if prior.half is None else [prior.better_by - prior.half, prior.better_by + prior.half]
+    between = f", 95 % {' .. '.join(number(end, '+') for end in ends)}" if ends else ""
+    beaten = f"does not beat {name}, {number(prior.value)}, by more than chance"
+    better = f"(better by {number(prior.better_by, '+')}{between})"
+    why = "; ".join(prior.reasons)
+    return [f"nothing was learned: {ranking.metric} {number(best.mean)} {beaten} {better}; {why}"]
 
 
 def _answer(ranking: Ranking) -> str:
@@ -257,8 +276,9 @@ def _answer(ranking: Ranking) -> str:
     if best is None or best.mean is None:
         return "no trial has finished yet" if _goes_on(ranking) else "no trial has finished"
     test = "".join(f", test {name} {number(value)}" for name, value in list(best.test.items())[:1])
-    found = f"{ranking.metric} {number(best.mean)}{_means_of(best)}{test}"
-    return f"best: {named(best)}: {found}{_standing(ranking, best.rank or 1)}"
+    sure = "" if best.own_interval is None else ", 95 % {} .. {}".format(*map(number, best.own_interval))
+    found = f"{ranking.metric} {number(best.mean)}{_means_of(best)}{sure}{test}"
+    return f"best: {named(best)}: {found}{_standing(ranking, best)}"
 
 
 def _means_of(row: Row) -> str:
@@ -278,103 +298,26 @@ def named(row: Row) -> str:
     return ", ".join(f"{key}={shown(value)}" for key, value in row.values.items()) or row.used[0]
 
 
-def _standing(ranking: Ranking, rank: int) -> str:
+def _standing(ranking: Ranking, best: Row) -> str:
     if len(ranking.objectives) > 1:
         front = sum(row.front for row in ranking.rows)
         return f"; {front} row{'s are' if front > 1 else ' is'} on the Pareto front"
     others = [row for row in ranking.rows if row.difference is not None]
+    lost = f"; it has lost trials: {best.lost}" if best.lost else ""
+    said = lost + _above(others, best.rank or 1)
     ties = sum(row.tie for row in others)
-    early = sum(row.pruned and row.rank is not None and row.rank < rank for row in others)
-    said = f"; {early} pruned row{'s' * (early > 1)} ranked above it" if early else ""
     if ties:
         return f"{said}; tied with {ties} other{'s' * (ties > 1)} (95 % interval of the difference holds 0)"
-    clear = others and not early and all(row.interval is not None for row in others)
-    return f"{said}; every other row is worse by more than chance" if clear else said
+    if not others or said or not all(row.interval is not None for row in others):
+        return said
+    chance = "chance" if ranking.noise is not None else "the choice of validation rows explains; training can vary more"
+    return f"{said}; every other row is worse by more than {chance}"
 
 
-def write(ranking: Ranking, folder: Path) -> None:
-    """Writes ranking.csv in full precision and ranking.md, rounded, each whole or not at all. Raises DiskError."""
-    write_text(folder / "ranking.csv", _csv(ranking))
-    write_text(folder / "ranking.md", _markdown(ranking))
-
-
-def _csv(ranking: Ranking) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    records = [_record(ranking, row) for row in ranking.rows]
-    titles = list(dict.fromkeys(title for record in records for title in record))
-    writer.writerow(map(_cell, titles))
-    writer.writerows([_cell(record.get(title)) for title in titles] for record in records)
-    return stream.getvalue()
-
-
-def _record(ranking: Ranking, row: Row) -> dict[str, Any]:
-    low, high = row.interval or (None, None)
-    measures = dict(zip((metric for metric, _ in ranking.objectives), row.objectives, strict=True))
-    return {
-        "rank": row.rank,
-        **row.values,
-        **measures,
-        f"{ranking.metric} sd": row.deviation,
-        "difference": row.difference,
-        "difference_low": low,
-        "difference_high": high,
-        "tie": row.tie,
-        **({"pareto": row.front} if len(ranking.objectives) > 1 else {}),
-        **{f"validation/{name}": value for name, value in row.metrics.items()},
-        **{f"test/{name}": value for name, value in row.test.items()},
-        "seconds": row.seconds,
-        "tokens_per_s": row.tokens_per_s,
-        "peak_memory_bytes": row.peak_memory_bytes,
-        "predicted_memory_bytes": row.predicted_memory_bytes,
-        "count": row.count,
-        **({} if row.folds is None else {"folds": " ".join(str(fold) for fold in row.by_fold)}),
-        "seeds": " ".join(map(str, row.seeds)),
-        "state": row.state,
-        "trials": " ".join(row.trials),
-        "error": row.error,
-    }
-
-
-def _cell(value: Any) -> Any:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return value
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _markdown(ranking: Ranking) -> str:
-    columns = _columns(ranking, _PLUS_MINUS)
-    columns.append(_TableColumn("trials", [plain(", ".join(row.trials)) for row in ranking.rows], left=True))
-    lines = [
-        f"# Ranking by {_escaped(ranking.metric)} ({ranking.goal})",
-        "",
-        *(f"- {_escaped(line)}" for line in summary_lines(ranking)),
-        "",
-        _line(_escaped(column.title) for column in columns),
-        _line("---" if column.left else "---:" for column in columns),
-        *(_line(_escaped(column.cells[place]) for column in columns) for place in range(len(ranking.rows))),
-    ]
-    if any(row.interval for row in ranking.rows):
-        lines += ["", _ABOUT_INTERVALS]
-    return "\n".join(lines) + "\n"
-
-
-_ABOUT_INTERVALS = (
-    "95 %: interval of the difference to the best row, by a paired bootstrap over the validation rows "
-    "(2000 resamples). A tie is a row whose interval holds 0. Other seeds can differ by more."
-)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, whatever a name or an error holds."""
-    return re.sub(r"([\\`*\[\]|~#])", r"\\\1", html.escape(text, quote=False))
+def _above(others: Sequence[Row], rank: int) -> str:
+    """Rows that have a better number and are not compared."""
+    above = [row for row in others if row.rank is not None and row.rank < rank]
+    early = sum(row.pruned for row in above)
+    fewer = len(above) - early
+    said = f"; {early} pruned row{'s' * (early > 1)} ranked above it" if early else ""
+    return said + (f"; {fewer} row{'s' * (fewer > 1)} with fewer trials ranked above it" if fewer else "")

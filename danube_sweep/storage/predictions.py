@@ -101,6 +101,16 @@ def class_names(columns: Sequence[str]) -> list[str]:
     return [name.removeprefix(_PROBABILITY) for name in columns if name.startswith(_PROBABILITY)]
 
 
+def several(table: "pa.Table") -> tuple[Floats, Floats] | None:
+    """Labels and probabilities [n, classes] of several classes an example; None for any other target."""
+    classes, names = class_names(table.column_names), table.column_names
+    if not classes or not all(f"{_ONE_LABEL}{name}" in names for name in classes):
+        return None
+    columns = ([f"{_ONE_LABEL}{name}" for name in classes], [probability(name) for name in classes])
+    labels_NC, probabilities_NC = (np.stack([floats(table, one) for one in some], axis=1) for some in columns)
+    return labels_NC, probabilities_NC
+
+
 def floats(table: "pa.Table", column: str) -> Floats:
     """A column of numbers."""
     return np.asarray(table[column].to_numpy(), dtype=np.float64)

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from danube_sweep.config.schema import Sweep
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.results import rank, ranking_table
+from danube_sweep.results import rank, ranking_files, ranking_table
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.execute import child_process
@@ -48,7 +48,7 @@ def show_ranking(path: Path, terminal: Terminal) -> None:
     """
     ranking = rank.rank_sweep(path)
     try:
-        ranking_table.write(ranking, path)
+        ranking_files.write(ranking, path)
     except DiskError as error:
         terminal.note(str(error))
     terminal.show(ranking_table.ranking_table(ranking, terminal.width))

@@ -14,12 +14,13 @@ from drawn import Sketch, distinct, grid, write_sweep
 from filelock import FileLock
 from pages import Node, parsed, ranking_of, section
 from pyarrow import parquet
+from ranking_oracle import Oracle, oracle
 from sklearn.metrics import confusion_matrix, f1_score, log_loss, roc_auc_score
 
 from danube_sweep.cli import main
 from danube_sweep.report.collect import gather
 from danube_sweep.report.page import page
-from danube_sweep.results import rank, ranking_table
+from danube_sweep.results import rank, ranking_files
 
 EVIL = "<script>alert(1)</script>"
 
@@ -82,29 +83,29 @@ def test_the_metrics_of_the_table_are_those_of_the_raw_predictions(real_sweep: P
         assert float(row["auroc"]) == pytest.approx(np.mean(areas), abs=6e-5)
 
 
-def test_a_difference_and_its_interval_are_those_of_a_slow_bootstrap(real_sweep: Path, real: Node) -> None:
-    (_, best), *others = cells(real_sweep, real)
-    reference = np.mean([one["loss"] for one in best], axis=0, dtype=np.float64)
-    generator = np.random.default_rng(3)
-    for row, seeds in others:
-        differences = np.mean([one["loss"] for one in seeds], axis=0, dtype=np.float64) - reference
+@pytest.fixture(scope="module")
+def again(real_sweep: Path, real: Node) -> Oracle:
+    """The intervals of the real sweep, from its files by numpy and scipy alone."""
+    order = [sorted(real_sweep.glob(f"*rank-{row['rank']}_lr-{row['lr']}_*")) for row in ranking_of(real)]
+    return oracle(order, lambda found, rows: float(found["loss"][rows].mean()))
+
+
+def test_a_difference_and_its_interval_are_those_of_the_files_read_again(real: Node, again: Oracle) -> None:
+    for row, apart, half in zip(ranking_of(real)[1:], again.differences, again.halves, strict=True):
         said, low, high = map(float, re.findall(r"[+-]\d\S*", row["vs best"]))
-        assert said == pytest.approx(differences.mean(), abs=6e-4)
-        resampled = [differences[generator.integers(0, len(differences), len(differences))].mean() for _ in range(4000)]
-        width = float(np.ptp(np.quantile(resampled, [0.025, 0.975])))
-        assert (low, high) == pytest.approx(np.quantile(resampled, [0.025, 0.975]), abs=0.1 * width + 1e-4)
+        assert said == pytest.approx(apart, abs=6e-4)
+        assert (low, high) == pytest.approx((apart - half, apart + half), abs=0.1 * half + 1e-4)
         assert ("tie" in row["vs best"]) == (low <= 0 <= high)
 
 
-def test_the_interval_of_the_answer_covers_rows_and_seeds(real_sweep: Path, real: Node) -> None:
+def test_the_interval_of_the_answer_covers_rows_and_seeds(real_sweep: Path, real: Node, again: Oracle) -> None:
     _, best = cells(real_sweep, real)[0]
-    losses = np.array([one["loss"] for one in best], dtype=np.float64)
-    mean = losses.mean()
+    mean = np.array([one["loss"] for one in best], dtype=np.float64).mean()
     assert float(real.one("span", class_="big").text) == pytest.approx(mean, abs=6e-5)
     low, high = map(float, re.findall(r"\d\.\d+", real.one("span", class_="sure").text))
-    over_rows = 1.96 * losses.mean(axis=0).std(ddof=1) / losses.shape[1] ** 0.5
-    over_seeds = 4.303 * losses.mean(axis=1).std(ddof=1) / 3**0.5
-    assert (mean - low, high - mean) == pytest.approx([np.hypot(over_rows, over_seeds)] * 2, rel=0.12)
+    assert (mean - low, high - mean) == pytest.approx([again.own] * 2, rel=0.1)
+    (told,) = re.findall(r"training noise: sd (\S+) over seeds", section(real, "answer"))
+    assert float(told) == pytest.approx(again.sd, rel=0.03)
 
 
 def test_confusions_and_calibration_are_those_of_the_raw_predictions(real_sweep: Path, real: Node) -> None:
@@ -195,7 +196,7 @@ def test_a_single_trial_is_the_answer_and_has_nothing_to_compare_with(tmp_path: 
     said = section(found, "answer")
     assert "danube-sweep lora.rank=8" in said
     assert "nothing to compare with" in said
-    assert "as it has one seed" in said
+    assert "not covered: training noise, which is unknown" in said
     assert not list(found.all("figure", class_="wide")) or "All choices" not in section(found, "pictures")
 
 
@@ -242,7 +243,7 @@ def test_hostile_names_and_texts_stay_text(tmp_path: Path) -> None:
 def test_a_spreadsheet_takes_no_cell_of_ranking_csv_for_a_formula(tmp_path: Path) -> None:
     values = ["=HYPERLINK(1)", "+1+cmd", "-2+3", "@SUM(1)", "-5"]
     write_sweep(tmp_path / "sweep", [Sketch([f"data.text_column={value}"], 0.5) for value in values])
-    ranking_table.write(rank.rank_sweep(tmp_path / "sweep"), tmp_path / "sweep")
+    ranking_files.write(rank.rank_sweep(tmp_path / "sweep"), tmp_path / "sweep")
     with (tmp_path / "sweep" / "ranking.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["data.text_column"] for row in rows} == {*(f"'{value}" for value in values[:4]), "-5"}

@@ -13,10 +13,10 @@ from pyarrow import parquet
 
 from danube_sweep.errors import GuardError
 from danube_sweep.report.collect import gather
-from danube_sweep.report.factor_effects import find_factors
+from danube_sweep.report.factor_effects import find_factors, student
 from danube_sweep.report.importance import Importance
 from danube_sweep.report.importance_process import Question, weigh
-from danube_sweep.report.intervals import Certainty, student
+from danube_sweep.report.in_terminal import answer_lines
 from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page import page
@@ -154,13 +154,6 @@ def test_every_attempt_is_a_bar(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- how sure it is
 
 
-def test_the_two_intervals_add_as_independent_errors_do() -> None:
-    both = Certainty(1.0, (0.7, 1.4), (0.6, 1.3)).both
-    assert both == pytest.approx((0.5, 1.5))
-    assert Certainty(1.0, None, (0.6, 1.3)).both == (0.6, 1.3)
-    assert Certainty(1.0, None, None).both is None
-
-
 def test_students_quantiles_are_those_of_the_tables() -> None:
     wanted = {1: 12.706, 2: 4.303, 5: 2.571, 14: 2.145, 20: 2.086, 30: 2.042, 120: 1.980}
     assert {freedom: pytest.approx(student(freedom), abs=0.006) for freedom in wanted} == wanted
@@ -171,7 +164,7 @@ def test_the_edge_of_a_range_a_lone_seed_and_ties_are_what_the_sweep_cannot_tell
     said = " ".join(gather(write_sweep(tmp_path / "edge", trials)).answer.unknown)
     assert "lora.rank=16 won at the largest value tried; go higher" in said
     assert "optimizer.lr" not in said
-    assert "the best has one" in said
+    assert "no configuration has a second seed" in said
     trials = [Sketch([f"lora.rank={r}"], 0.5, seconds=100 / r) for r in (4, 8, 16)]
     answer = gather(write_sweep(tmp_path / "tie", trials)).answer
     assert answer.as_good == 2
@@ -185,7 +178,11 @@ def test_a_best_that_has_learned_nothing_is_said(tmp_path: Path) -> None:
     answer = gather(
         write_sweep(tmp_path / "sweep", [Sketch(["lora.rank=4"], -0.3), Sketch(["lora.rank=8"], -0.5)])
     ).answer
-    assert any("Whether anything was learned" in one for one in answer.unknown)
+    (said,) = answer.nothing_learned
+    assert "does not beat the class prior, 1.0921, by more than chance" in said
+    report = gather(tmp_path / "sweep")
+    assert answer_lines(report)[0] == said
+    assert said.replace("'", "&#x27;") in page(report).partition('class="chosen"')[0]
 
 
 # ------------------------------------------------------------------------------------------------- what matters

@@ -18,15 +18,16 @@ from conftest import tiny_config
 from filelock import FileLock
 from pyarrow import parquet
 from rich.console import Console
+from scipy import stats
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.stored import plain_config
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import CheckpointError
-from danube_sweep.results.bootstrap import paired_intervals
 from danube_sweep.results.rank import Ranking, Row, rank_sweep, winner
-from danube_sweep.results.ranking_table import ranking_table, summary_lines, write
+from danube_sweep.results.ranking_files import write
+from danube_sweep.results.ranking_table import ranking_table, summary_lines
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt
 
@@ -117,26 +118,6 @@ def test_trials_that_differ_by_seed_are_one_row_with_mean_and_deviation(tmp_path
     assert "(mean of 3 seeds)" in summary_lines(ranking)[-1]
 
 
-def test_the_interval_is_that_of_a_slow_bootstrap_and_the_same_every_time() -> None:
-    differences, weights = NOISE[:3, :40] + 0.1, np.linspace(0, 2, 40)
-    found = paired_intervals(differences, weights)
-    assert np.array_equal(found, paired_intervals(differences, weights))
-    assert np.array_equal(found[1], paired_intervals(differences, weights)[1])
-    generator = np.random.default_rng(5)
-    for row, interval in zip(differences, found, strict=True):
-        means = []
-        for _ in range(2000):
-            drawn = generator.integers(0, 40, size=40)
-            means.append(sum(weights[i] * row[i] for i in drawn) / sum(weights[i] for i in drawn))
-        assert interval == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.03)
-
-
-def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> None:
-    samples = np.random.default_rng(2).normal(0.3, 1.0, size=(400, 150))
-    low, high = paired_intervals(samples, np.ones(150)).T
-    assert 0.91 <= ((low <= 0.3) & (high >= 0.3)).mean() <= 0.98
-
-
 def test_an_equal_row_ties_with_the_best_and_a_clearly_worse_one_does_not(tmp_path: Path) -> None:
     noisy(trial(tmp_path, "lora.rank=2"), 0.500, 0)
     noisy(trial(tmp_path, "lora.rank=4"), 0.505, 1)
@@ -155,8 +136,8 @@ def test_an_equal_row_ties_with_the_best_and_a_clearly_worse_one_does_not(tmp_pa
 
 def test_seeds_are_averaged_per_example_before_the_bootstrap(tmp_path: Path) -> None:
     """Two seeds that err on opposite examples: their mean differs by the same on every example."""
-    end(trial(tmp_path, "lora.rank=2"), 0.5)
     for seed, sign in [(0, 1), (1, -1)]:
+        end(trial(tmp_path, "lora.rank=2", f"seed={seed}"), 0.5)
         folder = trial(tmp_path, "lora.rank=4", f"seed={seed}")
         predict(folder, 0.6 + sign * NOISE[0])
         end(folder, 0.6)
@@ -183,8 +164,11 @@ def test_trials_that_differ_by_fold_are_one_row_compared_over_the_rows_of_all_fo
     assert (best.folds, list(best.by_fold), best.seeds, best.seed_count) == (4, [0, 1, 2, 3], [0], 1)
     assert ranking.notes == []
     low, high = other.interval or (0, 0)
-    assert low == pytest.approx(0.25 - 1.96 * 0.1118 / 200**0.5, abs=0.003)
-    assert high == pytest.approx(0.25 + 1.96 * 0.1118 / 200**0.5, abs=0.003)
+    # What is left of two rows and four folds: the differences' own deviation, on 3 degrees of freedom.
+    differences = 0.7 - np.array([0.3, 0.5, 0.4, 0.6])
+    half = stats.t.ppf(0.975, 3) * differences.std(ddof=1) / 4**0.5
+    assert ((low + high) / 2, (high - low) / 2) == (pytest.approx(0.25), pytest.approx(half, rel=0.08))
+    assert "training noise: sd 0.091 over folds, pooled over 2 rows" in (ranking.covers or "")
     assert "(mean of 4 folds)" in summary_lines(ranking)[-1]
     assert re.search(r"folds +seconds", shown(ranking, 200))
     assert re.search(r"1 +2 .*best .* 4 +25 ", shown(ranking, 200))
@@ -202,22 +186,30 @@ def test_seeds_of_a_fold_are_averaged_and_a_missing_one_leaves_the_fold(tmp_path
     best, other = ranking.rows
     assert (best.count, best.seeds, best.seed_count) == (8, [0, 1], 2)
     assert (other.count, [len(names) for names in other.by_fold.values()]) == (5, [1, 1, 2, 1])
+    # Over what both have: +0.1 in four folds of the first seed, +0.5 in one of the second.
+    assert other.difference == pytest.approx((4 * 0.1 + 0.5) / 5)
     low, high = other.interval or (0, 0)
-    assert 0.2 <= low < 0.225 < high < 0.25  # +0.2 in three folds, +0.3 in one
+    assert (low + high) / 2 == pytest.approx(0.18) and high - low > 0
+    assert ranking.notes == [
+        "1 row has other seeds or folds than the best row: its difference is over those that both have"
+    ]
     assert "(mean of 4 folds x 2 seeds)" in summary_lines(ranking)[-1]
     for title in ("folds", "seeds"):
         assert title in shown(ranking, 200)
 
 
-def test_a_row_with_fewer_folds_says_so_and_has_no_interval(tmp_path: Path) -> None:
+def test_a_row_with_fewer_folds_is_compared_over_those_that_it_has(tmp_path: Path) -> None:
     for fold in range(4):
         fold_of(tmp_path, 2, fold, 0.5)
     fold_of(tmp_path, 4, 1, 0.6)
     fold_of(tmp_path, 8, 0, 0.55, folds=5)
     ranking = rank_sweep(tmp_path)
     assert ranking.varied == ["lora.rank", "data.folds"]
-    assert [row.interval for row in ranking.rows] == [None, None, None]
-    assert ranking.notes == ["no interval for 2 rows: other validation rows than the best row"]
+    assert [row.interval is None for row in ranking.rows] == [True, False, False]
+    assert [row.difference for row in ranking.rows] == [None, pytest.approx(0.05), pytest.approx(0.1)]
+    assert ranking.notes == [
+        "2 rows have other seeds or folds than the best row: their differences are over those that both have",
+    ]
     table = shown(ranking, 200)
     assert "1 of 4" in table
     assert "1 of 5" in table
@@ -343,7 +335,7 @@ def test_trials_without_a_metric_come_last_with_state_and_reason(tmp_path: Path)
         "oom: OutOfMemory: too much",
         "invalid: lora.rank must be at least 1, got 0",
     ]
-    assert lines[3] == "best: lora.rank=2: validation/log_loss 0.5000"
+    assert lines[-1] == "best: lora.rank=2: validation/log_loss 0.5000, 95 % 0.5000 .. 0.5000"
     assert "OutOfMemory" in shown(ranking, 120)
 
 
@@ -388,6 +380,7 @@ def test_damaged_files_do_not_count_and_are_said(tmp_path: Path) -> None:
         f"{cut.path.name}/result.json is cut short or damaged and does not count",
         f"{ranking.rows[1].trials[0]}/config.yaml is cut short or damaged and does not count",
         "test.json is cut short or damaged and does not count",
+        "no interval for 1 row: no seed and fold in common with the best row",
     ]
     assert ranking.notes[0] in summary_lines(ranking)
 
@@ -606,7 +599,7 @@ def test_csv_and_page_hold_every_row(tmp_path: Path) -> None:
     page = (tmp_path / "ranking.md").read_text(encoding="utf-8")
     assert page.startswith("# Ranking by validation/log_loss (minimize)\n")
     assert "0.5033" in page
-    assert "paired bootstrap" in page
+    assert f"- {ranking.covers}" in page and "cover the choice of 200 validation rows" in page
     write(ranking, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["ranking.csv", "ranking.md"]
 

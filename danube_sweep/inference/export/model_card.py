@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -24,8 +23,7 @@ from danube_sweep.inference.export.how_to_read import (
 )
 from danube_sweep.inference.export.loading_code import Base, Weights
 from danube_sweep.inference.predict import Trained
-from danube_sweep.results.bootstrap import paired_intervals
-from danube_sweep.results.example_losses import PAIRED, read_examples
+from danube_sweep.results.intervals import own_intervals
 from danube_sweep.storage.files import read_json, write_text
 from danube_sweep.storage.run_folder import RunFolder
 
@@ -42,7 +40,7 @@ def card_of(run: Path, name: str, trained: Trained, reading: Reading, weights: W
     """The card of an export called `name`. Raises DataError if the run's data files are gone."""
     folder = RunFolder(run)
     result, config = read_json(folder.result), _public(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
-    intervals = _intervals(folder.predictions, result["validation"])
+    intervals = own_intervals(folder.predictions, result["validation"])
     sections = [
         f"# {name}\n\n{_what(trained, reading, weights, config)}",
         f"## Loading it\n\n{_LOADING.format(code=code)}",
@@ -182,18 +180,6 @@ def _tokens(trained: Trained, reading: Reading) -> str:
 # ------------------------------------------------------------------------------------------ results and data
 
 
-def _intervals(predictions: Path, metrics: dict[str, float]) -> dict[str, tuple[float, float]]:
-    """95 % bootstrap intervals of the metrics that are a mean over the validation rows."""
-    found = {}
-    for address in PAIRED:
-        name = address.partition("/")[2]
-        examples = read_examples([[predictions]], address) if name in metrics else "not measured"
-        if not isinstance(examples, str):
-            low, high = paired_intervals(np.atleast_2d(examples.values), examples.weights)[0]
-            found[name] = (float(low), float(high))
-    return found
-
-
 def _results(result: dict[str, Any], intervals: dict[str, tuple[float, float]]) -> str:
     test = result.get("test") or {}
     lines = ["| metric | validation | 95 % | test |", "| --- | --- | --- | --- |"]
@@ -207,7 +193,8 @@ def _results(result: dict[str, Any], intervals: dict[str, tuple[float, float]]) 
     return "\n".join(lines)
 
 
-_HONEST = """The intervals are a bootstrap over the validation rows. These rows also chose the checkpoint (step
+_HONEST = """The intervals are a bootstrap over the validation rows, in groups (prompts, texts, documents); a training
+with another seed can differ by more. These rows also chose the checkpoint (step
 {step}), and perhaps the run among others: expect a little less on new data."""
 
 

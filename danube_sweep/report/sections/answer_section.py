@@ -3,7 +3,6 @@
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Cheaper, Report, Shown
 from danube_sweep.report.pictures.axes import said, spread, svg, text
-from danube_sweep.results.rank import Row
 from danube_sweep.results.ranking_table import named, number, shown
 from danube_sweep.terminal.screen import human
 
@@ -13,7 +12,8 @@ def answer_section(report: Report) -> Markup:
     best = report.answer.best
     if best is None:
         return element("section", element("h2", "The answer"), _none_yet(report), _unknown(report), id="answer")
-    card = element("div", _chosen(best), _result(report, best), _command(report), class_="card main")
+    nothing = joined(*(element("p", element("b", line), class_="warn") for line in report.answer.nothing_learned))
+    card = element("div", nothing, _chosen(best), _result(report, best), _command(report), class_="card main")
     sides = joined(_cheaper(report), _unknown(report))
     return element("section", element("h2", "The answer"), card, element("div", sides, class_="pair"), id="answer")
 
@@ -39,14 +39,14 @@ def _chosen(best: Shown) -> Markup:
 
 
 def _result(report: Report, best: Shown) -> Markup:
-    sure = report.answer.certainty
+    sure = best.row.own_interval
     facts: list[Part] = [
         element("span", number(best.row.mean or 0.0), class_="big"),
         element("span", report.ranking.metric, f" ({report.ranking.goal})", class_="of"),
     ]
-    if sure is not None and sure.both is not None:
-        facts.append(element("span", f"95 %: {_interval(sure.both)}", class_="sure"))
-    small = [_over(best.row, sure is not None and sure.examples is not None, sure is not None and bool(sure.repeats))]
+    if sure is not None:
+        facts.append(element("span", f"95 %: {_interval(sure)}", class_="sure"))
+    small = [report.ranking.covers or "no interval: the notes of the ranking tell why"]
     if best.memory_gib is not None:
         small.append(f"{best.memory_gib:.2f} GiB{' predicted, it trained in a pack' if best.shared else ''}")
     if best.seconds is not None:
@@ -64,21 +64,9 @@ def _interval(ends: tuple[float, float]) -> str:
     return " to ".join(number(end) for end in ends)
 
 
-def _over(row: Row, examples: bool, repeats: bool) -> str:
-    over = ["the validation rows"] if examples else []
-    if repeats:
-        several = [f"{row.seed_count} seeds"] if row.seed_count > 1 else []
-        over += [*several, *([f"{len(row.by_fold)} folds"] if len(row.by_fold) > 1 else [])]
-    if not over:
-        return "no interval: one seed, and this metric is no mean over rows"
-    missing = "" if repeats else " alone, as it has one seed"
-    return f"interval over {' and '.join(over)}{missing}"
-
-
 def _standing(report: Report, best: Shown) -> Markup:
     """Where the best is between the other rows and what answering without reading reaches."""
-    sure = report.answer.certainty
-    ends = sure.both if sure is not None else None
+    ends = best.row.own_interval
     means = [one.row.mean for one in report.shown if one.row.mean is not None]
     width, line = 440.0, 32.0
     x = spread([*means, *report.references.values(), *(ends or ())], 16, width - 16, room=0.03)

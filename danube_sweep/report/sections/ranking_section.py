@@ -47,7 +47,8 @@ def ranking_section(report: Report) -> Markup:
         f"Ranked by {report.ranking.metric} ({report.ranking.goal}); columns in which nothing differs are left out"
     )
     table = element("table", element("caption", caption), head, *bodies, id="table")
-    notes = [element("li", note) for note in report.ranking.notes]
+    covers = [report.ranking.covers] if report.ranking.covers else []
+    notes = [element("li", note) for note in [*report.ranking.notes, *covers]]
     return element(
         "section",
         element("h2", "Ranking"),
@@ -61,9 +62,9 @@ def ranking_section(report: Report) -> Markup:
 
 
 _ABOUT: Final = (
-    "Trials that differ only in seed or fold are one row. vs best: the difference to the best row and its 95 % "
-    "interval, by a paired bootstrap over the validation rows; a tie is a row whose interval holds 0. Other seeds can "
-    "differ by more."
+    "Trials that differ only in seed or fold are one row. vs best: the difference to the best row over the seeds and "
+    "folds that both have, and its 95 % interval, which is for all rows at once; a tie is a row whose interval holds "
+    "0."
 )
 
 

@@ -1,0 +1,98 @@
+"""A ranking as ranking.csv and ranking.md."""
+
+import csv
+import html
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.results.rank import Ranking, Row
+from danube_sweep.results.ranking_table import PLUS_MINUS, TableColumn, columns_of, plain, summary_lines
+from danube_sweep.storage.files import write_text
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the start of a formula (OWASP, CSV injection); the last four are full-width."""
+
+
+def write(ranking: Ranking, folder: Path) -> None:
+    """Writes ranking.csv in full precision and ranking.md, rounded, each whole or not at all. Raises DiskError."""
+    write_text(folder / "ranking.csv", _csv(ranking))
+    write_text(folder / "ranking.md", _markdown(ranking))
+
+
+def _csv(ranking: Ranking) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    records = [_record(ranking, row) for row in ranking.rows]
+    titles = list(dict.fromkeys(title for record in records for title in record))
+    writer.writerow(map(_cell, titles))
+    writer.writerows([_cell(record.get(title)) for title in titles] for record in records)
+    return stream.getvalue()
+
+
+def _record(ranking: Ranking, row: Row) -> dict[str, Any]:
+    low, high = row.interval or (None, None)
+    measures = dict(zip((metric for metric, _ in ranking.objectives), row.objectives, strict=True))
+    return {
+        "rank": row.rank,
+        **row.values,
+        **measures,
+        f"{ranking.metric} low": None if row.own_interval is None else row.own_interval[0],
+        f"{ranking.metric} high": None if row.own_interval is None else row.own_interval[1],
+        f"{ranking.metric} sd": row.deviation,
+        "difference": row.difference,
+        "difference_low": low,
+        "difference_high": high,
+        "tie": row.tie,
+        **({"pareto": row.front} if len(ranking.objectives) > 1 else {}),
+        **{f"validation/{name}": value for name, value in row.metrics.items()},
+        **{f"test/{name}": value for name, value in row.test.items()},
+        "seconds": row.seconds,
+        "tokens_per_s": row.tokens_per_s,
+        "peak_memory_bytes": row.peak_memory_bytes,
+        "predicted_memory_bytes": row.predicted_memory_bytes,
+        "count": row.count,
+        **({} if row.folds is None else {"folds": " ".join(str(fold) for fold in row.by_fold)}),
+        "seeds": " ".join(map(str, row.seeds)),
+        "state": row.state,
+        "trials": " ".join(row.trials),
+        "error": row.error,
+    }
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return value
+    text = str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _markdown(ranking: Ranking) -> str:
+    columns = columns_of(ranking, PLUS_MINUS)
+    columns.append(TableColumn("trials", [plain(", ".join(row.trials)) for row in ranking.rows], left=True))
+    lines = [
+        f"# Ranking by {_escaped(ranking.metric)} ({ranking.goal})",
+        "",
+        *(f"- {_escaped(line)}" for line in summary_lines(ranking)),
+        "",
+        _line(_escaped(column.title) for column in columns),
+        _line("---" if column.left else "---:" for column in columns),
+        *(_line(_escaped(column.cells[place]) for column in columns) for place in range(len(ranking.rows))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is, whatever a name or an error holds."""
+    return re.sub(r"([\\`*\[\]|~#])", r"\\\1", html.escape(text, quote=False))

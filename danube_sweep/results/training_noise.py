@@ -1,0 +1,109 @@
+"""How much the metric of one configuration moves when its training is repeated, pooled over a sweep's rows."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from danube_sweep.storage.predictions import Floats
+
+Cell = tuple[int | None, int | None]
+"""Seed and fold of a trial."""
+
+_EFFICIENCY = 0.5
+"""Of a median of variances against their mean, by simulation for rows of two to five seeds."""
+
+_NOISIER = 2.0
+"""By how much the better rows' deviation must be larger to count alone: chance seldom makes it so."""
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """The standard deviation of a single trial around its row's mean, and how well it is known."""
+
+    sd: float
+    freedom: float
+    """Degrees of freedom of a chi-squared estimate as sure as this one."""
+    over: str
+    """`seeds`, or `folds` where no row has a second seed."""
+    rows: int
+    """How many it is pooled over."""
+
+    def draws(self, generator: np.random.Generator, resamples: int) -> Floats:
+        """Standard deviations that are as likely as the estimate is sure: normal draws with them are Student's t."""
+        return np.asarray(self.sd * np.sqrt(self.freedom / generator.chisquare(self.freedom, resamples)))
+
+
+def training_noise(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None:
+    """The noise of trials of a sweep; None where nothing was repeated. `rows`: metric by seed and fold, best row first.
+
+    Seeds of one row and fold differ by nothing but noise. Without a second seed anywhere, folds tell a little: what is
+    left of rows and folds when the mean of each is taken out. That holds the rows' own reaction to a fold's validation
+    rows too, so it is rather too large.
+
+    Each row has a variance; the pooled one is their median, as a row that diverged (a learning rate too high) has
+    another noise than the rows that are worth a comparison, and would hide every difference among these. Where the
+    better half of the rows has more than twice the deviation (the others learned nothing, and repeat that), it counts.
+    """
+    every, better = _pooled(rows), _pooled(rows[: (len(rows) + 1) // 2])
+    if every is not None and better is not None and better.over == every.over and better.sd > _NOISIER * every.sd:
+        return better
+    return every
+
+
+def _pooled(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None:
+    found = [one for row in rows if (one := _within(row)) is not None]
+    over = "seeds"
+    if not found:
+        found, over = _between_folds(rows), "folds"
+    if not found:
+        return None
+    variances, freedoms = (np.array(values, dtype=np.float64) for values in zip(*found, strict=True))
+    if len(found) < 3:  # of two a median is the mean
+        return TrainingNoise(sqrt(np.average(variances, weights=freedoms)), float(freedoms.sum()), over, len(found))
+    pooled = _weighted_median(variances / _median_share(freedoms), freedoms)
+    return TrainingNoise(sqrt(pooled), max(1.0, _EFFICIENCY * float(freedoms.sum())), over, len(found))
+
+
+def _within(row: Mapping[Cell, float]) -> tuple[float, float] | None:
+    """A row's variance over the seeds of each fold, and its degrees of freedom."""
+    by_fold: dict[Hashable, list[float]] = {}
+    for (_, fold), value in row.items():
+        by_fold.setdefault(fold, []).append(value)
+    several = [values for values in by_fold.values() if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    if not freedom:
+        return None
+    return sum(float(np.var(values)) * len(values) for values in several) / freedom, freedom
+
+
+def _between_folds(rows: Sequence[Mapping[Cell, float]]) -> list[tuple[float, float]]:
+    """For each row that has all folds: the variance of what neither its mean nor its folds' explain."""
+    folds = sorted({fold for row in rows for _, fold in row if fold is not None})
+    whole = [row for row in rows if len(row) == len(folds) and {fold for _, fold in row} == set(folds)]
+    if len(folds) < 2 or len(whole) < 2:
+        return []
+    values_RF = np.array([[value for _, value in sorted(row.items(), key=_by_fold)] for row in whole])
+    left_RF = values_RF - values_RF.mean(axis=1, keepdims=True) - values_RF.mean(axis=0) + values_RF.mean()
+    freedom = (len(whole) - 1) * (len(folds) - 1) / len(whole)
+    return [(float(np.square(left_F).sum() / freedom), freedom) for left_F in left_RF]
+
+
+def _by_fold(item: tuple[Cell, float]) -> int:
+    return item[0][1] or 0
+
+
+def _median_share(freedom: Floats) -> Floats:
+    """The median of a chi-squared variable over its mean (Wilson and Hilferty 1931)."""
+    return np.asarray((1 - 2 / (9 * freedom)) ** 3)
+
+
+def _weighted_median(values: Floats, weights: Floats) -> float:
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order]) / weights.sum()
+    place = int(np.searchsorted(reached, 0.5))
+    last = len(values) - 1
+    if np.isclose(reached[place], 0.5) and place < last:
+        return float(values[order[[place, place + 1]]].mean())
+    return float(values[order[min(place, last)]])
