@@ -83,12 +83,7 @@ def _composed(overrides: list[str], composer: Composer) -> Config:
     except ConfigError as error:
         if not str(error).startswith(NEEDED_PATH):
             raise
-    try:
-        return composer.trial([*overrides, f"data.path={NO_FILE}"])
-    except ConfigError as error:
-        if not str(error).startswith("data.path"):
-            raise
-    return composer.trial([*overrides, f"data.path=[{NO_FILE}]"])  # of texts there may be several
+    return composer.trial([*overrides, f"data.path={NO_FILE}"])
 
 
 def _plain(one: Planned) -> dict[str, object]:

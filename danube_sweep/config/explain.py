@@ -17,10 +17,13 @@ from omegaconf.errors import (
 )
 
 from danube_sweep.config import offered_options
+from danube_sweep.config.data_hint import which_data
 from danube_sweep.config.facts.named_models import how_to_choose
 from danube_sweep.config.facts.other_names import FIELD_NAMES, OPTION_NAMES
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config
+
+PATHS = ("data.path", "data.validation_path", "data.test_path")
 
 
 def options_of(group: str) -> dict[str, type]:
@@ -103,6 +106,8 @@ def unknown_field(key: str, names: Sequence[str], whole: str, value: str | None)
     """
     if (ours := in_our_words(whole, value)) is not None:
         return f"{whole}: no such field; {ours}"
+    if key in PATHS:  # the only data without files are generated
+        return f"{key}: no such field; {which_data(value if key == PATHS[0] else None)}"
     parent, _, name = key.rpartition(".")
     close = difflib.get_close_matches(name, names, n=1)
     if not close and (place := _elsewhere(whole)) is not None:

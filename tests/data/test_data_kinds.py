@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from danube_sweep.composer import compose
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Data, Target
 from danube_sweep.data.arena_format import CLASSES, load_arena, read_arena, turns
 from danube_sweep.data.kinds.arena import ArenaData
@@ -205,6 +207,17 @@ def test_texts_of_several_files_are_numbered_through(tmp_path: Path) -> None:
     assert (parts.test, parts.classes) == ([], [])
     both = load_parts(TextData(path=[str(tmp_path / "a.jsonl"), str(tmp_path / "b.csv")]))
     assert sorted(record.id for record in both.train + both.validation) == [str(n) for n in range(1, 9)]
+
+
+def test_one_file_of_text_is_the_trial_of_a_list_with_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    path = tmp_path / "a.jsonl"
+    one, listed = (compose(["data=text", "head=lm", f"data.path={value}"]) for value in (path, f"[{path}]"))
+    assert one == listed
+    assert trial_hash(one) == trial_hash(listed)
+    for value in ("5", "[]", "[1]", "{a: 1}", "null"):
+        with pytest.raises(ConfigError, match=r"^data\.path (takes a file or a list of files, got|needs at least one)"):
+            compose(["data=text", "head=lm", f"data.path={value}"])
 
 
 def test_a_null_text_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
 
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Columns, Labelled, Target, setting
@@ -23,12 +25,24 @@ class TextData(Columns, DataKind):
 
     labelled: ClassVar[Labelled] = Labelled.nothing
 
-    path: list[str] = setting("files of text: jsonl, csv or parquet, .gz allowed", path="files")
-    validation_path: list[str] | None = setting("validation files; null splits the training texts", None, path="files")
+    # Any: a path or a list of paths, which Hydra's schemas cannot say; after construction it is a list.
+    path: Any = setting("a file of text or a list of them: jsonl, csv, tsv or parquet, .gz allowed", path="files")
+    validation_path: Any = setting(
+        "a validation file or a list of them; null splits the training texts", None, path="files"
+    )
     text_column: str = setting("name of the text column", "text")
+
+    def __post_init__(self) -> None:
+        self.path = _listed(self.path)
+        self.validation_path = _listed(self.validation_path)
 
     def check(self) -> None:
         require(self.path != [], "data.path needs at least one file, got []")
+        for name in ("path", "validation_path"):
+            files = getattr(self, name)
+            named = isinstance(files, list) and all(isinstance(file, str) for file in files)
+            optional = name == "validation_path" and files is None
+            require(named or optional, f"data.{name} takes a file or a list of files, got {files}")
         require(self.test_fraction == 0, "data.test_fraction: data=text has no test part; give 0")
 
     def load(self, target: Target) -> Parts:
@@ -49,6 +63,10 @@ class TextData(Columns, DataKind):
         tokens = _characters(Hashed(self), changed) / CHARACTERS_PER_TOKEN
         pieces = max(1, round(tokens * training_share(self) / self.max_length))
         return DataSize(min(pieces, self.max_rows or pieces), self.max_length)
+
+
+def _listed(path: Any) -> Any:
+    return [path] if isinstance(path, str) and path != MISSING else path
 
 
 @lru_cache(maxsize=16)
