@@ -36,6 +36,8 @@ class Markup:
     start: str
     before: str
     after: str
+    rendered: bool = False
+    """Whether it is the tokenizer's own chat template."""
     note: str | None = None
     """Which markup it is, in a line to print, where the tokenizer decided."""
 
@@ -61,7 +63,7 @@ def markup_for(model: Model, tokenizer: "PreTrainedTokenizerBase", *, trained: b
     if model.variant != "chat":
         without = bool(tokenizer.chat_template) and model.own_template
         note = "no chat markup: model.variant=base leaves the tokenizer's chat template out" if without else None
-        return Markup(start, start, "", note)
+        return Markup(start, start, "", note=note)
     as_stated = Markup(start, start + model.chat.user, stated.after)
     if trained and not model.own_template:
         return as_stated
@@ -73,7 +75,8 @@ def markup_for(model: Model, tokenizer: "PreTrainedTokenizerBase", *, trained: b
     before, after = rendered
     if model.own_template:
         begun = before if before.startswith(start) else start + before
-        return Markup(start, begun, after, f"chat markup: the tokenizer's own, {_shown(before, after)}")
+        note = f"chat markup: the tokenizer's own, {_shown(before, after)}"
+        return Markup(start, begun, after, rendered=True, note=note)
     if (before.removeprefix(tokenizer.bos_token or ""), after) != (model.chat.user, stated.after):
         raise ModelError(
             f"model.path={model.path}: the tokenizer's own chat markup is {_shown(before, after)}, and model.chat "

@@ -14,6 +14,7 @@ import numpy as np
 from danube_sweep import paths
 from danube_sweep.config.schema import Data, Labelled, Side
 from danube_sweep.data.encoded import Encoded, Tokens, load, save
+from danube_sweep.data.frame import frame_of
 from danube_sweep.data.layout import Layout
 from danube_sweep.data.pieces import text_pieces, word_pieces
 from danube_sweep.data.records import Record, group_codes
@@ -41,17 +42,17 @@ def encode(
     with the id "<id>:<piece>". Raises ConfigError for a `max_length` with no room for a token per text, ModelError for
     a tokenizer without an end token where one is needed.
     """
-    before = [_markup(text, tokenizer) for text in layout.before]
-    reader = TextReader(tokenizer, "".join([*layout.before, layout.after]))
+    frame = frame_of(layout, tokenizer)
+    before, readers = frame.before, frame.readers
     if data.labelled is Labelled.words:
         return word_pieces(
-            records, tokenizer, before[0], reader, max_length=data.max_length, overlap=data.overlap_tokens
+            records, tokenizer, before[0], readers[0], max_length=data.max_length, overlap=data.overlap_tokens
         )
     end = _end(tokenizer, layout)
-    tokens_of = _tokenised((text for record in records for text in record.texts), reader)
     if data.labelled is Labelled.nothing:
+        tokens_of = _tokenised((record.texts[0] for record in records), readers[0])
         return text_pieces(records, tokens_of, before[0], end, data.max_length)
-    after = np.concatenate([_markup(layout.after, tokenizer), end])
+    after = np.concatenate([frame.after, end])
     budget = data.max_length - sum(map(len, before)) - len(after)
     if budget < len(before):
         raise ConfigError(
@@ -59,9 +60,9 @@ def encode(
             f"it must be at least {data.max_length - budget + len(before)}"
         )
     passes = layout.passes or (tuple(range(len(before))),)
-    parts = [[record.texts[text] for text in chosen] for record in records for chosen in passes]
-    rows = [_row([tokens_of[text] for text in part], before, after, budget, data.truncation) for part in parts]
-    sizes = [[len(tokens_of[text]) for text in part] for part in parts]
+    parts = _tokens_of([[record.texts[text] for text in chosen] for record in records for chosen in passes], readers)
+    rows = [_row(part, before, after, budget, data.truncation) for part in parts]
+    sizes = [[len(text) for text in part] for part in parts]
     labels = [record.label for record in records if record.label is not None]
     return Encoded(
         [record.id for record in records],
@@ -125,10 +126,13 @@ def _end(tokenizer: "PreTrainedTokenizerBase", layout: Layout) -> Tokens:
     return np.array([tokenizer.eos_token_id], dtype=np.int32)
 
 
-def _markup(text: str, tokenizer: "PreTrainedTokenizerBase") -> Tokens:
-    # "" is "" in every tokenizer: some put a space before each text and would make a token of it.
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
-    return np.array(ids, dtype=np.int32)
+def _tokens_of(parts: list[list[str]], readers: Sequence[TextReader]) -> list[list[Tokens]]:
+    # A text has one reader at each place; places that read alike share theirs, and a text is read once by each.
+    known: dict[TextReader, dict[str, Tokens]] = {}
+    for reader in dict.fromkeys(readers):
+        places = [place for place, one in enumerate(readers) if one is reader]
+        known[reader] = _tokenised((part[place] for part in parts for place in places), reader)
+    return [[known[reader][text] for reader, text in zip(readers, part, strict=True)] for part in parts]
 
 
 def _tokenised(texts: Iterable[str], reader: TextReader) -> dict[str, Tokens]:

@@ -20,6 +20,8 @@ class Layout:
     ends_with_eos: bool
     passes: tuple[tuple[int, ...], ...] = ()
     """Which of the record's texts each sequence holds; () for one sequence of them all."""
+    in_context: bool = False
+    """Whether a text's tokens are those that it has after its markup, and not those that it has by itself."""
 
 
 def layout_for(model: Model, data: Data, head: Head, markup: Markup | None = None) -> Layout:
@@ -38,4 +40,4 @@ def layout_for(model: Model, data: Data, head: Head, markup: Markup | None = Non
     cue = ("\n\nBetter answer:" if pairs else "\n\nLabel:") if head.cued else ""
     before = (around.before + before[0], *before[1:])
     ends_with_eos = model.variant != "chat" and not cue
-    return Layout(before, cue + around.after, ends_with_eos=ends_with_eos, passes=passes)
+    return Layout(before, cue + around.after, ends_with_eos, passes, in_context=around.rendered)

@@ -1,7 +1,7 @@
 """Texts as token ids. A control token that stands in a text (`</s>`, `<|im_end|>`) is read as the text that it is."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, final
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Offsets = Sequence[tuple[int, int]]
 """Of every token: the characters [start, end) of the text that it comes from."""
 
+_Tokens = Callable[[list[str]], list[list[int]]]
+
 _HIDDEN = "\ufdd0{}\ufdd0"
 """A name that no text has: U+FDD0 is no character."""
 
@@ -21,37 +23,63 @@ class TextReader:
     """Tokenises texts, not markup. Texts without control tokens get the ids that the tokenizer gives them.
 
     Control tokens are the tokenizer's special tokens, and of its other added tokens those that `markup` contains.
+    `after`: the markup that the texts follow, where they are read as its continuation; `glue`: blanks between the two
+    that become part of a text's first token. Without `after` every text is read by itself.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", markup: str = "") -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", markup: str = "", *, after: str = "", glue: str = ""
+    ) -> None:
+        self._tokenizer, self._after, self._glue = tokenizer, after, glue
         self._control = control_ids(tokenizer, markup)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of every text, without special tokens around them."""
-        plain = {"add_special_tokens": False, "padding": False, "truncation": False, "verbose": False}
-        found = self._tokenizer(list(texts), return_attention_mask=False, **plain)["input_ids"]
+        found = self._following(self._after, texts, self._plain)
         read = [place for place, ids in enumerate(found) if not self._control.isdisjoint(ids)]
-        for place, ids in zip(read, self._as_text([texts[place] for place in read]), strict=True):
-            found[place] = ids
-        return list(found)
+        if read:
+            as_text = self._following(self._hidden(self._after), [texts[place] for place in read], self._as_text)
+            for place, ids in zip(read, as_text, strict=True):
+                found[place] = ids
+        return found
 
     def placed(self, text: str) -> tuple[list[int], Offsets]:
-        """The token ids of a text and where they come from. Needs a fast tokenizer."""
+        """The token ids of a text by itself and where they come from. Needs a fast tokenizer."""
         found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         if self._control.isdisjoint(found["input_ids"]):
             return found["input_ids"], found["offset_mapping"]
-        encoded = _without_control(self._tokenizer, self._control).encode(text, add_special_tokens=False)
+        encoded = _without_control(self._tokenizer, self._control)[0].encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets
 
-    def _as_text(self, texts: list[str]) -> Iterable[list[int]]:
-        if not texts:
-            return []
+    def _following(self, after: str, texts: Sequence[str], tokens: _Tokens) -> list[list[int]]:
+        whole = tokens([after + self._glue + text for text in texts])
+        if not after:
+            return whole
+        (begun,) = tokens([after])
+        found = [ids[len(begun) :] if ids[: len(begun)] == begun else None for ids in whole]
+        return [  # a text whose first characters join those of the markup is read by itself
+            tokens([self._glue + text])[0] if ids is None else ids for text, ids in zip(texts, found, strict=True)
+        ]
+
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        plain = {"add_special_tokens": False, "padding": False, "truncation": False, "verbose": False}
+        return list(self._tokenizer(texts, return_attention_mask=False, **plain)["input_ids"])
+
+    def _as_text(self, texts: list[str]) -> list[list[int]]:
         if not self._tokenizer.is_fast:
             plain = {"add_special_tokens": False, "verbose": False, "split_special_tokens": True}
             return list(self._tokenizer(texts, **plain)["input_ids"])
-        backend = _without_control(self._tokenizer, self._control)
+        backend, _ = _without_control(self._tokenizer, self._control)
         return [encoded.ids for encoded in backend.encode_batch(texts, add_special_tokens=False)]
+
+    def _hidden(self, markup: str) -> str:
+        # The markup as the tokenizer without control tokens reads it; a slow one reads the texts by themselves.
+        if not (markup and self._tokenizer.is_fast):
+            return ""
+        _, names = _without_control(self._tokenizer, self._control)
+        for name in sorted(names, key=len, reverse=True):
+            markup = markup.replace(name, names[name])
+        return markup
 
 
 def control_ids(tokenizer: "PreTrainedTokenizerBase", markup: str) -> frozenset[int]:
@@ -66,7 +94,9 @@ def _marks(content: str, markup: str) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _without_control(tokenizer: "PreTrainedTokenizerBase", control: frozenset[int]) -> "Tokenizer":
+def _without_control(
+    tokenizer: "PreTrainedTokenizerBase", control: frozenset[int]
+) -> tuple["Tokenizer", dict[str, str]]:
     # The same tokenizer, in which these tokens have names that no text has: `split_special_tokens` would still give
     # their ids where the vocabulary has them, as that of a Unigram model does.
     from tokenizers import Tokenizer
@@ -77,7 +107,7 @@ def _without_control(tokenizer: "PreTrainedTokenizerBase", control: frozenset[in
         token["content"] = names.get(token["content"], token["content"])
     _rename(described["model"], names)
     described |= {"post_processor": None, "padding": None, "truncation": None}
-    return Tokenizer.from_str(json.dumps(described))
+    return Tokenizer.from_str(json.dumps(described)), names
 
 
 def _rename(model: dict[str, Any], names: dict[str, str]) -> None:

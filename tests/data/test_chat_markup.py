@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AddedToken, AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from danube_sweep.composer import Composer
@@ -111,6 +111,44 @@ def test_a_row_is_what_transformers_own_template_gives(family: str, tmp_path: Pa
         asked = [{"role": "user", "content": text}]
         given = {"add_generation_prompt": True, "return_dict": True, "sanitize_control_tokens": True}
         assert row.tolist() == tokenizer.apply_chat_template(asked, **given)["input_ids"]
+
+
+def pieces(scheme: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of SentencePiece's kind: a mark begins each word, `all` segments of a text or its `first`."""
+    letters = [*MARKS, "[INST]", "\u2581", *map(chr, range(32, 127)), "\n", "\u2581W", "\u2581t", "\u2581[", "\n\n"]
+    merges = [("\u2581", "W"), ("\u2581", "t"), ("\u2581", "["), ("\n", "\n")]
+    vocabulary = {name: place for place, name in enumerate(dict.fromkeys(letters))}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True))
+    if scheme == "all":
+        blanks = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        made.normalizer = normalizers.Sequence(blanks)
+    else:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    made.add_special_tokens([AddedToken(mark, normalized=False, rstrip=mark == "<|user|>") for mark in MARKS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", pad_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+MISTRAL = "{{ bos_token }}{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' }}{% endfor %}"
+PHI = "{% for m in messages %}<|user|>\n{{ m.content }}<|end|>\n{% endfor %}<|assistant|>\n"
+
+
+@pytest.mark.parametrize("scheme", ["all", "first"])
+@pytest.mark.parametrize("template", [CHATML, LLAMA_3, MISTRAL, PHI], ids=["chatml", "llama 3", "mistral", "phi"])
+def test_a_text_continues_its_markup_as_in_the_whole_sequence(scheme: str, template: str, tmp_path: Path) -> None:
+    # By itself a text would begin with a mark that it has not after `user` and a line break.
+    tokenizer = pieces(scheme)
+    tokenizer.chat_template = template
+    save(tmp_path, None)
+    tokenizer.save_pretrained(tmp_path)
+    model = model_of(tmp_path)
+    texts = ["What is two plus two?", "two\n\nlines", "x", "a </s> b"]
+    for text, row in zip(texts, rows(model, texts, max_length=200).tokens, strict=True):
+        asked = [{"role": "user", "content": text}]
+        given = {"add_generation_prompt": True, "return_dict": True, "date_string": "26 Jul 2024"}
+        plain = tokenizer.apply_chat_template(asked, **given, sanitize_control_tokens="</s>" in text)["input_ids"]
+        assert tokenizer.convert_ids_to_tokens(row) == tokenizer.convert_ids_to_tokens(plain)
 
 
 @pytest.mark.parametrize("side", Side)
