@@ -57,6 +57,7 @@ SWEEPING_LAYERS = [
         "dry_run": "What --dry-run shows.",
         "wandb_file": "W&B's sweep file, read.",
     },
+    {"confirm": "Rows that are tied with the best, trained again with fresh seeds."},
     {"end_sweep": "The winner's test part, the ranking written and shown."},
     {"start_sweep": "What every entry calls: plan a grid or a search, run it."},
     {"entry": "The ways in: Hydra's plugins, the W&B agent, a sweep file."},

@@ -1,17 +1,14 @@
 """Predictions of a finished run, from its folder alone."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from danube_sweep.config import first_version
-from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import (
     Comparison,
     Compute,
@@ -19,7 +16,6 @@ from danube_sweep.config.schema import (
     Device,
     FullFinetune,
     Init,
-    Model,
     Precision,
     Storage,
     Target,
@@ -36,7 +32,6 @@ from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.head.base_head import Head
 from danube_sweep.lora import PackedAdapters
 from danube_sweep.model.backbone import Backbone
-from danube_sweep.model.hub_download import local_folder
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.files import whole_file
 from danube_sweep.storage.run_folder import RunFolder
@@ -93,7 +88,7 @@ def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_p
     full = isinstance(config.lora, FullFinetune)
     product = replace(config.model, path=str(trained), init=Init.pretrained)
     backbone = load_base(config, target, weights=product if full else None)
-    if not full and _fingerprint(config.model, backbone, manifest) != manifest["backbone"]:
+    if not full and backbone.fingerprint != manifest["backbone"]:
         raise CheckpointError(
             f"{path} was trained over another backbone than model.path={config.model.path} is now; "
             "give back the one it was trained over"
@@ -107,13 +102,6 @@ def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_p
     trained_weights.load_trained(trained, model)
     layout = layout_for(config.model, config.data, config.head, markup_for(config.model, tokenizer, trained=True))
     return Trained(config, backbone, model.head, tokenizer, classes, layout)
-
-
-def _fingerprint(model: Model, backbone: Backbone, manifest: Mapping[str, Any]) -> str:
-    """What the run would know its backbone by: version 1 took a sample of the weights."""
-    if manifest.get(ARITHMETIC, 1) > 1 or is_random(model):
-        return backbone.fingerprint
-    return first_version.weights_fingerprint(local_folder(model))
 
 
 def _computing_in(precision: Precision, compute: Compute) -> Precision:

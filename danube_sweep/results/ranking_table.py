@@ -253,7 +253,7 @@ def summary_lines(ranking: Ranking) -> list[str]:
         *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
         *map(plain, ranking.notes),
         *([plain(ranking.covers)] if ranking.covers else []),
-        plain(_answer(ranking)),
+        plain(answer(ranking)),
     ]
 
 
@@ -271,7 +271,8 @@ def nothing_learned_lines(ranking: Ranking) -> list[str]:
     return [f"nothing was learned: {ranking.metric} {number(best.mean)} {beaten} {better}; {why}"]
 
 
-def _answer(ranking: Ranking) -> str:
+def answer(ranking: Ranking) -> str:
+    """The best row, how good it is and how sure that is."""
     best = winner(ranking)
     if best is None or best.mean is None:
         return "no trial has finished yet" if _goes_on(ranking) else "no trial has finished"

@@ -2,6 +2,8 @@
 
 sweep.json           format, door, settings, and what a search needs to go on
 001_rank-16_3fa2b1c9/ a run folder per trial: number, what it varies, the first digits of its hash
+baselines/           linear models on the trials' splits
+confirm.json         the ranking before tied rows were trained again
 history.log          Optuna's journal, if the sweep searches or prunes
 p001.log             what the process of a pack printed
 ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or leaves it
@@ -45,6 +47,8 @@ class Entry:
     path: Path
     draw: int | None = None
     """The number of the search's draw that led here."""
+    confirms: bool = False
+    """Whether it trains a row again that was tied with the best, beyond what the sweep was asked for."""
     hash_version: int = 1
     """Of the rules behind `hash`; a file that does not state it is of version 1."""
 
@@ -82,6 +86,11 @@ class SweepFolder:
     @property
     def history(self) -> Path:
         return self.path / "history.log"
+
+    @property
+    def confirmed(self) -> Path:
+        """What the ranking was before tied rows were trained again, and which trials did it."""
+        return self.path / "confirm.json"
 
     @property
     def baselines(self) -> Path:
@@ -146,7 +155,11 @@ class SweepFolder:
         return sorted(found, key=lambda entry: entry.number)
 
     def add(
-        self, trials: Sequence[tuple[Config, list[str], int | None]], shared: Collection[str] = ()
+        self,
+        trials: Sequence[tuple[Config, list[str], int | None]],
+        shared: Collection[str] = (),
+        *,
+        confirms: bool = False,
     ) -> list[tuple[Entry, bool]]:
         """Adds trials (config, overrides, draw), each once: one whose hash is known already is that entry.
 
@@ -160,7 +173,9 @@ class SweepFolder:
             identity = trial_hash(config, version)
             if new := identity not in known:
                 path = self._path(number, [one for one in overrides if one not in shared], identity)
-                known[identity] = self._add(Entry(number, identity, overrides, path, draw, version), config)
+                known[identity] = self._add(
+                    Entry(number, identity, overrides, path, draw, confirms=confirms, hash_version=version), config
+                )
                 number += 1
             added.append((known[identity], new))
         return added

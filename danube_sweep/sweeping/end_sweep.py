@@ -9,11 +9,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from danube_sweep.config.schema import Sweep
-from danube_sweep.config.stored import load_config
+from danube_sweep.config.stored import load_config, load_sweep
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.results import rank, ranking_files, ranking_table
+from danube_sweep.results.rank import Ranking
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.confirm import offer
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_pool import Pool
@@ -54,6 +56,16 @@ def show_ranking(path: Path, terminal: Terminal) -> None:
     terminal.show(ranking_table.ranking_table(ranking, terminal.width))
     for line in ranking_table.summary_lines(ranking):
         terminal.note(line)
+    if offered := _offer(ranking, path):
+        terminal.note(offered)
+
+
+def _offer(ranking: Ranking, path: Path) -> str | None:
+    folder = SweepFolder(path)
+    settings = folder.read().get("settings") if folder.file.is_file() else None
+    if not settings:  # Hydra's own launchers, or a W&B agent: there is nothing to resume
+        return None
+    return offer(ranking, folder, load_sweep(settings)[0])
 
 
 def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal, stopping: Callable[[], bool]) -> None:

@@ -2,8 +2,9 @@
 
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.options import SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, NoPruner, Pruner, Sweep, WandbTracking
+from danube_sweep.config.schema import Config, Confirm, NoPruner, Pruner, Sweep, WandbTracking
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate import AUTO
@@ -19,6 +20,7 @@ from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping import dry_run
+from danube_sweep.sweeping.confirm import confirm
 from danube_sweep.sweeping.end_sweep import conclude
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.child_process import Task
@@ -176,14 +178,30 @@ def run_sweep(
     slots = find_slots(plan.sweep, _accelerators(plan, composer))
     with StopRequest() as stop:
         train_baselines(plan.folder, plan.sweep, terminal, stop, _drawn(plan, composer))
-        executor = Executor(source, plan.sweep, slots, terminal, stop, task)
+        began_s = time.monotonic()
+
+        def train(source: FolderSource | SearchSource) -> None:
+            Executor(source, _until_deadline(plan.sweep, began_s), slots, terminal, stop, task).run()
+
+        def train_again() -> bool:
+            train(FolderSource(plan.folder))
+            return not stop()
+
         try:
-            executor.run()
+            train(source)
+            if plan.sweep.confirm is Confirm.auto and not stop():
+                confirm(plan.folder, plan.sweep, terminal, train_again)
         finally:
             conclude(plan.folder, plan.sweep, terminal, stop)
     if stop.signal_number is not None:
         raise Interrupted(f"go on with: danube-sweep resume {paths.from_here(plan.folder.path)}", stop.signal_number)
     _raise_unless_complete(plan)
+
+
+def _until_deadline(sweep: Sweep, began_s: float) -> Sweep:
+    if sweep.deadline_h is None:
+        return sweep
+    return replace(sweep, deadline_h=max(1e-9, sweep.deadline_h - (time.monotonic() - began_s) / 3600))
 
 
 # -------------------------------------------------------------------------------------------------------- planning
@@ -286,6 +304,7 @@ def _say_ignored(plan: PlannedSweep, terminal: Terminal) -> None:
     default = Sweep()
     names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
     ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
+    ignored += [] if plan.sweep.confirm is Confirm.none else ["sweep.confirm"]
     ignored += [] if isinstance(plan.pruner, NoPruner) else ["pruner"]
     ignored += [] if plan.sweep.pack in (AUTO, 1) else ["sweep.pack"]  # one at a time is what other launchers do
     if ignored:

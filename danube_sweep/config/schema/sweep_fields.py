@@ -32,6 +32,11 @@ class Baseline(Enum):
     tfidf = "tfidf"
 
 
+class Confirm(Enum):
+    none = "none"
+    auto = "auto"
+
+
 @dataclass
 class Sweep:
     metric: Any = setting(
@@ -71,6 +76,12 @@ class Sweep:
         "alone, and ranks them beside the trials; none leaves them out. Words and language modelling have none",
         Baseline.tfidf,
     )
+    confirm: Confirm = setting(
+        "auto trains rows that cannot be told from the best again with fresh seeds, once the sweep's own trials have "
+        "ended; none trains what was asked for and offers it",
+        Confirm.none,
+    )
+    confirm_share: float = setting("steps that confirming may take, as a share of those of the sweep's trials", 0.2)
     dry_run: bool = setting("show the trials and stop; --dry-run is short for it", False)
 
 

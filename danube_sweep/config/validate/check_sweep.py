@@ -8,6 +8,7 @@ from danube_sweep.config.schema import (
     HIGHER_IS_BETTER,
     Asha,
     Config,
+    Confirm,
     Hyperband,
     Median,
     NoPruner,
@@ -74,6 +75,11 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
         require(value is None or value > 0, f"sweep.{name} must be above 0, got {value}; null for none")
     for name in ("stagger_s", "grace_s"):
         require(getattr(sweep, name) >= 0, f"sweep.{name} must be at least 0, got {getattr(sweep, name)}")
+    require(sweep.confirm_share > 0, f"sweep.confirm_share must be above 0, got {sweep.confirm_share}")
+    require(
+        sweep.confirm is Confirm.none or len(metrics) == 1,
+        f"sweep.confirm=auto takes one metric, got sweep.metric={metrics}; use sweep.confirm=none",
+    )
     check_retry(sweep.retry)
     require(
         sweep.sampler is not Sampler.cmaes or len(metrics) == 1,

@@ -52,7 +52,7 @@ class SearchSource:
         return self._known.waiting(wanted, most)
 
     def drawable(self) -> int:
-        return 0 if self._exhausted else max(0, self._most - len(self._folder.entries()))
+        return 0 if self._exhausted else max(0, self._most - _drawn(self._folder.entries()))
 
     def pending(self) -> bool:
         return self._known.pending()
@@ -83,7 +83,7 @@ class SearchSource:
         """Adds a trial to the folder; False if there is none to add. The folder is locked."""
         entries = self._folder.entries()
         self._close_draws(entries)
-        if self._exhausted or len(entries) >= self._most:
+        if self._exhausted or _drawn(entries) >= self._most:
             return False
         self._points.update(self._point(entry.overrides) for entry in entries if self._is_ours(entry))
         repeats = 0
@@ -143,3 +143,7 @@ class SearchSource:
                 self._journal.drop(draw)
             else:
                 self._known.heard(entry)
+
+
+def _drawn(entries: Sequence[Entry]) -> int:
+    return sum(not entry.confirms for entry in entries)
