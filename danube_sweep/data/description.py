@@ -63,7 +63,7 @@ class DataDescription:
         """The facts as they are printed before training."""
         rows = " and ".join(_count(part.rows, f"{name} row") for name, part in self.parts.items() if name != "test")
         test = f", {self.parts['test'].rows:,} for the test" if "test" in self.parts else ""
-        repeats = f"{self.repeated:,} repeat an earlier {self.unit}, {self.repeated_templates:,} its template"
+        repeats = f"repeats: {self.repeated:,} by {self.unit}, {self.repeated_templates:,} by template"
         lines = [
             f"data: {rows}{test}, in {_count(self.groups, 'group')}; {repeats}",
             *self._label_lines(),

@@ -41,7 +41,7 @@ def row_lines(
         lost = f", {sum(cuts.values()):,} more cut" if cuts else ""
         name = f"sequence {number + 1} of {encoded.passes}: " if encoded.passes > 1 else ""
         lines.append(f"  {name}{len(tokens):,} token{'s' * (len(tokens) != 1)}{lost}")
-        lines += [f"    {line}" for line in _marked(tokens, cuts, tokenizer).split("\n")]
+        lines += [f"    {line}".rstrip() for line in _marked(tokens, cuts, tokenizer).split("\n")]
     return lines
 
 
@@ -60,7 +60,7 @@ def _marked(tokens: Tokens, cuts: dict[int, int], tokenizer: "PreTrainedTokenize
     text = _text(tokens, tokenizer)
     for place in sorted(cuts, reverse=True):
         at = _common(text, _text(tokens[:place], tokenizer))
-        text = f"{text[:at]}[... {cuts[place]:,} tokens cut ...]{text[at:]}"
+        text = f"{text[:at]}[... {cuts[place]:,} token{'s' * (cuts[place] != 1)} cut ...]{text[at:]}"
     return text
 
 

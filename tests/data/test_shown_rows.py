@@ -14,7 +14,7 @@ from danube_sweep.data.shown_rows import row_lines, rows_to_show
 from danube_sweep.training.prepare import Prepared, prepare
 
 Tiny = Callable[..., Config]
-CUT = re.compile(r"\[\.\.\. ([\d,]+) tokens cut \.\.\.\]")
+CUT = re.compile(r"\[\.\.\. ([\d,]+) tokens? cut \.\.\.\]")
 
 
 def written(file: Path, rows: list[dict[str, Any]]) -> str:
