@@ -2,12 +2,11 @@
 
 import argparse
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from danube_sweep import paths
-from danube_sweep.errors import ConfigError, DanubeSweepError
+from danube_sweep.errors import ConfigError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -252,9 +251,15 @@ def predict(arguments: list[str]) -> int:
         description="Writes a csv with an id and a probability per class, or the number, for every row, from a "
         "finished run alone; for head=token a row for every word.",
     )
-    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("run_dir", type=Path, help="the run's folder, which is only read")
     parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
+    parser.add_argument(
+        "--id-column", metavar="NAME", help="the input's ids (default: the run's data.id_column, else id, Id or ID)"
+    )
+    parser.add_argument(
+        "--like", type=Path, metavar="SAMPLE", help="a sample submission: its columns, its order and its ids"
+    )
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
     parser.add_argument(
         "--labels",
@@ -265,23 +270,34 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     types = ["fp32", "bf16", "fp16"]
     parser.add_argument("--compute", choices=types, help="compute type, where the device lacks the run's own")
+    _add_model_path(parser)
     options = parser.parse_args(arguments)
     if options.batch_rows < 1:
         parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
+    return _predict(options)
 
+
+def _add_model_path(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model-path", type=Path, metavar="FOLDER", help="the backbone, if its folder has moved")
+
+
+def _predict(options: argparse.Namespace) -> int:
     from danube_sweep.config.schema import Compute, Device
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
     quiet_libraries()
-    from danube_sweep.inference.predict import Form, load_run, predict_file
-    from danube_sweep.terminal.screen import row_bar
+    from danube_sweep.inference.predict import Form, Place, answer, checked_request, load, open_run
+    from danube_sweep.terminal.screen import Terminal, row_bar
 
+    run = open_run(options.run_dir)
+    form = Form(options.swap, options.labels, options.id_column, options.like)
+    request = checked_request(run, options.input, options.output, form)
+    for note in request.notes:
+        Terminal().note(note)
     compute = Compute(options.compute) if options.compute else None
-    trained = load_run(options.run_dir, Device(accelerator=options.accelerator), compute)
-    form = Form(swap=options.swap, labels=options.labels)
-    total = _rows_to_read(options.input, 2 if options.swap else 1)
-    with row_bar(total) as done:
-        rows = predict_file(trained, options.input, options.output, form=form, batch_rows=options.batch_rows, done=done)
+    trained = load(run, Place(Device(accelerator=options.accelerator), compute, options.model_path))
+    with row_bar(len(request.input.ids) * (2 if options.swap else 1)) as done:
+        rows = answer(trained, request, batch_rows=options.batch_rows, done=done)
     print(f"{options.output}: {rows} rows")
     return 0
 
@@ -301,6 +317,7 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--push", metavar="NAME", help="upload it to the Hugging Face hub as OWNER/NAME")
     parser.add_argument("--private", action="store_true", help="upload it for yourself only")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    _add_model_path(parser)
     options = parser.parse_args(arguments)
     if options.dtype and not options.merge:
         parser.error("--dtype is the type of merged weights; give --merge, or leave it out")
@@ -319,24 +336,18 @@ def _export(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     from danube_sweep.inference.export.export_run import Options, export_run
+    from danube_sweep.inference.predict import Place
 
     out: Path = options.out_dir
     dtype = Compute(options.dtype) if options.dtype else None
     name = options.push or out.resolve().name
     wanted = Options(name, merge=options.merge, dtype=dtype, for_others=options.push is not None)
-    found = export_run(options.run_dir, out, Device(accelerator=options.accelerator), wanted)
+    place = Place(Device(accelerator=options.accelerator), model_path=options.model_path)
+    found = export_run(options.run_dir, out, place, wanted)
     print(f"{out}: loaded again, the largest difference is {found.difference:.2g} ({found.tolerance:.2g} allowed)")
     if options.push:
         print(push(out, options.push, private=options.private))
     return 0
-
-
-def _rows_to_read(file: Path, passes: int) -> int | None:
-    from danube_sweep.data.read_files import count_rows
-
-    with suppress(DanubeSweepError, OSError, ValueError):  # what is wrong with the file, its reader says
-        return count_rows(file) * passes
-    return None
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -23,7 +23,7 @@ danube-sweep watch SWEEP_DIR                         a running sweep, live, and 
 danube-sweep oof DIR… [-o OUT]                       out-of-fold predictions of finished folds
 danube-sweep plan [-m] [OVERRIDES]                   what trials need and whether they fit a device
 danube-sweep show [OVERRIDES]                        three rows as the model reads them, and facts about the data
-danube-sweep predict RUN_DIR INPUT -o OUTPUT         probabilities for new rows
+danube-sweep predict RUN_DIR INPUT -o OUTPUT         probabilities for new rows; --like SAMPLE for a submission
 danube-sweep export RUN_DIR OUT_DIR [--merge]        a folder that peft and transformers load
 danube-sweep --help GROUP                            the fields of a group
 danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop

@@ -1,14 +1,15 @@
 """Predictions of a finished run, from its folder alone."""
 
-import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import (
     Comparison,
     Compute,
@@ -18,18 +19,19 @@ from danube_sweep.config.schema import (
     Init,
     Precision,
     Storage,
-    Target,
 )
 from danube_sweep.config.stored import load_config, sealed
 from danube_sweep.data.chat_markup import markup_for
 from danube_sweep.data.encode import encode
 from danube_sweep.data.layout import Layout, layout_for
-from danube_sweep.data.parts import read_unlabelled
-from danube_sweep.data.records import OUTSIDE, Record, swapped
+from danube_sweep.data.records import Record, swapped
 from danube_sweep.data.tokenizer import load_tokenizer
 from danube_sweep.data.vocabulary import check_ids
-from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.errors import CheckpointError, ConfigError, DiskError, ModelError
 from danube_sweep.head.base_head import Head
+from danube_sweep.inference.predict_input import Input, check_input
+from danube_sweep.inference.prediction_table import SHARES, Predictions, Table, csv_line, in_sample_order, table_of
+from danube_sweep.inference.sample_submission import Arrangement, read_sample
 from danube_sweep.lora import PackedAdapters
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint
@@ -39,11 +41,31 @@ from danube_sweep.training import trained_weights
 from danube_sweep.training.assemble import assemble, load_base
 from danube_sweep.training.device import native_types, pick_device
 from danube_sweep.training.evaluate import forward
-from danube_sweep.training.metrics import decided
 from danube_sweep.training.resume import ARITHMETIC
 
+WAY_OUT = "choose another place by -o"
 CHUNK_ROWS = 2048
 """Rows that are read, sorted by length and predicted at a time."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The folder of a finished run, verified; nothing is loaded."""
+
+    path: Path
+    config: Config
+    weights: Path
+    """The folder of what was trained."""
+    manifest: Mapping[str, Any]
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.manifest["classes"])
+
+    @property
+    def full(self) -> bool:
+        """Whether the whole model was trained, and is here."""
+        return isinstance(self.config.lora, FullFinetune)
 
 
 @dataclass(frozen=True)
@@ -58,86 +80,91 @@ class Trained:
     layout: Layout
 
 
-def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_peft: bool = False) -> Trained:
-    """Loads a finished run, verified file by file; `compute` replaces its compute type on a device that lacks it.
+@dataclass(frozen=True)
+class Place:
+    """Where a run is loaded; what is None is as it was trained."""
 
-    It answers as it was validated, to the last bit; `by_peft` over PEFT's own layers, as others load its adapter.
+    device: Device
+    compute: Compute | None = None
+    """Its compute type, on a device that lacks the run's own."""
+    model_path: Path | None = None
+    """The folder of its backbone, if that has moved."""
 
-    Raises CheckpointError if it is unfinished, damaged or was trained over another backbone, ModelError if its
-    backbone cannot be had, ConfigError if the device lacks its compute type.
-    """
+
+def open_run(path: Path) -> FinishedRun:
+    """Opens a finished run, verified file by file. Raises CheckpointError if it is unfinished, damaged or edited."""
     folder = RunFolder(path)
     config = load_config(folder.config)
-    trained = path / trained_weights.folder_name(config.lora)
-    if not trained.is_dir():
+    weights = path / trained_weights.folder_name(config.lora)
+    if not weights.is_dir():
         raise CheckpointError(f"{path} is not finished; finish it with: danube-sweep resume {path}")
-    manifest = checkpoint.read_manifest(trained)
+    manifest = checkpoint.read_manifest(weights)
     now, then = sealed(config), manifest["config"]
     edited = [key for key in {**now, **then} if now.get(key) != then.get(key)]
     if edited:
         raise CheckpointError(f"{folder.config}: {edited[0]} was changed since the run; put back what it was")
-    target = pick_device(device)
-    if compute is not None:
-        config = replace(config, precision=_computing_in(config.precision, compute))
+    return FinishedRun(path, config, weights, manifest)
+
+
+def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_peft: bool = False) -> Trained:
+    """`load` of the run in a folder. Raises what `open_run` and `load` raise."""
+    return load(open_run(path), Place(device, compute), by_peft=by_peft)
+
+
+def load(run: FinishedRun, place: Place, *, by_peft: bool = False) -> Trained:
+    """Loads a finished run. It answers as it was validated, to the last bit; `by_peft` over PEFT's own layers.
+
+    Raises CheckpointError if it was trained over another backbone, ModelError if its backbone cannot be had,
+    ConfigError if the device lacks its compute type or it has no backbone that could move.
+    """
+    config, manifest = _moved(run, place.model_path), run.manifest
+    target = pick_device(place.device)
+    if place.compute is not None:
+        config = replace(config, precision=_computing_in(config.precision, place.compute))
     types = native_types(target)
     if config.precision.compute.value not in types:
         raise ConfigError(
-            f"{path} computes in {config.precision.compute.value}, which {device.name} has not; "
+            f"{run.path} computes in {config.precision.compute.value}, which {place.device.name} has not; "
             f"give --compute {types[-1]}"
         )
-    full = isinstance(config.lora, FullFinetune)
-    product = replace(config.model, path=str(trained), init=Init.pretrained)
-    backbone = load_base(config, target, weights=product if full else None)
-    if not full and backbone.fingerprint != manifest["backbone"]:
+    product = replace(config.model, path=str(run.weights), init=Init.pretrained)
+    try:
+        backbone = load_base(config, target, weights=product if run.full else None)
+    except ModelError as error:
+        if run.full or place.model_path is not None:
+            raise
+        raise ModelError(f"{error}; or, if it has moved, give --model-path FOLDER") from error
+    if not run.full and backbone.fingerprint != manifest["backbone"]:
         raise CheckpointError(
-            f"{path} was trained over another backbone than model.path={config.model.path} is now; "
-            "give back the one it was trained over"
+            f"{run.path} was trained over another backbone than model.path={config.model.path} is now; "
+            "give back the one it was trained over, by --model-path if it has moved"
         )
     backbone.capped = manifest.get(ARITHMETIC, 1) > 1
-    tokenizer, classes = load_tokenizer(product), manifest["classes"]
+    tokenizer, classes = load_tokenizer(product), run.classes
     adapters = None if by_peft else PackedAdapters(backbone)
     model = assemble(config, backbone, classes=classes, tokenizer=tokenizer, adapters=adapters)
     if adapters is not None and model.packed is not None:
         adapters.put_alone(model.packed)
-    trained_weights.load_trained(trained, model)
+    trained_weights.load_trained(run.weights, model)
     layout = layout_for(config.model, config.data, config.head, markup_for(config.model, tokenizer, trained=True))
     return Trained(config, backbone, model.head, tokenizer, classes, layout)
+
+
+def _moved(run: FinishedRun, model_path: Path | None) -> Config:
+    """The run's config over a backbone that has moved."""
+    if model_path is None:
+        return run.config
+    if run.full:
+        raise ConfigError(f"--model-path {model_path}: {run.path} has its whole model with it; leave it out")
+    if is_random(run.config.model):
+        raise ConfigError(f"--model-path {model_path}: {run.path} has a backbone with random weights; leave it out")
+    moved = replace(run.config.model, path=str(model_path.expanduser().absolute()), revision=None)
+    return replace(run.config, model=moved)
 
 
 def _computing_in(precision: Precision, compute: Compute) -> Precision:
     sixteen_bit = precision.storage in (Storage.bf16, Storage.fp16)
     return replace(precision, compute=compute, storage=Storage(compute.value) if sixteen_bit else precision.storage)
-
-
-def predict_file(
-    trained: Trained,
-    source: Path,
-    target: Path,
-    *,
-    form: "Form | None" = None,
-    batch_rows: int = 16,
-    done: Callable[[int], None] = lambda _rows: None,
-) -> int:
-    """Writes `id` and the answer for every row of `source`, in its order; returns the number of rows written.
-
-    `done` is told the rows of every forward pass. Reads and writes in chunks; `target` appears whole or not at all.
-    Raises DataError for a bad file and ConfigError where there is nothing to predict or to swap.
-    """
-    form = form or Form()
-    write = _writer(trained, form.labels)
-    rows = 0
-    with (
-        whole_file(target, "choose another place by -o") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(write.header)
-        for records in _chunks(read_unlabelled(trained.config.data, source)):
-            found = predictions(trained, records, swap=form.swap, batch_rows=batch_rows, done=done)
-            for row in write.rows(found, rows):
-                writer.writerow(row)
-                rows += 1
-    return rows
 
 
 @dataclass(frozen=True)
@@ -148,15 +175,107 @@ class Form:
     """Both orders of the answers are averaged."""
     labels: bool = False
     """The likeliest class instead, of ordered ones the median; of words those that are no O: the PII competition's."""
+    id_column: str | None = None
+    """The input's column of ids, where it is neither the run's data.id_column nor called id."""
+    like: Path | None = None
+    """A sample submission, whose columns, order and ids the output takes."""
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Answers to n examples: rows, or words as `<text>:<word>`."""
+class Request:
+    """A file to predict and the table to write of it, all of it checked: what is left is to predict."""
 
-    examples: list[str]
-    answers_NA: torch.Tensor
-    """float64: probabilities of the classes, or a number."""
+    input: Input
+    target: Path
+    swap: bool
+    table: Table
+    arrangement: Arrangement | None
+    notes: list[str]
+
+    @property
+    def header(self) -> list[str]:
+        return self.table.header if self.arrangement is None else self.arrangement.header
+
+
+def checked_request(run: "FinishedRun | Trained", source: Path, target: Path, form: Form) -> Request:
+    """Reads the whole input and settles what is written, with nothing loaded and nothing written yet.
+
+    Raises DataError for a bad file, ConfigError where there is nothing to predict or to swap and for columns that do
+    not match, DiskError for a `target` that cannot be written or is one of the files that are read.
+    """
+    data = run.config.data
+    if form.swap and not isinstance(data, Comparison):
+        raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
+    own = _own_files(run) if isinstance(run, FinishedRun) else []
+    check_target(target, [source, *([] if form.like is None else [form.like]), *own])
+    table_of(run.config, run.classes, labels=form.labels, id_column=None)  # refuses before the file is read
+    sample = None if form.like is None else read_sample(form.like)
+    given = check_input(data, source, form.id_column, [] if sample is None else sample.columns)
+    table, notes = table_of(run.config, run.classes, labels=form.labels, id_column=given.id_column)
+    arrangement = None if sample is None else sample.arranged(table, given)
+    return Request(given, target, form.swap, table, arrangement, [*given.notes, *([] if arrangement else notes)])
+
+
+def predict_file(
+    trained: Trained,
+    source: Path,
+    target: Path,
+    *,
+    form: Form | None = None,
+    batch_rows: int = 16,
+    done: Callable[[int], None] = lambda _rows: None,
+) -> int:
+    """`answer` to `checked_request`. Raises what they raise."""
+    return answer(trained, checked_request(trained, source, target, form or Form()), batch_rows=batch_rows, done=done)
+
+
+def answer(
+    trained: Trained, request: Request, *, batch_rows: int = 16, done: Callable[[int], None] = lambda _rows: None
+) -> int:
+    """Writes the ids and the answers of every row, in the order of the file or of the sample; returns their number.
+
+    `done` is told the rows of every forward pass. Reads and predicts in chunks; the target appears whole or not at all.
+    Raises DataError for a file that has changed, DiskError.
+    """
+    rows = _rows(trained, request, batch_rows, done)
+    if (wanted := request.arrangement) is not None:
+        rows = in_sample_order(rows, wanted.ids, wanted.places)
+    count = 0
+    with (
+        whole_file(request.target, WAY_OUT) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
+        stream.write(csv_line(request.header))
+        for row in rows:
+            stream.write(csv_line(row))
+            count += 1
+    return count
+
+
+def _rows(trained: Trained, request: Request, batch_rows: int, done: Callable[[int], None]) -> Iterator[list[str]]:
+    written = 0
+    for records in _chunks(request.input.records()):
+        found = predictions(trained, records, swap=request.swap, batch_rows=batch_rows, done=done)
+        for row in request.table.rows(found, written):
+            yield row
+            written += 1
+
+
+def _own_files(run: FinishedRun) -> list[Path]:
+    folder = RunFolder(run.path)
+    kept = [folder.config, folder.environment, folder.metrics, folder.log, folder.predictions, folder.result]
+    return [*kept, folder.trial, folder.attempts, folder.adjusted, *run.weights.iterdir()]
+
+
+def check_target(target: Path, read: Sequence[Path]) -> None:
+    """Raises DiskError for a target without a folder, that is a folder, or that is one of the files that are read."""
+    if not target.parent.is_dir():
+        raise DiskError(f"{target} cannot be written: No such file or directory; {WAY_OUT}")
+    if target.is_dir():
+        raise DiskError(f"{target} cannot be written: Is a directory; {WAY_OUT}")
+    for file in read:
+        if file.exists() and target.exists() and file.samefile(target):
+            raise DiskError(f"-o {target}: that is {file}, which is read; {WAY_OUT}")
 
 
 def predictions(
@@ -190,57 +309,12 @@ def _one_order(trained: Trained, records: list[Record], batch_rows: int, done: C
         places.append(torch.from_numpy(rows.places(batch.rows)))
         answers.append(found.double().cpu())
         done(len(batch.rows))
-    return Predictions(rows.examples, torch.cat(answers)[torch.cat(places).argsort()])
+    answers_NA = torch.cat(answers)[torch.cat(places).argsort()]
+    if trained.config.head.target in SHARES:  # in fp32 they sum to 1 within 1e-7 only
+        answers_NA = answers_NA / answers_NA.sum(dim=1, keepdim=True)
+    return Predictions(rows.examples, answers_NA)
 
 
 def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
     while chunk := list(islice(records, CHUNK_ROWS)):
         yield chunk
-
-
-@dataclass(frozen=True)
-class _Writer:
-    header: list[str]
-    rows: Callable[[Predictions, int], Iterator[list[object]]]
-    """The rows of a chunk, before which so many were written."""
-
-
-def _writer(trained: Trained, labels: bool) -> _Writer:
-    classes, target = trained.classes, trained.config.head.target
-    if target is Target.nothing:
-        raise ConfigError("head=lm predicts no classes; predict needs a run with another head")
-    if labels and target in (Target.many, Target.number):
-        raise ConfigError(f"--labels names one class a row, and {_KIND[target]}; leave it out")
-
-    def plain(found: Predictions, _before: int) -> Iterator[list[object]]:
-        for name, values in zip(found.examples, found.answers_NA.tolist(), strict=True):
-            yield [*_split(name, target), *(f"{value:.9f}" for value in values)]
-
-    def likeliest(found: Predictions, _before: int) -> Iterator[list[object]]:
-        for name, place in zip(found.examples, decided(target, found.answers_NA).tolist(), strict=True):
-            yield [name, classes[place]]
-
-    def entities(found: Predictions, before: int) -> Iterator[list[object]]:
-        for name, place in zip(found.examples, decided(target, found.answers_NA).tolist(), strict=True):
-            if classes[place] != OUTSIDE:
-                yield [before, *_split(name, target), classes[place]]
-                before += 1
-
-    if not labels:
-        return _Writer([*_id_columns(target), *classes], plain)
-    if target is Target.words:
-        return _Writer(["row_id", *_id_columns(target), "label"], entities)
-    data = trained.config.data
-    return _Writer(["id", data.label_name], likeliest)
-
-
-_KIND = {Target.many: "this run finds any number of them", Target.number: "this run predicts a number"}
-
-
-def _id_columns(target: Target) -> list[str]:
-    return ["document", "token"] if target is Target.words else ["id"]
-
-
-def _split(name: str, target: Target) -> list[str]:
-    text, _, word = name.rpartition(":")
-    return [text, word] if target is Target.words else [name]

@@ -22,7 +22,7 @@ from danube_sweep.errors import CheckpointError, ConfigError, DiskError, ExportR
 from danube_sweep.inference.export.check_export import check_export, compare
 from danube_sweep.inference.export.export_run import Options, Written, export_run, write_export
 from danube_sweep.inference.export.how_to_read import HiddenStates, LoadedSequenceClassifier, LoadedTokenClassifier
-from danube_sweep.inference.predict import load_run
+from danube_sweep.inference.predict import Place, load_run
 
 Tiny = Callable[..., Config]
 
@@ -218,14 +218,14 @@ def test_what_cannot_be_exported_is_said_in_one_line_and_leaves_nothing(
     with pytest.raises(Interrupted):
         train(tiny("trainer.max_steps=4"), tmp_path / "stopped", stop=StopAfter(2))
     with pytest.raises(CheckpointError, match="is not finished"):
-        export_run(tmp_path / "stopped", tmp_path / "out", CPU, Options("x"))
+        export_run(tmp_path / "stopped", tmp_path / "out", Place(CPU), Options("x"))
     train(tiny("trainer.max_steps=2"), tmp_path / "run")
     with pytest.raises(ConfigError, match="was trained over random weights, which no other tool has; give --merge"):
-        export_run(tmp_path / "run", tmp_path / "out", CPU, Options("x"))
+        export_run(tmp_path / "run", tmp_path / "out", Place(CPU), Options("x"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     with pytest.raises(DiskError, match="exists and is not empty; give another OUT_DIR"):
-        export_run(tmp_path / "run", tmp_path / "full", CPU, Options("x", merge=True))
+        export_run(tmp_path / "run", tmp_path / "full", Place(CPU), Options("x", merge=True))
     for words, said in (
         (["--dtype", "fp32"], "--dtype is the type of merged weights"),
         (["--private"], "--private is for an upload"),

@@ -277,3 +277,11 @@ def test_groups_of_another_number_of_folds_stay_apart(tmp_path: Path) -> None:
         (3, 0, "folds 1, 2 of 3"),
     ]
     assert notes == []
+
+
+def test_nothing_is_written_onto_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folds(tmp_path / "folds")
+    file = sorted((tmp_path / "folds").rglob("predictions.parquet"))[1]
+    before = file.read_bytes()
+    assert oof(tmp_path / "folds", "-o", file) == 2
+    assert "which is read; choose another place" in capsys.readouterr().err and file.read_bytes() == before

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from danube_sweep.config.identity import is_random
-from danube_sweep.config.schema import Compute, Device, FullFinetune, NoAdapter
+from danube_sweep.config.schema import Compute, FullFinetune, NoAdapter
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.inference.export.check_export import Checked, Reference, check_export, reference, tolerance
 from danube_sweep.inference.export.export_weights import (
@@ -20,7 +20,7 @@ from danube_sweep.inference.export.export_weights import (
 from danube_sweep.inference.export.how_to_read import HiddenStates, Reading, reading_of
 from danube_sweep.inference.export.loading_code import Base, Weights, Whole, loading_code
 from danube_sweep.inference.export.model_card import Card, card_of, write_card
-from danube_sweep.inference.predict import Trained, load_run
+from danube_sweep.inference.predict import Place, Trained, load, open_run
 from danube_sweep.model.precision import DTYPES
 from danube_sweep.storage.files import whole_folder
 from danube_sweep.training import trained_weights
@@ -49,17 +49,17 @@ class Written:
     card: Card
 
 
-def export_run(run: Path, target: Path, device: Device, options: Options) -> Checked:
+def export_run(run: Path, target: Path, place: Place, options: Options) -> Checked:
     """Writes the folder `target` and returns what the check of it found.
 
-    Raises what `load_run` raises, ConfigError for what cannot be exported so, DataError if the run's data are gone,
-    DiskError if `target` is not empty or cannot be written, and ExportRefused if the export does not answer as its
-    run does. After an error there is no `target`.
+    Raises what `open_run` and `load` raise, ConfigError for what cannot be exported so, DataError if the run's data
+    are gone, DiskError if `target` is not empty or cannot be written, and ExportRefused if the export does not answer
+    as its run does. After an error there is no `target`.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DiskError(f"{target} exists and is not empty; give another OUT_DIR")
     with whole_folder(target, "give another OUT_DIR") as folder:
-        written = write_export(run, folder, load_run(run, device, by_peft=True), options)
+        written = write_export(run, folder, load(open_run(run), place, by_peft=True), options)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

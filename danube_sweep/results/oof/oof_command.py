@@ -12,7 +12,7 @@ from rich.text import Text
 from danube_sweep.config.schema import Config
 from danube_sweep.data.parts import load_undivided
 from danube_sweep.data.records import Record
-from danube_sweep.errors import CheckpointError, UserError
+from danube_sweep.errors import CheckpointError, DiskError, UserError
 from danube_sweep.results.oof.fold_groups import FoldGroup, find_groups
 from danube_sweep.results.oof.join_folds import join, score_joined
 from danube_sweep.results.oof.write_oof import check_target, write_predictions
@@ -52,8 +52,17 @@ def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal
     for line in [*incomplete, *notes]:
         terminal.note(line)
     best = scored[0]
+    _refuse_input(target, best.group)
     write_predictions(best.predictions, target)
     terminal.note(plain(f"{target}: {best.predictions.num_rows} rows of {best.group.name}"))
+
+
+def _refuse_input(target: Path, group: FoldGroup) -> None:
+    data = [] if group.config is None else [getattr(group.config.data, "path", None)]
+    read = [run.predictions for runs in group.seeds.values() for run in runs]
+    for file in [*read, *(Path(path) for path in data if isinstance(path, str))]:
+        if target.exists() and file.exists() and file.samefile(target):
+            raise DiskError(f"--output {target}: that is {file}, which is read; choose another place")
 
 
 def _scored(groups: Sequence[FoldGroup], notes: list[str]) -> list[Scored]:

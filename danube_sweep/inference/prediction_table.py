@@ -1,0 +1,133 @@
+"""The csv that `predict` writes: its columns, its rows, and the order and columns of a sample submission."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from danube_sweep.config.schema import Config, Target
+from danube_sweep.data.records import OUTSIDE
+from danube_sweep.errors import ConfigError
+from danube_sweep.training.metrics import decided
+
+SHARES = (Target.one, Target.ordered, Target.words)
+"""The targets whose answers to an example are probabilities that sum to 1."""
+_KIND = {Target.many: "this run finds any number of them", Target.number: "this run predicts a number"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers to n examples: rows, or words as `<text>:<word>`."""
+
+    examples: list[str]
+    answers_NA: torch.Tensor
+    """float64: probabilities of the classes, or a number."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is written for a run's answers."""
+
+    names: list[str]
+    """The columns that say which row, or which word, an answer is to."""
+    answers: list[str]
+    """The columns of the answers."""
+    rows: Callable[[Predictions, int], Iterator[list[str]]]
+    """The rows of a chunk, before which so many were written."""
+
+    @property
+    def header(self) -> list[str]:
+        return [*self.names, *self.answers]
+
+
+def table_of(config: Config, classes: Sequence[str], *, labels: bool, id_column: str | None) -> tuple[Table, list[str]]:
+    """The table of a run, and notes on columns that had to be renamed.
+
+    `labels`: the likeliest class of each row, of ordered ones the median; of words those that are no O.
+    `id_column`: the header that the ids have. Raises ConfigError where there is nothing to predict or no class to name.
+    """
+    target = config.head.target
+    if target is Target.nothing:
+        raise ConfigError("head=lm predicts no classes; predict needs a run with another head")
+    if labels and target in _KIND:
+        raise ConfigError(f"--labels names one class a row, and {_KIND[target]}; leave it out")
+    names = [id_column or "document", "token"] if target is Target.words else [id_column or "id"]
+    if not labels:
+        answers, rows = list(classes), _probabilities(target)
+    elif target is Target.words:
+        names, answers, rows = ["row_id", *names], ["label"], _entities(target, classes)
+    else:
+        answers, rows = [config.data.label_name], _likeliest(target, classes)
+    free = [_free(name, answers) for name in names]
+    notes = [
+        f"the column {name!r} is written as {new!r}: a column of the answers is called {name!r} too"
+        for name, new in zip(names, free, strict=True)
+        if name != new
+    ]
+    return Table(free, answers, rows), notes
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name = f"row_{name}"
+    return name
+
+
+def _probabilities(target: Target) -> Callable[[Predictions, int], Iterator[list[str]]]:
+    # Every digit, or a row of many classes would not sum to 1; a number has those of fp32.
+    written: Callable[[float], str] = (lambda value: format(value, ".9g")) if target is Target.number else repr
+
+    def rows(found: Predictions, _before: int) -> Iterator[list[str]]:
+        for name, values in zip(found.examples, found.answers_NA.tolist(), strict=True):
+            yield [*_split(name, target), *map(written, values)]
+
+    return rows
+
+
+def _likeliest(target: Target, classes: Sequence[str]) -> Callable[[Predictions, int], Iterator[list[str]]]:
+    def rows(found: Predictions, _before: int) -> Iterator[list[str]]:
+        for name, place in zip(found.examples, decided(target, found.answers_NA).tolist(), strict=True):
+            yield [name, classes[place]]
+
+    return rows
+
+
+def _entities(target: Target, classes: Sequence[str]) -> Callable[[Predictions, int], Iterator[list[str]]]:
+    def rows(found: Predictions, before: int) -> Iterator[list[str]]:
+        for name, place in zip(found.examples, decided(target, found.answers_NA).tolist(), strict=True):
+            if classes[place] != OUTSIDE:
+                yield [str(before), *_split(name, target), classes[place]]
+                before += 1
+
+    return rows
+
+
+def _split(name: str, target: Target) -> list[str]:
+    text, _, word = name.rpartition(":")
+    return [text, word] if target is Target.words else [name]
+
+
+def csv_line(cells: Sequence[str]) -> str:
+    r"""The cells as a line that ends in LF; a cell with a CR or an LF in it is quoted."""
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)  # with its own CRLF, or it would leave a lone CR unquoted
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def in_sample_order(rows: Iterable[list[str]], ids: Sequence[str], places: Sequence[int]) -> Iterator[list[str]]:
+    """The rows in the order of a sample's `ids`, the row of each under the sample's spelling of its id.
+
+    `places`: for each of the sample's columns the place of its cell in a row.
+    """
+    found = {same_id(row[0]): row for row in rows}
+    for name in ids:
+        row = [name, *found[same_id(name)][1:]]
+        yield [row[place] for place in places]
+
+
+def same_id(text: str) -> str:
+    """An id as it compares: a whole number that a table read as a float is that number."""
+    whole, point, rest = text.strip().partition(".")
+    return whole if point and whole.lstrip("-").isdecimal() and not rest.strip("0") else text.strip()
