@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from danube_sweep import __version__
 from danube_sweep.cli.commands import COMMANDS, train_one_trial
+from danube_sweep.config.weights_identity import shown_by
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 1 (a trial failed), 2 (the user's mistake), 128 + signal."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        with shown_by(_byte_bar):
+            return _dispatch(arguments)
     except DanubeSweepError as error:
         return _say_and_exit(error, error.exit_code)
     except KeyboardInterrupt:
@@ -53,6 +55,12 @@ def _dispatch(arguments: list[str]) -> int:
         composer.check_fields(shown)
     with placed(words) as complete:
         return _hydra(complete)
+
+
+def _byte_bar(title: str, total_bytes: int) -> AbstractContextManager[Callable[[int], object]]:
+    from danube_sweep.terminal.byte_bar import byte_bar
+
+    return byte_bar(title, total_bytes)
 
 
 def _say_and_exit(error: BaseException, code: int) -> int:

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.config.fingerprints import architecture_keys, file_digest
+from danube_sweep.config.fingerprints import file_digest
+from danube_sweep.config.model_folder import architecture_keys
+from danube_sweep.config.schema import Model
 
 DEFAULTS: dict[str, Any] = {}
 """Defaults of version 1 by field (`lora.alpha`) where today's differ: a default that changes gets a line here."""
@@ -18,8 +20,7 @@ def weights_fingerprint(folder: Path) -> str:
     training run differs at every place. The same files fingerprint alike as a hub snapshot and as a copied folder.
     """
     digest = hashlib.sha256()
-    config = folder / "config.json"
-    digest.update(json.dumps(architecture_keys(config), sort_keys=True).encode())
+    digest.update(json.dumps(architecture_keys(folder), sort_keys=True).encode())
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"{file.name}:{size}".encode())
@@ -30,6 +31,9 @@ def weights_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def tokenizer_digests(folder: Path) -> list[str]:
-    """What version 1 took of a folder's tokenizer."""
-    return [file_digest(file) for file in sorted(folder.glob("tokenizer.*"))]
+def source(model: Model, folder: Path) -> dict[str, Any]:
+    """What version 1 took of a backbone that is not random, and of its tokenizer."""
+    if not folder.is_dir():
+        return {"source": f"{model.path}@{model.revision or 'main'}", "tokenizer": None}
+    tokenizer = [file_digest(file) for file in sorted(folder.glob("tokenizer.*"))]
+    return {"source": weights_fingerprint(folder), "tokenizer": tokenizer}

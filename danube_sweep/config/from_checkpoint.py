@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.config.facts.checkpoint_files import checkpoint_shape, has_chat_template
-from danube_sweep.config.facts.hub_commits import is_folder
+from danube_sweep.config.facts.hub_commits import is_folder, known_commit
 from danube_sweep.config.identity import NO_FOLDER, names_a_folder
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Init, Shape
@@ -33,8 +33,9 @@ def fill_from_checkpoint(config: DictConfig) -> None:
         not model.own_template or not any(model.chat.values()),
         "model.chat: model=auto takes the tokenizer's own chat template; leave it out or set model.own_template=false",
     )
-    model.shape = OmegaConf.structured(checkpoint_shape(path, model.revision))
-    _settle_variant(model, path)
+    revision = model.commit or known_commit(path, model.revision) or model.revision
+    model.shape = OmegaConf.structured(checkpoint_shape(path, revision))
+    _settle_variant(model, path, revision)
 
 
 def _path(model: DictConfig) -> str:
@@ -45,8 +46,8 @@ def _path(model: DictConfig) -> str:
     return str(path)
 
 
-def _settle_variant(model: DictConfig, path: str) -> None:
-    templated = model.init is not Init.random and has_chat_template(path, model.revision)
+def _settle_variant(model: DictConfig, path: str, revision: str | None) -> None:
+    templated = model.init is not Init.random and has_chat_template(path, revision)
     require(
         model.variant != "chat" or templated or any(model.chat.values()),
         f"model.variant=chat: the tokenizer of {path} has no chat template; use model.variant=base",

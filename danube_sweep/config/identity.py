@@ -3,15 +3,20 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from danube_sweep.config import first_version, offered_options
-from danube_sweep.config.fingerprints import file_digest, weights_fingerprint
+from danube_sweep.config.facts.hub_commits import cached_folder, model_commit, snapshot_of
+from danube_sweep.config.fingerprints import file_digest
+from danube_sweep.config.model_folder import check_model_folder
 from danube_sweep.config.schema import Config, Data, Init, Model, path_fields
-from danube_sweep.errors import CheckpointError
+from danube_sweep.config.tokenizer_identity import tokenizer_identity
+from danube_sweep.config.weights_identity import weights_identity
+from danube_sweep.errors import CheckpointError, ModelError
 
 HASH_VERSION = 2
 """Raise it when a default or the arithmetic changes: fields at their default are not part of the hash.
@@ -50,12 +55,15 @@ def names_a_folder(path: str) -> bool:
     return path[:1] in "./~" or path.count("/") != 1
 
 
-def trial_hash(config: Config, version: int = HASH_VERSION) -> str:
+def trial_hash(config: Config, version: int = HASH_VERSION, *, planning: bool = False) -> str:
     """32 hex digits over what the trial means, equal for equal meaning wherever it is started.
 
-    Files count by content, a data set of the hub by its commit and a local backbone by its weights; device, tracking
-    and names do not count; a field counts only when it is off its default. `version`: of the rules, for folders that
-    an older one began. Raises DataError for missing data, CheckpointError for a version that is not known here.
+    Files count by content, a local backbone by every byte of its weights and by its tokenizer, and what is on the hub
+    by its commit. Device, tracking and names do not count. A field counts only when it is off its default.
+
+    `version`: of the rules, for folders that an older one began. `planning`: a model whose commit is not known here
+    counts by its name. Raises DataError for missing data, ModelError for weights that are missing, damaged or none,
+    CheckpointError for a version that is not known here.
     """
     if not 1 <= version <= HASH_VERSION:
         raise CheckpointError(
@@ -63,7 +71,7 @@ def trial_hash(config: Config, version: int = HASH_VERSION) -> str:
         )
     defaults = first_version.DEFAULTS if version == 1 else {}
     meaning = {"version": version, "trial": _meaning(config, "", defaults)}
-    meaning["backbone"] = _backbone_meaning(config.model, version)
+    meaning["backbone"] = _backbone_meaning(config.model, version, planning=planning)
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -116,15 +124,63 @@ def _content(value: str | list[str] | None, field: str) -> Any:
             return file_digest(value, field)
 
 
-def _backbone_meaning(model: Model, version: int) -> Any:
+def _backbone_meaning(model: Model, version: int, *, planning: bool) -> Any:
     around: dict[str, Any] = {"chat": dataclasses.asdict(model.chat)} if model.variant == "chat" else {}
     around |= {"start": model.start} if model.start != "" else {}
     if is_random(model):
         return {"random": model.init_seed, "shape": model.shape.meaning(), **around}
     assert model.path is not None
     folder = Path(model.path).expanduser()
-    local = folder.is_dir()
-    fingerprint = first_version.weights_fingerprint if version == 1 else weights_fingerprint
-    source = fingerprint(folder) if local else f"{model.path}@{model.revision or 'main'}"
-    tokenizer = first_version.tokenizer_digests(folder) if local else None
-    return {"source": source, "tokenizer": tokenizer, **around}
+    if version == 1:
+        return {**first_version.source(model, folder), **around}
+    if not folder.is_dir():
+        if names_a_folder(model.path):
+            raise ModelError(NO_FOLDER.format(model.path))
+        return {"source": _hub_meaning(model, planning=planning), **around}
+    check_model_folder(folder)
+    return {"source": weights_identity(folder), "tokenizer": tokenizer_identity(folder), **around}
+
+
+def hub_source(model: Model) -> str | None:
+    """NAME@COMMIT of a backbone from the hub, or from its download in the hub's cache, if that is known."""
+    if is_random(model) or model.path is None:
+        return None
+    folder = Path(model.path).expanduser()
+    name, commit = (snapshot_of(folder) or (None, None)) if folder.is_dir() else (model.path, model.commit)
+    return None if commit is None else f"{name}@{commit}"
+
+
+def lacks_commit(model: Model) -> bool:
+    """Whether a backbone is to come from the hub and its commit is not known here: hashes of a plan are not its own."""
+    return not (is_random(model) or model.path is None or Path(model.path).expanduser().is_dir() or model.commit)
+
+
+def _hub_meaning(model: Model, *, planning: bool) -> str:
+    path = str(model.path)
+    try:
+        return f"{path}@{model.commit or model_commit(path, model.revision)}"
+    except ModelError:
+        if planning:
+            return f"{path}@{model.revision or 'main'}"
+        raise
+
+
+def other_hashes(config: Config) -> Iterator[str]:
+    """The hashes of the same trial by another name of its backbone, as far as this machine knows one.
+
+    A hub name has its download, and a download in the hub's cache its name and commit.
+    """
+    model = config.model
+    if is_random(model) or model.path is None:
+        return
+    folder = Path(model.path).expanduser()
+    path, commit = None, None
+    if not folder.is_dir():
+        found = cached_folder(model.path, model.commit) if model.commit else None
+        path = None if found is None else str(found)
+    elif (named := snapshot_of(folder)) is not None:
+        path, commit = named
+    if path is not None:
+        same = dataclasses.replace(model, path=path, revision=None, commit=commit)
+        with suppress(ModelError):  # a download that is not complete
+            yield trial_hash(dataclasses.replace(config, model=same))

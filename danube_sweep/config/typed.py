@@ -7,10 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from danube_sweep.config.explain import explain
-from danube_sweep.config.facts.hub_commits import is_folder
+from danube_sweep.config.facts.hub_commits import is_folder, known_commit
 from danube_sweep.config.from_checkpoint import fill_from_checkpoint
+from danube_sweep.config.identity import is_random
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, LinearAdapter, Pruner, Sweep, path_fields
+from danube_sweep.config.schema import Config, LinearAdapter, Model, Pruner, Sweep, path_fields
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.config.validate import block_numbers, validate
 from danube_sweep.config.validate.check_sweep import validate_sweep
@@ -35,7 +36,14 @@ def typed_config(config: DictConfig) -> Config:
     validate(typed)
     _make_paths_absolute(typed)
     typed.data.settle()
+    _settle_commit(typed.model)
     return typed
+
+
+def _settle_commit(model: Model) -> None:
+    # The trial keeps its weights when the branch moves on. What cannot be had is told by the trial's hash.
+    if model.path is not None and not is_random(model):
+        model.commit = model.commit or known_commit(model.path, model.revision)
 
 
 def typed_sweep(config: DictConfig) -> tuple[Sweep, Pruner]:

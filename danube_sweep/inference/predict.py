@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from danube_sweep.config import first_version
 from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import (
     Comparison,
@@ -17,6 +18,7 @@ from danube_sweep.config.schema import (
     Device,
     FullFinetune,
     Init,
+    Model,
     Precision,
     Storage,
 )
@@ -34,6 +36,7 @@ from danube_sweep.inference.prediction_table import SHARES, Predictions, Table, 
 from danube_sweep.inference.sample_submission import Arrangement, read_sample
 from danube_sweep.lora import PackedAdapters
 from danube_sweep.model.backbone import Backbone
+from danube_sweep.model.hub_download import local_folder
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.files import whole_file
 from danube_sweep.storage.run_folder import RunFolder
@@ -134,7 +137,7 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False) -> Trained:
         if run.full or place.model_path is not None:
             raise
         raise ModelError(f"{error}; or, if it has moved, give --model-path FOLDER") from error
-    if not run.full and backbone.fingerprint != manifest["backbone"]:
+    if not run.full and _fingerprint(config.model, backbone, manifest) != manifest["backbone"]:
         raise CheckpointError(
             f"{run.path} was trained over another backbone than model.path={config.model.path} is now; "
             "give back the one it was trained over, by --model-path if it has moved"
@@ -158,8 +161,15 @@ def _moved(run: FinishedRun, model_path: Path | None) -> Config:
         raise ConfigError(f"--model-path {model_path}: {run.path} has its whole model with it; leave it out")
     if is_random(run.config.model):
         raise ConfigError(f"--model-path {model_path}: {run.path} has a backbone with random weights; leave it out")
-    moved = replace(run.config.model, path=str(model_path.expanduser().absolute()), revision=None)
+    moved = replace(run.config.model, path=str(model_path.expanduser().absolute()), revision=None, commit=None)
     return replace(run.config, model=moved)
+
+
+def _fingerprint(model: Model, backbone: Backbone, manifest: Mapping[str, Any]) -> str:
+    """What the run would know its backbone by: version 1 took a sample of the weights."""
+    if manifest.get(ARITHMETIC, 1) > 1 or is_random(model):
+        return backbone.fingerprint
+    return first_version.weights_fingerprint(local_folder(model))
 
 
 def _computing_in(precision: Precision, compute: Compute) -> Precision:

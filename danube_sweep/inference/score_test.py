@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Device
 from danube_sweep.errors import CheckpointError
 from danube_sweep.inference.predict import load_run
@@ -20,7 +19,7 @@ def score_test(path: Path, device: Device) -> dict[str, float]:
     trained = load_run(path, device)
     config = trained.config
     folder = RunFolder(path)
-    if trial_hash(config, folder.hash_version()) != read_json(folder.environment)["trial"]:
+    if folder.hash_of(config) != read_json(folder.environment)["trial"]:
         raise CheckpointError(f"{path}: its data or model files were changed since the run; put back what they were")
     prepared = prepare(config)
     if "test" not in prepared.parts:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,16 +15,19 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Pretrained
 from transformers.utils import logging as transformers_logging
 
 from danube_sweep.config.facts.architectures import FAMILIES, RELATIVE_POSITIONS
-from danube_sweep.config.fingerprints import weights_fingerprint
 from danube_sweep.config.identity import is_random
+from danube_sweep.config.model_folder import check_model_folder, pickles_left_aside
 from danube_sweep.config.schema import Model, Precision, Shape
+from danube_sweep.config.weights_identity import weights_identity
 from danube_sweep.errors import ModelError
 from danube_sweep.model import precision as precisions
 from danube_sweep.model.attention import choose_attention
 from danube_sweep.model.hub_download import local_folder, unusable
 from danube_sweep.model.output_layer import OutputLayer
-from danube_sweep.model.quantized_cache import entry, folder_state, read_or_quantise
+from danube_sweep.model.quantized_cache import entry, read_or_quantise
 from danube_sweep.model.unpadded import flatten, use_flat
+
+log = logging.getLogger(__name__)
 
 DEBERTA_V3 = {
     "relative_attention": True,
@@ -110,8 +114,10 @@ def architecture(model: Model) -> PretrainedConfig:
     """The transformers config of a model: from its shape, or from the checkpoint. Raises ModelError."""
     if is_random(model):
         return _config_from_shape(model.shape)
+    folder = local_folder(model)
+    check_model_folder(folder)
     try:
-        return AutoConfig.from_pretrained(local_folder(model), trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise error if isinstance(error, ModelError) else unusable(model, "config.json", error) from error
 
@@ -181,8 +187,8 @@ def _whole(
     else:
         kind = AutoModelForCausalLM if with_lm_head else AutoModel
         load = partial(_pretrained_model, model, kind, options)
-        source = folder_state(local_folder(model))
-    if options["quantization_config"] is None or getattr(config, "quantization_config", None) is not None:
+        source = [weights_identity(local_folder(model))]
+    if options["quantization_config"] is None:
         return load()
     place = entry([kind.__name__, source], precision, options["device_map"][""])
     return read_or_quantise(place, config, kind, options, load)
@@ -205,6 +211,8 @@ def _random_model(
 
 def _pretrained_model(model: Model, kind: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, str]:
     folder = local_folder(model)
+    if aside := pickles_left_aside(folder):
+        log.warning("model.path=%s: %s is left aside; its safetensors are loaded", model.path, aside[0])
     try:
         whole, found = kind.from_pretrained(
             folder,
@@ -221,4 +229,4 @@ def _pretrained_model(model: Model, kind: Any, options: dict[str, Any]) -> tuple
     if lacking:
         reason = f"{lacking[0]} is missing or of another shape"
         raise ModelError(f"model.path={model.path}: the weights are not this model's ({reason}); give a complete copy")
-    return whole, weights_fingerprint(folder)
+    return whole, weights_identity(folder)

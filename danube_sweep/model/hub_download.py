@@ -22,7 +22,7 @@ def local_folder(model: Model) -> Path:
         return folder
     if names_a_folder(path):
         raise ModelError(NO_FOLDER.format(path))
-    return _snapshot(path, model.revision)
+    return _snapshot(path, model.commit or model.revision)
 
 
 @lru_cache(maxsize=8)

@@ -20,7 +20,6 @@ from filelock import FileLock
 from transformers import PretrainedConfig, PreTrainedModel
 
 from danube_sweep import paths
-from danube_sweep.config.fingerprints import weights_fingerprint
 from danube_sweep.config.schema import Precision
 from danube_sweep.errors import CheckpointError
 from danube_sweep.model import precision as precisions
@@ -37,12 +36,6 @@ SPARE_BYTES = 2**30
 
 Loaded = tuple[PreTrainedModel, str]
 """A model and the fingerprint of its source."""
-
-
-def folder_state(folder: Path) -> list[Any]:
-    """What tells a folder's weights from any others: their fingerprint, a sample, and when each file was changed."""
-    files = sorted(folder.glob("*.safetensors"))
-    return [weights_fingerprint(folder), *([file.name, file.stat().st_mtime_ns] for file in files)]
 
 
 def entry(source: Any, precision: Precision, device: torch.device) -> Path:

@@ -10,6 +10,7 @@ from danube_sweep.config.facts.architectures import FAMILIES, Architecture, arch
 from danube_sweep.config.facts.checkpoint_files import shape_of
 from danube_sweep.config.facts.positions import row_limit, too_long
 from danube_sweep.config.identity import NO_FOLDER, is_random, names_a_folder
+from danube_sweep.config.model_folder import check_model_folder
 from danube_sweep.config.schema import Config, Model
 from danube_sweep.config.schema.data_fields import DEFAULT_LENGTH
 from danube_sweep.config.validate.common_checks import own_config
@@ -60,6 +61,7 @@ def _described_in(model: Model) -> Path | None:
         return None
     folder = Path(model.path).expanduser()
     if folder.is_dir():
+        check_model_folder(folder)
         return folder / "config.json"
     if names_a_folder(model.path):
         raise ModelError(NO_FOLDER.format(model.path))
@@ -67,7 +69,7 @@ def _described_in(model: Model) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        cached = try_to_load_from_cache(model.path, "config.json", revision=model.revision)
+        cached = try_to_load_from_cache(model.path, "config.json", revision=model.commit or model.revision)
     except HFValidationError:
         return None
     return Path(cached) if isinstance(cached, str) else None

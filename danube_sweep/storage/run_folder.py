@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.config.identity import HASH_VERSION
+from danube_sweep.config.identity import HASH_VERSION, other_hashes, trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import MICRO_BATCH
 from danube_sweep.storage.files import read_json
@@ -100,6 +100,20 @@ class RunFolder:
             if file.is_file():
                 return int(read_json(file).get("hash_version", 1))
         return HASH_VERSION
+
+    def hash_of(self, config: Config) -> str:
+        """The hash of a trial as this folder states hashes; its own, if the trial is its own by any name.
+
+        A backbone has a hub name with a commit and the tensors of its download; a run states the hashes of both.
+        Raises UserError for files that a trial means and that are missing, CheckpointError for a damaged file.
+        """
+        version = self.hash_version()
+        own = trial_hash(config, version)
+        stored = read_json(self.environment) if self.environment.is_file() else {}
+        names = {stored.get("trial"), *stored.get("also", [])}
+        if own in names or (version == HASH_VERSION and stored and not names.isdisjoint(other_hashes(config))):
+            return str(stored["trial"])
+        return own
 
     def read_result(self) -> dict[str, Any] | None:
         """The result of an ended run; None if it is running, interrupted or new."""

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.identity import lacks_commit, trial_hash
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.errors import CheckpointError
@@ -37,7 +37,7 @@ def grid_table(
     for name in ("cell", "varies", "trial", "pack", "state"):
         table.add_column(name, overflow="fold")
     version = folder.hash_version()
-    hashes = [trial_hash(config, version) for config, _ in trials]
+    hashes = [trial_hash(config, version, planning=True) for config, _ in trials]
     open_ = {one: config for one, (config, _) in zip(hashes, trials, strict=True) if _is_open(states.get(one), sweep)}
     packs = [] if sweep is None else _packs(list(open_.values()), sweep)
     names = {list(open_)[place]: name for name, pack in packs for place in pack.trials}
@@ -53,7 +53,16 @@ def grid_table(
     done = sum(states.get(identity) in COMPLETE for identity in seen)
     counted = "1 trial" if len(seen) == 1 else f"{len(seen)} trials"
     left = f", {len(invalid)} invalid" if invalid else ""
-    return Group(table, *_reasons(packs), f"{counted}, {done} done{left}; nothing was started")
+    said = [*_reasons(packs), *_unknown_commits(trials)]
+    return Group(table, *said, f"{counted}, {done} done{left}; nothing was started")
+
+
+def _unknown_commits(trials: Sequence[tuple[Config, list[str]]]) -> list[Text]:
+    names = sorted({str(config.model.path) for config, _ in trials if lacks_commit(config.model)})
+    return [
+        Text(f"{name}: its commit is not known without a network; the hashes here will differ when it trains")
+        for name in names
+    ]
 
 
 def _is_open(state: str | None, sweep: Sweep | None) -> bool:

@@ -90,7 +90,7 @@ def go_on(trial: Resumable) -> None:
         _set_aside(trial, folder, manifest.get(ARITHMETIC, 1))
         return
     for key, value in trial.where.manifest.items():
-        if key != "versions" and manifest.get(key) != value:
+        if key not in ("versions", "hub") and manifest.get(key) != value:
             raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
     trained_weights.load_trained(folder, trial.model)
     state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))

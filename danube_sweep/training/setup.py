@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from danube_sweep.config.facts.positions import length_note, row_limit, too_long
-from danube_sweep.config.identity import HASH_VERSION, is_random, trial_hash
+from danube_sweep.config.identity import HASH_VERSION, hub_source, is_random, other_hashes
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import plain_config, sealed
@@ -95,8 +95,7 @@ def take(entrant: Entrant, lock_wait_s: float) -> Taken:
     """Takes the trial's folder. Raises UserError: BusyError for one that another process trains in, …"""
     folder = RunFolder(entrant.path)
     with ExitStack() as stack:
-        version = folder.hash_version()
-        identity = trial_hash(entrant.config, version)
+        version, identity = folder.hash_version(), folder.hash_of(entrant.config)
         stack.enter_context(_locked(folder, lock_wait_s))
         stored = _stored_result(folder, identity)
         config = entrant.config
@@ -170,7 +169,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
     terminal.log_to(folder.log)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
-    found = {"trial": taken.identity, "hash_version": taken.hash_version, **environment(model.backbone.device)}
+    found = {**_known_as(taken), **environment(model.backbone.device)}
     write_json(folder.environment, {**found, "data": asdict(prepared.description)})
     terminal.tell(_data_set(config), prepared.description.lines())
     if prepared.markup_note is not None:
@@ -179,6 +178,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
         "trial": taken.identity,
         ARITHMETIC: HASH_VERSION,
         "backbone": model.backbone.fingerprint,
+        "hub": hub_source(config.model),
         "classes": prepared.classes,
         "pad_id": prepared.pad_id,
         "config": sealed(config),
@@ -197,6 +197,13 @@ def _data_set(config: Config) -> str:
     """The same text for trials of one data set, whatever fold of it they see and however long their rows are."""
     data = {name: value for name, value in asdict(config.data).items() if name not in VIEW}
     return json.dumps([type(config.data).__name__, data], default=str)
+
+
+def _known_as(taken: Taken) -> dict[str, Any]:
+    """The trial's hash, and those by other names of its backbone."""
+    current = taken.hash_version == HASH_VERSION
+    names = [*other_hashes(taken.entrant.config)] if current else []
+    return {"trial": taken.identity, "hash_version": taken.hash_version, "also": names}
 
 
 def tracker_of(taken: Taken) -> Tracker:

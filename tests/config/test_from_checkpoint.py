@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
 from omegaconf import OmegaConf
+from safetensors.numpy import save_file
 from transformers import AutoConfig
 
 from danube_sweep.composer import Composer, compose, register
@@ -139,6 +141,7 @@ def test_a_chat_template_makes_the_variant_chat_unless_base_is_asked(place: str,
 def test_base_and_chat_are_two_trials_and_auto_is_the_one_that_it_means(tmp_path: Path) -> None:
     folder_of("llama", tmp_path)
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    save_file({"model.norm.weight": np.ones(4, dtype=np.float32)}, tmp_path / "model.safetensors")
     given = ["model=auto", f"model.path={tmp_path}", "data.max_length=32"]
     hashes = [
         trial_hash(COMPOSER.trial([*given, *more])) for more in ([], ["model.variant=chat"], ["model.variant=base"])

@@ -55,6 +55,7 @@ class Model:
         "hub name or local folder with weights and tokenizer; null for none", None, path="folder"
     )
     revision: str | None = setting("branch, tag or commit of the hub repository", None)
+    commit: str | None = setting("the commit of that revision; found when the trial is composed, and kept", None)
     init: Init = setting("auto: pretrained if there is a path, else random; or pretrained, random", Init.auto)
     init_seed: int = setting("seed of random weights", 0)
     variant: str = setting(

@@ -2,6 +2,7 @@
 
 from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED, cannot
 from danube_sweep.config.facts.architectures import FAMILIES
+from danube_sweep.config.facts.hub_commits import is_commit
 from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import (
     Config,
@@ -32,6 +33,10 @@ def validate_model(model: Model) -> None:
     require(
         model.init is not Init.pretrained or model.path is not None,
         "model.init=pretrained needs weights: give model.path, a hub name or a local folder",
+    )
+    require(
+        model.commit is None or is_commit(model.commit),
+        f"model.commit={model.commit}: not the 40 hex digits of a commit; give model.revision, and leave it null",
     )
     _shape(model.shape)
     require(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import load_config
@@ -99,7 +98,7 @@ def _unchanged(trial: StoredTrial, notes: list[str]) -> tuple[Config | None, str
     """The config of a trial whose files are what they were when it ran; else None and what has become of it."""
     try:
         config = load_config(trial.folder.config)
-        if trial_hash(config, trial.folder.hash_version()) == trial.hash:
+        if trial.folder.hash_of(config) == trial.hash:
             return config, trial.state
     except UserError as error:
         notes.append(f"{trial.name} does not count: {error}")

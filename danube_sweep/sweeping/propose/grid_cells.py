@@ -147,7 +147,7 @@ def check_cells(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], C
             device = planned_device(config.device)
             check_runs(device)
             check_types(config.precision, device.types, device.name)
-            trial_hash(config)  # reads the files that a trial means
+            trial_hash(config, planning=sweep.dry_run)  # reads the files that a trial means
             found = misfit_of(config, sweep)
         except UserError as error:
             skipped = isinstance(error, MisfitError) and sweep.on_misfit is OnMisfit.skip
