@@ -1,6 +1,7 @@
 """model=auto: the shape and the variant that a model's own files state, put into the config before it is checked."""
 
 from dataclasses import fields
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -8,6 +9,7 @@ from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.config.facts.checkpoint_files import checkpoint_shape, has_chat_template
 from danube_sweep.config.facts.hub_commits import is_folder, known_commit
 from danube_sweep.config.identity import NO_FOLDER, names_a_folder
+from danube_sweep.config.model_folder import check_model_folder
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Init, Shape
 from danube_sweep.errors import ModelError
@@ -33,6 +35,8 @@ def fill_from_checkpoint(config: DictConfig) -> None:
         not model.own_template or not any(model.chat.values()),
         "model.chat: model=auto takes the tokenizer's own chat template; leave it out or set model.own_template=false",
     )
+    if is_folder(path) and model.init is not Init.random:
+        check_model_folder(Path(path).expanduser())
     revision = model.commit or known_commit(path, model.revision) or model.revision
     model.shape = OmegaConf.structured(checkpoint_shape(path, revision))
     _settle_variant(model, path, revision)

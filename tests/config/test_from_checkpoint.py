@@ -182,6 +182,17 @@ def test_what_auto_reads_itself_cannot_be_given(override: str, said: str, tmp_pa
         auto(folder_of("llama", tmp_path), override)
 
 
+def test_an_adapter_or_quantised_weights_in_the_place_of_a_model_say_so(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "me/base"}))
+    with pytest.raises(ModelError, match=r"the folder is an adapter .* of me/base, no model"):
+        auto(tmp_path)
+    folder_of("llama", tmp_path / "whole")
+    whole = {**described(tmp_path / "whole"), "quantization_config": {"quant_method": "gptq"}}
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(whole))
+    with pytest.raises(ModelError, match=r"the weights are quantised already .gptq"):
+        auto(tmp_path / "whole")
+
+
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere: no such folder; give a hub name or a folder that exists"):
         auto(tmp_path / "nowhere")
