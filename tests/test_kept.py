@@ -86,6 +86,7 @@ def test_a_sweep_is_ranked_and_resumed_and_its_finished_trials_stay(kept: Path) 
     done = command("resume", "sweep", cwd=kept)
     assert done.returncode == 0, done.stderr
     assert "4 trials: 4 finished" in done.stdout
+    assert "begun by version 1 of the hashes and keeps them" in " ".join(done.stdout.split())
     assert {path: (path / "result.json").stat().st_mtime_ns for path in before} == before
     for number, path in enumerate(sorted((kept / "sweep").glob("00[12]*")), 1):
         assert log_loss(path) == pytest.approx(EXPECTED[f"00{number}"], abs=CLOSE)

@@ -11,6 +11,7 @@ from typing import Any
 
 from danube_sweep import paths
 from danube_sweep.composer import Composer
+from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Confirm, NoPruner, Pruner, Sweep, WandbTracking
 from danube_sweep.config.schema.states import COMPLETE
@@ -165,6 +166,7 @@ def run_sweep(
 
     Raises Interrupted if it was stopped and SweepFailed unless every trial finished or was pruned.
     """
+    _say_version(plan, terminal)
     source = _source(plan, composer)
     if plan.launch is not None:
         train_baselines(plan.folder, plan.sweep, terminal, lambda: False, _drawn(plan, composer))
@@ -288,6 +290,15 @@ def _source(plan: PlannedSweep, composer: Composer | None) -> FolderSource | Sea
         return _tracked(composer.trial(overrides), plan)
 
     return SearchSource(plan.folder, plan.search, plan.sweep, journal, compose)
+
+
+def _say_version(plan: PlannedSweep, terminal: Terminal) -> None:
+    version = plan.folder.hash_version()
+    if version < HASH_VERSION:
+        terminal.note(
+            f"this sweep was begun by version {version} of the hashes and keeps them; its finished trials stay, and "
+            "the others train by today's arithmetic"
+        )
 
 
 def _run_batches(plan: PlannedSweep, source: FolderSource | SearchSource, launch: Launch, terminal: Terminal) -> None:
