@@ -30,7 +30,8 @@ import optuna
 
 from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Pruner
 from danube_sweep.config.schema.states import State
-from danube_sweep.results.rank import rank_sweep, winner
+from danube_sweep.results.rank import rank_sweep
+from danube_sweep.results.rows import winner
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.propose.pruners import build_pruner
 

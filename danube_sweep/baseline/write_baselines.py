@@ -1,6 +1,7 @@
 """The baselines of a split as folders: what each answered to the validation rows, and what that is worth."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from danube_sweep.baseline.linear import MOST_ROWS, answers, losses
+from danube_sweep.config.identity import split_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.data.encoded import Truth
 from danube_sweep.data.parts import load_parts
@@ -49,6 +51,7 @@ def _write(place: Path, name: str, config: Config, parts: Parts, *, words: bool)
     described: dict[str, Any] = {
         "baseline": name,
         "data": type(config.data).__name__,
+        "series": split_hash(replace(config, data=replace(config.data, fold=None)))[:8],
         "fold": config.data.fold,
         "folds": config.data.folds,
         "rows": {"train": min(len(parts.train), MOST_ROWS), "validation": len(rows)},

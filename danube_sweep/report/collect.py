@@ -16,7 +16,8 @@ from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.slot_times import timeline
 from danube_sweep.report.verdict import references_of, verdict_of
-from danube_sweep.results.rank import Row, rank_trials
+from danube_sweep.results.rank import rank_trials
+from danube_sweep.results.rows import Row
 from danube_sweep.results.trial_results import StoredTrial, read_trials
 from danube_sweep.storage.sweep_folder import SweepFolder
 
@@ -42,6 +43,7 @@ def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance)
     factors = find_factors(rows, ranking.varied)
     counted = Counter(trial.state for trial in trials)
     references = references_of(trials, ranking.metric)
+    references |= {f"{row.baseline} baseline": row.mean for row in ranking.baselines if row.mean is not None}
     folder = SweepFolder(path)
     return Report(
         path=path,
@@ -50,6 +52,7 @@ def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance)
         described=folder.read() if folder.file.is_file() else {},
         ranking=ranking,
         shown=shown,
+        baselines=[_shown(f"b{place}", row, {}) for place, row in enumerate(ranking.baselines, start=1)],
         curves=_curves(trials, ranking.metric),
         answer=verdict_of(ranking, shown, factors),
         factors=factors,
@@ -69,7 +72,7 @@ def _shown(key: str, row: Row, trials: dict[str, StoredTrial]) -> Shown:
     return Shown(
         key=key,
         row=row,
-        trials=[trials[name] for name in row.trials],
+        trials=[trials[name] for name in row.trials if not row.baseline],
         used=used,
         seen=read_seen([trial.folder.predictions for trial in used]),
         memory_bytes=(row.predicted_memory_bytes if shared else None) or row.peak_memory_bytes,

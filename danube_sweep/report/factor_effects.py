@@ -7,8 +7,8 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 
-from danube_sweep.results.rank import Row
 from danube_sweep.results.ranking_table import shown
+from danube_sweep.results.rows import Row
 
 _LEVELS: Final = 8
 """Numbers with more values than that are a range."""

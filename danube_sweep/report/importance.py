@@ -12,7 +12,7 @@ from typing import Final, Self, final
 from danube_sweep.report import importance_process
 from danube_sweep.report.factor_effects import Factor, label_of
 from danube_sweep.report.importance_process import Question
-from danube_sweep.results.rank import Row
+from danube_sweep.results.rows import Row
 
 FEWEST: Final = 4
 """Rows below which an importance would be a guess."""

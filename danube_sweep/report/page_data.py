@@ -12,7 +12,7 @@ from danube_sweep.report.learning_curves import Curve
 from danube_sweep.report.published import Published
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.report.slot_times import Timeline
-from danube_sweep.results.rank import Ranking, Row
+from danube_sweep.results.rows import Ranking, Row
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
 
 
@@ -67,7 +67,7 @@ class Answer:
     """Rows that cannot be told from the best one."""
     cheaper: list[Cheaper]
     nothing_learned: list[str]
-    """A sentence if the best one does not beat answering without reading, else nothing."""
+    """Sentences if the best one does not beat answering without reading, or a linear model; else nothing."""
     unknown: list[str]
     """What the sweep cannot tell, a sentence each."""
 
@@ -84,6 +84,8 @@ class Report:
     """Of sweep.json; empty for a folder of another launcher."""
     ranking: Ranking
     shown: list[Shown]
+    baselines: list[Shown]
+    """Linear models on the same split; they have no trials."""
     curves: dict[str, Curve]
     """By the trial's name."""
     answer: Answer

@@ -7,8 +7,8 @@ from typing import Any, Final
 from danube_sweep.errors import CheckpointError
 from danube_sweep.report.factor_effects import Factor
 from danube_sweep.report.page_data import Answer, Cheaper, Shown
-from danube_sweep.results.rank import Ranking, winner
-from danube_sweep.results.ranking_table import nothing_learned_lines, number, shown
+from danube_sweep.results.ranking_table import cheaper_rival_lines, nothing_learned_lines, number, shown
+from danube_sweep.results.rows import Ranking, winner
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
 from danube_sweep.storage.files import read_json
 
@@ -29,7 +29,7 @@ def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor
         command=None if best is None else command(best),
         as_good=len(good),
         cheaper=[] if best is None else _cheaper(best, good),
-        nothing_learned=nothing_learned_lines(ranking),
+        nothing_learned=[*nothing_learned_lines(ranking), *cheaper_rival_lines(ranking)],
         unknown=_unknown(ranking, best, good, factors, open_trials),
     )
 

@@ -15,8 +15,9 @@ from rich.text import Text
 from danube_sweep.errors import DiskError
 from danube_sweep.report.page import write_page
 from danube_sweep.report.sweep_progress import Progress, Standing, changed, standing
-from danube_sweep.results.rank import Ranking, rank_trials
+from danube_sweep.results.rank import rank_trials
 from danube_sweep.results.ranking_table import plain, ranking_table, summary_lines
+from danube_sweep.results.rows import Ranking
 from danube_sweep.results.trial_results import StoredTrial, read_trials
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.terminal.screen import duration

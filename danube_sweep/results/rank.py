@@ -5,7 +5,7 @@ It reads what is there, so it works while the sweep runs, after it was killed, a
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,125 +13,18 @@ from typing import Any
 import numpy as np
 
 from danube_sweep.config.schema import Sweep
-from danube_sweep.config.schema.states import State
 from danube_sweep.config.validate.check_sweep import objectives as objectives_of
 from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.results.baseline_rows import baseline_rows, contender
 from danube_sweep.results.intervals import Contender, Intervals, difference, find_intervals
-from danube_sweep.results.nothing_learned import Prior, prior_of
+from danube_sweep.results.nothing_learned import prior_of
+from danube_sweep.results.rows import FINISHED, PRUNED, Objectives, Ranking, Row, TrialOutcome, winner, with_difference
 from danube_sweep.results.training_noise import Cell, TrainingNoise, training_noise
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial, read_trials
 from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import SweepFolder
-
-Objectives = Sequence[tuple[str, str]]
-
-FINISHED, PRUNED = State.finished.value, State.pruned.value
-
-
-@dataclass(frozen=True)
-class TrialOutcome:
-    """One trial of the sweep: its folder's name, its state, and why, if it ended badly."""
-
-    trial: str
-    state: str
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """Trials that differ only in their seed and fold.
-
-    Numbers are means over `used`: the finished ones, else the pruned ones. The comparison with the best row is over the
-    seeds and folds that both have, and there is none with survivors: of a row that has `lost` some of its trials.
-    """
-
-    values: dict[str, Any]
-    """By varied key, in the ranking's order."""
-    trials: list[str]
-    """Names of the run folders; of `used` and of all others."""
-    used: list[str]
-    seeds: list[int]
-    """Of `used`, each once."""
-    cells: dict[Cell, float]
-    """The first objective of `used` by seed and fold, in their order."""
-    by_fold: dict[int | None, list[str]]
-    """Names of `used` by the fold that validates, in order; without folds all are under None."""
-    folds: int | None
-    """How many there are, used or not; None without folds."""
-    state: str
-    """`finished`, or for several states `2 finished, 1 oom`."""
-    pruned: bool
-    """Whether the numbers are those of trials that were ended early."""
-    lost: str
-    """`1 pruned, 1 oom`: how its other trials ended, where some are finished; else empty."""
-    error: str | None
-    objectives: list[float | None]
-    """Means, in the order of Ranking.objectives."""
-    deviation: float | None
-    """Standard deviation of the first objective over seeds and folds (n - 1); None for a single one."""
-    metrics: dict[str, float]
-    """Validation metrics by name."""
-    test: dict[str, float]
-    seconds: float | None
-    """Training and validation."""
-    tokens_per_s: float | None
-    peak_memory_bytes: float | None
-    predicted_memory_bytes: float | None
-    """The largest of the trials, as all have to fit."""
-    rank: int | None = None
-    """From 1; None without a metric."""
-    difference: float | None = None
-    """First objective minus that of the best row, over what both have; None for that row itself."""
-    interval: tuple[float, float] | None = None
-    """95 % interval of the difference, of all rows at once; of what is in Ranking.covers."""
-    own_interval: tuple[float, float] | None = None
-    """Of the best row: 95 % interval of its mean."""
-    tie: bool = False
-    """Whether the interval holds 0: the difference to the best row can be chance."""
-    front: bool = False
-    """With several objectives: whether no other row is as good in all and better in one."""
-
-    @property
-    def mean(self) -> float | None:
-        return self.objectives[0]
-
-    @property
-    def count(self) -> int:
-        return len(self.used)
-
-    @property
-    def seed_count(self) -> int:
-        """Trials of a fold, or of the one split."""
-        return max(map(len, self.by_fold.values()), default=0)
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """A sweep's rows, best first; those without a metric last."""
-
-    path: Path
-    rows: list[Row]
-    varied: list[str]
-    objectives: list[tuple[str, str]]
-    """Metric and goal; the first ranks."""
-    trials: list[TrialOutcome]
-    notes: list[str] = field(default_factory=list)
-    noise: TrainingNoise | None = None
-    """How much a trial differs when it is trained again; None where nothing was."""
-    covers: str | None = None
-    """A sentence on what the intervals cover; None without any."""
-    prior: Prior | None = None
-    """The best row against answering without reading, where that is known."""
-
-    @property
-    def metric(self) -> str:
-        return self.objectives[0][0]
-
-    @property
-    def goal(self) -> str:
-        return self.objectives[0][1]
 
 
 def rank_sweep(path: Path, objectives: Objectives | None = None) -> Ranking:
@@ -153,27 +46,11 @@ def rank_trials(
     scores = _test_scores(path, notes)
     rows = [_row(_once(group, notes), varied, chosen, scores) for group in by_row(trials)]
     ended = [TrialOutcome(trial.name, trial.state, trial.reason) for trial in trials]
-    found = Ranking(path, _with_front(_ordered(rows, chosen), chosen), varied, chosen, ended, notes)
+    rivals = baseline_rows(path, chosen, varied, notes)
+    notes += _confirmed(path)
+    ranked = _with_front(_ordered(rows, chosen), chosen)
+    found = Ranking(path, ranked, varied, chosen, ended, notes, baselines=rivals)
     return _compared(found, {trial.name: trial for trial in trials})
-
-
-def winner(ranking: Ranking) -> Row | None:
-    """The best row whose trials are finished, all that are not under way; None while there is none.
-
-    Rows that have lost trials, and with fewer of their folds than others, are for want of any other.
-    """
-    return _winner(ranking.rows)
-
-
-def _winner(rows: Sequence[Row]) -> Row | None:
-    finished = [row for row in rows if row.mean is not None and not row.pruned]
-    whole = [row for row in finished if not row.lost] or finished
-    most = max(map(_share_of_folds, whole), default=0.0)
-    return next((row for row in whole if _share_of_folds(row) == most), None)
-
-
-def _share_of_folds(row: Row) -> float:
-    return len(row.by_fold) / (row.folds or 1)
 
 
 def _objectives(path: Path) -> Objectives:
@@ -181,6 +58,16 @@ def _objectives(path: Path) -> Objectives:
     settings = folder.read().get("settings", {}).get("sweep", {}) if folder.file.is_file() else {}
     asked = {name: settings[name] for name in ("metric", "goal") if name in settings}
     return objectives_of(Sweep(**asked))
+
+
+def _confirmed(path: Path) -> list[str]:
+    """A note on what the ranking was before tied rows were trained again."""
+    file = SweepFolder(path).confirmed
+    try:
+        stored = read_json(file) if file.is_file() else {}
+        return [f"confirmed with {len(stored['trials'])} more trials; before them {stored['before']}"] if stored else []
+    except (CheckpointError, KeyError, TypeError):
+        return [f"{file.name} is cut short or damaged and does not count"]
 
 
 def _test_scores(path: Path, notes: list[str]) -> dict[str, Any]:
@@ -312,12 +199,14 @@ def _compared(ranking: Ranking, trials: dict[str, StoredTrial]) -> Ranking:
     noise = training_noise([row.cells for row in ranking.rows if row.cells and not row.pruned])
     mine = contenders.pop(best.trials[0])
     priors = {trials[name].fold: prior for name in best.used if (prior := trials[name].result.get("prior"))}
-    found = find_intervals(ranking.metric, mine, list(contenders.values()), noise, priors)
+    rivals = {row.trials[0]: one for row in ranking.baselines if (one := contender(row, ranking.path, mine))}
+    found = find_intervals(ranking.metric, mine, [*contenders.values(), *rivals.values()], noise, priors)
     compared = [replace(best, own_interval=_around(best.mean, found.best)) if row is best else
                 _with_interval(row, contenders, mine, found) for row in ranking.rows]  # fmt: skip
     return replace(
         ranking,
         rows=compared,
+        baselines=[_beside(row, rivals.get(row.trials[0]), mine, found) for row in ranking.baselines],
         notes=[*ranking.notes, *found.notes, *_other_cells(best, compared)],
         noise=noise,
         covers=_covered(found, noise),
@@ -336,10 +225,13 @@ def _contender(row: Row, trials: dict[str, StoredTrial]) -> Contender:
 def _with_interval(row: Row, contenders: dict[str, Contender], best: Contender, found: Intervals) -> Row:
     if row.mean is None:
         return row
-    apart = difference(contenders[row.trials[0]], best)
-    interval = _around(apart, found.halves.get(row.trials[0]))
-    tie = interval is not None and interval[0] <= 0 <= interval[1]
-    return replace(row, difference=apart, interval=interval, tie=tie)
+    return with_difference(row, difference(contenders[row.trials[0]], best), found.halves.get(row.trials[0]))
+
+
+def _beside(row: Row, rival: Contender | None, best: Contender, found: Intervals) -> Row:
+    if rival is None:
+        return row
+    return with_difference(row, difference(rival, best), found.halves.get(rival.name))
 
 
 def _around(middle: float, half: float | None) -> tuple[float, float] | None:

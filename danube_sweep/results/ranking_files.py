@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.results.rank import Ranking, Row
 from danube_sweep.results.ranking_table import PLUS_MINUS, TableColumn, columns_of, plain, summary_lines
+from danube_sweep.results.rows import Ranking, Row
 from danube_sweep.storage.files import write_text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -25,7 +25,7 @@ def write(ranking: Ranking, folder: Path) -> None:
 def _csv(ranking: Ranking) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    records = [_record(ranking, row) for row in ranking.rows]
+    records = [_record(ranking, row) for row in ranking.shown]
     titles = list(dict.fromkeys(title for record in records for title in record))
     writer.writerow(map(_cell, titles))
     writer.writerows([_cell(record.get(title)) for title in titles] for record in records)
@@ -76,7 +76,7 @@ def _cell(value: Any) -> Any:
 
 def _markdown(ranking: Ranking) -> str:
     columns = columns_of(ranking, PLUS_MINUS)
-    columns.append(TableColumn("trials", [plain(", ".join(row.trials)) for row in ranking.rows], left=True))
+    columns.append(TableColumn("trials", [plain(", ".join(row.trials)) for row in ranking.shown], left=True))
     lines = [
         f"# Ranking by {_escaped(ranking.metric)} ({ranking.goal})",
         "",
@@ -84,7 +84,7 @@ def _markdown(ranking: Ranking) -> str:
         "",
         _line(_escaped(column.title) for column in columns),
         _line("---" if column.left else "---:" for column in columns),
-        *(_line(_escaped(column.cells[place]) for column in columns) for place in range(len(ranking.rows))),
+        *(_line(_escaped(column.cells[place]) for column in columns) for place in range(len(ranking.shown))),
     ]
     return "\n".join(lines) + "\n"
 

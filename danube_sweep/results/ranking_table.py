@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.results.rank import Ranking, Row, winner
+from danube_sweep.results.rows import Ranking, Row, winner
 from danube_sweep.results.trial_results import UNDER_WAY
 from danube_sweep.terminal.screen import encodable
 
@@ -71,7 +71,7 @@ def _table(ranking: Ranking, columns: Sequence[TableColumn], console: Console) -
         header = Text(encodable(column.title, console), style="cyan")
         table.add_column(header, justify="left" if column.left else "right", no_wrap=True, overflow="crop")
     best = winner(ranking)
-    for place, row in enumerate(ranking.rows):
+    for place, row in enumerate(ranking.shown):
         cells = [Text(encodable(column.cells[place], console)) for column in columns]
         table.add_row(*cells, style="bold" if row is best else "")
     return table
@@ -79,7 +79,7 @@ def _table(ranking: Ranking, columns: Sequence[TableColumn], console: Console) -
 
 def columns_of(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
     """Every column that has something to say, in the order of the table."""
-    rows, best = ranking.rows, winner(ranking)
+    rows, best = ranking.shown, winner(ranking)
     titles = short_titles(ranking.varied)
     given = [TableColumn("#", [str(row.rank or "") for row in rows], keep=-1)]
     given += [
@@ -133,7 +133,7 @@ def _objective_columns(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
     columns = []
     for place, (metric, _) in enumerate(ranking.objectives):
         cells = []
-        for row in ranking.rows:
+        for row in ranking.shown:
             mean, deviation = row.objectives[place], row.deviation if place == 0 else None
             spread = "" if deviation is None else f" {plus_minus}{number(deviation)}"
             cells.append("" if mean is None else number(mean) + spread)
@@ -249,6 +249,7 @@ def summary_lines(ranking: Ranking) -> list[str]:
     failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *UNDER_WAY)]
     return [
         *map(plain, nothing_learned_lines(ranking)),
+        *map(plain, cheaper_rival_lines(ranking)),
         f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) != 1)}: {states}",
         *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
         *map(plain, ranking.notes),
@@ -269,6 +270,23 @@ def nothing_learned_lines(ranking: Ranking) -> list[str]:
     better = f"(better by {number(prior.better_by, '+')}{between})"
     why = "; ".join(prior.reasons)
     return [f"nothing was learned: {ranking.metric} {number(best.mean)} {beaten} {better}; {why}"]
+
+
+def cheaper_rival_lines(ranking: Ranking) -> list[str]:
+    """One line, or none where the best row is better than every baseline, or there is none."""
+    best = winner(ranking)
+    if best is None or best.mean is None or not ranking.baselines:
+        return []
+    sign = -1 if ranking.goal == "maximize" else 1
+    ahead = [row for row in ranking.baselines if row.difference is not None and sign * row.difference <= 0]
+    if not ahead:
+        return []
+    rival = min(ahead, key=lambda row: sign * (row.difference or 0.0))
+    sure = ", which can be chance" if rival.tie or rival.interval is None else " by more than chance"
+    return [
+        f"a linear model does as well: baseline {rival.baseline} reaches {ranking.metric} {number(rival.mean or 0.0)}, "
+        f"the best row {number(best.mean)}; the baseline is better{sure}"
+    ]
 
 
 def answer(ranking: Ranking) -> str:

@@ -11,8 +11,8 @@ from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.results import rank
-from danube_sweep.results.rank import Ranking, Row
 from danube_sweep.results.ranking_table import answer
+from danube_sweep.results.rows import Ranking, Row, winner
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.grid_cells import shared
@@ -64,7 +64,7 @@ def confirm(folder: SweepFolder, sweep: Sweep, terminal: Terminal, train: Callab
 
 def tied(ranking: Ranking) -> list[Row]:
     """The rows that cannot be told from the best, the best first; none where it is told apart."""
-    best = rank.winner(ranking)
+    best = winner(ranking)
     ties = [row for row in ranking.rows if row.tie and row.used and not row.pruned]
     return [best, *ties] if best is not None and ties else []
 

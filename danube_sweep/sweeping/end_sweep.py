@@ -12,7 +12,7 @@ from danube_sweep.config.schema import Sweep
 from danube_sweep.config.stored import load_config, load_sweep
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.results import rank, ranking_files, ranking_table
-from danube_sweep.results.rank import Ranking
+from danube_sweep.results.rows import Ranking, winner
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.confirm import offer
@@ -80,7 +80,7 @@ def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal,
 def _score_unscored(
     folder: SweepFolder, entries: list[Entry], terminal: Terminal, stopping: Callable[[], bool]
 ) -> None:
-    best = rank.winner(rank.rank_sweep(folder.path))
+    best = winner(rank.rank_sweep(folder.path))
     file = folder.path / "test.json"
     known: dict[str, Any] = {}
     with suppress(CheckpointError, KeyError):  # cut short, it is written anew

@@ -9,6 +9,10 @@ from sklearn.metrics import accuracy_score, log_loss
 from sweeps import Ran, planned, run
 
 from danube_sweep.config.schema import Baseline
+from danube_sweep.report.collect import gather
+from danube_sweep.report.page import page
+from danube_sweep.results.rank import rank_sweep
+from danube_sweep.results.rows import winner
 from danube_sweep.storage.run_folder import RunFolder
 
 
@@ -60,10 +64,27 @@ def test_their_metrics_are_those_sklearn_computes_from_the_predictions(swept: Ra
 def test_a_second_time_nothing_is_trained(swept: Ran) -> None:
     before = [folder.result.stat().st_mtime_ns for folder in folders(swept)]
     again = run(swept.plan, baseline=Baseline.tfidf)
-    assert "baseline" not in again.said
+    assert "baseline tfidf: log_loss" not in again.said
     assert [folder.result.stat().st_mtime_ns for folder in folders(swept)] == before
 
 
 def test_a_sweep_may_do_without(tmp_path: Path) -> None:
     quiet = run(planned(tmp_path / "none", [["seed=0"]]), baseline=Baseline.none)
     assert not quiet.plan.folder.baselines.exists()
+
+
+def test_the_ranking_shows_them_beside_the_trials(swept: Ran) -> None:
+    ranking = rank_sweep(swept.plan.folder.path)
+    assert {row.baseline for row in ranking.baselines} == {"tfidf", "lengths"}
+    assert len(ranking.shown) == len(ranking.rows) + 2 and winner(ranking) in ranking.rows
+    best = winner(ranking)
+    assert best is not None and best.mean is not None
+    for row in ranking.baselines:
+        results = [json.loads(folder.result.read_text()) for folder in folders(swept)]
+        losses = [one["validation"]["log_loss"] for one in results if one["baseline"] == row.baseline]
+        assert row.mean == pytest.approx(sum(losses) / 2) and row.rank is None
+        assert row.difference == pytest.approx(row.mean - best.mean) and row.interval is not None
+    text = (swept.plan.folder.path / "ranking.csv").read_text()
+    assert "baseline tfidf" in text and "baseline lengths" in text
+    assert "baseline tfidf" in swept.said
+    assert "baseline tfidf" in page(gather(swept.plan.folder.path))

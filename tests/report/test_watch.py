@@ -113,10 +113,11 @@ def test_a_page_that_cannot_be_written_does_not_end_the_watch(tmp_path: Path) ->
 
 
 def test_the_command_looks_once_and_refuses_a_pace_that_is_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # the folder's name decides where a line would be broken
     present = running(tmp_path / "sweep")
     assert main.main(["watch", "--once", str(present.parent)]) == 0
-    assert "report.html drawn at" in capsys.readouterr().out.replace("\n", "")
+    assert "report.html drawn at" in capsys.readouterr().out
     assert main.main(["watch", str(present.parent), "--every", "0"]) == 2
     assert "--every must be at least 1 second" in capsys.readouterr().err

@@ -18,9 +18,10 @@ from danube_sweep.report.collect import gather
 from danube_sweep.report.in_terminal import answer_lines
 from danube_sweep.report.page import page
 from danube_sweep.results.comparison import Compared, half_widths
-from danube_sweep.results.rank import rank_sweep, winner
+from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_files import write
 from danube_sweep.results.ranking_table import summary_lines
+from danube_sweep.results.rows import winner
 from danube_sweep.results.training_noise import training_noise
 
 GENERATOR = np.random.default_rng(11)

@@ -25,9 +25,10 @@ from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.stored import plain_config
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import CheckpointError
-from danube_sweep.results.rank import Ranking, Row, rank_sweep, winner
+from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_files import write
 from danube_sweep.results.ranking_table import ranking_table, summary_lines
+from danube_sweep.results.rows import Ranking, Row, winner
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt
 

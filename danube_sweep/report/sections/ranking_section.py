@@ -10,8 +10,8 @@ from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Scale
 from danube_sweep.report.sections.opened_row import opened, shared_pictures
-from danube_sweep.results.rank import Ranking
 from danube_sweep.results.ranking_table import named, number, short_titles, shown
+from danube_sweep.results.rows import Ranking
 from danube_sweep.terminal.screen import human
 
 _FOREST: Final = 120.0
@@ -39,14 +39,17 @@ def ranking_section(report: Report) -> Markup:
     """The table with its filter."""
     if not report.shown:
         return element("section", element("h2", "Ranking"), element("p", "No trial yet."), id="ranking")
-    columns = [column for column in _columns(report) if column.always or _varies(column)]
+    rows = [*report.shown, *report.baselines]
+    columns = [column for column in _columns(report, rows) if column.always or _varies(column)]
     heads = [_head(place, column) for place, column in enumerate(columns)]
     head = element("thead", element("tr", element("th", element("span", "open", class_="unseen")), *heads))
     bodies = [_body(report, place, columns) for place in range(len(report.shown))]
     caption = (
         f"Ranked by {report.ranking.metric} ({report.ranking.goal}); columns in which nothing differs are left out"
     )
-    table = element("table", element("caption", caption), head, *bodies, id="table")
+    beside = [_beside(place, rows[place], columns) for place in range(len(report.shown), len(rows))]
+    foot = element("tfoot", *beside) if beside else None
+    table = element("table", element("caption", caption), head, *bodies, foot, id="table")
     covers = [report.ranking.covers] if report.ranking.covers else []
     notes = [element("li", note) for note in [*report.ranking.notes, *covers]]
     return element(
@@ -93,14 +96,14 @@ def _varies(column: _PageColumn) -> bool:
     return len(said) > 1 or (len(column.cells) == 1 and bool(said))
 
 
-def _columns(report: Report) -> list[_PageColumn]:
-    rows, ranking = report.shown, report.ranking
+def _columns(report: Report, rows: Sequence[Shown]) -> list[_PageColumn]:
+    ranking = report.ranking
     titles = short_titles(ranking.varied)
     metric = ranking.metric.rpartition("/")[2]
     columns = [_PageColumn("#", [_Cell(one.row.rank, one.row.rank) for one in rows], always=True)]
     columns += [_value_column(rows, key, titles[key]) for key in ranking.varied]
     columns.append(_PageColumn(metric, [_mean(one) for one in rows], always=True, about=ranking.metric))
-    columns.append(_difference_column(report))
+    columns.append(_difference_column(rows))
     for place, (name, _) in enumerate(ranking.objectives[1:], start=1):
         columns.append(_numbers(rows, name, _objective(place)))
     if len(ranking.objectives) > 1:
@@ -167,11 +170,11 @@ def _metric(part: str, name: str) -> Callable[[Shown], float | None]:
     return of
 
 
-def _difference_column(report: Report) -> _PageColumn:
-    ends = [end for one in report.shown for end in (one.row.interval or ()) if one.row.interval]
-    ends += [one.row.difference for one in report.shown if one.row.difference is not None]
+def _difference_column(rows: Sequence[Shown]) -> _PageColumn:
+    ends = [end for one in rows for end in (one.row.interval or ()) if one.row.interval]
+    ends += [one.row.difference for one in rows if one.row.difference is not None]
     scale = Scale(min([*ends, 0.0]), max([*ends, 0.0]), 4.0, _FOREST - 4.0)
-    return _PageColumn("vs best", [_difference(one, scale) for one in report.shown], kind="plot")
+    return _PageColumn("vs best", [_difference(one, scale) for one in rows], kind="plot")
 
 
 def _difference(one: Shown, scale: Scale) -> _Cell:
@@ -225,6 +228,12 @@ def _body(report: Report, place: int, columns: Sequence[_PageColumn]) -> Markup:
     more = Markup(more.replace("<tr", f'<tr id="{one.key}-more"', 1))
     known = {"data_words": told.lower(), "data_states": states, "data_about": _about(one)}
     return element("tbody", row, more, id=one.key, data_row=one.key, **known)
+
+
+def _beside(place: int, one: Shown, columns: Sequence[_PageColumn]) -> Markup:
+    """A baseline: a row that is not sorted and does not open."""
+    cells = [_cell(column.cells[place], column) for column in columns]
+    return element("tr", element("td"), *cells, class_=f"row {one.kind} baseline")
 
 
 def _about(one: Shown) -> str:

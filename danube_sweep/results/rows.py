@@ -1,0 +1,159 @@
+"""What a ranking holds: its rows, best first, and the row that wins.
+
+A row's trials differ only in their seed and fold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.config.schema.states import State
+from danube_sweep.results.nothing_learned import Prior
+from danube_sweep.results.training_noise import Cell, TrainingNoise
+
+Objectives = Sequence[tuple[str, str]]
+
+FINISHED, PRUNED = State.finished.value, State.pruned.value
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """One trial of the sweep: its folder's name, its state, and why, if it ended badly."""
+
+    trial: str
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Trials that differ only in their seed and fold.
+
+    Numbers are means over `used`: the finished ones, else the pruned ones. The comparison with the best row is over the
+    seeds and folds that both have, and there is none with survivors: of a row that has `lost` some of its trials.
+    """
+
+    values: dict[str, Any]
+    """By varied key, in the ranking's order."""
+    trials: list[str]
+    """Names of the run folders; of `used` and of all others."""
+    used: list[str]
+    seeds: list[int]
+    """Of `used`, each once."""
+    cells: dict[Cell, float]
+    """The first objective of `used` by seed and fold, in their order."""
+    by_fold: dict[int | None, list[str]]
+    """Names of `used` by the fold that validates, in order; without folds all are under None."""
+    folds: int | None
+    """How many there are, used or not; None without folds."""
+    state: str
+    """`finished`, or for several states `2 finished, 1 oom`."""
+    pruned: bool
+    """Whether the numbers are those of trials that were ended early."""
+    lost: str
+    """`1 pruned, 1 oom`: how its other trials ended, where some are finished; else empty."""
+    error: str | None
+    objectives: list[float | None]
+    """Means, in the order of Ranking.objectives."""
+    deviation: float | None
+    """Standard deviation of the first objective over seeds and folds (n - 1); None for a single one."""
+    metrics: dict[str, float]
+    """Validation metrics by name."""
+    test: dict[str, float]
+    seconds: float | None
+    """Training and validation."""
+    tokens_per_s: float | None
+    peak_memory_bytes: float | None
+    predicted_memory_bytes: float | None
+    """The largest of the trials, as all have to fit."""
+    rank: int | None = None
+    """From 1; None without a metric."""
+    difference: float | None = None
+    """First objective minus that of the best row, over what both have; None for that row itself."""
+    interval: tuple[float, float] | None = None
+    """95 % interval of the difference, of all rows at once; of what is in Ranking.covers."""
+    own_interval: tuple[float, float] | None = None
+    """Of the best row: 95 % interval of its mean."""
+    tie: bool = False
+    """Whether the interval holds 0: the difference to the best row can be chance."""
+    baseline: str = ""
+    """The name of a linear model that the trials are measured against; it has no trials and no rank."""
+    front: bool = False
+    """With several objectives: whether no other row is as good in all and better in one."""
+
+    @property
+    def mean(self) -> float | None:
+        return self.objectives[0]
+
+    @property
+    def count(self) -> int:
+        return len(self.used)
+
+    @property
+    def seed_count(self) -> int:
+        """Trials of a fold, or of the one split."""
+        return max(map(len, self.by_fold.values()), default=0)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A sweep's rows, best first; those without a metric last."""
+
+    path: Path
+    rows: list[Row]
+    varied: list[str]
+    objectives: list[tuple[str, str]]
+    """Metric and goal; the first ranks."""
+    trials: list[TrialOutcome]
+    notes: list[str] = field(default_factory=list)
+    noise: TrainingNoise | None = None
+    """How much a trial differs when it is trained again; None where nothing was."""
+    covers: str | None = None
+    """A sentence on what the intervals cover; None without any."""
+    baselines: list[Row] = field(default_factory=list)
+    """Rows of linear models on the same split, best first."""
+    prior: Prior | None = None
+    """The best row against answering without reading, where that is known."""
+
+    @property
+    def shown(self) -> list[Row]:
+        """All rows with the baselines at their places."""
+        sign = -1 if self.goal == "maximize" else 1
+        numbers = [(row, row.mean) for row in [*self.rows, *self.baselines]]
+        measured = sorted(((row, mean) for row, mean in numbers if mean is not None), key=lambda one: sign * one[1])
+        return [*(row for row, _ in measured), *(row for row, mean in numbers if mean is None)]
+
+    @property
+    def metric(self) -> str:
+        return self.objectives[0][0]
+
+    @property
+    def goal(self) -> str:
+        return self.objectives[0][1]
+
+
+def winner(ranking: Ranking) -> Row | None:
+    """The best row whose trials are finished, all that are not under way; None while there is none.
+
+    Rows that have lost trials, and with fewer of their folds than others, are for want of any other.
+    """
+    return _winner(ranking.rows)
+
+
+def _winner(rows: Sequence[Row]) -> Row | None:
+    finished = [row for row in rows if row.mean is not None and not row.pruned]
+    whole = [row for row in finished if not row.lost] or finished
+    most = max(map(_share_of_folds, whole), default=0.0)
+    return next((row for row in whole if _share_of_folds(row) == most), None)
+
+
+def _share_of_folds(row: Row) -> float:
+    return len(row.by_fold) / (row.folds or 1)
+
+
+def with_difference(row: Row, apart: float, half: float | None) -> Row:
+    """The row with its difference to the best one."""
+    interval = None if half is None else (apart - half, apart + half)
+    tie = interval is not None and interval[0] <= 0 <= interval[1]
+    return replace(row, difference=apart, interval=interval, tie=tie)
