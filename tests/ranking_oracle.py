@@ -45,17 +45,20 @@ def oracle(rows: Sequence[Sequence[Path]], metric: Metric, *, single: bool = Fal
     members = [np.flatnonzero(groups == code) for code in np.unique(groups)]
     generator = np.random.default_rng(123)
     whole = np.array([[metric(one, np.arange(len(groups))) for one in row] for row in files])
-    away = np.zeros((DRAWS, len(rows)))
+    each = np.zeros((DRAWS, len(rows), len(rows[0])))
     for draw in range(DRAWS):
         drawn = generator.integers(0, len(members), len(members))
         chosen = np.concatenate([members[place] for place in drawn])
-        away[draw] = [np.mean([metric(one, chosen) for one in row]) for row in files]
-    away = (away - whole.mean(axis=1)) * np.sqrt(len(members) / (len(members) - 1))
-    seeds = whole.shape[1]
-    sd, noise = (None, np.zeros_like(away)) if single else _noise(whole, generator)
+        each[draw] = [[metric(one, chosen) for one in row] for row in files]
+    each = (each - whole) * np.sqrt(len(members) / (len(members) - 1))
+    away, seeds = each.mean(axis=2), whole.shape[1]
+    # What trainings differ by on single rows is in the resamples already.
+    known = 0.0 if single else float(np.median(each.var(axis=2, ddof=1).mean(axis=0)))
+    sd, noise = (None, np.zeros_like(away)) if single else _noise(whole, known, generator)
+    beyond = 0.0 if sd is None else max(0.0, sd**2 - known)
     errors = np.array(
         [
-            [np.sqrt(np.var(away[:, a] - away[:, b]) + 2 * (sd or 0.0) ** 2 / seeds) for b in range(len(rows))]
+            [np.sqrt(np.var(away[:, a] - away[:, b]) + 2 * beyond / seeds) for b in range(len(rows))]
             for a in range(len(rows))
         ]
     )
@@ -65,16 +68,17 @@ def oracle(rows: Sequence[Sequence[Path]], metric: Metric, *, single: bool = Fal
     return Oracle(differences[1:].tolist(), halves[1:], float(np.quantile(np.abs(drawn_all[:, 0]), 0.95)), sd)
 
 
-def _noise(whole: Any, generator: Any) -> tuple[float, Any]:
+def _noise(whole: Any, known: float, generator: Any) -> tuple[float, Any]:
     """The pooled standard deviation of a trial, and draws of every row's noise with Student's tails."""
     rows, seeds = whole.shape
     variances = whole.var(axis=1, ddof=1)
     if rows > 2:
-        freedom = 0.5 * rows * (seeds - 1)
+        freedom = 0.4 * rows * (seeds - 1)
         pooled = np.median(variances) / (stats.chi2.median(seeds - 1) / (seeds - 1))
     else:
         freedom, pooled = rows * (seeds - 1), variances.mean()
-    sizes = np.sqrt(pooled * freedom / stats.chi2.rvs(freedom, size=DRAWS, random_state=generator))
+    drawn = pooled * freedom / stats.chi2.rvs(freedom, size=DRAWS, random_state=generator)
+    sizes = np.sqrt(np.maximum(drawn - known, 0.0))
     return float(np.sqrt(pooled)), sizes[:, None] * generator.normal(size=(DRAWS, rows)) / np.sqrt(seeds)
 
 

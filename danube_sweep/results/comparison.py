@@ -47,7 +47,7 @@ def half_widths(
     shares_KK = _noise_shares(compared, best_trained)
     variances_KK = _sampling_variances(away_BK)
     if noise is not None:
-        variances_KK += noise.sd**2 * shares_KK
+        variances_KK += noise.beyond * shares_KK
         away_BK += _noise_draws(noise, compared, len(away_BK), seed, best_trained=best_trained)
     errors_KK = np.sqrt(np.maximum(variances_KK, 0))
     halves_R = np.zeros(len(compared))

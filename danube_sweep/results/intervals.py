@@ -5,7 +5,7 @@ A cell is a seed and a fold; a row has a trial in each of its cells.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -15,7 +15,7 @@ from danube_sweep.results.answers import Answers, aligned, answered_alike, read_
 from danube_sweep.results.bootstrap import fold_of, is_affordable, resampled
 from danube_sweep.results.comparison import Compared, half_width, half_widths
 from danube_sweep.results.metric_sums import MetricSums, metric_sums, value_of
-from danube_sweep.results.training_noise import Cell, TrainingNoise
+from danube_sweep.results.training_noise import Cell, TrainingNoise, resampled_variance
 from danube_sweep.storage.predictions import Floats
 
 PRIOR = "the class prior"
@@ -44,6 +44,8 @@ class Intervals:
     """Of the best one's own metric."""
     prior: tuple[float, float | None] | None = None
     """The metric of the class prior and half the interval of its difference, where the files tell them."""
+    noise: TrainingNoise | None = None
+    """Training noise as it counts here."""
     resampled: str = ""
     """What is drawn again: `200 validation rows`, or `40 groups of 200 validation rows`."""
     notes: list[str] = field(default_factory=list)
@@ -177,11 +179,14 @@ def _compare(read: _Reading, prior: Contender | None, noise: TrainingNoise | Non
     if away is None:
         found.notes.append("no intervals: so many classes and rows would take minutes to resample")
         return
+    if noise is not None:
+        rows = [_cells_of(one, best, away) for one in read.added if one.trained]
+        noise = found.noise = replace(noise, resampled=resampled_variance(rows))
     others = [one for one in read.added if one is not best]
     compared = []
     for one in others:
-        cells = [cell for cell in one.values if cell in best.values]
-        away_B = np.mean([away[one.name, cell] - away[best.name, cell] for cell in cells], axis=0)
+        cells = _cells_of(one, best, away)
+        away_B = np.mean([away_B - away[best.name, cell] for cell, away_B in cells.items()], axis=0)
         compared.append(Compared(difference(one, best), away_B, len(cells), one.trained))
     halves = dict(
         zip((one.name for one in others), half_widths(compared, noise, best_trained=best.trained), strict=True)
@@ -191,6 +196,10 @@ def _compare(read: _Reading, prior: Contender | None, noise: TrainingNoise | Non
     found.best = half_width(own_B, len(best.values), noise if best.trained else None)
     if prior is not None:
         found.prior = fmean(prior.values.values()), halves[PRIOR]
+
+
+def _cells_of(one: Contender, best: Contender, away: Mapping[tuple[str, Cell], Floats]) -> dict[Cell, Floats]:
+    return {cell: away[one.name, cell] for cell in one.values if cell in best.values}
 
 
 def own_intervals(file: Path, metrics: Mapping[str, float]) -> dict[str, tuple[float, float]]:

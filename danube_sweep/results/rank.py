@@ -208,7 +208,7 @@ def _compared(ranking: Ranking, trials: dict[str, StoredTrial]) -> Ranking:
         rows=compared,
         baselines=[_beside(row, rivals.get(row.trials[0]), mine, found) for row in ranking.baselines],
         notes=[*ranking.notes, *found.notes, *_other_cells(best, compared)],
-        noise=noise,
+        noise=found.noise or noise,
         covers=_covered(found, noise),
         prior=prior_of(ranking.metric, ranking.goal, best.mean, found, [trials[name] for name in best.used]),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from danube_sweep.storage.predictions import Floats
 Cell = tuple[int | None, int | None]
 """Seed and fold of a trial."""
 
-_EFFICIENCY = 0.5
-"""Of a median of variances against their mean, by simulation for rows of two to five seeds."""
+_EFFICIENCY = 0.4
+"""Of a median of variances against their mean: for rows of two seeds; those of more have a little more."""
 
 _NOISIER = 2.0
 """By how much the better rows' deviation must be larger to count alone: chance seldom makes it so."""
@@ -29,10 +30,19 @@ class TrainingNoise:
     """`seeds`, or `folds` where no row has a second seed."""
     rows: int
     """How many it is pooled over."""
+    resampled: float = 0.0
+    """The variance of a trial around its row's mean that resampled validation rows have already: trainings differ on
+    single rows too, and that part is not counted twice."""
+
+    @property
+    def beyond(self) -> float:
+        """The variance that is to be added to that of the resamples."""
+        return max(0.0, self.sd**2 - self.resampled)
 
     def draws(self, generator: np.random.Generator, resamples: int) -> Floats:
-        """Standard deviations that are as likely as the estimate is sure: normal draws with them are Student's t."""
-        return np.asarray(self.sd * np.sqrt(self.freedom / generator.chisquare(self.freedom, resamples)))
+        """Deviations of `beyond`, as likely as the estimate is sure: normal draws with them have wide tails."""
+        variances_B = self.sd**2 * self.freedom / generator.chisquare(self.freedom, resamples)
+        return np.asarray(np.sqrt(np.maximum(variances_B - self.resampled, 0.0)))
 
 
 def training_noise(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None:
@@ -53,10 +63,7 @@ def training_noise(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None
 
 
 def _pooled(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None:
-    found = [one for row in rows if (one := _within(row)) is not None]
-    over = "seeds"
-    if not found:
-        found, over = _between_folds(rows), "folds"
+    found, over = _repeats(rows)
     if not found:
         return None
     variances, freedoms = (np.array(values, dtype=np.float64) for values in zip(*found, strict=True))
@@ -66,31 +73,50 @@ def _pooled(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None:
     return TrainingNoise(sqrt(pooled), max(1.0, _EFFICIENCY * float(freedoms.sum())), over, len(found))
 
 
-def _within(row: Mapping[Cell, float]) -> tuple[float, float] | None:
+def resampled_variance(rows: Sequence[Mapping[Cell, Floats]]) -> float:
+    """The variance of a trial around its row's mean over resampled validation rows: the median row's.
+
+    `rows`: by seed and fold, how far the metric is from itself in each resample.
+    """
+    found, _ = _repeats(rows)
+    if not found:
+        return 0.0
+    variances, freedoms = (np.array(values, dtype=np.float64) for values in zip(*found, strict=True))
+    return _weighted_median(variances, freedoms)
+
+
+def _repeats(rows: Sequence[Mapping[Cell, Any]]) -> tuple[list[tuple[float, float]], str]:
+    """A variance and its degrees of freedom of every row that has some, and of what; the mean of it for draws."""
+    found = [one for row in rows if (one := _within(row)) is not None]
+    return (found, "seeds") if found else (_between_folds(rows), "folds")
+
+
+def _within(row: Mapping[Cell, Any]) -> tuple[float, float] | None:
     """A row's variance over the seeds of each fold, and its degrees of freedom."""
-    by_fold: dict[Hashable, list[float]] = {}
+    by_fold: dict[Hashable, list[Any]] = {}
     for (_, fold), value in row.items():
         by_fold.setdefault(fold, []).append(value)
     several = [values for values in by_fold.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
     if not freedom:
         return None
-    return sum(float(np.var(values)) * len(values) for values in several) / freedom, freedom
+    return sum(float(np.var(values, axis=0).mean()) * len(values) for values in several) / freedom, freedom
 
 
-def _between_folds(rows: Sequence[Mapping[Cell, float]]) -> list[tuple[float, float]]:
+def _between_folds(rows: Sequence[Mapping[Cell, Any]]) -> list[tuple[float, float]]:
     """For each row that has all folds: the variance of what neither its mean nor its folds' explain."""
     folds = sorted({fold for row in rows for _, fold in row if fold is not None})
     whole = [row for row in rows if len(row) == len(folds) and {fold for _, fold in row} == set(folds)]
     if len(folds) < 2 or len(whole) < 2:
         return []
     values_RF = np.array([[value for _, value in sorted(row.items(), key=_by_fold)] for row in whole])
-    left_RF = values_RF - values_RF.mean(axis=1, keepdims=True) - values_RF.mean(axis=0) + values_RF.mean()
+    middle = values_RF.mean(axis=(0, 1))
+    left_RF = values_RF - values_RF.mean(axis=1, keepdims=True) - values_RF.mean(axis=0) + middle
     freedom = (len(whole) - 1) * (len(folds) - 1) / len(whole)
-    return [(float(np.square(left_F).sum() / freedom), freedom) for left_F in left_RF]
+    return [(float(np.square(left_F).sum(axis=0).mean() / freedom), freedom) for left_F in left_RF]
 
 
-def _by_fold(item: tuple[Cell, float]) -> int:
+def _by_fold(item: tuple[Cell, Any]) -> int:
     return item[0][1] or 0
 
 
