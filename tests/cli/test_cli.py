@@ -332,3 +332,20 @@ for call in calls:
         "head=foo|2",
         "lora.rank=0|2",
     ], done.stderr
+
+
+def test_a_process_ends_without_a_last_collection_and_with_every_other_ending() -> None:
+    script = """
+import atexit, gc, sys, tempfile
+folder = tempfile.TemporaryDirectory()
+atexit.register(lambda: print("frozen", gc.get_freeze_count() > 1000))
+sys.argv = ["danube-sweep", *sys.argv[1:]]
+from danube_sweep.cli.main import main
+print(folder.name)
+raise SystemExit(main())
+"""
+    for arguments, code in ((["--version"], 0), (["--foo"], 2)):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+        folder, *said = done.stdout.splitlines()
+        assert done.returncode == code and said[-1] == "frozen True"
+        assert not Path(folder).exists()
