@@ -87,7 +87,9 @@ def reading_of(trained: Trained, *, whole: bool, peft_type: str | None) -> Readi
 def _pools_alike(trained: Trained) -> bool:
     # transformers takes the last token that is not the padding token; an encoder's classifier has more layers.
     tokenizer = trained.tokenizer
-    ends_with_padding = trained.layout.ends_with_eos and tokenizer.eos_token_id == tokenizer.pad_token_id
+    after = tokenizer(trained.layout.after, add_special_tokens=False)["input_ids"] if trained.layout.after else []
+    last = tokenizer.eos_token_id if trained.layout.ends_with_eos else after[-1] if after else None
+    ends_with_padding = last == tokenizer.pad_token_id
     return not ends_with_padding and not family_of(trained.backbone.body.config.model_type).encoder
 
 

@@ -12,6 +12,7 @@ from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import FullFinetune, Labelled, NoAdapter, Storage, Target, path_fields
 from danube_sweep.config.validate import FOUR_BIT
+from danube_sweep.data.layout import Layout
 from danube_sweep.inference.export.check_export import Checked
 from danube_sweep.inference.export.how_to_read import (
     HiddenStates,
@@ -159,8 +160,7 @@ def _tokens(trained: Trained, reading: Reading) -> str:
     pieces += [f"`{layout.after!r}`"] if layout.after else []
     pieces += [f"the end token ({trained.tokenizer.eos_token_id})"] if layout.ends_with_eos else []
     said = [
-        f"A row is, one after the other: {', '.join(pieces)}. Each piece is tokenised by itself, without special "
-        "tokens (`tokenizer(piece, add_special_tokens=False)`), and an empty one is no token. A row has at most "
+        f"A row is, one after the other: {', '.join(pieces)}. {_pieces_as_tokens(layout)} A row has at most "
         f"{data.max_length} tokens: the texts share the room and are cut on the {data.truncation.value}. Rows of a "
         "batch are padded on the right."
     ]
@@ -175,6 +175,19 @@ def _tokens(trained: Trained, reading: Reading) -> str:
             "many tokens it had before any was cut off."
         )
     return "\n\n".join(said)
+
+
+def _pieces_as_tokens(layout: Layout) -> str:
+    if layout.in_context:
+        return (
+            "The markup is the tokenizer's own chat template (a date in it is 26 July 2024). A row that is not cut has "
+            "the tokens of `tokenizer.apply_chat_template` with `add_generation_prompt=True` and "
+            "`sanitize_control_tokens=True`."
+        )
+    return (
+        "Each piece is tokenised by itself, without special tokens (`tokenizer(piece, add_special_tokens=False)`), and "
+        "an empty one is no token. Control tokens that stand in a text are read as text."
+    )
 
 
 # ------------------------------------------------------------------------------------------ results and data
