@@ -127,6 +127,8 @@ def _content(value: str | list[str] | None, field: str) -> Any:
 def _backbone_meaning(model: Model, version: int, *, planning: bool) -> Any:
     around: dict[str, Any] = {"chat": dataclasses.asdict(model.chat)} if model.variant == "chat" else {}
     around |= {"start": model.start} if model.start != "" else {}
+    if model.variant == "chat" and model.own_template and version > 1:
+        around["own_template"] = True  # it decides whether marks are special tokens or plain text
     if is_random(model):
         return {"random": model.init_seed, "shape": model.shape.meaning(), **around}
     assert model.path is not None

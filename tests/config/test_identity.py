@@ -38,6 +38,9 @@ def test_a_random_model_is_told_by_shape_and_seed_and_a_named_one_by_name_and_co
     assert trial_hash(replace(named, model=replace(named.model, revision="main"))) == main
     assert trial_hash(replace(named, model=replace(named.model, commit="2" * 40))) != main
     assert trial_hash(replace(named, model=replace(named.model, start="<s>"))) != main
+    chat = compose(["model=danube3_500m", "model.variant=chat", f"model.revision={'1' * 40}"])
+    own = replace(chat, model=replace(chat.model, own_template=True))
+    assert trial_hash(own) != trial_hash(chat) and trial_hash(own, version=1) == trial_hash(chat, version=1)
     reshaped = replace(named.model, shape=replace(named.model.shape, hidden_size=8))
     assert trial_hash(replace(named, model=reshaped)) == main  # the checkpoint's own shape counts
 
