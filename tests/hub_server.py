@@ -1,4 +1,4 @@
-"""A hub on the loopback that takes a commit, for the real huggingface_hub client."""
+"""A hub on the loopback that takes a commit and gives files, for the real huggingface_hub client."""
 
 import base64
 import json
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+COMMIT = "b" * 40
+"""Of the model me/published."""
 
 
 class Hub(ThreadingHTTPServer):
@@ -17,6 +20,8 @@ class Hub(ThreadingHTTPServer):
         self.private, self.status = private, status
         self.asked: dict[str, Any] = {}
         self.files: dict[str, bytes] = {}
+        self.published: dict[str, bytes] = {}
+        """The files of the model me/published, all of one commit."""
 
     @property
     def address(self) -> str:
@@ -47,6 +52,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _found(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        if self.path.startswith("/api/models/me/published"):
+            files = [{"rfilename": name} for name in self.server.published]
+            return 200, {"id": "me/published", "sha": COMMIT, "private": False, "siblings": files, "tags": []}
         match self.path:
             case "/api/repos/create":
                 self.server.asked = json.loads(body)
@@ -71,7 +79,27 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
 
-    do_GET = do_POST = _answer
+    def _give(self) -> None:
+        """A file of the model me/published, or that there is none."""
+        name = self.path.rpartition("/")[2]
+        data = self.server.published.get(name)
+        self.send_response(404 if data is None else 200)
+        if data is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{name}-1"')
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data or b"")
+
+    def do_HEAD(self) -> None:
+        self._give()
+
+    def do_GET(self) -> None:
+        self._give() if self.path.startswith("/me/published/resolve/") else self._answer()
+
+    do_POST = _answer
 
     def log_message(self, *words: object) -> None:
         pass

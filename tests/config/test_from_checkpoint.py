@@ -1,6 +1,9 @@
 """model=auto reads shape and variant from a model's own files; published models are options, and say which."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
+from hub_server import COMMIT, Hub, serving
 from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 from transformers import AutoConfig
@@ -226,6 +230,27 @@ def test_a_hub_name_in_the_cache_is_read_without_a_network(tmp_path: Path, monke
         ModelError, match=r"me/half: its config\.json is not in the cache and the hub cannot be reached"
     ):
         auto(Path("me/half"))  # nobody knows whether it has a chat template
+
+
+def test_of_a_hub_name_only_the_small_files_are_fetched_and_offline_agrees(tmp_path: Path) -> None:
+    hub = Hub()
+    files = {"config.json": (folder_of("llama", tmp_path / "f") / "config.json").read_text(), "README.md": ""}
+    files |= {"chat_template.jinja": "{{ messages }}", "tokenizer_config.json": "{}", "model.safetensors": "never read"}
+    hub.published = {name: text.encode() for name, text in files.items()}
+    script = (
+        "from danube_sweep.composer import compose; import sys; assert 'torch' not in sys.modules\n"
+        "model = compose(['model=auto', 'model.path=me/published', 'data.max_length=32']).model\n"
+        "print(model.variant, model.shape.hidden_size, model.commit)"
+    )
+    with serving(hub):
+        environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+        said = [
+            subprocess.run([sys.executable, "-c", script], env={**environment, **more}, capture_output=True, text=True)
+            for more in ({}, {"HF_HUB_OFFLINE": "1"})
+        ]
+    assert [done.stdout.strip() for done in said] == [f"chat 64 {COMMIT}"] * 2, said[0].stderr
+    kept = {file.name for file in (tmp_path / "hub" / "models--me--published" / "snapshots" / COMMIT).iterdir()}
+    assert kept == {"config.json", "chat_template.jinja", "tokenizer_config.json"}
 
 
 @pytest.mark.parametrize(

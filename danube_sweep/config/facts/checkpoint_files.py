@@ -15,7 +15,10 @@ from danube_sweep.errors import ModelError, UnknownArchitecture
 CONFIG = "config.json"
 JINJA, SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 
-_NO_SUCH_MODEL = "the hub has no such model, or it needs a login"
+_NO_SUCH_MODEL = (
+    "model.path={}: the hub has no such model, or it needs a login; check the name, log in (hf auth login), or give a "
+    "folder"
+)
 
 _UNSTATED: dict[str, dict[str, Any]] = {
     "mistral": {"num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131072},
@@ -103,7 +106,7 @@ def _hub_file(path: str, revision: str | None, name: str) -> Path | None:
         cached = try_to_load_from_cache(path, name, revision=revision)
         settings = try_to_load_from_cache(path, SETTINGS, revision=revision)
     except HFValidationError as error:
-        raise ModelError(f"model.path={path}: {_NO_SUCH_MODEL}; {_way_out(path)}") from error
+        raise ModelError(_NO_SUCH_MODEL.format(path)) from error
     if cached is not None:
         return Path(cached) if isinstance(cached, str) else None
     try:
@@ -126,7 +129,7 @@ def _listed(path: str, revision: str | None) -> frozenset[str]:
     try:
         found = HfApi().model_info(path, revision=revision, timeout=10).siblings
     except RepositoryNotFoundError as error:
-        raise ModelError(f"model.path={path}: {_NO_SUCH_MODEL}; {_way_out(path)}") from error
+        raise ModelError(_NO_SUCH_MODEL.format(path)) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"model.revision={revision}: {path} has no such branch, tag or commit") from error
     except (
