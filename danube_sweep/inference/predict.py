@@ -285,7 +285,7 @@ def check_target(target: Path, read: Sequence[Path]) -> None:
         raise DiskError(f"{target} cannot be written: Is a directory; {WAY_OUT}")
     for file in read:
         if file.exists() and target.exists() and file.samefile(target):
-            raise DiskError(f"-o {target}: that is {file}, which is read; {WAY_OUT}")
+            raise DiskError(f"-o {target} is the same file as {file}, which is read; {WAY_OUT}")
 
 
 def predictions(

@@ -82,7 +82,7 @@ def _id_column(where: str, names: list[str], asked: str | None, known: str | Non
         return wanted or sample[0]
     found = [name for name in names if name.lower() == "id"]
     if len(found) > 1:
-        raise DataError(f"{where}: {' and '.join(map(repr, found))} may both be its ids; choose by --id-column")
+        raise DataError(f"{where}: {' and '.join(map(repr, found))} could both hold the ids; choose one by --id-column")
     return found[0] if found else None
 
 

@@ -22,7 +22,7 @@ from danube_sweep.config.facts.other_names import COMMAND_NAMES
         (["--dryrun", "-m", "seed=0,1"], "--dryrun: no such flag; did you mean --dry-run?"),
         (["-m", "seed=0,1", "--dry_run"], "--dry_run: no such flag; did you mean --dry-run?"),
         (["--foo"], "--foo: no such flag; options have no dashes: GROUP=OPTION or FIELD=VALUE; flags are -m"),
-        (["train"], "train: no such command; training is no word of its own; give danube-sweep GROUP=OPTION"),
+        (["train"], "train: no such command; training needs none; give danube-sweep GROUP=OPTION"),
         (["train", "model=danube3_500m"], "train: no such command"),
         (["eval", "outputs/x"], "eval: no such command; a run validates as it trains; trainer.score_test=true"),
         (["models"], "models: no such command; danube-sweep --help lists the options"),

@@ -19,6 +19,7 @@ from workbench import save_base
 
 from danube_sweep.cli import main
 from danube_sweep.errors import CheckpointError, ConfigError, DataError, DiskError, ModelError
+from danube_sweep.inference.export.export_run import Options, write_export
 from danube_sweep.inference.predict import Form, Place, Trained, load, load_run, open_run, predict_file
 from danube_sweep.inference.prediction_table import csv_line
 
@@ -152,7 +153,7 @@ def test_two_columns_of_ids_are_refused_and_equal_ids_are_printed(
 ) -> None:
     source = tmp_path / "a.csv"
     source.write_text("id,ID,prompt,response_a,response_b\n1,2,p,a,b\n")
-    with pytest.raises(DataError, match="'id' and 'ID' may both be its ids; choose by --id-column"):
+    with pytest.raises(DataError, match="'id' and 'ID' could both hold the ids; choose one by --id-column"):
         predict_file(trained, source, tmp_path / "out.csv")
     write_pairs(source, ["a", "b", "a", "c", "a"])
     assert main.main(["predict", str(folder / "run"), str(source), "-o", str(tmp_path / "out.csv")]) == 0
@@ -298,7 +299,7 @@ def test_nothing_is_written_onto_what_is_read(trained: Trained, five: Path, tmp_
             target.symlink_to(file)
         else:
             os.link(file, target)
-        with pytest.raises(DiskError, match=r"that is .*\.csv, which is read; choose another place by -o"):
+        with pytest.raises(DiskError, match=r"is the same file as .*\.csv, which is read; choose another place by -o"):
             predict_file(trained, five, target, form=sample)
         assert file.read_bytes() == before
 
@@ -373,3 +374,9 @@ def test_a_run_without_a_backbone_elsewhere_takes_none(folder: Path, tmp_path: P
     with pytest.raises(ConfigError, match="has a backbone with random weights; leave it out"):
         load(open_run(folder / "run"), Place(CPU, model_path=tmp_path))
     assert yaml.safe_load((folder / "run" / "config.yaml").read_text())["model"]["path"] is None
+
+
+def test_an_export_stands_on_the_backbone_where_it_is_now(moved: tuple[Path, Path], tmp_path: Path) -> None:
+    run, now = moved
+    write_export(run, tmp_path, load(open_run(run), Place(CPU, model_path=now), by_peft=True), Options("an export"))
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(now)

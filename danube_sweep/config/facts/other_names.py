@@ -113,7 +113,7 @@ _STEP_ROWS = OurWords(
 )
 _WARMUP_STEPS = OurWords("schedule.warmup=…", "a share of all steps, 0 to 1")
 _LENGTH = OurWords("data.max_length={value}")
-_MODEL = OurWords("model.path={value}")
+_MODEL = OurWords("model=auto model.path={value}", "or a named model: danube-sweep --help lists them")
 _FILE = OurWords("data=table data.path={value}", "or another kind of data: arena, pairs, tokens, text, hub")
 _FOLDER = OurWords("hydra.run.dir={value}", "of a sweep hydra.sweep.dir")
 _CLASSES = OurWords("", "classes are counted from the data; data.classes=[…] gives their order")
@@ -254,7 +254,7 @@ FIELD_NAMES: dict[str, OurWords] = {name: ours for names, ours in _FIELDS.items(
 COMMAND_NAMES: dict[str, str] = {
     **dict.fromkeys(
         ("train", "fit", "finetune", "fine-tune", "run", "start", "sft"),
-        "training is no word of its own; give danube-sweep GROUP=OPTION FIELD=VALUE",
+        "training needs none; give danube-sweep GROUP=OPTION FIELD=VALUE",
     ),
     **dict.fromkeys(
         ("eval", "evaluate", "test", "score", "validate"),

@@ -62,7 +62,7 @@ def _refuse_input(target: Path, group: FoldGroup) -> None:
     read = [run.predictions for runs in group.seeds.values() for run in runs]
     for file in [*read, *(Path(path) for path in data if isinstance(path, str))]:
         if target.exists() and file.exists() and file.samefile(target):
-            raise DiskError(f"--output {target}: that is {file}, which is read; choose another place")
+            raise DiskError(f"--output {target} is the same file as {file}, which is read; choose another place")
 
 
 def _scored(groups: Sequence[FoldGroup], notes: list[str]) -> list[Scored]:
