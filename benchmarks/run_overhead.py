@@ -51,7 +51,7 @@ def plain_loop(config: Config) -> float:
     adapter = config.lora
     assert isinstance(adapter, Lora)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    description = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets)
+    description = LoraConfig(r=adapter.rank, lora_alpha=adapter.used_alpha, target_modules=targets)
     body = get_peft_model(body, description)
     head = nn.Linear(arch.hidden_size, len(prepared.classes))
     trained = [p for p in [*body.parameters(), *head.parameters()] if p.requires_grad]

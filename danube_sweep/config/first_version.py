@@ -2,15 +2,23 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.model_folder import architecture_keys
-from danube_sweep.config.schema import Model
+from danube_sweep.config.schema import Batching, Config, Model, RowLayout
 
-DEFAULTS: dict[str, Any] = {}
+DEFAULTS: dict[str, Any] = {"data.batching": Batching.bucketed, "data.order_seed": 0, "lora.alpha": 32.0}
 """Defaults of version 1 by field (`lora.alpha`) where today's differ: a default that changes gets a line here."""
+
+
+def as_stated(config: Config) -> Config:
+    """The trial in version 1's words, whose data.batching also said how rows lie."""
+    if config.data.layout is not RowLayout.flat:
+        return config
+    return replace(config, data=replace(config.data, batching=Batching.packed))
 
 
 def weights_fingerprint(folder: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.config import first_version, offered_options
+from danube_sweep.config.derived import plainest
 from danube_sweep.config.facts.hub_commits import cached_folder, model_commit, snapshot_of
 from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.model_folder import check_model_folder
@@ -33,6 +34,7 @@ _NOT_THE_TRIAL = {
     "trainer.log_every",
     "trainer.score_test",
     "data.cache_prefix",
+    "data.layout",
     "data.revision",
 }
 """Fields that do not count: the model does by its weights, in `_backbone_meaning`, a revision by its commit."""
@@ -70,7 +72,8 @@ def trial_hash(config: Config, version: int = HASH_VERSION, *, planning: bool = 
             f"this folder has hashes of version {version}, and danube_sweep knows {HASH_VERSION}; upgrade"
         )
     defaults = first_version.DEFAULTS if version == 1 else {}
-    meaning = {"version": version, "trial": _meaning(config, "", defaults)}
+    trial = first_version.as_stated(config) if version == 1 else plainest(config)
+    meaning = {"version": version, "trial": _meaning(trial, "", defaults)}
     meaning["backbone"] = _backbone_meaning(config.model, version, planning=planning)
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -6,6 +6,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from danube_sweep.config.derived import use_present_names, write_out
 from danube_sweep.config.explain import explain
 from danube_sweep.config.facts.hub_commits import is_folder, known_commit
 from danube_sweep.config.from_checkpoint import fill_from_checkpoint
@@ -33,7 +34,9 @@ def typed_config(config: DictConfig) -> Config:
         raise ConfigError(explain(error)) from error
     if isinstance(typed.lora, LinearAdapter) and typed.lora.layers is not None:
         typed.lora.layers = block_numbers(typed.lora.layers)
+    use_present_names(typed)
     validate(typed)
+    write_out(typed)
     _make_paths_absolute(typed)
     typed.data.settle()
     _settle_commit(typed.model)

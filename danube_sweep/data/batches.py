@@ -15,8 +15,8 @@ from danube_sweep.data.encoded import Encoded, Words
 
 Rows = NDArray[np.int64]
 
-_BLOCK_BATCHES = 50
-"""Effective batches that are sorted by length together: enough for little padding, few enough for a new mix."""
+_BLOCK_STEPS = 4
+"""Steps of a bucketed block, whose rows are sorted by length together (docs/decisions/017)."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,36 @@ def epoch_steps(
 ) -> list[list[Rows]]:
     """The optimizer steps of an epoch, each a list of micro-batches of row indices; every row comes once.
 
-    A function of `seed` and `epoch`; `micro_batch` does not change a step's rows. Only the last step may be smaller.
-    Bucketed steps hold rows of similar length, and the step with the longest row comes first, so that a lack of
-    memory shows at once.
+    A function of `seed` and `epoch`. Which rows make a step is drawn, and does not depend on `micro_batch`; only the
+    last step may be smaller. Within a step the longest rows come first, so that micro-batches hold rows of similar
+    length. Bucketed steps are cut from blocks of a few steps' rows, sorted by length.
     """
+    full, rest = epoch_order(lengths, effective_batch=effective_batch, seed=seed, epoch=epoch, bucketed=bucketed)
+    steps = [*full, rest] if len(rest) else [*full]
+    return [_cut(step, micro_batch) for step in steps]
+
+
+def epoch_order(
+    lengths: Rows, *, effective_batch: int, seed: int, epoch: int, bucketed: bool
+) -> tuple[NDArray[np.int64], Rows]:
+    """The rows of an epoch's full steps [steps, effective_batch] and those of its last, smaller one, longest first."""
     random = np.random.Generator(np.random.PCG64([seed, epoch]))
     order = random.permutation(len(lengths)).astype(np.int64)
-    steps = _bucketed(order, lengths, effective_batch, random) if bucketed else _cut(order, effective_batch)
-    return [_cut(step, micro_batch) for step in steps]
+    steps = len(order) // effective_batch
+    drawn, rest = order[: steps * effective_batch], order[steps * effective_batch :]
+    if bucketed:
+        blocks = _cut(drawn, _BLOCK_STEPS * effective_batch)
+        drawn = np.concatenate([drawn[:0], *(_longest_first(block, lengths) for block in blocks)])
+    full = drawn.reshape(steps, effective_batch)
+    if bucketed:
+        full = full[random.permutation(steps)]
+    ranks = np.argsort(-lengths[full], axis=1, kind="stable")
+    return np.take_along_axis(full, ranks, axis=1), _longest_first(rest, lengths)
+
+
+def forward_tokens(lengths: Rows, rows: Rows, *, flat: bool) -> int:
+    """The tokens of a micro-batch's forward pass, padding included where rows are not laid flat."""
+    return int(lengths[rows].sum() if flat else lengths[rows].max() * len(rows))
 
 
 def eval_batches(lengths: Rows, batch: int) -> list[Rows]:
@@ -102,20 +124,6 @@ def _words(words: Sequence[Words], rows: Rows, starts_B: Rows) -> torch.Tensor:
         for place, row in enumerate(rows)
     ]
     return torch.from_numpy(np.concatenate(found).astype(np.int64))
-
-
-def _bucketed(order: Rows, lengths: Rows, effective_batch: int, random: np.random.Generator) -> list[Rows]:
-    blocks = _cut(order, _BLOCK_BATCHES * effective_batch)
-    if len(blocks) > 1 and len(blocks[-1]) < effective_batch:
-        blocks[-2:] = [np.concatenate(blocks[-2:])]
-    batches = [batch for block in blocks for batch in _cut(_longest_first(block, lengths), effective_batch)]
-    # A smaller batch holds the shortest rows of its block, so it is never the longest one: it stays last.
-    rest = [batches.pop()] if batches and len(batches[-1]) < effective_batch else []
-    shuffled = [batches[place] for place in random.permutation(len(batches))]
-    longest = max(
-        range(len(shuffled)), key=lambda k: (lengths[shuffled[k]].max(), lengths[shuffled[k]].sum()), default=0
-    )
-    return [*shuffled[longest : longest + 1], *shuffled[:longest], *shuffled[longest + 1 :], *rest]
 
 
 def _longest_first(rows: Rows, lengths: Rows) -> Rows:

@@ -20,6 +20,7 @@ from danube_sweep.config.schema import (
     Init,
     Model,
     Precision,
+    RowLayout,
     Storage,
 )
 from danube_sweep.config.stored import load_config, sealed
@@ -130,6 +131,7 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False) -> Trained:
             f"{run.path} computes in {config.precision.compute.value}, which {place.device.name} has not; "
             f"give --compute {types[-1]}"
         )
+    config = _laid_as_trained(config, manifest)
     product = replace(config.model, path=str(run.weights), init=Init.pretrained)
     try:
         backbone = load_base(config, target, weights=product if run.full else None)
@@ -170,6 +172,14 @@ def _fingerprint(model: Model, backbone: Backbone, manifest: Mapping[str, Any]) 
     if manifest.get(ARITHMETIC, 1) > 1 or is_random(model):
         return backbone.fingerprint
     return first_version.weights_fingerprint(local_folder(model))
+
+
+def _laid_as_trained(config: Config, manifest: Mapping[str, Any]) -> Config:
+    # Version 0.1 stated no layout: it was the config's.
+    if "flat" not in manifest:
+        return config
+    layout = RowLayout.flat if manifest["flat"] else RowLayout.padded
+    return replace(config, data=replace(config.data, layout=layout))
 
 
 def _computing_in(precision: Precision, compute: Compute) -> Precision:

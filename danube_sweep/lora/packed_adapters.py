@@ -29,7 +29,7 @@ class PackedAdapter:
 
     def __init__(self, config: Lora, description: PeftConfig, places: dict[str, nn.Linear]) -> None:
         self.config, self._description = config, description
-        self.scale = config.alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
+        self.scale = config.used_alpha / (math.sqrt(config.rank) if config.rslora else config.rank)
         self.matrices: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         for name, linear in places.items():
             a_RI = torch.empty(config.rank, linear.in_features)
@@ -132,6 +132,10 @@ class PackedLinear(nn.Module):
         self._members = {place: adapter.matrices[self.name] for place, adapter in members.items()}
         for places in _grouped(members):
             self._groups.append(self._stacked(places, members))
+
+    def leaves(self) -> list[torch.Tensor]:
+        """Its stacks."""
+        return [stack for group in self._groups for stack in (group.a_nRI, group.b_nOR)]
 
     def bind(self) -> None:
         """After a backward pass: every parameter's gradient is its view of the stacks' gradients."""
@@ -251,6 +255,10 @@ class PackedAdapters:
         """To be called after every backward pass: gives the parameters their gradients."""
         for linear in self._linears.values():
             linear.bind()
+
+    def leaves(self) -> list[torch.Tensor]:
+        """What a backward pass gives gradients to: the stacks of every linear."""
+        return [stack for linear in self._linears.values() for stack in linear.leaves()]
 
     def expect(self, places: Sequence[int], noises: Mapping[int, Noise]) -> None:
         """What passes through the backbone from now on belongs to these trials, an equal share of the rows to each.

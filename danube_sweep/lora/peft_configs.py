@@ -48,7 +48,7 @@ def describe_adapter(config: LinearAdapter, backbone: Backbone, *, seed: int) ->
 def _lora(config: Lora, where: dict[str, Any], task: TaskType) -> LoraConfig:
     return LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=config.used_alpha,
         lora_dropout=config.dropout,
         use_rslora=config.rslora,
         use_dora=isinstance(config, Dora),
@@ -64,7 +64,7 @@ def _adalora(config: Adalora, where: dict[str, Any], task: TaskType) -> AdaLoraC
     return AdaLoraConfig(
         init_r=config.rank,
         target_r=config.target_rank,
-        lora_alpha=config.alpha,
+        lora_alpha=config.used_alpha,
         lora_dropout=config.dropout,
         deltaT=config.delta_t,
         beta1=config.beta1,

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from danube_sweep.config.facts.architectures import Architecture
-from danube_sweep.config.schema import Adapter, Batching, Compute, Config, NoAdapter
+from danube_sweep.config.facts.architectures import Architecture, lies_flat
+from danube_sweep.config.schema import Adapter, Compute, Config, NoAdapter, RowLayout
 from danube_sweep.planner.symbolic_pass import Pass
 
 
 def walk_of(config: Config, model: Architecture, length: int) -> Pass:
     """The forward pass of one full micro-batch of rows of `length` tokens."""
-    flat = config.data.batching is Batching.packed
-    padded = config.trainer.micro_batch * config.head.passes > 1 and not flat
     on_cpu = config.device.accelerator == "cpu"
+    flat = lies_flat(config.data.layout, config.model.shape.model_type, "cpu" if on_cpu else "cuda", padding=1.0)
+    padded = config.trainer.micro_batch * config.head.passes > 1 and not flat
     has_bf16 = "bf16" in config.device.types or not config.device.types  # compute capability 8.0, and flash attention
     grouped = on_cpu or (has_bf16 and config.precision.compute is not Compute.fp32)
     return Pass(model, config.precision, config.lora, length, padded=padded, cpu=on_cpu, grouped=grouped, flat=flat)
@@ -39,4 +39,5 @@ def distinct_batches(configs: Sequence[Config]) -> int:
 
 def batches_key(config: Config) -> str:
     """Trials with equal keys read the same encoded rows in the same order."""
-    return repr((config.data, config.head.target, config.trainer.effective_batch))
+    data = replace(config.data, order_seed=config.order_seed, layout=RowLayout.auto)
+    return repr((data, config.head.target, config.trainer.effective_batch))

@@ -11,7 +11,7 @@ from danube_sweep.config.facts.architectures import Architecture, family_of, fir
 from danube_sweep.config.schema import Config, Device, FullFinetune, Lora
 from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import UnknownArchitecture
-from danube_sweep.planner.joint_pass import batches_key
+from danube_sweep.planner.joint_pass import batches_key, distinct_batches
 from danube_sweep.planner.memory import GIB, Memory, pack_memory
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
@@ -68,7 +68,7 @@ def pack_key(config: Config) -> str | None:
         config.model,
         config.precision,
         config.device,
-        (data.max_length, data.batching, data.cache_prefix),
+        (data.max_length, data.batching, data.layout, data.cache_prefix),
         first_adapted(config.lora, blocks) if data.cache_prefix else None,  # a file of its own for each
         (config.head.passes, config.head.reads_lm_head),
         (trainer.micro_batch, trainer.eval_batch),
@@ -353,4 +353,8 @@ class _Chooser:
     def _numbers(self, pack: PlannedPack) -> str:
         assert pack.memory is not None
         has = "" if self._capacity is None else f" of {self._capacity / GIB:.1f}"
-        return f"{pack.gain:.1f}x by prediction, {pack.memory.total / GIB:.1f}{has} GiB"
+        trials = [self._configs[number] for number in pack.trials]
+        orders = distinct_batches(trials)
+        read = f", rows in {orders} orders" if orders > 1 else ""
+        kept = ", states kept per row" if orders > 1 and trials[0].data.cache_prefix else ""
+        return f"{pack.gain:.1f}x by prediction, {pack.memory.total / GIB:.1f}{has} GiB{read}{kept}"

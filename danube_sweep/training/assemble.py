@@ -8,11 +8,12 @@ from transformers import PreTrainedTokenizerBase
 
 from danube_sweep import lora
 from danube_sweep.config.facts.adapters import is_packed
-from danube_sweep.config.schema import Batching, Config, Model
+from danube_sweep.config.facts.architectures import lies_flat
+from danube_sweep.config.schema import Config, Model
 from danube_sweep.head.base_head import Head
 from danube_sweep.head.build_head import build_head
 from danube_sweep.lora import PackedAdapter, PackedAdapters
-from danube_sweep.model.backbone import Backbone, load_backbone
+from danube_sweep.model.backbone import Backbone, architecture, load_backbone
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,18 @@ class AssembledModel:
         return {**self.adapter, **{f"head.{name}": value for name, value in self.head.named_parameters()}}
 
 
-def load_base(config: Config, device: torch.device, *, weights: Model | None = None) -> Backbone:
-    """The trial's backbone, with an output layer if its head reads one; `weights` names another model to load."""
+def load_base(config: Config, device: torch.device, *, weights: Model | None = None, padding: float = 1.0) -> Backbone:
+    """The trial's backbone, with an output layer if its head reads one; `weights` names another model to load.
+
+    `padding`: tokens of its forward passes padded over those without, by which data.layout=auto lays rows flat.
+    """
+    model_type = architecture(config.model).model_type
     return load_backbone(
         weights or config.model,
         config.precision,
         with_lm_head=config.head.reads_lm_head,
         device=device,
-        flat=config.data.batching is Batching.packed,
+        flat=lies_flat(config.data.layout, model_type, device.type, padding),
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from danube_sweep.config.schema import Config
+from danube_sweep.config.schema import Config, RowLayout
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.memory import GIB, memory_of
@@ -10,9 +10,12 @@ from danube_sweep.planner.planned_architecture import described_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device
 from danube_sweep.planner.step_seconds import seconds_of
 from danube_sweep.training.prepare import Prepared
+from danube_sweep.training.step_plan import StepPlan
 
 
-def predicted(config: Config, backbone: Backbone, prepared: Prepared) -> tuple[dict[str, float], str | None]:
+def predicted(
+    config: Config, backbone: Backbone, prepared: Prepared, plan: StepPlan
+) -> tuple[dict[str, float], str | None]:
     """Peak memory in bytes and seconds of a step, as `measured` will hold them, and a word if the memory won't do.
 
     On a CPU the whole process counts, on a GPU the tensors; nothing for an architecture that the planner doesn't know.
@@ -27,9 +30,11 @@ def predicted(config: Config, backbone: Backbone, prepared: Prepared) -> tuple[d
     if not on_cpu and device.accelerator == "cpu":  # a GPU that only torch sees
         return {}, None
     lengths = prepared.parts["train"].lengths
-    placed = replace(config, device=device)
+    layout = RowLayout.flat if backbone.flat else RowLayout.padded
+    placed = replace(config, device=device, data=replace(config.data, layout=layout))
+    tokens_per_row = float(lengths.mean()) * (1.0 if backbone.flat else plan.padding())
     memory = memory_of(placed, model, classes=len(prepared.classes), longest=int(lengths.max()))
-    seconds = seconds_of(placed, model, device, tokens_per_row=float(lengths.mean()))
+    seconds = seconds_of(placed, model, device, tokens_per_row=tokens_per_row)
     found = {
         "peak_memory_bytes": round(memory.total if on_cpu else memory.peak),
         "seconds_per_step": seconds.step,

@@ -9,21 +9,20 @@ Lightning keeps device, loop, callbacks and hooks; steps are a trial's own.
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, Protocol, Self, final
 
 import lightning as L
 import torch
 from torch.utils.data import IterableDataset
 
-from danube_sweep.errors import Interrupted
 from danube_sweep.optimizer.build_optimizer import answering
 from danube_sweep.training import checks
 from danube_sweep.training.evaluate import Evaluation
-from danube_sweep.training.out_of_memory import concerns_the_pack
+from danube_sweep.training.longest_step import try_longest_step
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.step_plan import Collator, MicroBatch, random_state
-from danube_sweep.training.trial import ActiveTrial, Phase
+from danube_sweep.training.trial import ActiveTrial, Phase, sparing
 
 Micros = list[tuple[ActiveTrial, MicroBatch]]
 
@@ -75,6 +74,7 @@ class PackModule(L.LightningModule):
         self.train()
         checks.check_precision(self.pack.backbone)
         self._frozen = checks.frozen_digest(self.pack.backbone)
+        try_longest_step(self.pack, self._collated)
         self._clock_s = time.monotonic()  # what came before was set-up
 
     def training_step(self, batch: int, batch_idx: int) -> None:
@@ -90,7 +90,7 @@ class PackModule(L.LightningModule):
             self.pack.adapters.bind()
         for trial, micro in micros:
             if trial.phase is Phase.running:
-                with _spared(trial):
+                with sparing(trial):
                     trial.after_backward(micro)
         self._charge(trained, validating=False)
         self._cross_borders(trained)
@@ -106,7 +106,7 @@ class PackModule(L.LightningModule):
         losses = []
         for (trial, micro), own_BTH in zip(micros, self.pack.hidden(micros), strict=True):
             torch.manual_seed(random_state(trial.config.seed, micro.step, micro.index))
-            with _spared(trial):
+            with sparing(trial):
                 losses.append(trial.loss(own_BTH, micro))
         return losses
 
@@ -114,7 +114,7 @@ class PackModule(L.LightningModule):
         at_border = [trial for trial in trained if trial.at_border and trial.phase is Phase.running]
         leaving = {id(trial) for trial in at_border if self._decisions.leaves(trial)}
         for trial in at_border:
-            with _spared(trial):
+            with sparing(trial):
                 trial.write(id(trial) in leaving)
         self._charge(trained, validating=False)
         at_border = [trial for trial in at_border if trial.phase is Phase.running]
@@ -126,7 +126,7 @@ class PackModule(L.LightningModule):
             if validating:
                 found.update(zip(map(id, validating), self.pack.evaluate(validating, "validation"), strict=True))
             for trial in at_border:
-                with _spared(trial):
+                with sparing(trial):
                     trial.cross(found.get(id(trial)), id(trial) in leaving)
         self._charge(validating or trained, validating=bool(validating))
 
@@ -146,6 +146,8 @@ class PackModule(L.LightningModule):
                 entering = self._decisions.left(trial)
                 self.pack.arrange([one for one in self.pack.trials if one is not trial])
                 self._enter(entering)
+                if entering:
+                    try_longest_step(self.pack, self._collated)
             self._clock_s = time.monotonic()
 
     def _enter(self, trials: Sequence[ActiveTrial]) -> None:
@@ -154,21 +156,8 @@ class PackModule(L.LightningModule):
         for trial in trials:
             trial.model.head.train()
             checks.check_trainable(trial.config.lora, trial.model.adapter, trial.model.head)
-            with _spared(trial):
+            with sparing(trial):
                 trial.start(self._collated)
-
-
-@contextmanager
-def _spared(trial: ActiveTrial) -> Iterator[None]:
-    """What fails inside ends this trial and no other; a lack of memory, or of a working device, is everybody's."""
-    try:
-        yield
-    except Interrupted:  # asked twice: at once
-        raise
-    except Exception as error:
-        if concerns_the_pack(error):
-            raise
-        trial.phase, trial.error = Phase.failed, error
 
 
 def fit(module: PackModule, *, accelerator: str) -> None:

@@ -19,6 +19,8 @@ from danube_sweep.training.journal import Surroundings
 
 ARITHMETIC = "arithmetic"
 """The manifest's key for the version of the arithmetic behind a checkpoint; without it that is 1."""
+_MAY_DIFFER = ("versions", "hub", "flat")
+"""The manifest's keys that tell of the process that wrote it."""
 
 
 @dataclass
@@ -90,7 +92,7 @@ def go_on(trial: Resumable) -> None:
         _set_aside(trial, folder, manifest.get(ARITHMETIC, 1))
         return
     for key, value in trial.where.manifest.items():
-        if key not in ("versions", "hub") and manifest.get(key) != value:
+        if key not in _MAY_DIFFER and manifest.get(key) != value:
             raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
     trained_weights.load_trained(folder, trial.model)
     state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))

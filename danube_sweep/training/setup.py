@@ -38,7 +38,7 @@ from danube_sweep.training.resume import ARITHMETIC
 from danube_sweep.training.step_plan import StepPlan
 from danube_sweep.training.trial import ActiveTrial, Prune
 
-ORDER = ("order_seed", "batching", "cache_prefix")
+ORDER = ("order_seed", "batching", "layout", "cache_prefix")
 """Fields of data that say when and how rows are read, not which."""
 
 VIEW = (*ORDER, "fold", "max_length", "truncation")
@@ -128,7 +128,7 @@ class PackBuilder:
             check_adapter(config, device.type)
             prepared = self._prepare(config)
         with watch.phase("load"):
-            pack = self._pack = self._pack or TrainingPack(load_base(config, device))
+            pack = self._pack = self._pack or TrainingPack(_base(config, prepared, device))
             _check_positions(config, pack.backbone)
             model = assemble(
                 config,
@@ -147,6 +147,11 @@ class PackBuilder:
         if key not in self._prepared:
             self._prepared[key] = prepare(config)
         return self._prepared[key]
+
+
+def _base(config: Config, prepared: Prepared, device: torch.device) -> Backbone:
+    padding = StepPlan(config, prepared.parts["train"], prepared.pad_id).padding()
+    return load_base(config, device, padding=padding)
 
 
 def _check_positions(config: Config, backbone: Backbone) -> None:
@@ -181,15 +186,16 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
         "hub": hub_source(config.model),
         "classes": prepared.classes,
         "pad_id": prepared.pad_id,
+        "flat": model.backbone.flat,
         "config": sealed(config),
         "versions": versions(),
     }
     where = Surroundings(folder, tracker_of(taken), terminal, config.name or taken.identity[:8], manifest)
-    where.predicted, warning = predicted(config, model.backbone, prepared)
+    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
+    where.predicted, warning = predicted(config, model.backbone, prepared, plan)
     for line in (warning, _length_note(model, prepared)):
         if line is not None:
             terminal.note(line)
-    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
     return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.prune)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from danube_sweep.config.schema import Batching, Config
-from danube_sweep.data.batches import Batch, Rows, collate, epoch_steps
+from danube_sweep.data.batches import Batch, Rows, collate, epoch_steps, forward_tokens
 from danube_sweep.data.encoded import Encoded
 
 RECENT = 64
@@ -26,7 +26,9 @@ class MicroBatch:
     step: int
     index: int
     share: float
-    """Of the step's loss: this micro-batch's weight over the whole step's."""
+    """Its weight in the gradient: the weight of its rows over that of an average full step."""
+    of_step: float
+    """Its part of the step's own weight; a step's parts sum to 1."""
     last: bool
 
 
@@ -59,17 +61,45 @@ class StepPlan:
         wanted = trainer.max_steps or math.ceil(trainer.epochs * self.steps_per_epoch)
         self.total_steps = max(1, wanted)
         self.validate_every = trainer.validate_every or math.ceil(self.total_steps / 5)
+        self._lengths, weights = train.lengths, train.weights
+        self._full_weight = float(weights.sum()) / len(weights) * min(len(weights), trainer.effective_batch)
         self._epoch = lru_cache(maxsize=2)(self._steps_of_epoch)
 
     def micro_batches(self, from_step: int, collated: Collator) -> Iterator[MicroBatch]:
         """Every micro-batch from the first of step `from_step` to the last of the trial."""
         for step in range(from_step, self.total_steps):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            pieces = self._epoch(epoch)[place]
-            weights = [float(self.train.weights[rows].sum()) for rows in pieces]
-            for index, (rows, weight) in enumerate(zip(pieces, weights, strict=True)):
-                batch = collated(self.train, rows, self.pad_id)
-                yield MicroBatch(batch, step, index, weight / sum(weights), index == len(pieces) - 1)
+            for index in range(len(self._pieces(step))):
+                yield self._micro_batch(step, index, collated)
+
+    def largest(self, from_step: int, collated: Collator, *, flat: bool) -> MicroBatch:
+        """The micro-batch with the most tokens, padding included where rows are not `flat`, from a step to the end."""
+        bound = int(np.sort(self._lengths)[-self._config.trainer.micro_batch :].sum())
+        if not flat:
+            bound = int(self._lengths.max()) * min(len(self._lengths), self._config.trainer.micro_batch)
+        most, found = 0, (from_step, 0)
+        for step in range(from_step, self.total_steps):
+            for index, rows in enumerate(self._pieces(step)):
+                if (tokens := forward_tokens(self._lengths, rows, flat=flat)) > most:
+                    most, found = tokens, (step, index)
+            if most == bound:
+                break
+        return self._micro_batch(*found, collated)
+
+    def padding(self) -> float:
+        """Tokens of the first epoch's forward passes padded to their longest row, over those without padding."""
+        padded = sum(forward_tokens(self._lengths, rows, flat=False) for step in self._epoch(0) for rows in step)
+        return padded / max(1, int(self._lengths.sum()))
+
+    def _pieces(self, step: int) -> list[Rows]:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return self._epoch(epoch)[place]
+
+    def _micro_batch(self, step: int, index: int, collated: Collator) -> MicroBatch:
+        pieces = self._pieces(step)
+        weights = [float(self.train.weights[rows].sum()) for rows in pieces]
+        own = weights[index] / sum(weights)
+        batch = collated(self.train, pieces[index], self.pad_id)
+        return MicroBatch(batch, step, index, weights[index] / self._full_weight, own, index == len(pieces) - 1)
 
     def epoch_at(self, step: int) -> float:
         """Passes over the training rows after `step` steps."""
@@ -79,13 +109,13 @@ class StepPlan:
         """Whether the trial is validated when `step` steps are done."""
         return step % self.validate_every == 0 or step == self.total_steps
 
-    def _steps_of_epoch(self, epoch: int) -> list[list[np.ndarray]]:
+    def _steps_of_epoch(self, epoch: int) -> list[list[Rows]]:
         config = self._config
         return epoch_steps(
-            self.train.lengths,
+            self._lengths,
             micro_batch=config.trainer.micro_batch,
             effective_batch=config.trainer.effective_batch,
-            seed=config.data.order_seed,
+            seed=config.order_seed,
             epoch=epoch,
             bucketed=config.data.batching is Batching.bucketed,
         )

@@ -5,7 +5,8 @@ The forward pass and evaluation belong to the pack (pack/), the order of things 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import final
 
@@ -15,7 +16,7 @@ from torch import nn
 from danube_sweep import lora
 from danube_sweep.config.schema import Compute, Config, Lora
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.errors import Diverged
+from danube_sweep.errors import Diverged, Interrupted
 from danube_sweep.optimizer.build_optimizer import build_optimizer, to_training
 from danube_sweep.optimizer.schedule import build_schedule
 from danube_sweep.training import checks, resume
@@ -23,6 +24,7 @@ from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.best_and_patience import BestSoFar
 from danube_sweep.training.evaluate import Evaluation
 from danube_sweep.training.journal import Journal, Surroundings
+from danube_sweep.training.out_of_memory import concerns_the_pack
 from danube_sweep.training.resume import Progressed
 from danube_sweep.training.step_plan import Collator, MicroBatch, StepPlan
 
@@ -38,6 +40,19 @@ class Phase(Enum):
     pruned = "pruned"
     paused = "paused"
     failed = "failed"
+
+
+@contextmanager
+def sparing(trial: "ActiveTrial") -> Iterator[None]:
+    """What fails inside ends this trial and no other; a lack of memory, or of a working device, is everybody's."""
+    try:
+        yield
+    except Interrupted:  # asked twice: at once
+        raise
+    except Exception as error:
+        if concerns_the_pack(error):
+            raise
+        trial.phase, trial.error = Phase.failed, error
 
 
 @final
@@ -94,13 +109,24 @@ class ActiveTrial:
 
     def loss(self, hidden_BTH: torch.Tensor, micro: MicroBatch) -> torch.Tensor:
         """The micro-batch's part of its step's loss, scaled for fp16; its sum over a pack is differentiated."""
-        head = self.model.head
-        loss = head.loss(head(hidden_BTH, micro.batch), micro.batch) * micro.share
-        self._step_loss = loss.detach() if self._step_loss is None else self._step_loss + loss.detach()
-        if self.allocation is not None and micro.last:  # once a step, and no part of the loss that is logged
-            loss = loss + self.allocation.penalty()
+        mean, loss = self._losses(hidden_BTH, micro)
+        own = mean.detach() * micro.of_step
+        self._step_loss = own if self._step_loss is None else self._step_loss + own
         scaled: torch.Tensor = self.scaler.scale(loss)
         return scaled
+
+    def tried_loss(self, hidden_BTH: torch.Tensor, micro: MicroBatch) -> torch.Tensor:
+        """The same of a micro-batch that is only tried: nothing is counted, logged or scaled."""
+        return self._losses(hidden_BTH, micro)[1]
+
+    def _losses(self, hidden_BTH: torch.Tensor, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        # The micro-batch's mean, and its part of the gradient.
+        head = self.model.head
+        mean = head.loss(head(hidden_BTH, micro.batch), micro.batch)
+        loss = mean * micro.share
+        if self.allocation is not None and micro.last:  # once a step, and no part of the loss that is logged
+            loss = loss + self.allocation.penalty()
+        return mean, loss
 
     def after_backward(self, micro: MicroBatch) -> None:
         """Counts the micro-batch; at a step's border updates the weights."""

@@ -17,8 +17,9 @@ from workbench import CPU, build, load, losses, train
 
 from danube_sweep import lora
 from danube_sweep.composer import compose
-from danube_sweep.config.facts.architectures import FAMILIES
-from danube_sweep.config.schema import Config
+from danube_sweep.config.facts.architectures import FAMILIES, lies_flat
+from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.schema import Batching, Config, RowLayout
 from danube_sweep.data.records import Record
 from danube_sweep.errors import ConfigError
 from danube_sweep.inference.predict import load_run, predictions
@@ -151,8 +152,8 @@ def loss_and_gradients(config: Config) -> tuple[torch.Tensor, dict[str, torch.Te
 ])  # fmt: skip
 def test_every_head_reads_the_same_of_flat_rows(head: list[str]) -> None:
     found, wanted = (
-        loss_and_gradients(tiny_config("precision=fp32", *head, f"data.batching={batching}"))
-        for batching in ("packed", "shuffled")
+        loss_and_gradients(tiny_config("precision=fp32", *head, f"data.layout={layout}"))
+        for layout in ("flat", "padded")
     )
     torch.testing.assert_close(found, wanted, **EXACT)
     assert found[1].keys() == wanted[1].keys()
@@ -164,33 +165,64 @@ def test_every_head_reads_the_same_of_flat_rows(head: list[str]) -> None:
     (["precision=nf4", "precision.compute=fp32"], 1e-5),
     (["precision=nf4"], 1e-2),
 ])  # fmt: skip
-def test_a_packed_trial_follows_the_losses_of_the_shuffled_one(
+def test_a_flat_trial_follows_the_losses_of_the_padded_one(
     tiny: Tiny, tmp_path: Path, precision: list[str], tolerance: float
 ) -> None:
     config = [*precision, "trainer.max_steps=14", "trainer.log_every=1", "lora.last_k=1"]
-    trials = [train(tiny(*config, f"data.batching={name}"), tmp_path / name) for name in ("shuffled", "packed")]
+    trials = [train(tiny(*config, f"data.layout={name}"), tmp_path / name) for name in ("padded", "flat")]
     for part in ("train", "validation"):
         wanted, found = (losses(trial, part) for trial in trials)
         assert found == pytest.approx(wanted, abs=tolerance) and len(found) >= 5
 
 
-def test_predictions_of_a_packed_run_are_those_of_a_shuffled_one(tiny: Tiny, tmp_path: Path) -> None:
+def test_predictions_of_a_flat_run_are_those_of_a_padded_one(tiny: Tiny, tmp_path: Path) -> None:
     records = [Record(str(k), ("how far? " * k, "far " * (9 - k), "near " * k**2), None, "") for k in range(9)]
     answers = {}
-    for name in ("shuffled", "packed"):
-        config = tiny("precision=fp32", "trainer.max_steps=3", f"data.batching={name}")
+    for name in ("padded", "flat"):
+        config = tiny("precision=fp32", "trainer.max_steps=3", f"data.layout={name}")
         train_run(config, tmp_path / name)
         trained = load_run(tmp_path / name, CPU_DEVICE)
-        assert trained.backbone.flat is (name == "packed")
+        assert trained.backbone.flat is (name == "flat")
         answers[name] = predictions(trained, records, swap=True, batch_rows=4).answers_NA
-    torch.testing.assert_close(answers["packed"], answers["shuffled"], **EXACT)
+    torch.testing.assert_close(answers["flat"], answers["padded"], **EXACT)
+
+
+# ------------------------------------------------------------------------------------------------------------ the rule
+
+
+@pytest.mark.parametrize(("layout", "family", "accelerator", "padding", "flat"), [
+    ("auto", "llama", "cpu", 1.3, True),
+    ("auto", "gemma2", "cpu", 1.3, True),
+    ("auto", "llama", "cpu", 1.05, False),
+    ("auto", "llama", "cuda", 9.0, False),
+    ("auto", "deberta-v2", "cpu", 9.0, False),
+    ("auto", "unheard_of", "cpu", 9.0, False),
+    ("padded", "llama", "cpu", 9.0, False),
+    ("flat", "llama", "cuda", 1.0, True),
+])  # fmt: skip
+def test_rows_lie_flat_on_a_cpu_where_that_saves_a_tenth(
+    layout: str, family: str, accelerator: str, padding: float, flat: bool
+) -> None:
+    assert lies_flat(RowLayout(layout), family, accelerator, padding) is flat
+
+
+def test_packed_is_the_earlier_name_of_shuffled_rows_laid_flat() -> None:
+    data = tiny_config("data.batching=packed").data
+    assert (data.batching, data.layout) == (Batching.shuffled, RowLayout.flat)
+    with pytest.raises(ConfigError, match=r"^data.batching=packed is the earlier name of .* got data.layout=padded"):
+        tiny_config("data.batching=packed", "data.layout=padded")
+
+
+def test_the_layout_is_no_part_of_the_trial() -> None:
+    hashes = {trial_hash(tiny_config(f"data.layout={layout.value}")) for layout in RowLayout}
+    assert hashes == {trial_hash(tiny_config("data.batching=packed"))}
 
 
 # ----------------------------------------------------------------------------------------------------------- refusals
 
 
 def test_an_encoder_cannot_be_packed() -> None:
-    with pytest.raises(ConfigError, match=r"^data.batching=packed: deberta-v2 .* use data.batching=bucketed$"):
+    with pytest.raises(ConfigError, match=r"^data.layout=flat: deberta-v2 .* use data.layout=auto$"):
         compose(["model=deberta_v3_base", "model.init=random", "data=generated", "data.batching=packed"])
 
 
@@ -198,5 +230,5 @@ def test_a_folder_whose_own_config_is_an_encoders_cannot_be_packed(tiny: Tiny, t
     encoder = tiny(*of_family("deberta-v2"))
     load(encoder).body.save_pretrained(tmp_path)
     config = tiny(f"model.path={tmp_path}", "data.batching=packed")
-    with pytest.raises(ConfigError, match=r"^data.batching=packed: deberta-v2 .* use data.batching=bucketed$"):
+    with pytest.raises(ConfigError, match=r"^data.layout=flat: deberta-v2 .* use data.layout=auto$"):
         load(config)

@@ -12,7 +12,7 @@ from conftest import compose
 from danube_sweep import lora
 from danube_sweep.config.facts.adapters import is_packed
 from danube_sweep.config.facts.architectures import architecture_of
-from danube_sweep.config.schema import Batching, Config, Lora
+from danube_sweep.config.schema import Config, Lora, RowLayout
 from danube_sweep.model.backbone import Backbone, load_backbone
 from danube_sweep.model.output_layer import OutputLayer
 from danube_sweep.planner.activations import checkpoints, whole_body
@@ -45,7 +45,7 @@ def composed(*overrides: str, shape: str = "tiny") -> Config:
 def saved_bytes(*configs: Config, padded: bool, length: int = LENGTH) -> tuple[int, Pass]:
     """Bytes of the storages that hooks see in one forward pass, weights left out, and the pass to plan."""
     first = configs[0]
-    flat = first.data.batching is Batching.packed
+    flat = first.data.layout is RowLayout.flat
     backbone = load_backbone(first.model, first.precision, with_lm_head=False, device=torch.device("cpu"), flat=flat)
     model = architecture_of(first.model.shape)
     walk = replace(joint_walk(configs, model, length), padded=padded and not flat)
@@ -187,7 +187,7 @@ def test_so_is_what_a_pack_keeps(trials: list[str], precision: str, checkpointin
 )
 @pytest.mark.parametrize("trials", [1, 2])
 def test_so_is_what_rows_laid_end_to_end_keep(overrides: str, trials: int) -> None:
-    config = composed(*overrides.split(), "data.batching=packed")
+    config = composed(*overrides.split(), "data.layout=flat")
     counted, walk = saved_bytes(*[config] * trials, padded=False)
     assert whole_body(walk).bytes(trials * ROWS * LENGTH) == pytest.approx(counted, rel=0.01)
 

@@ -44,8 +44,8 @@ def of_tokens(tokens: int, *overrides: str) -> Config:
 
 
 def seeds(trials: int, *overrides: str) -> list[Config]:
-    """Trials that differ in their seeds."""
-    config = compose(list(overrides))
+    """Trials that differ in their seeds and read the same batches."""
+    config = compose([*overrides, "data.order_seed=0"])
     return [replace(config, seed=seed) for seed in range(trials)]
 
 
@@ -87,7 +87,7 @@ def test_trials_that_differ_in_anything_but_the_backbone_may_train_together(over
         "precision.gradient_checkpointing=true",
         "device.memory_gib=3",
         "data.max_length=64",
-        "data.batching=shuffled",
+        "data.batching=bucketed",
         "data.cache_prefix=true lora=none",
         "head=bradley_terry_ties",
         "head=causal head.words=[A,B,tie]",
@@ -192,10 +192,21 @@ def test_trials_with_the_same_batches_and_like_ranks_come_together_where_there_i
     assert [choose_pack(configs, pack=size).trials for size in (2, 3, 4)] == [(0, 3), (0, 3, 2), (0, 1, 3, 2)]
 
 
+def test_trials_read_the_same_batches_by_seed_unless_the_order_has_a_seed_of_its_own() -> None:
+    following = [compose([*ON_T4, *more]) for more in (["seed=0"], ["seed=1"], ["seed=0", "lora.rank=8"])]
+    (pack,) = plan_packs(following, pack=3)
+    assert ", rows in 2 orders" in pack.why and "kept" not in pack.why
+    (pack,) = plan_packs([compose([*ON_T4, "data.order_seed=0", f"seed={seed}"]) for seed in range(3)], pack=3)
+    assert "orders" not in pack.why
+    kept = [compose([*ON_T4, "lora=none", "data.cache_prefix=true", f"seed={seed}"]) for seed in range(3)]
+    (pack,) = plan_packs(kept, pack=3)
+    assert pack.why.endswith(", rows in 3 orders, states kept per row")
+
+
 def test_a_free_place_goes_to_a_trial_of_the_same_key_that_fits() -> None:
     running = seeds(2, *ON_T4)
     dora, other = compose([*ON_T4, "lora=dora"]), compose([*ON_T4, "precision=fp16"])
-    fitting, shuffled = compose([*ON_T4, "seed=9"]), compose([*ON_T4, "data.order_seed=5"])
+    fitting, shuffled = compose([*ON_T4, "seed=9", "data.order_seed=0"]), compose([*ON_T4, "data.order_seed=5"])
     assert joins(running, [dora, other]) is None
     assert joins(running, [dora, shuffled, other, fitting]) == 3
     assert joins(running, [dora, shuffled, other]) == 1

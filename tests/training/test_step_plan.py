@@ -67,23 +67,52 @@ def test_every_epoch_holds_every_row_once_in_another_order(tiny: Tiny) -> None:
     assert sorted(first) == sorted(second) == list(range(26)) and first != second
 
 
-def test_the_order_depends_on_the_order_seed_and_not_on_the_trials(tiny: Tiny) -> None:
+def test_the_order_follows_the_seed_unless_it_has_one_of_its_own(tiny: Tiny) -> None:
     def order(*overrides: str) -> list[tuple[object, ...]]:
         return [told(micro) for micro in plan_of(tiny(*overrides)).micro_batches(0, Collator(CPU))]
 
-    assert order() == order("seed=5", "optimizer.lr=1", "precision=nf4") != order("data.order_seed=1")
+    assert order() == order("optimizer.lr=1", "precision=nf4", "data.split_seed=3") != order("data.order_seed=1")
+    assert order("seed=5") == order("data.order_seed=5") != order() == order("seed=5", "data.order_seed=0")
 
 
 @pytest.mark.parametrize("weights", [None, [float(1 + number % 7) for number in range(26)]])
-def test_the_shares_of_a_step_sum_to_one_and_follow_the_weights(tiny: Tiny, weights: list[float] | None) -> None:
+def test_every_unit_of_weight_counts_alike_in_the_gradients_of_an_epoch(
+    tiny: Tiny, weights: list[float] | None
+) -> None:
+    # 26 rows in steps of 8, 8, 8 and 2: the mean step of an epoch that has no smaller one counts 1.
     train = rows(26, weights)
-    micros = list(plan_of(tiny("trainer.micro_batch=2"), train).micro_batches(0, Collator(CPU)))
-    by_step, shares = rows_by_step(micros), dict[int, list[float]]()
+    micros = list(plan_of(tiny("trainer.micro_batch=2", "trainer.epochs=1"), train).micro_batches(0, Collator(CPU)))
+    by_step, parts = rows_by_step(micros), dict[int, list[float]]()
     for micro in micros:
-        shares.setdefault(micro.step, []).append(micro.share)
-        wanted = train.weights[micro.batch.rows].sum() / train.weights[by_step[micro.step]].sum()
-        assert micro.share == pytest.approx(float(wanted))
-    assert all(sum(values) == pytest.approx(1, abs=1e-12) for values in shares.values())
+        own, step = (float(train.weights[chosen].sum()) for chosen in (micro.batch.rows, by_step[micro.step]))
+        assert micro.share == pytest.approx(own / float(train.weights.mean()) / 8)
+        assert micro.of_step == pytest.approx(own / step)
+        parts.setdefault(micro.step, []).append(micro.of_step)
+    assert all(sum(values) == pytest.approx(1, abs=1e-12) for values in parts.values())
+    assert sum(micro.share for micro in micros) == pytest.approx(26 / 8)
+
+
+def test_an_epoch_of_fewer_rows_than_a_step_has_steps_of_full_weight(tiny: Tiny) -> None:
+    micros = list(plan_of(tiny("trainer.micro_batch=2"), rows(5)).micro_batches(0, Collator(CPU)))
+    assert [micro.share for micro in micros[:3]] == pytest.approx([2 / 5, 2 / 5, 1 / 5])
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("batching", ["shuffled", "bucketed"])
+def test_the_largest_micro_batch_is_the_largest_of_those_to_come(tiny: Tiny, batching: str, flat: bool) -> None:
+    plan = plan_of(tiny(f"data.batching={batching}", "trainer.epochs=3"))
+    for start in (0, 5, plan.total_steps - 1):
+        to_come = [micro.batch for micro in plan.micro_batches(start, Collator(CPU))]
+        most = max(batch.tokens if flat else batch.input_ids_BT.numel() for batch in to_come)
+        found = plan.largest(start, Collator(CPU), flat=flat).batch
+        assert (found.tokens if flat else found.input_ids_BT.numel()) == most
+
+
+def test_padding_is_counted_over_the_first_epoch(tiny: Tiny) -> None:
+    plan = plan_of(tiny("trainer.epochs=1"))
+    batches = [micro.batch for micro in plan.micro_batches(0, Collator(CPU))]
+    padded, tokens = (sum(sizes) for sizes in zip(*((b.input_ids_BT.numel(), b.tokens) for b in batches), strict=True))
+    assert plan.padding() == pytest.approx(padded / tokens) and padded > tokens
 
 
 def test_only_the_last_micro_batch_of_a_step_is_the_last(tiny: Tiny) -> None:

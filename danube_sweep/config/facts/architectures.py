@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from danube_sweep.config.schema import Adapter, FullFinetune, LinearAdapter, NoAdapter, Shape
+from danube_sweep.config.schema import Adapter, FullFinetune, LinearAdapter, NoAdapter, RowLayout, Shape
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,23 @@ def cannot_be_flat(model_type: str) -> str | None:
     if model_type in FAMILIES and not FAMILIES[model_type].encoder:
         return None
     return (
-        f"data.batching=packed: {model_type} is not known to keep to itself each of the sequences that are laid end to "
-        "end; use data.batching=bucketed"
+        f"data.layout=flat: {model_type} is not known to keep to itself each of the sequences that are laid end to "
+        "end; use data.layout=auto"
     )
+
+
+LEAST_PADDING = 1.1
+"""Padded tokens over tokens from which rows are laid flat: gathering and scattering them costs up to 4 %."""
+
+
+def lies_flat(layout: RowLayout, model_type: str, accelerator: str, padding: float) -> bool:
+    """Whether rows are laid end to end: data.layout, and for auto a rule of device, family and lengths.
+
+    `padding`: padded tokens over tokens. Flat rows attend one by one, which on a GPU costs a launch a row and block.
+    """
+    if layout is not RowLayout.auto:
+        return layout is RowLayout.flat
+    return accelerator == "cpu" and padding >= LEAST_PADDING and cannot_be_flat(model_type) is None
 
 
 def adapted_blocks(adapter: LinearAdapter, blocks: int) -> list[int]:

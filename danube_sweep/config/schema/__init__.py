@@ -36,6 +36,7 @@ from danube_sweep.config.schema.data_fields import (
     FileData,
     GroupBy,
     Labelled,
+    RowLayout,
     Side,
     TableColumns,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "Pooling",
     "Precision",
     "Pruner",
+    "RowLayout",
     "Sampler",
     "Schedule",
     "Settings",
@@ -158,7 +160,7 @@ __all__ = [
 class Config:
     """One trial and the settings of its run."""
 
-    seed: int = setting("seed of adapter, head and dropout", 0)
+    seed: int = setting("seed of adapter, head, dropout and, unless data.order_seed is given, the order of rows", 0)
     name: str | None = setting("a name for people; not part of the trial", None)
     model: Model = setting("the backbone")
     precision: Precision = setting("storage and compute type")
@@ -170,6 +172,11 @@ class Config:
     trainer: Trainer = setting("steps, batches, validation")
     device: Device = setting("where it runs; not part of the trial")
     tracking: Tracking = setting("where it is logged; not part of the trial")
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the order of the training rows."""
+        return self.seed if self.data.order_seed is None else self.data.order_seed
 
     @property
     def objective(self) -> str:

@@ -1,5 +1,6 @@
 """The model, how it is stored, and what of it trains."""
 
+import math
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -114,6 +115,10 @@ class LinearAdapter(Adapter):
     targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
 
 
+LORA_SCALE, RSLORA_SCALE = 2.0, 8.0
+"""The scale of an update where lora.alpha is null: at rank 16 that of alpha=32."""
+
+
 class Bias(Enum):
     none = "none"
     lora_only = "lora_only"
@@ -123,11 +128,25 @@ class Bias(Enum):
 @dataclass
 class Lora(LinearAdapter):
     rank: int = setting("rank of the update", 16)
-    alpha: float = setting("scale: the update counts alpha/rank times (alpha/sqrt(rank) with rslora)", 32.0)
+    alpha: float | None = setting(
+        "scale: the update counts alpha/rank times (alpha/sqrt(rank) with rslora); null keeps that at 2 "
+        "(8 with rslora) for every rank",
+        None,
+    )
     dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
     rslora: bool = setting("rank-stabilised scale (arXiv:2312.03732)", False)
     plus_ratio: float = setting("learning rate of B over that of A (LoRA+, arXiv:2402.12354)", 1.0)
     bias: Bias = setting("which biases of the model train too: none, lora_only (of the targets), all", Bias.none)
+
+    @property
+    def default_alpha(self) -> float:
+        """The alpha that follows from the rank: the scale is 2, with rslora 8, as alpha=32 gives it at rank 16."""
+        return RSLORA_SCALE * math.sqrt(self.rank) if self.rslora else LORA_SCALE * self.rank
+
+    @property
+    def used_alpha(self) -> float:
+        """`alpha`, or what follows from the rank."""
+        return self.default_alpha if self.alpha is None else self.alpha
 
 
 @dataclass
@@ -146,7 +165,7 @@ class Adalora(LinearAdapter):
 
     rank: int = setting("rank at the start", 12)
     target_rank: int = setting("mean rank at the end", 8)
-    alpha: float = setting("scale: the update counts alpha/rank times", 32.0)
+    alpha: float | None = setting("scale: the update counts alpha/rank times; null is twice target_rank", None)
     dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
     warmup: float = setting("share of all steps before ranks fall", 0.1)
     final: float = setting("share of all steps after ranks have fallen", 0.3)
@@ -154,6 +173,16 @@ class Adalora(LinearAdapter):
     orthogonality: float = setting("weight of the loss that keeps the singular vectors orthogonal", 0.5)
     beta1: float = setting("decay of the mean importance", 0.85)
     beta2: float = setting("decay of the importance's mean change", 0.85)
+
+    @property
+    def default_alpha(self) -> float:
+        """The alpha that follows from the rank at the end: the scale is then 2."""
+        return LORA_SCALE * self.target_rank
+
+    @property
+    def used_alpha(self) -> float:
+        """`alpha`, or what follows from the rank."""
+        return self.default_alpha if self.alpha is None else self.alpha
 
 
 @dataclass

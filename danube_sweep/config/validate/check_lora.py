@@ -53,9 +53,12 @@ def validate_adapter(adapter: LinearAdapter, shape: Shape | None) -> None:
 
 
 def _rank(adapter: Lora | Adalora | Vera) -> None:
-    rank, dropout, alpha = adapter.rank, adapter.dropout, getattr(adapter, "alpha", 1.0)
+    rank, dropout, alpha = adapter.rank, adapter.dropout, getattr(adapter, "alpha", None)
     require(rank >= 1, f"lora.rank must be at least 1, got {rank}; for no adapter use lora=none")
-    require(alpha > 0, f"lora.alpha must be above 0, got {alpha}; for no adapter use lora=none")
+    require(
+        alpha is None or alpha > 0,
+        f"lora.alpha must be above 0, got {alpha}; null follows lora.rank, for no adapter use lora=none",
+    )
     require(0 <= dropout < 1, f"lora.dropout must be at least 0 and under 1, got {dropout}")
 
 

@@ -3,7 +3,6 @@
 from danube_sweep.config.facts.architectures import FAMILIES, cannot_be_flat
 from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import (
-    Batching,
     Bias,
     ClassifierHead,
     Comparison,
@@ -15,6 +14,7 @@ from danube_sweep.config.schema import (
     LayeredHead,
     LinearAdapter,
     Lora,
+    RowLayout,
     TableColumns,
     Target,
 )
@@ -40,7 +40,7 @@ def validate_head(config: Config) -> None:
         "head=causal and head=lm read an output layer of words, which an encoder has not; use sequence or preference",
     )
     _reads(head, data)
-    if data.batching is Batching.packed and not own_config(config.model):
+    if data.layout is RowLayout.flat and not own_config(config.model):
         reason = cannot_be_flat(config.model.shape.model_type)
         require(reason is None, str(reason))
     if data.cache_prefix:
@@ -96,7 +96,8 @@ def validate_data(data: Data) -> None:
     """Raises ConfigError for data that cannot be read or divided as asked."""
     require(data.max_length >= 16, f"data.max_length must be at least 16 tokens, got {data.max_length}")
     require(data.max_rows is None or data.max_rows >= 2, f"data.max_rows must be at least 2, got {data.max_rows}")
-    check_seed("data.order_seed", data.order_seed)
+    if data.order_seed is not None:
+        check_seed("data.order_seed", data.order_seed)
     check_seed("data.split_seed", data.split_seed)
     validate_parts(data)
     data.check()
