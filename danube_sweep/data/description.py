@@ -13,6 +13,7 @@ from danube_sweep.data.records import Parts, Record
 
 FEW_CLASSES = 6
 """So many are listed with their counts; of more the largest and the smallest are."""
+LONGEST_NAME = 60
 TOLD_SHARE = 0.01
 """The share of validation rows with a template of training from which on a line warns."""
 _TOLERANCE = 1e-3
@@ -78,10 +79,10 @@ class DataDescription:
         if not self.classes:
             return []
         ordered = sorted(self.classes.items(), key=lambda one: -one[1])
-        shown = [f"{name} ({count:,})" for name, count in self.classes.items()]
+        shown = [f"{_short(name)} ({count:,})" for name, count in self.classes.items()]
         if len(ordered) > FEW_CLASSES:
             (most, high), (fewest, low) = ordered[0], ordered[-1]
-            shown = [f"most {most} ({high:,})", f"fewest {fewest} ({low:,})"]
+            shown = [f"most {_short(most)} ({high:,})", f"fewest {_short(fewest)} ({low:,})"]
         if self.unclassed:
             shown.append(f"none ({self.unclassed:,})")
         return [f"classes: {len(ordered)}: {', '.join(shown)}"]
@@ -105,7 +106,7 @@ class DataDescription:
             if count >= (TOLD_SHARE * total if kind == "template" else 1) and count > 0
         ]
         if self.untrained:
-            names = ", ".join(self.untrained[:5]) + (", …" if len(self.untrained) > 5 else "")
+            names = ", ".join(map(_short, self.untrained[:5])) + (", …" if len(self.untrained) > 5 else "")
             found.append(f"warning: no training row has {_count(len(self.untrained), 'of the classes', '')}: {names}")
         return found
 
@@ -221,6 +222,10 @@ def _classes(records: Sequence[Record], classes: Sequence[str], target: Target) 
 def _numbers(records: Sequence[Record]) -> dict[str, float]:
     values = np.array([record.label[0] for record in records if record.label])
     return {"lowest": float(values.min()), "mean": float(values.mean()), "highest": float(values.max())}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _count(number: int, noun: str, plural: str = "s") -> str:

@@ -64,7 +64,7 @@ def _data(trials: Sequence[StoredTrial]) -> list[Fact]:
     files = dict.fromkeys(str(config[key]) for config in configs for key in _paths(config) if config.get(key))
     facts = [_same("data", configs, lambda one: str(one.get("data.kind") or ""), must=False)]
     facts += [Fact("data file", _digested(path)) for path in files]
-    splits = ("validation_fraction", "test_fraction", "split_seed", "folds", "stratified")
+    splits = ("validation_fraction", "test_fraction", "split_seed", "folds", "stratified", "group_column", "group_by")
     said = [{name: one.get(f"data.{name}") for name in splits} for one in configs]
     return [*facts, _same("split", said, _spoken), _seeds(trials)]
 

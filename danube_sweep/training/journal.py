@@ -30,6 +30,8 @@ class Surroundings:
     """What every checkpoint of this trial states: identity, classes, pad id, versions."""
     predicted: dict[str, float] = field(default_factory=dict)
     """What the planner expected, for the result and for the note about the time left."""
+    told: list[tuple[str, list[str]]] = field(default_factory=list)
+    """Lines for the terminal when training begins, each group under what it is about."""
 
 
 @final
@@ -47,6 +49,8 @@ class Journal:
         """Goes on after `step`, 0 for a fresh trial, with the tokens and seconds so far; later rows are dropped."""
         self._tokens_written, self._seconds_written = tokens, seconds
         self._metrics_file.resume(after_step=step)
+        for about, lines in self._where.told:
+            self._where.terminal.tell(about, lines)
         if step:
             self._where.terminal.note(f"resumed at step {step} of {self._plan.total_steps}")
         self._where.terminal.start(self._where.label, self._plan.total_steps, step)

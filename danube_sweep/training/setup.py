@@ -176,9 +176,6 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
     found = {**_known_as(taken), **environment(model.backbone.device)}
     write_json(folder.environment, {**found, "data": asdict(prepared.description)})
-    terminal.tell(_data_set(config), prepared.description.lines())
-    if prepared.markup_note is not None:
-        terminal.tell(f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note])
     manifest = {
         "trial": taken.identity,
         ARITHMETIC: HASH_VERSION,
@@ -191,6 +188,9 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
         "versions": versions(),
     }
     where = Surroundings(folder, tracker_of(taken), terminal, config.name or taken.identity[:8], manifest)
+    where.told.append((_data_set(config), prepared.description.lines()))
+    if prepared.markup_note is not None:
+        where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
     for line in (warning, _length_note(model, prepared)):

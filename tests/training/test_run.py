@@ -147,8 +147,8 @@ def test_every_head_trains_over_every_storage_and_comes_back_as_it_was(
     assert result == json.loads((folder / "result.json").read_text())
     assert {file.name for file in folder.iterdir()} == FILES
     described = json.loads((folder / "environment.json").read_text())["data"]["parts"]
-    first = (folder / "log.txt").read_text().splitlines()[0]
-    assert re.findall(r"(\d+) (\w+) row", first) == [(str(part["rows"]), name) for name, part in described.items()]
+    said = next(line for line in (folder / "log.txt").read_text().splitlines() if line.startswith("data: "))
+    assert re.findall(r"(\d+) (\w+) row", said) == [(str(part["rows"]), name) for name, part in described.items()]
     assert len(metrics(folder, "train")) == 4
     assert [row["step"] for row in metrics(folder, "validation")] == ["2", "4"]
     assert tuple(result["validation"]) == trial(head).head.metrics
