@@ -104,7 +104,8 @@ def test_a_sweep_is_ranked_and_resumed_and_its_finished_trials_stay(kept: Path) 
 def test_the_command_of_an_old_sweep_finds_its_trials_and_a_new_trial_joins_under_its_rules(kept: Path) -> None:
     folder = SweepFolder(kept / "sweep")
     first = folder.entries()[0]
-    stated = ["data.batching=bucketed", "data.order_seed=0", "lora.alpha=32"]  # defaults that have changed make other trials
+    # Defaults that have changed make other trials.
+    stated = ["data.batching=bucketed", "data.order_seed=0", "lora.alpha=32"]
     overrides = [*stated, *(one for one in first.overrides if not one.startswith("seed="))]
     added = folder.add([(compose([*overrides, f"seed={seed}"]), [f"seed={seed}"], None) for seed in (0, 1, 2)])
     assert [(entry.number, new) for entry, new in added] == [(1, False), (2, False), (5, True)]
