@@ -20,7 +20,7 @@ def read_object(file: Path) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError("no object")
         return found
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"model.path={file.parent}: the file {file.name} is damaged; download or save the model again"
         ) from error

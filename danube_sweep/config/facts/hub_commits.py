@@ -1,5 +1,6 @@
 """Which commit of a data set or a model on the hub is meant: what a trial's identity, rows and weights go by."""
 
+import logging
 import os
 import re
 from contextlib import suppress
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from danube_sweep.errors import DataError, ModelError
+
+log = logging.getLogger(__name__)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -100,7 +103,12 @@ def snapshot_of(folder: Path) -> tuple[str, str] | None:
 def _asked(kind: _Kind, name: str, revision: str | None) -> tuple[str | None, str]:
     """The commit, or what is in the way: once a process, as every cell of a sweep asks."""
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     def card(local: bool) -> Path:
         return Path(
@@ -110,7 +118,7 @@ def _asked(kind: _Kind, name: str, revision: str | None) -> tuple[str | None, st
     where = f"{kind.field}.path={name}"
     try:
         if kind is _DATA and os.environ.get("HF_DATASETS_OFFLINE", "").upper() in _YES:
-            raise ConnectionError("offline mode is enabled")
+            raise OfflineModeIsEnabled("offline mode is enabled")
         found = HfApi().repo_info(name, repo_type=kind.repo_type, revision=revision, timeout=10).sha
         with suppress(OSError):  # it need not have one; with it the cache knows the commit when there is no network
             card(local=False)
@@ -119,8 +127,11 @@ def _asked(kind: _Kind, name: str, revision: str | None) -> tuple[str | None, st
         return None, f"{where}: the hub has no such {kind.thing}, or it needs a login; check the name"
     except RevisionNotFoundError:
         return None, f"{kind.field}.revision={revision}: {name} has no such branch, tag or commit"
-    except Exception:  # the errors of a lost connection are those of whatever HTTP library the hub's client has
+    except Exception as error:  # of a lost connection they are those of whatever HTTP library the hub's client has
         with suppress(OSError):
-            return card(local=True).parent.name, ""
+            cached = card(local=True).parent.name
+            if not isinstance(error, OfflineModeIsEnabled):  # which was asked for
+                log.warning("%s: the hub cannot be reached; taken at commit %s, as the cache has it", where, cached)
+            return cached, ""
         asked = revision or "its main branch"
         return None, f"{where}: the hub cannot be reached and the cache does not know {asked}; {kind.way_out}"
