@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from workbench import load
+from workbench import load, save_base
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
@@ -110,3 +110,14 @@ def test_a_plan_refuses_them_too(tiny: Tiny, folder: Path, spoil: Callable[[Path
     spoil(folder)
     with pytest.raises(ModelError, match=r"adapter|quantised"):
         planned_architecture(config.model)
+
+
+def test_a_pickle_beside_the_weights_changes_nothing_and_is_told_of(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_base(tiny(), tmp_path)
+    config = tiny(f"model.path={tmp_path}")
+    before, alone = trial_hash(config), load(config).fingerprint
+    (tmp_path / "pytorch_model.bin").write_bytes(b"another model")
+    assert (trial_hash(config), load(config).fingerprint) == (before, alone)
+    assert f"model.path={tmp_path}: pytorch_model.bin is left aside; its safetensors are loaded" in caplog.text
