@@ -128,7 +128,7 @@ class Columns(Data):
 
 
 @dataclass
-class FileData(Columns):
+class FileData(Data):
     path: str = setting("the training file: csv, tsv, jsonl, json or parquet, .gz allowed", path="files")
     validation_path: str | None = setting("a validation file; null splits the training file", None, path="files")
     test_path: str | None = setting("a test file with labels; null for none or test_fraction", None, path="files")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from danube_sweep.config.schema import Comparison, FileData, Target, setting
+from danube_sweep.config.schema import Columns, Comparison, FileData, Target, setting
 from danube_sweep.data.arena_format import CLASSES, load_arena, read_arena
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.parts import parts_of_files
@@ -13,7 +13,7 @@ from danube_sweep.data.records import LabelledRows, Parts, Record
 
 
 @dataclass
-class ArenaData(Comparison, FileData, DataKind):
+class ArenaData(Comparison, Columns, FileData, DataKind):
     """Two answers to a prompt and which one people preferred, in the LMSYS competition's format."""
 
     known_classes: ClassVar[int | None] = len(CLASSES)

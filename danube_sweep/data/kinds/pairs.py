@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.require import require
-from danube_sweep.config.schema import Comparison, FileData, Target, setting
+from danube_sweep.config.schema import Columns, Comparison, FileData, Target, setting
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.labels import ClassIndex, LabelNotes, label_text
 from danube_sweep.data.parts import parts_of_files
@@ -18,7 +18,7 @@ TIE = "tie"
 
 
 @dataclass
-class PairsData(Comparison, FileData, DataKind):
+class PairsData(Comparison, Columns, FileData, DataKind):
     """Two answers to a prompt in columns of plain text, and which one won, with or without ties."""
 
     prompt_column: str | None = setting("name of the prompt column; null for answers without one", "prompt")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from danube_sweep.config.require import require
-from danube_sweep.config.schema import FileData, Labelled, Target, setting
+from danube_sweep.config.schema import Columns, FileData, Labelled, Target, setting
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.labels import sorted_classes
 from danube_sweep.data.parts import parts_of_files
@@ -24,7 +24,7 @@ from danube_sweep.errors import DataError
 
 
 @dataclass
-class TokensData(FileData, DataKind):
+class TokensData(Columns, FileData, DataKind):
     """Words with a label each (BIO for entities): lists in jsonl or parquet."""
 
     labelled: ClassVar[Labelled] = Labelled.words
