@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, TINY
 from runs import metrics, train
@@ -11,6 +12,7 @@ from runs import metrics, train
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import baseline_hf
+import null_analysis
 import packing
 import sides
 import time_to_best
@@ -43,6 +45,18 @@ def test_the_baseline_reaches_the_losses_of_this_tool(changed: list[str], tmp_pa
         ours = [float(row["log_loss"]) for row in metrics(folder, "validation")]
         assert ours == pytest.approx(theirs, abs=1e-5)
         assert abs(ours[0] - ours[1]) > 1e-4, "it did not train"
+
+
+def test_sweeps_drawn_from_readings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    losses_TN = generator.normal(1.0, 0.2, size=(60, 80)).astype(np.float16)
+    np.savez(tmp_path / "null.npz", losses_TN=losses_TN, group_N=np.arange(80) // 2)
+    null_analysis.main([str(tmp_path / "null.npz"), "--sweeps", "4"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"60 trials, log loss {losses_TN.mean(dtype=np.float64):.4f}")
+    assert [line.split(" | ")[0].strip("| ") for line in lines[4:]] == ["null"] * 2 + ["0.02"] * 2 + ["0.05"] * 2 + [
+        "0.1"
+    ] * 2
 
 
 def test_packing_prints_a_line_for_every_size_and_its_targets(capsys: pytest.CaptureFixture[str]) -> None:

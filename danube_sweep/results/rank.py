@@ -196,7 +196,7 @@ def _compared(ranking: Ranking, trials: dict[str, StoredTrial]) -> Ranking:
     if best is None or best.mean is None:
         return ranking
     contenders = {row.trials[0]: _contender(row, trials) for row in ranking.rows if row.mean is not None}
-    noise = training_noise([row.cells for row in ranking.rows if row.cells and not row.pruned])
+    noise = training_noise([row.cells for row in ranking.rows if row.cells and not row.pruned and not row.lost])
     mine = contenders.pop(best.trials[0])
     priors = {trials[name].fold: prior for name in best.used if (prior := trials[name].result.get("prior"))}
     rivals = {row.trials[0]: one for row in ranking.baselines if (one := contender(row, ranking.path, mine))}
