@@ -85,6 +85,8 @@ def _differing(configs: list[dict[str, Any]]) -> list[str]:
     for key in differing:
         groups.setdefault(key.partition(".")[0], []).append(key)
     shown = [key for group, members in groups.items() for key in _told(configs, group, members)]
+    if "lora.rank" in keys and _follows(configs, "lora.alpha", [config.get("lora.rank") for config in configs]):
+        shown = [key for key in shown if key != "lora.alpha"]
     default = all(config.get("optimizer.lr") == config.get("model.lr") for config in configs)
     return [key for key in shown if key != "optimizer.lr" or not default or "model" not in groups]
 
