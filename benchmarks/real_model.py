@@ -213,17 +213,24 @@ def our_losses(config: Any, run: Path) -> list[float]:
 
 def our_probabilities(run: Path, file: Path, most: int) -> tuple[torch.Tensor, list[list[int]]]:
     """Probabilities [N, C] of `predict` on a file's first rows, and the rows' tokens."""
+    from danube_sweep.inference.predict import predictions
+
+    trained, records, rows = finished(run, file, most)
+    return predictions(trained, records, swap=False, batch_rows=PREDICTED_AT_ONCE).answers_NA, rows
+
+
+def finished(run: Path, file: Path, most: int) -> tuple[Any, list[Any], list[list[int]]]:
+    """A finished run, a file's first records, and their tokens as the run reads them."""
     from danube_sweep.config.schema import Device
     from danube_sweep.data.encode import encode
     from danube_sweep.data.parts import read_unlabelled
-    from danube_sweep.inference.predict import load_run, predictions
+    from danube_sweep.inference.predict import load_run
 
     trained = load_run(run, Device(accelerator="cpu", threads=torch.get_num_threads()))
     records = list(islice(read_unlabelled(trained.config.data, file), most))
     classes = len(trained.classes)
     rows = encode(records, trained.tokenizer, trained.config.data, trained.layout, num_classes=classes)
-    found = predictions(trained, records, swap=False, batch_rows=PREDICTED_AT_ONCE)
-    return found.answers_NA, [row.tolist() for row in rows.tokens]
+    return trained, records, [row.tolist() for row in rows.tokens]
 
 
 # ------------------------------------------------------------------------------------------------------- compared
@@ -282,7 +289,7 @@ def overrides(model: Path, data: Path, options: argparse.Namespace) -> list[str]
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a folder with a pretrained decoder")
-    parser.add_argument("--option", default="model=danube_tiny", help="the option of this tool that reads the folder")
+    parser.add_argument("--option", default="model=auto", help="the option of this tool that reads the folder")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=4)

@@ -23,7 +23,7 @@ from danube_sweep.errors import ModelError
 from danube_sweep.model import precision as precisions
 from danube_sweep.model.attention import choose_attention
 from danube_sweep.model.hub_download import local_folder, unusable
-from danube_sweep.model.output_layer import OutputLayer
+from danube_sweep.model.output_layer import OutputLayer, output_layer
 from danube_sweep.model.quantized_cache import entry, read_or_quantise
 from danube_sweep.model.unpadded import flatten, use_flat
 
@@ -72,8 +72,7 @@ class Backbone:
         """The `lm_head` as transformers reads it; None without one."""
         if self.lm_head is None:
             return None
-        bound = getattr(self.body.config, "final_logit_softcapping", None)
-        return OutputLayer(self.lm_head, bound if self.capped else None)
+        return output_layer(self.lm_head, self.body.config, capped=self.capped)
 
     def modules(self) -> list[nn.Module]:
         return [self.body] if self.lm_head is None else [self.body, self.lm_head]

@@ -4,6 +4,26 @@ from typing import final
 
 import torch
 from torch import nn
+from transformers import PretrainedConfig
+
+from danube_sweep.errors import ConfigError
+
+SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
+"""Fields by which configs of other families (Granite, Cohere, Falcon-H1) scale their logits."""
+
+
+def output_layer(lm_head: nn.Module, config: PretrainedConfig, *, capped: bool = True) -> "OutputLayer":
+    """The output layer of a model of this config; without its cap unless `capped`.
+
+    Raises ConfigError for a family whose logits are scaled, which is not done here.
+    """
+    scaled = next((name for name in SCALES if getattr(config, name, None) not in (None, 1, 1.0)), None)
+    if scaled is not None:
+        raise ConfigError(
+            f"head=causal and head=lm do not scale logits as {config.model_type} does ({scaled} in its config.json); "
+            "use head=sequence"
+        )
+    return OutputLayer(lm_head, getattr(config, "final_logit_softcapping", None) if capped else None)
 
 
 @final

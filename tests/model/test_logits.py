@@ -9,11 +9,12 @@ from conftest import tiny_config
 from peft import LoraConfig, get_peft_model
 from runs import CPU, train
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
 from workbench import CAUSAL, Parts, build, save_base
 
 from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.data.batches import Batch
+from danube_sweep.errors import ConfigError
 from danube_sweep.inference.export.export_run import Options, write_export
 from danube_sweep.inference.predict import load_run
 
@@ -73,6 +74,17 @@ def test_words_have_transformers_own_logits(family: str, tmp_path: Path) -> None
     with torch.no_grad():
         wanted_BC = plain_logits(plain, batch)[last_B][:, parts.head.get_buffer("word_ids_C")]
         torch.testing.assert_close(ours(parts, batch), wanted_BC, rtol=1e-5, atol=2e-4)
+
+
+def test_a_family_that_scales_its_logits_is_refused_for_heads_of_words(tmp_path: Path) -> None:
+    save_base(tiny_config(), tmp_path)
+    sizes = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    GraniteForCausalLM(GraniteConfig(**sizes, num_attention_heads=2, logits_scaling=8.0)).save_pretrained(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"^head=causal and .* as granite does \(logits_scaling .*; use head=sequence$"
+    ):
+        build(tiny_config(f"model.path={tmp_path}", "precision=fp32", *CAUSAL))
+    assert build(tiny_config(f"model.path={tmp_path}", "precision=fp32", "head=sequence")).backbone.lm_head is None
 
 
 def test_the_loss_of_capped_logits_has_transformers_own_gradients(tmp_path: Path) -> None:
