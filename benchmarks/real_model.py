@@ -182,7 +182,7 @@ def task_of(config: Any) -> Task:
         classes=len(prepared.classes),
         steps=steps,
         rank=config.lora.rank,
-        alpha=config.lora.alpha,
+        alpha=config.lora.used_alpha,
         lr=config.optimizer.lr,
         weight_decay=config.optimizer.weight_decay,
         warmup_steps=min(round(config.schedule.warmup * plan.total_steps), plan.total_steps - 1),

@@ -89,7 +89,7 @@ def test_a_family_that_scales_its_logits_is_refused_for_heads_of_words(tmp_path:
 
 def test_the_loss_of_capped_logits_has_transformers_own_gradients(tmp_path: Path) -> None:
     options = large_base("gemma2", tmp_path)
-    parts = build(tiny_config(*options, *text(tmp_path), "lora.rank=4", "lora.targets=qv"))
+    parts = build(tiny_config(*options, *text(tmp_path), "lora.rank=4", "lora.alpha=32", "lora.targets=qv"))
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     theirs = get_peft_model(plain, LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj"]))
     named = {name.partition("model.layers.")[2].replace(".default", ""): one for name, one in theirs.named_parameters()}
