@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
 from workbench import CAUSAL, Parts, build, save_base
 
+from danube_sweep.config import first_version
 from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.data.batches import Batch
 from danube_sweep.errors import ConfigError
@@ -118,7 +119,8 @@ def test_a_run_is_exported_as_it_was_trained_before_and_after_logits_were_capped
     manifest = run / "adapter" / "checkpoint.json"
     stated = json.loads(manifest.read_text())
     assert stated.pop("arithmetic") == 2
-    manifest.write_text(json.dumps(stated | ({} if arithmetic == 1 else {"arithmetic": 2})))
+    old = {"backbone": first_version.weights_fingerprint(base)}
+    manifest.write_text(json.dumps(stated | (old if arithmetic == 1 else {"arithmetic": 2})))
     folder = tmp_path / "whole"
     folder.mkdir()
     found = write_export(run, folder, load_run(run, CPU, by_peft=True), Options("an export", merge=True))
