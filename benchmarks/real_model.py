@@ -267,7 +267,7 @@ def compare(config: Any, run: Path, test: Path, most: int, say: Callable[[str], 
         probabilities[side] = float((found_NC - wanted_NC).abs().max())
         answers[side] = int((found_NC.argmax(1) != wanted_NC.argmax(1)).sum())
         say(
-            f"plain, padded on the {side}: {seconds:.0f} s, losses within {losses[side]:.1e}; probabilities of "
+            f"plain, padded on the {side}: {seconds:.0f} s, losses within {losses[side]:.2e}; probabilities of "
             f"{len(rows)} rows within {probabilities[side]:.1e}, {answers[side]} with another likeliest class"
         )
     return Compared(losses, probabilities, answers, (ours[0], ours[-1]))
@@ -281,7 +281,7 @@ def overrides(model: Path, data: Path, options: argparse.Namespace) -> list[str]
         "data.validation_fraction=0.01",
         *(f"trainer.max_steps={options.steps}", f"trainer.validate_every={options.steps}", "trainer.log_every=1"),
         *(f"trainer.micro_batch={options.batch}", f"trainer.effective_batch={options.batch}"),
-        *("optimizer.lr=3e-4", "optimizer.weight_decay=0.01", "device=cpu", "device.threads=1", "tracking=none"),
+        *("optimizer.lr=2e-4", "optimizer.weight_decay=0.01", "device=cpu", "device.threads=1", "tracking=none"),
         *options.more,
     ]
 
