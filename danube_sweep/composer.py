@@ -50,6 +50,7 @@ def register() -> None:
             _store(group, name, offer.extension.schema)
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
     OmegaConf.register_new_resolver("half", _half, replace=True)
+    OmegaConf.register_new_resolver("times", lambda value, factor: value * factor, replace=True)
     OmegaConf.register_new_resolver("objective", _objective, replace=True)
     OmegaConf.register_new_resolver("usual_lr", _usual_lr, replace=True)
     OmegaConf.register_new_resolver("if_chat", lambda name, suffix: suffix if name == "chat" else "", replace=True)

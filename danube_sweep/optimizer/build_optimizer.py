@@ -19,12 +19,15 @@ def build_optimizer(
     *,
     head_lr: float | None,
     plus_ratio: float = 1.0,
+    never_decayed: tuple[str, ...] = (),
 ) -> torch.optim.Optimizer:
     """An optimizer over a trial's parameters; the head has its own learning rate, norms and biases no decay.
 
-    LoRA's B learn `plus_ratio` times as fast as the rest of the backbone.
+    LoRA's B learn `plus_ratio` times as fast as the rest of the backbone. Parameters of the backbone with one of
+    `never_decayed` in their names do not decay.
     """
-    trained = TrainedParameters(backbone, head, config.lr, head_lr or config.lr, config.weight_decay, plus_ratio)
+    rates = config.lr, head_lr or config.lr
+    trained = TrainedParameters(backbone, head, *rates, config.weight_decay, plus_ratio, never_decayed)
     offer = offered_options.offer_of(config)
     if offer is not None:
         return _offered(config, offer, trained.groups())

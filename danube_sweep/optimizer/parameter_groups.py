@@ -20,6 +20,8 @@ class TrainedParameters:
     head_lr: float
     weight_decay: float
     plus_ratio: float = 1.0
+    never_decayed: tuple[str, ...] = ()
+    """Parts of names of the backbone's parameters that do not decay whatever their shape."""
 
     def groups(self) -> Groups:
         """All of them."""
@@ -34,8 +36,12 @@ class TrainedParameters:
         return self.grouped(others, self.lr) + self.grouped(faster, self.lr * self.plus_ratio)
 
     def grouped(self, parameters: Parameters, lr: float) -> Groups:
-        """Matrices, which decay, and the rest: norms and biases do not."""
-        decayed = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
-        plain = [parameter for parameter in parameters.values() if parameter.ndim < 2]
+        """Matrices, which decay, and the rest: norms, biases and `never_decayed` do not."""
+        decays = {name: one.ndim >= 2 and not self._is_kept(name) for name, one in parameters.items()}
+        decayed = [one for name, one in parameters.items() if decays[name]]
+        plain = [one for name, one in parameters.items() if not decays[name]]
         both = ((decayed, self.weight_decay), (plain, 0.0))
         return [{"params": group, "lr": lr, "weight_decay": decay} for group, decay in both if group]
+
+    def _is_kept(self, name: str) -> bool:
+        return any(part in f".{name}." for part in self.never_decayed)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from danube_sweep import lora
+from danube_sweep.config.facts.adapters import never_decayed
 from danube_sweep.config.schema import Compute, Config, Lora
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import Diverged, Interrupted
@@ -88,7 +89,12 @@ class ActiveTrial:
         head = dict(self.model.head.named_parameters())
         ratio = config.lora.plus_ratio if isinstance(config.lora, Lora) else 1.0
         self.optimizer = build_optimizer(
-            config.optimizer, self.model.adapter, head, head_lr=config.head.lr, plus_ratio=ratio
+            config.optimizer,
+            self.model.adapter,
+            head,
+            head_lr=config.head.lr,
+            plus_ratio=ratio,
+            never_decayed=never_decayed(config.lora),
         )
         self.schedule = build_schedule(config.schedule, self.optimizer, total_steps=self.plan.total_steps)
         self.allocation = lora.rank_allocation(backbone, config.lora, total_steps=self.plan.total_steps)

@@ -87,7 +87,7 @@ def test_the_settings_of_adam_arrive(tiny: Tiny, name: str) -> None:
         ("ademamix_8bit", ["beta3=0.99", "slow=3"], {"betas": (0.9, 0.999, 0.99), "alpha": 3.0}),
         ("lion_8bit", ["beta1=0.8", "beta2=0.95"], {"betas": (0.8, 0.95)}),
         ("sgd", ["momentum=0.5", "nesterov=true"], {"momentum": 0.5, "nesterov": True}),
-        ("adafactor", ["clip=2"], {"d": 2.0}),
+        ("adafactor", ["clip=2"], {"clip_threshold": 2.0, "scale_parameter": False, "relative_step": False}),
         ("muon", ["momentum=0.5"], {"momentum": 0.5}),
         ("schedulefree", ["beta1=0.8", "beta2=0.95", "eps=1e-6"], {"betas": (0.8, 0.95), "eps": 1e-6}),
     ],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from danube_sweep.config.facts.architectures import LinearShape, family_of
-from danube_sweep.config.schema import Adapter, Bias, Dora, Lora, NoAdapter, Peft, Storage
+from danube_sweep.config.schema import Adapter, Bias, Dora, Lora, NoAdapter, Olora, Peft, Storage
 
 FOUR_BIT = (Storage.nf4, Storage.fp4)
 QUANTISED = (*FOUR_BIT, Storage.int8)
@@ -26,6 +26,21 @@ def shares_backbone(adapter: Adapter, model_type: str) -> bool:
     No encoder's may: its own dropout draws for the whole batch, so in a pack it would draw other numbers than alone.
     """
     return (is_packed(adapter) or isinstance(adapter, NoAdapter)) and not family_of(model_type).encoder
+
+
+NEVER_DECAYED = (".ia3_l.", ".boft_s.", ".road_theta.", ".road_alpha.", ".beft_bias.")
+"""Parts of names: factors that start at 1, and biases, which PEFT keeps as matrices."""
+
+
+def never_decayed(adapter: Adapter) -> tuple[str, ...]:
+    """Parts of the names of parameters that weight decay would pull away from the frozen model.
+
+    OLoRA's and PiSSA's A and B hold a part of the frozen weights when they start.
+    """
+    match adapter:
+        case Olora() | Peft(type="lora", fields={"init_lora_weights": "pissa"}):
+            return (*NEVER_DECAYED, ".lora_A.", ".lora_B.")
+    return NEVER_DECAYED
 
 
 # -------------------------------------------------------------------------------------------------- fields of PEFT

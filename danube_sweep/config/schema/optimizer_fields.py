@@ -15,7 +15,10 @@ class Optimizer:
     paged: ClassVar[bool] = False
 
     lr: float = setting("peak learning rate", "${model.lr}")
-    weight_decay: float = setting("decay of the weights, decoupled but for sgd; never on norms and biases", 0.01)
+    weight_decay: float = setting(
+        "decay of the weights, decoupled but for sgd; never on norms, biases and factors that start at 1",
+        0.01,
+    )
 
     def check_trial(self, trial: Any) -> None:
         """Raises ConfigError if it does not go with the rest of the trial's Config."""

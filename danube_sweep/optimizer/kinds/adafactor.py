@@ -1,4 +1,4 @@
-"""Adafactor, by torch."""
+"""Adafactor, by transformers."""
 
 import math
 from collections.abc import Sequence
@@ -14,17 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class Adafactor(Optimizer):
-    """Adafactor (arXiv:1804.04235), by torch: a row and a column of second moments for each matrix."""
+    """Adafactor (arXiv:1804.04235), by transformers: a row and a column of second moments for each matrix.
+
+    Its steps are not scaled by a parameter's own size: LoRA's B starts at 0, and would hardly move.
+    """
 
     clip: float = setting("largest root mean square of an update before the rate", 1.0)
 
     def build(self, trained: "TrainedParameters") -> Any:
-        import torch
+        from transformers.optimization import Adafactor as FactoredMoments
 
-        return torch.optim.Adafactor(trained.groups(), lr=self.lr, d=self.clip)
+        absolute: dict[str, Any] = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+        return FactoredMoments(trained.groups(), lr=self.lr, clip_threshold=self.clip, **absolute)
 
     def state_bytes(self, shape: Sequence[int], each: int, *, outer: bool) -> float:
-        return (sum(shape) if len(shape) == 2 else math.prod(shape)) * each + STEP_BYTES
+        # Besides the moments, the root mean square of the parameter.
+        moments = sum(shape) if len(shape) == 2 else math.prod(shape)
+        return moments * each + STEP_BYTES
 
 
 OPTION = Adafactor

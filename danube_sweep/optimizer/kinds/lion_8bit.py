@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Lion8bit(Optimizer):
-    """Lion (arXiv:2302.06675), by bitsandbytes in 8 bits: the sign of an average; wants a tenth of AdamW's rate."""
+    """Lion (arXiv:2302.06675), by bitsandbytes in 8 bits: steps by the sign of an average."""
 
+    lr: float = setting("peak learning rate: half of AdamW's by default", "${times:${model.lr},0.5}")
     beta1: float = setting("weight of the average in the step", 0.9)
     beta2: float = setting("decay of the average", 0.99)
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class Muon(Optimizer):
     """Muon, by torch: orthogonalised momentum for the backbone's matrices; AdamW for heads, embeddings and vectors.
 
-    Updates are scaled to the size of AdamW's (arXiv:2502.16982), so that its learning rates suit.
+    Updates are scaled to the size of AdamW's (arXiv:2502.16982). A small matrix still moves less in few steps.
     """
 
+    lr: float = setting("peak learning rate: 3 times AdamW's by default", "${times:${model.lr},3}")
     momentum: float = setting("decay of the momentum", 0.95)
     beta1: float = setting("of the AdamW part: decay of the first moment", 0.9)
     beta2: float = setting("of the AdamW part: decay of the second moment", 0.999)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sgd(Optimizer):
-    """Gradient descent with momentum, by torch; wants a far larger rate than AdamW. Decay is added to the gradient."""
+    """Gradient descent with momentum, by torch; decay is added to the gradient."""
 
+    lr: float = setting("peak learning rate: 50 times AdamW's by default", "${times:${model.lr},50}")
     momentum: float = setting("decay of the velocity; 0 keeps none", 0.9)
     nesterov: bool = setting("look ahead along the velocity", False)
 
