@@ -67,7 +67,7 @@ def _reasons(best: Sequence[StoredTrial]) -> list[str]:
     if loss > (1 + _CLEARLY) * prior:
         return [f"{ended}: {high}", unrelated]
     if loss < (1 - _CLEARLY) * prior:
-        return [f"{ended}: it has learned its training rows by heart, and {unrelated}, or these are too few"]
+        return [f"{ended}: it has learned its training rows by heart; {unrelated}, or the training rows are too few"]
     return [f"{ended}: {low}", few, unrelated]
 
 
