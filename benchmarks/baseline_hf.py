@@ -54,7 +54,7 @@ class Task:
     pad_id: int
     batch: int
     eval_batch: int
-    order_seed: int
+    bucketed: bool
     steps: int
     validate_every: int
     clip_norm: float
@@ -66,6 +66,7 @@ class Trial:
     """What a trial is to PEFT and to Trainer; `rank` 0 trains the head alone."""
 
     name: str
+    order_seed: int
     seed: int
     rank: int
     alpha: float
@@ -195,18 +196,23 @@ def inputs_of(batch: Batch) -> dict[str, torch.Tensor]:
 
 
 class Epochs:
-    """Trainer asks for an epoch at a time: the rows of its batches, grouped by length and shuffled anew each time."""
+    """Trainer asks for an epoch at a time: the rows of its batches, in the order of the trial."""
 
-    def __init__(self, rows: Encoded, task: Task) -> None:
-        self._lengths, self._task, self._epoch = rows.lengths, task, 0
+    def __init__(self, rows: Encoded, task: Task, trial: Trial) -> None:
+        self._lengths, self._task, self._trial, self._epoch = rows.lengths, task, trial, 0
 
     def __len__(self) -> int:
         return -(-len(self._lengths) // self._task.batch)
 
     def __iter__(self) -> Iterator[list[int]]:
-        size, seed = self._task.batch, self._task.order_seed
+        size, seed, bucketed = self._task.batch, self._trial.order_seed, self._task.bucketed
         steps = epoch_steps(
-            self._lengths, micro_batch=size, effective_batch=size, seed=seed, epoch=self._epoch, bucketed=True
+            self._lengths,
+            micro_batch=size,
+            effective_batch=size,
+            seed=seed,
+            epoch=self._epoch,
+            bucketed=bucketed,
         )
         self._epoch += 1
         yield from (rows.tolist() for (rows,) in steps)
@@ -236,7 +242,7 @@ def _trainer(model: nn.Module, task: Task, trial: Trial, parts: dict[str, Encode
 
     class OurTrainer(Trainer):
         def get_train_dataloader(self) -> DataLoader[Any]:
-            return loader("train", Epochs(parts["train"], task))
+            return loader("train", Epochs(parts["train"], task, trial))
 
         def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
             longest_first = eval_batches(parts["validation"].lengths, task.eval_batch)

@@ -62,7 +62,7 @@ def task_of(config: Any, pad_id: int, classes: int) -> Task:
         pad_id=pad_id,
         batch=trainer.effective_batch,
         eval_batch=trainer.eval_batch or trainer.micro_batch,
-        order_seed=config.order_seed,
+        bucketed=config.data.batching.value == "bucketed",
         steps=trainer.max_steps,
         validate_every=trainer.validate_every,
         clip_norm=trainer.clip_norm or 0.0,
@@ -78,6 +78,7 @@ def trial_of(config: Any) -> Trial:
     lora, alone, steps = config.lora, isinstance(config.lora, NoAdapter), config.trainer.max_steps
     return Trial(
         name=trial_hash(config),
+        order_seed=config.order_seed,
         seed=config.seed,
         rank=0 if alone else lora.rank,
         alpha=0.0 if alone else lora.used_alpha,

@@ -185,7 +185,9 @@ def set_up(options: argparse.Namespace, folder: Path) -> Bench:
     common += [f"model.path={model.absolute()}"]
     layers = int(json.loads((model / "config.json").read_text())["num_hidden_layers"])
     axes = grid_of(options, layers)
-    sides.write_task([composer.trial([*common, *cell]) for cell in sides.cells(axes)], folder / "task")
+    sides.write_task(
+        [composer.trial([*common, "data.batching=bucketed", *cell]) for cell in sides.cells(axes)], folder / "task"
+    )
     return Bench(options, folder, common, axes)
 
 
