@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 from runs import command, metrics, train
 
+from danube_sweep.cli.main import _as_begun
 from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.stored import load_config
@@ -102,14 +103,20 @@ def test_a_sweep_is_ranked_and_resumed_and_its_finished_trials_stay(kept: Path) 
 
 
 def test_the_command_of_an_old_sweep_finds_its_trials_and_a_new_trial_joins_under_its_rules(kept: Path) -> None:
+    """Defaults have changed since: the same words are the same trial all the same."""
     folder = SweepFolder(kept / "sweep")
-    first = folder.entries()[0]
-    # Defaults that have changed make other trials.
-    stated = ["data.batching=bucketed", "data.order_seed=0", "lora.alpha=32"]
-    overrides = [*stated, *(one for one in first.overrides if not one.startswith("seed="))]
-    added = folder.add([(compose([*overrides, f"seed={seed}"]), [f"seed={seed}"], None) for seed in (0, 1, 2)])
+    cells = [["seed=7" if one.startswith("seed=") else one for one in folder.entries()[0].overrides]]
+    cells = [*(entry.overrides for entry in folder.entries()[:2]), *cells]
+    added = folder.add([(compose(cell), cell, None) for cell in cells])
     assert [(entry.number, new) for entry, new in added] == [(1, False), (2, False), (5, True)]
     assert [entry.hash_version for entry in folder.entries()] == [1] * 5
-    config = compose([*overrides, "seed=2"])
+    config = compose(cells[2])
     assert added[2][0].hash == trial_hash(config, version=1) != trial_hash(config)
     assert RunFolder(added[2][0].path).hash_version() == 1
+
+
+def test_an_agent_or_launcher_in_an_old_sweep_gets_the_trial_that_the_folder_states(kept: Path) -> None:
+    entry = SweepFolder(kept / "sweep").entries()[0]
+    stated = load_config(entry.folder.config)
+    assert _as_begun(compose(entry.overrides), entry.path) == stated != compose(entry.overrides)
+    assert _as_begun(stated, kept) is stated

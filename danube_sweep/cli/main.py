@@ -148,10 +148,21 @@ def _train(config: Any, folder: Path) -> float | None:
         refuse_unknown_fields(cast("DictConfig", HydraConfig.get()), "hydra")
         typed = composer.to_config(config)
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
-        return train_one_trial(typed, folder)
+        return train_one_trial(_as_begun(typed, folder), folder)
     except DanubeSweepError:
         _remove_if_empty(folder)
         raise
+
+
+def _as_begun(config: Any, folder: Path) -> Any:
+    """The trial, or in a sweep of an older version the one that its folder states: defaults have changed since."""
+    from danube_sweep.config.identity import HASH_VERSION
+    from danube_sweep.config.stored import load_config
+    from danube_sweep.storage.run_folder import RunFolder
+
+    stated = RunFolder(folder)
+    old = stated.trial.is_file() and stated.config.is_file() and stated.hash_version() < HASH_VERSION
+    return load_config(stated.config) if old else config
 
 
 def _remove_if_empty(folder: Path) -> None:

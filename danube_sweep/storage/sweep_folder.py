@@ -154,6 +154,16 @@ class SweepFolder:
         found = [_read_entry(file, *state) for file, state in _trial_files(self.path)]
         return sorted(found, key=lambda entry: entry.number)
 
+    def hashes(self, trials: Sequence[tuple[Config, list[str]]], *, planning: bool = False) -> list[str]:
+        """What each trial (config, overrides) is known by here.
+
+        In a sweep that an older version began, one with the overrides of an entry is that entry: defaults have changed
+        since. `planning` as in `trial_hash`, whose errors it raises.
+        """
+        version = self.hash_version()
+        told = {tuple(one.overrides): one.hash for one in self.entries()} if version < HASH_VERSION else {}
+        return [told.get(tuple(words)) or trial_hash(config, version, planning=planning) for config, words in trials]
+
     def add(
         self,
         trials: Sequence[tuple[Config, list[str], int | None]],
@@ -169,8 +179,8 @@ class SweepFolder:
         known = {entry.hash: entry for entry in self.entries() if entry.hash is not None}
         number, version = self._next_number(), self.hash_version()
         added = []
-        for config, overrides, draw in trials:
-            identity = trial_hash(config, version)
+        hashes = self.hashes([(config, overrides) for config, overrides, _ in trials])
+        for identity, (config, overrides, draw) in zip(hashes, trials, strict=True):
             if new := identity not in known:
                 path = self._path(number, [one for one in overrides if one not in shared], identity)
                 known[identity] = self._add(

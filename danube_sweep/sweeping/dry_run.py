@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from danube_sweep.config.identity import lacks_commit, trial_hash
+from danube_sweep.config.identity import lacks_commit
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.errors import CheckpointError
@@ -36,8 +36,7 @@ def grid_table(
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("cell", "varies", "trial", "pack", "state"):
         table.add_column(name, overflow="fold")
-    version = folder.hash_version()
-    hashes = [trial_hash(config, version, planning=True) for config, _ in trials]
+    hashes = folder.hashes(trials, planning=True)
     open_ = {one: config for one, (config, _) in zip(hashes, trials, strict=True) if _is_open(states.get(one), sweep)}
     packs = [] if sweep is None else _packs(list(open_.values()), sweep)
     names = {list(open_)[place]: name for name, pack in packs for place in pack.trials}
