@@ -64,7 +64,7 @@ def plain_arm(configs: Sequence[Config], folder: Path, pace: Pace) -> None:
     optimizer = torch.optim.AdamW(trained, lr=trial.lr, weight_decay=trial.weight_decay, fused=True)
     autocast = torch.autocast(task.device.partition(":")[0], hf.DTYPES[task.compute], enabled=task.compute != "fp32")
     lengths, collated = prepared.parts["train"].lengths, []
-    for rows in hf.Epochs(prepared.parts["train"], task):
+    for rows in hf.Epochs(prepared.parts["train"], task, trial):
         collated.append(hf.inputs_of(hf.collate(prepared.parts["train"], np.array(rows), task.pad_id)))
     assert lengths.min() == lengths.max() == config.data.max_length, "the rows are not as long as the table says"
     assert StepPlan(config, prepared.parts["train"], task.pad_id).steps_per_epoch == len(collated)
