@@ -88,10 +88,19 @@ def test_nothing_is_offered_while_trials_are_open_or_nothing_is_tied(three: Swee
     assert offer(rank_sweep(three.path), three, Sweep(confirm_share=1.0)) is None
     clear = SweepFolder(tmp_path / "clear")
     clear.path.mkdir()
-    noise = np.random.default_rng(0).normal(size=len(IDS))
-    for rank, mean in ((2, 0.5), (4, 2.0)):
-        finished(clear, [f"lora.rank={rank}"], mean + 0.2 * noise)
+    noise = np.random.default_rng(0).normal(size=(4, len(IDS)))
+    for row, (rank, seed, mean) in enumerate([(2, 0, 0.5), (2, 1, 0.51), (4, 0, 2.0), (4, 1, 2.01)]):
+        finished(clear, [f"lora.rank={rank}", f"seed={seed}"], mean + 0.2 * noise[row])
     assert tied(rank_sweep(clear.path)) == [] and offer(rank_sweep(clear.path), clear, Sweep()) is None
+
+
+def test_with_one_seed_the_best_two_are_not_told_apart_however_far_they_are(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.path.mkdir()
+    noise = np.random.default_rng(0).normal(size=len(IDS))
+    for rank, mean in ((2, 0.5), (4, 2.0), (8, 3.0)):
+        finished(folder, [f"lora.rank={rank}"], mean + 0.2 * noise)
+    assert ranks(tied(rank_sweep(folder.path))) == {2, 4}
 
 
 @pytest.fixture(scope="module")
