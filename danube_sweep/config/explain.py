@@ -106,7 +106,9 @@ def unknown_field(key: str, names: Sequence[str], whole: str, value: str | None)
     """
     if (ours := in_our_words(whole, value)) is not None:
         return f"{whole}: no such field; {ours}"
-    if key in PATHS:  # the only data without files are generated
+    if key in PATHS and not {"path", "validation_path", "validation_split"} & set(
+        names
+    ):  # generated data reads no file
         return f"{key}: no such field; {which_data(value if key == PATHS[0] else None)}"
     parent, _, name = key.rpartition(".")
     close = difflib.get_close_matches(name, names, n=1)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.files import whole_folder, writing
+from danube_sweep.storage.files import move, whole_folder, writing
 
 FORMAT = 1
 MANIFEST = "checkpoint.json"
@@ -61,8 +61,7 @@ class Checkpoints:
         """Moves all of them to a folder of that name beside theirs, numbered if there is one. Raises DiskError."""
         others = (self._root.with_name(f"{name}-{number}") for number in count(2))
         target = next(one for one in chain([self._root.with_name(name)], others) if not one.exists())
-        with writing(target):
-            self._root.rename(target)
+        move(self._root, target)
         return target
 
     def keep(self, steps: Collection[int | None]) -> None:

@@ -76,6 +76,12 @@ def writing(target: Path, way_out: str = WAY_OUT) -> Iterator[None]:
         raise DiskError(f"{target} cannot be written: {reason}; {way_out}") from error
 
 
+def move(source: Path, target: Path) -> None:
+    """Gives a folder another place in its file system. Raises DiskError."""
+    with writing(target):
+        source.rename(target)
+
+
 def remove_abandoned(target: Path) -> None:
     """Removes what processes that were killed left of `target`; to be called where no other process can write it."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):

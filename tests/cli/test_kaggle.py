@@ -1,5 +1,6 @@
 """The commands of docs/kaggle.md over a tiny model, with every connection refused."""
 
+import csv
 import json
 import os
 import re
@@ -45,6 +46,13 @@ if __name__ == "__main__":
 """One process for all commands: their imports cost more than what they do here."""
 
 
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|prompt|>' + message['content'] + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|answer|>' }}{% endif %}"
+)
+"""Danube's markup, which its own tokenizer renders."""
+
+
 @pytest.fixture
 def kaggle(tiny: Callable[..., Config], tmp_path: Path) -> Callable[[list[str]], list[str]]:
     """What the document's commands print, their places moved into a folder with a tiny model and forty rows."""
@@ -52,8 +60,13 @@ def kaggle(tiny: Callable[..., Config], tmp_path: Path) -> Callable[[list[str]],
         (tmp_path / "input" / name).mkdir(parents=True)
     (tmp_path / "working").mkdir()
     save_base(tiny(), tmp_path / "input" / "h2o-danube3-500m-chat")
+    (tmp_path / "input" / "h2o-danube3-500m-chat" / "chat_template.jinja").write_text(TEMPLATE)
     for name in ("train", "test"):
         write_csv(generate(40, seed=len(name), noise=0.0), tmp_path / "input" / "lmsys-chatbot-arena" / f"{name}.csv")
+    with (tmp_path / "input" / "lmsys-chatbot-arena" / "test.csv").open(newline="") as stream:
+        ids = [row["id"] for row in csv.DictReader(stream)]
+    lines = ["id,winner_model_a,winner_model_b,winner_tie", *(f"{name},0.3,0.3,0.4" for name in ids)]
+    (tmp_path / "input" / "lmsys-chatbot-arena" / "sample_submission.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
     (tmp_path / "all.py").write_text(ALL)
 

@@ -58,7 +58,10 @@ def change_result(folder: RunFolder) -> None:
 def change_predictions(folder: RunFolder) -> None:
     table = parquet.read_table(folder.predictions)
     losses = table["loss"].to_numpy() * (1 + 1e-7)
-    parquet.write_table(table.set_column(1, "loss", pa.array(losses.astype("float32"))), folder.predictions)
+    parquet.write_table(
+        table.set_column(table.column_names.index("loss"), "loss", pa.array(losses.astype("float32"))),
+        folder.predictions,
+    )
 
 
 def repeat_row(folder: RunFolder) -> None:

@@ -27,14 +27,8 @@ from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.entry.hydra_multirun import _job, _settle
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 
-SHORT = [
-    *TINY,
-    "data.rows=60",
-    "trainer.max_steps=2",
-    "trainer.validate_every=1",
-    "sweep.pack=1",
-    "sweep.baseline=none",
-]
+QUICK = ["data.rows=60", "trainer.max_steps=2", "trainer.validate_every=1"]
+SHORT = [*TINY, *QUICK, "sweep.baseline=none", "sweep.pack=1"]
 """One trial at a time: alone, its numbers are the same to the last bit through every door."""
 
 

@@ -43,7 +43,7 @@ DIFFERENT = [
     ["lora.rank=64", "optimizer=sgd", "optimizer.lr=0.1", "schedule=linear", "seed=1"],
     ["lora.rank=8", "optimizer=adamw_8bit", "schedule=constant", "head=sequence", "head.pooling=mean"],
     ["lora.rank=16", "lora.targets=qv", "lora.rslora=true", "lora.alpha=16", "trainer.clip_norm=null", "seed=3"],
-    ["lora.rank=5", "lora.alpha=7", "lora.plus_ratio=4", "optimizer=muon"],
+    ["lora.rank=5", "lora.alpha=7", "lora.plus_ratio=4", "optimizer=muon", "optimizer.lr=${model.lr}"],
     ["lora.rank=32", "lora.last_k=1", "head.label_smoothing=0.1", "data.order_seed=2"],
     ["lora=none", "head=sequence", "optimizer=schedulefree", "schedule=constant"],
     ["lora.rank=12", "lora.dropout=0.3", "optimizer.weight_decay=0.3", "trainer.effective_batch=12", "seed=5"],
