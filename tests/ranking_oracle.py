@@ -51,18 +51,17 @@ def oracle(rows: Sequence[Sequence[Path]], metric: Metric, *, single: bool = Fal
         chosen = np.concatenate([members[place] for place in drawn])
         each[draw] = [[metric(one, chosen) for one in row] for row in files]
     each = (each - whole) * np.sqrt(len(members) / (len(members) - 1))
-    away, seeds = each.mean(axis=2), whole.shape[1]
+    away = each.mean(axis=2)
     # What trainings differ by on single rows is in the resamples already.
     known = 0.0 if single else float(np.median(each.var(axis=2, ddof=1).mean(axis=0)))
     sd, noise = (None, np.zeros_like(away)) if single else _noise(whole, known, generator)
-    beyond = 0.0 if sd is None else max(0.0, sd**2 - known)
+    drawn_all = away + noise
     errors = np.array(
         [
-            [np.sqrt(np.var(away[:, a] - away[:, b]) + 2 * beyond / seeds) for b in range(len(rows))]
+            [np.quantile(np.abs(drawn_all[:, a] - drawn_all[:, b]), 0.95) for b in range(len(rows))]
             for a in range(len(rows))
         ]
     )
-    drawn_all = away + noise
     differences = whole.mean(axis=1) - whole.mean(axis=1)[0]
     halves = _stepped(drawn_all, errors, differences)
     return Oracle(differences[1:].tolist(), halves[1:], float(np.quantile(np.abs(drawn_all[:, 0]), 0.95)), sd)

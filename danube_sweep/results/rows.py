@@ -93,7 +93,7 @@ class Row:
     @property
     def seed_count(self) -> int:
         """Trials of a fold, or of the one split."""
-        return max(map(len, self.by_fold.values()), default=0)
+        return 0 if self.baseline else max(map(len, self.by_fold.values()), default=0)
 
 
 @dataclass(frozen=True)

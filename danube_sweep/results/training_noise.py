@@ -34,13 +34,8 @@ class TrainingNoise:
     """The variance of a trial around its row's mean that resampled validation rows have already: trainings differ on
     single rows too, and that part is not counted twice."""
 
-    @property
-    def beyond(self) -> float:
-        """The variance that is to be added to that of the resamples."""
-        return max(0.0, self.sd**2 - self.resampled)
-
     def draws(self, generator: np.random.Generator, resamples: int) -> Floats:
-        """Deviations of `beyond`, as likely as the estimate is sure: normal draws with them have wide tails."""
+        """Deviations beyond the resamples', as likely as the estimate is sure: normal draws of them have wide tails."""
         variances_B = self.sd**2 * self.freedom / generator.chisquare(self.freedom, resamples)
         return np.asarray(np.sqrt(np.maximum(variances_B - self.resampled, 0.0)))
 

@@ -161,7 +161,8 @@ def test_every_figure_is_that_of_the_files_read_again(
     assert ranking.noise is not None and ranking.noise.sd == pytest.approx(wanted.sd, rel=0.02)
     assert [row.difference for row in others] == pytest.approx(wanted.differences)
     halves = [(row.interval[1] - row.interval[0]) / 2 for row in others if row.interval]
-    assert halves == pytest.approx(wanted.halves, rel=0.1)
+    # A 95 % quantile of tails as wide as two seeds give, of a thousand draws here, is known to a tenth.
+    assert halves == pytest.approx(wanted.halves, rel=0.2)
     assert best.own_interval is not None
     assert (best.own_interval[1] - best.own_interval[0]) / 2 == pytest.approx(wanted.own, rel=0.1)
     assert [row.tie for row in others] == [

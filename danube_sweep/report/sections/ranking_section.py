@@ -232,8 +232,9 @@ def _body(report: Report, place: int, columns: Sequence[_PageColumn]) -> Markup:
 
 def _beside(place: int, one: Shown, columns: Sequence[_PageColumn]) -> Markup:
     """A baseline: a row that is not sorted and does not open."""
-    cells = [_cell(column.cells[place], column) for column in columns]
-    return element("tr", element("td"), *cells, class_=f"row {one.kind} baseline")
+    rest = columns[1:]  # the first is the rank, and it has none
+    cells = [_cell(column.cells[place], column) for column in rest]
+    return element("tr", element("td", one.row.state, colspan=2), *cells, class_=f"row {one.kind} baseline")
 
 
 def _about(one: Shown) -> str:
