@@ -167,9 +167,9 @@ def run_sweep(
     Raises Interrupted if it was stopped and SweepFailed unless every trial finished or was pruned.
     """
     _say_version(plan, terminal)
-    source = _source(plan, composer)
+    source, drawn = _source(plan, composer), _drawn(plan, composer)
     if plan.launch is not None:
-        train_baselines(plan.folder, plan.sweep, terminal, lambda: False, _drawn(plan, composer))
+        train_baselines(plan.folder, plan.sweep, terminal, lambda: False, drawn)
         _say_ignored(plan, terminal)
         try:
             _run_batches(plan, source, plan.launch, terminal)
@@ -177,9 +177,9 @@ def run_sweep(
             conclude(plan.folder, plan.sweep, terminal, lambda: False)
         _raise_unless_complete(plan)
         return
-    slots = find_slots(plan.sweep, _accelerators(plan, composer))
+    slots = find_slots(plan.sweep, _accelerators(plan, drawn))
     with StopRequest() as stop:
-        train_baselines(plan.folder, plan.sweep, terminal, stop, _drawn(plan, composer))
+        train_baselines(plan.folder, plan.sweep, terminal, stop, drawn)
         began_s = time.monotonic()
 
         def train(source: FolderSource | SearchSource) -> None:
@@ -329,8 +329,8 @@ def _drawn(plan: PlannedSweep, composer: Composer | None) -> Config | None:
     return check_search(plan.search, composer.trial, plan.sweep)
 
 
-def _accelerators(plan: PlannedSweep, composer: Composer | None) -> set[str]:
-    if (drawn := _drawn(plan, composer)) is not None:
+def _accelerators(plan: PlannedSweep, drawn: Config | None) -> set[str]:
+    if drawn is not None:
         return {drawn.device.accelerator}
     return {_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None}
 
