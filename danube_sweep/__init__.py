@@ -1,3 +1,3 @@
 """Hydra-configured sweeps over quantised Danube language models."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
+from danube_sweep import __version__
 from danube_sweep.config import offered_options
 from danube_sweep.training.device import describe_device
 
-PACKAGES = ("danube_sweep", "torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "wandb")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra-core", "wandb")
 
 
 def versions() -> dict[str, str]:
     """Installed versions of what decides a result, packages that offer heads and optimizers among it."""
-    found = {}
+    found = {"danube_sweep": __version__}  # what an editable install knows of itself may be older
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY
 
+from danube_sweep import __version__
 from danube_sweep.config.options import OPTIONS
 
 Python = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,15 +44,17 @@ def python(site: Path, tmp_path: Path) -> Python:
 
 
 def test_the_wheel_holds_the_package_with_its_configs_and_nothing_else(site: Path) -> None:
-    (wheel,) = site.parent.glob("*.whl")
+    (wheel,) = site.parent.glob(f"danube_sweep-{__version__}-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+        every = archive.namelist()
+    names = [name for name in every if ".dist-info/" not in name]
+    assert f"danube_sweep-{__version__}.dist-info/licenses/LICENSE" in every
     ours = ("danube_sweep/", "hydra_plugins/danube_sweep/")
     assert all(name.startswith(ours) and "__pycache__" not in name for name in names)
     carried = {name.removeprefix("danube_sweep/") for name in names if name.endswith(".yaml")}
     assert carried == {str(file.relative_to(ROOT)) for file in (ROOT / "conf").rglob("*.yaml")}
     folders = (ROOT / "danube_sweep", ROOT / "hydra_plugins")
-    for kind in (".py", ".css", ".js"):
+    for kind in (".py", ".css", ".js", "py.typed"):
         sources = {str(file.relative_to(ROOT)) for folder in folders for file in folder.rglob(f"*{kind}")}
         assert sources and {name for name in names if name.endswith(kind)} == sources
 
