@@ -1,6 +1,7 @@
 """What the report is put together from: curves, lanes, certainty, importance, the front, scales, escaping."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +26,19 @@ from danube_sweep.report.pictures.axes import Scale, dot, spread
 from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto
 from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
+from danube_sweep.report.sections.answer_section import answer_section
 from danube_sweep.report.slot_times import timeline
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.trial_results import read_trials
 
 NOW = BEGAN.timestamp() + 86400
+
+
+def test_references_that_lie_close_are_named_on_lines_of_their_own(tmp_path: Path) -> None:
+    close = {"uniform": 1.1, "class prior": 1.09, "lengths baseline": 1.087, "far below": 0.2}
+    card = str(answer_section(replace(gather(write_sweep(tmp_path / "sweep", grid(4))), references=close)))
+    heights = [re.findall(rf'<text[^>]* y="([\d.]+)"[^>]*>{name} ', card)[0] for name in close]
+    assert len(set(heights[:3])) == 3 and heights[3] == heights[0]
 
 
 # ------------------------------------------------------------------------------------------------------- curves

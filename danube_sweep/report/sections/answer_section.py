@@ -1,5 +1,7 @@
 """The first thing on the page: what to use, how sure that is, and what the sweep cannot tell."""
 
+from dataclasses import dataclass
+
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Cheaper, Report, Shown
 from danube_sweep.report.pictures.axes import said, spread, svg, text
@@ -68,16 +70,18 @@ def _standing(report: Report, best: Shown) -> Markup:
     """Where the best is between the other rows and what answering without reading reaches."""
     ends = best.row.own_interval
     means = [one.row.mean for one in report.shown if one.row.mean is not None]
-    width, line = 440.0, 32.0
+    width = 440.0
     x = spread([*means, *report.references.values(), *(ends or ())], 16, width - 16, room=0.03)
+    labels = [_Label(f"{name} {said(value)}", x(value), width) for name, value in report.references.items()]
+    heights = _heights(labels)
+    line = 21.0 + max(heights, default=0)
     marks: list[Part] = [element("line", x1=16, x2=width - 16, y1=line, y2=line, class_="axis")]
     for tick in x.ticks(6):
         marks.append(text(x(tick), line + 26, said(tick), "middle"))
         marks.append(element("line", x1=x(tick), x2=x(tick), y1=line, y2=line + 10, class_="grid"))
-    for place, (name, value) in enumerate(report.references.items()):
-        marks.append(element("line", x1=x(value), x2=x(value), y1=8, y2=line + 8, class_="reference"))
-        side, anchor = (-4, "end") if x(value) > width / 2 else (4, "start")
-        marks.append(text(x(value) + side, 8 + 11 * (place % 2), f"{name} {said(value)}", anchor, "reference"))
+    for label, height in zip(labels, heights, strict=True):
+        marks.append(element("line", x1=label.x, x2=label.x, y1=height, y2=line + 8, class_="reference"))
+        marks.append(text(label.text_x, height, label.words, label.anchor, "reference"))
     for one in reversed(report.shown):
         if one.row.mean is not None:
             ends_at = {"x1": x(one.row.mean), "x2": x(one.row.mean), "y1": line - 7, "y2": line + 7}
@@ -87,6 +91,43 @@ def _standing(report: Report, best: Shown) -> Markup:
         marks.append(element("rect", x=low, y=line - 3, width=max(high - low, 1.0), height=6, rx=3, class_="interval"))
     marks.append(element("circle", cx=x(best.row.mean or 0.0), cy=line, r=6, class_="mark best"))
     return element("div", svg(width, line + 34, "where the best stands", *marks), class_="standing")
+
+
+@dataclass(frozen=True)
+class _Label:
+    """The name of a reference, beside its mark at `x` on an axis of `width`."""
+
+    words: str
+    x: float
+    width: float
+
+    @property
+    def anchor(self) -> str:
+        return "end" if self.x > self.width / 2 else "start"
+
+    @property
+    def text_x(self) -> float:
+        return self.x - 4 if self.anchor == "end" else self.x + 4
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where the text begins and ends, generously."""
+        length = 6.8 * len(self.words)
+        return (self.text_x - length, self.x) if self.anchor == "end" else (self.x, self.text_x + length)
+
+
+def _heights(labels: list[_Label]) -> list[float]:
+    """The baseline of each label, so that none covers another or its mark: as few lines as that takes."""
+    lines: list[list[_Label]] = []
+    heights = []
+    for label in labels:
+        free = [all(label.ends[0] > one.ends[1] or label.ends[1] < one.ends[0] for one in line) for line in lines]
+        place = free.index(True) if True in free else len(lines)
+        if place == len(lines):
+            lines.append([])
+        lines[place].append(label)
+        heights.append(8.0 + 11 * place)
+    return heights
 
 
 def _command(report: Report) -> Markup | None:
