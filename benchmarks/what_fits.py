@@ -2,7 +2,7 @@
 
     python benchmarks/what_fits.py > docs/what-fits.md
 
-No GPU is needed and none is asked: these are predictions.
+No GPU is needed or used: these are predictions.
 """
 
 from dataclasses import replace
@@ -36,15 +36,16 @@ MOST_ROWS = 64
 REFUSED, NOTHING = "-", "no"
 
 HEAD = """\
-# What fits
+# Tables of micro-batches
 
-Written by `python benchmarks/what_fits.py > docs/what-fits.md`, from configs alone. Every number is a prediction of the
-planner ([memory.md](memory.md)), margins included; none of these trials was run on these devices.
+This page is written by `python benchmarks/what_fits.py > docs/what-fits.md`, from configs alone. Every number is a
+prediction of the planner with its margins ([memory](memory.md)). None of these trials was run on these devices.
+[What fits my GPU](what-fits-my-gpu.md) shows how to plan your own trial.
 
-A cell is the largest micro-batch of full rows, up to 64: without gradient checkpointing, and with it after the slash.
-`no` means that not even one row fits, `-` that the device lacks the type or the model has no such positions. LoRA has
-rank 16 on all linears and a preference head; QLoRA is nf4 with double quantisation, computing in the device's 16-bit
-type, with paged 8-bit AdamW.
+A cell is the largest micro-batch of full rows, up to 64. The number after the slash is with gradient checkpointing.
+`no` means that not even one row fits. `-` means that the device lacks the type, or that the model lacks the positions.
+LoRA has rank 16 on all linears and a preference head. QLoRA is nf4 with double quantisation and paged 8-bit AdamW,
+computing in the device's 16-bit type.
 """
 
 
@@ -71,7 +72,7 @@ def trial(composer: Composer, words: list[str], length: int) -> Config:
 
 
 def cell(composer: Composer, words: list[str], length: int) -> str:
-    """What the table says of a trial."""
+    """The largest micro-batches of a trial, as the table prints them."""
     try:
         config = trial(composer, words, length)
     except UserError:
@@ -88,7 +89,7 @@ def most_rows(config: Config, *, checkpointing: bool) -> int | None:
 
 
 def answers(composer: Composer) -> str:
-    """The two claims that this project began with, held against the planner."""
+    """The two claims behind this project, checked with the planner."""
 
     def needs(model: str, method: str, length: int, rows: int, *, checkpointing: bool = False) -> float:
         config = with_micro_batch(
@@ -102,16 +103,26 @@ def answers(composer: Composer) -> str:
     saved = [f"{needs('danube3_500m', 'full, fp32', length, 1, checkpointing=True):.1f}" for length in LENGTHS]
     deberta = needs("deberta_v3_large", "full, fp32", 512, 8)
     danube = [f"{needs('danube2_1_8b', 'QLoRA', length, 4, checkpointing=True):.1f}" for length in LENGTHS]
+    lengths = ", ".join(map(str, LENGTHS))
     return f"""\
-**"The 0.5B is just too big to train on Kaggle without quantization."** A full fp32 fine-tune of Danube3-500m, one row
-at a time, needs {", ".join(small)} GiB at {", ".join(map(str, LENGTHS))} tokens, and with checkpointing
-{", ".join(saved)}: a T4 has 14.7. So it is not its 1.7 GiB of weights, nor the 6.9 GiB of weights, gradients and
-states, but the activations of long rows that make the sentence true, and checkpointing that makes it false. LoRA over
-fp16 weights needs no quantisation either: the tables say up to which length.
+## Is a 0.5B model too big for Kaggle unless it is quantised?
 
-**"Danube2 with QLoRA on a Kaggle GPU" instead of DeBERTa-large.** DeBERTa-v3-large, full, fp32, 8 rows of 512 tokens:
-{deberta:.1f} GiB. Danube2-1.8b as QLoRA with checkpointing, 4 rows: {", ".join(danube)} GiB at
-{", ".join(map(str, LENGTHS))} tokens. Whether it is better is for a sweep to say; that it fits is said here."""
+This is a common claim. A T4 has 14.7 GiB. A full fp32 fine-tune of Danube3-500m with one row at a time needs:
+
+| GiB at {lengths} tokens | |
+| --- | --- |
+| without checkpointing | {", ".join(small)} |
+| with checkpointing | {", ".join(saved)} |
+
+The weights take only 1.7 GiB, and weights, gradients and states together 6.9 GiB. The activations of long rows make
+the claim true, and checkpointing makes it false. LoRA over fp16 weights needs no quantisation either, up to the lengths
+in the tables.
+
+## Danube2 with QLoRA instead of DeBERTa-large on a Kaggle GPU
+
+A full fp32 fine-tune of DeBERTa-v3-large with 8 rows of 512 tokens needs {deberta:.1f} GiB. Danube2-1.8b as QLoRA with
+checkpointing and 4 rows needs {", ".join(danube)} GiB at {lengths} tokens. It fits. A sweep decides whether it is
+better."""
 
 
 if __name__ == "__main__":

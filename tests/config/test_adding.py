@@ -66,7 +66,7 @@ def test_what_is_added_trains_together_and_predicts(command: Command, tmp_path: 
 
 
 def test_what_is_added_is_explained_planned_and_checked(command: Command, tmp_path: Path) -> None:
-    assert "what the last layer's first weights are divided by" in command("--help", "head").stdout
+    assert "divisor of the last layer's initial weights" in command("--help", "head").stdout
     words = [
         "model=danube3_500m",
         "head=tempered",
