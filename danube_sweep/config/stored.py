@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from danube_sweep.config import offered_options
 from danube_sweep.config.explain import explain
+from danube_sweep.config.from_environment import FromEnvironment, missing_variables
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Pruner, Sweep
 from danube_sweep.config.typed import typed_config, typed_sweep
@@ -20,7 +21,10 @@ from danube_sweep.errors import CheckpointError, ConfigError
 
 
 def plain_config(config: Config) -> dict[str, Any]:
-    """The config as nested dicts of plain values; groups with several kinds of options say which kind they are."""
+    """The config as nested dicts of plain values; groups with several kinds of options say which kind they are.
+
+    What came from the environment is there by the name of its variable.
+    """
     plain = cast(dict[str, Any], _plain(config))
     for group in OPTIONS:
         options = offered_options.options(group)
@@ -38,6 +42,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
+    if isinstance(value, FromEnvironment):
+        return value.stated
     return value.name if isinstance(value, Enum) else value
 
 
@@ -95,6 +101,10 @@ def load_config(path: Path) -> Config:
         # Not OmegaConf.load: a class named 1e3 would come back as a number.
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert isinstance(plain, dict)
+        if unset := missing_variables(plain):
+            raise CheckpointError(f"{path}: the environment lacks {', '.join(unset)}, which it names; set it")
+        if "hydra" in plain:
+            raise CheckpointError(f"{path}: hydra is no part of a trial; remove it")
         typed = OmegaConf.structured(Config)
         for group in OPTIONS:
             fields, options = dict(plain.pop(group)), offered_options.options(group)

@@ -10,6 +10,7 @@ from danube_sweep.config.derived import use_present_names, write_out
 from danube_sweep.config.explain import explain
 from danube_sweep.config.facts.hub_commits import is_folder, known_commit
 from danube_sweep.config.from_checkpoint import fill_from_checkpoint
+from danube_sweep.config.from_environment import FromEnvironment, keep_names
 from danube_sweep.config.identity import is_random
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, LinearAdapter, Model, Pruner, Sweep, path_fields
@@ -32,6 +33,7 @@ def typed_config(config: DictConfig) -> Config:
         typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
+    keep_names(typed, ours)
     if isinstance(typed.lora, LinearAdapter) and typed.lora.layers is not None:
         typed.lora.layers = block_numbers(typed.lora.layers)
     use_present_names(typed)
@@ -65,6 +67,8 @@ def _make_paths_absolute(config: Config) -> None:
     def absolute(value: Any) -> Any:
         if isinstance(value, list):
             return [absolute(item) for item in value]
+        if isinstance(value, FromEnvironment):
+            return value.absolute()
         return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
 
     for part in (getattr(config, group) for group in OPTIONS):

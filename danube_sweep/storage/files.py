@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and texts without secrets.
+"""Files and folders that are written whole or not at all.
 
 Each write goes to a temporary name in the same folder, is synced and then renamed. Nothing else in the package renames.
 """
@@ -6,10 +6,9 @@ Each write goes to a temporary name in the same folder, is synced and then renam
 import glob
 import json
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from danube_sweep.errors import CheckpointError, DanubeSweepError, DiskError
+from danube_sweep.storage.redaction import redacted
 
 WAY_OUT = "free some space or choose another folder"
 
@@ -105,13 +105,13 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes redacted text as a whole file; raises DiskError."""
+    """Writes a text as a whole file; raises DiskError."""
     with whole_file(path) as temporary:
-        temporary.write_text(redact(text), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of JSON; raises DiskError."""
+    """`write_text` of JSON without secrets; raises DiskError."""
     write_text(path, json.dumps(redacted(value), indent=1, ensure_ascii=False) + "\n")
 
 
@@ -121,26 +121,3 @@ def read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is cut short or damaged; delete it to run the trial again") from error
-
-
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|_PAT$", re.I)
-
-
-def redact(text: str) -> str:
-    """Replaces the values of environment variables that are named like secrets; files' paths are none."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_NAME.search(name) and value in text and not os.path.exists(value):
-            text = text.replace(value, f"<{name}>")
-    return text
-
-
-def redacted(node: Any) -> Any:
-    """`redact` for every text in nested mappings and lists; to be used before anything escapes their signs."""
-    match node:
-        case str():
-            return redact(node)
-        case Mapping():
-            return {str(key): redacted(value) for key, value in node.items()}
-        case list() | tuple():
-            return [redacted(value) for value in node]
-    return node

@@ -28,8 +28,9 @@ from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.files import read_json, redacted, write_json, write_text, writing
+from danube_sweep.storage.files import read_json, write_json, write_text, writing
 from danube_sweep.storage.folder_names import trial_folder_name
+from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import TRIAL, RunFolder
 
 FORMAT = 1
@@ -162,7 +163,9 @@ class SweepFolder:
         """
         version = self.hash_version()
         told = {tuple(one.overrides): one.hash for one in self.entries()} if version < HASH_VERSION else {}
-        return [told.get(tuple(words)) or trial_hash(config, version, planning=planning) for config, words in trials]
+        return [
+            told.get(as_stored(words)) or trial_hash(config, version, planning=planning) for config, words in trials
+        ]
 
     def add(
         self,
@@ -182,7 +185,7 @@ class SweepFolder:
         hashes = self.hashes([(config, overrides) for config, overrides, _ in trials])
         for identity, (config, overrides, draw) in zip(hashes, trials, strict=True):
             if new := identity not in known:
-                path = self._path(number, [one for one in overrides if one not in shared], identity)
+                path = self._path(number, overrides, shared, identity)
                 known[identity] = self._add(
                     Entry(number, identity, overrides, path, draw, confirms=confirms, hash_version=version), config
                 )
@@ -200,18 +203,18 @@ class SweepFolder:
         known = {tuple(entry.overrides): entry for entry in self.entries() if entry.hash is None}
         number = self._next_number()
         for overrides, error in cells:
-            if tuple(overrides) not in known:
-                path = self._path(number, [one for one in overrides if one not in shared], "invalid")
+            if as_stored(overrides) not in known:
+                path = self._path(number, overrides, shared, "invalid")
                 write_json(
                     RunFolder(_made(path)).result, {"state": State.invalid.value, "error": error, "left_out": left_out}
                 )
                 entry = self._add(Entry(number, None, overrides, path))
-                known[tuple(overrides)], number = entry, number + 1
-        return [known[tuple(overrides)] for overrides, _ in cells]
+                known[as_stored(overrides)], number = entry, number + 1
+        return [known[as_stored(overrides)] for overrides, _ in cells]
 
     def drop_invalid(self, cells: Collection[Sequence[str]]) -> None:
         """Takes out cells that could not be trials, by their overrides. To be called while `locked`."""
-        wanted = {tuple(overrides) for overrides in cells}
+        wanted = {as_stored(overrides) for overrides in cells}
         for entry in self.entries():
             if entry.hash is None and tuple(entry.overrides) in wanted:
                 shutil.rmtree(entry.path)
@@ -219,8 +222,9 @@ class SweepFolder:
     def _next_number(self) -> int:
         return max((entry.number for entry in self.entries()), default=0) + 1
 
-    def _path(self, number: int, overrides: list[str], identity: str) -> Path:
-        return self.path / trial_folder_name(number, overrides, identity)
+    def _path(self, number: int, overrides: Sequence[str], shared: Collection[str], identity: str) -> Path:
+        varied = as_stored([one for one in overrides if one not in shared])
+        return self.path / trial_folder_name(number, list(varied), identity)
 
     def _add(self, entry: Entry, config: Config | None = None) -> Entry:
         _made(entry.path)
@@ -231,6 +235,11 @@ class SweepFolder:
         described = {key: value for key, value in asdict(entry).items() if key != "path"}
         write_json(entry.folder.trial, {"format": FORMAT, **described})
         return entry
+
+
+def as_stored(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Overrides as trial.json holds them: without secrets."""
+    return tuple(redacted(list(overrides), "overrides"))
 
 
 def _made(path: Path) -> Path:

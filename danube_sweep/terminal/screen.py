@@ -18,14 +18,15 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
 from rich.text import Text
 
-from danube_sweep.storage.files import redact, writing
+from danube_sweep.storage.files import writing
+from danube_sweep.storage.redaction import redact
 
 LINE_EVERY_S = 10.0
 
 
 @final
 class Log:
-    """Appends lines to log.txt, with secrets of the environment redacted; without a path it does nothing."""
+    """Appends lines to log.txt, without secrets; without a path it does nothing."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path

@@ -10,7 +10,7 @@ from typing import Any
 
 from danube_sweep.config.schema import NoTracking, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
-from danube_sweep.storage.files import redact, redacted
+from danube_sweep.storage.redaction import redact, redacted
 from danube_sweep.tracking.wandb_sending import Tracker, WandbRun, reason, upload_later
 
 ADAPTER_WAIT = 30
@@ -160,6 +160,6 @@ def _start(
         tags=config.tags,
         name=redact(run_name),
         # Under its own key: a sweep's parameter named like a group would replace the group's whole dict.
-        config={"trial": redacted(resolved)},
+        config={"trial": redacted(resolved, shown=True)},
         settings=wandb.Settings(**quiet, **bounds, **stops),
     )

@@ -8,8 +8,8 @@ from typing import Any, Protocol, final
 
 from danube_sweep.config.schema import HIGHER_IS_BETTER, WandbTracking
 from danube_sweep.storage import predictions
-from danube_sweep.storage.files import redact, redacted
 from danube_sweep.storage.predictions import Classified
+from danube_sweep.storage.redaction import redact, redacted
 from danube_sweep.tracking.prediction_charts import calibration, confusions
 
 MOST_ROWS = 5000
@@ -126,7 +126,7 @@ class WandbRun:
     def _summary(self, values: Mapping[str, object]) -> None:
         # wandb holds the last row back until the next step, and would later write it over the summary.
         self._run.log({}, commit=True)
-        self._run.summary.update(redacted(values))
+        self._run.summary.update(redacted(values, shown=True))
 
     def _finish(self, exit_code: int) -> None:
         self._run.finish(exit_code)

@@ -23,7 +23,8 @@ from danube_sweep.errors import BusyError, CheckpointError, ConfigError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.what_fits import with_micro_batch
-from danube_sweep.storage.files import read_json, redacted, write_json, write_text
+from danube_sweep.storage.files import read_json, write_json, write_text
+from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import Tracker, open_tracker

@@ -7,7 +7,7 @@ from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, UserError
-from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder, as_stored
 from danube_sweep.sweeping.propose.fits_device import misfit_of, shrink
 from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource, Wanted
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
@@ -34,6 +34,7 @@ class SearchSource:
         self._known = FolderSource(folder, sweep.retry, journal)
         self._most = min(sweep.trials or sweep.max_trials, sweep.max_trials)
         self._exhausted = False
+        self._fixed = as_stored(search.fixed)
         self._points: set[tuple[str, ...]] = set()
         """What need not be drawn again: it is a trial, another text of one, or a mistake."""
         self.notes = self._known.notes
@@ -100,8 +101,9 @@ class SearchSource:
         draw, values = self._journal.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
         varied = [f"{key}={drawn_text(one, values[key])}" for key, one in self._search.space.items()]
         overrides = [*self._search.fixed, *varied]
-        added = self._point(overrides) not in self._points and self._add(draw, overrides)
-        self._points.add(self._point(overrides))
+        point = self._point(as_stored(overrides))
+        added = point not in self._points and self._add(draw, overrides)
+        self._points.add(point)
         if not added:
             self._journal.drop(draw)
         return added
@@ -127,7 +129,7 @@ class SearchSource:
         return new
 
     def _is_ours(self, entry: Entry) -> bool:
-        return entry.overrides[: len(self._search.fixed)] == self._search.fixed
+        return tuple(entry.overrides[: len(self._search.fixed)]) == self._fixed
 
     def _point(self, overrides: Sequence[str]) -> tuple[str, ...]:
         return tuple(overrides[len(self._search.fixed) :])
