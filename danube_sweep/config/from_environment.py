@@ -1,4 +1,7 @@
-"""Values that come from the environment: resolved for the run, and stored by the name of their variable."""
+"""Values that come from the environment: resolved for the run, and stored by the name of their variable.
+
+Variables that hold no secret (`ALLOWED`) are stored by their value, so that a folder is resumed from any shell.
+"""
 
 import os
 import re
@@ -52,7 +55,7 @@ def values() -> dict[str, str]:
 
 
 def keep_names(typed: Any, composed: DictConfig) -> None:
-    """Makes each text of `typed` that `composed` takes from the environment a `FromEnvironment`."""
+    """Makes each text of `typed` that `composed` takes from variables off `ALLOWED` a `FromEnvironment`."""
     for address, node in _leaves(composed, ()):
         stated = str(node._value()) if node._is_interpolation() else ""
         if not stated:
@@ -61,7 +64,7 @@ def keep_names(typed: Any, composed: DictConfig) -> None:
         for word in address[:-1]:
             holder = _get(holder, word)
         value = _get(holder, last)
-        if isinstance(value, str) and ("oc.env:" in stated or any(one in value for one in _values)):
+        if isinstance(value, str) and ("oc.env:" in _HARMLESS.sub("", stated) or any(one in value for one in _values)):
             _set(holder, last, FromEnvironment(value, stated))
 
 
