@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from danube_sweep.results.bootstrap import fold_of, resampled
 from danube_sweep.results.comparison import Compared, half_widths
 from danube_sweep.results.metric_sums import metric_sums
-from danube_sweep.results.training_noise import resampled_variance, training_noise
+from danube_sweep.results.training_noise import resampled_variance, spread_between_rows, training_noise
 
 Floats = NDArray[np.float64]
 ROWS, BETTER = 20, (0.02, 0.05, 0.1)
@@ -78,6 +78,8 @@ def sweep(readings: Readings, chosen_RS: NDArray[np.int64], better: float) -> To
         Compared(float(means_R[row] - means_R[best]), away_BR[:, row] - away_BR[:, best], chosen_RS.shape[1])
         for row in order[1:]
     ]
+    if noise is None:
+        noise = spread_between_rows(means_R, away_BR)
     halves = half_widths(compared, noise)
     clear = [one.difference > half for one, half in zip(compared, halves, strict=True)]
     won = bool(best == 0)

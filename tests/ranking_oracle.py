@@ -38,8 +38,8 @@ def probabilities(found: Columns) -> tuple[Any, list[str]]:
     return np.stack([found[name] for name in names], axis=1), classes
 
 
-def oracle(rows: Sequence[Sequence[Path]], metric: Metric, *, single: bool = False) -> Oracle:
-    """The first row against all others; `single` for one seed everywhere, whose noise nobody knows."""
+def oracle(rows: Sequence[Sequence[Path]], metric: Metric) -> Oracle:
+    """The first row against all others; of single trials, whose noise nobody knows, the spread stands in for it."""
     files = [[columns(folder) for folder in row] for row in rows]
     groups = files[0][0]["group"]
     members = [np.flatnonzero(groups == code) for code in np.unique(groups)]
@@ -52,9 +52,8 @@ def oracle(rows: Sequence[Sequence[Path]], metric: Metric, *, single: bool = Fal
         each[draw] = [[metric(one, chosen) for one in row] for row in files]
     each = (each - whole) * np.sqrt(len(members) / (len(members) - 1))
     away = each.mean(axis=2)
-    # What trainings differ by on single rows is in the resamples already.
-    known = 0.0 if single else float(np.median(each.var(axis=2, ddof=1).mean(axis=0)))
-    sd, noise = (None, np.zeros_like(away)) if single else _noise(whole, known, generator)
+    single = whole.shape[1] == 1
+    sd, noise = (None, _spread(whole, away, generator)) if single else _noise(whole, each, generator)
     drawn_all = away + noise
     errors = np.array(
         [
@@ -64,12 +63,29 @@ def oracle(rows: Sequence[Sequence[Path]], metric: Metric, *, single: bool = Fal
     )
     differences = whole.mean(axis=1) - whole.mean(axis=1)[0]
     halves = _stepped(drawn_all, errors, differences)
-    return Oracle(differences[1:].tolist(), halves[1:], float(np.quantile(np.abs(drawn_all[:, 0]), 0.95)), sd)
+    return Oracle(differences[1:].tolist(), halves[1:], _own(away if single else drawn_all), sd)
 
 
-def _noise(whole: Any, known: float, generator: Any) -> tuple[float, Any]:
+def _own(drawn: Any) -> float:
+    return float(np.quantile(np.abs(drawn[:, 0]), 0.95))
+
+
+def _spread(whole: Any, away: Any, generator: Any) -> Any:
+    """Draws of every row's noise, as large as the rows' own median absolute deviation, less the resamples' part."""
+    rows = len(whole)
+    to_deviation = rows / (rows - 0.8)
+    deviation = stats.median_abs_deviation(whole[:, 0], scale="normal") * to_deviation
+    known = np.mean((stats.median_abs_deviation(away, axis=1, scale="normal") * to_deviation) ** 2)
+    freedom = 0.37 * (rows - 1)
+    drawn = deviation**2 * freedom / stats.chi2.rvs(freedom, size=DRAWS, random_state=generator)
+    return np.sqrt(np.maximum(drawn - known, 0.0))[:, None] * generator.normal(size=(DRAWS, rows))
+
+
+def _noise(whole: Any, each: Any, generator: Any) -> tuple[float, Any]:
     """The pooled standard deviation of a trial, and draws of every row's noise with Student's tails."""
     rows, seeds = whole.shape
+    # What trainings differ by on single rows is in the resamples already.
+    known = float(np.median(each.var(axis=2, ddof=1).mean(axis=0)))
     variances = whole.var(axis=1, ddof=1)
     if rows > 2:
         freedom = 0.4 * rows * (seeds - 1)

@@ -130,7 +130,7 @@ def _seeds(ranking: Ranking, best: Shown) -> str:
         return ""
     more = "Sweep seed=0,1,2 over the best few."
     if ranking.noise is None:
-        return f"How much training varies: no configuration has a second seed, and the intervals leave it out. {more}"
+        return f"How much training varies: no configuration has a second seed; the rows' own spread stands in. {more}"
     if count < 2:
         return f"How much the seed matters: the best has one. {more}"
     return f"How much the seed matters: the best has {count}, too few for a narrow interval. {more}"

@@ -15,7 +15,7 @@ from danube_sweep.results.answers import Answers, aligned, answered_alike, read_
 from danube_sweep.results.bootstrap import fold_of, is_affordable, resampled
 from danube_sweep.results.comparison import Compared, half_width, half_widths
 from danube_sweep.results.metric_sums import MetricSums, metric_sums, value_of
-from danube_sweep.results.training_noise import Cell, TrainingNoise, resampled_variance
+from danube_sweep.results.training_noise import Cell, TrainingNoise, resampled_variance, spread_between_rows
 from danube_sweep.storage.predictions import Floats
 
 PRIOR = "the class prior"
@@ -45,7 +45,7 @@ class Intervals:
     prior: tuple[float, float | None] | None = None
     """The metric of the class prior and half the interval of its difference, where the files tell them."""
     noise: TrainingNoise | None = None
-    """Training noise as it counts here."""
+    """Training noise as it counts here; between rows of single trials their own spread."""
     resampled: str = ""
     """What is drawn again: `200 validation rows`, or `40 groups of 200 validation rows`."""
     notes: list[str] = field(default_factory=list)
@@ -191,11 +191,30 @@ def _compare(read: _Reading, prior: Contender | None, noise: TrainingNoise | Non
     halves = dict(
         zip((one.name for one in others), half_widths(compared, noise, best_trained=best.trained), strict=True)
     )
+    if noise is None:
+        halves |= _among_single_trials(read, compared, found)
     found.halves = {name: half for name, half in halves.items() if name != PRIOR}
     own_B = np.mean([away[best.name, cell] for cell in best.values], axis=0)
     found.best = half_width(own_B, len(best.values), noise if best.trained else None)
     if prior is not None:
         found.prior = fmean(prior.values.values()), halves[PRIOR]
+
+
+def _among_single_trials(read: _Reading, compared: Sequence[Compared], found: Intervals) -> dict[str, float]:
+    """The halves of trained rows where nothing was trained twice: the rows' own spread stands in for the noise.
+
+    The best row's own interval, and its differences to rows without training in them, hold the validation rows alone.
+    """
+    others = [one for one in read.added if one is not read.best]
+    pairs = [(other, one) for other, one in zip(others, compared, strict=True) if other.trained]
+    if not pairs or not read.best.trained:
+        return {}
+    trained = [one for _, one in pairs]
+    values_R = np.array([0.0, *(one.difference for one in trained)])
+    away_BR = np.stack([np.zeros(len(trained[0].away_B)), *(one.away_B for one in trained)], axis=1)
+    found.noise = spread_between_rows(values_R, away_BR)
+    halves = half_widths(trained, found.noise)
+    return {other.name: half for (other, _), half in zip(pairs, halves, strict=True)}
 
 
 def _cells_of(one: Contender, best: Contender, away: Mapping[tuple[str, Cell], Floats]) -> dict[Cell, Floats]:

@@ -208,7 +208,7 @@ def _compared(ranking: Ranking, trials: dict[str, StoredTrial]) -> Ranking:
         rows=compared,
         baselines=[_beside(row, rivals.get(row.trials[0]), mine, found) for row in ranking.baselines],
         notes=[*ranking.notes, *found.notes, *_other_cells(best, compared)],
-        noise=found.noise or noise,
+        noise=noise and (found.noise or noise),
         covers=_covered(found, noise),
         prior=prior_of(ranking.metric, ranking.goal, best.mean, found, [trials[name] for name in best.used]),
     )
@@ -254,7 +254,11 @@ def _covered(found: Intervals, noise: TrainingNoise | None) -> str | None:
         return None
     said = f"the intervals (95 %, for all rows at once) cover the choice of {found.resampled}"
     if noise is None:
-        return f"{said}; not covered: training noise, which is unknown, as nothing was trained with a second seed"
+        unknown = f"{said}; training noise is unknown, as nothing was trained with a second seed"
+        if found.noise is None:
+            return unknown
+        spread = f"the spread of the {found.noise.rows} rows (sd {found.noise.sd:.2g})"
+        return f"{unknown}: for differences {spread} stands in for it"
     rows = f"{noise.rows} row{'s' * (noise.rows > 1)}"
     return f"{said}; and training noise: sd {noise.sd:.2g} over {noise.over}, pooled over {rows}"
 

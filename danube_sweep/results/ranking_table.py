@@ -329,7 +329,7 @@ def _standing(ranking: Ranking, best: Row) -> str:
         return f"{said}; tied with {ties} other{'s' * (ties > 1)} (95 % interval of the difference holds 0)"
     if not others or said or not all(row.interval is not None for row in others):
         return said
-    chance = "chance" if ranking.noise is not None else "the choice of validation rows explains; training can vary more"
+    chance = "chance" if ranking.noise is not None else "chance, the rows' own spread taken for training noise"
     return f"{said}; every other row is worse by more than {chance}"
 
 

@@ -15,6 +15,12 @@ Cell = tuple[int | None, int | None]
 _EFFICIENCY = 0.4
 """Of a median of variances against their mean: for rows of two seeds; those of more have a little more."""
 
+_MEDIAN_EFFICIENCY = 0.37
+"""Of the median absolute deviation of normal numbers against their standard deviation (Rousseeuw and Croux 1993)."""
+
+_FEW = 5
+"""Rows below which a median absolute deviation means little."""
+
 _NOISIER = 2.0
 """By how much the better rows' deviation must be larger to count alone: chance seldom makes it so."""
 
@@ -27,7 +33,7 @@ class TrainingNoise:
     freedom: float
     """Degrees of freedom of a chi-squared estimate as sure as this one."""
     over: str
-    """`seeds`, or `folds` where no row has a second seed."""
+    """`seeds`, or `folds` where no row has a second seed, or `rows` where nothing was repeated."""
     rows: int
     """How many it is pooled over."""
     resampled: float = 0.0
@@ -66,6 +72,19 @@ def _pooled(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None:
         return TrainingNoise(sqrt(np.average(variances, weights=freedoms)), float(freedoms.sum()), over, len(found))
     pooled = _weighted_median(variances / _median_share(freedoms), freedoms)
     return TrainingNoise(sqrt(pooled), max(1.0, _EFFICIENCY * float(freedoms.sum())), over, len(found))
+
+
+def spread_between_rows(values_R: Floats, away_BR: Floats) -> TrainingNoise:
+    """What stands in for training noise among rows of single trials: the robust spread of the rows themselves.
+
+    For equal rows that spread is the noise. For others it holds their true differences too and is rather too large: a
+    row is told from the best only where it stands out from most others. `away_BR`: how far each row's metric is from
+    itself in each resample of the validation rows. At least two rows.
+    """
+    rows = len(values_R)
+    freedom = (rows - 1) * (_MEDIAN_EFFICIENCY if rows >= _FEW else 1.0)
+    resampled = float(np.mean(_spread(away_BR) ** 2))
+    return TrainingNoise(float(_spread(values_R)), freedom, "rows", rows, resampled)
 
 
 def resampled_variance(rows: Sequence[Mapping[Cell, Floats]]) -> float:
@@ -113,6 +132,15 @@ def _between_folds(rows: Sequence[Mapping[Cell, Any]]) -> list[tuple[float, floa
 
 def _by_fold(item: tuple[Cell, Any]) -> int:
     return item[0][1] or 0
+
+
+def _spread(values_R: Floats) -> Floats:
+    """A standard deviation over the last axis that single rows cannot move, for normal numbers without bias."""
+    rows = values_R.shape[-1]
+    if rows < _FEW:
+        return np.asarray(values_R.std(axis=-1, ddof=1))
+    away_R = np.abs(values_R - np.median(values_R, axis=-1, keepdims=True))
+    return np.asarray(np.median(away_R, axis=-1) * 1.4826 * rows / (rows - 0.8))
 
 
 def _median_share(freedom: Floats) -> Floats:

@@ -63,13 +63,10 @@ def confirm(folder: SweepFolder, sweep: Sweep, terminal: Terminal, train: Callab
 
 
 def tied(ranking: Ranking) -> list[Row]:
-    """The rows that cannot be told from the best, the best first; none where it is told apart.
-
-    Where training noise is unknown, as nothing has a second seed, the second-best row is not told apart either.
-    """
+    """The rows that cannot be told from the best, the best first; none where it is told apart."""
     best = winner(ranking)
     whole = [row for row in ranking.rows if row.used and not row.pruned and not row.lost and row is not best]
-    ties = [row for row in whole if row.tie] or (whole[:1] if ranking.noise is None else [])
+    ties = [row for row in whole if row.tie]
     return [best, *ties] if best is not None and ties else []
 
 

@@ -120,9 +120,9 @@ def test_trials_that_differ_by_seed_are_one_row_with_mean_and_deviation(tmp_path
 
 
 def test_an_equal_row_ties_with_the_best_and_a_clearly_worse_one_does_not(tmp_path: Path) -> None:
-    noisy(trial(tmp_path, "lora.rank=2"), 0.500, 0)
-    noisy(trial(tmp_path, "lora.rank=4"), 0.505, 1)
-    noisy(trial(tmp_path, "lora.rank=8"), 0.600, 2)
+    for seed in range(2):
+        for row, (rank_, mean) in enumerate([(2, 0.500), (4, 0.505), (8, 0.600)]):
+            noisy(trial(tmp_path, f"lora.rank={rank_}", f"seed={seed}"), mean + seed / 1000, row)
     best, equal, worse = rank_sweep(tmp_path).rows
     assert equal.interval is not None
     assert worse.interval is not None
@@ -224,6 +224,11 @@ def test_a_fold_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     assert ranking.notes == [f"003_copy is the same trial as {second.path.name} and does not count"]
 
 
+def middle(row: Row) -> float:
+    assert row.interval is not None
+    return sum(row.interval) / 2
+
+
 def test_examples_are_matched_by_id_and_other_rows_give_no_interval(tmp_path: Path) -> None:
     losses = 0.5 + 0.1 * NOISE[0]
     numbers = list(range(len(IDS)))
@@ -240,9 +245,8 @@ def test_examples_are_matched_by_id_and_other_rows_give_no_interval(tmp_path: Pa
     torn = end(trial(tmp_path, "lora.rank=32"), 0.9)
     torn.predictions.write_bytes(torn.predictions.read_bytes()[:-9])
     ranking = rank_sweep(tmp_path)
-    assert ranking.rows[1].interval == pytest.approx((0.1, 0.1), abs=1e-6)
+    assert middle(ranking.rows[1]) == pytest.approx(0.1, abs=1e-6)
     assert [row.interval for row in ranking.rows[2:]] == [None, None, None]
-    assert not any(row.tie for row in ranking.rows)
     assert ranking.notes == [
         "no interval for 1 row: other validation rows than the best row",
         "no interval for 1 row: no predictions",
@@ -257,9 +261,9 @@ def test_ids_that_are_there_twice_are_matched_by_position_or_not_at_all(tmp_path
         folder = trial(tmp_path, f"lora.rank={rank_}")
         predict(folder, 0.5 + number / 10 + 0 * NOISE[0], ids)
         end(folder, 0.5 + number / 10)
-    intervals = [row.interval for row in rank_sweep(tmp_path).rows]
-    assert intervals[1] == pytest.approx((0.1, 0.1), abs=1e-6)
-    assert intervals[2:] == [None, None]
+    rows = rank_sweep(tmp_path).rows
+    assert middle(rows[1]) == pytest.approx(0.1, abs=1e-6)
+    assert [row.interval for row in rows[2:]] == [None, None]
 
 
 def test_weights_of_language_modelling_count(tmp_path: Path) -> None:
@@ -272,15 +276,14 @@ def test_weights_of_language_modelling_count(tmp_path: Path) -> None:
     predict(other, np.full(200, 0.8), weight=weight + 1)
     end(other, 0.8)
     ranking = rank_sweep(tmp_path)
-    low, high = ranking.rows[1].interval or (0, 0)
-    assert low < 0.1 < high < 0.14
+    assert middle(ranking.rows[1]) == pytest.approx(0.1)
     assert ranking.notes == ["no interval for 1 row: other token counts than the best row"]
 
 
 def test_accuracy_has_intervals_of_its_own_and_is_maximised(tmp_path: Path) -> None:
     labels = ["=yes" if number % 2 else "no" for number in range(200)]
-    for number, right in enumerate([180, 178, 100]):
-        folder = trial(tmp_path, f"lora.rank={number + 1}")
+    for number, right in enumerate([180, 178, 100, 179, 177, 101]):
+        folder = trial(tmp_path, f"lora.rank={number % 3 + 1}", f"seed={number // 3}")
         sure = [0.9 if place < right else 0.1 for place in np.random.default_rng(number).permutation(200)]
         yes = [one if label == "=yes" else 1 - one for one, label in zip(sure, labels, strict=True)]
         columns = {"probability_=yes": yes, "probability_no": [1 - one for one in yes]}
@@ -288,7 +291,7 @@ def test_accuracy_has_intervals_of_its_own_and_is_maximised(tmp_path: Path) -> N
         end(folder, 0.5, validation={"log_loss": 0.5, "accuracy": right / 200})
     SweepFolder(tmp_path).write({"settings": {"sweep": {"metric": "validation/accuracy", "goal": "maximize"}}})
     ranking = rank_sweep(tmp_path)
-    assert [row.mean for row in ranking.rows] == [0.9, 0.89, 0.5]
+    assert [row.mean for row in ranking.rows] == pytest.approx([0.8975, 0.8875, 0.5025])
     assert (ranking.metric, ranking.goal) == ("validation/accuracy", "maximize")
     assert [row.tie for row in ranking.rows] == [False, True, False]
     low, high = ranking.rows[2].interval or (0, 0)
@@ -617,6 +620,7 @@ def test_a_folder_without_trials_is_no_sweep(tmp_path: Path) -> None:
 
 
 def test_two_hundred_results_are_ranked(tmp_path: Path) -> None:
+    """Single trials whose metrics lie evenly: their spread may all be noise, so none is told apart."""
     plain = plain_config(tiny_config())
     for number in range(200):
         folder = RunFolder(tmp_path / f"{number:03d}_rank-{number}_abcdef01")
@@ -628,6 +632,5 @@ def test_two_hundred_results_are_ranked(tmp_path: Path) -> None:
         noisy(folder, 0.5 + number / 1000, number % 50)
     ranking = rank_sweep(tmp_path)
     assert [row.values["lora.rank"] for row in ranking.rows] == list(range(1, 201))
-    ties = sum(row.tie for row in ranking.rows)
-    assert 5 < ties < 60
-    assert f"tied with {ties} others" in summary_lines(ranking)[-1]
+    assert all(row.tie for row in ranking.rows[1:])
+    assert "tied with 199 others" in summary_lines(ranking)[-1]

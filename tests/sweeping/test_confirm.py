@@ -44,12 +44,13 @@ def finished(
 
 @pytest.fixture
 def three(tmp_path: Path) -> SweepFolder:
-    """Two rows that nobody can tell apart and one that is clearly worse, a trial of ten steps each."""
+    """Two rows that nobody can tell apart and one that is clearly worse by two seeds, trials of ten steps each."""
     folder = SweepFolder(tmp_path / "sweep")
     folder.path.mkdir()
-    noise = np.random.default_rng(0).normal(size=(3, len(IDS)))
+    noise = np.random.default_rng(0).normal(size=(3, 2, len(IDS)))
     for row, (rank, mean) in enumerate([(2, 0.50), (4, 0.51), (8, 2.0)]):
-        finished(folder, [f"lora.rank={rank}", "seed=3"], mean + 0.2 * noise[row])
+        for seed in (2, 3):
+            finished(folder, [f"lora.rank={rank}", f"seed={seed}"], mean + 0.2 * noise[row, seed - 2])
     return folder
 
 
@@ -63,22 +64,22 @@ def test_only_tied_rows_are_trained_again_with_a_seed_that_nobody_had(three: Swe
     coming = next_round(ranking, three, Sweep(confirm_share=1.0))
     assert coming is not None
     assert (ranks(coming.rows), coming.seed, coming.steps, coming.seconds) == ({2, 4}, 4, 20, 120.0)
-    assert coming.room_steps == 30 and coming.rounds == 1
+    assert coming.room_steps == 60 and coming.rounds == 3
 
 
 def test_the_share_bounds_what_is_spent(three: SweepFolder) -> None:
     ranking = rank_sweep(three.path)
-    assert next_round(ranking, three, Sweep(confirm_share=0.6)) is None  # 18 of 30 steps: a round takes 20
-    assert next_round(ranking, three, Sweep(confirm_share=0.67)) is not None
+    assert next_round(ranking, three, Sweep(confirm_share=0.3)) is None  # 18 of 60 steps: a round takes 20
+    assert next_round(ranking, three, Sweep(confirm_share=0.34)) is not None
     noise = np.random.default_rng(1).normal(size=(2, len(IDS)))
     for row, rank in enumerate((2, 4)):
         finished(three, [f"lora.rank={rank}", "seed=4"], 0.5 + 0.2 * noise[row], confirms=True)
-    assert next_round(rank_sweep(three.path), three, Sweep(confirm_share=1.0)) is None  # 20 of 30 are spent
-    assert next_round(rank_sweep(three.path), three, Sweep(confirm_share=1.4)) is not None
+    assert next_round(rank_sweep(three.path), three, Sweep(confirm_share=0.6)) is None  # 20 of 36 are spent
+    assert next_round(rank_sweep(three.path), three, Sweep(confirm_share=0.67)) is not None
 
 
 def test_a_tie_is_offered_to_be_confirmed_with_its_cost(three: SweepFolder) -> None:
-    said = offer(rank_sweep(three.path), three, Sweep(confirm_share=1.0))
+    said = offer(rank_sweep(three.path), three, Sweep(confirm_share=0.5))
     assert said is not None and "sweep.confirm=auto (at most 2 trials, about 2 min)" in said
     assert f"danube-sweep resume {three.path}" in said
 
@@ -94,13 +95,13 @@ def test_nothing_is_offered_while_trials_are_open_or_nothing_is_tied(three: Swee
     assert tied(rank_sweep(clear.path)) == [] and offer(rank_sweep(clear.path), clear, Sweep()) is None
 
 
-def test_with_one_seed_the_best_two_are_not_told_apart_however_far_they_are(tmp_path: Path) -> None:
+def test_with_one_seed_only_a_row_that_stands_out_is_told_apart(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "sweep")
     folder.path.mkdir()
-    noise = np.random.default_rng(0).normal(size=len(IDS))
-    for rank, mean in ((2, 0.5), (4, 2.0), (8, 3.0)):
-        finished(folder, [f"lora.rank={rank}"], mean + 0.2 * noise)
-    assert ranks(tied(rank_sweep(folder.path))) == {2, 4}
+    noise = np.random.default_rng(0).normal(size=(8, len(IDS)))
+    for row in range(8):
+        finished(folder, [f"lora.rank={2 + row}"], (2.0 if row == 7 else 0.5) + 0.2 * noise[row])
+    assert ranks(tied(rank_sweep(folder.path))) == {2, 3, 4, 5, 6, 7, 8}
 
 
 @pytest.fixture(scope="module")
