@@ -150,10 +150,13 @@ def rank(arguments: list[str]) -> int:
     )
     parser.add_argument("directory", type=Path, help="the sweep's folder")
     parser.add_argument("--full", action="store_true", help="all that danube-sweep report says, here")
+    _add_overwrite(parser)
     options = parser.parse_args(arguments)
 
     from danube_sweep.terminal.screen import Terminal
 
+    if options.full and options.overwrite:
+        parser.error("--full writes no file; leave --overwrite out")
     if options.full:
         from danube_sweep.report.in_terminal import show_report
 
@@ -161,7 +164,7 @@ def rank(arguments: list[str]) -> int:
         return 0
     from danube_sweep.sweeping.end_sweep import show_ranking
 
-    show_ranking(options.directory, Terminal())
+    show_ranking(options.directory, Terminal(), overwrite=options.overwrite)
     return 0
 
 
@@ -177,17 +180,23 @@ def report(arguments: list[str]) -> int:
     _add_page(parser)
     options = parser.parse_args(arguments)
 
-    from danube_sweep.report.page import write_page
+    from danube_sweep.report.page import page_file, write_page
 
-    found, file = write_page(options.directory, options.output)
+    target = page_file(options.directory, options.output, overwrite=options.overwrite)
+    found, file = write_page(options.directory, target)
     trials = sum(found.counted.values())
     print(f"{file}: {trials} trial{'s' * (trials != 1)}, {file.stat().st_size / 1000:,.0f} kB")
     return 0
 
 
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there already")
+
+
 def _add_page(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, help="the sweep's folder")
     parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
+    _add_overwrite(parser)
 
 
 def watch(arguments: list[str]) -> int:
@@ -208,10 +217,12 @@ def watch(arguments: list[str]) -> int:
 
     from rich.console import Console
 
+    from danube_sweep.report.page import page_file
     from danube_sweep.report.watch import Watch
 
     console = Console()
-    watching = Watch(options.directory, console, output=options.output, every_s=options.every)
+    target = page_file(options.directory, options.output, overwrite=options.overwrite)
+    watching = Watch(options.directory, console, output=target, every_s=options.every)
     if not options.once:
         watching.follow()
         return 0
@@ -235,12 +246,13 @@ def oof(arguments: list[str]) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, help="the .parquet or .csv to write (default oof.parquet in the first DIR)"
     )
+    _add_overwrite(parser)
     options = parser.parse_args(arguments)
 
     from danube_sweep.results.oof.oof_command import run_oof
     from danube_sweep.terminal.screen import Terminal
 
-    run_oof(options.directories, options.output, Terminal())
+    run_oof(options.directories, options.output, Terminal(), overwrite=options.overwrite)
     return 0
 
 
@@ -254,6 +266,7 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("run_dir", type=Path, help="the run's folder, which is only read")
     parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
+    _add_overwrite(parser)
     parser.add_argument(
         "--id-column", metavar="NAME", help="the input's ids (default: the run's data.id_column, else id, Id or ID)"
     )
@@ -287,11 +300,13 @@ def _predict(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     from danube_sweep.inference.predict import Form, Place, answer, checked_request, load, open_run
+    from danube_sweep.storage.outputs import refuse_existing
     from danube_sweep.terminal.screen import Terminal, row_bar
 
     run = open_run(options.run_dir)
     form = Form(options.swap, options.labels, options.id_column, options.like)
     request = checked_request(run, options.input, options.output, form)
+    refuse_existing(options.output, "-o", overwrite=options.overwrite)
     for note in request.notes:
         Terminal().note(note)
     compute = Compute(options.compute) if options.compute else None

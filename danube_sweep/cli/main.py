@@ -143,10 +143,12 @@ def _train(config: Any, folder: Path) -> float | None:
     from danube_sweep import composer
     from danube_sweep.config import identity
     from danube_sweep.config.unknown_fields import refuse_unknown_fields
+    from danube_sweep.storage.ownership import Kind, check
 
     try:
         refuse_unknown_fields(cast("DictConfig", HydraConfig.get()), "hydra")
         typed = composer.to_config(config)
+        check(folder, Kind.run)
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
         return train_one_trial(_as_begun(typed, folder), folder)
     except DanubeSweepError:

@@ -1,6 +1,6 @@
 """Predictions of a finished run, from its folder alone."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from danube_sweep.data.layout import Layout, layout_for
 from danube_sweep.data.records import Record, swapped
 from danube_sweep.data.tokenizer import load_tokenizer
 from danube_sweep.data.vocabulary import check_ids
-from danube_sweep.errors import CheckpointError, ConfigError, DiskError, ModelError
+from danube_sweep.errors import CheckpointError, ConfigError, ModelError
 from danube_sweep.head.base_head import Head
 from danube_sweep.inference.predict_input import Input, check_input
 from danube_sweep.inference.prediction_table import SHARES, Predictions, Table, csv_line, in_sample_order, table_of
@@ -40,6 +40,7 @@ from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.hub_download import local_folder
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.files import whole_file
+from danube_sweep.storage.outputs import check_place
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training import trained_weights
 from danube_sweep.training.assemble import assemble, load_base
@@ -227,7 +228,7 @@ def checked_request(run: "FinishedRun | Trained", source: Path, target: Path, fo
     if form.swap and not isinstance(data, Comparison):
         raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
     own = _own_files(run) if isinstance(run, FinishedRun) else []
-    check_target(target, [source, *([] if form.like is None else [form.like]), *own])
+    check_place(target, "-o", [source, *([] if form.like is None else [form.like]), *own])
     table_of(run.config, run.classes, labels=form.labels, id_column=None)  # refuses before the file is read
     sample = None if form.like is None else read_sample(form.like)
     given = check_input(data, source, form.id_column, [] if sample is None else sample.columns)
@@ -285,17 +286,6 @@ def _own_files(run: FinishedRun) -> list[Path]:
     folder = RunFolder(run.path)
     kept = [folder.config, folder.environment, folder.metrics, folder.log, folder.predictions, folder.result]
     return [*kept, folder.trial, folder.attempts, folder.adjusted, *run.weights.iterdir()]
-
-
-def check_target(target: Path, read: Sequence[Path]) -> None:
-    """Raises DiskError for a target without a folder, that is a folder, or that is one of the files that are read."""
-    if not target.parent.is_dir():
-        raise DiskError(f"{target} cannot be written: No such file or directory; {WAY_OUT}")
-    if target.is_dir():
-        raise DiskError(f"{target} cannot be written: Is a directory; {WAY_OUT}")
-    for file in read:
-        if file.exists() and target.exists() and file.samefile(target):
-            raise DiskError(f"-o {target} is the same file as {file}, which is read; {WAY_OUT}")
 
 
 def predictions(

@@ -17,6 +17,7 @@ from danube_sweep.report.sections.data_section import data_section
 from danube_sweep.report.sections.picture_section import pictures_section
 from danube_sweep.report.sections.ranking_section import ranking_section
 from danube_sweep.storage.files import write_text
+from danube_sweep.storage.outputs import check_place, refuse_existing
 
 FILE: Final = "report.html"
 
@@ -40,6 +41,15 @@ def page(report: Report) -> str:
         "body", _header(report, title), element("main", *sections), _footer(), element("script", Markup(script))
     )
     return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
+
+
+def page_file(path: Path, output: Path | None, *, overwrite: bool) -> Path:
+    """Where the page of the sweep in `path` goes. Raises CheckpointError for no sweep, DiskError for a place in use."""
+    file = output or path / FILE
+    if path.is_dir():  # what is no folder is no sweep, which drawing it says
+        check_place(file, "-o")
+        refuse_existing(file, "-o", overwrite=overwrite)
+    return file
 
 
 def write_page(path: Path, output: Path | None = None) -> tuple[Report, Path]:

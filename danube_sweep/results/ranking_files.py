@@ -11,15 +11,20 @@ from typing import Any
 from danube_sweep.results.ranking_table import PLUS_MINUS, TableColumn, columns_of, plain, summary_lines
 from danube_sweep.results.rows import Ranking, Row
 from danube_sweep.storage.files import write_text
+from danube_sweep.storage.outputs import refuse_existing
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the start of a formula (OWASP, CSV injection); the last four are full-width."""
 
 
-def write(ranking: Ranking, folder: Path) -> None:
-    """Writes ranking.csv in full precision and ranking.md, rounded, each whole or not at all. Raises DiskError."""
-    write_text(folder / "ranking.csv", _csv(ranking))
-    write_text(folder / "ranking.md", _markdown(ranking))
+def write(ranking: Ranking, folder: Path, *, overwrite: bool = False) -> None:
+    """Writes ranking.csv in full precision and ranking.md, rounded, each whole or not at all.
+
+    Raises DiskError, also for a file that is there in a folder that is no sweep of ours.
+    """
+    for name, text in (("ranking.csv", _csv(ranking)), ("ranking.md", _markdown(ranking))):
+        refuse_existing(folder / name, "rank:", overwrite=overwrite)
+        write_text(folder / name, text)
 
 
 def _csv(ranking: Ranking) -> str:

@@ -11,21 +11,19 @@ A checkpoint is a folder:
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Collection, Mapping
-from itertools import chain, count
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.files import move, whole_folder, writing
+from danube_sweep.storage.checkpoints_by_step import MANIFEST
+from danube_sweep.storage.files import whole_folder, writing
 
 FORMAT = 1
-MANIFEST = "checkpoint.json"
 
 
 def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Callable[[Path], None]) -> None:
@@ -40,36 +38,6 @@ def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Cal
         hashes = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
         sealed = {"format": FORMAT, **manifest, "files": hashes}
         (temporary / MANIFEST).write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
-
-
-@final
-class Checkpoints:
-    """The checkpoints of one run, by step."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def folder(self, step: int) -> Path:
-        return self._root / f"step-{step:08d}"
-
-    def steps(self) -> list[int]:
-        """The steps that have a whole checkpoint, in order."""
-        sealed = self._root.glob(f"step-*/{MANIFEST}")
-        return sorted(int(file.parent.name.removeprefix("step-")) for file in sealed)
-
-    def set_aside(self, name: str) -> Path:
-        """Moves all of them to a folder of that name beside theirs, numbered if there is one. Raises DiskError."""
-        others = (self._root.with_name(f"{name}-{number}") for number in count(2))
-        target = next(one for one in chain([self._root.with_name(name)], others) if not one.exists())
-        move(self._root, target)
-        return target
-
-    def keep(self, steps: Collection[int | None]) -> None:
-        """Removes every checkpoint but those of `steps`, and what an interrupted write left behind."""
-        kept = {self.folder(step).name for step in steps if step is not None}
-        for folder in self._root.iterdir():
-            if folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

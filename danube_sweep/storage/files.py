@@ -3,6 +3,7 @@
 Each write goes to a temporary name in the same folder, is synced and then renamed. Nothing else in the package renames.
 """
 
+import errno
 import glob
 import json
 import os
@@ -11,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -19,6 +20,7 @@ from danube_sweep.errors import CheckpointError, DanubeSweepError, DiskError
 from danube_sweep.storage.redaction import redacted
 
 WAY_OUT = "free some space or choose another folder"
+_SUFFIX = ".tmp"
 
 
 @contextmanager
@@ -76,15 +78,38 @@ def writing(target: Path, way_out: str = WAY_OUT) -> Iterator[None]:
         raise DiskError(f"{target} cannot be written: {reason}; {way_out}") from error
 
 
+@contextmanager
+def appending(file: Path, way_out: str = WAY_OUT) -> Iterator[IO[bytes]]:
+    """Opens a file for adding to its end, made if need be, never through a symbolic link. Raises DiskError."""
+    with writing(file, way_out), open(append_only(file), "ab") as stream:
+        yield stream
+
+
+def append_only(file: Path) -> int:
+    """The descriptor of a file that can only grow; what is a symbolic link is refused with an OSError."""
+    try:
+        return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            error.strerror = "it is a symbolic link, which is not written through"
+        raise
+
+
 def move(source: Path, target: Path) -> None:
     """Gives a folder another place in its file system. Raises DiskError."""
     with writing(target):
         source.rename(target)
 
 
+def abandoned(name: str) -> str | None:
+    """The name that a temporary file or folder of ours would have got; None for any other."""
+    found = re.fullmatch(r"\.(.+)\.\d+(-[0-9a-f]{6})?" + re.escape(_SUFFIX), name)
+    return None if found is None else found[1]
+
+
 def remove_abandoned(target: Path) -> None:
     """Removes what processes that were killed left of `target`; to be called where no other process can write it."""
-    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*{_SUFFIX}"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -92,7 +117,7 @@ def remove_abandoned(target: Path) -> None:
 
 
 def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}{_SUFFIX}")
 
 
 def _sync(path: Path) -> None:

@@ -12,7 +12,6 @@ ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or
 
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,8 +27,9 @@ from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.files import read_json, write_json, write_text, writing
+from danube_sweep.storage.files import appending, read_json, write_json, write_text
 from danube_sweep.storage.folder_names import trial_folder_name
+from danube_sweep.storage.ownership import Kind, remove_files, take_over
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import TRIAL, RunFolder
 
@@ -79,6 +79,7 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._taken = False
 
     @property
     def file(self) -> Path:
@@ -102,11 +103,14 @@ class SweepFolder:
     def locked(self) -> Iterator[None]:
         """Alone in the folder among all processes; the kernel releases it with the process.
 
-        Raises CheckpointError when another one holds it for two minutes, DiskError if the folder cannot be made.
+        Raises CheckpointError when another one holds it for two minutes and for a folder of somebody else's, DiskError
+        if the folder cannot be made.
         """
+        if not self._taken:
+            take_over(self.path, Kind.sweep)
+            self._taken = True
         lock = FileLock(self.path / ".lock", timeout=LOCK_TIMEOUT_S, fallback_to_soft=False)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout as error:
             raise CheckpointError(f"{self.path} is locked by another process; wait for it or stop it") from error
@@ -205,10 +209,8 @@ class SweepFolder:
         for overrides, error in cells:
             if as_stored(overrides) not in known:
                 path = self._path(number, overrides, shared, "invalid")
-                write_json(
-                    RunFolder(_made(path)).result, {"state": State.invalid.value, "error": error, "left_out": left_out}
-                )
-                entry = self._add(Entry(number, None, overrides, path))
+                result = {"state": State.invalid.value, "error": error, "left_out": left_out}
+                entry = self._add(Entry(number, None, overrides, path), result=result)
                 known[as_stored(overrides)], number = entry, number + 1
         return [known[as_stored(overrides)] for overrides, _ in cells]
 
@@ -217,7 +219,7 @@ class SweepFolder:
         wanted = {as_stored(overrides) for overrides in cells}
         for entry in self.entries():
             if entry.hash is None and tuple(entry.overrides) in wanted:
-                shutil.rmtree(entry.path)
+                remove_files(entry.path, Kind.run)
 
     def _next_number(self) -> int:
         return max((entry.number for entry in self.entries()), default=0) + 1
@@ -226,14 +228,16 @@ class SweepFolder:
         varied = as_stored([one for one in overrides if one not in shared])
         return self.path / trial_folder_name(number, list(varied), identity)
 
-    def _add(self, entry: Entry, config: Config | None = None) -> Entry:
-        _made(entry.path)
-        if config is not None:
-            text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
-            write_text(entry.folder.config, text)
-        # Last: with it the folder is a trial.
-        described = {key: value for key, value in asdict(entry).items() if key != "path"}
-        write_json(entry.folder.trial, {"format": FORMAT, **described})
+    def _add(self, entry: Entry, config: Config | None = None, result: dict[str, Any] | None = None) -> Entry:
+        with _made(entry.path):
+            if config is not None:
+                text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
+                write_text(entry.folder.config, text)
+            if result is not None:
+                write_json(entry.folder.result, result)
+            # Last: with it the folder is a trial.
+            described = {key: value for key, value in asdict(entry).items() if key != "path"}
+            write_json(entry.folder.trial, {"format": FORMAT, **described})
         return entry
 
 
@@ -242,12 +246,18 @@ def as_stored(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(redacted(list(overrides), "overrides"))
 
 
-def _made(path: Path) -> Path:
+@contextmanager
+def _made(path: Path) -> Iterator[None]:
+    """Makes a trial's folder; after an error in the block, one that was not there before is gone again."""
+    new = not path.exists()
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiskError(f"{path} cannot be made: {error.strerror}; choose another folder") from error
-    return path
+        take_over(path, Kind.run)
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                remove_files(path, Kind.run)
+        raise
 
 
 def _trial_files(sweep: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
@@ -277,10 +287,10 @@ def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry:
 
 def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
     """Adds a line to attempts.jsonl and syncs it. Raises DiskError."""
-    with writing(folder.attempts, "free some space"), folder.attempts.open("a", encoding="utf-8") as stream:
+    with appending(folder.attempts, "free some space") as stream:
         if folder.attempts.stat().st_size and not folder.attempts.read_bytes().endswith(b"\n"):
-            stream.write("\n")  # a full disk has cut the line before
-        stream.write(json.dumps(redacted(asdict(attempt)), ensure_ascii=False) + "\n")
+            stream.write(b"\n")  # a full disk has cut the line before
+        stream.write(f"{json.dumps(redacted(asdict(attempt)), ensure_ascii=False)}\n".encode(errors="backslashreplace"))
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -43,14 +43,14 @@ def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, stopping: Ca
         terminal.note(f"W&B: what was logged offline goes up with: wandb sync {place}/*/{OFFLINE}")
 
 
-def show_ranking(path: Path, terminal: Terminal) -> None:
-    """Prints the ranking of a sweep folder and rewrites ranking.csv and ranking.md.
+def show_ranking(path: Path, terminal: Terminal, *, overwrite: bool = False) -> None:
+    """Prints the ranking of a sweep folder and rewrites ranking.csv and ranking.md; others' only if asked to.
 
     Raises CheckpointError for a folder that is no sweep.
     """
     ranking = rank.rank_sweep(path)
     try:
-        ranking_files.write(ranking, path)
+        ranking_files.write(ranking, path, overwrite=overwrite)
     except DiskError as error:
         terminal.note(str(error))
     terminal.show(ranking_table.ranking_table(ranking, terminal.width))

@@ -18,7 +18,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column, Table
 from rich.text import Text
 
-from danube_sweep.storage.files import writing
+from danube_sweep.storage.files import appending
 from danube_sweep.storage.redaction import redact
 
 LINE_EVERY_S = 10.0
@@ -35,8 +35,8 @@ class Log:
         """Adds `text` and a newline. Raises DiskError."""
         if self._path is None:
             return
-        with writing(self._path), self._path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(redact(text) + "\n")
+        with appending(self._path) as stream:
+            stream.write(f"{redact(text)}\n".encode(errors="backslashreplace"))
 
 
 class Screen(Protocol):

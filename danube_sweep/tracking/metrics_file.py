@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.files import write_text, writing
+from danube_sweep.errors import CheckpointError, DiskError
+from danube_sweep.storage.files import appending, write_text
 
 
 @final
@@ -41,16 +41,16 @@ class MetricsFile:
         """
         text = "".join(self._line(row) for row in rows)
         size = self._path.stat().st_size if self._path.exists() else 0
-        with writing(self._path):
-            try:
-                with self._path.open("ab") as stream:
-                    stream.write((text if size else f"{self._header}\n{text}").encode())
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            except OSError:
-                with suppress(OSError):
+        try:
+            with appending(self._path) as stream:
+                stream.write((text if size else f"{self._header}\n{text}").encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except DiskError:
+            with suppress(OSError):
+                if not self._path.is_symlink():
                     os.truncate(self._path, size)
-                raise
+            raise
 
     def _step(self, row: str) -> int:
         step = row.split(",")[0]

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from danube_sweep.errors import CheckpointError
 from danube_sweep.lora.adalora_ranks import RankAllocation
 from danube_sweep.storage import checkpoint
+from danube_sweep.storage.checkpoints_by_step import Checkpoints
 from danube_sweep.training import trained_weights
 from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.best_and_patience import BestSoFar
@@ -107,7 +108,7 @@ def go_on(trial: Resumable) -> None:
 
 
 def _set_aside(trial: Resumable, folder: Path, version: int) -> None:
-    aside = checkpoints_of(trial).set_aside(f"checkpoints-of-version-{version}")
+    aside = checkpoints_of(trial).set_aside(f"of-version-{version}")
     trial.where.terminal.note(
         f"{folder} follows version {version} of the training arithmetic and is not continued: the trial starts again; "
         f"its checkpoints are kept in {aside}"
@@ -120,6 +121,6 @@ def best_checkpoint(trial: Resumable) -> Path:
     return checkpoints_of(trial).folder(trial.best.best_step)
 
 
-def checkpoints_of(trial: Resumable) -> checkpoint.Checkpoints:
+def checkpoints_of(trial: Resumable) -> Checkpoints:
     """The trial's checkpoints, by step."""
-    return checkpoint.Checkpoints(trial.where.folder.checkpoints)
+    return Checkpoints(trial.where.folder.checkpoints)

@@ -24,6 +24,7 @@ from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.files import read_json, write_json, write_text
+from danube_sweep.storage.ownership import Kind, give_back, take_over
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
@@ -245,7 +246,7 @@ def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
 
 @contextmanager
 def _locked(folder: RunFolder, wait_s: float) -> Iterator[None]:
-    folder.path.mkdir(parents=True, exist_ok=True)
+    take_over(folder.path, Kind.run)
     lock = FileLock(folder.lock, timeout=wait_s, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -257,3 +258,4 @@ def _locked(folder: RunFolder, wait_s: float) -> Iterator[None]:
         lock.release()
         if not folder.config.is_file():
             folder.lock.unlink(missing_ok=True)
+            give_back(folder.path)

@@ -99,7 +99,7 @@ def test_the_best_group_comes_first_and_is_the_one_written(
     assert [line.split()[:2] for line in lines[1:4]] == [["#", "lora.rank"], ["1", "4"], ["2", "2"]]
     assert lines[-1].endswith("60 rows of lora.rank=4")
     monkeypatch.setenv("COLUMNS", "60")
-    assert oof(tmp_path / "weak", tmp_path / "strong", "-o", tmp_path / "out.csv") == 0
+    assert oof(tmp_path / "weak", tmp_path / "strong", "-o", tmp_path / "out.csv", "--overwrite") == 0
     said = capsys.readouterr().out
     assert "…" not in said and "left out, for want of width: " in said.replace("\n", " ")
     with (tmp_path / "out.csv").open(newline="") as stream:

@@ -24,7 +24,8 @@ from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage import checkpoint
-from danube_sweep.storage.checkpoint import Checkpoints, pack_state, read_manifest, unpack_state, write_checkpoint
+from danube_sweep.storage.checkpoint import pack_state, read_manifest, unpack_state, write_checkpoint
+from danube_sweep.storage.checkpoints_by_step import Checkpoints
 from danube_sweep.training import resume, trained_weights
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.step_plan import Collator

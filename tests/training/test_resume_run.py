@@ -15,6 +15,7 @@ from danube_sweep.cli import main
 from danube_sweep.config.schema import Config
 from danube_sweep.config.stored import load_config, plain_config
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted
+from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.training.lightning_loop import PackModule
 
 Tiny = Callable[..., Config]
@@ -117,7 +118,7 @@ def test_steps_written_after_the_last_checkpoint_are_written_again_and_not_twice
 def test_a_run_that_could_not_write_its_product_finishes_without_training_again(tiny: Tiny, tmp_path: Path) -> None:
     config, folder = tiny(*EXACT), tmp_path / "run"
     train(config, tmp_path / "whole")
-    folder.mkdir()
+    take_over(folder, Kind.run)
     (folder / "adapter").touch()
     with pytest.raises(DiskError, match="adapter cannot be written"):
         train(config, folder)
@@ -133,7 +134,7 @@ def test_a_run_out_of_patience_trains_no_further_when_it_is_resumed(tiny: Tiny, 
     diverging = ["optimizer.lr=0.5", "schedule=constant", "trainer.validate_every=1", "trainer.patience=2"]
     config, folder = tiny(*diverging, "trainer.max_steps=40"), tmp_path / "run"
     train(config, tmp_path / "whole")
-    folder.mkdir()
+    take_over(folder, Kind.run)
     (folder / "adapter").touch()
     with pytest.raises(DiskError):
         train(config, folder)

@@ -43,6 +43,7 @@ HEADS = [
 ]
 PRECISIONS = ["fp32", "bf16", "int8", "nf4"]
 FILES = {
+    ".danube_sweep",
     ".lock",
     "adapter",
     "config.yaml",

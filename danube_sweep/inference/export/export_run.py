@@ -56,6 +56,8 @@ def export_run(run: Path, target: Path, place: Place, options: Options) -> Check
     are gone, DiskError if `target` is not empty or cannot be written, and ExportRefused if the export does not answer
     as its run does. After an error there is no `target`.
     """
+    if target.is_symlink():
+        raise DiskError(f"{target} is a symbolic link, which is not written through; give the folder itself")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DiskError(f"{target} exists and is not empty; give another OUT_DIR")
     with whole_folder(target, "give another OUT_DIR") as folder:

@@ -9,14 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from danube_sweep.config.schema import Config
+from danube_sweep.config.schema import Config, path_fields
 from danube_sweep.data.parts import load_undivided
 from danube_sweep.data.records import Record
-from danube_sweep.errors import CheckpointError, DiskError, UserError
+from danube_sweep.errors import CheckpointError, UserError
 from danube_sweep.results.oof.fold_groups import FoldGroup, find_groups
 from danube_sweep.results.oof.join_folds import join, score_joined
 from danube_sweep.results.oof.write_oof import check_target, write_predictions
 from danube_sweep.results.ranking_table import plain
+from danube_sweep.storage.outputs import check_place, refuse_existing
 from danube_sweep.terminal.screen import Terminal
 
 
@@ -29,15 +30,16 @@ class Scored:
     metrics: dict[str, float]
 
 
-def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal) -> None:
+def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal, *, overwrite: bool = False) -> None:
     """Joins, scores, shows and writes.
 
-    Raises CheckpointError, naming what is missing, when no group is complete, and what `check_target` and
-    `write_predictions` raise.
+    Raises CheckpointError, naming what is missing, when no group is complete, DiskError for a file that is there and is
+    not to be overwritten, and what `check_target` and `write_predictions` raise.
     """
+    target = output or directories[0] / "oof.parquet"
     if output is not None:
         check_target(output)
-    target = output or directories[0] / "oof.parquet"
+    refuse_existing(target, "--output", overwrite=overwrite)
     groups, notes = find_groups(directories)
     scored = _scored(groups, notes)
     incomplete = [plain(f"{group.name}: {group.lacks()} missing") for group in groups if group.missing]
@@ -58,11 +60,12 @@ def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal
 
 
 def _refuse_input(target: Path, group: FoldGroup) -> None:
-    data = [] if group.config is None else [getattr(group.config.data, "path", None)]
     read = [run.predictions for runs in group.seeds.values() for run in runs]
-    for file in [*read, *(Path(path) for path in data if isinstance(path, str))]:
-        if target.exists() and file.exists() and file.samefile(target):
-            raise DiskError(f"--output {target} is the same file as {file}, which is read; choose another place")
+    assert group.config is not None  # or it could not have been scored
+    for name in path_fields(group.config.data):
+        named = getattr(group.config.data, name) or []
+        read += [Path(one) for one in ([named] if isinstance(named, str) else named)]
+    check_place(target, "--output", read)
 
 
 def _scored(groups: Sequence[FoldGroup], notes: list[str]) -> list[Scored]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from danube_sweep.errors import BusyError, DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory
+from danube_sweep.storage.files import append_only
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import (
     Alive,
@@ -228,7 +229,7 @@ def _failed(error: BaseException) -> Failed:
 
 def _redirect(log: Path) -> None:
     # Whatever prints, a library's C code and a dying interpreter included, prints into the trial's log.
-    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    handle = append_only(log)
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)

@@ -14,6 +14,7 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.locks import is_held
+from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 
 Wanted = Callable[[Config], bool]
@@ -136,6 +137,7 @@ class FolderSource:
                 self._elsewhere = True
                 continue
             try:
+                check(entry.path, Kind.run)
                 if self._wanted(entry):
                     self._tried.add(entry.number)
                     return Claim(entry, self._config(entry), lock)

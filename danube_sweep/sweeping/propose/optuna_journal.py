@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from danube_sweep.config.schema import NoPruner, Pruner, Sampler
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import ConfigError
+from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
 from danube_sweep.sweeping.propose.pruners import build_pruner, ends_here
@@ -62,7 +63,7 @@ class OptunaJournal:
     def __init__(self, path: Path, objectives: Sequence[tuple[str, str]], pruner: Pruner) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        take_over(path.parent, Kind.sweep)
         backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path)))
         self._metrics = [metric for metric, _ in objectives]
         self._prunes = not isinstance(pruner, NoPruner)

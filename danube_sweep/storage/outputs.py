@@ -1,0 +1,38 @@
+"""Files that a command writes where the user says: never onto what it reads, and onto an older file only if asked."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from danube_sweep.errors import DiskError
+from danube_sweep.storage.ownership import Kind, is_our_name, is_ours
+
+_DRAWN_FROM_A_SWEEP = {"ranking.csv", "ranking.md", "report.html", "oof.parquet"}
+"""Files of a sweep's folder that follow from the others: they are written anew at any time."""
+
+
+def check_place(target: Path, option: str, read: Iterable[Path] = ()) -> None:
+    """Raises DiskError for a target without a folder, a folder, a link, a file of a run or sweep, or one that is read.
+
+    `option` is what the user gave the target by.
+    """
+    way_out = f"choose another place by {option}"
+    if not target.parent.is_dir():
+        raise DiskError(f"{target} cannot be written: No such file or directory; {way_out}")
+    if target.is_dir():
+        raise DiskError(f"{target} cannot be written: Is a directory; {way_out}")
+    for file in read:
+        if file.exists() and target.exists() and file.samefile(target):
+            raise DiskError(f"{option} {target} is the same file as {file}, which is read; {way_out}")
+    if target.is_symlink():
+        raise DiskError(f"{option} {target} is a symbolic link, which is not written through; give the file itself")
+    for kind in (Kind.run, Kind.sweep):
+        if is_our_name(target.name, kind) and target.name not in _DRAWN_FROM_A_SWEEP and is_ours(target.parent, kind):
+            raise DiskError(f"{option} {target} is a file of the {kind.value} in {target.parent}; {way_out}")
+
+
+def refuse_existing(target: Path, option: str, *, overwrite: bool) -> None:
+    """Raises DiskError for a file that is there, unless it is to give way or is drawn anew in a folder of ours."""
+    if overwrite or not target.exists():
+        return
+    if target.name not in _DRAWN_FROM_A_SWEEP or not any(is_ours(target.parent, kind) for kind in Kind):
+        raise DiskError(f"{option} {target} exists; give --overwrite to replace it, or choose another place")

@@ -1,0 +1,206 @@
+"""Which folders are ours, and which names in them are.
+
+A folder of a run or a sweep holds a marker; one of version 0.1 is known by its files and gets one. In a folder of ours
+only the names below are written or removed, and never through a symbolic link. A folder with other content is refused.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.files import write_json, writing
+
+MARKER: Final = ".danube_sweep"
+_ABOUT = "danube-sweep writes, replaces and removes files of its own names in this folder, and no others"
+
+
+class Kind(Enum):
+    """What a folder of ours holds."""
+
+    run = "run"
+    sweep = "sweep"
+    checkpoints = "checkpoints"
+
+
+_HIDDEN = {MARKER, ".lock", ".claim", ".test.lock"}
+_FILES = {
+    Kind.run: {
+        "adjusted.json",
+        "attempts.jsonl",
+        "checkpoints.json",
+        "config.yaml",
+        "environment.json",
+        "log.txt",
+        "metrics.csv",
+        "predictions.parquet",
+        "result.json",
+        "trial.json",
+    },
+    Kind.sweep: {
+        "baselines.log",
+        "confirm.json",
+        "history.lock",
+        "history.log",
+        "oof.parquet",
+        "ranking.csv",
+        "ranking.md",
+        "report.html",
+        "sweep.json",
+        "test.json",
+    },
+    Kind.checkpoints: set(),
+}
+_FOLDERS = {
+    Kind.run: {"adapter", "checkpoints", "model", "wandb"},
+    Kind.sweep: {"baselines"},
+    Kind.checkpoints: set(),
+}
+_NUMBERED = {
+    Kind.run: re.compile(r"checkpoints-of-version-\d+(-\d+)?"),
+    Kind.sweep: re.compile(r"p\d{3,}\.log"),
+    Kind.checkpoints: re.compile(r"step-\d{8}"),
+}
+_TRIAL = re.compile(r"\d{3,}_(.*_)?([0-9a-f]{8}|invalid)")
+"""The name of a trial's folder in its sweep."""
+_FROM_HYDRA = {"multirun.yaml"}
+_WAY_OUT = {
+    Kind.run: "give a new or empty folder by hydra.run.dir",
+    Kind.sweep: "give a new or empty folder by hydra.sweep.dir",
+    Kind.checkpoints: "give another storage.checkpoints",
+}
+
+
+def is_our_name(name: str, kind: Kind) -> bool:
+    """Whether a name in a folder of this kind is one that we write."""
+    return name in _HIDDEN | _FILES[kind] | _FOLDERS[kind] or bool(_NUMBERED[kind].fullmatch(name))
+
+
+def is_ours(folder: Path, kind: Kind) -> bool:
+    """Whether the folder has our marker, or the files of a folder that had none yet."""
+    return _kind_marked(folder) in (kind, None) if _marker(folder) else _RECOGNISED[kind](folder)
+
+
+def check(folder: Path, kind: Kind) -> None:
+    """Writes nothing. Raises CheckpointError unless the folder is ours, empty or missing, and none of our names a link.
+
+    Hidden files, but for our own, do not count as content.
+    """
+    if not folder.is_dir():
+        return
+    found = os.listdir(folder)
+    for name in sorted(found):
+        if is_our_name(name, kind) and (folder / name).is_symlink():
+            raise CheckpointError(f"{folder / name} is a symbolic link, which is not written through; {_instead(name)}")
+    if _marker(folder):
+        marked = _kind_marked(folder)
+        if marked not in (kind, None):
+            raise CheckpointError(f"{folder} is the folder of a {marked.value}; {_WAY_OUT[kind]}")
+        return
+    content = sorted(name for name in found if _is_content(folder / name))
+    if content and not _RECOGNISED[kind](folder):
+        named = ", ".join(content[:3]) + (f" and {len(content) - 3} more" if len(content) > 3 else "")
+        raise CheckpointError(f"{folder} holds what danube-sweep did not write ({named}); {_WAY_OUT[kind]}")
+
+
+def take_over(folder: Path, kind: Kind) -> None:
+    """Makes the folder if need be, and marks it as ours. Raises what `check` raises, and DiskError."""
+    with writing(folder, "choose another folder"):
+        folder.mkdir(parents=True, exist_ok=True)
+        check(folder, kind)
+    if not _marker(folder):
+        write_json(folder / MARKER, {"kind": kind.value, "about": _ABOUT})
+
+
+def give_back(folder: Path) -> None:
+    """Removes the marker of a folder that holds nothing else."""
+    with suppress(OSError):
+        if os.listdir(folder) == [MARKER]:
+            (folder / MARKER).unlink()
+
+
+def remove_files(folder: Path, kind: Kind) -> None:
+    """Removes our files and, if nothing else is in it, the folder; of a link nothing. Raises OSError."""
+    for name in [] if folder.is_symlink() else os.listdir(folder):
+        if name in _HIDDEN | _FILES[kind] and not (folder / name).is_dir():
+            (folder / name).unlink()
+    with suppress(OSError):  # what somebody else has put there stays
+        folder.rmdir()
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder of ours with all that is in it; a link in its place stays. Errors do not count."""
+    if not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_content(path: Path) -> bool:
+    # A lock is empty: another process may have been faster.
+    if path.name in _HIDDEN:
+        return path.is_dir() or path.stat().st_size > 0
+    return not (path.name.startswith(".") or path.name in _FROM_HYDRA)
+
+
+def _marker(folder: Path) -> bool:
+    file = folder / MARKER
+    return file.is_file() and not file.is_symlink()
+
+
+def _kind_marked(folder: Path) -> Kind | None:
+    """The kind that the marker states; None for a marker that a power cut has emptied."""
+    with suppress(ValueError):
+        return Kind(_json(folder / MARKER).get("kind"))
+    return None
+
+
+def _instead(name: str) -> str:
+    if name == "checkpoints":
+        return "remove it and give storage.checkpoints=FOLDER for checkpoints elsewhere"
+    return "put the file or folder itself in its place"
+
+
+# ------------------------------------------------------------------------------- folders from before there was a marker
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_run(folder: Path) -> bool:
+    identity = _json(folder / "environment.json").get("trial")
+    if isinstance(identity, str) and re.fullmatch(r"[0-9a-f]{32}", identity):
+        return True
+    if _is_trial(folder):
+        return True
+    # Whatever of it is damaged, the name and the sweep around it tell.
+    parent = folder.absolute().parent
+    return _TRIAL.fullmatch(folder.name) is not None and (_marker(parent) or _is_sweep(parent))
+
+
+def _is_trial(folder: Path) -> bool:
+    return {"format", "number", "hash", "overrides"} <= _json(folder / "trial.json").keys()
+
+
+def _is_sweep(folder: Path) -> bool:
+    if "format" in _json(folder / "sweep.json"):
+        return True
+    with suppress(OSError), os.scandir(folder) as found:
+        return any(_is_trial(Path(one.path)) for one in found)
+    return False
+
+
+_RECOGNISED: Final[dict[Kind, Callable[[Path], bool]]] = {
+    Kind.run: _is_run,
+    Kind.sweep: _is_sweep,
+    Kind.checkpoints: lambda _folder: False,
+}
