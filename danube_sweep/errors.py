@@ -8,7 +8,8 @@ DanubeSweepError
 │   ├── ModelError          a backbone or tokenizer that cannot be had (also OSError)
 │   │   └── UnknownArchitecture     one that the planner cannot plan; it may train
 │   ├── CheckpointError     a run folder or adapter that does not fit or was changed (also ValueError)
-│   │   └── BusyError       a run folder that another process is training in
+│   │   ├── BusyError       a run folder that another process is training in
+│   │   └── DamagedCheckpoint   a checkpoint whose files are not what was written
 │   ├── DiskError           no space, no permission (also OSError)
 │   └── HubError            the hub refuses an upload or cannot be reached (also OSError)
 ├── TrialFailed             a trial ended badly, its result.json says how; exit code 1
@@ -61,6 +62,10 @@ class CheckpointError(UserError, ValueError):
 
 class BusyError(CheckpointError):
     """Another process is training in this run folder."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint's files are not those that were written."""
 
 
 class DiskError(UserError, OSError):

@@ -30,6 +30,7 @@ _NOT_THE_TRIAL = {
     "model",
     "device",
     "tracking",
+    "storage",
     "trainer.eval_batch",
     "trainer.log_every",
     "trainer.score_test",

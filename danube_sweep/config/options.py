@@ -25,6 +25,7 @@ from danube_sweep.config.schema import (
     Olora,
     Patient,
     Peft,
+    Places,
     Precision,
     Sweep,
     Trainer,
@@ -65,6 +66,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "trainer": {"trainer": Trainer},
     "device": {"device": Device},
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
+    "storage": {"storage": Places},
 }
 """Config group -> option -> dataclass; groups whose options differ only in values have one."""
 

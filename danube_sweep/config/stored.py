@@ -19,6 +19,9 @@ from danube_sweep.config.schema import Config, Pruner, Sweep
 from danube_sweep.config.typed import typed_config, typed_sweep
 from danube_sweep.errors import CheckpointError, ConfigError
 
+_LATER = {"storage"}
+"""Groups that configs of older versions lack."""
+
 
 def plain_config(config: Config) -> dict[str, Any]:
     """The config as nested dicts of plain values; groups with several kinds of options say which kind they are.
@@ -107,7 +110,8 @@ def load_config(path: Path) -> Config:
             raise CheckpointError(f"{path}: hydra is no part of a trial; remove it")
         typed = OmegaConf.structured(Config)
         for group in OPTIONS:
-            fields, options = dict(plain.pop(group)), offered_options.options(group)
+            fields = {} if group in _LATER and group not in plain else dict(plain.pop(group))
+            options = offered_options.options(group)
             kind = fields.pop("kind", next(iter(options)) if len(options) == 1 else "")
             if kind not in options:
                 missing = f"{group}={kind}: no installed package offers it; install it"

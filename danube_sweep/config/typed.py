@@ -74,5 +74,5 @@ def _make_paths_absolute(config: Config) -> None:
     for part in (getattr(config, group) for group in OPTIONS):
         for name, kind in path_fields(part).items():
             value = getattr(part, name)
-            if kind == "files" or (value is not None and is_folder(value)):
+            if kind in ("files", "place") or (value is not None and is_folder(value)):
                 setattr(part, name, absolute(value))

@@ -158,4 +158,4 @@ def _standing(folder: RunFolder) -> tuple[str, str | None]:
     tried = attempts(folder)
     if tried and tried[-1].state not in COMPLETE:  # a complete one whose result was deleted is to be run again
         return tried[-1].state, tried[-1].reason
-    return (STOPPED if folder.checkpoints.is_dir() else WAITING), None
+    return (STOPPED if folder.has_checkpoints else WAITING), None

@@ -19,11 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from danube_sweep.errors import CheckpointError
+from danube_sweep.errors import CheckpointError, DamagedCheckpoint
 from danube_sweep.storage.checkpoints_by_step import MANIFEST
 from danube_sweep.storage.files import whole_folder, writing
 
 FORMAT = 1
+SEAL = "seal"
+"""The key of the manifest's own hash."""
 
 
 def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Callable[[Path], None]) -> None:
@@ -36,25 +38,32 @@ def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Cal
     with whole_folder(folder, replace=True) as temporary:
         write_files(temporary)
         hashes = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
-        sealed = {"format": FORMAT, **manifest, "files": hashes}
-        (temporary / MANIFEST).write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
+        stated = json.loads(json.dumps({"format": FORMAT, **manifest, "files": hashes}))
+        sealed = json.dumps({**stated, SEAL: _seal(stated)}, indent=1)
+        (temporary / MANIFEST).write_text(f"{sealed}\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The verified manifest of a checkpoint. Raises CheckpointError if anything was changed or is missing."""
+    """The verified manifest of a checkpoint.
+
+    Raises DamagedCheckpoint if anything was changed or is missing, CheckpointError for another format.
+    """
     file = folder / MANIFEST
     if not file.is_file():
-        raise CheckpointError(f"{folder} is no checkpoint: it has no {MANIFEST}")
+        raise DamagedCheckpoint(f"{folder} is no checkpoint: it has no {MANIFEST}")
     try:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         hashes: dict[str, str] = {**manifest["files"]}
+        seal = manifest.pop(SEAL, None)  # manifests of version 0.1 have none
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged; use an earlier checkpoint or train again") from error
+        raise DamagedCheckpoint(f"{file} is damaged; use an earlier checkpoint or train again") from error
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{file} has format {manifest.get('format')}, this version reads {FORMAT}; train again")
+    if seal is not None and seal != _seal(manifest):
+        raise DamagedCheckpoint(f"{file} was changed since it was saved; use an earlier checkpoint or train again")
     for name, expected in hashes.items():
         if not (folder / name).is_file() or _digest(folder / name) != expected:
-            raise CheckpointError(f"{folder / name} was changed or is missing since it was saved; train again")
+            raise DamagedCheckpoint(f"{folder / name} was changed or is missing since it was saved; train again")
     return manifest
 
 
@@ -104,6 +113,10 @@ def unpack_state(skeleton: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         case {"list": list(items)}:
             return [unpack_state(value, tensors) for value in items]
     return skeleton
+
+
+def _seal(stated: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(file: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import final
 
 from danube_sweep.storage.files import abandoned, move
-from danube_sweep.storage.ownership import remove_tree
+from danube_sweep.storage.ownership import give_back, remove_tree
 
 MANIFEST = "checkpoint.json"
 _STEP = re.compile(r"step-(\d{8})")
@@ -49,5 +49,6 @@ class Checkpoints:
         """Removes all of them, and the folder unless something else is in it."""
         if self._root.is_dir() and not self._root.is_symlink():
             self.keep(())
+            give_back(self._root)
             with suppress(OSError):
                 self._root.rmdir()

@@ -5,6 +5,7 @@ environment.json   versions, device, git state, command
 metrics.csv        a row per step and per validation
 log.txt            what the terminal showed
 checkpoints/       while it trains: the last step and the best one
+checkpoints.json   with storage.checkpoints: where they are instead
 trial.json         in a sweep: number, overrides, hash
 attempts.jsonl     in a sweep: a line per attempt, how it ended and how long it took
 adjusted.json      in a sweep: the micro-batch that an out-of-memory trial was given instead
@@ -22,8 +23,11 @@ from typing import Any
 from danube_sweep.config.identity import HASH_VERSION, other_hashes, trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import MICRO_BATCH
+from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.files import read_json
 
+PLACE = "path"
+"""The key of checkpoints.json."""
 TRIAL = "trial.json"
 """The file that makes a run's folder a trial of its sweep."""
 
@@ -51,8 +55,23 @@ class RunFolder:
         return self.path / "log.txt"
 
     @property
+    def elsewhere(self) -> Path:
+        return self.path / "checkpoints.json"
+
+    @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        """Raises CheckpointError for a damaged checkpoints.json."""
+        if not self.elsewhere.is_file():
+            return self.path / "checkpoints"
+        place = read_json(self.elsewhere).get(PLACE)
+        if not isinstance(place, str):
+            raise CheckpointError(f"{self.elsewhere} is damaged; delete it to train the trial from its start")
+        return Path(place)
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether it trained for a while and has not ended."""
+        return self.elsewhere.is_file() or self.checkpoints.is_dir()
 
     @property
     def predictions(self) -> Path:

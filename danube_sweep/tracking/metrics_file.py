@@ -19,20 +19,28 @@ class MetricsFile:
             raise ValueError(f"the columns of {path.name} begin with step and part, got {', '.join(columns)}")
         self._path, self._columns, self._header = path, list(columns), ",".join(columns)
 
-    def resume(self, after_step: int) -> None:
-        """Drops the rows beyond `after_step` and a half-written last line, atomically; without a file does nothing.
+    def resume(self, after_step: int) -> str | None:
+        """Drops the rows beyond `after_step` and lines that a power cut or a kill has damaged, atomically.
 
-        Raises CheckpointError for a file with other columns or a damaged row, DiskError if it cannot be written.
+        Returns a note if rows up to `after_step` are lost. Without a file does nothing at step 0. Raises
+        CheckpointError for a file with other columns, DiskError if it cannot be written.
         """
         if not self._path.is_file():
-            return
-        whole, newline, _ = self._path.read_bytes().rpartition(b"\n")
-        header, *rows = whole.decode(errors="replace").split("\n") if newline else [self._header]
-        if header != self._header:
+            return self._lost(set(), after_step, damaged=0)
+        header, *lines = self._path.read_bytes().split(b"\n")
+        readable = header.isascii() and b"\0" not in header
+        if readable and lines and header.decode() != self._header:
             raise CheckpointError(
-                f"{self._path} has the columns {header}, this version writes {self._header}; move the file away"
+                f"{self._path} has the columns {header.decode()}, this version writes {self._header}; "
+                "move the file away"
             )
-        write_text(self._path, "\n".join([header, *(row for row in rows if self._step(row) <= after_step)]) + "\n")
+        steps = [self._step(line) for line in lines]
+        damaged = sum(step is None for step in steps[:-1]) + (not readable)  # the last line is empty or half-written
+        kept = [(step, line) for step, line in zip(steps[:-1], lines, strict=False) if step is not None]
+        kept = [(step, line) for step, line in kept if step <= after_step]
+        write_text(self._path, "\n".join([self._header, *(line.decode() for _, line in kept)]) + "\n")
+        trained = {step for step, line in kept if line.split(b",")[1] == b"train"}
+        return self._lost(trained, after_step, damaged)
 
     def append(self, rows: Sequence[Mapping[str, float | int | str | None]]) -> None:
         """Adds whole lines and syncs them; a missing metric is an empty cell, a float comes back bit for bit.
@@ -52,16 +60,33 @@ class MetricsFile:
                     os.truncate(self._path, size)
             raise
 
-    def _step(self, row: str) -> int:
-        step = row.split(",")[0]
-        if not step.isdecimal() or row.count(",") != len(self._columns) - 1:
-            raise CheckpointError(f"{self._path} has a damaged line, {row[:80]!r}; remove it to go on")
-        return int(step)
+    def _lost(self, trained: set[int], after_step: int, damaged: int) -> str | None:
+        missing = [step for step in range(1, after_step + 1) if step not in trained]
+        lines = f"{damaged} lines of {self._path} are damaged and dropped" if damaged else ""
+        if not missing:
+            return lines or None
+        lost = f"{self._path} lacks the rows of {len(missing)} steps from {missing[0]} to {missing[-1]}"
+        return f"{lost}: they are lost, and the rest is kept" + (f"; {lines}" if lines else "")
+
+    def _step(self, line: bytes) -> int | None:
+        """The step of a row; None for a line that is no row of this file."""
+        step, *cells = line.split(b",")
+        if not (line.isascii() and step.isdigit() and len(cells) == len(self._columns) - 1):
+            return None
+        whole = cells[0] in (b"train", b"validation") and all(map(_is_number, cells[1:]))
+        return int(step) if whole else None
 
     def _line(self, row: Mapping[str, float | int | str | None]) -> str:
         if unknown := [name for name in row if name not in self._columns]:
             raise ValueError(f"{', '.join(unknown)}: no such column in {self._path.name}; it has {self._header}")
         return ",".join(_cell(row.get(name)) for name in self._columns) + "\n"
+
+
+def _is_number(cell: bytes) -> bool:
+    try:
+        return cell == b"" or isinstance(float(cell), float)
+    except ValueError:
+        return False
 
 
 def _cell(value: float | int | str | None) -> str:

@@ -48,9 +48,11 @@ class Journal:
     def begin(self, step: int, *, tokens: int, seconds: float) -> None:
         """Goes on after `step`, 0 for a fresh trial, with the tokens and seconds so far; later rows are dropped."""
         self._tokens_written, self._seconds_written = tokens, seconds
-        self._metrics_file.resume(after_step=step)
+        lost = self._metrics_file.resume(after_step=step)
         for about, lines in self._where.told:
             self._where.terminal.tell(about, lines)
+        if lost is not None:
+            self._where.terminal.note(lost)
         if step:
             self._where.terminal.note(f"resumed at step {step} of {self._plan.total_steps}")
         self._where.terminal.start(self._where.label, self._plan.total_steps, step)

@@ -1,6 +1,7 @@
 """Checkpoints of a trial while it trains: saving one, going on from the last one, finding the best one."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from danube_sweep.errors import CheckpointError
+from danube_sweep.errors import CheckpointError, DamagedCheckpoint
 from danube_sweep.lora.adalora_ranks import RankAllocation
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.checkpoints_by_step import Checkpoints
@@ -53,7 +54,8 @@ class Resumable(Protocol):
 def save(trial: Resumable, evaluation: Evaluation | None) -> None:
     """Writes a checkpoint of the trial where it stands; keeps it and the best one, and removes the others.
 
-    `evaluation` is that of this step, if it was validated. Raises DiskError.
+    Where it is the best one itself, the best before it stays: there are two in case one is damaged. `evaluation` is
+    that of this step, if it was validated. Raises DiskError.
     """
     state: dict[str, Any] = {
         "optimizer": trial.optimizer.state_dict(),
@@ -74,21 +76,19 @@ def save(trial: Resumable, evaluation: Evaluation | None) -> None:
     step, kept = trial.done.step, checkpoints_of(trial)
     manifest = {**trial.where.manifest, "step": step, "metrics": metrics, "state": skeleton}
     checkpoint.write_checkpoint(kept.folder(step), manifest, write_files)
-    kept.keep({step, trial.best.best_step})
+    kept.keep({step, trial.best.best_step, trial.best.best_before if trial.best.best_step == step else None})
 
 
 def go_on(trial: Resumable) -> None:
-    """Puts the trial where its last checkpoint left it; without one leaves it at its start.
+    """Puts the trial where its newest checkpoint left it that verifies; without one leaves it at its start.
 
-    A checkpoint of an older arithmetic is set aside, with a note, and the trial left at its start. Raises
-    CheckpointError for a checkpoint that is damaged or was written by another trial.
+    Damage is noted with the steps that it costs. A checkpoint of an older arithmetic is set aside, with a note, and the
+    trial left at its start. Raises CheckpointError for a checkpoint of another trial or format.
     """
-    kept = checkpoints_of(trial)
-    steps = kept.steps()
-    if not steps:
+    found = _newest_whole(trial)
+    if found is None:
         return
-    folder = kept.folder(steps[-1])
-    manifest = checkpoint.read_manifest(folder)
+    folder, manifest = found
     if manifest.get(ARITHMETIC, 1) != trial.where.manifest.get(ARITHMETIC, 1):
         _set_aside(trial, folder, manifest.get(ARITHMETIC, 1))
         return
@@ -104,7 +104,40 @@ def go_on(trial: Resumable) -> None:
     if trial.allocation is not None:
         trial.allocation.load_state_dict(state["allocation"])
     trial.done = Progressed(**{one.name: state["done"][one.name] for one in fields(Progressed)})
-    trial.best = BestSoFar(**{one.name: state["done"][one.name] for one in fields(BestSoFar)})
+    done: dict[str, Any] = state["done"]
+    trial.best = BestSoFar(**{one.name: done[one.name] for one in fields(BestSoFar) if one.name in done})
+
+
+def _newest_whole(trial: Resumable) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that verifies together with its best one, without which the trial could not end.
+
+    A note tells where that is not the newest there is.
+    """
+    kept, said = checkpoints_of(trial), ""
+    steps = kept.steps()
+    for step in reversed(steps):
+        try:
+            manifest = checkpoint.read_manifest(kept.folder(step))
+            best = _best_step(manifest)
+            if best not in (None, step):
+                checkpoint.read_manifest(kept.folder(best))
+        except DamagedCheckpoint as error:
+            said = said or str(error).partition(";")[0]
+            continue
+        if said:
+            again = steps[-1] - step
+            trial.where.terminal.note(f"{said}; goes on from step {step}, so that {again} steps are trained again")
+        return kept.folder(step), manifest
+    if said:
+        again = steps[-1]
+        trial.where.terminal.note(f"{said}; no other is whole, so that the trial starts again: {again} steps are lost")
+    return None
+
+
+def _best_step(manifest: Mapping[str, Any]) -> int | None:
+    done: dict[str, Any] = checkpoint.unpack_state(dict(manifest["state"]["dict"])["done"], {})
+    best: int | None = done["best_step"]
+    return best
 
 
 def _set_aside(trial: Resumable, folder: Path, version: int) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import COMPLETE, MICRO_BATCH
 from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory
-from danube_sweep.storage.checkpoints_by_step import Checkpoints
+from danube_sweep.storage.checkpoint_places import remove_checkpoints
 from danube_sweep.storage.files import write_json
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import given_out
@@ -275,7 +275,7 @@ def _write(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any],
             result["measured"] = measured
             write_json(folder.result, result)
             if result["state"] in COMPLETE:
-                Checkpoints(folder.checkpoints).clear()
+                remove_checkpoints(folder)
                 tracker.publish(folder.predictions, folder.path / trained_weights.folder_name(trial.config.lora))
             tracker.summary({"state": result["state"], **_prefixed(result)})
     finally:

@@ -23,6 +23,7 @@ from danube_sweep.errors import BusyError, CheckpointError, ConfigError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.what_fits import with_micro_batch
+from danube_sweep.storage.checkpoint_places import place_checkpoints
 from danube_sweep.storage.files import read_json, write_json, write_text
 from danube_sweep.storage.ownership import Kind, give_back, take_over
 from danube_sweep.storage.redaction import redacted
@@ -174,6 +175,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     config, asked, folder, terminal = taken.config, taken.entrant.config, taken.folder, taken.entrant.terminal
     plain = plain_config(asked)  # by its config.yaml a trial is known again
     folder.result.unlink(missing_ok=True)  # of an attempt that failed
+    stay = place_checkpoints(folder, config.storage.checkpoints)
     terminal.log_to(folder.log)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
     found = {**_known_as(taken), **environment(model.backbone.device)}
@@ -195,7 +197,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
         where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
-    for line in (warning, _length_note(model, prepared)):
+    for line in (stay, warning, _length_note(model, prepared)):
         if line is not None:
             terminal.note(line)
     return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.prune)

@@ -22,7 +22,7 @@ from workbench import CPU, Parts, activate, build
 import danube_sweep
 from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
-from danube_sweep.errors import CheckpointError, DiskError
+from danube_sweep.errors import CheckpointError, DamagedCheckpoint, DiskError
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.checkpoint import pack_state, read_manifest, unpack_state, write_checkpoint
 from danube_sweep.storage.checkpoints_by_step import Checkpoints
@@ -152,6 +152,17 @@ def config() -> Config:
     return compose(["data.rows=60", *TINY, "precision=fp32", "lora.rank=2", "trainer.max_steps=2"])
 
 
+def test_there_are_always_two_checkpoints_to_go_on_from(config: Config, tmp_path: Path) -> None:
+    trial = activate(build(config), tmp_path / "run")
+    trial.start(Collator(CPU))
+    kept = Checkpoints(tmp_path / "run" / "checkpoints")
+    for step, loss, steps in [(1, 3.0, [1]), (2, 2.0, [1, 2]), (3, 2.5, [2, 3]), (4, 1.0, [2, 4]), (5, 0.5, [4, 5])]:
+        trial.done.step = step
+        trial.best.take(step, {"log_loss": loss}, "log_loss")
+        resume.save(trial, None)
+        assert kept.steps() == steps
+
+
 @pytest.fixture
 def trained(config: Config, tmp_path: Path) -> tuple[Parts, Path]:
     """A tiny trial and a checkpoint of it as it is written while it trains."""
@@ -256,8 +267,18 @@ def reseal(folder: Path) -> None:
     """Hashes that fit again, as somebody would make them who edits a checkpoint on purpose."""
     manifest = json.loads((folder / "checkpoint.json").read_text())
     manifest["files"] = {name: checkpoint._digest(folder / name) for name in manifest["files"]}
+    del manifest[checkpoint.SEAL]  # as in version 0.1
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
     read_manifest(folder)
+
+
+def test_a_changed_figure_in_a_manifest_is_found(trained: tuple[Parts, Path]) -> None:
+    file = trained[1] / "checkpoint.json"
+    text = file.read_text()
+    assert text.count('"pad_id": 0') == 1
+    file.write_text(text.replace('"pad_id": 0', '"pad_id": 1'))
+    with pytest.raises(DamagedCheckpoint, match=r"checkpoint\.json was changed since it was saved"):
+        read_manifest(trained[1])
 
 
 def with_nan(state: dict[str, torch.Tensor]) -> None:

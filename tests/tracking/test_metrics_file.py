@@ -59,11 +59,50 @@ def test_resuming_without_a_file_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.csv").exists()
 
 
-@pytest.mark.parametrize("text", ["step,part,f1\n1,train,\n", "step,part,loss,tokens\nx,train,,\n"])
-def test_resuming_a_foreign_or_damaged_file_names_it(tmp_path: Path, text: str) -> None:
-    (tmp_path / "metrics.csv").write_text(text)
-    with pytest.raises(CheckpointError, match=r"metrics\.csv"):
+def test_resuming_a_file_with_other_columns_names_it(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,part,f1\n1,train,\n")
+    with pytest.raises(CheckpointError, match=r"metrics\.csv has the columns step,part,f1"):
         MetricsFile(tmp_path / "metrics.csv", COLUMNS).resume(after_step=3)
+
+
+def damaged(path: Path, start: int, end: int, with_: bytes = b"\0") -> MetricsFile:
+    """A file of the steps 1 to 8 and a validation; the bytes of lines `start` to `end` are overwritten."""
+    metrics = MetricsFile(path, COLUMNS)
+    metrics.append([{"step": step, "part": "train", "loss": 1 / step} for step in range(1, 9)])
+    metrics.append([{"step": 8, "part": "validation", "loss": 0.5}])
+    lines = path.read_bytes().splitlines(keepends=True)
+    lost = b"".join(lines[start:end])
+    path.write_bytes(b"".join(lines[:start]) + with_ * len(lost) + b"".join(lines[end:]))
+    return metrics
+
+
+def test_a_tail_of_nuls_costs_its_rows_and_the_loss_is_said(tmp_path: Path) -> None:
+    metrics = damaged(tmp_path / "metrics.csv", 6, 10)
+    assert metrics.resume(after_step=8) == (
+        f"{tmp_path / 'metrics.csv'} lacks the rows of 3 steps from 6 to 8: they are lost, and the rest is kept"
+    )
+    assert [row["step"] for row in rows_of(tmp_path / "metrics.csv")] == ["1", "2", "3", "4", "5"]
+    metrics.append([{"step": 9, "part": "train"}])
+    assert metrics.resume(after_step=5) is None  # from there the rows are whole
+
+
+@pytest.mark.parametrize("with_", [b"\0", b"\xff", b"7", b"\n"])
+def test_damage_in_the_middle_costs_its_rows_alone(tmp_path: Path, with_: bytes) -> None:
+    note = damaged(tmp_path / "metrics.csv", 3, 5, with_).resume(after_step=8)
+    assert note is not None and "\n" not in note
+    lost = {row["step"] for row in rows_of(tmp_path / "metrics.csv")} ^ set("12345678")
+    assert lost == ({"3", "4"} if with_ == b"\n" else {"3", "4", "5"})  # else the damage joins the next line
+    assert f"lacks the rows of {len(lost)} steps from 3 to {max(lost)}" in note
+
+
+def test_a_file_of_nuls_is_begun_anew_and_said(tmp_path: Path) -> None:
+    metrics = damaged(tmp_path / "metrics.csv", 0, 10)
+    assert "lacks the rows of 8 steps from 1 to 8" in str(metrics.resume(after_step=8))
+    assert (tmp_path / "metrics.csv").read_text() == "step,part,loss,tokens\n"
+
+
+def test_a_file_that_is_gone_is_said(tmp_path: Path) -> None:
+    assert "lacks the rows of 3 steps" in str(MetricsFile(tmp_path / "metrics.csv", COLUMNS).resume(after_step=3))
 
 
 @pytest.mark.parametrize("row", [{"step": 1, "accuracy": 0.5}, {"step": 1, "part": "a,b"}, {"step": 1, "part": "a\n"}])

@@ -12,10 +12,13 @@ from conftest import TINY
 from runs import StopAfter, metrics, start, train
 
 from danube_sweep.cli import main
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.stored import load_config, plain_config
 from danube_sweep.errors import CheckpointError, DiskError, Interrupted
+from danube_sweep.storage.checkpoint_places import place_checkpoints
 from danube_sweep.storage.ownership import Kind, take_over
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.lightning_loop import PackModule
 
 Tiny = Callable[..., Config]
@@ -143,19 +146,104 @@ def test_a_run_out_of_patience_trains_no_further_when_it_is_resumed(tiny: Tiny, 
     assert outcome(folder) == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "training.safetensors", "checkpoint.json"])
-def test_a_damaged_checkpoint_is_refused_in_one_line(tiny: Tiny, tmp_path: Path, name: str) -> None:
-    config, folder = tiny(*EXACT), tmp_path / "run"
-    with pytest.raises(Interrupted):
-        train(config, folder, stop=StopAfter(2))
-    (file,) = (folder / "checkpoints").glob(f"step-*/{name}")
+def damage(file: Path, way: str) -> None:
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0x80
-    file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{name}") as raised:
-        train(config, folder)
-    assert "\n" not in str(raised.value)
-    assert not (folder / "result.json").exists()
+    if way == "a bit":
+        content[len(content) // 2] ^= 0x01
+    file.write_bytes(
+        bytes(len(content)) if way == "nuls" else content[: len(content) // 2] if way == "cut" else content
+    )
+
+
+def note_of(folder: Path, words: str) -> str:
+    (line,) = (line for line in (folder / "log.txt").read_text().splitlines() if words in line)
+    return line
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("adapter_model.safetensors", "a bit"),
+        ("training.safetensors", "nuls"),
+        ("checkpoint.json", "a bit"),
+        ("checkpoint.json", "nuls"),
+    ],
+)
+def test_after_damage_to_the_last_checkpoint_a_run_goes_on_from_the_one_before(
+    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]], name: str, way: str
+) -> None:
+    config, folder = tiny(*EXACT), tmp_path / "run"
+    if ("whole",) not in undisturbed:
+        train(config, tmp_path / "whole")
+        undisturbed["whole",] = outcome(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, folder, stop=StopAfter(8))
+    assert [step.name for step in sorted((folder / "checkpoints").iterdir())] == ["step-00000005", "step-00000008"]
+    damage(folder / "checkpoints" / "step-00000008" / name, way)
+    train(config, folder)
+    assert f"{name} " in note_of(folder, "goes on from step 5, so that 3 steps are trained again")
+    assert outcome(folder) == undisturbed["whole",]
+
+
+def test_without_a_whole_checkpoint_a_run_starts_again_and_says_so(
+    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]]
+) -> None:
+    config, folder = tiny(*EXACT), tmp_path / "run"
+    if ("whole",) not in undisturbed:
+        train(config, tmp_path / "whole")
+        undisturbed["whole",] = outcome(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, folder, stop=StopAfter(8))
+    for file in (folder / "checkpoints").glob("*/head.safetensors"):
+        damage(file, "cut")
+    train(config, folder)
+    note_of(folder, "no other is whole, so that the trial starts again: 8 steps are lost")
+    assert outcome(folder) == undisturbed["whole",]
+
+
+def test_checkpoints_elsewhere_change_nothing_and_leave_nothing(
+    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]]
+) -> None:
+    disk, folder = tmp_path / "disk", tmp_path / "run"
+    config, plain = tiny(*EXACT, f"storage.checkpoints={disk}"), tiny(*EXACT)
+    if ("whole",) not in undisturbed:
+        train(plain, tmp_path / "whole")
+        undisturbed["whole",] = outcome(tmp_path / "whole")
+    assert trial_hash(config) == trial_hash(plain)
+    with pytest.raises(Interrupted):
+        train(config, folder, stop=StopAfter(6))
+    (place,) = disk.iterdir()
+    assert place.name.startswith("run-") and {step.name for step in place.glob("step-*")} == {
+        "step-00000005",
+        "step-00000006",
+    }
+    assert not (folder / "checkpoints").exists()
+    train(plain, folder)  # it stays where it began
+    assert outcome(folder) == undisturbed["whole",]
+    assert list(disk.iterdir()) == [] and not (folder / "checkpoints.json").exists()
+
+
+def test_a_place_of_checkpoints_that_is_gone_is_refused_with_the_way_out(tiny: Tiny, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    take_over(folder.path, Kind.run)
+    place_checkpoints(folder, str(tmp_path / "disk"))
+    (tmp_path / "disk").rename(tmp_path / "unmounted")
+    for words in ("mount its disk", "delete checkpoints.json to train the trial from its start"):
+        with pytest.raises(CheckpointError, match=words):
+            place_checkpoints(folder, None)
+    folder.elsewhere.unlink()
+    assert place_checkpoints(folder, None) is None and folder.checkpoints == folder.path / "checkpoints"
+
+
+def test_checkpoints_of_a_begun_run_stay_where_they_are(tmp_path: Path) -> None:
+    here, there = RunFolder(tmp_path / "here"), RunFolder(tmp_path / "there")
+    (here.checkpoints / "step-00000005").mkdir(parents=True)
+    (here.checkpoints / "step-00000005" / "checkpoint.json").touch()
+    assert "stay in" in str(place_checkpoints(here, str(tmp_path / "disk")))
+    there.path.mkdir()
+    assert place_checkpoints(there, str(tmp_path / "disk")) is None
+    assert "stay in" in str(place_checkpoints(there, str(tmp_path / "other")))
+    assert there.checkpoints.parent == tmp_path / "disk"
 
 
 def test_a_half_written_checkpoint_does_not_count(tiny: Tiny, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ from danube_sweep.config.schema.head_fields import (
     pooler_shapes,
 )
 from danube_sweep.config.schema.optimizer_fields import Adam, Optimizer
-from danube_sweep.config.schema.run_fields import Device, NoTracking, Tracking, WandbTracking
+from danube_sweep.config.schema.run_fields import Device, NoTracking, Places, Tracking, WandbTracking
 from danube_sweep.config.schema.sweep_fields import (
     Asha,
     Baseline,
@@ -128,6 +128,7 @@ __all__ = [
     "Optimizer",
     "Patient",
     "Peft",
+    "Places",
     "Pooling",
     "Precision",
     "Pruner",
@@ -172,6 +173,7 @@ class Config:
     trainer: Trainer = setting("steps, batches, validation")
     device: Device = setting("where it runs; not part of the trial")
     tracking: Tracking = setting("where it is logged; not part of the trial")
+    storage: Places = setting("where it keeps files outside its folder; not part of the trial")
 
     @property
     def order_seed(self) -> int:

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
-PathTo = Literal["files", "folder"]
-"""What a field that holds a path names: files, which count by content and are there; or a folder or else a hub name."""
+PathTo = Literal["files", "folder", "place"]
+"""What a field that holds a path names: files, which count by content and are there; a folder or else a hub name; or a
+place to write to."""
 
 
 def setting(help: str, default: Any = REQUIRED, *, path: PathTo | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Where a trial runs and where it is logged: settings of a run, not of a trial."""
+"""Where a trial runs, writes and is logged: settings of a run, not of a trial."""
 
 from dataclasses import dataclass
 
@@ -22,6 +22,17 @@ class Device:
     launch_us: float = setting("microseconds that starting a kernel takes the host", 10.0)
     figures: str = setting("where bandwidth and rates are from", "a guess")
     cannot_run: str | None = setting("why trials can only be planned for it; null if they can run", None)
+
+
+@dataclass
+class Places:
+    """Where a run keeps files outside its folder."""
+
+    checkpoints: str | None = setting(
+        "a folder for checkpoints while a trial trains, such as one on a larger disk; null: the run's own",
+        None,
+        path="place",
+    )
 
 
 @dataclass

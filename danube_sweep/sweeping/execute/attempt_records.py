@@ -11,7 +11,7 @@ from danube_sweep.config.schema import OnOom, Sweep
 from danube_sweep.config.schema.states import COMPLETE, MICRO_BATCH, State
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.checkpoints_by_step import Checkpoints
+from danube_sweep.storage.checkpoint_places import remove_checkpoints
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder, number_at
 from danube_sweep.storage.sweep_folder import Attempt, append_attempt
@@ -163,7 +163,7 @@ class Records:
         fewer = max(size for size in range(1, rows // 2 + 1) if trainer.effective_batch % size == 0)
         # Steps of the larger micro-batch would mix two orders of rounding: the trial begins again. The result goes
         # last: a sweep that dies here leaves an out-of-memory trial and no trial with two micro-batches.
-        Checkpoints(folder.checkpoints).clear()
+        remove_checkpoints(folder)
         folder.metrics.unlink(missing_ok=True)
         write_json(folder.adjusted, {MICRO_BATCH: fewer})
         folder.result.unlink(missing_ok=True)
