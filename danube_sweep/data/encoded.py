@@ -1,5 +1,7 @@
 """Rows of tokens, in memory and in a file."""
 
+import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from danube_sweep.storage.files import whole_file
+from danube_sweep.storage.files import content_hash, whole_file
+
+_SEAL_BYTES = 32
+"""The SHA-256 of the rest, at the end of the file."""
 
 Tokens = NDArray[np.int32]
 Words = NDArray[np.int32]
@@ -106,16 +111,20 @@ def save(encoded: Encoded, file: Path) -> None:
     if encoded.words is not None:
         arrays["words"] = np.concatenate([np.zeros((0, 3), dtype=np.int32), *encoded.words])
         arrays["counts"] = np.array([len(words) for words in encoded.words], dtype=np.int64)
-    with whole_file(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+    with whole_file(file) as temporary:
+        with temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+        seal = bytes.fromhex(content_hash(temporary))
+        with temporary.open("ab") as stream:
+            stream.write(seal)
 
 
 def load(file: Path) -> Encoded:
-    """The rows that `save` wrote. Raises OSError, ValueError, KeyError, EOFError or zipfile's for a damaged file."""
-    with (
-        file.open("rb") as stream,
-        np.load(stream, allow_pickle=False) as stored,
-    ):  # the zip's checksums tell a damaged file
+    """The rows that `save` wrote. Raises OSError, and ValueError for a damaged file."""
+    content = memoryview(file.read_bytes())
+    if hashlib.sha256(content[:-_SEAL_BYTES]).digest() != content[-_SEAL_BYTES:]:
+        raise ValueError(f"{file} was changed since it was saved")
+    with np.load(io.BytesIO(content[:-_SEAL_BYTES]), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     return Encoded(
         json.loads(arrays["ids"].tobytes()),

@@ -10,13 +10,12 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from transformers import PretrainedConfig, PreTrainedModel
 
 from danube_sweep import paths
@@ -24,6 +23,7 @@ from danube_sweep.config.schema import Precision
 from danube_sweep.errors import CheckpointError
 from danube_sweep.model import precision as precisions
 from danube_sweep.storage import checkpoint
+from danube_sweep.storage.caches import alone
 from danube_sweep.storage.files import remove_abandoned
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ CACHE_VERSION = 1
 WEIGHTS = "model.safetensors"
 SPARE_BYTES = 2**30
 """What stays free on the disk."""
+
+UNREADABLE = (CheckpointError, OSError, KeyError)
+"""What a damaged entry raises."""
 
 Loaded = tuple[PreTrainedModel, str]
 """A model and the fingerprint of its source."""
@@ -57,12 +60,12 @@ def read_or_quantise(
     While one process makes an entry, others wait for it. A damaged entry is made again; one that cannot be written is
     said in the log and done without.
     """
-    with suppress(CheckpointError):
+    with suppress(*UNREADABLE):
         return _read(folder, config, kind, options)
-    with _alone(folder):
+    with alone(folder):
         try:
             return _read(folder, config, kind, options)
-        except CheckpointError:
+        except UNREADABLE:
             if folder.is_dir():
                 log.warning("%s is damaged; quantising again", folder)
         made = quantise()
@@ -97,14 +100,3 @@ def _keep(folder: Path, model: PreTrainedModel, fingerprint: str) -> None:
         )
     except OSError as error:
         log.warning("the quantised backbone is not kept: %s", error)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(folder.with_suffix(".lock"), fallback_to_soft=False))
-        except (OSError, NotImplementedError) as error:
-            log.warning("%s cannot be locked (%s); quantising alone", folder.parent, error)
-        yield

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from danube_sweep.errors import CheckpointError, DamagedCheckpoint
 from danube_sweep.storage.checkpoints_by_step import MANIFEST
-from danube_sweep.storage.files import whole_folder, writing
+from danube_sweep.storage.files import content_hash, whole_folder, writing
 
 FORMAT = 1
 SEAL = "seal"
@@ -37,7 +37,7 @@ def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Cal
         folder.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(folder, replace=True) as temporary:
         write_files(temporary)
-        hashes = {file.name: _digest(file) for file in sorted(temporary.iterdir())}
+        hashes = {file.name: content_hash(file) for file in sorted(temporary.iterdir())}
         stated = json.loads(json.dumps({"format": FORMAT, **manifest, "files": hashes}))
         sealed = json.dumps({**stated, SEAL: _seal(stated)}, indent=1)
         (temporary / MANIFEST).write_text(f"{sealed}\n", encoding="utf-8")
@@ -62,7 +62,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if seal is not None and seal != _seal(manifest):
         raise DamagedCheckpoint(f"{file} was changed since it was saved; use an earlier checkpoint or train again")
     for name, expected in hashes.items():
-        if not (folder / name).is_file() or _digest(folder / name) != expected:
+        if not (folder / name).is_file() or content_hash(folder / name) != expected:
             raise DamagedCheckpoint(f"{folder / name} was changed or is missing since it was saved; train again")
     return manifest
 
@@ -117,8 +117,3 @@ def unpack_state(skeleton: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 def _seal(stated: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

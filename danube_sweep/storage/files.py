@@ -5,6 +5,7 @@ Each write goes to a temporary name in the same folder, is synced and then renam
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
@@ -100,6 +101,12 @@ def move(source: Path, target: Path) -> None:
     """Gives a folder another place in its file system. Raises DiskError."""
     with writing(target):
         source.rename(target)
+
+
+def content_hash(file: Path) -> str:
+    """The SHA-256 of a file. Raises OSError."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def abandoned(name: str) -> str | None:

@@ -36,7 +36,10 @@ def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, stopping: Ca
     if folder.history.is_file():  # a search may have drawn other splits
         train_baselines(folder, sweep, terminal, stopping)
     if sweep.score_test and not stopping() and all(state_of(entry) is not None for entry in entries):
-        _score_winner(folder, entries, terminal, stopping)
+        try:
+            _score_winner(folder, entries, terminal, stopping)
+        except DiskError as error:  # the sweep is scored when it is resumed
+            terminal.note(str(error))
     show_ranking(folder.path, terminal)
     if any(folder.path.glob(f"*/{OFFLINE}")):
         place = shlex.quote(str(folder.path))

@@ -183,7 +183,11 @@ def run_sweep(
         began_s = time.monotonic()
 
         def train(source: FolderSource | SearchSource) -> None:
-            Executor(source, _until_deadline(plan.sweep, began_s), slots, terminal, stop, task).run()
+            try:
+                Executor(source, _until_deadline(plan.sweep, began_s), slots, terminal, stop, task).run()
+            except SweepFailed as error:  # a disk that stayed full
+                place = paths.from_here(plan.folder.path)
+                raise SweepFailed(f"{error}; free some space, then: danube-sweep resume {place}") from error
 
         def train_again() -> bool:
             train(FolderSource(plan.folder))
@@ -313,7 +317,7 @@ def _run_batches(plan: PlannedSweep, source: FolderSource | SearchSource, launch
 
 def _say_ignored(plan: PlannedSweep, terminal: Terminal) -> None:
     default = Sweep()
-    names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "on_oom")
+    names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "disk_wait_s", "on_oom")
     ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
     ignored += [] if plan.sweep.confirm is Confirm.none else ["sweep.confirm"]
     ignored += [] if isinstance(plan.pruner, NoPruner) else ["pruner"]

@@ -26,6 +26,7 @@ from danube_sweep.errors import CheckpointError, DamagedCheckpoint, DiskError
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.checkpoint import pack_state, read_manifest, unpack_state, write_checkpoint
 from danube_sweep.storage.checkpoints_by_step import Checkpoints
+from danube_sweep.storage.files import content_hash
 from danube_sweep.training import resume, trained_weights
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.step_plan import Collator
@@ -266,7 +267,7 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
 def reseal(folder: Path) -> None:
     """Hashes that fit again, as somebody would make them who edits a checkpoint on purpose."""
     manifest = json.loads((folder / "checkpoint.json").read_text())
-    manifest["files"] = {name: checkpoint._digest(folder / name) for name in manifest["files"]}
+    manifest["files"] = {name: content_hash(folder / name) for name in manifest["files"]}
     del manifest[checkpoint.SEAL]  # as in version 0.1
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
     read_manifest(folder)

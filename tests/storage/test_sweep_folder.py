@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -234,6 +235,22 @@ def test_a_folder_that_is_no_sweep_of_ours_is_one_line(folder: SweepFolder, text
     with pytest.raises(CheckpointError, match=said) as raised:
         folder.read()
     assert "\n" not in str(raised.value)
+
+
+def test_a_trial_that_a_full_disk_does_not_take_leaves_no_folder(folder: SweepFolder) -> None:
+    with folder.locked():
+        folder.add([trial(0)])
+        before = sorted(os.listdir(folder.path))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))  # room for a marker, and none for a config
+        try:
+            with pytest.raises(DiskError, match=r"config\.yaml cannot be written: File too large"):
+                folder.add([trial(1)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert sorted(os.listdir(folder.path)) == before
+        [(entry, new)] = folder.add([trial(1)])
+    assert (entry.number, new) == (2, True)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

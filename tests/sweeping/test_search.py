@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Asha, Config, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.config.validate.check_sweep import objectives
+from danube_sweep.errors import DiskError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.next_trial import state_of
@@ -176,12 +177,41 @@ def test_a_trial_that_another_process_runs_is_not_taken(opened: Opened) -> None:
     second.release()
 
 
-def test_a_draw_that_became_no_trial_is_dropped(opened: Opened, folder: SweepFolder) -> None:
+def test_a_draw_that_became_no_trial_becomes_one(opened: Opened, folder: SweepFolder) -> None:
     sweep = Sweep(trials=2)
-    OptunaJournal(folder.history, objectives(sweep), NoPruner()).draw(RANKS, Sampler.random, 0)
-    run_all(opened(sweep))
+    draw, values = OptunaJournal(folder.history, objectives(sweep), NoPruner()).draw(RANKS, Sampler.random, 0)
+    first, _ = run_all(opened(sweep))
+    assert first.draw == draw and f"lora.rank={values['lora.rank']}" in first.overrides
     states = [trial.state for trial in OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.trials]
-    assert states == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert states == [TrialState.COMPLETE, TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize("sampler", [Sampler.random, Sampler.tpe, Sampler.qmc], ids=lambda one: one.value)
+def test_a_search_that_a_full_disk_interrupted_draws_the_points_of_an_undisturbed_one(
+    sampler: Sampler, opened: Opened, tmp_path: Path
+) -> None:
+    sweep = Sweep(trials=5, sampler=sampler)
+    undisturbed = SweepFolder(tmp_path / "undisturbed")
+    history = OptunaJournal(undisturbed.history, objectives(sweep), NoPruner())
+    whole = run_all(SearchSource(undisturbed, Search(FIXED, RANKS), sweep, history, COMPOSER.trial))
+    source = opened(sweep)
+    ran = run_all(source, most=2)
+    in_the_way = ran[0].path.with_name(whole[2].path.name)
+    in_the_way.write_text("no room")
+    for again in (source, opened(sweep)):  # the same process tries again, and another
+        with pytest.raises(DiskError, match=f"{in_the_way.name} cannot be written"):
+            again.claim()
+    in_the_way.unlink()
+    assert varied([*ran, *run_all(source)]) == varied(whole)
+
+
+def test_a_draw_that_was_cut_short_does_not_count(opened: Opened, folder: SweepFolder, tmp_path: Path) -> None:
+    sweep = Sweep(trials=3)
+    undisturbed = OptunaJournal(tmp_path / "other" / "history.log", objectives(sweep), NoPruner())
+    expected = [undisturbed.draw(RANKS, Sampler.random, 0)[1]["lora.rank"] for _ in range(3)]
+    cut = OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.ask()
+    cut.suggest_int("lora.rank", 1, 64)
+    assert [entry.overrides[-2] for entry in run_all(opened(sweep))] == [f"lora.rank={rank}" for rank in expected]
 
 
 def test_a_draw_whose_trial_is_in_the_folder_is_kept_even_without_its_name(opened: Opened, folder: SweepFolder) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,31 @@ def test_a_prefix_kept_on_disk_is_never_run_again(
         fit(PackModule(pack, trials, Staying()), accelerator="cpu")
         wanted.check(trials[0], 1e-5)
         assert bool(calls) == (place == "first")
+
+
+def test_a_kept_prefix_is_never_fatal(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(cache))
+    own = ["precision=fp32", *SHORT, "lora.last_k=1", "lora.rank=4"]
+    wanted = followed(train(tiny(*own), tmp_path / "run"))
+
+    def check(said: str, times: int) -> None:
+        caplog.clear()
+        (trial,) = train_pack([tiny(*own, "data.cache_prefix=true")], tmp_path / said / str(times))
+        wanted.check(trial, 1e-5)
+        assert caplog.text.count(said) == times
+
+    check("is damaged", 0)
+    files = sorted((cache / "prefix").glob("*.states"))
+    files[0].write_bytes(files[0].read_bytes()[:-1] + b"!")
+    files[1].with_suffix(".sha256").unlink()
+    check("is damaged; its states are computed again", 2)
+    check("is damaged;", 0)
+    shutil.rmtree(cache / "prefix")
+    (cache / "prefix").write_text("a file where the folder should be")
+    check("the states below the adapted blocks are not kept but computed in every step", 2)
 
 
 def test_trials_that_read_the_same_rows_share_a_kept_prefix(tiny: Tiny, tmp_path: Path) -> None:

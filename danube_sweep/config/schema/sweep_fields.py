@@ -64,6 +64,10 @@ class Sweep:
     timeout_h: float | None = setting("hours a trial may take; null for no limit", None)
     stall_s: float | None = setting("seconds without a step after which a trial counts as hung; null never", 1800.0)
     grace_s: float = setting("seconds a trial gets to checkpoint once it is asked to stop", 30.0)
+    disk_wait_s: float = setting(
+        "seconds to wait for room on a full disk once nothing trains any more; then the sweep exits 1, to be resumed",
+        60.0,
+    )
     on_oom: OnOom = setting("record an out-of-memory trial, or retry it with half the micro-batch", OnOom.record)
     on_misfit: OnMisfit = setting(
         "trials predicted not to fit the device: error refuses the sweep, skip leaves them out, shrink lowers the "

@@ -73,7 +73,7 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
     for name in ("deadline_h", "timeout_h", "stall_s"):
         value = getattr(sweep, name)
         require(value is None or value > 0, f"sweep.{name} must be above 0, got {value}; null for none")
-    for name in ("stagger_s", "grace_s"):
+    for name in ("stagger_s", "grace_s", "disk_wait_s"):
         require(getattr(sweep, name) >= 0, f"sweep.{name} must be at least 0, got {getattr(sweep, name)}")
     require(sweep.confirm_share > 0, f"sweep.confirm_share must be above 0, got {sweep.confirm_share}")
     require(

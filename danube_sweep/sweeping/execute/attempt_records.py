@@ -72,6 +72,8 @@ class Records:
         self._seconds: list[float] = []
         self._noted: set[str] = set()
         self._owed: list[EndedAttempt] = []
+        self.blocked: OSError | None = None
+        """Why the end of an attempt cannot be written now."""
         self.longest_s = 0.0
         """Of a trial that has finished."""
 
@@ -88,6 +90,7 @@ class Records:
     def settle(self) -> list[EndedAttempt]:
         """Puts on record what it can, and returns what is to be run again at once, still claimed."""
         again = []
+        self.blocked = None
         while self._owed:
             one = self._owed[0]
             try:
@@ -95,7 +98,8 @@ class Records:
                 self._write(one, state, reason)
                 shrunk = state == State.oom.value and self._shrink(one.claim)
             except OSError as error:
-                self.say_once(str(error))
+                self.say_once(f"{one.name}: how it ended is not on record yet: {error}")
+                self.blocked = error
                 break
             self._owed.pop(0)
             if state in COMPLETE:

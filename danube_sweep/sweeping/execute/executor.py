@@ -12,7 +12,7 @@ from typing import Final, final
 
 from danube_sweep.config.schema import Sweep
 from danube_sweep.config.schema.states import State
-from danube_sweep.errors import Interrupted, UserError
+from danube_sweep.errors import DiskError, Interrupted, SweepFailed, UserError
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.attempt_records import Records
 from danube_sweep.sweeping.execute.child_process import Task
@@ -71,9 +71,16 @@ class Executor:
         self._began_s = time.monotonic()
         self._closed = False
         self._told: set[str] = set()
+        self._unclaimed: OSError | None = None
+        """Why the next trial cannot be written now."""
+        self._full_since_s: float | None = None
+        """When nothing trained any more on a full disk."""
 
     def run(self) -> None:
-        """Returns when nothing runs any more here, every attempt is on record and every claim is released."""
+        """Returns when nothing runs any more here, every attempt is on record and every claim is released.
+
+        Raises SweepFailed for a disk that stays full for sweep.disk_wait_s; the trials are then as they were.
+        """
         try:
             while self._go_on():
                 self._listen()
@@ -107,17 +114,36 @@ class Executor:
             for one in self._running:
                 one.child.ask_to_stop()
             return bool(self._running)
-        self._fill()
-        if not self._running and self._source.pending():
+        if self._records.blocked is None:
+            self._fill()
+        if self._running:
+            self._full_since_s = None
+            return True
+        if (full := self._records.blocked or self._unclaimed) is not None:
+            self._wait_for_room(full)
+            return True
+        self._full_since_s = None
+        if self._source.pending():
             time.sleep(WAIT_FOR_OTHERS_S)
             return True
-        return bool(self._running)
+        return False
+
+    def _wait_for_room(self, full: OSError) -> None:
+        # Nothing trains here that could make room by its end.
+        now, wait_s = time.monotonic(), self._settings.disk_wait_s
+        if self._full_since_s is None:
+            self._full_since_s = now
+            self._terminal.note(f"nothing trains meanwhile: waiting sweep.disk_wait_s={wait_s:g} seconds for room")
+        if now - self._full_since_s >= wait_s:
+            raise SweepFailed(f"{full}, for sweep.disk_wait_s={wait_s:g} seconds")
+        time.sleep(min(POLL_S, wait_s))
 
     def _settle(self) -> None:
         for ended in self._records.settle():
             self._parts[ended.slot].appendleft(ClaimedTrials([ended.claim]))
 
     def _fill(self) -> None:
+        self._unclaimed = None
         for slot in self._free():
             if self._parts[slot]:
                 self._start(self._parts[slot].popleft(), slot)
@@ -142,8 +168,11 @@ class Executor:
         try:
             claim = self._source.claim(wanted, draws)
         except (UserError, OSError) as error:  # a full disk, most likely: what runs goes on
-            if not self._running and wanted is None:
+            full = isinstance(error, DiskError) or not isinstance(error, UserError)
+            if not self._running and wanted is None and not full:
                 raise
+            if isinstance(error, OSError) and full and wanted is None:
+                self._unclaimed = error
             self._records.say_once(str(error))
             return None
         for note in self._source.notes:
@@ -232,7 +261,7 @@ class Executor:
             case Stepped(trial=name, step=step, loss=loss, tokens_per_s=rate):
                 self._terminal.update(name, step, loss=loss, tokens_per_s=rate)
             case Validated(trial=name, number=number, metrics=metrics):
-                one.child.tell(self._source.validated(one.members[name].claim, number, metrics))
+                one.child.tell(self._ends_here(one.members[name].claim, number, metrics))
             case Left(trial=name, code=code, failed=failed):
                 member = one.members[name]
                 if failed is not None and one.is_crowded_out(member, failed):
@@ -250,6 +279,13 @@ class Executor:
                 pass
             case _:
                 raise TypeError(f"no answer to {type(message).__name__}")
+
+    def _ends_here(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
+        try:
+            return self._source.validated(claim, number, metrics)
+        except OSError as error:  # what cannot be written down is not decided on
+            self._records.say_once(f"the sweep's history cannot be written, and nothing is pruned meanwhile: {error}")
+            return False
 
     def _watch(self) -> None:
         now, settings = time.monotonic(), self._settings

@@ -6,7 +6,7 @@ them may be killed.
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -28,6 +28,8 @@ from danube_sweep.sweeping.propose.search_space import Distribution
 
 TRIAL = "trial"
 """The attribute under which Optuna keeps a trial's hash."""
+ABORTED = "aborted"
+"""The attribute of a draw whose values a full disk or a kill has cut short: it does not count as drawn."""
 OBJECTIVES = "objectives"
 """The attribute under which Optuna keeps metrics and goals."""
 
@@ -87,7 +89,7 @@ class OptunaJournal:
 
     def draw(self, space: Mapping[str, Distribution], sampler: Sampler, seed: int) -> tuple[int, dict[str, Any]]:
         """The number of a new draw and its values, by key."""
-        drawn = len(self.study.get_trials(deepcopy=False))
+        drawn = sum(ABORTED not in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
         self.study.sampler = build_sampler(sampler, seed, drawn)
         trial = self.study.ask({key: to_optuna(distribution) for key, distribution in space.items()})
         return trial.number, trial.params
@@ -99,6 +101,15 @@ class OptunaJournal:
     def drop(self, draw: int) -> None:
         """Ends a draw that becomes no trial."""
         self.study.tell(draw, state=TrialState.FAIL, skip_if_finished=True)
+
+    def values(self, draw: int, keys: Collection[str]) -> dict[str, Any] | None:
+        """The values of a draw that became no trial yet; one that lacks some of `keys` is aborted, and None."""
+        found: dict[str, Any] = self.study.get_trials(deepcopy=False)[draw].params
+        if found.keys() >= set(keys):
+            return found
+        self._trial(draw).set_user_attr(ABORTED, True)
+        self.drop(draw)
+        return None
 
     def open_draws(self) -> dict[int, str | None]:
         """The draws that have not ended, each with the hash of its trial, if it has become one."""

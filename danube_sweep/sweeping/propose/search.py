@@ -1,7 +1,7 @@
 """Where a search's trials come from: each is drawn when a slot is free, from all that is known by then."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
@@ -37,6 +37,8 @@ class SearchSource:
         self._fixed = as_stored(search.fixed)
         self._points: set[tuple[str, ...]] = set()
         """What need not be drawn again: it is a trial, another text of one, or a mistake."""
+        self._undone: list[tuple[int, dict[str, Any]]] = []
+        """Draws, each with its values, that became no trial yet."""
         self.notes = self._known.notes
 
     def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
@@ -98,7 +100,10 @@ class SearchSource:
         return False
 
     def _draw_once(self) -> bool:
-        draw, values = self._journal.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
+        if self._undone:
+            draw, values = self._undone.pop(0)
+        else:
+            draw, values = self._journal.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
         varied = [f"{key}={drawn_text(one, values[key])}" for key, one in self._search.space.items()]
         overrides = [*self._search.fixed, *varied]
         point = self._point(as_stored(overrides))
@@ -135,13 +140,18 @@ class SearchSource:
         return tuple(overrides[len(self._search.fixed) :])
 
     def _close_draws(self, entries: Sequence[Entry]) -> None:
-        # A process that died between drawing and adding left a draw without a trial; one that died between a trial's
-        # result and its word to the journal left a draw that looks as if it still ran.
+        # A full disk or a kill between drawing and adding left a draw without a trial: it becomes one now, so that the
+        # search draws as if nothing had happened. One between a trial's result and its word to the journal left a draw
+        # that looks as if it still ran.
+        self._undone = []
         trials = {entry.hash: entry for entry in entries}
         drawn = {entry.draw: entry for entry in entries}
         for draw, identity in self._journal.open_draws().items():
             entry = drawn.get(draw) if identity is None else trials.get(identity)
-            if entry is None:
+            if entry is None and identity is None:
+                values = self._journal.values(draw, self._search.space)
+                self._undone += [] if values is None else [(draw, values)]
+            elif entry is None:  # somebody has deleted the trial
                 self._journal.drop(draw)
             else:
                 self._known.heard(entry)

@@ -6,9 +6,11 @@ Axes: B rows, T tokens, H hidden width, V tokens of a part.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, final
@@ -16,19 +18,22 @@ from typing import Final, final
 import numpy as np
 import torch
 import transformers
-from filelock import FileLock
 
 from danube_sweep import paths
+from danube_sweep.config.kept_digests import kept
 from danube_sweep.data.batches import Batch, collate, eval_batches
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import DiskError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES, weight_dtype
-from danube_sweep.storage.files import remove_abandoned, whole_file, writing
+from danube_sweep.storage.caches import alone
+from danube_sweep.storage.files import content_hash, remove_abandoned, whole_file, write_text, writing
 from danube_sweep.training.evaluate import evaluating
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 
-VERSION: Final = 1
+log = logging.getLogger(__name__)
+
+VERSION: Final = 2
 BATCH_TOKENS: Final = 8192
 """Padded tokens of a forward pass while a file is written."""
 WAY_OUT: Final = "give data.cache_prefix=false"
@@ -52,39 +57,51 @@ class StoredStates:
 
     def __init__(self, backbone: Backbone, prefix: SharedPrefix) -> None:
         self._backbone, self._prefix = backbone, prefix
-        self._kept: dict[tuple[int, int], Kept] = {}
+        self._kept: dict[tuple[int, int], Kept | None] = {}
         self.alive: Callable[[], None] = lambda: None
         """Called after every batch while a file is written."""
 
     def batch(self, rows: Encoded, batch: Batch, block: int) -> torch.Tensor:
         """The inputs [B, T, H] of a block for a batch of these rows, zero at padding.
 
-        Raises ConfigError when the file would not fit the disk, DiskError when it cannot be written.
+        Where they cannot be kept they are computed for each batch; a line in the log says so.
         """
         key = (id(rows), block)
         if key not in self._kept:
             self._kept[key] = self._open(rows, block)
         kept = self._kept[key]
+        if kept is None:
+            return self._computed(batch, block)
         states_BTH = kept.states_VH.new_zeros(*batch.input_ids_BT.shape, kept.states_VH.shape[1])
         for place, sequence in enumerate(_sequences(rows, batch.rows)):
             start, length = kept.starts[sequence], len(rows.tokens[sequence])
             states_BTH[place, :length] = kept.states_VH[start : start + length]
         return states_BTH.to(self._backbone.device, weight_dtype(self._backbone.precision))
 
-    def _open(self, rows: Encoded, block: int) -> Kept:
+    def _computed(self, batch: Batch, block: int) -> torch.Tensor:
+        there = batch.to(self._backbone.device)
+        with evaluating(self._backbone):
+            found_BTH = self._prefix.states_before(there.input_ids_BT, there.mask_BT, block)
+        found_BTH = found_BTH.to(DTYPES[self._backbone.precision.compute])
+        zero = found_BTH.new_zeros(())
+        return torch.where(there.mask_BT.bool()[..., None], found_BTH, zero).to(weight_dtype(self._backbone.precision))
+
+    def _open(self, rows: Encoded, block: int) -> Kept | None:
         lengths = np.array([len(sequence) for sequence in rows.tokens], dtype=np.int64)
         file = paths.cache_dir() / "prefix" / f"{self._name(rows, lengths, block)}.states"
         shape = int(lengths.sum()), self._backbone.hidden_size
         dtype = DTYPES[self._backbone.precision.compute]
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         size = shape[0] * shape[1] * dtype.itemsize
-        with writing(file, WAY_OUT):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(file.with_suffix(".lock"), fallback_to_soft=False):
-                if not file.is_file() or file.stat().st_size != size:
+        try:
+            with alone(file), writing(file, WAY_OUT):
+                if not _is_whole(file, size):
                     _check_room(file, size)
                     self._write(file, rows, starts, shape, dtype, block)
-        states = torch.from_file(str(file), shared=False, size=shape[0] * shape[1], dtype=dtype)
+            states = torch.from_file(str(file), shared=False, size=shape[0] * shape[1], dtype=dtype)
+        except DiskError as error:
+            log.warning("the states below the adapted blocks are not kept but computed in every step: %s", error)
+            return None
         return Kept(rows, states.view(shape), starts)
 
     def _name(self, rows: Encoded, lengths: np.ndarray, block: int) -> str:
@@ -111,6 +128,7 @@ class StoredStates:
                     self._fill(states_VH, rows, starts, chosen, block)
                     self.alive()
             del states_VH
+        write_text(_seal(file), content_hash(file))
 
     def _fill(self, states_VH: torch.Tensor, rows: Encoded, starts: np.ndarray, chosen: np.ndarray, block: int) -> None:
         batch = collate(rows, chosen, 0).to(self._backbone.device)
@@ -125,10 +143,27 @@ def _sequences(rows: Encoded, chosen: np.ndarray) -> np.ndarray:
     return np.concatenate([chosen * rows.passes + number for number in range(rows.passes)])
 
 
+def _seal(file: Path) -> Path:
+    return file.with_suffix(".sha256")
+
+
+def _is_whole(file: Path, size: int) -> bool:
+    """Whether a file of states is there as it was written; one that is not is noted."""
+    if not file.is_file():
+        return False
+    with suppress(OSError, UnicodeError):
+        sealed = _seal(file).read_text(encoding="utf-8")
+        # A file is read once a machine for it, until it changes.
+        if file.stat().st_size == size and sealed == kept(file, "sha256", lambda: content_hash(file)):
+            return True
+    log.warning("%s is damaged; its states are computed again", file)
+    return False
+
+
 def _check_room(file: Path, size: int) -> None:
     free = shutil.disk_usage(file.parent).free
     if free < size * ROOM:
-        raise ConfigError(
+        raise DiskError(
             f"data.cache_prefix=true needs {size / 2**30:.2f} GiB in {file.parent}, which has {free / 2**30:.2f} free; "
-            f"give it room, name another folder in DANUBE_SWEEP_CACHE, or give false"
+            f"give it room, or name another folder in DANUBE_SWEEP_CACHE"
         )
