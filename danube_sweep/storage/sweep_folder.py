@@ -249,6 +249,8 @@ def as_stored(overrides: Sequence[str]) -> tuple[str, ...]:
 @contextmanager
 def _made(path: Path) -> Iterator[None]:
     """Makes a trial's folder; after an error in the block, one that was not there before is gone again."""
+    if path.is_symlink():
+        raise CheckpointError(f"{path} is a symbolic link, which is not written through; remove it")
     new = not path.exists()
     try:
         take_over(path, Kind.run)

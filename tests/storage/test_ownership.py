@@ -11,6 +11,7 @@ from conftest import ROOT, TINY
 from runs import train
 
 from danube_sweep.cli import main
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.checkpoints_by_step import Checkpoints
@@ -27,6 +28,7 @@ from danube_sweep.storage.ownership import (
 )
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping.propose.next_trial import FolderSource
 
 KEPT = ROOT / "tests" / "kept"
 Tiny = Callable[..., Config]
@@ -150,6 +152,30 @@ def test_no_name_of_ours_in_a_run_folder_may_be_a_link(tiny: Tiny, tmp_path: Pat
     with pytest.raises(CheckpointError, match=f"{name} is a symbolic link, which is not written through"):
         train(tiny(), tmp_path / "run")
     assert tree(elsewhere) == {"step-00000005": "mine"}
+
+
+def test_a_linked_trial_is_read_and_neither_trained_nor_added_to(tiny: Tiny, tmp_path: Path) -> None:
+    sweep = SweepFolder(tmp_path / "sweep")
+    with sweep.locked():
+        sweep.add([(tiny(f"seed={seed}"), [f"seed={seed}"], None) for seed in (1, 2)])
+    second = sweep.entries()[1].path
+    second.rename(tmp_path / "elsewhere")
+    second.symlink_to(tmp_path / "elsewhere")
+    before = tree(tmp_path / "elsewhere")
+    source = FolderSource(sweep)
+    first = source.claim()
+    assert first is not None and first.entry.number == 1 and source.claim() is None
+    assert source.notes == [f"{second.name} is left out: it is a symbolic link, which is not written through"]
+    assert [entry.number for entry in FolderSource(sweep).batch(2)] == [1]
+    assert tree(tmp_path / "elsewhere") == before
+    first.release()
+    sweep._path(3, ["seed=3"], [], trial_hash(tiny("seed=3"))).symlink_to(tmp_path / "elsewhere")
+    with (
+        sweep.locked(),
+        pytest.raises(CheckpointError, match=r"_seed-3_.* is a symbolic link, which is not written thr"),
+    ):
+        sweep.add([(tiny("seed=3"), ["seed=3"], None)])
+    assert tree(tmp_path / "elsewhere") == before
 
 
 def test_the_way_out_for_checkpoints_is_named(tmp_path: Path) -> None:

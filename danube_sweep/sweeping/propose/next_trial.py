@@ -132,6 +132,10 @@ class FolderSource:
                 continue
             if wanted is not None and self._suitable(entry, wanted) is None:
                 continue
+            if entry.path.is_symlink():
+                self.notes.append(f"{entry.path.name} is left out: it is a symbolic link, which is not written through")
+                self._settled.add(entry.number)
+                continue
             lock = claimed(entry)
             if lock is None:
                 self._elsewhere = True
@@ -207,9 +211,8 @@ class FolderSource:
 
     def batch(self, most: int) -> list[Entry]:
         """Every trial to run, for a launcher that is not ours; nothing the second time."""
-        trials = [
-            entry for entry in self._folder.entries() if entry.hash is not None and not is_held(entry.folder.lock)
-        ]
+        known = [entry for entry in self._folder.entries() if entry.hash is not None and not entry.path.is_symlink()]
+        trials = [entry for entry in known if not is_held(entry.folder.lock)]
         entries = [entry for entry in trials if self._wanted(entry)]
         self._tried.update(entry.number for entry in entries)
         return entries
