@@ -4,9 +4,7 @@ import copy
 import gc
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,14 +17,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts backgrou
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+import warm
 from filelock import FileLock
 
 from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Config
 from danube_sweep.planner import planned_device
 
-compose = Composer().trial
-"""As `danube_sweep.composer.compose`, in a tenth of its time: Hydra composes each choice of options once."""
+COMPOSER = Composer()
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +43,11 @@ TINY = [
     "tracking=none",
 ]
 """Overrides that make a model of two blocks 64 wide, the smallest that every storage type takes."""
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """As `danube_sweep.composer.compose`, in a tenth of its time: Hydra composes each choice of options once."""
+    return COMPOSER.trial(overrides)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -86,6 +89,13 @@ def own_surroundings(
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_sweeps() -> Iterator[None]:
+    """The warm parent of sweeps run in this process is forked from the one of `warm`, which has the imports already."""
+    with warm.warm_forkserver():
+        yield
 
 
 def host_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
@@ -136,6 +146,5 @@ def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
             varied = ["lora.rank=4,16", "optimizer.lr=1e-3,3e-2", "seed=0,1,2", "data.rows=150", "trainer.max_steps=6"]
             words = ["-m", *varied, *TINY, "hydra.sweep.dir=sweep", "sweep.slots=2", "data.max_length=64"]
             environment = {**os.environ, "DANUBE_SWEEP_CACHE": str(place / "cache")}
-            command = [sys.executable, "-m", "danube_sweep", *words]
-            subprocess.run(command, cwd=place, env=environment, check=True, capture_output=True)
+            warm.run("-m", "danube_sweep", *words, cwd=place, env=environment).check_returncode()
     return place / "sweep"

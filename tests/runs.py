@@ -4,10 +4,10 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import warm
 from rich.console import Console
 
 from danube_sweep.config.schema import Config, Device
@@ -45,18 +45,9 @@ def metrics(folder: Path, part: str) -> list[dict[str, str]]:
 
 def command(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """`danube-sweep ARGUMENTS…` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "danube_sweep", *arguments], cwd=cwd, capture_output=True, text=True, **options
-    )
+    return warm.run("-m", "danube_sweep", *arguments, cwd=cwd, **options)
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """The same, not waited for."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "danube_sweep", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    return warm.popen("-m", "danube_sweep", *arguments, cwd=cwd, env={**os.environ, "PYTHONUNBUFFERED": "1"})

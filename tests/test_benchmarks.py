@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, compose
 from runs import metrics, train
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -17,7 +17,6 @@ import packing
 import sides
 import time_to_best
 
-from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 
 SHORT = ["data.rows=60", "trainer.micro_batch=4", "trainer.effective_batch=4"]

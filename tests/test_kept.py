@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, compose
 from runs import command, metrics, train
 
 from danube_sweep.cli.main import _as_begun
-from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError

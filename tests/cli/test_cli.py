@@ -3,20 +3,19 @@
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+import warm
+from conftest import TINY, compose
 from runs import StopAfter, train
 
 from danube_sweep import __version__
 from danube_sweep.cli import main
 from danube_sweep.cli.help import help_text
-from danube_sweep.composer import compose
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import Interrupted
@@ -229,12 +228,8 @@ def test_a_full_disk_ends_the_trial_with_that_state(tiny: Tiny) -> None:
     """The limit on a file's size stands for the full disk: both refuse the bytes of a checkpoint."""
     arguments = ["hydra.run.dir=here", "data.rows=60", "trainer.max_steps=2", "lora.rank=64", *TINY]
     train(tiny("trainer.max_steps=1"), Path("warm"))  # fills the caches, whose files are not the matter here
-    done = subprocess.run(
-        [sys.executable, "-m", "danube_sweep", *arguments],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )
+    full = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    done = warm.run("-c", full + "from danube_sweep.cli.main import main; sys.exit(main())", *arguments)
     assert done.returncode == 2, done.stderr
     lines = done.stderr.splitlines()
     assert lines[-1].startswith("danube-sweep: error: ") and "cannot be written" in lines[-1]

@@ -8,11 +8,10 @@ from typing import get_args, get_type_hints
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, compose
 from omegaconf import OmegaConf
 
 from danube_sweep import paths
-from danube_sweep.composer import compose
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Config, Dora, Init, Pooling, Side
 from danube_sweep.config.stored import load_config, plain_config

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import compose
 
-from danube_sweep.composer import compose
 from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.identity import is_random, trial_hash
 from danube_sweep.config.schema import Config

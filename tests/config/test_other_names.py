@@ -7,9 +7,10 @@ from functools import cache
 from typing import Any
 
 import pytest
+from conftest import compose
 
 from danube_sweep import paths
-from danube_sweep.composer import Composer, compose
+from danube_sweep.composer import Composer
 from danube_sweep.config.explain import options_of
 from danube_sweep.config.facts.other_names import FIELD_NAMES, OPTION_NAMES
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS

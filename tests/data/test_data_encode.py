@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import compose
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from danube_sweep import paths
-from danube_sweep.composer import compose
 from danube_sweep.config.schema import Data, Head, Model, Side
 from danube_sweep.data.encode import encode, encode_cached, fair_shares
 from danube_sweep.data.encoded import Encoded

@@ -11,11 +11,10 @@ from typing import Any
 import datasets
 import pytest
 import runs
-from conftest import TINY
+from conftest import TINY, compose
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from danube_sweep.cli import main
-from danube_sweep.composer import compose
 from danube_sweep.config.facts.hub_commits import commit
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.stored import load_config

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import compose
 
-from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Data, Target
 from danube_sweep.data.arena_format import CLASSES, load_arena, read_arena, turns

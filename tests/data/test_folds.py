@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import compose
 
-from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Data
 from danube_sweep.data.kinds.arena import ArenaData

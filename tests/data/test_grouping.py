@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import compose
 from sklearn.model_selection import train_test_split
 
-from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Columns, Data, GroupBy, TableColumns
 from danube_sweep.data.grouping import template

@@ -4,7 +4,6 @@ import logging
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 from conftest import ROOT
 from runs import metrics
 from runs import train as train_run
@@ -203,7 +203,7 @@ checkpoint.save_file = half
 
 def started(change: str = "") -> subprocess.Popen[str]:
     script = LOAD.format(tests=str(ROOT / "tests"), change=change)
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return warm.popen("-c", script)
 
 
 def test_two_processes_at_once_end_with_one_entry_and_the_same_weights(cache: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import compose, tiny_config
 from runs import CPU as CPU_DEVICE
 from runs import train as train_run
 from test_families import of_family
@@ -16,7 +16,6 @@ from torch import nn
 from workbench import CPU, build, load, losses, train
 
 from danube_sweep import lora
-from danube_sweep.composer import compose
 from danube_sweep.config.facts.architectures import FAMILIES, lies_flat
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Batching, Config, RowLayout

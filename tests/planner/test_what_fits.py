@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, tiny_config
+from conftest import TINY, compose, tiny_config
 
 from danube_sweep.cli import main
-from danube_sweep.composer import Composer, compose
+from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Config, Device, OnMisfit, Sweep
 from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import ConfigError, ModelError

@@ -7,20 +7,18 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
+import warm
+from conftest import TINY, compose
 from safetensors.torch import load_file, save_file
 from workbench import CPU, Parts, activate, build
 
 import danube_sweep
-from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DamagedCheckpoint, DiskError
 from danube_sweep.storage import checkpoint
@@ -113,7 +111,7 @@ checkpoint.write_checkpoint(folder / "step-00000001", {"step": 2}, killed)
 
 
 def test_a_kill_midway_leaves_the_earlier_checkpoint_and_the_next_one_tidies_up(tmp_path: Path) -> None:
-    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False).returncode == -signal.SIGKILL
+    assert warm.run("-c", KILLED, tmp_path).returncode == -signal.SIGKILL
     left = [name for name in names(tmp_path) if name.endswith(".tmp")]
     assert len(left) == 1
     kept = Checkpoints(tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from conftest import tiny_config
 
 from danube_sweep.config.identity import trial_hash
@@ -274,8 +275,7 @@ with SweepFolder(Path(sys.argv[1])).locked():
 
 
 def holder(path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", HOLDER, str(path)]
-    held = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    held = warm.popen("-c", HOLDER, path, stdin=subprocess.PIPE)
     assert held.stdout is not None and held.stdout.readline() == "held\n"
     return held
 
@@ -315,11 +315,7 @@ for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 10):
 
 
 def test_two_processes_add_each_trial_once(folder: SweepFolder) -> None:
-    adders = [
-        subprocess.Popen([sys.executable, "-c", ADDER, str(folder.path), first], stdin=subprocess.PIPE,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for first in ("0", "5")
-    ]  # fmt: skip
+    adders = [warm.popen("-c", ADDER, folder.path, first, stdin=subprocess.PIPE) for first in (0, 5)]
     for adder in adders:
         assert adder.stdout is not None and adder.stdout.readline() == "ready\n"
     for adder in adders:

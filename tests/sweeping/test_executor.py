@@ -20,6 +20,7 @@ import hostile
 import pytest
 import sweeps
 import torch
+import warm
 from conftest import TINY, tiny_config
 from filelock import FileLock
 from runs import start
@@ -44,7 +45,7 @@ ALONE = "sweep.pack=1"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def one_warm_parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with warm_parent(tmp_path_factory.mktemp("warm")):
         yield
 
@@ -59,7 +60,7 @@ GOOD = [*range(21, 35), 101, 102]
 
 
 @pytest.fixture(scope="module")
-def mixed(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def mixed(one_warm_parent: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A sweep with 11 hostile trials among 16 good ones, two at a time."""
     cells = seeds(*hostile.HOSTILE, *GOOD)
     cells[1].append("optimizer.lr=1e30")
@@ -348,7 +349,7 @@ def grid(path: Path, numbers: Any) -> None:
 def own_process(what: str, path: Path) -> subprocess.Popen[str]:
     code = f"import sys; from pathlib import Path; path = Path(sys.argv[1]); from hostile import *; {what}"
     places = os.pathsep.join([str(Path(hostile.__file__).parent), *sys.path])
-    return subprocess.Popen([sys.executable, "-c", code, path], env={**os.environ, "PYTHONPATH": places}, text=True)
+    return warm.popen("-c", code, path, env={**os.environ, "PYTHONPATH": places}, stdout=None, stderr=None)
 
 
 def in_own_process(what: str, path: Path, cells: list[list[str]], code: int = 0) -> None:

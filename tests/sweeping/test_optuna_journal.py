@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from optuna.trial import TrialState
 
 from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
@@ -210,8 +210,7 @@ for _ in range(20):
 
 
 def process(script: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return warm.popen("-c", script, *arguments, stdin=subprocess.PIPE)
 
 
 def test_two_processes_write_one_journal(tmp_path: Path, opened: Open) -> None:

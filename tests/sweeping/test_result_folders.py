@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, compose
 
-from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.sweeping.entry.result_folders import fresh_sweep_dir, placed

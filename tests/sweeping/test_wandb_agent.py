@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import TINY
+from conftest import TINY, compose
 from runs import StopAfter, metrics, train
 from wandb_server import ENTITY, PROJECT, SWEEP, Server, clients_environment
 
 from danube_sweep.cli import main
-from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, NoTracking
 from danube_sweep.config.stored import load_config

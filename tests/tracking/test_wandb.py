@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy
 import pyarrow as pa
 import pytest
 import torch
+import warm
+from conftest import compose
 from pyarrow import parquet
 from wandb_server import KEY, Server
 
-from danube_sweep.composer import compose
 from danube_sweep.config.schema import NoTracking, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.predictions import Classified, classified, read
@@ -72,8 +72,7 @@ class Opened:
 
     def read_back(self) -> dict[str, Any]:
         (run,) = self.folder.glob("wandb/offline-run-*")
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run)]
-        return dict(json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
+        return dict(json.loads(warm.run("-m", "wandb", "leet", "inspect", "--summary", "--json", run).stdout))
 
 
 def write_predictions(folder: Path, *, rows: int, classes: int = 3) -> Path:
@@ -401,7 +400,7 @@ def test_what_a_lost_server_missed_is_uploaded_by_the_command_that_was_said(tmp_
     server.silent.clear()
     (said,) = opened.said
     command = said.split("upload later with: wandb ")[1].split()
-    subprocess.run([sys.executable, "-m", "wandb", *command], cwd=tmp_path, check=True, capture_output=True)
+    warm.run("-m", "wandb", *command, cwd=tmp_path).check_returncode()
     run = server.runs[ID]
     assert sorted({row["_step"] for row in run.history}) == [1, 2, 3, 4, 5]
     assert (run.summary["state"], run.summary["train/loss"]) == ("finished", 0.125)
@@ -428,6 +427,5 @@ tracker.summary({"state": "finished"})
 tracker.finish(0)
 print(len(said), said[0])
 """
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = warm.run("-c", script, tmp_path)
     assert done.stdout.startswith("1 W&B failed ("), done

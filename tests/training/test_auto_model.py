@@ -5,12 +5,11 @@ import io
 from pathlib import Path
 
 import torch
-from conftest import tiny_config
+from conftest import compose, tiny_config
 from rich.console import Console
 from transformers import AddedToken, AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from workbench import prepare
 
-from danube_sweep.composer import compose
 from danube_sweep.config.schema import Device
 from danube_sweep.config.stored import load_config
 from danube_sweep.inference.predict import load_run, predict_file

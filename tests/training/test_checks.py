@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import compose
 from torch import nn
 from workbench import Parts, build, load
 
 from danube_sweep import lora
-from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import GuardError
 from danube_sweep.training import checks

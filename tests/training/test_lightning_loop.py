@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import compose
 from workbench import Staying, build, fit_parts, losses, packed, train, train_pack
 
-from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import ConfigError, Diverged, GuardError
 from danube_sweep.training.lightning_loop import PackModule, fit
