@@ -12,6 +12,7 @@ adjusted.json      in a sweep: the micro-batch that an out-of-memory trial was g
 adapter/ | model/  when finished: what was trained, ready for PEFT | transformers
 predictions.parquet
 result.json        last, atomic, for every terminal state
+.danube_sweep      the marker of our folders; ownership.py has every name
 """
 
 import math

@@ -8,6 +8,7 @@ history.log          Optuna's journal, if the sweep searches or prunes
 p001.log             what the process of a pack printed
 ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or leaves it
 .lock                held while trials are added
+.danube_sweep        the marker of our folders; ownership.py has every name
 """
 
 import json
