@@ -30,11 +30,14 @@ from danube_sweep.config.schema import Config, Head, Pruner, Settings, Sweep, ob
 from danube_sweep.config.typed import typed_config, typed_sweep
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.os_errors import as_ours
 from danube_sweep.planner.planned_architecture import within_row_limit
 from danube_sweep.planner.what_fits import resolved
 
 VERSION_BASE = "1.3"
 _CHOICE = re.compile(rf"\+{{0,2}}({'|'.join((*OPTIONS, *SWEEP_OPTIONS, 'experiment'))})=([^{{].*)")
+_LONGEST_OPTION = 200
+"""A file's name has at most 255 bytes."""
 _NUMBER = re.compile(r"null|true|false|[-+.\d]+(e[-+]?\d+)?", re.I)
 _stored: dict[tuple[str, str], type] = {}
 """What Hydra's store has of ours, by group and name: storing them again is a quarter of a composition."""
@@ -111,6 +114,9 @@ def _choice(override: str) -> str:
     if match is None:
         return override
     group, value = match[1], match[2]
+    longest = max(value.split(","), key=len)
+    if len(longest) > _LONGEST_OPTION:
+        raise ConfigError(f"{group}={longest[:60]}…: no such option; its name has {len(longest)} letters")
     if group != "experiment" and _NUMBER.fullmatch(value):
         packaged = {file.stem for file in (paths.conf_dir() / group).glob("*.yaml")}
         names = sorted(packaged | offered_options.offers(group).usable.keys())
@@ -231,8 +237,10 @@ def _explained(override: str = "") -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(explain(error, override)) from error
+    except OSError as error:  # an option of 5,000 letters is no file's name
+        raise as_ours(error) or error from error
 
 
 def _load(overrides: list[str], config_dir: Path | None, config_name: str = "config") -> DictConfig:

@@ -18,6 +18,10 @@ LAYERS = [
         "errors": "One exception tree: what users can mend is one line.",
         "paths": "Where the packaged files and the caches are.",
     },
+    {
+        "decoding": "JSON and YAML from files that may be damaged.",
+        "os_errors": "What the operating system, parsers and decoders raise, as errors of ours.",
+    },
     {"config": "What a trial is, as data: fields, checks, facts, identity. Typed dataclasses, no torch."},
     {
         "extension": "What packages with heads and optimizers of their own import, for entry points.",
@@ -36,7 +40,10 @@ LAYERS = [
         "data": "Files in, batches of tokens out.",
         "lora": "What of the backbone trains, alone or in a pack.",
     },
-    {"head": "From hidden states to loss and answers."},
+    {
+        "head": "From hidden states to loss and answers.",
+        "recovery": "A damaged trial of a sweep, put together again from its other files.",
+    },
     {"training": "A trial or a pack, from its config to its result."},
     {"results": "Ranking and out-of-fold predictions, from folders."},
     {

@@ -1,6 +1,7 @@
 """The console command: a subcommand, or Hydra overrides for a run. Importing and --help load no torch."""
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -13,6 +14,7 @@ from danube_sweep import __version__
 from danube_sweep.cli.commands import COMMANDS, train_one_trial
 from danube_sweep.config.weights_identity import shown_by
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
+from danube_sweep.os_errors import as_ours
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `danube-sweep --help data | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # the operating system, a parser, a decoder; anything else is a defect
+        if (ours := as_ours(error)) is None:
+            raise
+        ours.__cause__ = error
+        return _say_and_exit(ours, ours.exit_code)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -123,6 +130,8 @@ def _hydra(arguments: list[str]) -> int:
         if full_error:
             raise
         failures += [] if error in failures else [error]
+    except BrokenPipeError:
+        raise
     except ValueError as error:  # `lora=3`: Hydra cannot put a number where a group's option belongs
         if in_job:
             raise
@@ -131,6 +140,8 @@ def _hydra(arguments: list[str]) -> int:
         return _say_and_exit(error if full_error else UserError(explain(error)), 2)
     except OSError as error:
         if in_job:
+            raise
+        if error.filename is None or error.errno == errno.ENAMETOOLONG:  # a word of the command, not the folder
             raise
         raise DiskError(f"hydra.run.dir: {error.filename} cannot be made: {error.strerror}; give another") from error
     codes = [_say_and_exit(failure, failure.exit_code) for failure in failures]
@@ -169,8 +180,8 @@ def _as_begun(config: Any, folder: Path) -> Any:
 
 def _remove_if_empty(folder: Path) -> None:
     # Hydra has made the folder before the mistake was found; nothing but empty folders is removed.
-    place, here = folder.resolve(), Path.cwd()
     with suppress(OSError):
+        place, here = folder.resolve(), Path.cwd()
         if not here.is_relative_to(place):
             place.rmdir()
         while (place := place.parent) != here and place.is_relative_to(here):

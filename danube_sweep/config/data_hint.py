@@ -2,11 +2,11 @@
 
 import csv
 import gzip
-import json
 from pathlib import Path
 from typing import IO, Final
 
 from danube_sweep.config.options import OPTIONS
+from danube_sweep.decoding import json_from
 
 LONGEST_CHARACTERS: Final = 2**20
 """A first line that is longer is not looked at."""
@@ -46,7 +46,7 @@ def _columns(file: Path) -> list[str]:
                 return next(csv.reader([first], delimiter="\t" if suffix.lower() == ".tsv" else ","), [])
             case ".jsonl" | ".ndjson":
                 with _opened(file) as text:
-                    return list(dict(json.loads(text.readline(LONGEST_CHARACTERS))))
+                    return list(dict(json_from(text.readline(LONGEST_CHARACTERS))))
             case ".parquet":
                 import pyarrow.parquet as pq
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from filelock import FileLock
 
 from danube_sweep import paths
+from danube_sweep.decoding import json_of
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def stamp_of(file: Path) -> Stamp:
 
 def _read(record: Path, stamp: Stamp) -> Any:
     try:
-        stored = json.loads(record.read_text(encoding="utf-8"))
+        stored = json_of(record)
         if stored["seal"] != _seal(stored["stamp"], stored["value"]):
             raise ValueError("its seal is broken")
         return stored["value"] if tuple(stored["stamp"]) == stamp else None

@@ -1,9 +1,9 @@
 """The files of a local model: which of them its weights are, and what beside them is refused."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from danube_sweep.decoding import json_of
 from danube_sweep.errors import ModelError
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -16,7 +16,7 @@ def read_object(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json_of(file)
         if not isinstance(found, dict):
             raise ValueError("no object")
         return found

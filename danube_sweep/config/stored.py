@@ -17,6 +17,7 @@ from danube_sweep.config.from_environment import FromEnvironment, missing_variab
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Pruner, Sweep
 from danube_sweep.config.typed import typed_config, typed_sweep
+from danube_sweep.decoding import yaml_of
 from danube_sweep.errors import CheckpointError, ConfigError
 
 _LATER = {"storage"}
@@ -102,7 +103,7 @@ def load_config(path: Path) -> Config:
     """
     try:
         # Not OmegaConf.load: a class named 1e3 would come back as a number.
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = yaml_of(path)
         assert isinstance(plain, dict)
         if unset := missing_variables(plain):
             raise CheckpointError(f"{path}: the environment lacks {', '.join(unset)}, which it names; set it")
@@ -124,5 +125,9 @@ def load_config(path: Path) -> Config:
         return config
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
-    except (OmegaConfBaseException, AssertionError, KeyError, TypeError, UnicodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except CheckpointError:
+        raise
+    except (OmegaConfBaseException, AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or from another version: {' '.join(str(error).split())}") from error

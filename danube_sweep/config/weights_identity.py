@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from danube_sweep.config.kept_digests import kept
 from danube_sweep.config.model_folder import architecture_keys, weight_files
+from danube_sweep.decoding import json_from
 from danube_sweep.errors import ModelError
 
 RULE: Final = "tensors-1"
@@ -103,7 +104,7 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
             length = int.from_bytes(stream.read(8), "little")
             if length > MOST_HEADER_BYTES:
                 raise ValueError("a header of more than 100 MB")
-            header = {name: one for name, one in json.loads(stream.read(length)).items() if name != "__metadata__"}
+            header = {name: one for name, one in json_from(stream.read(length)).items() if name != "__metadata__"}
         ends = [_end(described) for described in header.values()]
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise _damaged(file) from error

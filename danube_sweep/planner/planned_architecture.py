@@ -1,6 +1,5 @@
 """Which architecture a config means: its shape's, or that of a local folder's config.json. No weights are read."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from danube_sweep.config.model_folder import check_model_folder
 from danube_sweep.config.schema import Config, Model
 from danube_sweep.config.schema.data_fields import DEFAULT_LENGTH
 from danube_sweep.config.validate.common_checks import own_config
+from danube_sweep.decoding import json_of
 from danube_sweep.errors import ConfigError, ModelError, UnknownArchitecture
 
 
@@ -26,7 +26,7 @@ def planned_architecture(model: Model) -> Architecture:
     if file is None:
         return architecture_of(model.shape)
     try:
-        return described_architecture(json.loads(file.read_text(encoding="utf-8")))
+        return described_architecture(json_of(file))
     except UnknownArchitecture:
         raise
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -1,12 +1,12 @@
 """When what ran in which slot: the attempts of all trials, and those that train now."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from danube_sweep.decoding import json_from
 from danube_sweep.errors import CheckpointError
 from danube_sweep.results.trial_results import RUNNING, StoredTrial
 from danube_sweep.storage.files import read_json
@@ -105,10 +105,8 @@ def attempt_lines(folder: RunFolder) -> list[dict[str, Any]]:
         return []
     found = []
     for line in folder.attempts.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            found.append(dict(json.loads(line)))
-        except (TypeError, ValueError):
-            continue
+        with suppress(TypeError, ValueError):
+            found.append(dict(json_from(line)))
     return found
 
 

@@ -6,24 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from danube_sweep.config.schema.states import COMPLETE, State
+from danube_sweep.config.stored import plain_config
+from danube_sweep.decoding import Undecodable, yaml_from
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.files import read_json
+from danube_sweep.recovery import Recovery
+from danube_sweep.storage.files import DAMAGED as SET_ASIDE
 from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.run_folder import RunFolder, number_at
-from danube_sweep.storage.sweep_folder import attempts
+from danube_sweep.storage.sweep_folder import SweepFolder, attempts
 
 RUNNING: Final = "running"
 WAITING: Final = "waiting"
 STOPPED: Final = "interrupted"
+DAMAGED: Final = "damaged"
+"""The state of a trial whose files do not say what it is."""
 UNDER_WAY: Final = (RUNNING, WAITING, STOPPED, State.preempted.value)
 """The states of a trial that has not ended."""
 
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d{0,15})(\.\d*)?([eE][+-]?\d{1,3})?")
-# libyaml's loader is ten times faster and knows the same tags.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -82,27 +83,58 @@ def read_trials(path: Path) -> tuple[list[StoredTrial], list[str]]:
         raise CheckpointError(f"{path} is no sweep: there is no such folder; give one like multirun/<date>/<time>")
     folders = [RunFolder(one) for one in sorted(path.iterdir(), key=_by_number)]
     planned = (path / "sweep.json").is_file()  # then a folder without trial.json was being added when its process died
+    recovery = Recovery(SweepFolder(path))
     trials = [
-        read_trial(one, notes) for one in folders if one.trial.is_file() or (one.config.is_file() and not planned)
+        read_trial(one, notes, recovery)
+        for one in folders
+        if one.trial.is_file() or (one.config.is_file() and not planned)
     ]
     if not trials and not planned:
         raise CheckpointError(
             f"{path} is no sweep: no folder in it holds a trial; give one like multirun/<date>/<time>"
         )
+    notes += [
+        f"{one.path.name} is left out: its trial.json was damaged and is set aside"
+        for one in folders
+        if planned and not one.trial.is_file() and one.trial.with_name(f"{one.trial.name}{SET_ASIDE}").is_file()
+    ]
     return trials, notes
 
 
-def read_trial(folder: RunFolder, notes: list[str]) -> StoredTrial:
-    """The trial of one run folder; a file that cannot be read goes into `notes`."""
-    described, result = _json(folder.trial, notes), _json(folder.result, notes)
-    if not isinstance(result.get("state"), str):
-        result = {}
-    overrides = _overrides(described["overrides"]) if isinstance(described.get("overrides"), list) else None
+def read_trial(folder: RunFolder, notes: list[str], recovery: Recovery | None = None) -> StoredTrial:
+    """The trial of one run folder; a file that cannot be read goes into `notes`.
+
+    Of trial.json and config.yaml one is enough. A trial of which neither says what it is, is `damaged` and has no
+    result here: nobody knows whose it would be.
+    """
+    described, result = _described(folder, notes), _result(folder, notes)
+    overrides = _overrides(described["overrides"]) if "overrides" in described else None
     if result and described.get("hash"):
         result.setdefault("trial", described["hash"])
     state, reason = (result["state"], result.get("error")) if result else _standing(folder)
+    config = _config(folder.config, overrides or {}) if folder.config.is_file() else {}
+    if config is None and not (described and described.get("hash") is None):
+        config = _recovered(described, recovery or Recovery(SweepFolder(folder.path.parent)))
+        if config is None:
+            notes.append(f"{folder.path.name} is left out: {_unknown(folder, described)}")
+            result, state, reason = {}, DAMAGED, "what it trained is not known"
+        else:
+            notes.append(f"{folder.path.name}/config.yaml is damaged: the trial is known by its overrides")
     first = next(iter(str(reason or "").splitlines()), "").strip()
-    return StoredTrial(folder, _config(folder.config, notes), overrides, result, state, first or None)
+    return StoredTrial(folder, config or {}, overrides, result, state, first or None)
+
+
+def _recovered(described: Mapping[str, Any], recovery: Recovery) -> dict[str, Any] | None:
+    if not isinstance(described.get("hash"), str):
+        return None
+    found = recovery.config(described["overrides"], described["hash"], described.get("hash_version", 1))
+    return None if found is None else dict(_flat(plain_config(found), ""))
+
+
+def _unknown(folder: RunFolder, described: Mapping[str, Any]) -> str:
+    if not described:
+        return "config.yaml is damaged, and trial.json is too or is missing"
+    return "config.yaml is damaged, and the overrides in trial.json no longer lead to the same trial"
 
 
 def _by_number(folder: Path) -> tuple[int, str]:
@@ -110,24 +142,41 @@ def _by_number(folder: Path) -> tuple[int, str]:
     return (int(digits[0]) if digits else 10**9, folder.name)
 
 
-def _json(file: Path, notes: list[str]) -> dict[str, Any]:
-    if not file.is_file():
+def _described(folder: RunFolder, notes: list[str]) -> dict[str, Any]:
+    if not folder.trial.is_file():
         return {}
+    found = folder.stated_trial()
+    if found is None or "hash" not in found or "overrides" not in found:
+        notes.append(f"{folder.path.name}/trial.json is damaged: the trial is known by its config.yaml")
+        return {}
+    return found
+
+
+def _result(folder: RunFolder, notes: list[str]) -> dict[str, Any]:
     try:
-        return read_json(file)
+        return folder.read_result() or {}
     except CheckpointError:
-        notes.append(f"{file.parent.name}/{file.name} is cut short or damaged and does not count")
+        notes.append(f"{folder.path.name}/result.json is cut short or damaged and does not count")
         return {}
 
 
-def _config(file: Path, notes: list[str]) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
+def _config(file: Path, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Values by dotted key; None for a file that is damaged, or says otherwise than the overrides."""
     try:
-        return dict(_flat(dict(yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)), ""))
-    except (OSError, UnicodeError, TypeError, ValueError, yaml.YAMLError):
-        notes.append(f"{file.parent.name}/{file.name} is cut short or damaged and does not count")
-        return {}
+        text = file.read_bytes()
+        found = yaml_from(text)
+    except (OSError, Undecodable):
+        return None
+    if not isinstance(found, dict) or not text.endswith(b"\n"):
+        return None
+    config = dict(_flat(found, ""))
+    return None if any(_contradicts(config.get(key), value) for key, value in overrides.items()) else config
+
+
+def _contradicts(value: Any, override: Any) -> bool:
+    # Texts may be written in several ways, and auto becomes a number.
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in (value, override))
+    return numbers and value != override
 
 
 def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -13,14 +13,19 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
 from safetensors import SafetensorError
 
+from danube_sweep.decoding import Undecodable, json_of
 from danube_sweep.errors import CheckpointError, DanubeSweepError, DiskError
+from danube_sweep.os_errors import number_of
 from danube_sweep.storage.redaction import redacted
 
+DAMAGED = ".damaged"
+"""What follows the name of a damaged file that was set aside."""
 WAY_OUT = "free some space or choose another folder"
 _SUFFIX = ".tmp"
 
@@ -67,16 +72,19 @@ def whole_folder(target: Path, way_out: str = WAY_OUT, *, replace: bool = False)
 
 @contextmanager
 def writing(target: Path, way_out: str = WAY_OUT) -> Iterator[None]:
-    """Raises DiskError, naming `target` and the way out, for an OSError or SafetensorError in the block.
+    """Raises DiskError, naming `target` and the way out, for what the operating system refuses in the block.
 
-    Our own errors pass as they are, though some are OSErrors too.
+    That is an OSError, or what safetensors and tokenizers raise for one. Our own errors pass as they are.
     """
     try:
         yield
-    except DanubeSweepError:
+    except (DanubeSweepError, TimeoutError):  # a lock that another process holds
         raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:
+        number = number_of(error)
+        if number is None and not isinstance(error, OSError | SafetensorError):
+            raise
+        reason = error if number is None else os.strerror(number)
         raise DiskError(f"{target} cannot be written: {reason}; {way_out}") from error
 
 
@@ -98,7 +106,7 @@ def append_only(file: Path) -> int:
 
 
 def move(source: Path, target: Path) -> None:
-    """Gives a folder another place in its file system. Raises DiskError."""
+    """Gives a file or folder another place in its file system. Raises DiskError."""
     with writing(target):
         source.rename(target)
 
@@ -118,10 +126,24 @@ def abandoned(name: str) -> str | None:
 def remove_abandoned(target: Path) -> None:
     """Removes what processes that were killed left of `target`; to be called where no other process can write it."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*{_SUFFIX}"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or folder of ours as far as the file system lets it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
+
+
+def set_aside(file: Path) -> Path:
+    """Renames a damaged file to NAME.damaged, numbered if there is one, and returns the new path. Raises DiskError."""
+    others = (file.with_name(f"{file.name}{DAMAGED}-{number}") for number in count(2))
+    target = next(one for one in chain([file.with_name(f"{file.name}{DAMAGED}")], others) if not one.exists())
+    move(file, target)
+    return target
 
 
 def _temporary(target: Path) -> Path:
@@ -151,6 +173,11 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a JSON file of ours. Raises CheckpointError if it is damaged."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is cut short or damaged; delete it to run the trial again") from error
+        found = json_of(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except Undecodable as error:
+        raise CheckpointError(f"{path} is cut short or damaged ({error})") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no object")
+    return found

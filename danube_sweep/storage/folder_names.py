@@ -26,6 +26,18 @@ def trial_folder_name(number: int, overrides: Sequence[str], identity: str) -> s
     return "_".join(word for word in (f"{number:03d}", slug(overrides), identity[:8]) if word)
 
 
+def number_in(name: str) -> int | None:
+    """The number of the trial whose folder has this name."""
+    digits = re.match(r"\d{3,9}(?=_)", name)
+    return int(digits[0]) if digits else None
+
+
+def hash_in(name: str) -> str | None:
+    """The first digits of the hash of the trial whose folder has this name."""
+    digits = re.search(r"_([0-9a-f]{8})$", name)
+    return digits[1] if digits else None
+
+
 def slug(overrides: Sequence[str], longest: int = 80) -> str:
     """What a trial varies, as part of a folder's name: `rank-16_lr-0.001`; safe in any shell and as an override."""
     words = []

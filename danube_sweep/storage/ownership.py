@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.files import write_json, writing
+from danube_sweep.storage.files import abandoned, remove, write_json, writing
 
 MARKER: Final = ".danube_sweep"
 _ABOUT = "danube-sweep writes, replaces and removes files of its own names in this folder, and no others"
@@ -132,6 +132,15 @@ def remove_files(folder: Path, kind: Kind) -> None:
             (folder / name).unlink()
     with suppress(OSError):  # what somebody else has put there stays
         folder.rmdir()
+
+
+def remove_temporaries(folder: Path, kind: Kind) -> None:
+    """Removes what killed processes left half-written of our names, where no other process can write them now."""
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            whole = abandoned(name)
+            if whole is not None and is_our_name(whole, kind):
+                remove(folder / name)
 
 
 def remove_tree(path: Path) -> None:

@@ -17,6 +17,7 @@ result.json        last, atomic, for every terminal state
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from danube_sweep.config.identity import HASH_VERSION, other_hashes, trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import MICRO_BATCH
 from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.field_types import ADJUSTED, ENVIRONMENT, Kinds, misfit, misfit_of_result
+from danube_sweep.storage.field_types import TRIAL as TRIAL_FIELDS
 from danube_sweep.storage.files import read_json
 
 PLACE = "path"
@@ -109,35 +112,79 @@ class RunFolder:
         """
         if not self.adjusted.is_file():
             return int(config.trainer.micro_batch)
-        return int(read_json(self.adjusted).get(MICRO_BATCH, config.trainer.micro_batch))
+        found = read_json(self.adjusted)
+        rows = found.get(MICRO_BATCH, config.trainer.micro_batch)
+        if misfit(found, ADJUSTED) or not rows >= 1 or config.trainer.effective_batch % rows:
+            raise CheckpointError(f"{self.adjusted} is damaged: {MICRO_BATCH}={str(rows)[:60]}")
+        return int(rows)
 
     def hash_version(self) -> int:
         """The version of the rules behind the hash that this folder holds; a folder without a hash has today's.
 
-        Raises CheckpointError for a damaged file.
+        A damaged file is passed over: the other one states the same.
         """
-        for file in (self.environment, self.trial):
-            if file.is_file():
-                return int(read_json(file).get("hash_version", 1))
-        return HASH_VERSION
+        stated = self.stated()
+        return HASH_VERSION if stated is None else int(stated.get("hash_version", 1))
+
+    def stated(self) -> dict[str, Any] | None:
+        """What the folder states of its trial: its hash as `trial`, its names as `also`, `hash_version`.
+
+        That is environment.json, or where it is missing or damaged trial.json; None if neither can be read.
+        """
+        return self.stated_environment() or self.stated_trial()
+
+    def stated_environment(self) -> dict[str, Any] | None:
+        """What environment.json holds; None if it is missing or damaged."""
+        return readable(self.environment, ENVIRONMENT)
+
+    def stated_trial(self) -> dict[str, Any] | None:
+        """What trial.json holds, the hash as `trial` too; None if it is missing or damaged."""
+        found = readable(self.trial, TRIAL_FIELDS)
+        return None if found is None else {**found, "trial": found.get("hash")}
 
     def hash_of(self, config: Config) -> str:
         """The hash of a trial as this folder states hashes; its own, if the trial is its own by any name.
 
         A backbone has a hub name with a commit and the tensors of its download; a run states the hashes of both.
-        Raises UserError for files that a trial means and that are missing, CheckpointError for a damaged file.
+        Raises UserError for files that a trial means and that are missing.
         """
         version = self.hash_version()
         own = trial_hash(config, version)
-        stored = read_json(self.environment) if self.environment.is_file() else {}
+        stored = self.stated() or {}
         names = {stored.get("trial"), *stored.get("also", [])}
         if own in names or (version == HASH_VERSION and stored and not names.isdisjoint(other_hashes(config))):
-            return str(stored["trial"])
+            return str(stored.get("trial", own))
         return own
 
     def read_result(self) -> dict[str, Any] | None:
-        """The result of an ended run; None if it is running, interrupted or new."""
-        return read_json(self.result) if self.result.is_file() else None
+        """The result of an ended run; None if it is running, interrupted or new. Raises CheckpointError."""
+        if not self.result.is_file():
+            return None
+        try:
+            found = read_json(self.result)
+            if (wrong := misfit_of_result(found)) is not None:
+                raise CheckpointError(f"{self.result} is damaged ({wrong})")
+        except CheckpointError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # another process has just begun to run it again
+                return None
+            if isinstance(error.__cause__, OSError):
+                raise
+            raise CheckpointError(f"{error}; delete it to run the trial again") from error
+        return found
+
+    def result_fields(self) -> dict[str, Any]:
+        """`read_result`, empty where there is none or it is damaged: for those who need not say so."""
+        with suppress(CheckpointError):
+            return self.read_result() or {}
+        return {}
+
+
+def readable(file: Path, kinds: Mapping[str, Kinds]) -> dict[str, Any] | None:
+    """The object in a JSON file of ours; None if it is missing or damaged."""
+    with suppress(CheckpointError):
+        found = read_json(file)
+        return found if misfit(found, kinds) is None else None
+    return None
 
 
 def number_at(result: Mapping[str, Any], address: str) -> float | None:

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
@@ -27,9 +27,12 @@ from danube_sweep.config.identity import HASH_VERSION, trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import plain_config
+from danube_sweep.decoding import json_from
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.files import appending, read_json, write_json, write_text
-from danube_sweep.storage.folder_names import trial_folder_name
+from danube_sweep.storage.field_types import ATTEMPT, misfit
+from danube_sweep.storage.field_types import TRIAL as TRIAL_FIELDS
+from danube_sweep.storage.files import DAMAGED, appending, read_json, write_json, write_text
+from danube_sweep.storage.folder_names import number_in, trial_folder_name
 from danube_sweep.storage.ownership import Kind, remove_files, take_over
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import TRIAL, RunFolder
@@ -53,6 +56,18 @@ class Entry:
     """Whether it trains a row again that was tied with the best, beyond what the sweep was asked for."""
     hash_version: int = 1
     """Of the rules behind `hash`; a file that does not state it is of version 1."""
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.path)
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A trial whose trial.json cannot be used."""
+
+    path: Path
+    reason: str
 
     @property
     def folder(self) -> RunFolder:
@@ -156,9 +171,17 @@ class SweepFolder:
         return {"hash_version": 1, **described}
 
     def entries(self) -> list[Entry]:
-        """Every trial, by number. Raises CheckpointError for a damaged trial.json."""
-        found = [_read_entry(file, *state) for file, state in _trial_files(self.path)]
+        """Every trial, by number; those whose trial.json is damaged are in `damaged`."""
+        # Copies: what has been read once is everybody's.
+        found = [replace(one, overrides=[*one.overrides]) for one in self._read() if isinstance(one, Entry)]
         return sorted(found, key=lambda entry: entry.number)
+
+    def damaged(self) -> list[Damaged]:
+        """The trials whose trial.json cannot be used, by name."""
+        return sorted((one for one in self._read() if isinstance(one, Damaged)), key=lambda one: one.path.name)
+
+    def _read(self) -> list["Entry | Damaged"]:
+        return [_read_entry(file, *state) for file, state in _trial_files(self.path)]
 
     def hashes(self, trials: Sequence[tuple[Config, list[str]]], *, planning: bool = False) -> list[str]:
         """What each trial (config, overrides) is known by here.
@@ -223,7 +246,10 @@ class SweepFolder:
                 remove_files(entry.path, Kind.run)
 
     def _next_number(self) -> int:
-        return max((entry.number for entry in self.entries()), default=0) + 1
+        # A folder whose trial.json is damaged, or set aside for that, keeps its number.
+        unknown = [one.path for one in self.damaged()] + [file.parent for file in self.path.glob(f"*/{TRIAL}{DAMAGED}")]
+        named = [number_in(path.name) or 0 for path in unknown]
+        return max([*named, *(entry.number for entry in self.entries())], default=0) + 1
 
     def _path(self, number: int, overrides: Sequence[str], shared: Collection[str], identity: str) -> Path:
         varied = as_stored([one for one in overrides if one not in shared])
@@ -232,14 +258,21 @@ class SweepFolder:
     def _add(self, entry: Entry, config: Config | None = None, result: dict[str, Any] | None = None) -> Entry:
         with _made(entry.path):
             if config is not None:
-                text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
-                write_text(entry.folder.config, text)
+                self.write_config(entry, config)
             if result is not None:
                 write_json(entry.folder.result, result)
-            # Last: with it the folder is a trial.
-            described = {key: value for key, value in asdict(entry).items() if key != "path"}
-            write_json(entry.folder.trial, {"format": FORMAT, **described})
+            self.write_trial(entry)  # last: with it the folder is a trial
         return entry
+
+    def write_config(self, entry: Entry, config: Config) -> None:
+        """Writes what a trial is. Raises DiskError."""
+        text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
+        write_text(entry.folder.config, text)
+
+    def write_trial(self, entry: Entry) -> None:
+        """Writes a trial's trial.json. Raises DiskError."""
+        described = {key: value for key, value in asdict(entry).items() if key != "path"}
+        write_json(entry.folder.trial, {"format": FORMAT, **described})
 
 
 def as_stored(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -276,16 +309,21 @@ def _trial_files(sweep: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
 
 
 @lru_cache(maxsize=100_000)
-def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry:
+def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry | Damaged:
     # A sweep asks for its entries some four times a trial, and hardly any has changed since.
     file = Path(name)
-    described = read_json(file)
     try:
+        described = read_json(file)
+        if (wrong := misfit(described, TRIAL_FIELDS)) is not None:
+            return Damaged(file.parent, wrong)
         if described.pop("format") != FORMAT:
-            raise CheckpointError(_OTHER_VERSION.format(file))
-        return Entry(**described, path=file.parent)
+            return Damaged(file.parent, "it is from another version of danube_sweep")
+        overrides = [str(one) for one in described.pop("overrides")]
+        return Entry(**described, overrides=overrides, path=file.parent)
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged; delete its folder and give the sweep's command again") from error
+        return Damaged(file.parent, f"a field is missing or unknown: {error}")
+    except CheckpointError as error:
+        return Damaged(file.parent, str(error.__cause__ or error))
 
 
 def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
@@ -304,8 +342,8 @@ def attempts(folder: RunFolder) -> list[Attempt]:
         return []
     found = []
     for line in folder.attempts.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            found.append(Attempt(**json.loads(line)))
-        except (ValueError, TypeError):
-            continue
+        with suppress(ValueError, TypeError):
+            attempt = Attempt(**json_from(line))
+            if misfit(asdict(attempt), ATTEMPT) is None:
+                found.append(attempt)
     return found

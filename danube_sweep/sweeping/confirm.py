@@ -76,7 +76,7 @@ def next_round(ranking: Ranking, folder: SweepFolder, sweep: Sweep) -> Round | N
     rows = tied(ranking)
     if not rows or len(ranking.objectives) > 1 or any(state_of(entry) is None for entry in entries):
         return None
-    results = {entry.path.name: entry.folder.read_result() or {} for entry in entries}
+    results = {entry.path.name: entry.folder.result_fields() for entry in entries}
     steps = {name: int(found.get("steps") or 0) for name, found in results.items()}
     own = sum(steps[entry.path.name] for entry in entries if not entry.confirms)
     room = sweep.confirm_share * own - sum(steps[entry.path.name] for entry in entries if entry.confirms)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from itertools import count
 
 from rich.console import Group, RenderableType
@@ -12,7 +11,6 @@ from rich.text import Text
 from danube_sweep.config.identity import lacks_commit
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, plan_packs
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
@@ -84,9 +82,7 @@ def _reasons(packs: Sequence[tuple[str, PlannedPack]]) -> list[Text]:
 
 def _state(entry: Entry) -> str:
     # Not `state_of`, which removes a result that was cut short: a dry run changes nothing.
-    with suppress(CheckpointError):
-        return str((entry.folder.read_result() or {}).get("state", WAITING))
-    return WAITING
+    return str(entry.folder.result_fields().get("state", WAITING))
 
 
 def search_table(search: Search, sweep: Sweep, known: int, first: Config | None) -> RenderableType:

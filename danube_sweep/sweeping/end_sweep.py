@@ -91,7 +91,7 @@ def _score_unscored(
     for entry in entries:
         if best is None or entry.hash is None or entry.hash in known or entry.path.name not in best.trials:
             continue
-        result = entry.folder.read_result() or {}
+        result = entry.folder.result_fields()
         metrics = _scored(entry, terminal, stopping) if result.get("rows", {}).get("test") else None
         if metrics is not None:
             known[entry.hash] = metrics

@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +14,14 @@ from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.options import SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, Confirm, NoPruner, Pruner, Sweep, WandbTracking
+from danube_sweep.config.schema import Config, Confirm, NoPruner, Pruner, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate import AUTO
 from danube_sweep.config.validate.check_sweep import objectives
+from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
+from danube_sweep.recovery import mend, tracked
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.confirm import confirm
@@ -82,6 +85,7 @@ def plan_grid(
     trials = [(_tracked(config, plan), overrides, None) for config, overrides in checked.valid]
     with plan.folder.locked():
         _check_same_kind(plan)
+        mend(plan.folder, terminal.note)
         plan.folder.drop_invalid([overrides for _, overrides in checked.valid])
         invalid = plan.folder.add_invalid(checked.invalid, common)
         invalid += plan.folder.add_invalid(checked.left_out, common, left_out=True)
@@ -105,6 +109,7 @@ def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> No
         return
     with plan.folder.locked():
         _check_same_kind(plan)
+        mend(plan.folder, terminal.note)
         _describe(plan)
     run_sweep(plan, terminal, composer)
 
@@ -133,6 +138,7 @@ def resume_sweep(path: Path, changes: Sequence[str], terminal: Terminal) -> None
     )
     composer = Composer(config_dir=plan.config_dir, config_name=plan.config_name)
     with folder.locked():
+        mend(folder, terminal.note)
         if any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):  # what ranks is the sweep's, for good
             _describe(plan, stored)
         if {"invalid", "all"} & set(sweep.retry):
@@ -238,13 +244,7 @@ def _refuse(
 
 
 def _tracked(config: Config, plan: PlannedSweep) -> Config:
-    tracking = config.tracking
-    if isinstance(tracking, WandbTracking):
-        if tracking.group is None:
-            tracking.group = plan.tracking.get("group", "_".join(plan.folder.path.parts[-2:]))
-        if tracking.mode == "auto":
-            tracking.mode = plan.tracking.get("mode", "auto")
-    return config
+    return tracked(config, plan.folder.path, plan.tracking)
 
 
 def _describe(plan: PlannedSweep, before: Mapping[str, Any] | None = None) -> None:
@@ -336,13 +336,15 @@ def _drawn(plan: PlannedSweep, composer: Composer | None) -> Config | None:
 def _accelerators(plan: PlannedSweep, drawn: Config | None) -> set[str]:
     if drawn is not None:
         return {drawn.device.accelerator}
-    return {_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None}
+    found = (_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None)
+    return {one for one in found if one is not None}
 
 
-def _accelerator(entry: Entry) -> str:
-    import yaml
-
-    return str(yaml.safe_load(entry.folder.config.read_text(encoding="utf-8"))["device"]["accelerator"])
+def _accelerator(entry: Entry) -> str | None:
+    # A config that is damaged beyond repair is told when its trial would begin.
+    with suppress(OSError, Undecodable, KeyError, TypeError):
+        return str(yaml_of(entry.folder.config)["device"]["accelerator"])
+    return None
 
 
 def _raise_unless_complete(plan: PlannedSweep) -> None:
@@ -356,4 +358,4 @@ def _raise_unless_complete(plan: PlannedSweep) -> None:
 
 
 def _left_out(entry: Entry) -> bool:
-    return entry.hash is None and bool((entry.folder.read_result() or {}).get("left_out"))
+    return entry.hash is None and bool(entry.folder.result_fields().get("left_out"))

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -24,8 +24,8 @@ from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.checkpoint_places import place_checkpoints
-from danube_sweep.storage.files import read_json, write_json, write_text
-from danube_sweep.storage.ownership import Kind, give_back, take_over
+from danube_sweep.storage.files import write_json, write_text, writing
+from danube_sweep.storage.ownership import Kind, give_back, remove_temporaries, take_over
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
@@ -100,6 +100,9 @@ def take(entrant: Entrant, lock_wait_s: float) -> Taken:
     with ExitStack() as stack:
         version, identity = folder.hash_version(), folder.hash_of(entrant.config)
         stack.enter_context(_locked(folder, lock_wait_s))
+        remove_temporaries(folder.path, Kind.run)
+        if folder.environment.is_file() and folder.stated_environment() is None:
+            entrant.terminal.note(f"{folder.environment} is damaged and does not count")
         stored = _stored_result(folder, identity)
         config = entrant.config
         if stored is None and (rows := folder.micro_batch(config)) != config.trainer.micro_batch:
@@ -174,7 +177,8 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     """Begins the trial's files; from here on its folder is that of a run."""
     config, asked, folder, terminal = taken.config, taken.entrant.config, taken.folder, taken.entrant.terminal
     plain = plain_config(asked)  # by its config.yaml a trial is known again
-    folder.result.unlink(missing_ok=True)  # of an attempt that failed
+    with writing(folder.result):
+        folder.result.unlink(missing_ok=True)  # of an attempt that failed
     stay = place_checkpoints(folder, config.storage.checkpoints)
     terminal.log_to(folder.log)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
@@ -230,19 +234,18 @@ def tracker_of(taken: Taken) -> Tracker:
 
 
 def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
-    if folder.environment.is_file():
-        other = read_json(folder.environment).get("trial")
-        if other != identity:
-            raise CheckpointError(
-                f"{folder.path} holds another trial ({str(other)[:8]}, this one is {identity[:8]}); "
-                "give another hydra.run.dir"
-            )
-    if folder.trial.is_file() and read_json(folder.trial).get("hash") not in (None, identity):
+    result = folder.read_result()
+    other = (folder.stated_environment() or result or {}).get("trial")
+    if other not in (None, identity):
+        raise CheckpointError(
+            f"{folder.path} holds another trial ({str(other)[:8]}, this one is {identity[:8]}); "
+            "give another hydra.run.dir"
+        )
+    if (folder.stated_trial() or {}).get("trial") not in (None, identity):
         raise CheckpointError(
             f"{folder.path}: its data or model files were changed since the sweep was planned; put back what they "
             "were, or start a new sweep"
         )
-    result = folder.read_result()
     return result if result is not None and result["state"] in COMPLETE else None
 
 
@@ -251,13 +254,15 @@ def _locked(folder: RunFolder, wait_s: float) -> Iterator[None]:
     take_over(folder.path, Kind.run)
     lock = FileLock(folder.lock, timeout=wait_s, fallback_to_soft=False)
     try:
-        lock.acquire()
+        with writing(folder.path):
+            lock.acquire()
     except Timeout as error:
         raise BusyError(f"{folder.path} is being trained by another process; wait for it or stop it") from error
     try:
         yield
     finally:
         lock.release()
-        if not folder.config.is_file():
-            folder.lock.unlink(missing_ok=True)
-            give_back(folder.path)
+        with suppress(OSError):  # an empty lock file harms nobody
+            if not folder.config.is_file():
+                folder.lock.unlink(missing_ok=True)
+                give_back(folder.path)

@@ -118,7 +118,10 @@ def test_a_result_that_was_cut_short_is_run_again_with_a_word(tmp_path: Path) ->
     text = first[1].folder.result.read_text()
     first[1].folder.result.write_text(text[: len(text) // 2])
     second = run(plan, hostile.instant)
-    assert f"{second[1].path.name}: its result.json was cut short; the trial is run again" in second.said
+    assert (
+        f"{second[1].path.name}: its result.json was damaged; the trial is run again (result.json.damaged)"
+        in second.said
+    )
     assert [len(second.attempts(number)) for number in (1, 2)] == [2, 1]
     assert second.error is None
 

@@ -150,7 +150,7 @@ def test_a_result_that_was_cut_short_is_run_again_and_that_is_said(place: Place,
     assert place.files(name) == untouched
     resumed = place("resume", name)
     assert resumed.code == 0 and place.attempted(name) == [1, 2, 1, 1]
-    assert f"{hurt.path.name}: its result.json was cut short; the trial is run again" in resumed.out
+    assert f"{hurt.path.name}: its result.json was damaged; the trial is run again (result.json.damaged)" in resumed.out
     assert outcome(hurt.folder) == before
 
 

@@ -246,7 +246,9 @@ def test_a_result_that_was_cut_short_is_run_again(opened: Opened, folder: SweepF
     ran[0].folder.result.write_text('{"state": "fin')
     source = opened(sweep)
     assert run_all(source) == ran[:1]
-    assert source.notes == [f"{ran[0].path.name}: its result.json was cut short; the trial is run again"]
+    assert source.notes == [
+        f"{ran[0].path.name}: its result.json was damaged; the trial is run again (result.json.damaged)"
+    ]
 
 
 def test_a_failed_trial_is_run_again_when_that_is_asked_for(opened: Opened, folder: SweepFolder) -> None:

@@ -1,6 +1,5 @@
 """What the small files beside a model's weights state: its shape, and whether it has a chat template. No torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
@@ -10,6 +9,7 @@ from typing import Any
 from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.config.facts.named_models import named_option
 from danube_sweep.config.schema import Shape
+from danube_sweep.decoding import json_of
 from danube_sweep.errors import ModelError, UnknownArchitecture
 
 CONFIG = "config.json"
@@ -57,7 +57,7 @@ def checkpoint_shape(path: str, revision: str | None) -> Shape:
     try:
         if file is None:
             raise KeyError("there is none")
-        return shape_of(json.loads(file.read_text(encoding="utf-8")))
+        return shape_of(json_of(file))
     except UnknownArchitecture as error:
         raise ModelError(f"model.path={path}: {str(error).replace('planned', 'trained by model=auto')}") from error
     except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
@@ -81,8 +81,8 @@ def has_chat_template(path: str, revision: str | None) -> bool:
     if jinja is not None or described is None:
         return jinja is not None
     try:
-        return bool(json.loads(described.read_text(encoding="utf-8")).get("chat_template"))
-    except (AttributeError, ValueError) as error:
+        return bool(json_of(described).get("chat_template"))
+    except (AttributeError, OSError, ValueError) as error:
         raise ModelError(f"model.path={path}: its {described.name} is damaged; download the model again") from error
 
 

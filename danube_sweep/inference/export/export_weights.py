@@ -36,6 +36,7 @@ from danube_sweep.inference.export.how_to_read import (
 from danube_sweep.inference.predict import Trained
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint
+from danube_sweep.storage.files import read_json
 from danube_sweep.training import trained_weights
 from danube_sweep.training.evaluate import evaluating
 
@@ -51,12 +52,12 @@ _INPUTS_AT_ONCE = 512
 def peft_type(source: Path) -> str | None:
     """PEFT's name for the kind of adapter in a folder; None if there is none."""
     file = source / ADAPTER_CONFIG
-    return str(json.loads(file.read_text(encoding="utf-8"))["peft_type"]) if file.is_file() else None
+    return str(read_json(file)["peft_type"]) if file.is_file() else None
 
 
 def write_adapter(source: Path, folder: Path, trained: Trained, reading: Reading, base: str) -> None:
     """The run's adapter from `source`, with the head as `score` where the reading is a sequence classifier."""
-    described = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    described = read_json(source / ADAPTER_CONFIG)
     described |= {"base_model_name_or_path": base, "revision": trained.config.model.revision}
     if isinstance(reading, LoadedSequenceClassifier):
         described |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}

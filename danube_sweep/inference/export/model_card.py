@@ -13,6 +13,7 @@ from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import FullFinetune, Labelled, NoAdapter, Storage, Target, path_fields
 from danube_sweep.config.validate import FOUR_BIT
 from danube_sweep.data.layout import Layout
+from danube_sweep.decoding import yaml_of
 from danube_sweep.inference.export.check_export import Checked
 from danube_sweep.inference.export.how_to_read import (
     HiddenStates,
@@ -40,7 +41,7 @@ class Card:
 def card_of(run: Path, name: str, trained: Trained, reading: Reading, weights: Weights, code: str) -> Card:
     """The card of an export called `name`. Raises DataError if the run's data files are gone."""
     folder = RunFolder(run)
-    result, config = read_json(folder.result), _public(yaml.safe_load(folder.config.read_text(encoding="utf-8")))
+    result, config = read_json(folder.result), _public(yaml_of(folder.config))
     intervals = own_intervals(folder.predictions, result["validation"])
     sections = [
         f"# {name}\n\n{_what(trained, reading, weights, config)}",

@@ -18,6 +18,7 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import BusyError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed, UserError
+from danube_sweep.os_errors import as_ours
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
@@ -102,12 +103,15 @@ class Multirun:
 
 @contextmanager
 def _not_the_users() -> Iterator[None]:
-    # The command takes an OSError or ValueError that Hydra raises for the user's mistake. One from here is a defect.
+    # The command takes an OSError or ValueError that Hydra raises for the user's mistake. Here an OSError is the
+    # operating system's, and a ValueError a defect.
     try:
         yield
     except DanubeSweepError:
         raise
     except (OSError, ValueError) as error:
+        if (ours := as_ours(error)) is not None:
+            raise ours from error
         raise RuntimeError(f"the sweep itself failed: {type(error).__name__}: {error}") from error
 
 
@@ -158,7 +162,7 @@ def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[st
 
 
 def _returned(entry: Entry, cell: list[str], metric: str) -> JobReturn:
-    result = entry.folder.read_result() or {"state": "waiting"}
+    result = entry.folder.result_fields() or {"state": "waiting"}
     returned = JobReturn(overrides=cell, working_dir=str(entry.path), task_name="danube_sweep")
     if result["state"] in COMPLETE:
         returned.status, returned._return_value = JobStatus.COMPLETED, number_at(result, metric)

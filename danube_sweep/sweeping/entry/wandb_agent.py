@@ -4,9 +4,8 @@ import os
 import re
 from pathlib import Path
 
-import yaml
-
 from danube_sweep.config.schema import Config
+from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.folder_names import SWEEPS
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -62,7 +61,7 @@ def _fixed(overrides: list[str]) -> list[str]:
 
 def _chosen() -> set[str]:
     try:
-        chosen = yaml.safe_load(Path(os.environ[PARAMETERS]).read_text(encoding="utf-8"))
-    except (KeyError, OSError, UnicodeError, yaml.YAMLError):  # a name is not worth a trial
+        chosen = yaml_of(Path(os.environ[PARAMETERS]))
+    except (KeyError, OSError, Undecodable):  # a name is not worth a trial
         return set()
     return {str(key) for key in chosen} if isinstance(chosen, dict) else set()

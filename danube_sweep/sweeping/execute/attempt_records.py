@@ -1,7 +1,6 @@
 """How attempts ended: judged, written down as soon as there is room, told to the source and shown."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from platform import node
@@ -103,7 +102,7 @@ class Records:
                 break
             self._owed.pop(0)
             if state in COMPLETE:
-                self._learn(one.claim, one.present, one.folder.read_result() or {})
+                self._learn(one.claim, one.present, one.folder.result_fields())
             if shrunk:
                 again.append(one)
             elif one.split is None:
@@ -142,9 +141,8 @@ class Records:
 
     def _said(self, folder: RunFolder, reason: str | None) -> str:
         metric = objectives(self._settings)[0][0]
-        with suppress(CheckpointError):
-            if (value := number_at(folder.read_result() or {}, metric)) is not None:
-                return f"  {metric} {value:.4f}"
+        if (value := number_at(folder.result_fields(), metric)) is not None:
+            return f"  {metric} {value:.4f}"
         return "" if reason is None else f": {reason.splitlines()[0]}"
 
     def _progress(self) -> str:

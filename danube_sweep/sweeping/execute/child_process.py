@@ -224,7 +224,8 @@ def _failed(error: BaseException) -> Failed:
     if isinstance(error, PackOutOfMemory):
         return Failed(State.oom.value, str(error))
     told = failure(error)  # nothing for a user's mistake
-    return Failed(told.get("state", State.invalid.value), told.get("error", str(error)))
+    refused = State.failed if isinstance(error, DiskError) else State.invalid
+    return Failed(told.get("state", refused.value), told.get("error", str(error)))
 
 
 def _redirect(log: Path) -> None:

@@ -13,6 +13,8 @@ from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.what_fits import with_micro_batch
+from danube_sweep.recovery import mended_config
+from danube_sweep.storage.files import set_aside, writing
 from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
@@ -81,28 +83,27 @@ def claimed(entry: Entry) -> FileLock | None:
         return None
     lock = FileLock(entry.folder.claim, timeout=0, fallback_to_soft=False)
     try:
-        lock.acquire()
+        with writing(entry.folder.claim):
+            lock.acquire()
     except Timeout:
         return None
     return lock
 
 
 def state_of(entry: Entry, notes: list[str] | None = None) -> str | None:
-    """The state in a trial's result; a result that was cut short is removed, with a word in `notes`.
+    """The state in a trial's result, None for a damaged one; with `notes` that is set aside, in a line there.
 
-    Raises CheckpointError for one that cannot be read, which may be whole.
+    Raises CheckpointError for one that cannot be read, which may be whole, DiskError if it cannot be set aside.
     """
     try:
         result = entry.folder.read_result()
         return None if result is None else str(result["state"])
-    except (CheckpointError, KeyError) as error:
-        if isinstance(error.__cause__, FileNotFoundError):  # another process has just begun to run it again
-            return None
+    except CheckpointError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        entry.folder.result.unlink(missing_ok=True)
         if notes is not None:
-            notes.append(f"{entry.path.name}: its result.json was cut short; the trial is run again")
+            aside = set_aside(entry.folder.result).name
+            notes.append(f"{entry.path.name}: its result.json was damaged; the trial is run again ({aside})")
         return None
 
 
@@ -144,7 +145,7 @@ class FolderSource:
                 check(entry.path, Kind.run)
                 if self._wanted(entry):
                     self._tried.add(entry.number)
-                    return Claim(entry, self._config(entry), lock)
+                    return Claim(entry, self._config(entry, mend=True), lock)
             except (CheckpointError, OSError) as error:
                 self.notes.append(f"{entry.path.name} is left out: {error}")
             self._settled.add(entry.number)
@@ -171,10 +172,16 @@ class FolderSource:
             return config if wanted(config) else None
         return None
 
-    def _config(self, entry: Entry) -> Config:
+    def _config(self, entry: Entry, *, mend: bool = False) -> Config:
         assert entry.hash is not None
         if entry.hash not in self._configs:
-            self._configs[entry.hash] = load_config(entry.folder.config)
+            try:
+                self._configs[entry.hash] = load_config(entry.folder.config)
+            except CheckpointError:
+                mended = mended_config(self._folder, entry, self.notes.append) if mend else None
+                if mended is None:
+                    raise
+                self._configs[entry.hash] = mended
         return self._configs[entry.hash]
 
     def _again(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -193,7 +200,8 @@ class FolderSource:
             return True
         if not self._is_retried(state) or self._attempts.get(entry.number) != len(attempts(entry.folder)):
             return False
-        entry.folder.result.unlink()
+        with writing(entry.folder.result):
+            entry.folder.result.unlink()
         return True
 
     def pending(self) -> bool:
