@@ -84,7 +84,8 @@ def writing(target: Path, way_out: str = WAY_OUT) -> Iterator[None]:
         number = number_of(error)
         if number is None and not isinstance(error, OSError | SafetensorError):
             raise
-        reason = error if number is None else os.strerror(number)
+        told = error.strerror if isinstance(error, OSError) else None
+        reason = told or (error if number is None else os.strerror(number))
         raise DiskError(f"{target} cannot be written: {reason}; {way_out}") from error
 
 

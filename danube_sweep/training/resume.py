@@ -1,7 +1,8 @@
 """Checkpoints of a trial while it trains: saving one, going on from the last one, finding the best one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from danube_sweep.errors import CheckpointError, DamagedCheckpoint
 from danube_sweep.lora.adalora_ranks import RankAllocation
 from danube_sweep.storage import checkpoint
-from danube_sweep.storage.checkpoints_by_step import Checkpoints
+from danube_sweep.storage.checkpoints_by_step import MANIFEST, Checkpoints
 from danube_sweep.training import trained_weights
 from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.best_and_patience import BestSoFar
@@ -96,16 +97,30 @@ def go_on(trial: Resumable) -> None:
         if key not in _MAY_DIFFER and manifest.get(key) != value:
             raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
     trained_weights.load_trained(folder, trial.model)
-    state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))
-    trial.optimizer.load_state_dict(state["optimizer"])
-    trial.schedule.load_state_dict(state["schedule"])
-    if trial.scaler.is_enabled():
-        trial.scaler.load_state_dict(state["scaler"])
-    if trial.allocation is not None:
-        trial.allocation.load_state_dict(state["allocation"])
-    trial.done = Progressed(**{one.name: state["done"][one.name] for one in fields(Progressed)})
-    done: dict[str, Any] = state["done"]
-    trial.best = BestSoFar(**{one.name: done[one.name] for one in fields(BestSoFar) if one.name in done})
+    with _of_a_trial(folder):
+        state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))
+        trial.optimizer.load_state_dict(state["optimizer"])
+        trial.schedule.load_state_dict(state["schedule"])
+        if trial.scaler.is_enabled():
+            trial.scaler.load_state_dict(state["scaler"])
+        if trial.allocation is not None:
+            trial.allocation.load_state_dict(state["allocation"])
+        done: dict[str, Any] = state["done"]
+        trial.done = Progressed(**{one.name: done[one.name] for one in fields(Progressed)})
+        trial.best = BestSoFar(**{one.name: done[one.name] for one in fields(BestSoFar) if one.name in done})
+
+
+@contextmanager
+def _of_a_trial(folder: Path) -> Iterator[None]:
+    # The manifests of version 0.1 have no hash of their own: a changed one may lack anything.
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpoint(
+            f"{folder / MANIFEST} is damaged ({error!r}); use an earlier checkpoint or train again"
+        ) from error
 
 
 def _newest_whole(trial: Resumable) -> tuple[Path, dict[str, Any]] | None:
@@ -118,7 +133,8 @@ def _newest_whole(trial: Resumable) -> tuple[Path, dict[str, Any]] | None:
     for step in reversed(steps):
         try:
             manifest = checkpoint.read_manifest(kept.folder(step))
-            best = _best_step(manifest)
+            with _of_a_trial(kept.folder(step)):
+                best = _best_step(manifest)
             if best not in (None, step):
                 checkpoint.read_manifest(kept.folder(best))
         except DamagedCheckpoint as error:
