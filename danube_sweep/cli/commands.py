@@ -3,17 +3,12 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from danube_sweep import paths
+from danube_sweep.cli.ensemble import ensemble
+from danube_sweep.cli.parser import Parser
 from danube_sweep.errors import ConfigError
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says a mistake in one line, as everything else does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def train_one_trial(config: Any, folder: Path) -> float:
@@ -33,7 +28,7 @@ def train_one_trial(config: Any, folder: Path) -> float:
 
 def resume(arguments: list[str]) -> int:
     """`danube-sweep resume`: an interrupted run, or a sweep."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep resume",
         description="Goes on with an interrupted run or with a sweep: trials without a result are trained from their "
         "last checkpoint. Several processes may resume one sweep; they share its trials.",
@@ -73,7 +68,7 @@ def _resume_sweep(path: Path, retry: str | None, settings: list[str]) -> int:
 
 def sweep(arguments: list[str]) -> int:
     """`danube-sweep sweep`: a W&B sweep file without a server."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep sweep",
         description="Runs a W&B sweep file here, without a server: docs/wandb.md says what each of its keys becomes.",
     )
@@ -93,7 +88,7 @@ def sweep(arguments: list[str]) -> int:
 
 def plan(arguments: list[str]) -> int:
     """`danube-sweep plan`: memory, seconds and disk of trials, before anything is loaded."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep plan",
         description="Says from the config alone what a trial needs and whether it fits a device: nothing is loaded. "
         "With -m a row for every combination of the swept values. docs/memory.md says how it is computed.",
@@ -114,7 +109,7 @@ def plan(arguments: list[str]) -> int:
 
 def show(arguments: list[str]) -> int:
     """`danube-sweep show`: the data as the model reads them."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep show",
         description="Prints the first training rows and the longest as the model reads them: the text with its markup, "
         "the tokens, where a text is cut, and the label. Above them are the facts that training prints: rows, classes, "
@@ -142,7 +137,7 @@ def show(arguments: list[str]) -> int:
 
 def rank(arguments: list[str]) -> int:
     """`danube-sweep rank`: the table of a sweep, running or ended."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep rank",
         description="Shows a sweep's trials, best first, and writes ranking.csv and ranking.md into its folder. "
         "Trials that differ only in seed and fold are one row; differences to the best row have a 95 % interval, for "
@@ -170,7 +165,7 @@ def rank(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """`danube-sweep report`: a sweep as one page."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep report",
         description="Draws a sweep, running or ended, as one HTML page that needs nothing beside it: what to use and "
         "how sure that is, the ranking, pictures of what the choices do and cost, and what was compared with what; "
@@ -201,7 +196,7 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
 
 def watch(arguments: list[str]) -> int:
     """`danube-sweep watch`: a running sweep, live."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep watch",
         description="Shows a running sweep live: its ranking, how far the trial in each slot is and the time left. The "
         "page of danube-sweep report is drawn again each minute; reload it to see. Ends with the sweep; Ctrl-C ends it "
@@ -234,7 +229,7 @@ def watch(arguments: list[str]) -> int:
 
 def oof(arguments: list[str]) -> int:
     """`danube-sweep oof`: what finished folds say of every row."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep oof",
         description="Joins the validation predictions of finished folds: trials that differ only in data.fold (and "
         "seed, over which they are averaged) are a group; those with all their folds are scored over all rows and "
@@ -258,12 +253,13 @@ def oof(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """`danube-sweep predict`: a csv for new rows."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep predict",
         description="Writes a csv with an id and a probability per class, or the number, for every row, from a "
-        "finished run alone; for head=token a row for every word.",
+        "finished run alone; for head=token a row for every word. A sweep's folder stands for its best trial, an "
+        "ensemble's for all its members.",
     )
-    parser.add_argument("run_dir", type=Path, help="the run's folder, which is only read")
+    parser.add_argument("run_dir", type=Path, help="the folder of a run, a sweep or an ensemble, which is only read")
     parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
     _add_overwrite(parser)
@@ -299,27 +295,28 @@ def _predict(options: argparse.Namespace) -> int:
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
     quiet_libraries()
-    from danube_sweep.inference.predict import Form, Place, answer, checked_request, load, open_run
+    from danube_sweep.inference.predict import Form, Place
+    from danube_sweep.inference.predict_ensemble import answer_together, checked_requests, open_parts
     from danube_sweep.storage.outputs import refuse_existing
     from danube_sweep.terminal.screen import Terminal, row_bar
 
-    run = open_run(options.run_dir)
+    parts, notes = open_parts(options.run_dir)
     form = Form(options.swap, options.labels, options.id_column, options.like)
-    request = checked_request(run, options.input, options.output, form)
+    requests = checked_requests(parts, options.input, options.output, form)
     refuse_existing(options.output, "-o", overwrite=options.overwrite)
-    for note in request.notes:
+    for note in dict.fromkeys([*notes, *(note for request in requests for note in request.notes)]):
         Terminal().note(note)
     compute = Compute(options.compute) if options.compute else None
-    trained = load(run, Place(Device(accelerator=options.accelerator), compute, options.model_path))
-    with row_bar(len(request.input.ids) * (2 if options.swap else 1)) as done:
-        rows = answer(trained, request, batch_rows=options.batch_rows, done=done)
+    place = Place(Device(accelerator=options.accelerator), compute, options.model_path)
+    with row_bar(len(requests[0].input.ids) * len(parts) * (2 if options.swap else 1)) as done:
+        rows = answer_together(parts, requests, place, batch_rows=options.batch_rows, done=done)
     print(f"{options.output}: {rows} rows")
     return 0
 
 
 def export(arguments: list[str]) -> int:
     """`danube-sweep export`: a finished run as a folder for peft and transformers."""
-    parser = _Parser(
+    parser = Parser(
         "danube-sweep export",
         description="Writes a finished run as a folder that peft and transformers load without danube_sweep, loads it "
         "again in a fresh process, and keeps it only if its logits are the run's own; docs/export.md.",
@@ -375,5 +372,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "watch": watch,
     "oof": oof,
+    "ensemble": ensemble,
     "sweep": sweep,
 }

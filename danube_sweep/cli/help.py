@@ -23,7 +23,8 @@ danube-sweep watch SWEEP_DIR                         a running sweep, live, and 
 danube-sweep oof DIR… [-o OUT]                       out-of-fold predictions of finished folds
 danube-sweep plan [-m] [OVERRIDES]                   what trials need and whether they fit a device
 danube-sweep show [OVERRIDES]                        three rows as the model reads them, and facts about the data
-danube-sweep predict RUN_DIR INPUT -o OUTPUT         probabilities for new rows; --like SAMPLE for a submission
+danube-sweep ensemble DIR… -o FOLDER                 finished models that answer together
+danube-sweep predict DIR INPUT -o OUTPUT             probabilities for new rows; --like SAMPLE for a submission
 danube-sweep export RUN_DIR OUT_DIR [--merge]        a folder that peft and transformers load
 danube-sweep --help GROUP                            the fields of a group
 danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop
@@ -55,7 +56,7 @@ def help_text(group: str | None = None) -> str:
         return USAGE + _groups() + "\nTop-level fields\n" + _fields(Config, "", only_plain=True) + _footer()
     if group == "experiment":
         return "experiment: ready settings\n\n" + "\n".join(_described(file) for file in _files("experiment")) + "\n"
-    if group in ("plan", "show", "resume", "rank", "report", "watch", "oof", "predict", "export"):
+    if group in ("plan", "show", "resume", "rank", "report", "watch", "oof", "ensemble", "predict", "export"):
         raise ConfigError(f"--help {group}: that is a command; give danube-sweep {group} --help")
     if group not in GROUPS:
         raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")

@@ -1,6 +1,6 @@
 """Predictions of a finished run, from its folder alone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -258,7 +258,12 @@ def answer(
     `done` is told the rows of every forward pass. Reads and predicts in chunks; the target appears whole or not at all.
     Raises DataError for a file that has changed, DiskError.
     """
-    rows = _rows(trained, request, batch_rows, done)
+    return write_answers(request, _predicted(trained, request, batch_rows, done))
+
+
+def write_answers(request: Request, answered: Iterable[Predictions]) -> int:
+    """`answer` with the answers to successive rows of the file. Raises DiskError."""
+    rows = _rows(request, answered)
     if (wanted := request.arrangement) is not None:
         rows = in_sample_order(rows, wanted.ids, wanted.places)
     count = 0
@@ -273,10 +278,25 @@ def answer(
     return count
 
 
-def _rows(trained: Trained, request: Request, batch_rows: int, done: Callable[[int], None]) -> Iterator[list[str]]:
-    written = 0
+def all_predictions(
+    trained: Trained, request: Request, *, batch_rows: int = 16, done: Callable[[int], None] = lambda _rows: None
+) -> Predictions:
+    """The answers to every row of the file, in its order. Raises DataError for a file that has changed."""
+    found = list(_predicted(trained, request, batch_rows, done))
+    examples = [name for one in found for name in one.examples]
+    return Predictions(examples, torch.cat([one.answers_NA for one in found]))
+
+
+def _predicted(
+    trained: Trained, request: Request, batch_rows: int, done: Callable[[int], None]
+) -> Iterator[Predictions]:
     for records in _chunks(request.input.records()):
-        found = predictions(trained, records, swap=request.swap, batch_rows=batch_rows, done=done)
+        yield predictions(trained, records, swap=request.swap, batch_rows=batch_rows, done=done)
+
+
+def _rows(request: Request, answered: Iterable[Predictions]) -> Iterator[list[str]]:
+    written = 0
+    for found in answered:
         for row in request.table.rows(found, written):
             yield row
             written += 1

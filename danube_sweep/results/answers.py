@@ -104,6 +104,21 @@ def aligned(found: Answers, like: Answers) -> Answers | str:
     return found
 
 
+def joined(first: Answers, second: Answers) -> Answers:
+    """The examples of two folds, the second's after the first's; no group is in both. Raises ValueError."""
+    if first.classes != second.classes:
+        raise ValueError("two folds have other classes")
+    together: dict[str, Any] = {
+        name: np.concatenate([value, getattr(second, name)])
+        for name, value in vars(first).items()
+        if isinstance(value, np.ndarray) and getattr(second, name) is not None
+    }
+    if first.groups_N is not None and second.groups_N is not None:
+        apart_N = second.groups_N - second.groups_N.min(initial=0) + first.groups_N.max(initial=-1) + 1
+        together["groups_N"] = np.concatenate([first.groups_N, apart_N])
+    return replace(first, ids=pa.concat_arrays([first.ids, second.ids]), **together)
+
+
 def _reordered(found: Answers, order_N: Codes, ids: Any) -> Answers:
     arrays = {name: value for name, value in vars(found).items() if isinstance(value, np.ndarray)}
     reordered: dict[str, Any] = {name: value[order_N] for name, value in arrays.items()}

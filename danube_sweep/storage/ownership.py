@@ -27,6 +27,7 @@ class Kind(Enum):
     run = "run"
     sweep = "sweep"
     checkpoints = "checkpoints"
+    ensemble = "ensemble"
 
 
 _HIDDEN = {MARKER, ".lock", ".claim", ".test.lock"}
@@ -56,16 +57,19 @@ _FILES = {
         "test.json",
     },
     Kind.checkpoints: set(),
+    Kind.ensemble: {"ensemble.json", "predictions.parquet"},
 }
 _FOLDERS = {
     Kind.run: {"adapter", "checkpoints", "model", "wandb"},
     Kind.sweep: {"baselines"},
     Kind.checkpoints: set(),
+    Kind.ensemble: set(),
 }
 _NUMBERED = {
     Kind.run: re.compile(r"checkpoints-of-version-\d+(-\d+)?"),
     Kind.sweep: re.compile(r"p\d{3,}\.log"),
     Kind.checkpoints: re.compile(r"step-\d{8}"),
+    Kind.ensemble: re.compile(r"(?!)"),
 }
 _TRIAL = re.compile(r"\d{3,}_(.*_)?([0-9a-f]{8}|invalid)")
 """The name of a trial's folder in its sweep."""
@@ -74,6 +78,7 @@ _WAY_OUT = {
     Kind.run: "give a new or empty folder by hydra.run.dir",
     Kind.sweep: "give a new or empty folder by hydra.sweep.dir",
     Kind.checkpoints: "give another storage.checkpoints",
+    Kind.ensemble: "give a new or empty folder by -o",
 }
 
 
@@ -212,4 +217,5 @@ _RECOGNISED: Final[dict[Kind, Callable[[Path], bool]]] = {
     Kind.run: _is_run,
     Kind.sweep: _is_sweep,
     Kind.checkpoints: lambda _folder: False,
+    Kind.ensemble: lambda _folder: False,
 }

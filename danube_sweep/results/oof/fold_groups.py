@@ -48,7 +48,7 @@ def find_groups(directories: Sequence[Path]) -> tuple[list[FoldGroup], list[str]
     notes: list[str] = []
     trials: list[StoredTrial] = []
     for directory in directories:
-        trials += _trials(directory, notes)
+        trials += stored_trials(directory, notes)
     dealt = [trial for trial in trials if trial.folds is not None and trial.fold is not None]
     if len(dealt) < len(trials):
         notes.append(f"{len(trials) - len(dealt)} of {len(trials)} trials have no data.folds and do not count")
@@ -56,7 +56,8 @@ def find_groups(directories: Sequence[Path]) -> tuple[list[FoldGroup], list[str]
     return [_group(rows, varied, notes) for rows in by_row(dealt)], notes
 
 
-def _trials(directory: Path, notes: list[str]) -> list[StoredTrial]:
+def stored_trials(directory: Path, notes: list[str]) -> list[StoredTrial]:
+    """The trial of a run's folder, or all of a sweep's. Raises CheckpointError for a folder that is neither."""
     run = RunFolder(directory)
     if run.config.is_file() or run.trial.is_file():
         return [read_trial(run, notes)]

@@ -1,0 +1,34 @@
+"""`danube-sweep ensemble`."""
+
+from pathlib import Path
+
+from danube_sweep.cli.parser import Parser
+
+
+def ensemble(arguments: list[str]) -> int:
+    """`danube-sweep ensemble`: several finished models that answer together."""
+    parser = Parser(
+        "danube-sweep ensemble",
+        description="Blends finished models from their validation predictions, without loading any: greedy selection "
+        "with replacement and a temperature for each member, or the plain mean of the best. Prints their loss on rows "
+        "that chose nothing (unseen), beside that of the best single model. Writes a folder for danube-sweep predict.",
+        epilog="example: danube-sweep ensemble multirun/2026-11-23/18-20-00 -o best; "
+        "danube-sweep predict best test.csv -o submission.csv",
+    )
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to write")
+    methods = ["auto", "greedy", "mean"]
+    parser.add_argument("--method", choices=methods, default="auto", help="what is kept (default: the better one)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="models of the mean (default 5)")
+    parser.add_argument("--candidates", type=int, default=40, metavar="N", help="models considered (default 40)")
+    options = parser.parse_args(arguments)
+    for name, least in (("top", 1), ("candidates", 2)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} must be at least {least}, got {getattr(options, name)}")
+
+    from danube_sweep.results.ensemble.ensemble_command import Wanted, run_ensemble
+    from danube_sweep.terminal.screen import Terminal
+
+    wanted = Wanted(options.method, options.top, options.candidates)
+    run_ensemble(options.directories, options.output, wanted, Terminal())
+    return 0

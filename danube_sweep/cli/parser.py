@@ -1,0 +1,13 @@
+"""The parser of the subcommands."""
+
+import argparse
+from typing import NoReturn
+
+from danube_sweep.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")

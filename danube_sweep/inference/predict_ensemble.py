@@ -1,0 +1,128 @@
+"""Predictions of an ensemble: its runs answer one after the other, and their answers are averaged.
+
+Axes: N examples, A answers of an example.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from danube_sweep.config.schema import Target
+from danube_sweep.errors import CheckpointError
+from danube_sweep.inference.predict import (
+    FinishedRun,
+    Form,
+    Place,
+    Request,
+    all_predictions,
+    answer,
+    checked_request,
+    load,
+    open_run,
+    write_answers,
+)
+from danube_sweep.inference.prediction_table import SHARES, Predictions
+from danube_sweep.results.ensemble.members import tempered
+from danube_sweep.results.winning_run import winning_run
+from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.sweep_folder import SweepFolder
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run, and its share of the ensemble's answer."""
+
+    run: FinishedRun
+    share: float
+    temperature: float
+
+
+def open_parts(path: Path) -> tuple[list[Part], list[str]]:
+    """The runs that answer for a folder, of a run, a sweep (its best trial) or an ensemble, and which they are.
+
+    Raises CheckpointError.
+    """
+    ensemble = EnsembleFolder(path)
+    if ensemble.file.is_file():
+        parts = open_ensemble(ensemble)
+        return parts, [f"{path}: {len(parts)} run{'s' * (len(parts) > 1)}, loaded one after the other"]
+    if SweepFolder(path).file.is_file():
+        path, said = winning_run(path)
+        return [Part(open_run(path), 1.0, 1.0)], [said]
+    return [Part(open_run(path), 1.0, 1.0)], []
+
+
+def open_ensemble(folder: EnsembleFolder) -> list[Part]:
+    """The runs of an ensemble, verified; nothing is loaded.
+
+    Raises CheckpointError for a run that is gone, changed, or of other classes than the first.
+    """
+    parts = [part for member in folder.read() for part in _parts(folder, member)]
+    if not parts:
+        raise CheckpointError(f"{folder.file} has no members; make it again with danube-sweep ensemble")
+    first = parts[0].run
+    for part in parts[1:]:
+        if part.run.classes != first.classes or part.run.config.head.target is not first.config.head.target:
+            raise CheckpointError(f"{part.run.path} has other classes than {first.path}; make the ensemble again")
+    return parts
+
+
+def _parts(folder: EnsembleFolder, member: Weighted) -> list[Part]:
+    found = []
+    for path, wanted in zip(member.runs, member.hashes, strict=True):
+        if not path.is_dir():
+            raise CheckpointError(
+                f"{folder.file}: the run {path} of the member {member.name} is gone; bring it back, or make the "
+                "ensemble again without it"
+            )
+        run = open_run(path)
+        if (RunFolder(path).read_result() or {}).get("trial") != wanted:
+            raise CheckpointError(f"{path} is another trial than the one in {folder.file}; make the ensemble again")
+        found.append(Part(run, member.weight / len(member.runs), member.temperature))
+    return found
+
+
+def checked_requests(parts: Sequence[Part], source: Path, target: Path, form: Form) -> list[Request]:
+    """A request for each part; the input is read once for each way to read it. Raises what `checked_request` raises."""
+    read: dict[str, Request] = {}
+    for part in parts:
+        key = repr(part.run.config.data)
+        if key not in read:
+            read[key] = checked_request(part.run, source, target, form)
+    return [read[repr(part.run.config.data)] for part in parts]
+
+
+def answer_together(
+    parts: Sequence[Part],
+    requests: Sequence[Request],
+    place: Place,
+    *,
+    batch_rows: int = 16,
+    done: Callable[[int], None] = lambda _rows: None,
+) -> int:
+    """Writes the mean answers, as `answer` does for one run. Each run is loaded in turn. Raises what `load` raises."""
+    if len(parts) == 1 and parts[0].temperature == 1.0:
+        return answer(load(parts[0].run, place), requests[0], batch_rows=batch_rows, done=done)
+    examples: list[str] = []
+    total_NA = torch.zeros(())
+    for part, request in zip(parts, requests, strict=True):
+        trained = load(part.run, place)
+        found = all_predictions(trained, request, batch_rows=batch_rows, done=done)
+        del trained
+        if examples and found.examples != examples:
+            raise CheckpointError(
+                f"{part.run.path} reads other words than {parts[0].run.path}; make the ensemble again"
+            )
+        examples = found.examples
+        total_NA = total_NA + part.share * _tempered(found.answers_NA, part)
+    return write_answers(requests[0], [Predictions(examples, total_NA)])
+
+
+def _tempered(answers_NA: torch.Tensor, part: Part) -> torch.Tensor:
+    target = part.run.config.head.target
+    if target is Target.number:
+        return answers_NA
+    return torch.from_numpy(tempered(answers_NA.numpy(), part.temperature, shares=target in SHARES))

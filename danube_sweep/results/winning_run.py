@@ -1,0 +1,26 @@
+"""The one run of a sweep that its ranking stands for."""
+
+from pathlib import Path
+
+from danube_sweep.errors import CheckpointError
+from danube_sweep.results.rank import rank_sweep
+from danube_sweep.results.ranking_table import named, plain
+from danube_sweep.results.rows import winner
+
+
+def winning_run(sweep: Path) -> tuple[Path, str]:
+    """The run of the best row that has the best metric, and a line that states which it is.
+
+    Raises CheckpointError for a folder that is no sweep, and for a sweep without a finished trial.
+    """
+    ranking = rank_sweep(sweep)
+    best = winner(ranking)
+    if best is None or not best.cells:
+        raise CheckpointError(f"{sweep} has no finished trial; finish it with: danube-sweep resume {sweep}")
+    sign = -1 if ranking.goal == "maximize" else 1
+    trial, value = min(zip(best.used, best.cells.values(), strict=True), key=lambda one: sign * one[1])
+    said = f"{sweep}: the best row is {named(best)}; its trial {trial} ({ranking.metric} {value:.4f})"
+    ties = sum(row.tie for row in ranking.rows)
+    others = [f"best of {len(best.used)} seeds and folds"] if len(best.used) > 1 else []
+    others += [f"tied with {ties} other row{'s' * (ties > 1)}"] if ties else []
+    return sweep / trial, plain(", ".join([said, *others]))

@@ -1,0 +1,62 @@
+"""The folder of an ensemble: ensemble.json names its members, predictions.parquet has its validation answers."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.files import read_json, write_json
+from danube_sweep.storage.ownership import Kind, take_over
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A member: its share of the answer, and the runs that give it, one for each fold."""
+
+    name: str
+    weight: float
+    temperature: float
+    runs: list[Path]
+    hashes: list[str]
+    """Of the runs' trials."""
+
+
+@dataclass(frozen=True)
+class EnsembleFolder:
+    """The files of an ensemble."""
+
+    path: Path
+
+    @property
+    def file(self) -> Path:
+        return self.path / "ensemble.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    def write(self, members: Sequence[Weighted], scores: dict[str, Any]) -> None:
+        """Runs are kept relative to the folder, so that they can move together. Raises CheckpointError, DiskError."""
+        take_over(self.path, Kind.ensemble)
+        here = self.path.resolve()
+        named = [{**asdict(one), "runs": [os.path.relpath(run.resolve(), here) for run in one.runs]} for one in members]
+        write_json(self.file, {"format": FORMAT, "members": named, "scores": scores})
+
+    def read(self) -> list[Weighted]:
+        """The members. Raises CheckpointError for a file that is missing, damaged or of another version."""
+        stored = read_json(self.file)
+        if stored.get("format") != FORMAT:
+            raise CheckpointError(f"{self.file} is of another version ({stored.get('format')!r}); make it again")
+        try:
+            return [self._member(one) for one in stored["members"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.file} is damaged; make it again with danube-sweep ensemble") from error
+
+    def _member(self, stored: dict[str, Any]) -> Weighted:
+        runs = [Path(os.path.normpath(self.path / run)) for run in stored["runs"]]
+        hashes = [str(one) for one in stored["hashes"]]
+        return Weighted(str(stored["name"]), float(stored["weight"]), float(stored["temperature"]), runs, hashes)
