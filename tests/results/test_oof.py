@@ -283,5 +283,5 @@ def test_nothing_is_written_onto_what_is_read(tmp_path: Path, capsys: pytest.Cap
     folds(tmp_path / "folds")
     file = sorted((tmp_path / "folds").rglob("predictions.parquet"))[1]
     before = file.read_bytes()
-    assert oof(tmp_path / "folds", "-o", file) == 2
+    assert oof(tmp_path / "folds", "-o", file, "--overwrite") == 2
     assert "which is read; choose another place" in capsys.readouterr().err and file.read_bytes() == before
