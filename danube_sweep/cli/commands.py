@@ -7,6 +7,7 @@ from typing import Any
 
 from danube_sweep import paths
 from danube_sweep.cli.ensemble import ensemble
+from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.parser import Parser
 from danube_sweep.errors import ConfigError
 
@@ -36,7 +37,9 @@ def resume(arguments: list[str]) -> int:
     parser.add_argument("directory", type=Path, help="the folder of a run or of a sweep")
     parser.add_argument("--retry", help="of a sweep, also trials that ended so: failed,oom,…  or all")
     parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help="changed settings of a sweep")
+    add_trust(parser)
     options = parser.parse_intermixed_args(arguments)
+    check_received(options.directory, trust=options.trust)
 
     from danube_sweep.storage.sweep_folder import SweepFolder
 
@@ -147,6 +150,7 @@ def rank(arguments: list[str]) -> int:
     parser.add_argument("--full", action="store_true", help="all that danube-sweep report says, here")
     _add_overwrite(parser)
     options = parser.parse_args(arguments)
+    say_links(options.directory)
 
     from danube_sweep.terminal.screen import Terminal
 
@@ -174,6 +178,7 @@ def report(arguments: list[str]) -> int:
     )
     _add_page(parser)
     options = parser.parse_args(arguments)
+    say_links(options.directory)
 
     from danube_sweep.report.page import page_file, write_page
 
@@ -209,11 +214,13 @@ def watch(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.every >= 1:
         parser.error(f"--every must be at least 1 second, got {options.every:g}")
+    say_links(options.directory)
 
     from rich.console import Console
 
     from danube_sweep.report.page import page_file
     from danube_sweep.report.watch import Watch
+    from danube_sweep.terminal.screen import Neutral
 
     console = Console()
     target = page_file(options.directory, options.output, overwrite=options.overwrite)
@@ -223,7 +230,7 @@ def watch(arguments: list[str]) -> int:
         return 0
     watching.look()
     watching.draw()
-    console.print(watching.look())
+    console.print(Neutral(watching.look()))
     return 0
 
 
@@ -242,7 +249,10 @@ def oof(arguments: list[str]) -> int:
         "-o", "--output", type=Path, help="the .parquet or .csv to write (default oof.parquet in the first DIR)"
     )
     _add_overwrite(parser)
+    add_trust(parser)
     options = parser.parse_args(arguments)
+    for directory in options.directories:
+        check_received(directory, trust=options.trust)
 
     from danube_sweep.results.oof.oof_command import run_oof
     from danube_sweep.terminal.screen import Terminal
@@ -280,9 +290,11 @@ def predict(arguments: list[str]) -> int:
     types = ["fp32", "bf16", "fp16"]
     parser.add_argument("--compute", choices=types, help="compute type, where the device lacks the run's own")
     _add_model_path(parser)
+    add_trust(parser)
     options = parser.parse_args(arguments)
     if options.batch_rows < 1:
         parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
+    check_received(options.run_dir, trust=options.trust)
     return _predict(options)
 
 
@@ -330,11 +342,13 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--private", action="store_true", help="upload it for yourself only")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     _add_model_path(parser)
+    add_trust(parser)
     options = parser.parse_args(arguments)
     if options.dtype and not options.merge:
         parser.error("--dtype is the type of merged weights; give --merge, or leave it out")
     if options.private and not options.push:
         parser.error("--private is for an upload; give --push NAME, or leave it out")
+    check_received(options.run_dir, trust=options.trust)
     return _export(options)
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from danube_sweep import __version__
 from danube_sweep.cli.commands import COMMANDS, train_one_trial
+from danube_sweep.config.neutral_text import neutral
 from danube_sweep.config.weights_identity import shown_by
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
 from danube_sweep.os_errors import as_ours
+from danube_sweep.storage.redaction import redact
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -82,7 +84,7 @@ def _say_and_exit(error: BaseException, code: int) -> int:
     if os.environ.get(FULL_ERROR) == "1":
         raise error
     kind = "stopped" if code > 128 else "error"
-    print(f"danube-sweep: {kind}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"danube-sweep: {kind}: {redact(neutral(' '.join(str(error).split())))}", file=sys.stderr)
     return code
 
 

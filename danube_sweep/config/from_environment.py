@@ -35,7 +35,7 @@ class FromEnvironment(str):
         made = super().__new__(cls, value)
         made.stated = stated
         for name, _ in _VARIABLE.findall(stated):
-            if not re.fullmatch(_ALLOWED_NAME, name) and os.environ.get(name):
+            if not is_allowed(name) and os.environ.get(name):
                 _values[os.environ[name]] = name
         return made
 
@@ -47,6 +47,11 @@ class FromEnvironment(str):
         path = Path(self).expanduser()
         relative = not path.is_absolute()
         return FromEnvironment(str(path.absolute()), str(Path.cwd() / self.stated) if relative else self.stated)
+
+
+def is_allowed(name: str) -> bool:
+    """Whether received folders and sweep files may name the variable."""
+    return bool(re.fullmatch(_ALLOWED_NAME, name))
 
 
 def values() -> dict[str, str]:

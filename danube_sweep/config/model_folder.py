@@ -9,6 +9,7 @@ from danube_sweep.errors import ModelError
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 COMPLETE = "give a complete copy"
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def check_model_folder(folder: Path) -> None:
     described = read_object(folder / CONFIG)
     if (folder / ADAPTER).is_file():
         _refuse_adapter(folder, whole=bool(described))
+    _refuse_kernels(folder, described)
     quantised = described.get("quantization_config") or described.get("compression_config")
     if quantised:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
@@ -44,6 +46,16 @@ def check_model_folder(folder: Path) -> None:
             f"model.path={folder}: the weights are quantised already ({method or 'quantization_config'} in "
             f"{CONFIG}); give the model that they were made from, and precision=nf4 or precision=int8 to quantise it"
         )
+
+
+def _refuse_kernels(folder: Path, described: dict[str, Any]) -> None:
+    # transformers loads one that is named OWNER/NAME from the hub, and runs its code.
+    for key in ("attn_implementation", "_attn_implementation"):
+        named = described.get(key)
+        if named is not None and named not in ATTENTION:
+            raise ModelError(
+                f"model.path={folder}: the key {key}={named} in {CONFIG} is no attention of transformers; leave it out"
+            )
 
 
 def _refuse_adapter(folder: Path, *, whole: bool) -> None:
@@ -88,6 +100,10 @@ def _shards(index: Path) -> list[Path]:
         names = sorted({str(name) for name in dict(read_object(index)["weight_map"]).values()})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"model.path={index.parent}: the file {INDEX} is damaged; {COMPLETE}") from error
+    if elsewhere := [name for name in names if Path(name).name != name]:
+        raise ModelError(
+            f"model.path={index.parent}: {INDEX} names {elsewhere[0]}, which is no file of the folder; {COMPLETE}"
+        )
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing or not names:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, final
 
+from danube_sweep.config.neutral_text import plain_cell
 from danube_sweep.data.read_files import as_text, some_lines
 
 _MOST_NAMED = 5
@@ -15,8 +16,11 @@ _NO_NUMBER = {"na", "n/a", "none", "null", "<na>", "nat"}
 
 
 def label_text(value: Any) -> str:
-    """A label without the blanks around it; "" for a missing one: null, NaN or blanks alone."""
-    text = as_text(value).strip()
+    """A label without the blanks around it; "" for a missing one: null, NaN or blanks alone.
+
+    One that a csv of ours spells for spreadsheets is read back.
+    """
+    text = plain_cell(as_text(value).strip())
     return "" if text.lower() == "nan" else text
 
 
@@ -87,14 +91,17 @@ class LabelNotes:
     def __init__(self, where: str) -> None:
         self._where = where
         self._blanks: list[int] = []
+        self._cells: list[int] = []
         self._example = ""
         self._spellings: dict[str, set[str]] = defaultdict(set)
 
     def seen(self, line: int, value: Any, label: str, name: str) -> None:
         """A label of a line: as it stands, without blanks, and the class that it is."""
-        if isinstance(value, str) and value != label:
+        if isinstance(value, str) and value != value.strip():
             self._blanks.append(line)
             self._example = self._example or value
+        elif isinstance(value, str) and value != label:
+            self._cells.append(line)
         self._spellings[name].add(label)
 
     def lines(self) -> list[str]:
@@ -105,6 +112,9 @@ class LabelNotes:
         if self._blanks:
             lines = some_lines(sorted(set(self._blanks)))
             notes.append(f"{self._where}: blanks around labels are left out in {lines}, like {self._example!r}")
+        if self._cells:
+            lines = some_lines(sorted(set(self._cells)))
+            notes.append(f"{self._where}: labels spelled for spreadsheets are read back in {lines}")
         return [*notes, *self._alike()]
 
     def _merged(self) -> str:

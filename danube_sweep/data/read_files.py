@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from danube_sweep.config.neutral_text import neutral_cell
 from danube_sweep.data.python_lists import python_list
 from danube_sweep.errors import DataError
 
@@ -190,7 +191,7 @@ def _csv_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
         header = next(rows, None)
         if header is None:
             raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
-        _, names = header
+        names = _as_asked(header[1], columns)
         if len(names) == 1 and any(name not in names for name in columns):
             _refuse_separator(names[0], f"{where}, line {header[0]}")
         check_columns(names, columns, f"{where}, line {header[0]}")
@@ -201,6 +202,12 @@ def _csv_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
                     "quote texts that hold commas or line breaks"
                 )
             yield line, dict(zip(names, row, strict=True))
+
+
+def _as_asked(names: list[str], columns: Sequence[str]) -> list[str]:
+    """The header, with a column that is asked for under its own name where a csv of ours spells it otherwise."""
+    spelled = {neutral_cell(name): name for name in columns if name not in names}
+    return [spelled.get(name, name) for name in names]
 
 
 def _refuse_separator(header: str, where: str) -> None:

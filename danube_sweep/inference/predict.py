@@ -33,7 +33,16 @@ from danube_sweep.data.vocabulary import check_ids
 from danube_sweep.errors import CheckpointError, ConfigError, ModelError
 from danube_sweep.head.base_head import Head
 from danube_sweep.inference.predict_input import Input, check_input
-from danube_sweep.inference.prediction_table import SHARES, Predictions, Table, csv_line, in_sample_order, table_of
+from danube_sweep.inference.prediction_table import (
+    SHARES,
+    Predictions,
+    Table,
+    csv_line,
+    in_sample_order,
+    neutral_line,
+    notes_on_cells,
+    table_of,
+)
 from danube_sweep.inference.sample_submission import Arrangement, read_sample
 from danube_sweep.lora import PackedAdapters
 from danube_sweep.model.backbone import Backbone
@@ -234,7 +243,8 @@ def checked_request(run: "FinishedRun | Trained", source: Path, target: Path, fo
     given = check_input(data, source, form.id_column, [] if sample is None else sample.columns)
     table, notes = table_of(run.config, run.classes, labels=form.labels, id_column=given.id_column)
     arrangement = None if sample is None else sample.arranged(table, given)
-    return Request(given, target, form.swap, table, arrangement, [*given.notes, *([] if arrangement else notes)])
+    notes = [] if arrangement else [*notes, *notes_on_cells(table.header, given.ids)]
+    return Request(given, target, form.swap, table, arrangement, [*given.notes, *notes])
 
 
 def predict_file(
@@ -271,9 +281,10 @@ def write_answers(request: Request, answered: Iterable[Predictions]) -> int:
         whole_file(request.target, WAY_OUT) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
-        stream.write(csv_line(request.header))
+        line = neutral_line if wanted is None else csv_line  # a sample's own spelling is what its judge expects
+        stream.write(line(request.header))
         for row in rows:
-            stream.write(csv_line(row))
+            stream.write(line(row))
             count += 1
     return count
 

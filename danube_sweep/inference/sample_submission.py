@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from danube_sweep.config.neutral_text import plain_cell
 from danube_sweep.data.read_files import read_rows
 from danube_sweep.errors import ConfigError, DataError
 from danube_sweep.inference.predict_input import Input, id_text
@@ -90,9 +91,12 @@ def read_sample(path: Path) -> Sample:
 
 
 def _matched(columns: Sequence[str], answers: Sequence[str]) -> dict[str, int]:
-    """The place in `answers` of each column that has its name: exactly, else but for case, signs and `winner_`."""
+    """The place in `answers` of each column that has its name.
+
+    Exactly, else as a csv of ours spells it, else but for case, signs and `winner_`.
+    """
     matched: dict[str, int] = {}
-    for reading in (str, _folded, _without_winner):
+    for reading in (str, plain_cell, _folded, _without_winner):
         free = [place for place in range(len(answers)) if place not in matched.values()]
         open_columns = [name for name in columns if name not in matched]
         matched |= _matched_by(reading, open_columns, {place: answers[place] for place in free})

@@ -20,7 +20,7 @@ from danube_sweep.results.ranking_table import plain, ranking_table, summary_lin
 from danube_sweep.results.rows import Ranking
 from danube_sweep.results.trial_results import StoredTrial, read_trials
 from danube_sweep.storage.sweep_folder import SweepFolder
-from danube_sweep.terminal.screen import duration
+from danube_sweep.terminal.screen import Neutral, duration
 
 LOOK_EVERY_S: Final = 2.0
 _SHARE: Final = 0.1
@@ -50,7 +50,7 @@ class Watch:
         """Shows the sweep until every trial has ended. Raises CheckpointError for a folder that is no sweep."""
         shown, due_s = self.look(), self._clock()
         # On no terminal there is nothing to move: a line for each page.
-        with Live(shown, console=self._console, auto_refresh=False, transient=True) as live:
+        with Live(Neutral(shown), console=self._console, auto_refresh=False, transient=True) as live:
             while self.standing is not None and not self.standing.is_over:
                 if self._clock() >= due_s:
                     due_s = self._clock() + self._every_s
@@ -58,7 +58,7 @@ class Watch:
                     if not self._console.is_terminal:
                         self._console.print(self._headline())
                 began_s = time.monotonic()
-                live.update(self.look(), refresh=self._console.is_terminal)
+                live.update(Neutral(self.look()), refresh=self._console.is_terminal)
                 time.sleep(max(LOOK_EVERY_S, (time.monotonic() - began_s) / _SHARE))
         self.draw()
         self._console.print(self.look())

@@ -8,13 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from danube_sweep.config.neutral_text import neutral_cell
 from danube_sweep.results.ranking_table import PLUS_MINUS, TableColumn, columns_of, plain, summary_lines
 from danube_sweep.results.rows import Ranking, Row
 from danube_sweep.storage.files import write_text
 from danube_sweep.storage.outputs import refuse_existing
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the start of a formula (OWASP, CSV injection); the last four are full-width."""
 
 
 def write(ranking: Ranking, folder: Path, *, overwrite: bool = False) -> None:
@@ -75,8 +73,7 @@ def _cell(value: Any) -> Any:
             return str(value).lower()
         case int() | float():
             return value
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return neutral_cell(str(value))
 
 
 def _markdown(ranking: Ranking) -> str:

@@ -62,6 +62,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if seal is not None and seal != _seal(manifest):
         raise DamagedCheckpoint(f"{file} was changed since it was saved; use an earlier checkpoint or train again")
     for name, expected in hashes.items():
+        if Path(name).name != name:
+            raise DamagedCheckpoint(f"{file} names {name!r}, which is no file of its folder; train again")
         if not (folder / name).is_file() or content_hash(folder / name) != expected:
             raise DamagedCheckpoint(f"{folder / name} was changed or is missing since it was saved; train again")
     return manifest

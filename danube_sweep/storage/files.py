@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from danube_sweep.decoding import Undecodable, json_of
 from danube_sweep.errors import CheckpointError, DanubeSweepError, DiskError
 from danube_sweep.os_errors import number_of
+from danube_sweep.storage.made_here import WITNESSES, remember
 from danube_sweep.storage.redaction import redacted
 
 DAMAGED = ".damaged"
@@ -163,7 +164,10 @@ def _sync(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text as a whole file; raises DiskError."""
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        content = text.encode("utf-8", errors="backslashreplace")
+        temporary.write_bytes(content)
+        if path.name in WITNESSES:
+            remember(content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,14 +14,15 @@ from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.options import SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, Confirm, NoPruner, Pruner, Sweep
+from danube_sweep.config.schema import Config, Confirm, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate import AUTO
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.decoding import Undecodable, yaml_of
-from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
+from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
 from danube_sweep.recovery import mend, tracked
+from danube_sweep.storage.made_here import made_here
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.confirm import confirm
@@ -125,6 +126,11 @@ def resume_sweep(path: Path, changes: Sequence[str], terminal: Terminal) -> None
     if any(change.startswith("sweep.dry_run=") for change in changes):
         raise ConfigError("sweep.dry_run: give --dry-run with the sweep's own command and hydra.sweep.dir=…")
     sweep, pruner = load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()), changes)
+    if sweep.sampler is Sampler.cmaes and not made_here(folder.path):
+        raise CheckpointError(
+            f"{path} was not made here, and sweep.sampler=cmaes reads a pickle from {folder.history.name}, which can "
+            f"run code; go on with: danube-sweep resume {path} sweep.sampler=tpe"
+        )
     search = stored.get("search")
     config_dir = stored.get("config_dir")
     plan = PlannedSweep(

@@ -12,12 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
+from danube_sweep.config.neutral_text import neutral
 from danube_sweep.storage.files import appending
 from danube_sweep.storage.redaction import redact
 
@@ -36,7 +39,7 @@ class Log:
         if self._path is None:
             return
         with appending(self._path) as stream:
-            stream.write(f"{redact(text)}\n".encode(errors="backslashreplace"))
+            stream.write(f"{_neutral_lines(redact(text))}\n".encode(errors="backslashreplace"))
 
 
 class Screen(Protocol):
@@ -99,8 +102,8 @@ class Terminal:
     def start(self, name: str, total_steps: int, done_steps: int = 0) -> None:
         """Shows a trial that has `done_steps` of `total_steps` behind it."""
         widest = self._console.width // 5  # rich would shorten the numbers on the right as much as the name
-        short = name if len(name) <= widest else name[: widest - 2] + ".."
-        task = self._rich.add_task(encodable(short, self._console), total=total_steps, completed=done_steps, state="")
+        short = encodable(neutral(name if len(name) <= widest else name[: widest - 2] + ".."), self._console)
+        task = self._rich.add_task(short, total=total_steps, completed=done_steps, state="")
         self._bars[name] = _Bar(total_steps, done_steps, self._clock(), task)
 
     def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None:
@@ -132,11 +135,11 @@ class Terminal:
     def tell(self, about: str, lines: Sequence[str]) -> None:
         """Prints lines that trials have in common; a sweep prints those `about` one thing once."""
         for line in lines:
-            self.note(neutral(line))
+            self.note(line)
 
     def show(self, what: RenderableType) -> None:
         """Prints a table above the bars."""
-        self._console.print(what)
+        self._console.print(Neutral(what))
 
     @property
     def width(self) -> int:
@@ -170,7 +173,7 @@ class Terminal:
         self._console.print(self._shown(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _shown(self, text: str) -> str:
-        return encodable(redact(text), self._console)
+        return encodable(_neutral_lines(redact(text)), self._console)
 
 
 @contextmanager
@@ -214,9 +217,24 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def neutral(text: str) -> str:
-    """The text with control signs, which could move the cursor or turn the text around, written out."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+def _neutral_lines(text: str) -> str:
+    return "\n".join(map(neutral, text.split("\n")))
+
+
+@final
+class Neutral:
+    """What rich renders, with the control signs in its texts written out: names come from data and from strangers."""
+
+    def __init__(self, what: RenderableType) -> None:
+        self._what = what
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._what, options):
+            plain = segment.control or segment.text.isprintable()
+            yield segment if plain else Segment(_neutral_lines(segment.text), segment.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._what)
 
 
 def encodable(text: str, console: Console) -> str:

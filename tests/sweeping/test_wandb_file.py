@@ -288,8 +288,13 @@ def test_the_program_may_be_named_in_any_way_that_starts_ours(
 
 
 def test_overrides_in_the_command_hold_for_every_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PLACE", "some/where")
-    words = ["data=arena", "data.path=${envvar:PLACE}/train.csv", "~tracking", "data.max_length=${model.lr}"]
+    monkeypatch.setenv("DANUBE_SWEEP_DATA", "some/where")
+    words = [
+        "data=arena",
+        "data.path=${envvar:DANUBE_SWEEP_DATA}/train.csv",
+        "~tracking",
+        "data.max_length=${model.lr}",
+    ]
     found = sheet(tmp_path, command=["danube-sweep", *words[:2], "${args_no_hyphens}", *words[2:]])
     assert found.fixed == ["data=arena", "data.path=some/where/train.csv", *words[2:]]
 
@@ -323,7 +328,10 @@ def test_macros_that_make_no_overrides_are_refused_with_the_one_that_does(macro:
         (["danube-sweep", "lora.rank=4,8", "${args_no_hyphens}"], "has several values"),
         (["danube-sweep", "lora.rank=4", "lora.rank=8", "${args_no_hyphens}"], "lora.rank is given twice"),
         (["danube-sweep", "seed=4", "${args_no_hyphens}"], "seed stands in command and in parameters"),
-        (["danube-sweep", "data.path=${envvar:NOT_SET}", "${args_no_hyphens}"], "the environment has no NOT_SET"),
+        (["danube-sweep", "name=${envvar:SLURM_X}", "${args_no_hyphens}"], "the environment has no SLURM_X"),
+        (["danube-sweep", "name=${envvar:MY_TOKEN}", "${args_no_hyphens}"], "a sweep file may read DANUBE_SWEEP_"),
+        (["danube-sweep", "name=${oc.env:MY_TOKEN}", "${args_no_hyphens}"], "all that a received file may ask for"),
+        (["danube-sweep", "hydra/job_logging=none", "${args_no_hyphens}"], "belongs to Hydra"),
         (["${program}", "${args_no_hyphens}"], "program is missing"),
         (["danube-sweep", {"data.rows": 5}, "${args_no_hyphens}"], "must be a list of words"),
         ("danube-sweep '", "No closing quotation"),

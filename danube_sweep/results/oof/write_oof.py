@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from danube_sweep.config.neutral_text import neutral_cell
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.storage.files import whole_file
 from danube_sweep.storage.predictions import LOSS, is_answer
@@ -29,6 +30,15 @@ def write_predictions(found: "pa.Table", target: Path) -> None:
     table = found.select(columns)
     with whole_file(target, "choose another place by --output") as temporary:
         if target.suffix.lower() == ".csv":
-            csv.write_csv(table, temporary, csv.WriteOptions(quoting_style="needed"))
+            csv.write_csv(_neutral(table), temporary, csv.WriteOptions(quoting_style="needed"))
         else:
             parquet.write_table(table, temporary)
+
+
+def _neutral(table: "pa.Table") -> "pa.Table":
+    """The table with names and texts as a csv may hold them."""
+    for place, name in enumerate(table.column_names):
+        if pa.types.is_string(table.schema.types[place]):
+            texts = [neutral_cell(text) for text in table[name].to_pylist()]
+            table = table.set_column(place, name, pa.array(texts, pa.string()))
+    return table.rename_columns([neutral_cell(name) for name in table.column_names])

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from danube_sweep.composer import compose
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.storage.folder_names import SWEEPS, sweep_folder_name
-from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, trial_folder, under_agent
+from danube_sweep.sweeping.entry.wandb_agent import check_parameters, refuse_multirun, trial_folder, under_agent
 from danube_sweep.sweeping.propose.grid_cells import depends_on
 
 LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--help", "-h")
@@ -41,6 +41,8 @@ def placed(arguments: list[str]) -> Iterator[list[str]]:
         raise ConfigError("--dry-run shows the trials of a sweep; give -m too, or --cfg job to see one trial")
     if multirun:
         refuse_multirun()
+    if under_agent():
+        check_parameters()
     with _holding(words if multirun else []) as kept:
         words = [word for word in words if word not in kept]
         with _placed(words, dry=dry, multirun=multirun) as complete:

@@ -3,7 +3,9 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
+from danube_sweep.config.from_environment import check_received
 from danube_sweep.config.schema import Config
 from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import ConfigError
@@ -35,6 +37,14 @@ def refuse_multirun() -> None:
         )
 
 
+def check_parameters() -> None:
+    """Raises ConfigError for a value from the server that sets more than a trial, or reads this environment."""
+    for key, value in _parameters().items():
+        if key.lstrip("+~").partition("/")[0].partition(".")[0] == "hydra":
+            raise ConfigError(f"{key} belongs to Hydra and is no parameter of a sweep; take it out of the sweep's file")
+        check_received(f"the sweep's parameter {key}", value)
+
+
 def trial_folder(config: Config, overrides: list[str], base: Path = SWEEPS) -> Path:
     """The folder of this trial in `base`/<sweep id>, the one of an earlier run if there was one: same hash.
 
@@ -55,13 +65,13 @@ def trial_folder(config: Config, overrides: list[str], base: Path = SWEEPS) -> P
 
 def _fixed(overrides: list[str]) -> list[str]:
     # What stands in the sweep file's command is the same for every trial and would only lengthen the folders' names.
-    chosen = _chosen()
+    chosen = _parameters()
     return [one for one in overrides if chosen and one.lstrip("+~").partition("=")[0] not in chosen]
 
 
-def _chosen() -> set[str]:
+def _parameters() -> dict[str, Any]:
     try:
         chosen = yaml_of(Path(os.environ[PARAMETERS]))
     except (KeyError, OSError, Undecodable):  # a name is not worth a trial
-        return set()
-    return {str(key) for key in chosen} if isinstance(chosen, dict) else set()
+        return {}
+    return {str(key): value for key, value in chosen.items()} if isinstance(chosen, dict) else {}

@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from danube_sweep.config.from_environment import ALLOWED, check_received, is_allowed
 from danube_sweep.errors import ConfigError
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number
 from danube_sweep.sweeping.wandb_file.sweep_file_text import (
@@ -109,6 +110,7 @@ def read_sweep_file(path: Path) -> SweepFile:
 
 def _sweep_file(node: Mapping[str, Any]) -> SweepFile:
     check_keys("", node, KEYS)
+    check_received("a sweep file", {key: value for key, value in node.items() if key != "command"})
     method = node.get("method")
     if not isinstance(method, str) or method not in SAMPLERS:
         raise ConfigError(f"method={quoted(method)}: must be one of {', '.join(SAMPLERS)}")
@@ -245,6 +247,11 @@ def _split(command: Any) -> list[str]:
 
 
 def _environment(match: re.Match[str]) -> str:
+    if not is_allowed(match[1]):
+        raise ConfigError(
+            f"command: {match[0]}: a sweep file may read {', '.join(ALLOWED)} only; write the value out, or give the "
+            "override when starting the sweep"
+        )
     if match[1] not in os.environ:
         raise ConfigError(f"command: {match[0]}: the environment has no {match[1]}; set it, or write its value")
     return os.environ[match[1]]
@@ -279,4 +286,8 @@ def _key(word: str) -> str:
         raise ConfigError(f"command: {quoted(word)} is no override; write GROUP=OPTION or FIELD=VALUE") from error
     if override.is_sweep_override():
         raise ConfigError(f"command: {word} has several values; put them under parameters")
-    return str(override.key_or_group)
+    check_received("command", word)
+    key = str(override.key_or_group)
+    if key.partition("/")[0].partition(".")[0] == "hydra":
+        raise ConfigError(f"command: {word} belongs to Hydra, not to a trial; give it when starting the sweep")
+    return key

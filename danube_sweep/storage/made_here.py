@@ -1,0 +1,54 @@
+"""Which folders this user made here: the digests of their files, kept in the cache.
+
+A folder that came from elsewhere, or whose files others changed, is not among them, whatever it states of itself.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from danube_sweep import paths
+
+WITNESSES: Final = ("config.yaml", "environment.json", "trial.json", "sweep.json")
+"""The files of a run or a sweep that decide what is read when it goes on."""
+
+
+def remember(content: bytes) -> None:
+    """Keeps the digest of a file that was written here. Without a cache the folder will count as made elsewhere."""
+    record = _record()
+    with suppress(OSError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(handle, f"{_digest(content)}\n".encode())  # in one piece, whoever else writes
+        finally:
+            os.close(handle)
+
+
+def made_here(folder: Path) -> bool:
+    """Whether every witness in a folder is as it was written here; links are not followed."""
+    if any((folder / name).is_symlink() for name in WITNESSES):
+        return False
+    try:
+        found = [(folder / name).read_bytes() for name in WITNESSES if (folder / name).is_file()]
+        stat = _record().stat()
+    except OSError:
+        return False
+    known = _known(str(_record()), stat.st_size, stat.st_mtime_ns)
+    return bool(found) and all(_digest(content) in known for content in found)
+
+
+def _record() -> Path:
+    return paths.cache_dir() / "made_here"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def _known(record: str, _size: int, _mtime_ns: int) -> frozenset[str]:
+    return frozenset(Path(record).read_text(encoding="ascii", errors="replace").split())

@@ -1,0 +1,147 @@
+"""Folders of runs and sweeps that others made: nothing outside them is read before the user has seen it listed."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from danube_sweep.config import offered_options
+from danube_sweep.config.from_environment import check_received
+from danube_sweep.config.identity import names_a_folder
+from danube_sweep.config.options import OPTIONS
+from danube_sweep.config.schema import path_fields
+from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.storage.made_here import WITNESSES, made_here
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_LISTED = 20
+
+
+def check(folder: Path, *, trust: bool) -> list[str]:
+    """Lines on what lies outside a folder that was not made here, for the user who trusts it.
+
+    Raises CheckpointError for a folder that states more than a trial or takes variables of this environment, and,
+    unless it is trusted, for one that reads or writes outside itself.
+    """
+    strange = [part for part in parts(folder) if not made_here(part)]
+    if not strange:
+        return []
+    texts = [text for part in strange for text in _stated(part)]
+    _refuse(folder, texts)
+    found = list(dict.fromkeys([*_outside(folder, texts), *links_outside(folder)]))
+    if not found:
+        return []
+    listed = ", ".join(found[:_MOST_LISTED]) + (f" and {len(found) - _MOST_LISTED} more" if len(found) > 20 else "")
+    if not trust:
+        raise CheckpointError(f"{folder} was not made here and goes outside itself: {listed}; if you mean it, --trust")
+    return [f"{folder} was not made here and goes outside itself: {listed}"]
+
+
+def note_on_links(folder: Path) -> list[str]:
+    """A line on symbolic links that lead outside a folder that was not made here."""
+    if not folder.is_dir() or all(made_here(part) for part in parts(folder)):
+        return []
+    found = links_outside(folder)
+    return [f"{folder} was not made here, and its links lead outside: {', '.join(found[:_MOST_LISTED])}"] * bool(found)
+
+
+def parts(folder: Path) -> list[Path]:
+    """The folder and those of its trials; links are not followed."""
+    inside = (
+        [one for one in sorted(folder.iterdir()) if one.is_dir() and not one.is_symlink()] if folder.is_dir() else []
+    )
+    return [one for one in (folder, *inside) if any(os.path.lexists(one / name) for name in WITNESSES)]
+
+
+def links_outside(folder: Path) -> list[str]:
+    """Symbolic links in a folder that lead outside it, as `NAME -> TARGET`."""
+    root, found = folder.resolve(), []
+    for place, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                found.append(f"{path.relative_to(root)} -> {os.readlink(path)}")
+    return found
+
+
+Stated = tuple[str, Any]
+"""`group.field`, or "" for what is no field, and its value."""
+
+
+def _stated(folder: Path) -> Iterator[Stated]:
+    """What the files of a run or a sweep say that decides what is read."""
+    config = _mapping(_read(folder / "config.yaml"))
+    for group, fields in config.items():
+        yield from (
+            ((f"{group}.{name}", value) for name, value in fields.items())
+            if isinstance(fields, dict)
+            else [(str(group), fields)]
+        )
+    sweep, trial = _mapping(_read(folder / "sweep.json")), _mapping(_read(folder / "trial.json"))
+    search = _mapping(sweep.get("search"))
+    for override in [*_list(search.get("fixed")), *_list(trial.get("overrides"))]:
+        key, _, value = str(override).lstrip("+~").partition("=")
+        yield key, value.strip("'\"")
+    for key, space in _mapping(search.get("space")).items():
+        yield from ((str(key).lstrip("+~"), value) for value in _list(_mapping(space).get("values")) or [""])
+    if sweep.get("config_dir") is not None:
+        yield "config_dir", str(sweep["config_dir"])
+
+
+def _read(file: Path) -> Any:
+    # What is damaged is said by whoever reads it for what it holds.
+    if file.is_symlink():
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+        return yaml.load(text, _LOADER) if file.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+
+
+def _mapping(node: Any) -> Mapping[Any, Any]:
+    return node if isinstance(node, dict) else {}
+
+
+def _list(node: Any) -> Sequence[Any]:
+    return node if isinstance(node, list) else []
+
+
+def _refuse(folder: Path, texts: Sequence[Stated]) -> None:
+    for key, value in texts:
+        if key.startswith("hydra"):
+            raise CheckpointError(f"{folder}: {key} belongs to Hydra and is no part of a trial; remove it")
+        try:
+            check_received(f"{folder}: {key}", value)
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error
+
+
+def _outside(folder: Path, texts: Sequence[Stated]) -> Iterator[str]:
+    root, kinds = folder.resolve(), _path_kinds()
+    for key, value in texts:
+        group = key.partition(".")[0]
+        whole = group == key and group in kinds and str(value).startswith("{")  # data={path:…}
+        kind = "files" if whole or key == "config_dir" else kinds.get(group, {}).get(key.partition(".")[2])
+        for path in _list(value) or [value]:
+            if kind is not None and isinstance(path, str) and _leaves(path, kind, root):
+                yield f"{key}={path}"
+
+
+def _path_kinds() -> dict[str, dict[str, str]]:
+    """By group, the fields that hold paths and what they name."""
+    options = {group: offered_options.options(group).values() for group in OPTIONS}
+    return {
+        group: {name: kind for schema in schemas for name, kind in path_fields(schema).items()}
+        for group, schemas in options.items()
+    }
+
+
+def _leaves(path: str, kind: str, root: Path) -> bool:
+    place = Path(path).expanduser()
+    if path in ("", "null") or (kind == "folder" and not names_a_folder(path) and not place.is_dir()):
+        return False  # a name on the hub
+    return "${" in path or path[:1] in "[{" or not place.absolute().resolve().is_relative_to(root)
