@@ -36,9 +36,9 @@ def neutral_cell(text: str) -> str:
 
 
 def plain_cell(cell: str) -> str:
-    """The text that `neutral_cell` made a cell of."""
-    text = cell[1:] if _QUOTED.match(cell) else cell
-    return _WRITTEN_OUT.sub(_read, text)
+    """The text that `neutral_cell` made this cell of; a cell that it does not make is a text as it stands."""
+    text = _WRITTEN_OUT.sub(_read, cell[1:] if _QUOTED.match(cell) else cell)
+    return text if text != cell and neutral_cell(text) == cell else cell
 
 
 def _read(found: "re.Match[str]") -> str:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from danube_sweep.config import first_version
 from danube_sweep.config.identity import is_random
+from danube_sweep.config.neutral_text import neutral_cell
 from danube_sweep.config.schema import (
     Comparison,
     Compute,
@@ -39,8 +40,7 @@ from danube_sweep.inference.prediction_table import (
     Table,
     csv_line,
     in_sample_order,
-    neutral_line,
-    notes_on_cells,
+    notes_on_names,
     table_of,
 )
 from danube_sweep.inference.sample_submission import Arrangement, read_sample
@@ -243,7 +243,7 @@ def checked_request(run: "FinishedRun | Trained", source: Path, target: Path, fo
     given = check_input(data, source, form.id_column, [] if sample is None else sample.columns)
     table, notes = table_of(run.config, run.classes, labels=form.labels, id_column=given.id_column)
     arrangement = None if sample is None else sample.arranged(table, given)
-    notes = [] if arrangement else [*notes, *notes_on_cells(table.header, given.ids)]
+    notes = [] if arrangement else [*notes, *notes_on_names(table.header)]
     return Request(given, target, form.swap, table, arrangement, [*given.notes, *notes])
 
 
@@ -281,12 +281,16 @@ def write_answers(request: Request, answered: Iterable[Predictions]) -> int:
         whole_file(request.target, WAY_OUT) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
-        line = neutral_line if wanted is None else csv_line  # a sample's own spelling is what its judge expects
-        stream.write(line(request.header))
+        stream.write(csv_line(request.header if wanted else list(map(neutral_cell, request.header))))
         for row in rows:
-            stream.write(line(row))
+            stream.write(csv_line(row if wanted else _spelled(row, request.table)))
             count += 1
     return count
+
+
+def _spelled(row: list[str], table: Table) -> list[str]:
+    # A single answer may be a class; of a sample the own spelling is kept, since its judge expects it.
+    return [*row[:-1], neutral_cell(row[-1])] if len(table.answers) == 1 else row
 
 
 def all_predictions(

@@ -117,22 +117,13 @@ def csv_line(cells: Sequence[str]) -> str:
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def neutral_line(cells: Sequence[str]) -> str:
-    """`csv_line` of cells that no spreadsheet takes for a formula and no terminal for a command."""
-    return csv_line([neutral_cell(cell) for cell in cells])
-
-
-def notes_on_cells(header: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """Lines on names and ids that `neutral_line` writes otherwise than they are."""
-    notes = [
+def notes_on_names(header: Sequence[str]) -> list[str]:
+    """Lines on columns that are written otherwise than they are called, so that no spreadsheet runs them."""
+    return [
         f"the column {name!r} is written as {neutral_cell(name)!r}, which danube-sweep reads back"
         for name in header
         if neutral_cell(name) != name
     ]
-    if changed := [name for name in ids if neutral_cell(name) != name]:
-        are = "1 id is" if len(changed) == 1 else f"{len(changed)} ids are"
-        notes.append(f"{are} written so that no spreadsheet runs them: {changed[0]!r} as {neutral_cell(changed[0])!r}")
-    return notes
 
 
 def in_sample_order(rows: Iterable[list[str]], ids: Sequence[str], places: Sequence[int]) -> Iterator[list[str]]:

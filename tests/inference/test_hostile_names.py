@@ -17,7 +17,7 @@ from danube_sweep.inference.predict import Form, Trained, load_run, predict_file
 from danube_sweep.results.oof.write_oof import write_predictions
 from danube_sweep.storage import predictions
 
-CLASSES = sorted(["=cmd|'/C calc'!A0", "@sum", "-b", "'=quoted", "red\x1b[31m\u202e", "C:\\x41", "plain"])
+CLASSES = sorted(["=cmd|'/C calc'!A0", "@sum", "-b", "'tis", "red\x1b[31m\u202e", "C:\\x41", "plain"])
 TEXT, LABEL, ID = "=text", "+label", "@id\x07"
 
 
@@ -37,6 +37,11 @@ def test_any_text_is_harmless_in_a_cell_and_comes_back(text: str) -> None:
 @pytest.mark.parametrize("text", ["-1", "+1.5e-3", "-.5", "plain", "it's", "'tis", "C:\\new", "a b", "東\u3000京"])
 def test_numbers_and_everyday_texts_stay_as_they_are(text: str) -> None:
     assert neutral_cell(text) == text == plain_cell(text)
+
+
+@pytest.mark.parametrize("cell", ["C:\\x41", "'plain", "\\u0041", "'-5", "''"])
+def test_what_no_csv_of_ours_would_hold_is_read_as_it_stands(cell: str) -> None:
+    assert plain_cell(cell) == cell
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +76,9 @@ def test_predicted_probabilities_are_harmless_and_read_back_by_the_classes_own_n
     out = place / "out.csv"
     predict_file(trained, place / "rows.csv", out)
     written = cells(out)
-    assert all(harmless(cell) for row in written for cell in row)
-    assert [plain_cell(name) for name in written[0]] == [ID, *CLASSES] and plain_cell(written[1][0]) == "=1+1"
+    assert all(harmless(cell) for cell in [*written[0], *written[5]])
+    assert [plain_cell(name) for name in written[0]] == [ID, *CLASSES]
+    assert written[1][0] == "=1+1"  # an id stays as it is in the input
     columns = TableColumns(text_column=ID, soft_label_columns=CLASSES)
     again = load_table(out, columns, Target.one, classes=None)
     assert again.classes == CLASSES and len(again.records) == 35
@@ -84,7 +90,7 @@ def test_predicted_labels_are_harmless_and_are_the_same_classes_when_they_are_re
     out = place / "labels.csv"
     predict_file(trained, place / "rows.csv", out, form=Form(labels=True))
     written = cells(out)
-    assert all(harmless(cell) for row in written for cell in row)
+    assert all(harmless(row[1]) for row in written)
     again = load_table(out, TableColumns(text_column=ID, label_column=LABEL), Target.one, classes=CLASSES)
     places = [CLASSES.index(plain_cell(row[1])) for row in written[1:]]
     assert [record.label.index(1.0) for record in again.records if record.label] == places
@@ -100,15 +106,24 @@ def test_a_submission_has_its_samples_own_spelling(place: Path, trained: Trained
     written = cells(place / "submission.csv")
     assert written[0] == header and [row[0] for row in written[1:]] == ids
     predict_file(trained, place / "rows.csv", place / "plain.csv")
-    own = {plain_cell(row[0]): row[1:] for row in cells(place / "plain.csv")}
+    own = {row[0]: row[1:] for row in cells(place / "plain.csv")}
     assert all(row[1:] == own[row[0]] for row in written[1:])
+
+
+def test_a_submission_of_labels_names_the_classes_as_they_are(place: Path, trained: Trained) -> None:
+    sample = place / "one.csv"
+    with sample.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([[ID, LABEL], ["=1+1", ""], *([f"r{k}", ""] for k in range(1, 35))])
+    predict_file(trained, place / "rows.csv", place / "named.csv", form=Form(labels=True, like=sample))
+    written = cells(place / "named.csv")
+    assert written[0] == [ID, LABEL] and {row[1] for row in written[1:]} <= set(CLASSES)
 
 
 def test_out_of_fold_predictions_are_harmless_and_read_back(place: Path) -> None:
     found = predictions.read(place / "run" / "predictions.parquet")
     write_predictions(found, place / "oof.csv")
     written = cells(place / "oof.csv")
-    assert all(harmless(cell) for row in written for cell in row)
+    assert all(harmless(cell) for row in written for cell in row[1:])
     assert {plain_cell(name) for name in written[0]} > {f"probability_{name}" for name in CLASSES}
     label = written[0].index("label")
     assert [plain_cell(row[label]) for row in written[1:]] == found["label"].to_pylist()

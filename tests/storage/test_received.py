@@ -64,7 +64,7 @@ def test_data_inside_the_folder_and_names_on_the_hub_are_not_outside(elsewhere: 
     [file] = elsewhere.glob("*/config.yaml")
     inside = shutil.copy(elsewhere.parent / "rows.csv", elsewhere / "rows.csv")
     text = file.read_text().replace(str(elsewhere.parent / "rows.csv"), str(inside))
-    file.write_text(text.replace("path: null", "path: h2oai/h2o-danube3-500m-base"))
+    file.write_text(text.replace("\n  path: null", "\n  path: h2oai/h2o-danube3-500m-base"))
     [trial] = elsewhere.glob("001*/trial.json")
     edited(trial, overrides=[f"data.path={inside}"])
     assert received.check(elsewhere, trust=False) == []
@@ -74,7 +74,8 @@ def test_without_a_cache_every_folder_counts_as_made_elsewhere(tmp_path: Path, m
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path / "file" / "cache"))
     folder = SweepFolder(tmp_path / "sweep")
-    folder.write({"search": None})
+    with folder.locked():
+        folder.write({"search": None})
     assert not made_here(folder.path)
 
 

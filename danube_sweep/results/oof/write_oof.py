@@ -8,7 +8,7 @@ from pyarrow import csv, parquet
 from danube_sweep.config.neutral_text import neutral_cell
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.storage.files import whole_file
-from danube_sweep.storage.predictions import LOSS, is_answer
+from danube_sweep.storage.predictions import ID, LOSS, is_answer
 
 KINDS = (".parquet", ".csv")
 
@@ -38,7 +38,7 @@ def write_predictions(found: "pa.Table", target: Path) -> None:
 def _neutral(table: "pa.Table") -> "pa.Table":
     """The table with names and texts as a csv may hold them."""
     for place, name in enumerate(table.column_names):
-        if pa.types.is_string(table.schema.types[place]):
+        if name != ID and pa.types.is_string(table.schema.types[place]):
             texts = [neutral_cell(text) for text in table[name].to_pylist()]
             table = table.set_column(place, name, pa.array(texts, pa.string()))
     return table.rename_columns([neutral_cell(name) for name in table.column_names])
