@@ -19,6 +19,8 @@ ADAPTER_WAIT = 30
 SERVICE_END_S = 1.0
 """How long wandb's service process may take to end; it takes a tenth of that."""
 
+_WITH_A_KEY = "run `wandb login`, set WANDB_API_KEY, or do without by tracking=none"
+
 _unreachable: dict[str, str] = {}
 """Server -> why it could not be reached: of a pack's trials only the first waits for the timeout."""
 
@@ -130,8 +132,8 @@ def _mode_and_why(mode: str, asked: str, base_url: str) -> tuple[str, str | None
     # wandb's own mode is also "online" when nobody chose one.
     for source, value in {"tracking.mode": asked, "WANDB_MODE": os.environ.get("WANDB_MODE")}.items():
         if value == "online":
-            raise ConfigError(f"{source}=online: {problem}; run `wandb login`, set WANDB_API_KEY, or take offline")
-    return "offline", f"W&B: {problem}"
+            raise ConfigError(f"{source}=online: {problem}; {_WITH_A_KEY}, or give tracking.mode=offline")
+    return "offline", f"W&B: {problem} ({_WITH_A_KEY})"
 
 
 def _start(
