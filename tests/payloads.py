@@ -395,6 +395,15 @@ def a_config_that_hides_what_it_asks_for(place: Place) -> None:
 
 
 @payload
+def an_ensemble_of_runs_elsewhere(place: Place) -> None:
+    shutil.copytree(KEPT / "run", place.outside / "run")
+    member = {"name": "a", "weight": 1.0, "temperature": 1.0, "runs": ["../../outside/run"]}
+    place.write("ensemble/ensemble.json", {"format": 1, "members": [member], "scores": {}})
+    place.write("rows.csv", (KEPT / "rows.csv").read_text())
+    place.run("predict", "ensemble", "rows.csv", "-o", "out.csv")
+
+
+@payload
 def data_elsewhere(place: Place) -> None:
     folder = run_folder(place, "stopped")
     table = {"kind": "table", "path": str(place.outside / "rows.csv"), "text_column": "text", "label_column": "label"}

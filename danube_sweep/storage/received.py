@@ -49,11 +49,16 @@ def note_on_links(folder: Path) -> list[str]:
 
 
 def parts(folder: Path) -> list[Path]:
-    """The folder and those of its trials; links are not followed."""
-    inside = (
-        [one for one in sorted(folder.iterdir()) if one.is_dir() and not one.is_symlink()] if folder.is_dir() else []
-    )
-    return [one for one in (folder, *inside) if any(os.path.lexists(one / name) for name in WITNESSES)]
+    """The folder, those of its trials and, of an ensemble that was made here, its members; links are not followed."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    inside = [one for one in found if one.is_dir() and not one.is_symlink()]
+    members = _members(folder) if made_here(folder) else []
+    return [one for one in (folder, *inside, *members) if any(os.path.lexists(one / name) for name in WITNESSES)]
+
+
+def _members(folder: Path) -> list[Path]:
+    members = _list(_mapping(_read(folder / "ensemble.json")).get("members"))
+    return [Path(os.path.normpath(folder / str(run))) for one in members for run in _list(_mapping(one).get("runs"))]
 
 
 def links_outside(folder: Path) -> list[str]:
@@ -87,6 +92,7 @@ def _stated(folder: Path) -> Iterator[Stated]:
         yield key, value.strip("'\"")
     for key, space in _mapping(search.get("space")).items():
         yield from ((str(key).lstrip("+~"), value) for value in _list(_mapping(space).get("values")) or [""])
+    yield from (("ensemble.runs", str(run)) for run in _members(folder))
     if sweep.get("config_dir") is not None:
         yield "config_dir", str(sweep["config_dir"])
 
@@ -125,7 +131,11 @@ def _outside(folder: Path, texts: Sequence[Stated]) -> Iterator[str]:
     for key, value in texts:
         group = key.partition(".")[0]
         whole = group == key and group in kinds and str(value).startswith("{")  # data={path:…}
-        kind = "files" if whole or key == "config_dir" else kinds.get(group, {}).get(key.partition(".")[2])
+        kind = (
+            "files"
+            if whole or key in ("config_dir", "ensemble.runs")
+            else kinds.get(group, {}).get(key.partition(".")[2])
+        )
         for path in _list(value) or [value]:
             if kind is not None and isinstance(path, str) and _leaves(path, kind, root):
                 yield f"{key}={path}"
