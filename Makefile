@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test test-full browser faults clean
+.PHONY: run test test-full browser siege clean
 
 run: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/danube-sweep
@@ -32,9 +32,10 @@ browser:
 	    apt-get -qq install -y --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1 || \
 	  echo 'no Chromium here and no way to install it: the tests that draw in a browser are skipped'
 
-# Kills a sweep's processes at random, many times, and holds what is left against an undisturbed sweep: 15 minutes.
-faults: $(READY)
-	$(BIN)/python benchmarks/faults.py
+# Kills, damaged files and hostile words against everything: an hour on two cores. SCALE=10 is ten times as much.
+SCALE ?= 1
+siege: $(READY)
+	$(BIN)/python benchmarks/siege --scale $(SCALE)
 
 clean:
 	rm -rf .venv

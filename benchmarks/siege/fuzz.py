@@ -11,6 +11,7 @@ import resource
 import shutil
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,9 +37,13 @@ from danube_sweep.sweeping.propose.search_space import recognised
 from danube_sweep.sweeping.wandb_file.read_sweep_file import read_sweep_file
 from danube_sweep.terminal.screen import Log
 from danube_sweep.tracking.metrics_file import MetricsFile
+from danube_sweep.training.resume import of_a_trial
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
+COLUMNS = ["step", "part", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds"]
+COLUMNS += ["log_loss", "accuracy", "macro_f1", "ece", "auroc"]
+"""Of the kept run's metrics.csv."""
 KEPT = HERE.parent.parent / "tests" / "kept"
 """A run, a stopped run and a sweep of an earlier version, as files."""
 LONGEST_S = 30.0
@@ -98,14 +103,15 @@ def read_run(path: Path) -> None:
     config = load_config(run.config)
     run.micro_batch(config)
     run.hash_of(config)
-    MetricsFile(run.metrics, run.metrics.read_text(errors="replace").partition("\n")[0].split(",")).resume(3)
+    MetricsFile(run.metrics, COLUMNS).resume(3)
     Log(run.log).write("more")
 
 
 def read_checkpoint(path: Path) -> None:
     """A checkpoint's manifest, its tensors and the state that both hold."""
-    manifest = checkpoint.read_manifest(path)
-    checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(path / "training.safetensors"))
+    manifest, tensors = checkpoint.read_manifest(path), checkpoint.load_tensors(path / "training.safetensors")
+    with of_a_trial(path):
+        checkpoint.unpack_state(manifest["state"], tensors)
 
 
 def read_table(place: Path) -> None:
@@ -262,3 +268,25 @@ def _keep(file: Path, content: bytes) -> None:
 
 def _resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def siege(scale: float, place: Path) -> int:
+    """10,000 inputs each of data, of sweep files, and of the files of runs, sweeps and checkpoints, at scale 1."""
+    attacked = kinds(place / "good")
+    families = Counter(_family(kind) for kind in attacked)
+    escaped = 0
+    for kind in attacked:
+        found = attack(kind, max(1, round(10_000 * scale / families[_family(kind)])), place)
+        print(
+            f"{found.kind:28} {found.inputs:6} inputs  {found.refused:6} refused  {len(found.escaped):3} escaped  "
+            f"{found.seconds:4.0f} s",
+            flush=True,
+        )
+        for wrong in found.escaped:
+            print(wrong, flush=True)
+        escaped += len(found.escaped)
+    return escaped
+
+
+def _family(kind: Kind) -> str:
+    return kind.name if kind.name == "sweep file" else "data" if kind.name.startswith("data") else "ours"

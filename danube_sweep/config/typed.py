@@ -1,5 +1,6 @@
 """From what Hydra composed, or a file holds, to typed and checked dataclasses. OmegaConf ends here."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,7 @@ def typed_config(config: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     keep_names(typed, ours)
+    _check_lists(typed)
     if isinstance(typed.lora, LinearAdapter) and typed.lora.layers is not None:
         typed.lora.layers = block_numbers(typed.lora.layers)
     use_present_names(typed)
@@ -43,6 +45,16 @@ def typed_config(config: DictConfig) -> Config:
     typed.data.settle()
     _settle_commit(typed.model)
     return typed
+
+
+def _check_lists(config: Config) -> None:
+    # OmegaConf checks what an interpolation leads to only where a single value is wanted.
+    for group in OPTIONS:
+        part = getattr(config, group)
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if str(field.type).startswith("list[") and not isinstance(value, list | None):
+                raise ConfigError(f"{group}.{field.name} takes a list: write {group}.{field.name}=[…]")
 
 
 def _settle_commit(model: Model) -> None:

@@ -97,7 +97,7 @@ def go_on(trial: Resumable) -> None:
         if key not in _MAY_DIFFER and manifest.get(key) != value:
             raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
     trained_weights.load_trained(folder, trial.model)
-    with _of_a_trial(folder):
+    with of_a_trial(folder):
         state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))
         trial.optimizer.load_state_dict(state["optimizer"])
         trial.schedule.load_state_dict(state["schedule"])
@@ -111,8 +111,11 @@ def go_on(trial: Resumable) -> None:
 
 
 @contextmanager
-def _of_a_trial(folder: Path) -> Iterator[None]:
-    # The manifests of version 0.1 have no hash of their own: a changed one may lack anything.
+def of_a_trial(folder: Path) -> Iterator[None]:
+    """Raises DamagedCheckpoint for what the block cannot find in the checkpoint in `folder`.
+
+    The manifests of version 0.1 have no hash of their own: a changed one may lack anything.
+    """
     try:
         yield
     except CheckpointError:
@@ -133,7 +136,7 @@ def _newest_whole(trial: Resumable) -> tuple[Path, dict[str, Any]] | None:
     for step in reversed(steps):
         try:
             manifest = checkpoint.read_manifest(kept.folder(step))
-            with _of_a_trial(kept.folder(step)):
+            with of_a_trial(kept.folder(step)):
                 best = _best_step(manifest)
             if best not in (None, step):
                 checkpoint.read_manifest(kept.folder(best))

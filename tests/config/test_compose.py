@@ -328,6 +328,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["lora.layers=[3-1]"], "and ranges, like [0,1,20-23], got [3-1]"),
     (["lora.layers=[first]"], "and ranges, like [0,1,20-23], got [first]"),
     (["lora.layers=0-3"], "lora.layers takes a list: write lora.layers=[…]"),
+    (["lora.layers=${seed}"], "lora.layers takes a list: write lora.layers=[…]"),
     (["lora.layers=[2-4]"], "lora.layers must be under 4, the model's number of blocks, got [2, 3, 4]"),
     (["lora.last_k=5"], "lora.last_k must be at most 4, the model's number of blocks, got 5"),
     (["data.cache_prefix=true"], "data.cache_prefix=true keeps what comes out of the blocks below the first that"),

@@ -5,7 +5,7 @@ one of the sweep's processes, of their warm parents or of their trials. Sweeps t
 killed is run again at the end. Results, predictions and the rows of metrics.csv must be those of the undisturbed sweep,
 where trials train in packs within 1e-5.
 
-    python benchmarks/faults.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--pack 1]
+    python benchmarks/siege/kills.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--pack 1]
 """
 
 import argparse
@@ -316,6 +316,22 @@ def line(cells: list[str]) -> str:
     return "  ".join(cell.rjust(len(name)) for cell, name in zip(cells, COLUMNS, strict=True))
 
 
+def siege(scale: float, place: Path) -> int:
+    """At scale 1 at least 30 kills over sweeps of single trials and 30 over packs of four."""
+    found = 0
+    for pack in (1, 4):
+        folder = place / f"pack-{pack}"
+        folder.mkdir()
+        trials, quota = max(4, round(16 * min(scale, 1.0))), max(2, round(30 * scale))
+        reference(folder, trials, pack)
+        print(f"{trials} trials, packs of {pack}", flush=True)
+        print(line(list(COLUMNS)), flush=True)
+        counts = [1, 2, 4] if scale >= 0.5 else [2]
+        rows = campaigns(folder, quota, max(1, round(scale)), counts, 0.0 if pack == 1 else NEAR)
+        found += sum(row[name] for row in rows for name in BAD)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="at least so many, over all campaigns")
@@ -325,7 +341,7 @@ def main() -> int:
     parser.add_argument("--pack", type=int, default=1, help="how many of them train together")
     options = parser.parse_args()
     counts = [int(count) for count in options.processes.split(",")]
-    place = Path(tempfile.mkdtemp(prefix="faults-"))
+    place = Path(tempfile.mkdtemp(prefix="kills-"))
     os.environ["DANUBE_SWEEP_CACHE"] = str(place / "cache")
     print(f"{options.trials} trials in {place}; first undisturbed", flush=True)
     reference(place, options.trials, options.pack)

@@ -1,4 +1,4 @@
-"""The short form of benchmarks/faults.py, and that its comparison sees what it looks for."""
+"""The short form of benchmarks/siege/kills.py, and that its comparison sees what it looks for."""
 
 import importlib.util
 import shutil
@@ -20,9 +20,9 @@ TRIALS, KILLS = 4, 4
 
 @pytest.fixture(scope="module")
 def faults() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("faults", ROOT / "benchmarks" / "faults.py")
+    spec = importlib.util.spec_from_file_location("kills", ROOT / "benchmarks" / "siege" / "kills.py")
     assert spec is not None and spec.loader is not None
-    module = sys.modules["faults"] = importlib.util.module_from_spec(spec)
+    module = sys.modules["kills"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -30,7 +30,7 @@ def faults() -> ModuleType:
 @pytest.fixture(scope="module")
 def place(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a planned sweep and the same one run undisturbed."""
-    folder = tmp_path_factory.mktemp("faults")
+    folder = tmp_path_factory.mktemp("kills")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DANUBE_SWEEP_CACHE", str(folder / "cache"))
         faults.reference(folder, TRIALS)
