@@ -16,14 +16,14 @@ import words
 
 def test_no_damaged_file_raises_anything_but_an_error_of_ours(tmp_path: Path) -> None:
     kinds = fuzz.kinds(tmp_path / "good")
-    counts = {kind.name: 4 if kind.name.startswith("sweep ") and kind.file != "sheet.yaml" else 40 for kind in kinds}
+    counts = {kind.name: 2 if kind.name.startswith("sweep ") and kind.file != "sheet.yaml" else 25 for kind in kinds}
     found = [fuzz.attack(kind, counts[kind.name], tmp_path) for kind in kinds]
     assert [wrong for one in found for wrong in one.escaped] == []
     assert sum(one.refused for one in found) > sum(counts.values()) / 4
 
 
 def test_no_words_raise_anything_but_an_error_of_ours() -> None:
-    assert words.attack(60) is None
+    assert words.attack(25) is None
 
 
 @pytest.mark.parametrize(("error", "escaped"), [(CheckpointError("damaged"), 0), (KeyError("state"), 20)])
