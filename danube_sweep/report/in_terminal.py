@@ -89,7 +89,8 @@ def answer_lines(report: Report) -> list[str]:
         f"{report.ranking.metric} {number(answer.best.row.mean or 0.0)}{between}{_cost(answer.best)}",
     ]
     good = [f"as good and cheaper: {named(one.shown.row)}: {one.saved}" for one in answer.cheaper[:5]]
-    return [*lines, *(good or [f"{answer.as_good} as good, none cheaper"])]
+    then = [f"then: {command}" for command in answer.then]
+    return [*lines, *(good or [f"{answer.as_good} as good, none cheaper"]), *then]
 
 
 def _cost(one: Shown) -> str:

@@ -70,6 +70,8 @@ class Answer:
     """Sentences if the best one does not beat answering without reading, or a linear model; else nothing."""
     unknown: list[str]
     """What the sweep cannot tell, a sentence each."""
+    then: list[str]
+    """The commands that use what was found; none where nothing was learned."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from danube_sweep import paths
+from danube_sweep.config.schema.states import State
 from danube_sweep.errors import CheckpointError
 from danube_sweep.report.factor_effects import Factor
 from danube_sweep.report.page_data import Answer, Cheaper, Shown
@@ -24,6 +26,7 @@ def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor
     row = winner(ranking)
     best = next((one for one in rows if one.row is row), None)
     good = [one for one in rows if one.kind == "good"]
+    learned = ranking.prior is None or not ranking.prior.nothing_learned
     return Answer(
         best=best,
         command=None if best is None else command(best),
@@ -31,7 +34,19 @@ def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor
         cheaper=[] if best is None else _cheaper(best, good),
         nothing_learned=[*nothing_learned_lines(ranking), *cheaper_rival_lines(ranking)],
         unknown=_unknown(ranking, best, good, factors, open_trials),
+        then=_then(ranking, best) if best is not None and learned else [],
     )
+
+
+def _then(ranking: Ranking, best: Shown) -> list[str]:
+    """Export the best trial, predict with it, or with several; language modelling predicts nothing."""
+    sweep, trial = (shlex.quote(str(paths.from_here(one))) for one in (ranking.path, best.used[0].folder.path))
+    export = f"danube-sweep export {trial} my-model"
+    if best.used[0].config.get("head.kind") == "lm":
+        return [export]
+    finished = sum(one.state == State.finished.value for one in ranking.trials)
+    together = [f"danube-sweep ensemble {sweep} -o ensemble"] if finished > 1 else []
+    return [f"danube-sweep predict {sweep} test.csv -o submission.csv", *together, export]
 
 
 def command(best: Shown) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from danube_sweep.report.importance import Importance
 from danube_sweep.report.importance_process import Question, weigh
 from danube_sweep.report.in_terminal import answer_lines
 from danube_sweep.report.learning_curves import read_curve
-from danube_sweep.report.markup import Markup, element, joined
+from danube_sweep.report.markup import Markup, element, escaped, joined
 from danube_sweep.report.page import page
 from danube_sweep.report.page_data import Shown
 from danube_sweep.report.pictures.axes import Scale, dot, spread
@@ -192,6 +193,25 @@ def test_a_best_that_has_learned_nothing_is_said(tmp_path: Path) -> None:
     report = gather(tmp_path / "sweep")
     assert answer_lines(report)[0] == said
     assert said.replace("'", "&#x27;") in page(report).partition('class="chosen"')[0]
+
+
+def test_the_answer_ends_in_commands_that_use_it_unless_nothing_was_learned(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "my sweep", [Sketch(["lora.rank=4"], 0.5), Sketch(["lora.rank=8"], 0.9)])
+    report = gather(sweep)
+    assert report.answer.best is not None
+    best = report.answer.best.used[0].folder.path
+    words = [shlex.split(command) for command in report.answer.then]
+    assert words == [
+        ["danube-sweep", "predict", str(sweep), "test.csv", "-o", "submission.csv"],
+        ["danube-sweep", "ensemble", str(sweep), "-o", "ensemble"],
+        ["danube-sweep", "export", str(best), "my-model"],
+    ]
+    assert answer_lines(report)[-3:] == [f"then: {command}" for command in report.answer.then]
+    assert all(str(escaped(command)) in page(report) for command in report.answer.then)
+    alone = gather(write_sweep(tmp_path / "one", [Sketch(["lora.rank=4"], 0.5)])).answer.then
+    assert [shlex.split(command)[1] for command in alone] == ["predict", "export"]
+    nothing = write_sweep(tmp_path / "nothing", [Sketch(["lora.rank=4"], -0.3), Sketch(["lora.rank=8"], -0.5)])
+    assert gather(nothing).answer.then == []
 
 
 # ------------------------------------------------------------------------------------------------- what matters

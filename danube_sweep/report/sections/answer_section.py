@@ -131,11 +131,18 @@ def _heights(labels: list[_Label]) -> list[float]:
 
 
 def _command(report: Report) -> Markup | None:
+    """The command that trains the best one again, and those that use it."""
     if report.answer.command is None:
         return None
-    button = element("button", "Copy", type="button", data_copy="command", aria_describedby="command")
-    again = element("code", report.answer.command, id="command", tabindex=0)
-    return element("div", again, button, element("span", role="status", class_="copied"), class_="command")
+    then = [_copied(command, f"then-{place}") for place, command in enumerate(report.answer.then)]
+    title = element("p", "Then, with your rows for test.csv:", class_="then") if then else None
+    return element("div", _copied(report.answer.command, "command"), title, *then)
+
+
+def _copied(command: str, name: str) -> Markup:
+    button = element("button", "Copy", type="button", data_copy=name, aria_describedby=name)
+    code = element("code", command, id=name, tabindex=0)
+    return element("div", code, button, element("span", role="status", class_="copied"), class_="command")
 
 
 def _cheaper(report: Report) -> Markup:
