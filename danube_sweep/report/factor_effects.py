@@ -3,17 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 import numpy as np
 
+from danube_sweep.config.finite_number import is_finite_number
 from danube_sweep.results.ranking_table import shown
 from danube_sweep.results.rows import Row
 
 _LEVELS: Final = 8
 """Numbers with more values than that are a range."""
-_STUDENT: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145)
-"""Two-sided 95 % quantiles of Student's t by degrees of freedom from 1; beyond these a bound that is close."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,9 @@ class Factor:
 
 def student(freedom: int) -> float:
     """The two-sided 95 % quantile of Student's t."""
-    return _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96 + 2.6 / freedom
+    from scipy.special import stdtrit
 
-
-def is_finite_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(stdtrit(freedom, 0.975))
 
 
 def find_factors(rows: Mapping[str, Row], varied: Sequence[str]) -> list[Factor]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from danube_sweep.config.finite_number import is_finite_number
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.report.factor_effects import is_finite_number
 from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.slot_times import attempt_lines, started_s
 from danube_sweep.results.trial_results import RUNNING, UNDER_WAY, StoredTrial

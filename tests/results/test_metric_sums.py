@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from danube_sweep.config.schema import METRICS, Target
+from danube_sweep.config.schema import Target
+from danube_sweep.config.schema.head_fields import METRICS
 from danube_sweep.data.encoded import Truth
 from danube_sweep.results.answers import Answers, answered_alike, read_answers
 from danube_sweep.results.bootstrap import fold_of, resampled

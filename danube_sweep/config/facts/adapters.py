@@ -3,12 +3,12 @@
 Everything here was found by training each over a tiny model (tests/lora/test_adapters.py does it again).
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from danube_sweep.config.facts.architectures import LinearShape, family_of
+from danube_sweep.config.finite_number import is_finite_number
 from danube_sweep.config.schema import Adapter, Bias, Dora, Lora, NoAdapter, Olora, Peft, Storage
 
 FOUR_BIT = (Storage.nf4, Storage.fp4)
@@ -54,10 +54,6 @@ class Kind:
     takes: Callable[[Any], bool]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _whole(least: int) -> Kind:
     def takes(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= least
@@ -70,8 +66,8 @@ def _words(*words: str) -> Kind:
 
 
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-SHARE = Kind("a number from 0, under 1", lambda value: _is_number(value) and 0 <= value < 1)
-POSITIVE = Kind("a number above 0", lambda value: _is_number(value) and value > 0)
+SHARE = Kind("a number from 0, under 1", lambda value: is_finite_number(value) and 0 <= value < 1)
+POSITIVE = Kind("a number above 0", lambda value: is_finite_number(value) and value > 0)
 COUNT, FROM_0 = _whole(1), _whole(0)
 
 UNQUANTISED = tuple(storage for storage in Storage if storage not in QUANTISED)

@@ -11,7 +11,6 @@ from danube_sweep.config.schema.backbone_fields import (
     Adalora,
     Adapter,
     Bias,
-    ChatFormat,
     Compute,
     Dora,
     FullFinetune,
@@ -43,15 +42,12 @@ from danube_sweep.config.schema.data_fields import (
 from danube_sweep.config.schema.fields import nested, path_fields, setting
 from danube_sweep.config.schema.head_fields import (
     HIGHER_IS_BETTER,
-    METRICS,
     ClassifierHead,
     Head,
     LayeredHead,
     Pooling,
     Target,
     objective,
-    pooled_width,
-    pooler_shapes,
 )
 from danube_sweep.config.schema.optimizer_fields import Adam, Optimizer
 from danube_sweep.config.schema.run_fields import Device, NoTracking, Places, Tracking, WandbTracking
@@ -83,7 +79,6 @@ from danube_sweep.config.schema.training_fields import (
 
 __all__ = [
     "HIGHER_IS_BETTER",
-    "METRICS",
     "SCHEDULES",
     "Adalora",
     "Adam",
@@ -92,7 +87,6 @@ __all__ = [
     "Baseline",
     "Batching",
     "Bias",
-    "ChatFormat",
     "ClassifierHead",
     "Columns",
     "Comparison",
@@ -150,8 +144,6 @@ __all__ = [
     "nested",
     "objective",
     "path_fields",
-    "pooled_width",
-    "pooler_shapes",
     "schedule_name",
     "setting",
 ]

@@ -136,6 +136,13 @@ class LayeredHead(Head):
         last: list[Shape] = [(outputs, self.hidden or width)]
         return [*inner, *last, *([(outputs,)] if bias else [])]
 
+    def pooled_shapes(
+        self, pooling: Enum, hidden_size: int, outputs: int, *, own: Sequence[Shape] = (), bias: bool = True
+    ) -> list[Shape]:
+        """The shapes of a pooling's weights, of the head's `own`, and of its layers' over what the pooling makes."""
+        layers = self.layer_shapes(pooled_width(pooling, hidden_size), outputs, bias=bias)
+        return [*pooler_shapes(pooling, hidden_size), *own, *layers]
+
 
 @dataclass
 class ClassifierHead(Head):

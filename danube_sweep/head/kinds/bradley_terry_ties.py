@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from danube_sweep.config.schema import ClassifierHead, LayeredHead, Pooling, pooled_width, pooler_shapes, setting
+from danube_sweep.config.schema import ClassifierHead, LayeredHead, Pooling, setting
 from danube_sweep.config.schema.head_fields import Shape
 
 
@@ -46,8 +46,7 @@ class BradleyTerryHead(ClassifierHead, LayeredHead):
 
     def shapes(self, hidden_size: int, classes: int) -> Sequence[Shape]:
         tie: list[Shape] = [()] if classes > 2 else []
-        layers = self.layer_shapes(pooled_width(self.pooling, hidden_size), 1, bias=False)
-        return [*pooler_shapes(self.pooling, hidden_size), *tie, *layers]
+        return self.pooled_shapes(self.pooling, hidden_size, 1, own=tie, bias=False)
 
 
 OPTION = BradleyTerryHead

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from danube_sweep.config.schema import LayeredHead, Pooling, Target, pooled_width, pooler_shapes, setting
+from danube_sweep.config.schema import LayeredHead, Pooling, Target, setting
 from danube_sweep.config.schema.head_fields import Shape
 
 
@@ -25,8 +25,7 @@ class MultilabelHead(LayeredHead):
         return Multilabel(pooler, Layers(pooler.width, len(classes), self))
 
     def shapes(self, hidden_size: int, classes: int) -> Sequence[Shape]:
-        layers = self.layer_shapes(pooled_width(self.pooling, hidden_size), classes)
-        return [*pooler_shapes(self.pooling, hidden_size), *layers]
+        return self.pooled_shapes(self.pooling, hidden_size, classes)
 
 
 OPTION = MultilabelHead

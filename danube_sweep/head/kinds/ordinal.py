@@ -9,8 +9,6 @@ from danube_sweep.config.schema import (
     LayeredHead,
     Pooling,
     Target,
-    pooled_width,
-    pooler_shapes,
     setting,
 )
 from danube_sweep.config.schema.head_fields import Shape
@@ -34,8 +32,7 @@ class OrdinalHead(ClassifierHead, LayeredHead):
 
     def shapes(self, hidden_size: int, classes: int) -> Sequence[Shape]:
         thresholds: list[Shape] = [(1,), (classes - 2,)]
-        layers = self.layer_shapes(pooled_width(self.pooling, hidden_size), 1, bias=False)
-        return [*pooler_shapes(self.pooling, hidden_size), *thresholds, *layers]
+        return self.pooled_shapes(self.pooling, hidden_size, 1, own=thresholds, bias=False)
 
 
 OPTION = OrdinalHead

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from danube_sweep.config.schema import ClassifierHead, LayeredHead, Pooling, pooled_width, pooler_shapes, setting
+from danube_sweep.config.schema import ClassifierHead, LayeredHead, Pooling, setting
 from danube_sweep.config.schema.head_fields import Shape
 
 
@@ -35,8 +35,7 @@ class PreferenceHead(ClassifierHead, LayeredHead):
         return Classifier(pooler, Layers(pooler.width, len(classes), self), self)
 
     def shapes(self, hidden_size: int, classes: int) -> Sequence[Shape]:
-        layers = self.layer_shapes(pooled_width(self.pooling, hidden_size), classes)
-        return [*pooler_shapes(self.pooling, hidden_size), *layers]
+        return self.pooled_shapes(self.pooling, hidden_size, classes)
 
 
 OPTION = PreferenceHead

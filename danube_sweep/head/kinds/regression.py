@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from danube_sweep.config.schema import LayeredHead, Pooling, Target, pooled_width, pooler_shapes, setting
+from danube_sweep.config.schema import LayeredHead, Pooling, Target, setting
 from danube_sweep.config.schema.head_fields import Shape
 
 
@@ -33,8 +33,7 @@ class RegressionHead(LayeredHead):
         return Regression(pooler, Layers(pooler.width, 1, self), loss=self.loss.value)
 
     def shapes(self, hidden_size: int, classes: int) -> Sequence[Shape]:
-        layers = self.layer_shapes(pooled_width(self.pooling, hidden_size), 1)
-        return [*pooler_shapes(self.pooling, hidden_size), *layers]
+        return self.pooled_shapes(self.pooling, hidden_size, 1)
 
 
 OPTION = RegressionHead

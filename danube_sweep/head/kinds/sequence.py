@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from danube_sweep.config.schema import ClassifierHead, LayeredHead, Pooling, pooled_width, pooler_shapes, setting
+from danube_sweep.config.schema import ClassifierHead, LayeredHead, Pooling, setting
 from danube_sweep.config.schema.head_fields import Shape
 
 
@@ -33,8 +33,7 @@ class SequenceHead(ClassifierHead, LayeredHead):
         return Classifier(pooler, Layers(pooler.width, len(classes), self, bias=self.biased), self)
 
     def shapes(self, hidden_size: int, classes: int) -> Sequence[Shape]:
-        layers = self.layer_shapes(pooled_width(self.pooling, hidden_size), classes, bias=self.biased)
-        return [*pooler_shapes(self.pooling, hidden_size), *layers]
+        return self.pooled_shapes(self.pooling, hidden_size, classes, bias=self.biased)
 
 
 OPTION = SequenceHead

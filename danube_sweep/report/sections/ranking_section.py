@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from danube_sweep.config.finite_number import is_finite_number
 from danube_sweep.config.schema.states import State
-from danube_sweep.report.factor_effects import is_finite_number
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Scale
