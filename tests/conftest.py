@@ -4,6 +4,7 @@ import copy
 import gc
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -50,22 +51,24 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     return COMPOSER.trial(overrides)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a product marked `sparse(n)` keeps each n-th case, unless `make test-full` asks for all of them.
-
-    A case is kept if the numbers of its values add up to a multiple of n. So every value of one parameter still meets
-    an n-th of the values of another, and with a third parameter of n values or more it meets them all.
-    """
-    if os.environ.get("DANUBE_SWEEP_TEST_FULL"):
-        return
-    left_out = [item for item in items if _is_left_out(item)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup`, tests that share something made once for their module share a worker; others do not."""
+    for item in items:
+        if any(one[-1].scope == "module" for one in item._fixtureinfo.name2fixturedefs.values()):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 
 
-def _is_left_out(item: pytest.Item) -> bool:
-    marker = item.get_closest_marker("sparse")
-    return marker is not None and sum(item.callspec.indices.values()) % marker.args[0] != 0
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says where the seconds of a run of several folders went; CONTRIBUTING.md keeps the table."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds["/".join(report.nodeid.split("::")[0].split("/")[1:2])] += report.duration
+    if len(seconds) > 3:
+        told = (f"{name} {spent:.0f}" for name, spent in seconds.most_common())
+        terminalreporter.write_line(f"seconds of tests, of all workers: {', '.join(told)}")
 
 
 def pytest_collection_finish() -> None:

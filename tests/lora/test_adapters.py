@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import covering
 from peft import PeftModel
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
@@ -154,10 +155,16 @@ def kinds(names: Any) -> set[str]:
     return {next(part for part in name.split(".")[4:] if "_" in part and "proj" not in part) for name in names}
 
 
-@pytest.mark.sparse(3)
+def adapter_and_storage(case: tuple[str, str]) -> list[str]:
+    """Each adapter is there, all that is refused, and our own options and PEFT's types over every storage type."""
+    name, precision = case
+    kind = "peft" if name.startswith("peft ") else name
+    refused = [f"{name} refused over {precision}"] if case in REFUSED else []
+    return [f"{name} trains" if case not in REFUSED else name, f"{kind} over {precision}", *refused]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize(("name", "precision"), covering(list(ADAPTERS), list(PRECISIONS), meets=adapter_and_storage))
 def test_every_adapter_over_every_precision_trains_or_is_refused(
     tiny: Tiny, base: Path, tmp_path: Path, name: str, precision: str
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import compose
+from covering import covering, every_value
 
 from danube_sweep import lora
 from danube_sweep.config.facts.adapters import is_packed
@@ -29,12 +30,6 @@ SHAPES = {
     "danube3_500m, 2 blocks": ["hidden_size=1536", "intermediate_size=4096", "num_attention_heads=16",
                                "num_key_value_heads=8", "head_dim=96", "num_hidden_layers=2"],
 }  # fmt: skip
-ADAPTED = [
-    [f"precision={storage}", f"lora.targets={targets}"]
-    for storage in ("fp32", "bf16", "nf4", "nf4_dq")
-    for targets in ("qv", "all_linear")
-]
-FULL = [["precision=fp32", "lora=full"], ["precision=bf16", "lora=full"]]
 
 
 def composed(*overrides: str, shape: str = "tiny") -> Config:
@@ -107,46 +102,59 @@ def weights_of(backbone: Backbone) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
 
-@pytest.mark.sparse(2)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("overrides", [*ADAPTED, *FULL], ids=" ".join)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_is_kept_is_what_the_walk_says(shape: str, overrides: list[str], checkpointing: bool) -> None:
-    if shape != "tiny" and (checkpointing or "fp32" in overrides[0]):
-        pytest.skip("the wide shapes are slow: once each in 16 and 4 bits")
-    config = composed(*overrides, f"precision.gradient_checkpointing={str(checkpointing).lower()}", shape=shape)
+def is_run(shape: str, storage: str, trained: str, checkpointing: bool) -> bool:
+    # A whole model is not trained in 4 bits. The wide shapes are slow: in 16 and 4 bits, without checkpointing.
+    return (storage in ("fp32", "bf16") or trained != "lora=full") and (
+        shape == "tiny" or (storage != "fp32" and not checkpointing)
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "storage", "trained", "checkpointing"),
+    covering(
+        list(SHAPES),
+        ["fp32", "bf16", "nf4", "nf4_dq"],
+        ["lora.targets=qv", "lora.targets=all_linear", "lora=full"],
+        [False, True],
+        possible=is_run,
+    ),
+)
+def test_what_is_kept_is_what_the_walk_says(shape: str, storage: str, trained: str, checkpointing: bool) -> None:
+    more = f"precision.gradient_checkpointing={str(checkpointing).lower()}"
+    config = composed(f"precision={storage}", trained, more, shape=shape)
     counted, walk = saved_bytes(config, padded=False)
     planned = (checkpoints if checkpointing else whole_body)(walk)
     assert planned.bytes(ROWS * LENGTH) == pytest.approx(counted, rel=0.002)
 
 
-@pytest.mark.sparse(2)
+OTHERS = [
+    "precision=bf16 lora.dropout=0.1",
+    "precision=fp32 lora.dropout=0.1 lora.targets=qv",
+    "precision=bf16 lora.last_k=2",
+    "precision=bf16 lora.last_k=1 lora.targets=mlp",
+    "precision=bf16 lora.layers=[1]",
+    "precision=fp32 lora.layers=[0,2] lora.targets=qv",
+    "precision=nf4 lora=dora lora.dropout=0.1",
+    "model.shape.model_type=phi3 precision=bf16",
+    "model.shape.model_type=mistral precision=bf16 model.shape.sliding_window=32",
+    "precision=nf4 lora.targets=[down_proj]",
+    "precision=nf4 lora=dora",
+    "precision=fp32 precision.compute=bf16",
+    "precision=fp32 precision.compute=bf16 lora=full",
+    "precision=bf16 lora=none",
+    "model.shape.model_type=qwen2 precision=bf16",
+    "model.shape.model_type=gemma precision=fp32 lora=full",
+    "model.shape.model_type=gemma2 precision=bf16 lora.targets=qv",
+    "model.shape.model_type=phi3 precision=nf4 lora.targets=qv",
+    "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=4 precision=bf16",
+    "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=4 precision=fp32 lora=full",
+]
+
+
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        "precision=bf16 lora.dropout=0.1",
-        "precision=fp32 lora.dropout=0.1 lora.targets=qv",
-        "precision=bf16 lora.last_k=2",
-        "precision=bf16 lora.last_k=1 lora.targets=mlp",
-        "precision=bf16 lora.layers=[1]",
-        "precision=fp32 lora.layers=[0,2] lora.targets=qv",
-        "precision=nf4 lora=dora lora.dropout=0.1",
-        "model.shape.model_type=phi3 precision=bf16",
-        "model.shape.model_type=mistral precision=bf16 model.shape.sliding_window=32",
-        "precision=nf4 lora.targets=[down_proj]",
-        "precision=nf4 lora=dora",
-        "precision=fp32 precision.compute=bf16",
-        "precision=fp32 precision.compute=bf16 lora=full",
-        "precision=bf16 lora=none",
-        "model.shape.model_type=qwen2 precision=bf16",
-        "model.shape.model_type=gemma precision=fp32 lora=full",
-        "model.shape.model_type=gemma2 precision=bf16 lora.targets=qv",
-        "model.shape.model_type=phi3 precision=nf4 lora.targets=qv",
-        "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=4 precision=bf16",
-        "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=4 precision=fp32 lora=full",
-    ],
+    ("overrides", "padded"),
+    covering(OTHERS, [False, True], meets=every_value),
 )
-@pytest.mark.parametrize("padded", [False, True])
 def test_so_is_what_other_adapters_and_other_families_keep(overrides: str, padded: bool) -> None:
     counted, walk = saved_bytes(composed(*overrides.split()), padded=padded)
     planned = whole_body(walk).bytes(ROWS * LENGTH)
@@ -159,18 +167,17 @@ def test_so_is_what_a_long_row_of_an_encoder_keeps() -> None:
     assert whole_body(walk).bytes(ROWS * 1024) == pytest.approx(counted, rel=0.01)
 
 
-@pytest.mark.sparse(2)
-@pytest.mark.parametrize("checkpointing", [False, True])
+PACKS = [
+    ["lora.rank=8"] * 3,
+    ["lora.rank=4", "lora.rank=8", "lora.rank=32 lora.dropout=0.1"],
+    ["lora.last_k=1 lora.targets=qv", "lora.last_k=2 lora.targets=mlp"],
+    ["lora=none", "lora.rank=16"],
+]
+
+
 @pytest.mark.parametrize(
-    "trials",
-    [
-        ["lora.rank=8"] * 3,
-        ["lora.rank=4", "lora.rank=8", "lora.rank=32 lora.dropout=0.1"],
-        ["lora.last_k=1 lora.targets=qv", "lora.last_k=2 lora.targets=mlp"],
-        ["lora=none", "lora.rank=16"],
-    ],
+    ("trials", "precision", "checkpointing"), covering(PACKS, ["fp32", "bf16", "nf4", "int8"], [False, True])
 )
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4", "int8"])
 def test_so_is_what_a_pack_keeps(trials: list[str], precision: str, checkpointing: bool) -> None:
     common = [f"precision={precision}", f"precision.gradient_checkpointing={str(checkpointing).lower()}"]
     configs = [composed(*common, *trial.split()) for trial in trials]
@@ -192,19 +199,24 @@ def test_so_is_what_rows_laid_end_to_end_keep(overrides: str, trials: int) -> No
     assert whole_body(walk).bytes(trials * ROWS * LENGTH) == pytest.approx(counted, rel=0.01)
 
 
-@pytest.mark.sparse(2)
+KINDS = [
+    "lora=olora",
+    "lora=adalora",
+    "lora=ia3",
+    "lora=ia3 lora.targets=[k_proj,v_proj,down_proj]",
+    "lora=vera",
+    "lora=vera lora.rank=32 lora.targets=qv lora.dropout=0.1",
+]
+
+
+def option_and_storage(case: tuple[str, str]) -> list[str]:
+    """An adapter meets every storage type in one of its settings, and each setting is there."""
+    return [case[0], f"{case[0].split()[0]} over {case[1]}"]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4", "int8"])
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        "lora=olora",
-        "lora=adalora",
-        "lora=ia3",
-        "lora=ia3 lora.targets=[k_proj,v_proj,down_proj]",
-        "lora=vera",
-        "lora=vera lora.rank=32 lora.targets=qv lora.dropout=0.1",
-    ],
+    ("overrides", "precision"), covering(KINDS, ["fp32", "bf16", "nf4", "int8"], meets=option_and_storage)
 )
 def test_so_is_what_other_kinds_of_adapters_keep(overrides: str, precision: str) -> None:
     counted, walk = saved_bytes(composed(*overrides.split(), f"precision={precision}"), padded=False)
