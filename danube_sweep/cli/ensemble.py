@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from danube_sweep.cli.folders_of_others import say_links
 from danube_sweep.cli.parser import Parser
 
 
@@ -25,6 +26,9 @@ def ensemble(arguments: list[str]) -> int:
     for name, least in (("top", 1), ("candidates", 2)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}, got {getattr(options, name)}")
+
+    for directory in options.directories:
+        say_links(directory)
 
     from danube_sweep.results.ensemble.ensemble_command import Wanted, run_ensemble
     from danube_sweep.terminal.screen import Terminal
