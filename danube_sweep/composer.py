@@ -10,10 +10,12 @@ from typing import cast, final
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -127,9 +129,7 @@ def _choice(override: str) -> str:
 def parse_sweep(overrides: Sequence[str]) -> list[Override]:
     """The overrides of a sweep; a glob means the packaged options. Raises ConfigError in one line."""
     register()
-    GlobalHydra.instance().clear()
-    with _explained(), initialize_config_dir(str(paths.conf_dir()), version_base=VERSION_BASE):
-        loader = GlobalHydra.instance().config_loader()
+    with _explained(), _hydra(paths.conf_dir()) as loader:
         return OverridesParser.create(config_loader=loader).parse_overrides(choices(overrides))
 
 
@@ -245,10 +245,21 @@ def _explained(override: str = "") -> Iterator[None]:
 
 def _load(overrides: list[str], config_dir: Path | None, config_name: str = "config") -> DictConfig:
     register()
-    GlobalHydra.instance().clear()
     first, second = paths.conf_dir(), config_dir
     if config_dir is not None and (config_dir / f"{config_name}.yaml").is_file():
         first, second = config_dir, first  # Hydra looks for the primary config in the first place only
     more = [] if second is None else [f"hydra.searchpath=['file://{second}']"]
-    with initialize_config_dir(str(first), version_base=VERSION_BASE):
+    with _hydra(first):
         return hydra_compose(config_name, overrides=[*more, *overrides])
+
+
+@contextmanager
+def _hydra(place: Path) -> Iterator[ConfigLoader]:
+    """Hydra over the options in `place`. A caller that has initialised Hydra for itself finds it as it was."""
+    own = Singleton._instances.pop(GlobalHydra, None)
+    try:
+        with initialize_config_dir(str(place), version_base=VERSION_BASE):
+            yield GlobalHydra.instance().config_loader()
+    finally:
+        if own is not None:
+            Singleton._instances[GlobalHydra] = own

@@ -52,7 +52,7 @@ LAYERS = [
         "report": "The page, the terminal's report and the live view of a sweep.",
     },
     {"sweeping": "Many trials to their end: proposed, executed, ended, from every entry."},
-    {"cli": "The command line."},
+    {"api": "The Python functions of `import danube_sweep as ds`.", "cli": "The command line."},
     {"__main__": "python -m danube_sweep."},
 ]
 """Lowest first, a sentence each. A file imports only from lower rooms; rooms on one floor do not know each other."""
@@ -62,6 +62,7 @@ SWEEPING_LAYERS = [
     {
         "execute": "Slots, processes, packs, and how each attempt ended.",
         "dry_run": "What --dry-run shows.",
+        "plan_cells": "What each trial of a sweep would need.",
         "wandb_file": "W&B's sweep file, read.",
     },
     {"confirm": "Rows that are tied with the best, trained again with fresh seeds."},
@@ -84,7 +85,7 @@ ROOM_OF_GROUP = {
 NOT_BUILT = {"experiment", "hydra", "wandb"}
 """Folders of conf/ that are no groups of ours."""
 
-LIGHT = ["errors", "paths", "schema", "extension", "config", "composer", "planner", "report", "cli"]
+LIGHT = ["errors", "paths", "schema", "extension", "config", "composer", "planner", "report", "api", "cli"]
 """On the path to --help, plan and report."""
 
 HEAVY = {"torch", "transformers", "lightning", "wandb", "peft", "bitsandbytes", "sklearn"}

@@ -11,8 +11,8 @@ from conftest import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"danube_sweep", "hydra_plugins"}
 
-USED_BY_OTHERS = {"accelerate", "pandas"}
-"""transformers loads quantised weights by the first, Optuna weighs what varies by the second."""
+USED_BY_OTHERS = {"accelerate"}
+"""transformers loads quantised weights by it; nothing of ours imports it."""
 
 
 def named(requirements: list[str]) -> set[str]:

@@ -1,30 +1,13 @@
-"""The subcommands, and training one trial: everything of the command line that is not Hydra's."""
+"""The subcommands: everything of the command line that is not Hydra's."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from danube_sweep import paths
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.parser import Parser
 from danube_sweep.errors import ConfigError
-
-
-def train_one_trial(config: Any, folder: Path) -> float:
-    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective."""
-    from danube_sweep.terminal.quiet_libraries import quiet_libraries
-    from danube_sweep.terminal.run_summary import summary
-    from danube_sweep.terminal.screen import Terminal
-
-    quiet_libraries()
-    from danube_sweep.training.run import run_trial
-
-    with Terminal() as terminal:
-        result = run_trial(config, folder, terminal)
-        terminal.table(summary(result), title=str(paths.from_here(folder)))
-    return float(result["validation"][config.objective])
 
 
 def resume(arguments: list[str]) -> int:
@@ -51,6 +34,7 @@ def resume(arguments: list[str]) -> int:
         raise CheckpointError(f"{options.directory} is no sweep: it has no sweep.json; --retry is for sweeps")
     from danube_sweep.config.stored import load_config
     from danube_sweep.storage.run_folder import RunFolder
+    from danube_sweep.training.train_one_trial import train_one_trial
 
     train_one_trial(load_config(RunFolder(options.directory).config), options.directory)
     return 0
@@ -303,25 +287,11 @@ def _add_model_path(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from danube_sweep.config.schema import Compute, Device
-    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+    from danube_sweep.inference.predict_run import PredictWords, predict_run
 
-    quiet_libraries()
-    from danube_sweep.inference.predict import Form, Place
-    from danube_sweep.inference.predict_ensemble import answer_together, checked_requests, open_parts
-    from danube_sweep.storage.outputs import refuse_existing
-    from danube_sweep.terminal.screen import Terminal, row_bar
-
-    parts, notes = open_parts(options.run_dir)
-    form = Form(options.swap, options.labels, options.id_column, options.like)
-    requests = checked_requests(parts, options.input, options.output, form)
-    refuse_existing(options.output, "-o", overwrite=options.overwrite)
-    for note in dict.fromkeys([*notes, *(note for request in requests for note in request.notes)]):
-        Terminal().note(note)
-    compute = Compute(options.compute) if options.compute else None
-    place = Place(Device(accelerator=options.accelerator), compute, options.model_path)
-    with row_bar(len(requests[0].input.ids) * len(parts) * (2 if options.swap else 1)) as done:
-        rows = answer_together(parts, requests, place, batch_rows=options.batch_rows, done=done)
+    given = {"run": options.run_dir, "source": options.input, "target": options.output}
+    named = ("id_column", "like", "swap", "labels", "batch_rows", "accelerator", "compute", "model_path", "overwrite")
+    rows = predict_run(PredictWords(**given, **{name: getattr(options, name) for name in named}))
     print(f"{options.output}: {rows} rows")
     return 0
 

@@ -6,12 +6,12 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from danube_sweep import __version__
-from danube_sweep.cli.commands import COMMANDS, train_one_trial
+from danube_sweep.cli.commands import COMMANDS
 from danube_sweep.config.neutral_text import neutral
 from danube_sweep.config.weights_identity import shown_by
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
@@ -110,10 +110,12 @@ def _hydra(arguments: list[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from danube_sweep.storage.run_folder import remove_if_empty
+
         nonlocal in_job
         in_job, folder = True, Path(HydraConfig.get().runtime.output_dir)
         if any(isinstance(failure, Interrupted) for failure in failures):
-            _remove_if_empty(folder)
+            remove_if_empty(folder)
             return None
         try:
             return _train(config, folder)
@@ -157,37 +159,18 @@ def _train(config: Any, folder: Path) -> float | None:
     from danube_sweep.config import identity
     from danube_sweep.config.unknown_fields import refuse_unknown_fields
     from danube_sweep.storage.ownership import Kind, check
+    from danube_sweep.storage.run_folder import remove_if_empty
+    from danube_sweep.training.train_one_trial import train_one_trial
 
     try:
         refuse_unknown_fields(cast("DictConfig", HydraConfig.get()), "hydra")
         typed = composer.to_config(config)
         check(folder, Kind.run)
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
-        return train_one_trial(_as_begun(typed, folder), folder)
+        return train_one_trial(typed, folder)
     except DanubeSweepError:
-        _remove_if_empty(folder)
+        remove_if_empty(folder)
         raise
-
-
-def _as_begun(config: Any, folder: Path) -> Any:
-    """The trial, or in a sweep of an older version the one that its folder states: defaults have changed since."""
-    from danube_sweep.config.identity import HASH_VERSION
-    from danube_sweep.config.stored import load_config
-    from danube_sweep.storage.run_folder import RunFolder
-
-    stated = RunFolder(folder)
-    old = stated.trial.is_file() and stated.config.is_file() and stated.hash_version() < HASH_VERSION
-    return load_config(stated.config) if old else config
-
-
-def _remove_if_empty(folder: Path) -> None:
-    # Hydra has made the folder before the mistake was found; nothing but empty folders is removed.
-    with suppress(OSError):
-        place, here = folder.resolve(), Path.cwd()
-        if not here.is_relative_to(place):
-            place.rmdir()
-        while (place := place.parent) != here and place.is_relative_to(here):
-            place.rmdir()
 
 
 @contextmanager

@@ -2,41 +2,22 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from danube_sweep.composer import Composer, parse_sweep
-from danube_sweep.config.schema import Config
-from danube_sweep.data.kind import DataSize
-from danube_sweep.data.size import data_size
-from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.memory import GIB
-from danube_sweep.planner.trial_plan import TrialPlan, plan_of
-from danube_sweep.sweeping.propose.grid_cells import expand
+from danube_sweep.planner.trial_plan import TrialPlan
+from danube_sweep.sweeping.plan_cells import Planned, plan_cells, varied_values
 from danube_sweep.terminal.screen import Terminal, duration, human
 
-NEEDED_PATH = "data.path is required"
 NOTHING = "fits in no way that the planner knows: take a smaller model or data.max_length"
 GAP = 2
 DROPPED = ("disk", "grads", "work", "trained", "states", "params", "activ.", "weights", "epoch")
 """What a narrow terminal does without, first what matters least."""
-NO_FILE = "no-file-yet"
 LABELS = {"trained": "adapter, head"}
 PARTS = ("weights", "trained", "gradients", "optimizer", "activations", "workspace")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A cell of the plan: its overrides, and its plan or what is wrong with it."""
-
-    overrides: list[str]
-    plan: TrialPlan | None = None
-    size: DataSize | None = None
-    """Of its data; None where there are none."""
-    error: str | None = None
 
 
 def show_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, as_json: bool) -> None:
@@ -44,17 +25,7 @@ def show_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, a
 
     Raises UserError for a mistake: of a sweep only if no cell is without one.
     """
-    if hydras := [one for one in overrides if one.startswith(("hydra/", "hydra."))]:
-        raise ConfigError(f"{hydras[0]}: a plan is of given values; leave it out, and give a choice for an interval")
-    composer = Composer()
-    parsed = parse_sweep(overrides) if multirun else []
-    fixed = [one for one, swept in zip(overrides, parsed, strict=False) if not swept.is_sweep_override()]
-    sweep = composer.sweep([one for one in fixed if one.startswith("sweep.")])[0]
-    cells = expand(parsed, sweep.max_trials) if multirun else [list(overrides)]
-    planned = [_planned(cell, composer, sweep.slots) for cell in cells]
-    wrong = [one.error for one in planned if one.error is not None]
-    if len(wrong) == len(planned):
-        raise ConfigError(wrong[0])
+    planned = plan_cells(overrides, multirun=multirun)
     if as_json:
         print(json.dumps([_plain(one) for one in planned], indent=1))
     elif multirun:
@@ -62,28 +33,6 @@ def show_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, a
     else:
         assert planned[0].plan is not None
         terminal.show(_trial_table(planned[0], planned[0].plan))
-
-
-def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Planned:
-    try:
-        config = _composed(overrides, composer)
-        size = data_size(config.data)
-        if size is None:
-            return Planned(overrides, plan_of(config, slots=slots))
-        plan = plan_of(config, rows=size.rows, tokens_per_row=size.tokens_per_row, slots=slots)
-        return Planned(overrides, plan, size)
-    except UserError as error:
-        return Planned(overrides, error=str(error))
-
-
-def _composed(overrides: list[str], composer: Composer) -> Config:
-    # A plan needs no data: a file that is not named yet only leaves out how long an epoch takes.
-    try:
-        return composer.trial(overrides)
-    except ConfigError as error:
-        if not str(error).startswith(NEEDED_PATH):
-            raise
-    return composer.trial([*overrides, f"data.path={NO_FILE}"])
 
 
 def _plain(one: Planned) -> dict[str, object]:
@@ -136,9 +85,7 @@ def _table(planned: Sequence[Planned], width: int) -> RenderableType:
 
 
 def _varied(planned: Sequence[Planned]) -> list[tuple[str, list[str]]]:
-    values = [dict(word.partition("=")[::2] for word in one.overrides) for one in planned]
-    keys = [key for key in values[0] if len({given.get(key) for given in values}) > 1]
-    return [(key.rpartition(".")[2], [given.get(key, "") for given in values]) for key in keys]
+    return [(key.rpartition(".")[2], values) for key, values in varied_values(planned).items()]
 
 
 def _cells(one: Planned) -> dict[str, str]:

@@ -56,6 +56,11 @@ def capacity_bytes(device: Device) -> float | None:
     return min(known) * GIB if known else None
 
 
+def has_gpu_files() -> bool:
+    """Whether the system shows a GPU, visible to CUDA or not."""
+    return bool(glob("/dev/nvidia[0-9]*") or glob("/dev/dxg") or glob("/dev/kfd"))
+
+
 def named_gpus() -> list[str] | None:
     """The GPUs that CUDA_VISIBLE_DEVICES names, None without it. CUDA ignores what follows an empty name or -1."""
     if VISIBLE not in os.environ:

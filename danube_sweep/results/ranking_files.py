@@ -28,14 +28,15 @@ def write(ranking: Ranking, folder: Path, *, overwrite: bool = False) -> None:
 def _csv(ranking: Ranking) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    records = [_record(ranking, row) for row in ranking.shown]
+    records = [record(ranking, row) for row in ranking.shown]
     titles = list(dict.fromkeys(title for record in records for title in record))
     writer.writerow(map(_cell, titles))
     writer.writerows([_cell(record.get(title)) for title in titles] for record in records)
     return stream.getvalue()
 
 
-def _record(ranking: Ranking, row: Row) -> dict[str, Any]:
+def record(ranking: Ranking, row: Row) -> dict[str, Any]:
+    """A row of the ranking by the titles of ranking.csv."""
     low, high = row.interval or (None, None)
     measures = dict(zip((metric for metric, _ in ranking.objectives), row.objectives, strict=True))
     return {

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-SWEEPS = Path("multirun")
+SWEEPS, RUNS = Path("multirun"), Path("outputs")
 _FLOAT = re.compile(r"-?\d+\.\d*(e[+-]?\d+)?")
 _WORD = re.compile(r"[^A-Za-z0-9._+-]+")
 
@@ -19,6 +19,11 @@ _WORD = re.compile(r"[^A-Za-z0-9._+-]+")
 def sweep_folder_name(now: datetime) -> Path:
     """The folder of a sweep that starts now, relative to the working directory."""
     return SWEEPS / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}"
+
+
+def run_folder_name(now: datetime, identity: str) -> Path:
+    """The folder of a run that starts now, relative to the working directory: as conf/config.yaml has it."""
+    return RUNS / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{identity[:8]}"
 
 
 def trial_folder_name(number: int, overrides: Sequence[str], identity: str) -> str:

@@ -29,6 +29,8 @@ from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.field_types import ADJUSTED, ENVIRONMENT, Kinds, misfit, misfit_of_result
 from danube_sweep.storage.field_types import TRIAL as TRIAL_FIELDS
 from danube_sweep.storage.files import read_json
+from danube_sweep.storage.folder_names import RUNS
+from danube_sweep.storage.locks import is_held
 
 PLACE = "path"
 """The key of checkpoints.json."""
@@ -185,6 +187,26 @@ def readable(file: Path, kinds: Mapping[str, Kinds]) -> dict[str, Any] | None:
         found = read_json(file)
         return found if misfit(found, kinds) is None else None
     return None
+
+
+def interrupted_run(identity: str) -> Path | None:
+    """The newest run of the trial in outputs/ that was interrupted and that no process trains now."""
+    for folder in sorted(RUNS.glob(f"*/*-{identity[:8]}"), reverse=True):
+        found = RunFolder(folder)
+        begun = found.environment.is_file() and not found.result.is_file()
+        if begun and read_json(found.environment).get("trial") == identity and not is_held(found.lock):
+            return folder
+    return None
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Removes a run's folder that was made before a mistake was found, and those above it: nothing but empty ones."""
+    with suppress(OSError):
+        place, here = folder.resolve(), Path.cwd()
+        if not here.is_relative_to(place):
+            place.rmdir()
+        while (place := place.parent) != here and place.is_relative_to(here):
+            place.rmdir()
 
 
 def number_at(result: Mapping[str, Any], address: str) -> float | None:

@@ -15,12 +15,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class StopRequest:
     """Whether somebody asked to stop. As a context it listens to SIGINT, SIGTERM and SIGHUP, except where they
     are ignored, as under nohup (main thread only). With `patient` only the first one counts: a trial of a sweep may
-    hear from the system and from its sweep.
+    hear from the system and from its sweep. With `silent` it prints nothing: the process that it passes the request on
+    to does.
     """
 
-    def __init__(self, *, patient: bool = False) -> None:
+    def __init__(self, *, patient: bool = False, silent: bool = False) -> None:
         self.signal_number: int | None = None
-        self._patient = patient
+        self._patient, self._silent = patient, silent
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
@@ -42,12 +43,9 @@ class StopRequest:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number is None:
             self.signal_number = number
-            os.write(
-                2,
-                b"stopping after this step\n"
-                if self._patient
-                else b"stopping after this step; again to stop at once\n",
-            )
+            again = b"" if self._patient else b"; again to stop at once"
+            if not self._silent:
+                os.write(2, b"stopping after this step" + again + b"\n")
         elif not self._patient:
             raise Interrupted(
                 "at once, without a checkpoint of the last steps; resume goes on from the one before", number

@@ -53,7 +53,7 @@ def child_main(task: Task, job: Job, link: Connection) -> None:
     os.environ.clear()
     os.environ.update(job.environment)
     _die_with_the_sweep()
-    _redirect(job.log or RunFolder(job.path).log)
+    _redirect(job)
     faulthandler.enable(all_threads=False)
     try:
         task(job, link)
@@ -228,9 +228,14 @@ def _failed(error: BaseException) -> Failed:
     return Failed(told.get("state", refused.value), told.get("error", str(error)))
 
 
-def _redirect(log: Path) -> None:
-    # Whatever prints, a library's C code and a dying interpreter included, prints into the trial's log.
-    handle = append_only(log)
+def _redirect(job: Job) -> None:
+    # Whatever prints, a library's C code and a dying interpreter included, prints into the trial's log, or to whoever
+    # asked for it.
+    if job.output is not None:
+        handle = os.dup(job.output.fileno())
+        job.output.close()
+    else:
+        handle = append_only(job.log or RunFolder(job.path).log)
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)

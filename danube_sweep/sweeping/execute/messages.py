@@ -5,6 +5,7 @@ A message about a trial names it by its folder. What the parent sends is an answ
 """
 
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from danube_sweep.config.schema import Config
@@ -38,6 +39,8 @@ class Job:
     """Trials that train together, and whose places are filled again, instead of `config`; `path` is the first's."""
     log: Path | None = None
     """Where the process prints; None is the log of the trial in `path`."""
+    output: Connection | None = None
+    """A pipe that the process prints into instead."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any, final
 
 from danube_sweep.errors import SweepFailed
+from danube_sweep.planner.planned_device import has_gpu_files
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.messages import Answer, Dismissal, Job, Message
@@ -104,11 +107,15 @@ class Child:
 
 @final
 class Pool:
-    """Starts children; with `on_cpu` the parent imports all that a trial needs."""
+    """Starts children; with `on_cpu` the parent imports all that a trial needs, if there is no GPU to be touched by it.
+
+    One parent serves all pools of a process, with the imports of the first.
+    """
 
     def __init__(self, *, on_cpu: bool) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([*WARM, "danube_sweep.training.run"] if on_cpu else WARM)
+        everything = on_cpu and not has_gpu_files()
+        self._context.set_forkserver_preload([*WARM, "danube_sweep.training.run"] if everything else WARM)
 
     def start(self, task: Task, job: Job) -> Child:
         """A child that runs `task`.
@@ -127,9 +134,22 @@ class Pool:
         _warm_up()
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=child_process.child_main, args=(task, job, theirs))
-        process.start()
+        with _without_the_script():
+            process.start()
         theirs.close()
         return Child(process, ours)
+
+
+@contextmanager
+def _without_the_script() -> Iterator[None]:
+    # A child would run the script that is running here, to find in it what it was sent. Nothing of ours is in there,
+    # and a script that calls ds.train outside of functions would train again.
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _warm_up() -> None:

@@ -2,13 +2,12 @@
 
 import os
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from danube_sweep.config.schema import Sweep
 from danube_sweep.errors import ConfigError
-from danube_sweep.planner.planned_device import VISIBLE, named_gpus
+from danube_sweep.planner.planned_device import VISIBLE, has_gpu_files, named_gpus
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_outcome import last_lines
@@ -47,7 +46,7 @@ def _gpus() -> list[str]:
     # The names that CUDA_VISIBLE_DEVICES takes.
     if (named := named_gpus()) is not None:
         return named
-    if not (glob("/dev/nvidia[0-9]*") or glob("/dev/dxg") or glob("/dev/kfd")):
+    if not has_gpu_files():
         return []
     return [str(number) for number in range(ask_torch_for_gpus())]
 

@@ -1,0 +1,172 @@
+"""A run and a sweep as Python has them: their folders, read whenever they are asked."""
+
+import functools
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final, final
+
+from danube_sweep import paths
+from danube_sweep.api.data_argument import file_of
+from danube_sweep.api.html_tables import pairs_html, ranking_html
+from danube_sweep.config.schema import Config, Target
+from danube_sweep.config.schema.states import COMPLETE
+from danube_sweep.config.stored import load_config
+from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.inference.predict_run import PredictWords
+from danube_sweep.report.page import write_page
+from danube_sweep.results.rank import rank_sweep
+from danube_sweep.results.ranking_files import record
+from danube_sweep.results.rows import Ranking, winner
+from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.sweeping.execute.own_tasks import predict_task
+from danube_sweep.sweeping.execute.shown_child import run_in_child
+from danube_sweep.terminal.run_summary import summary
+
+if TYPE_CHECKING:
+    import pandas
+
+    from danube_sweep.api.data_argument import DataArgument
+
+_WHOLE: Final = r"0|-?[1-9]\d{0,17}"
+ACCELERATORS: Final = ("auto", "cpu", "cuda")
+
+
+@final
+class Run:
+    """One run: a trial and what it led to."""
+
+    def __init__(self, path: "str | os.PathLike[str]") -> None:
+        self.path = Path(path).absolute()
+        self._folder = RunFolder(self.path)
+
+    @property
+    def config(self) -> Config:
+        """The trial. Raises CheckpointError for a damaged file."""
+        return load_config(self._folder.config)
+
+    @property
+    def state(self) -> str:
+        """finished, pruned, failed, oom, …; without a result running, interrupted or waiting."""
+        return self._stored().state
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json. Raises CheckpointError for a run that has not ended."""
+        found = self._folder.read_result()
+        if found is None:
+            raise CheckpointError(f"{self.path} is {self.state}; go on with: danube-sweep resume {self.path}")
+        return found
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the best step by address: validation/log_loss, …, and test/… where that part was scored."""
+        parts = {part: self.result.get(part) or {} for part in ("validation", "test")}
+        return {f"{part}/{name}": value for part, metrics in parts.items() for name, value in metrics.items()}
+
+    def history(self) -> "pandas.DataFrame":
+        """metrics.csv: a row for every step that was logged and for every validation."""
+        import pandas
+
+        if not self._folder.metrics.is_file():
+            raise CheckpointError(f"{self.path} has not begun to train: it has no {self._folder.metrics.name}")
+        return pandas.read_csv(self._folder.metrics)
+
+    def predict(
+        self,
+        rows: "DataArgument",
+        *,
+        labels: bool = False,
+        swap: bool = False,
+        id_column: str | None = None,
+        batch_rows: int = 16,
+        accelerator: str = "auto",
+    ) -> "pandas.DataFrame":
+        """The run's answers to a file or a DataFrame, in its order: ids, and a probability for each class or a number.
+
+        `labels`, `swap` and `id_column` are those of `danube-sweep predict`, as are the errors.
+        """
+        if batch_rows < 1:
+            raise ConfigError(f"batch_rows must be at least 1, got {batch_rows}")
+        if accelerator not in ACCELERATORS:
+            raise ConfigError(f"accelerator={accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
+        with TemporaryDirectory() as folder:
+            target = Path(folder) / "predictions.csv"
+            words = PredictWords(
+                self.path, file_of(rows), target, id_column, None, swap, labels, batch_rows, accelerator
+            )
+            job = Job(self.path, Path.cwd(), dict(os.environ))
+            run_in_child(functools.partial(predict_task, words), job, on_cpu=accelerator == "cpu")
+            return self._typed(target, labels=labels)
+
+    def __repr__(self) -> str:
+        return f"Run({str(paths.from_here(self.path))!r}, {self.state})"
+
+    def _repr_html_(self) -> str:
+        stored = self._stored()
+        ended = [("state", stored.state), *([("reason", stored.reason)] if stored.reason else [])]
+        pairs = summary(stored.result) if stored.state in COMPLETE else []
+        return pairs_html(str(paths.from_here(self.path)), [*ended, *pairs])
+
+    def _typed(self, file: Path, *, labels: bool) -> "pandas.DataFrame":
+        import pandas
+
+        found = pandas.read_csv(file, dtype=str, keep_default_na=False)
+        names = (2 + labels) if self.config.head.target is Target.words else 1
+        for place, name in enumerate(found.columns):
+            found[name] = _whole(found[name]) if labels or place < names else found[name].astype(float)
+        return found
+
+    def _stored(self) -> StoredTrial:
+        return read_trial(self._folder, [])
+
+
+@final
+class Sweep:
+    """A sweep, running or ended."""
+
+    def __init__(self, path: "str | os.PathLike[str]") -> None:
+        self.path = Path(path).absolute()
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every trial, by number."""
+        return [Run(trial.folder.path) for trial in read_trials(self.path)[0]]
+
+    def ranking(self) -> "pandas.DataFrame":
+        """The columns of ranking.csv, best row first; trials that differ only in their seed or fold are one row."""
+        import pandas
+
+        ranking = self._ranking()
+        return pandas.DataFrame([record(ranking, row) for row in ranking.shown])
+
+    @property
+    def best(self) -> Run:
+        """The winning row's run with the best metric. Raises CheckpointError while no trial has finished."""
+        ranking = self._ranking()
+        row = winner(ranking)
+        if row is None:
+            raise CheckpointError(f"{self.path} has no finished trial yet")
+        better = min if ranking.goal == "minimize" else max
+        numbers = dict(zip(row.used, row.cells.values(), strict=True))
+        return Run(self.path / better(numbers, key=lambda name: numbers[name]))
+
+    def report(self, output: "str | os.PathLike[str] | None" = None) -> Path:
+        """Draws the page of `danube-sweep report` and returns its path, by default report.html in the folder."""
+        return write_page(self.path, None if output is None else Path(output))[1]
+
+    def __repr__(self) -> str:
+        return f"Sweep({str(paths.from_here(self.path))!r}, {len(self.runs)} trials)"
+
+    def _repr_html_(self) -> str:
+        return ranking_html(str(paths.from_here(self.path)), self._ranking())
+
+    def _ranking(self) -> Ranking:
+        return rank_sweep(self.path)
+
+
+def _whole(texts: Any) -> Any:
+    """Ids and labels that are whole numbers as such, any others as the texts that they are."""
+    return texts.astype("int64") if texts.str.fullmatch(_WHOLE).all() else texts

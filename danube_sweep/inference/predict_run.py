@@ -1,0 +1,45 @@
+"""Predictions of a run folder for a file, from the words of a command or a call to the csv. Importing it is cheap."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from danube_sweep.storage.outputs import refuse_existing
+from danube_sweep.terminal.quiet_libraries import quiet_libraries
+from danube_sweep.terminal.screen import Terminal, row_bar
+
+
+@dataclass(frozen=True)
+class PredictWords:
+    """What `danube-sweep predict` takes, as plain values; None is as the run has it."""
+
+    run: Path
+    source: Path
+    target: Path
+    id_column: str | None = None
+    like: Path | None = None
+    swap: bool = False
+    labels: bool = False
+    batch_rows: int = 16
+    accelerator: str = "auto"
+    compute: str | None = None
+    model_path: Path | None = None
+    overwrite: bool = False
+
+
+def predict_run(words: PredictWords) -> int:
+    """Writes the predictions of a run, a sweep's best or an ensemble; returns the number of rows. Raises UserError."""
+    quiet_libraries()
+    from danube_sweep.config.schema import Compute, Device
+    from danube_sweep.inference.predict import Form, Place
+    from danube_sweep.inference.predict_ensemble import answer_together, checked_requests, open_parts
+
+    parts, notes = open_parts(words.run)
+    form = Form(words.swap, words.labels, words.id_column, words.like)
+    requests = checked_requests(parts, words.source, words.target, form)
+    refuse_existing(words.target, "-o", overwrite=words.overwrite)
+    for note in dict.fromkeys([*notes, *(note for request in requests for note in request.notes)]):
+        Terminal().note(note)
+    compute = Compute(words.compute) if words.compute else None
+    place = Place(Device(accelerator=words.accelerator), compute, words.model_path)
+    with row_bar(len(requests[0].input.ids) * len(parts) * (2 if words.swap else 1)) as done:
+        return answer_together(parts, requests, place, batch_rows=words.batch_rows, done=done)

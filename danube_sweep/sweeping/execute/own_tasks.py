@@ -1,0 +1,31 @@
+"""What a child does for Python's own functions: train one trial or predict with it, as the command line would."""
+
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from danube_sweep.errors import DanubeSweepError
+from danube_sweep.inference.predict_run import PredictWords, predict_run
+from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.training.signals import StopRequest
+from danube_sweep.training.train_one_trial import train_one_trial
+
+
+def run_task(job: Job, link: Connection) -> None:
+    """Trains the job's trial in its folder; tells its objective, or the error as it is."""
+    config = job.config
+    assert config is not None
+    with StopRequest(patient=True) as stop:
+        _tell(link, lambda: train_one_trial(config, job.path, stop))
+
+
+def predict_task(words: PredictWords, _job: Job, link: Connection) -> None:
+    """Predicts with a finished run; tells the number of rows, or the error as it is."""
+    _tell(link, lambda: predict_run(words))
+
+
+def _tell(link: Connection, work: Callable[[], Any]) -> None:
+    try:
+        link.send(work())
+    except DanubeSweepError as error:
+        link.send(error)

@@ -1,0 +1,97 @@
+"""One task in a child of the warm parent, for a process that only asks and shows: a notebook, a script, a server.
+
+It may have threads, an event loop and a GPU in use: it is never forked, and imports no torch for this.
+"""
+
+import codecs
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, Final, final
+
+from danube_sweep.errors import DanubeSweepError, Interrupted, OutOfMemory, TrialFailed
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.sweeping.execute.child_process import Task
+from danube_sweep.sweeping.execute.messages import Failed, Job
+from danube_sweep.sweeping.execute.process_outcome import kernel_kills, outcome
+from danube_sweep.sweeping.execute.process_pool import Child, Pool
+from danube_sweep.training.signals import StopRequest
+
+POLL_S: Final = 0.5
+_ENDED_BY: Final = (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def run_in_child(task: Task, job: Job, *, on_cpu: bool) -> Any:
+    """What the task tells, or None; what it prints goes to sys.stdout as it comes.
+
+    A first Ctrl-C asks it for a checkpoint and an end, a second one ends it at once. Raises the DanubeSweepError that
+    it tells, Interrupted for a child that was stopped, and TrialFailed for one that broke or died.
+    """
+    before = kernel_kills()
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    with StopRequest(silent=True) as stop, ours, theirs:
+        child = Pool(on_cpu=on_cpu).start(task, replace(job, output=theirs))
+        theirs.close()
+        try:
+            told = _attend(child, _Echo(ours), stop)
+        finally:
+            child.kill()
+            code = child.reap()
+    if isinstance(told, Interrupted) and stop.signal_number is not None:
+        raise Interrupted(str(told), stop.signal_number)
+    if isinstance(told, DanubeSweepError):
+        raise told
+    if code in _ENDED_BY and stop.signal_number is not None:
+        raise Interrupted(f"before the first step; nothing is in {job.path}", stop.signal_number)
+    if code or isinstance(told, Failed):
+        raise _death(job, code, told, kernel_killed=kernel_kills() > before)
+    return told
+
+
+def _death(job: Job, code: int, told: Failed | None, *, kernel_killed: bool) -> TrialFailed:
+    state, reason = outcome(RunFolder(job.path), code, told, kernel_killed=kernel_killed)
+    failed = OutOfMemory if state == OutOfMemory.state else TrialFailed
+    return failed(f"{job.path}: {state}: {reason}")
+
+
+def _attend(child: Child, echo: "_Echo", stop: StopRequest) -> Any:
+    """Shows what the child prints and passes on a request to stop; returns the last thing that it told."""
+    told: Any = None
+    while True:
+        wait([*child.places(), *echo.places()], POLL_S)
+        if stop():
+            child.ask_to_stop()
+        lives = child.process.is_alive()  # asked first: what it printed and told last is there by then
+        echo.pass_on()
+        while (message := child.hear()) is not None:
+            told = message
+        if not lives:
+            return told
+
+
+@final
+class _Echo:
+    """What a child prints, on whatever sys.stdout is now: a notebook has put its own there."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._open = pipe, True
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        os.set_blocking(pipe.fileno(), False)
+
+    def places(self) -> list[Connection]:
+        """What to wait for: nothing once nobody can print any more."""
+        return [self._pipe] if self._open else []
+
+    def pass_on(self) -> None:
+        """Prints all that is there."""
+        while self._open:
+            try:
+                data = os.read(self._pipe.fileno(), 65536)
+            except BlockingIOError:
+                break
+            self._open = bool(data)
+            sys.stdout.write(self._decoder.decode(data, final=not data))
+        sys.stdout.flush()

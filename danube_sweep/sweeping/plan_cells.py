@@ -1,0 +1,74 @@
+"""What a trial, or every combination of swept values, would need, from configs alone. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from danube_sweep.composer import Composer, parse_sweep
+from danube_sweep.config.schema import Config
+from danube_sweep.data.kind import DataSize
+from danube_sweep.data.size import data_size
+from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.planner.trial_plan import TrialPlan, plan_of
+from danube_sweep.sweeping.propose.grid_cells import expand
+
+NEEDED_PATH = "data.path is required"
+NO_FILE = "no-file-yet"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell of the plan: its overrides, and its plan or what is wrong with it."""
+
+    overrides: list[str]
+    plan: TrialPlan | None = None
+    size: DataSize | None = None
+    """Of its data; None where there are none."""
+    error: str | None = None
+
+
+def plan_cells(overrides: Sequence[str], *, multirun: bool) -> list[Planned]:
+    """The plan of a trial, or with `multirun` of every combination of the swept values.
+
+    Raises UserError for a mistake: of a sweep only if no cell is without one.
+    """
+    if hydras := [one for one in overrides if one.startswith(("hydra/", "hydra."))]:
+        raise ConfigError(f"{hydras[0]}: a plan is of given values; leave it out, and give a choice for an interval")
+    composer = Composer()
+    parsed = parse_sweep(overrides) if multirun else []
+    fixed = [one for one, swept in zip(overrides, parsed, strict=False) if not swept.is_sweep_override()]
+    sweep = composer.sweep([one for one in fixed if one.startswith("sweep.")])[0]
+    cells = expand(parsed, sweep.max_trials) if multirun else [list(overrides)]
+    planned = [_planned(cell, composer, sweep.slots) for cell in cells]
+    wrong = [one.error for one in planned if one.error is not None]
+    if len(wrong) == len(planned):
+        raise ConfigError(wrong[0])
+    return planned
+
+
+def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Planned:
+    try:
+        config = _composed(overrides, composer)
+        size = data_size(config.data)
+        if size is None:
+            return Planned(overrides, plan_of(config, slots=slots))
+        plan = plan_of(config, rows=size.rows, tokens_per_row=size.tokens_per_row, slots=slots)
+        return Planned(overrides, plan, size)
+    except UserError as error:
+        return Planned(overrides, error=str(error))
+
+
+def _composed(overrides: list[str], composer: Composer) -> Config:
+    # A plan needs no data: a file that is not named yet only leaves out how long an epoch takes.
+    try:
+        return composer.trial(overrides)
+    except ConfigError as error:
+        if not str(error).startswith(NEEDED_PATH):
+            raise
+    return composer.trial([*overrides, f"data.path={NO_FILE}"])
+
+
+def varied_values(planned: Sequence[Planned]) -> dict[str, list[str]]:
+    """By key that the cells differ in: the value of each cell, in their order."""
+    values = [dict(word.partition("=")[::2] for word in one.overrides) for one in planned]
+    keys = [key for key in values[0] if len({given.get(key) for given in values}) > 1]
+    return {key: [given.get(key, "") for given in values] for key in keys}

@@ -1,0 +1,35 @@
+"""One trial with its summary: what the command line trains, and what Python's `train` does in a child."""
+
+from pathlib import Path
+
+from danube_sweep import paths
+from danube_sweep.config.identity import HASH_VERSION
+from danube_sweep.config.schema import Config
+from danube_sweep.config.stored import load_config
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.terminal.quiet_libraries import quiet_libraries
+from danube_sweep.terminal.run_summary import summary
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.signals import StopRequest
+
+
+def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = None) -> float:
+    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective.
+
+    Raises what `run_trial` raises.
+    """
+    quiet_libraries()
+    from danube_sweep.training.run import run_trial
+
+    begun = _as_begun(config, folder)
+    with Terminal() as terminal:
+        result = run_trial(begun, folder, terminal, stop=stop)
+        terminal.table(summary(result), title=str(paths.from_here(folder)))
+    return float(result["validation"][begun.objective])
+
+
+def _as_begun(config: Config, folder: Path) -> Config:
+    """The trial, or in a sweep of an older version the one that its folder states: defaults have changed since."""
+    stated = RunFolder(folder)
+    old = stated.trial.is_file() and stated.config.is_file() and stated.hash_version() < HASH_VERSION
+    return load_config(stated.config) if old else config
