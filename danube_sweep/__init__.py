@@ -7,6 +7,7 @@
 Importing the package imports nothing else: each name is fetched when it is first used.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ def __getattr__(name: str) -> Any:
         return import_module("danube_sweep.errors")
     for home, names in _HOMES.items():
         if name in names:
-            globals()[name] = value = getattr(import_module(f"danube_sweep.api.{home}"), name)
+            with warnings.catch_warnings():  # tqdm, which Optuna imports, misses widgets for bars that nobody draws
+                warnings.filterwarnings("ignore", "IProgress not found")
+                globals()[name] = value = getattr(import_module(f"danube_sweep.api.{home}"), name)
             return value
     raise AttributeError(f"module 'danube_sweep' has no attribute {name!r}; there are {', '.join(__all__)}")
 

@@ -19,6 +19,7 @@ from danube_sweep.config.schema import Config
 from danube_sweep.config.weights_identity import shown_by
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, DiskError
 from danube_sweep.storage.folder_names import run_folder_name
+from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.run_folder import RunFolder, interrupted_run, remove_if_empty
 from danube_sweep.sweeping.entry.python_sweep import run_call
 from danube_sweep.sweeping.execute.messages import Job
@@ -72,6 +73,7 @@ def train(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
         config = composer.compose(words)
         identity = trial_hash(config)
         chosen = (place or _interrupted(identity) or run_folder_name(datetime.now(), identity)).absolute()
+        check(chosen, Kind.run)
         try:
             chosen.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -140,6 +142,7 @@ def _bars_shown() -> Iterator[None]:
 
 
 def _terminal() -> Terminal:
-    # On whatever sys.stdout is now. In a notebook rich would draw HTML, and put every line into a block of its own.
-    console = Console(file=sys.stdout, force_jupyter=False)
-    return Terminal(console if console.is_terminal else Console(file=sys.stdout, force_jupyter=False, width=WIDEST))
+    # On whatever sys.stdout is now. In a notebook rich would draw each line as HTML, or bars, as FORCE_COLOR is set.
+    if sys.stdout.isatty():
+        return Terminal(Console(file=sys.stdout))
+    return Terminal(Console(file=sys.stdout, force_jupyter=False, force_terminal=False, width=WIDEST))

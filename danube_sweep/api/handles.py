@@ -14,7 +14,7 @@ from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.inference.predict_run import PredictWords
-from danube_sweep.report.page import write_page
+from danube_sweep.report.page import page_file, write_page
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_files import record
 from danube_sweep.results.rows import Ranking, winner
@@ -153,9 +153,13 @@ class Sweep:
         numbers = dict(zip(row.used, row.cells.values(), strict=True))
         return Run(self.path / better(numbers, key=lambda name: numbers[name]))
 
-    def report(self, output: "str | os.PathLike[str] | None" = None) -> Path:
-        """Draws the page of `danube-sweep report` and returns its path, by default report.html in the folder."""
-        return write_page(self.path, None if output is None else Path(output))[1]
+    def report(self, output: "str | os.PathLike[str] | None" = None, *, overwrite: bool = False) -> Path:
+        """Draws the page of `danube-sweep report` and returns its path, by default report.html in the folder.
+
+        Raises DiskError for another file that exists, unless it is to be overwritten.
+        """
+        file = page_file(self.path, None if output is None else Path(output), overwrite=overwrite)
+        return write_page(self.path, file)[1]
 
     def __repr__(self) -> str:
         return f"Sweep({str(paths.from_here(self.path))!r}, {len(self.runs)} trials)"

@@ -21,6 +21,8 @@ from danube_sweep.sweeping.execute.process_pool import Child, Pool
 from danube_sweep.training.signals import StopRequest
 
 POLL_S: Final = 0.5
+_DRAWN: Final = ("FORCE_COLOR", "CLICOLOR_FORCE")
+"""Set in every notebook; rich then draws bars that move, and what is printed here is lines."""
 _ENDED_BY: Final = (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
@@ -31,9 +33,10 @@ def run_in_child(task: Task, job: Job, *, on_cpu: bool) -> Any:
     it tells, Interrupted for a child that was stopped, and TrialFailed for one that broke or died.
     """
     before = kernel_kills()
+    environment = {name: value for name, value in job.environment.items() if name not in _DRAWN}
     ours, theirs = multiprocessing.Pipe(duplex=False)
     with StopRequest(silent=True) as stop, ours, theirs:
-        child = Pool(on_cpu=on_cpu).start(task, replace(job, output=theirs))
+        child = Pool(on_cpu=on_cpu).start(task, replace(job, output=theirs, environment=environment))
         theirs.close()
         try:
             told = _attend(child, _Echo(ours), stop)
