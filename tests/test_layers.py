@@ -15,30 +15,30 @@ PACKAGE = Path(danube_sweep.__file__).parent
 
 LAYERS = [
     {
-        "errors": "One exception tree: what users can mend is one line.",
-        "paths": "Where the packaged files and the caches are.",
+        "errors": "One exception tree; a user's mistake is one line.",
+        "paths": "The places of the packaged files and of the caches.",
     },
     {
         "decoding": "JSON and YAML from files that may be damaged.",
-        "os_errors": "What the operating system, parsers and decoders raise, as errors of ours.",
+        "os_errors": "Errors of the operating system, parsers and decoders, as errors of ours.",
     },
-    {"config": "What a trial is, as data: fields, checks, facts, identity. Typed dataclasses, no torch."},
+    {"config": "A trial as data: fields, checks, facts, identity. Typed dataclasses, no torch."},
     {
-        "extension": "What packages with heads and optimizers of their own import, for entry points.",
-        "schema": "What they import for the fields of their options.",
+        "extension": "The imports of packages that offer heads and optimizers by entry points.",
+        "schema": "The imports of such packages for the fields of their options.",
         "optimizer": "The update rule and the learning rate: config in, torch objects out.",
-        "storage": "What is on disk, and the one way to write it whole.",
+        "storage": "The files on disk, and the one way to write them whole.",
     },
     {
         "model": "The frozen backbone.",
-        "planner": "What a trial or a pack needs and gains, from configs alone. No torch.",
-        "terminal": "What the terminal shows.",
-        "tracking": "What is told while a trial trains: metrics.csv first, W&B second.",
+        "planner": "The memory and time of a trial or a pack, and its gain, from configs alone. No torch.",
+        "terminal": "The lines, bars and tables of the terminal.",
+        "tracking": "The metrics of a trial while it trains: metrics.csv first, W&B second.",
     },
     {
         "composer": "Overrides in, a checked Config out. Above the planner, which settles micro_batch=auto.",
         "data": "Files in, batches of tokens out.",
-        "lora": "What of the backbone trains, alone or in a pack.",
+        "lora": "The part of the backbone that trains, alone or in a pack.",
     },
     {
         "head": "From hidden states to loss and answers.",
@@ -47,8 +47,8 @@ LAYERS = [
     {"training": "A trial or a pack, from its config to its result."},
     {"results": "Ranking and out-of-fold predictions, from folders."},
     {
-        "baseline": "Linear models on words and lengths, which a sweep is measured against.",
-        "inference": "What a finished run is used for: predictions, its test part, an export.",
+        "baseline": "Linear models on words and lengths, to compare a sweep with.",
+        "inference": "The uses of a finished run: predictions, its test part, an export.",
         "report": "The page, the terminal's report and the live view of a sweep.",
     },
     {"sweeping": "Many trials to their end: proposed, executed, ended, from every entry."},
@@ -140,6 +140,14 @@ def test_every_room_has_a_sentence_and_every_sentence_a_room() -> None:
     rooms = {room_of(module, "danube_sweep") for module in modules()} - {None}
     assert {room for layer in LAYERS for room in layer} == rooms
     assert all(sentence.endswith(".") for layer in [*LAYERS, *SWEEPING_LAYERS] for sentence in layer.values())
+
+
+def test_the_map_in_contributing_is_these_rooms_in_this_order() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| room | purpose |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
+    expected = [[f"`{room}`", sentence] for layer in LAYERS for room, sentence in layer.items()]
+    assert rows == expected
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

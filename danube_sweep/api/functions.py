@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,12 +63,12 @@ def train(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
 
     A run in `folder` that was interrupted goes on, one that has finished is reported. Without a folder, an interrupted
     run of the same trial in outputs/ goes on, else there is a new one. A first interrupt (Ctrl-C, or the kernel's)
-    stops it after a checkpoint, a second one at once. Raises what the command line answers: UserError for a mistake,
-    Interrupted, TrialFailed.
+    stops it after a checkpoint, a second one at once. Raises UserError for a mistake, Interrupted,
+    and TrialFailed.
     """
     words, place = split_folder(checked_words(overrides, takes=[RUN_DIR]), RUN_DIR, folder)
     words = _of_one(with_data(words, data))
-    with _bars_shown(), as_command(*words):
+    with shown_by(byte_bar), as_command(*words):
         config = composer.compose(words)
         identity = trial_hash(config)
         chosen = (place or _interrupted(identity) or run_folder_name(datetime.now(), identity)).absolute()
@@ -97,7 +96,7 @@ def sweep(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
     """
     words, place = split_folder(checked_words(overrides, takes=[SWEEPER, SWEEP_DIR]), SWEEP_DIR, folder)
     words = with_data(words, data)
-    with _bars_shown(), as_command("-m", *words), _terminal() as terminal:
+    with shown_by(byte_bar), as_command("-m", *words), _terminal() as terminal:
         return Sweep(run_call(words, place, terminal))
 
 
@@ -133,12 +132,6 @@ def _interrupted(identity: str) -> Path | None:
     if found is not None:
         print(f"{found} was interrupted in the same trial: it goes on")
     return found
-
-
-@contextmanager
-def _bars_shown() -> Iterator[None]:
-    with shown_by(byte_bar):
-        yield
 
 
 def _terminal() -> Terminal:
