@@ -23,16 +23,18 @@ __all__ = ["Run", "Sweep", "__version__", "compose", "errors", "load", "plan", "
 _HOMES = {"functions": ["compose", "load", "plan", "sweep", "train"], "handles": ["Run", "Sweep"]}
 
 
-def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return import_module("danube_sweep.errors")
-    for home, names in _HOMES.items():
-        if name in names:
-            with warnings.catch_warnings():  # tqdm, which Optuna imports, misses widgets for bars that nobody draws
-                warnings.filterwarnings("ignore", "IProgress not found")
-                globals()[name] = value = getattr(import_module(f"danube_sweep.api.{home}"), name)
-            return value
-    raise AttributeError(f"module 'danube_sweep' has no attribute {name!r}; there are {', '.join(__all__)}")
+if not TYPE_CHECKING:  # it would give every other name a type too
+
+    def __getattr__(name: str) -> Any:
+        if name == "errors":
+            return import_module("danube_sweep.errors")
+        for home, names in _HOMES.items():
+            if name in names:
+                with warnings.catch_warnings():  # tqdm, which Optuna imports, misses widgets for bars that nobody draws
+                    warnings.filterwarnings("ignore", "IProgress not found")
+                    globals()[name] = value = getattr(import_module(f"danube_sweep.api.{home}"), name)
+                return value
+        raise AttributeError(f"module 'danube_sweep' has no attribute {name!r}; there are {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:

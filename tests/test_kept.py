@@ -9,12 +9,12 @@ import pytest
 from conftest import ROOT, compose
 from runs import command, metrics, train
 
-from danube_sweep.cli.main import _as_begun
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.training.train_one_trial import as_begun
 
 KEPT = ROOT / "tests" / "kept"
 HASHES = json.loads((KEPT / "hashes.json").read_text())
@@ -117,5 +117,5 @@ def test_the_command_of_an_old_sweep_finds_its_trials_and_a_new_trial_joins_unde
 def test_an_agent_or_launcher_in_an_old_sweep_gets_the_trial_that_the_folder_states(kept: Path) -> None:
     entry = SweepFolder(kept / "sweep").entries()[0]
     stated = load_config(entry.folder.config)
-    assert _as_begun(compose(entry.overrides), entry.path) == stated != compose(entry.overrides)
-    assert _as_begun(stated, kept) is stated
+    assert as_begun(compose(entry.overrides), entry.path) == stated != compose(entry.overrides)
+    assert as_begun(stated, kept) is stated

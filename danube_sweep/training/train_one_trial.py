@@ -21,14 +21,14 @@ def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = Non
     quiet_libraries()
     from danube_sweep.training.run import run_trial
 
-    begun = _as_begun(config, folder)
+    begun = as_begun(config, folder)
     with Terminal() as terminal:
         result = run_trial(begun, folder, terminal, stop=stop)
         terminal.table(summary(result), title=str(paths.from_here(folder)))
     return float(result["validation"][begun.objective])
 
 
-def _as_begun(config: Config, folder: Path) -> Config:
+def as_begun(config: Config, folder: Path) -> Config:
     """The trial, or in a sweep of an older version the one that its folder states: defaults have changed since."""
     stated = RunFolder(folder)
     old = stated.trial.is_file() and stated.config.is_file() and stated.hash_version() < HASH_VERSION
