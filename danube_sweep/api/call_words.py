@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.errors import ConfigError
+from danube_sweep.os_errors import as_ours
 
 RUN_DIR, SWEEP_DIR, SWEEPER = "hydra.run.dir=", "hydra.sweep.dir=", "hydra/sweeper="
 
@@ -34,6 +35,17 @@ def split_folder(
         raise ConfigError(f"folder={folder}: {key}{named[-1]} names one too; leave one of them out")
     place = named[-1].strip("'\"") if named else folder
     return [word for word in words if not word.startswith(key)], None if place is None else Path(place)
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """Errors of the operating system, of parsers and decoders leave the block as ours, as the command prints them."""
+    try:
+        yield
+    except Exception as error:
+        if (ours := as_ours(error)) is None or ours is error:
+            raise
+        raise ours from error
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from danube_sweep import composer
-from danube_sweep.api.call_words import RUN_DIR, SWEEP_DIR, SWEEPER, as_command, checked_words, split_folder
+from danube_sweep.api.call_words import RUN_DIR, SWEEP_DIR, SWEEPER, as_command, checked_words, our_errors, split_folder
 from danube_sweep.api.data_argument import with_data
 from danube_sweep.api.handles import Run, Sweep
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.weights_identity import shown_by
-from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, DiskError
+from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError
 from danube_sweep.storage.folder_names import run_folder_name
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.run_folder import RunFolder, interrupted_run, remove_if_empty
@@ -37,6 +37,7 @@ WIDEST = 110
 """Columns of what is printed where there is no terminal: a notebook's output is about as wide."""
 
 
+@our_errors()
 def compose(*overrides: str, data: "DataArgument | None" = None) -> Config:
     """The checked config of the trial that `danube-sweep OVERRIDES…` would train.
 
@@ -45,6 +46,7 @@ def compose(*overrides: str, data: "DataArgument | None" = None) -> Config:
     return composer.compose(_of_one(with_data(checked_words(overrides), data)))
 
 
+@our_errors()
 def plan(*overrides: str, data: "DataArgument | None" = None) -> "pandas.DataFrame":
     """What `danube-sweep plan` says: a row for every combination of the swept values; bytes, seconds, does it fit.
 
@@ -58,6 +60,7 @@ def plan(*overrides: str, data: "DataArgument | None" = None) -> "pandas.DataFra
     return pandas.concat([pandas.DataFrame(varied_values(planned)), plans], axis=1)
 
 
+@our_errors()
 def train(*overrides: str, data: "DataArgument | None" = None, folder: "str | os.PathLike[str] | None" = None) -> Run:
     """Trains the trial that the overrides describe, in a child, and returns its run.
 
@@ -73,10 +76,7 @@ def train(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
         identity = trial_hash(config)
         chosen = (place or _interrupted(identity) or run_folder_name(datetime.now(), identity)).absolute()
         check(chosen, Kind.run)
-        try:
-            chosen.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiskError(f"{chosen} cannot be made: {error.strerror}; give another folder") from error
+        chosen.mkdir(parents=True, exist_ok=True)
         try:
             job = Job(chosen, Path.cwd(), dict(os.environ), config)
             run_in_child(run_task, job, on_cpu=config.device.accelerator == "cpu")
@@ -86,6 +86,7 @@ def train(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
     return Run(chosen)
 
 
+@our_errors()
 def sweep(*overrides: str, data: "DataArgument | None" = None, folder: "str | os.PathLike[str] | None" = None) -> Sweep:
     """Trains every combination of the swept values (`"lora.rank=8,16"`), each in a child, and returns the sweep.
 

@@ -17,8 +17,9 @@ from danube_sweep.inference.predict_run import PredictWords
 from danube_sweep.report.page import page_file, write_page
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_files import record
-from danube_sweep.results.rows import Ranking, winner
+from danube_sweep.results.rows import Ranking
 from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
+from danube_sweep.results.winning_run import winning_run
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.own_tasks import predict_task
@@ -145,13 +146,7 @@ class Sweep:
     @property
     def best(self) -> Run:
         """The winning row's run with the best metric. Raises CheckpointError while no trial has finished."""
-        ranking = self._ranking()
-        row = winner(ranking)
-        if row is None:
-            raise CheckpointError(f"{self.path} has no finished trial yet")
-        better = min if ranking.goal == "minimize" else max
-        numbers = dict(zip(row.used, row.cells.values(), strict=True))
-        return Run(self.path / better(numbers, key=lambda name: numbers[name]))
+        return Run(winning_run(self.path)[0])
 
     def report(self, output: "str | os.PathLike[str] | None" = None, *, overwrite: bool = False) -> Path:
         """Draws the page of `danube-sweep report` and returns its path, by default report.html in the folder.

@@ -289,6 +289,7 @@ def test_data_that_cannot_be_taken_are_refused_in_one_line(data: Any, said: str)
         (lambda: ds.compose("data=table", "data.path=a.csv", data="b.csv"), "data.path=a.csv names the data too"),
         (lambda: ds.train("data=table", "head=sequence", data="none.csv"), "none.csv: no such file (looked in"),
         (lambda: ds.plan("hydra.run.dir=a"), "leave it out here"),
+        (lambda: ds.train(*TINY, folder="/dev/null/run"), "/dev/null/run: Not a directory"),
         (lambda: ds.Run(".").predict("a.csv", batch_rows=0), "batch_rows must be at least 1, got 0"),
         (lambda: ds.Run(".").predict("a.csv", accelerator="tpu"), "accelerator=tpu: no such option"),
     ],

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from danube_sweep.errors import DanubeSweepError
 from danube_sweep.inference.predict_run import PredictWords, predict_run
+from danube_sweep.os_errors import as_ours
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.training.signals import StopRequest
 from danube_sweep.training.train_one_trial import train_one_trial
@@ -27,5 +27,7 @@ def predict_task(words: PredictWords, _job: Job, link: Connection) -> None:
 def _tell(link: Connection, work: Callable[[], Any]) -> None:
     try:
         link.send(work())
-    except DanubeSweepError as error:
-        link.send(error)
+    except Exception as error:  # the operating system, a parser, a decoder; anything else is a defect
+        if (ours := as_ours(error)) is None:
+            raise
+        link.send(ours)
