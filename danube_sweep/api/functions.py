@@ -101,13 +101,16 @@ def sweep(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
         return Sweep(run_call(words, place, terminal))
 
 
-def load(path: "str | os.PathLike[str]") -> Run | Sweep:
-    """The run or the sweep in a folder. Raises CheckpointError for a folder that is neither."""
+def load(path: "str | os.PathLike[str]", *, trust: bool = False) -> Run | Sweep:
+    """The run or the sweep in a folder; `trust` is that of `danube-sweep predict`.
+
+    Raises CheckpointError for a folder that is neither.
+    """
     folder = Path(path)
     if RunFolder(folder).config.is_file():
-        return Run(folder)
+        return Run(folder, trust=trust)
     if (folder / "sweep.json").is_file() or any(folder.glob("*/config.yaml")):
-        return Sweep(folder)
+        return Sweep(folder, trust=trust)
     raise CheckpointError(f"{folder} is no run and no sweep: it has neither config.yaml nor sweep.json")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from danube_sweep import paths
 from danube_sweep.api.data_argument import file_of
 from danube_sweep.api.html_tables import pairs_html, ranking_html
+from danube_sweep.config.neutral_text import neutral
 from danube_sweep.config.schema import Config, Target
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_config
@@ -20,6 +21,7 @@ from danube_sweep.results.ranking_files import record
 from danube_sweep.results.rows import Ranking
 from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
 from danube_sweep.results.winning_run import winning_run
+from danube_sweep.storage import received
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.own_tasks import predict_task
@@ -37,10 +39,10 @@ ACCELERATORS: Final = ("auto", "cpu", "cuda")
 
 @final
 class Run:
-    """One run: a trial and what it led to."""
+    """One run: a trial and its results. `trust` lets `predict` follow the paths of a folder that was not made here."""
 
-    def __init__(self, path: "str | os.PathLike[str]") -> None:
-        self.path = Path(path).absolute()
+    def __init__(self, path: "str | os.PathLike[str]", *, trust: bool = False) -> None:
+        self.path, self._trust = Path(path).absolute(), trust
         self._folder = RunFolder(self.path)
 
     @property
@@ -93,6 +95,8 @@ class Run:
             raise ConfigError(f"batch_rows must be at least 1, got {batch_rows}")
         if accelerator not in ACCELERATORS:
             raise ConfigError(f"accelerator={accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
+        for line in received.check(self.path, trust=self._trust):
+            print(f"note: {neutral(line)}")
         with TemporaryDirectory() as folder:
             target = Path(folder) / "predictions.csv"
             words = PredictWords(
@@ -126,15 +130,15 @@ class Run:
 
 @final
 class Sweep:
-    """A sweep, running or ended."""
+    """A sweep, running or ended. `trust` is passed on to its runs."""
 
-    def __init__(self, path: "str | os.PathLike[str]") -> None:
-        self.path = Path(path).absolute()
+    def __init__(self, path: "str | os.PathLike[str]", *, trust: bool = False) -> None:
+        self.path, self._trust = Path(path).absolute(), trust
 
     @property
     def runs(self) -> list[Run]:
         """Every trial, by number."""
-        return [Run(trial.folder.path) for trial in read_trials(self.path)[0]]
+        return [Run(trial.folder.path, trust=self._trust) for trial in read_trials(self.path)[0]]
 
     def ranking(self) -> "pandas.DataFrame":
         """The columns of ranking.csv, best row first; trials that differ only in their seed or fold are one row."""
@@ -146,7 +150,7 @@ class Sweep:
     @property
     def best(self) -> Run:
         """The winning row's run with the best metric. Raises CheckpointError while no trial has finished."""
-        return Run(winning_run(self.path)[0])
+        return Run(winning_run(self.path)[0], trust=self._trust)
 
     def report(self, output: "str | os.PathLike[str] | None" = None, *, overwrite: bool = False) -> Path:
         """Draws the page of `danube-sweep report` and returns its path, by default report.html in the folder.

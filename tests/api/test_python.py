@@ -81,7 +81,7 @@ def cell(place: Path, call: Callable[[], Any], at: str) -> Cell:
     first, second = Interrupting(at), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setenv("DANUBE_SWEEP_CACHE", str(place / "cache"))
+        patch.setenv("DANUBE_SWEEP_CACHE", str(place.parent / "cache"))  # that of the tests
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         with pytest.raises(errors.Interrupted) as stopped:
             asyncio.run(run(first))
