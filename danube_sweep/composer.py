@@ -93,7 +93,7 @@ def _hash_or_invalid(*, _root_: DictConfig) -> str:
 
 
 def to_config(config: DictConfig) -> Config:
-    """The typed and checked trial in a composed config; what belongs to Hydra or to a sweep is left out.
+    """The typed and checked trial in a composed config, without the parts of Hydra and the sweep.
 
     trainer.micro_batch=auto is settled here, for the device that is configured or present, and a default
     data.max_length for the model's positions.

@@ -54,7 +54,7 @@ def test_hashes_are_those_of_before(
 
 
 def test_a_folder_of_a_later_version_is_not_guessed_at() -> None:
-    with pytest.raises(CheckpointError, match="version 3, and danube_sweep knows 2; upgrade"):
+    with pytest.raises(CheckpointError, match="version 3, and this danube_sweep knows up to 2; upgrade"):
         trial_hash(compose(), 3)
 
 

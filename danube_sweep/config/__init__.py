@@ -1,1 +1,1 @@
-"""What a trial is, as data: its fields, what may be in them, and its identity. No torch."""
+"""A trial as data: its fields, their checks, and its identity. No torch."""

@@ -22,7 +22,7 @@ SUITED: Final = [
 
 
 def which_data(path: str | None) -> str:
-    """What to write for a file, in a clause; `path` as it was given, None if that is not known."""
+    """The overrides for a file, in a clause; `path` as given, or None if unknown."""
     kinds = ", ".join(f"data={name}" for name in OPTIONS["data"] if name != "generated")
     columns = _columns(Path(path).expanduser()) if path else []
     if not columns:

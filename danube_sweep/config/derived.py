@@ -12,7 +12,7 @@ def use_present_names(config: Config) -> None:
     if data.batching is Batching.packed:
         require(
             data.layout is not RowLayout.padded,
-            "data.batching=packed is the earlier name of data.batching=shuffled data.layout=flat, got "
+            "data.batching=packed is an older name for data.batching=shuffled data.layout=flat, got "
             "data.layout=padded; give data.batching=shuffled",
         )
         data.batching, data.layout = Batching.shuffled, RowLayout.flat

@@ -1,4 +1,4 @@
-"""What is wrong with a config, in one line: Hydra's and OmegaConf's errors, and the options that there are."""
+"""Config mistakes in one line: Hydra's and OmegaConf's errors, with the existing options."""
 
 import dataclasses
 import difflib
@@ -32,7 +32,7 @@ def options_of(group: str) -> dict[str, type]:
 
 
 def explain(error: BaseException, override: str = "") -> str:
-    """A Hydra or OmegaConf error in one line: field, value, way out; `override` is what raised it, if that is known."""
+    """A Hydra or OmegaConf error in one line: field, value, way out; `override` is its cause, if known."""
     # Hydra names no cause for what it meets in a file. OmegaConf's own context is a text that is not filled in yet.
     behind = (error.__cause__, error.__context__ if isinstance(error, HydraException) else None)
     cause = next((one for one in behind if isinstance(one, OmegaConfBaseException)), error)
@@ -57,25 +57,25 @@ def explain(error: BaseException, override: str = "") -> str:
 
 
 def _misread(error: BaseException) -> str:
-    """Hydra's own errors: words that are no override, values that are several, options that are none."""
+    """Hydra's own errors: malformed overrides, several values for one field, unknown options."""
     if isinstance(error, OverrideParseException):
         word, _, value = error.override.partition("=")
         if (hint := in_our_words(word, value)) is not None:
             return f"{word}: no such field; {hint}"
         return (
             f"{error.override}: not an override; write GROUP=OPTION or FIELD=VALUE, "
-            f"and quote a value with signs in it: {_quoted(error.override)}"
+            f"and quote a value that contains special characters: {_quoted(error.override)}"
         )
     if match := re.match(r"Ambiguous value for argument '(.+?)'\n", str(error)):
         field, _, value = match[1].partition("=")
         return (
             f"{match[1]} names several values: give -m to sweep over them, a list as {field}=[{value}], "
-            f"or quote a value with a comma in it: {_quoted(match[1])}"
+            f"or quote a value that contains a comma: {_quoted(match[1])}"
         )
     if match := re.match(r"Could not override '([^']+)'\.\s+No match in the defaults list", str(error)):
         return unknown_field(match[1], [*OPTIONS, *SWEEP_OPTIONS], match[1], None)
     if match := re.match(r"Could not append to config\. An item is already at '([^']+)'", str(error)):
-        return f"+{match[1]}: the field is there already; leave out the +: {match[1]}=…"
+        return f"+{match[1]}: the field exists already; leave out the +: {match[1]}=…"
     return _unknown_option(str(error)) or " ".join(str(error).split())
 
 
@@ -100,9 +100,9 @@ def _unknown_key(key: str, error: OmegaConfBaseException, override: str) -> str:
 
 
 def unknown_field(key: str, names: Sequence[str], whole: str, value: str | None) -> str:
-    """The line about a key that is none of `names`, which stand beside it: our name for it, or the nearest of them.
+    """The line about a key that is not among `names`: our name for it, or the nearest of them.
 
-    `whole` is the key with what follows its first unknown word, `value` the one that was given.
+    `whole` is the key with everything after its first unknown word, `value` the given value.
     """
     if (ours := in_our_words(whole, value)) is not None:
         return f"{whole}: no such field; {ours}"
@@ -119,7 +119,7 @@ def unknown_field(key: str, names: Sequence[str], whole: str, value: str | None)
 
 
 def in_our_words(key: str, value: str | None = None) -> str | None:
-    """What to write here for another tool's field; None if it is not known. `value` is the one that was given."""
+    """The override for another tool's field; None if unknown. `value` is the given value."""
     key = key.lower().replace("-", "_")
     words = FIELD_NAMES.get(key) or FIELD_NAMES.get(key.rpartition(".")[2])
     if words is None:
@@ -156,7 +156,7 @@ def _unknown_option(message: str) -> str | None:
 
 
 def unknown_option(group: str, value: str, options: Sequence[str]) -> str:
-    """The line about an option that is none of `options`: our name for it, or the nearest of them."""
+    """The line about an option that is not among `options`: our name for it, or the nearest of them."""
     if (why := offered_options.why_not(group, value)) is not None:
         return why
     ours = OPTION_NAMES.get(group, {}).get(value.lower())

@@ -1,4 +1,4 @@
-"""What a file's content is known by."""
+"""The digest of a file's content."""
 
 import hashlib
 from functools import lru_cache

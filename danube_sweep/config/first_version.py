@@ -15,7 +15,7 @@ DEFAULTS: dict[str, Any] = {"data.batching": Batching.bucketed, "data.order_seed
 
 
 def as_stated(config: Config) -> Config:
-    """The trial in version 1's words, whose data.batching also said how rows lie."""
+    """The trial in version 1's terms, where data.batching also decided the layout."""
     if config.data.layout is not RowLayout.flat:
         return config
     return replace(config, data=replace(config.data, batching=Batching.packed))
@@ -40,7 +40,7 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 def source(model: Model, folder: Path) -> dict[str, Any]:
-    """What version 1 took of a backbone that is not random, and of its tokenizer."""
+    """Version 1's identity of a pretrained backbone and its tokenizer."""
     if not folder.is_dir():
         return {"source": f"{model.path}@{model.revision or 'main'}", "tokenizer": None}
     tokenizer = [file_digest(file) for file in sorted(folder.glob("tokenizer.*"))]

@@ -42,7 +42,7 @@ _NOT_THE_TRIAL = {
 
 
 _NOT_THE_SPLIT = ("max_length", "truncation", "overlap", "batching", "order_seed", "cache_prefix", "swap_augment")
-"""Fields of the data that do not decide which rows train and validate, or what their labels are."""
+"""Fields of the data that do not affect the training rows, the validation rows or their labels."""
 
 
 def is_random(model: Model) -> bool:
@@ -59,9 +59,9 @@ def names_a_folder(path: str) -> bool:
 
 
 def trial_hash(config: Config, version: int = HASH_VERSION, *, planning: bool = False) -> str:
-    """32 hex digits over what the trial means, equal for equal meaning wherever it is started.
+    """32 hex digits over the meaning of the trial, the same wherever it is started.
 
-    Files count by content, a local backbone by every byte of its weights and by its tokenizer, and what is on the hub
+    Files count by content, a local backbone by every byte of its weights and by its tokenizer, and hub contents
     by its commit. Device, tracking and names do not count. A field counts only when it is off its default.
 
     `version`: of the rules, for folders that an older one began. `planning`: a model whose commit is not known here
@@ -70,7 +70,8 @@ def trial_hash(config: Config, version: int = HASH_VERSION, *, planning: bool = 
     """
     if not 1 <= version <= HASH_VERSION:
         raise CheckpointError(
-            f"this folder has hashes of version {version}, and danube_sweep knows {HASH_VERSION}; upgrade"
+            f"this folder has hashes of version {version}, and this danube_sweep knows up to {HASH_VERSION}; "
+            "upgrade danube_sweep"
         )
     defaults = first_version.DEFAULTS if version == 1 else {}
     trial = first_version.as_stated(config) if version == 1 else plainest(config)
@@ -81,7 +82,7 @@ def trial_hash(config: Config, version: int = HASH_VERSION, *, planning: bool = 
 
 
 def split_hash(config: Config) -> str:
-    """32 hex digits over the rows that train and validate and what is learned from them: trials of one split share it.
+    """32 hex digits over the training and validation rows and their target; trials of one split share it.
 
     Raises DataError for missing data.
     """

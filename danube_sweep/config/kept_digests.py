@@ -1,6 +1,6 @@
-"""What was found in a large file, kept until the file changes: it is hashed once a machine.
+"""Results about a large file, cached until the file changes, so that it is hashed once per machine.
 
-A record is a small JSON file of the cache for each path. Whether the file has changed is told by its size, times and
+A record is a small JSON file of the cache for each path. A change is detected by its size, times and
 inode. A record may be lost or damaged at any time: then the file is read again.
 """
 
@@ -31,9 +31,9 @@ _known: dict[tuple[str, Stamp], Any] = {}
 
 
 def kept(file: Path, rule: str, find: Callable[[], Any]) -> Any:
-    """What `find` gives for the file's content, plain JSON; found before, it is not looked for again.
+    """The result of `find` for the file's content, as plain JSON; a cached result is not computed again.
 
-    `rule` names what is found, with its version. Raises what `find` raises, and OSError for a file that is not there.
+    `rule` names the result, with its version. Raises what `find` raises, and OSError for a file that is not there.
     """
     stamp, looked_ns = stamp_of(file), time.time_ns()
     if (rule, stamp) in _known:
@@ -53,7 +53,7 @@ def kept(file: Path, rule: str, find: Callable[[], Any]) -> Any:
 
 
 def stamp_of(file: Path) -> Stamp:
-    """What tells a file from itself changed, without reading it."""
+    """The values that show a change of a file without reading it."""
     stat = file.stat()
     return str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
@@ -67,7 +67,7 @@ def _read(record: Path, stamp: Stamp) -> Any:
     except OSError:
         return None
     except (KeyError, TypeError, ValueError):
-        log.warning("%s is damaged; %s is read again", record, stamp[0])
+        log.warning("%s is damaged; reading %s again", record, stamp[0])
         with suppress(OSError):
             record.unlink()
         return None
@@ -81,7 +81,7 @@ def _write(record: Path, stamp: Stamp, value: Any) -> None:
         temporary.write_text(json.dumps(sealed), encoding="utf-8")
         temporary.replace(record)
     except OSError as error:
-        log.warning("the digest of %s is not kept, so the next process reads the file again: %s", stamp[0], error)
+        log.warning("the digest of %s was not cached, so the next process reads the file again: %s", stamp[0], error)
         with suppress(OSError):
             temporary.unlink()
 

@@ -1,4 +1,4 @@
-"""The files of a local model: which of them its weights are, and what beside them is refused."""
+"""The files of a local model: which of them are its weights, and which others are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,13 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def architecture_keys(folder: Path) -> dict[str, Any]:
-    """What config.json says of the architecture. Raises ModelError for a damaged one."""
+    """The architecture keys of config.json. Raises ModelError for a damaged one."""
     described = read_object(folder / CONFIG)
     return {key: value for key, value in described.items() if key != "transformers_version" and key[:1] != "_"}
 
 
 def check_model_folder(folder: Path) -> None:
-    """Raises ModelError for files that transformers would add to the weights, or that are no trainable weights."""
+    """Raises ModelError for files that transformers would add to the weights, and for untrainable weights."""
     described = read_object(folder / CONFIG)
     if (folder / ADAPTER).is_file():
         _refuse_adapter(folder, whole=bool(described))
@@ -43,8 +43,8 @@ def check_model_folder(folder: Path) -> None:
     if quantised:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise ModelError(
-            f"model.path={folder}: the weights are quantised already ({method or 'quantization_config'} in "
-            f"{CONFIG}); give the model that they were made from, and precision=nf4 or precision=int8 to quantise it"
+            f"model.path={folder}: the weights are already quantised ({method or 'quantization_config'} in "
+            f"{CONFIG}); give the original model, and precision=nf4 or precision=int8 to quantise it"
         )
 
 

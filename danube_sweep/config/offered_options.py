@@ -35,12 +35,12 @@ Built = TypeVar("Built")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BUILD = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _OURS = ("kind", "check")
-"""What a field cannot be called: config.yaml's word for the option, and a schema's own check."""
+"""Names that a field cannot have: config.yaml's key for the option, and a schema's own check."""
 
 
 @dataclass(frozen=True)
 class HeadExtension:
-    """What an entry point of `danube_sweep.heads` names."""
+    """The object that an entry point of `danube_sweep.heads` names."""
 
     schema: type[Head]
     """A dataclass that extends Head or ClassifierHead; a method `check` may raise ValueError("FIELD must be …")."""
@@ -55,7 +55,7 @@ class HeadExtension:
 
 @dataclass(frozen=True)
 class OptimizerExtension:
-    """What an entry point of `danube_sweep.optimizers` names."""
+    """The object that an entry point of `danube_sweep.optimizers` names."""
 
     schema: type[Optimizer]
     """A dataclass that extends Optimizer or Adam; a method `check` may raise ValueError("FIELD must be …")."""
@@ -84,13 +84,13 @@ class Offer:
 
     @property
     def named(self) -> str:
-        """What a message about it begins with."""
+        """The start of a message about it."""
         return f"{self.option}: {self.package}"
 
 
 @dataclass(frozen=True)
 class Offers:
-    """What installed packages offer for a group, by name; of what cannot be used, the line that says why."""
+    """The options that installed packages offer for a group, by name; for unusable ones, the line with the reason."""
 
     usable: dict[str, Offer]
     refused: dict[str, str]
@@ -98,7 +98,7 @@ class Offers:
 
 @cache
 def offers(group: str) -> Offers:
-    """What installed packages offer for a config group, looked up once. A broken package raises nothing here."""
+    """The options of installed packages for a config group, looked up once. A broken package raises nothing here."""
     found = Offers({}, {})
     if group not in ENTRY_POINTS:
         return found
@@ -193,12 +193,12 @@ def _problem(group: str, extension: Any) -> str | None:
 def _problem_of_fields(schema: Any, base: type) -> str | None:
     base_fields = {field.name for field in fields(base)}
     if schema.__dataclass_params__.frozen:
-        return f"its schema {schema.__name__} is frozen; leave frozen=True out"
+        return f"its schema {schema.__name__} is frozen; leave out frozen=True"
     for field in fields(schema):
         if "help" not in field.metadata:
-            return f"its field {field.name} has no help; declare it by danube_sweep.schema.setting"
+            return f"its field {field.name} has no help; declare it with danube_sweep.schema.setting"
         if field.name in _OURS or (field.name not in base_fields and hasattr(base, field.name)):
-            return f"its field {field.name} has a name that is taken; give it another"
+            return f"its field {field.name} has a name that is already taken; give it another name"
     try:
         OmegaConf.structured(schema)
         types = typing.get_type_hints(schema)
@@ -235,7 +235,7 @@ def check_extension(config: Head | Optimizer) -> None:
 
 
 def build(config: Head | Optimizer, wanted: type[Built], **given: Any) -> Built:
-    """What the builder of an extension makes of its config.
+    """The object that an extension's builder makes from its config.
 
     Raises ConfigError, naming the package, if it cannot or makes something that is not `wanted`; TypeError for a config
     that no package offers.
@@ -251,13 +251,13 @@ def build(config: Head | Optimizer, wanted: type[Built], **given: Any) -> Built:
     except Exception as error:
         raise ConfigError(f"{offer.named} cannot build it: {_said(error)}") from error
     if not isinstance(built, wanted):
-        made = f"{offer.extension.build} makes a {type(built).__name__}, not a {wanted.__module__}.{wanted.__name__}"
+        made = f"{offer.extension.build} returns a {type(built).__name__}, not a {wanted.__module__}.{wanted.__name__}"
         raise ConfigError(f"{offer.named} cannot be used: {made}")
     return built
 
 
 def meaning(config: object) -> str:
-    """What a trial's hash knows an option's class by: its name, and with it the package that offers it."""
+    """The name of an option's class in a trial's hash, with the package that offers it."""
     offer = offer_of(config)
     return type(config).__name__ if offer is None else f"{offer.package}:{offer.option}"
 
@@ -289,10 +289,10 @@ def states(optimizer: Optimizer) -> float | None:
 
 
 def estimated(config: Config) -> list[str]:
-    """What of a trial the planner only guesses, because the package that offers it does not say."""
+    """The parts of a trial that the planner guesses, because the offering package does not state them."""
     found = []
     for part, guess in ((config.head, "a linear layer's weights"), (config.optimizer, "AdamW's states")):
         match offer_of(part):
             case Offer(option, extension=HeadExtension(shapes=None) | OptimizerExtension(states=None)):
-                found.append(f"{option} does not say what it needs, and is counted with {guess}")
+                found.append(f"{option} does not state its memory, and is counted as {guess}")
     return found

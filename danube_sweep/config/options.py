@@ -74,4 +74,4 @@ SWEEP_OPTIONS: dict[str, dict[str, type]] = {
     "sweep": {"sweep": Sweep},
     "pruner": {"none": NoPruner, "asha": Asha, "hyperband": Hyperband, "median": Median, "patient": Patient},
 }
-"""The same for what belongs to a sweep and to no trial."""
+"""The same for settings of a sweep, which are not part of a trial."""

@@ -27,7 +27,7 @@ _LATER = {"storage"}
 def plain_config(config: Config) -> dict[str, Any]:
     """The config as nested dicts of plain values; groups with several kinds of options say which kind they are.
 
-    What came from the environment is there by the name of its variable.
+    Values from the environment are stored as the name of their variable.
     """
     plain = cast(dict[str, Any], _plain(config))
     for group in OPTIONS:
@@ -75,7 +75,7 @@ def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Swee
         ) from error
     for change in changes:
         if re.match(r"(sweep|pruner)\.\w+=", change) is None:
-            raise ConfigError(f"{change}: no setting of a sweep; write sweep.FIELD=VALUE, and a list as [a,b]")
+            raise ConfigError(f"{change}: not a setting of a sweep; write sweep.FIELD=VALUE, and a list as [a,b]")
     try:
         OmegaConf.set_struct(stored, True)
         return typed_sweep(cast(DictConfig, OmegaConf.merge(stored, OmegaConf.from_dotlist(list(changes)))))
@@ -86,7 +86,7 @@ def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Swee
 
 
 def sealed(config: Config) -> dict[str, Any]:
-    """The part of the config that decides what trained weights answer; a checkpoint states it."""
+    """The part of the config that decides the answers of trained weights; a checkpoint states it."""
     plain = plain_config(config)
     model, data = plain["model"], plain["data"]
     groups = {group: plain[group] for group in ("precision", "lora", "head")}
@@ -121,10 +121,10 @@ def load_config(path: Path) -> Config:
             typed[group] = OmegaConf.merge(OmegaConf.structured(options[kind]), fields)
         config = typed_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
         if config.trainer.micro_batch == "auto":  # a run settles it before it is stored
-            raise CheckpointError(f"{path}: trainer.micro_batch=auto was changed since the run; put back its number")
+            raise CheckpointError(f"{path}: trainer.micro_batch=auto was changed since the run; restore its number")
         return config
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} is no run folder: it has no {path.name}") from error
+        raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except CheckpointError:

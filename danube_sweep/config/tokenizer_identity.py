@@ -1,4 +1,4 @@
-"""What a folder's tokenizer is known by: all that changes a token's id or the chat markup, and nothing else."""
+"""The identity of a folder's tokenizer: everything that changes a token's id or the chat markup, and nothing else."""
 
 import hashlib
 import json
@@ -64,7 +64,9 @@ def _read_whole(file: Path) -> dict[str, Any]:
         merges = model.get("merges", [])
         model["merges"] = [one.split(" ", 1) if isinstance(one, str) else one for one in merges]
     except (AttributeError, KeyError, TypeError) as error:
-        raise ModelError(f"model.path={file.parent}: the file {file.name} is no tokenizer; give one that is") from error
+        raise ModelError(
+            f"model.path={file.parent}: the file {file.name} is not a tokenizer; give a complete tokenizer file"
+        ) from error
     # The last call of a tokenizer leaves padding and truncation behind.
     rest = {key: described[key] for key in described if key not in ("added_tokens", "padding", "truncation", "version")}
     return {"digest": hashlib.sha256(_text({**rest, "model": model}).encode()).hexdigest(), "added": added}
@@ -84,7 +86,7 @@ def _special_tokens(config: dict[str, Any], legacy: dict[str, Any], contents: se
 
 
 def _token(value: Any, contents: set[str]) -> Any:
-    # What an added token does to the text around it stands with the added tokens.
+    # The effect of an added token on the text around it is stored with the added tokens.
     content = value.get("content") if isinstance(value, dict) else value
     return content if content in contents else value
 

@@ -1,4 +1,4 @@
-"""From what Hydra composed, or a file holds, to typed and checked dataclasses. OmegaConf ends here."""
+"""From a composed config or a file to typed and checked dataclasses. OmegaConf ends here."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +22,7 @@ from danube_sweep.errors import ConfigError
 
 
 def typed_config(config: DictConfig) -> Config:
-    """The typed and checked trial in a composed config; what belongs to Hydra or to a sweep is left out.
+    """The typed and checked trial in a composed config, without the parts of Hydra and the sweep.
 
     Raises ConfigError, in one line, for unknown fields, missing values, failing interpolations and impossible
     combinations.
@@ -58,7 +58,7 @@ def _check_lists(config: Config) -> None:
 
 
 def _settle_commit(model: Model) -> None:
-    # The trial keeps its weights when the branch moves on. What cannot be had is told by the trial's hash.
+    # The trial keeps its weights when the branch moves on. The trial's hash reports missing sources.
     if model.path is not None and not is_random(model):
         model.commit = model.commit or known_commit(model.path, model.revision)
 

@@ -10,7 +10,7 @@ from danube_sweep.config.explain import unknown_field
 from danube_sweep.errors import ConfigError
 
 HYDRAS = ("hydra", "hydra.env")
-"""What Hydra adds itself."""
+"""Keys that Hydra adds itself."""
 
 
 def refuse_unknown_fields(config: DictConfig, at: str = "") -> None:

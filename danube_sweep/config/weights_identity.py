@@ -1,4 +1,4 @@
-"""What a folder of weights is known by: every byte of every tensor, whatever the files that hold them."""
+"""The identity of a folder of weights: every byte of every tensor, in whichever files."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ NO_MEANING: Final = {"dtype", "torch_dtype"}
 """Keys of config.json that the tensors state themselves: we load in a type of our own."""
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
-"""Title and bytes in, what is told of the bytes that are done out."""
+"""Takes a title and the number of bytes, and returns the callback for finished bytes."""
 
 _BAR: ContextVar[Bar] = ContextVar("bar", default=lambda _title, _total: nullcontext(lambda _done: None))
 

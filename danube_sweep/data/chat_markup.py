@@ -1,4 +1,4 @@
-"""What stands around a user's text: the token a sequence starts with, and the chat markup.
+"""The markup around a user's text: the start token of a sequence, and the chat markup.
 
 A tokenizer's own chat template is rendered around a sentinel, so that truncation cuts the text and never the markup.
 """
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SENTINEL = "danubesweepsentinel5d1c"
-"""Stands for the user's text while a template is rendered: no blanks that a template would strip."""
+"""Placeholder of the user's text while a template is rendered, without blanks that a template would strip."""
 
 TODAY = datetime(2024, 7, 26)
-"""The date in templates that print today's: that of Llama 3.2's where nobody gives one."""
+"""The date in templates that print today's: the default of Llama 3.2's."""
 
 _NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 _MARK = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
-"""What looks like a control token."""
+"""The pattern of a control token."""
 
 
 @dataclass(frozen=True)
 class Markup:
-    """What stands before and after the user's text; `start` is what a sequence without chat markup starts with."""
+    """The text before and after the user's text; `start` begins a sequence without chat markup."""
 
     start: str
     before: str
@@ -53,7 +53,7 @@ def stated_markup(model: Model) -> Markup:
 def markup_for(model: Model, tokenizer: "PreTrainedTokenizerBase", *, trained: bool = False) -> Markup:
     """The markup of a model with its tokenizer: its own chat template, or the config's where the two agree.
 
-    A run that is `trained` keeps what it was trained with. Raises ModelError, in one line, for a template that cannot
+    A run that is `trained` keeps its markup. Raises ModelError, in one line, for a template that cannot
     be used, and before training for markup that the model never saw.
     """
     stated = stated_markup(model)
@@ -62,7 +62,7 @@ def markup_for(model: Model, tokenizer: "PreTrainedTokenizerBase", *, trained: b
     start = own_start(tokenizer) if model.start is None else model.start
     if model.variant != "chat":
         without = bool(tokenizer.chat_template) and model.own_template
-        note = "no chat markup: model.variant=base leaves the tokenizer's chat template out" if without else None
+        note = "no chat markup: model.variant=base ignores the tokenizer's chat template" if without else None
         return Markup(start, start, "", note=note)
     as_stated = Markup(start, start + model.chat.user, stated.after)
     if trained and not model.own_template:
@@ -86,7 +86,7 @@ def markup_for(model: Model, tokenizer: "PreTrainedTokenizerBase", *, trained: b
 
 
 def own_start(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """What the tokenizer puts before every text by itself, like <s>; "" for one that adds nothing."""
+    """The token that the tokenizer itself puts before every text, like <s>; "" if it adds nothing."""
     plain, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
     added = whole[: len(whole) - len(plain)]
     while added and whole[len(added) : len(added) + len(plain)] != plain:
@@ -95,7 +95,7 @@ def own_start(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def template_markup(model: Model, tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str] | None:
-    """What the tokenizer's chat template puts before and after a user's text; None if it has none.
+    """The text that the tokenizer's chat template puts before and after a user's text; None without a template.
 
     Templates that print today's date get `TODAY`. Raises ModelError for one that does not render the text as it is.
     """
@@ -143,7 +143,7 @@ def _check_marks(model: Model, tokenizer: "PreTrainedTokenizerBase") -> None:
     vocabulary = tokenizer.get_vocab()
     loose = [mark for mark in _MARK.findall(marked) if vocabulary.get(mark) not in known]
     if loose or not marked:
-        reason = f"{loose[0]} of model.chat is no special token of it" if loose else "model.chat states none"
+        reason = f"{loose[0]} of model.chat is not one of its special tokens" if loose else "model.chat states none"
         raise ModelError(
             f"model.path={model.path}: its tokenizer has no chat template, and {reason}; use model.variant=base, or a "
             "tokenizer with its chat template"

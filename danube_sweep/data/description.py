@@ -1,4 +1,4 @@
-"""What a trial's data are, as facts and in a few lines: rows, classes, lengths, duplicates, and what leaks."""
+"""A trial's data as facts and in a few lines: rows, classes, lengths, duplicates and leaks."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,14 +39,14 @@ class DataDescription:
     parts: dict[str, PartFacts]
     max_length: int
     unit: str
-    """What rows are known by: prompt or text."""
+    """The text that identifies rows: prompt or text."""
     groups: int
     repeated: int
     """Rows whose prompt or text, but for case and blanks, an earlier row has."""
     repeated_templates: int
     """Rows whose template an earlier row has."""
     leaks: dict[str, int]
-    """Validation rows whose text, template or group also stands in training; a template counts where no text does."""
+    """Validation rows whose text, template or group also occurs in training; a template counts where no text does."""
     cure: dict[str, str]
     """The way out for each kind of leak."""
     classes: dict[str, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class DataDescription:
     numbers: dict[str, float] = field(default_factory=dict)
     """Lowest, mean and highest label, where it is a number."""
     notes: list[str] = field(default_factory=list)
-    """What reading the files changed."""
+    """Changes made while reading the files."""
 
     def lines(self) -> list[str]:
         """The facts as they are printed before training."""
@@ -101,7 +101,7 @@ class DataDescription:
         rows = _count(total, "validation row")
         shared = {"text": f"a {self.unit}", "template": f"the template of a {self.unit}", "group": "a group"}
         found = [
-            f"warning: {count:,} of {rows} have {shared[kind]} that also stands in training; {self.cure[kind]}"
+            f"warning: {count:,} of {rows} have {shared[kind]} that also occurs in training; {self.cure[kind]}"
             for kind, count in self.leaks.items()
             if count >= (TOLD_SHARE * total if kind == "template" else 1) and count > 0
         ]
@@ -121,7 +121,7 @@ def restored(stored: object) -> DataDescription | None:
 
 
 def describe(loaded: Parts, encoded: Mapping[str, Encoded], data: Data, target: Target) -> DataDescription:
-    """The facts about a trial's records and what they became; `encoded` may hold training rows in both orders."""
+    """The facts about a trial's records and their tokens; `encoded` may hold training rows in both orders."""
     records = {"training": loaded.train, "validation": loaded.validation, "test": loaded.test}
     names = {"training": "train", "validation": "validation", "test": "test"}
     chosen = [*loaded.train, *loaded.validation]
@@ -193,16 +193,16 @@ def _trained(keys: Mapping[str, tuple[list[str], list[str]]]) -> Iterator[tuple[
 def _cures(data: Data) -> dict[str, str]:
     own = data.own_parts[0]
     if own is not None:
-        return dict.fromkeys(("text", "template", "group"), f"take them out of the training file or out of {own}")
+        return dict.fromkeys(("text", "template", "group"), f"remove them from the training file or from {own}")
     return {
-        "text": "data.group_by=text keeps equal ones in one part",
+        "text": "data.group_by=text keeps equal texts in one part",
         "template": "data.group_by=template keeps them in one part",
         "group": "",
     }
 
 
 def _classes(records: Sequence[Record], classes: Sequence[str], target: Target) -> tuple[dict[str, int], int]:
-    """How many rows, or words, each class has, and the rows that have none; soft labels count for the likeliest."""
+    """Rows or words per class, and the rows without any; soft labels count for the most likely class."""
     if target in (Target.number, Target.nothing):
         return {}, 0
     counts, none = Counter[int](), 0

@@ -35,7 +35,7 @@ def encode(
 ) -> Encoded:
     """Tokenises every text by itself, control tokens in it as text, and puts the rows together.
 
-    What surrounds the texts is kept whole. The texts share the rest of `data.max_length` as `fair_shares` says and are
+    The markup is kept whole. The texts share the rest of `data.max_length` as `fair_shares` says and are
     cut on the side `data.truncation` names. Language-modelling texts and labelled words are cut into pieces instead,
     with the id "<id>:<piece>". Raises ConfigError for a `max_length` with no room for a token per text, ModelError for
     a tokenizer without an end token where one is needed.
@@ -54,7 +54,7 @@ def encode(
     budget = data.max_length - sum(map(len, before)) - len(after)
     if budget < len(before):
         raise ConfigError(
-            f"data.max_length={data.max_length} has no room for a token per text beside the layout; "
+            f"data.max_length={data.max_length} has no room for one token per text beside the markup; "
             f"it must be at least {data.max_length - budget + len(before)}"
         )
     passes = layout.passes or (tuple(range(len(before))),)
@@ -77,9 +77,9 @@ def encode(
 def encode_cached(
     records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", data: Data, layout: Layout, *, num_classes: int
 ) -> Encoded:
-    """`encode`, kept on disk under the content of records, tokenizer, layout and lengths; raises what it raises.
+    """`encode`, cached on disk by the content of records, tokenizer, layout and lengths; raises the same errors.
 
-    A damaged file is made again. A cache that cannot be written is said in the log and does without.
+    A damaged file is made again. A cache that cannot be written is logged and skipped.
     """
     key = _cache_key(records, tokenizer, data, layout, num_classes)
     file = paths.cache_dir() / "tokens" / f"{key}.npz"
@@ -93,14 +93,14 @@ def encode_cached(
     try:
         save(encoded, file)
     except OSError as error:
-        log.warning("the tokens are not kept: %s", error)
+        log.warning("the tokens were not cached: %s", error)
     return encoded
 
 
 def fair_shares(needs: Sequence[int], budget: int) -> list[int]:
     """How many tokens of the budget each text gets: the short ones all they need, the others equal shares.
 
-    What does not divide evenly goes to the earlier texts. With a budget of at least a token per text, none that has
+    A remainder goes to the earlier texts. With a budget of at least a token per text, none that has
     tokens gets 0.
     """
     shares = [0] * len(needs)

@@ -22,12 +22,12 @@ Words = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Truth:
-    """What n examples should have been answered."""
+    """The correct answers of n examples."""
 
     labels: NDArray[np.float32]
     """[n, classes], [n, 1] for numbers and for words' classes, [n, 0] in language modelling."""
     weights: NDArray[np.float32]
-    """[n]: what an example counts in the mean loss."""
+    """[n]: weight of an example in the mean loss."""
     starts: NDArray[np.bool_] | None = None
     """[n]: of words, whether one is the first of its text."""
 
@@ -44,7 +44,7 @@ class Encoded:
     labels: NDArray[np.float32] | None
     """[n, classes], or [n, 1] for numbers; None for words and in language modelling."""
     weights: NDArray[np.float32]
-    """[n]: what a row counts in the loss: 1, or its number of words, or of predicted tokens."""
+    """[n]: weight of a row in the loss: 1, or its number of words or predicted tokens."""
     sizes: NDArray[np.int32]
     """[s, k]: tokens of every text before any was cut off."""
     words: list[Words] | None = None
@@ -61,7 +61,7 @@ class Encoded:
 
     @property
     def examples(self) -> list[str]:
-        """The ids of what is predicted: the rows', or <text>:<word> for every word."""
+        """The ids of the predictions: the rows', or <text>:<word> for every word."""
         if self.words is None:
             return self.ids
         texts = [name.rpartition(":")[0] for name in self.ids]
@@ -84,7 +84,7 @@ class Encoded:
         return Truth(none if self.labels is None else self.labels, self.weights)
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the examples of these rows stand in `examples`."""
+        """The positions of these rows' examples in `examples`."""
         if self.words is None:
             return rows
         counts = np.array([len(words) for words in self.words])

@@ -1,4 +1,4 @@
-"""A layout in tokens: what stands around the texts of a sequence, and how the texts between are read."""
+"""A layout in tokens: the markup around the texts of a sequence, and how the texts between are read."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "a"
-"""Stands for the text before a piece of markup: a letter that joins no line break or sign after it."""
+"""Placeholder of the text before a piece of markup: a letter that joins no line break or sign after it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,6 @@ def _apart(text: str, tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _following(left: str, whole: str, tokenizer: "PreTrainedTokenizerBase") -> Tokens:
-    # The tokens of what follows `left` in `whole`.
+    # The tokens after `left` in `whole`.
     tokens, begin = _tokens(whole, tokenizer), _tokens(left, tokenizer)
     return tokens[len(begin) :] if _begins(tokens, begin) else _tokens(whole[len(left) :], tokenizer)

@@ -10,10 +10,10 @@ from danube_sweep.config.schema import Comparison, Data, GroupBy, Labelled
 from danube_sweep.data.records import OUTSIDE, Record
 
 READ_CHARACTERS = 1000
-"""A text's template is that of its beginning: what long texts share shows there, and there may be 57,000 of them."""
+"""A text's template is that of its beginning, where long texts show their shared parts. There may be 57,000 texts."""
 
 FEWEST_WORDS = 3
-"""A template with fewer words of its own says nothing: "How _" would join all titles that begin with How."""
+"""A template with fewer of its own words is meaningless: "How _" would join all titles that begin with How."""
 
 _ADDRESS = re.compile(r"\S*(?:@|://)\S*")
 _QUOTED = re.compile('"[^"\n]{1,200}"|\u201c[^\u201d\n]{1,200}\u201d')
@@ -32,7 +32,7 @@ def regrouped(records: Sequence[Record], data: Data, classes: Sequence[str]) -> 
 
 
 def row_keys(records: Sequence[Record], data: Data, classes: Sequence[str], by: GroupBy) -> list[str]:
-    """What rows of one group have in common: the normalised prompt or text, or its template."""
+    """The value that rows of one group share: the normalised prompt or text, or its template."""
     if by is GroupBy.text:
         return [normalised(source(record, data)) for record in records]
     if data.labelled is Labelled.words:
@@ -42,7 +42,7 @@ def row_keys(records: Sequence[Record], data: Data, classes: Sequence[str], by: 
 
 
 def source(record: Record, data: Data) -> str:
-    """The text that a row is known by: its prompt, both answers where there is none, or its only text."""
+    """The text that identifies a row: its prompt, both answers without a prompt, or its only text."""
     if data.labelled is Labelled.words:
         return "".join(record.texts)
     if isinstance(data, Comparison):

@@ -1,4 +1,4 @@
-"""What a kind of data does besides having fields: it reads its rows, and may know how many there are."""
+"""The interface of a kind of data: it reads its rows, and may know their number."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class DataKind(ABC):
 
     @abstractmethod
     def load(self, target: Target) -> Parts:
-        """What a trial trains on, is chosen on and is scored on, whole. Raises DataError for anything wrong in it."""
+        """The training, validation and test rows. Raises DataError for any mistake in them."""
 
     @abstractmethod
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:

@@ -25,7 +25,7 @@ def label_text(value: Any) -> str:
 
 
 def to_number(value: Any) -> float:
-    """The value as a number; NaN if it is none."""
+    """The value as a number; NaN if it is not one."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -77,7 +77,7 @@ class ClassIndex:
         return len(self._places)
 
     def place(self, label: str) -> int | None:
-        """The number of the label's class; None if it is none of them."""
+        """The number of the label's class; None if it is not a known class."""
         return self._places.get(self._key(label))
 
     def _key(self, label: str) -> "Decimal | float | str":
@@ -86,7 +86,7 @@ class ClassIndex:
 
 @final
 class LabelNotes:
-    """What was done to the labels of a file, to be told in a line each."""
+    """Changes to the labels of a file, reported in a line each."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -96,7 +96,7 @@ class LabelNotes:
         self._spellings: dict[str, set[str]] = defaultdict(set)
 
     def seen(self, line: int, value: Any, label: str, name: str) -> None:
-        """A label of a line: as it stands, without blanks, and the class that it is."""
+        """A label of a line: as written, without blanks, and its class."""
         if isinstance(value, str) and value != value.strip():
             self._blanks.append(line)
             self._example = self._example or value
@@ -111,7 +111,7 @@ class LabelNotes:
             notes.append(f"{self._where}: the labels are numbers and compare by value: {merged}")
         if self._blanks:
             lines = some_lines(sorted(set(self._blanks)))
-            notes.append(f"{self._where}: blanks around labels are left out in {lines}, like {self._example!r}")
+            notes.append(f"{self._where}: blanks around labels are dropped in {lines}, like {self._example!r}")
         if self._cells:
             lines = some_lines(sorted(set(self._cells)))
             notes.append(f"{self._where}: labels spelled for spreadsheets are read back in {lines}")

@@ -1,4 +1,4 @@
-"""How a record's texts become sequences: what stands around them, and which of them a sequence holds."""
+"""How a record's texts become sequences: the markup around them, and which of them a sequence holds."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class Layout:
     """One sequence, or several passes of the same form over parts of the record."""
 
     before: tuple[str, ...]
-    """What stands before each text of a sequence."""
+    """The markup before each text of a sequence."""
     after: str
-    """What stands after the last."""
+    """The markup after the last text."""
     ends_with_eos: bool
     passes: tuple[tuple[int, ...], ...] = ()
     """Which of the record's texts each sequence holds; () for one sequence of them all."""
@@ -25,7 +25,7 @@ class Layout:
 
 
 def layout_for(model: Model, data: Data, head: Head, markup: Markup | None = None) -> Layout:
-    """The layout that suits the data's texts, what the head reads, and the model's markup.
+    """The layout that suits the data's texts, the head and the model's markup.
 
     `markup`: as the tokenizer gives it; without, as the config states it.
     """

@@ -13,9 +13,9 @@ from danube_sweep.errors import DataError, GuardError
 
 
 def load_parts(config: Data, target: Target = Target.one) -> Parts:
-    """What a trial trains on, is chosen on and is scored on; `max_rows` draws some of each part.
+    """The training, validation and test rows; `max_rows` draws some of each part.
 
-    `target`: what its head learns of a row, where a file can be read in several ways.
+    `target`: the head's kind of answer, for files that can be read in several ways.
 
     Raises DataError for anything wrong in the files and when a part has no rows.
     """
@@ -27,7 +27,7 @@ def load_parts(config: Data, target: Target = Target.one) -> Parts:
 def load_undivided(config: Data, target: Target = Target.one) -> list[Record]:
     """The rows that training and validation parts are made of, all of them, in the order of the file.
 
-    Raises what `load_parts` raises.
+    Raises the errors of `load_parts`.
     """
     whole = replace(config, folds=None, fold=None, stratified=False, validation_fraction=0.0, max_rows=None)
     return load_parts(whole, target).train
@@ -43,7 +43,7 @@ def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Ite
 
 def _kind(config: Data) -> DataKind:
     if not isinstance(config, DataKind):
-        raise GuardError(f"{type(config).__name__} cannot be read: it is no DataKind")
+        raise GuardError(f"{type(config).__name__} cannot be read: it is not a DataKind")
     return config
 
 

@@ -46,7 +46,7 @@ def word_pieces(
 
     Each begins with `begin`.
 
-    A word stands at its last token: a decoder has read all of it there. Raises ModelError for a tokenizer that does
+    A word is placed at its last token, where a decoder has read all of it. Raises ModelError for a tokenizer that does
     not say which characters its tokens come from.
     """
     if not tokenizer.is_fast:
@@ -84,7 +84,7 @@ def _windows(length: int, max_length: int, overlap: int) -> list[tuple[int, int,
 def _placed(
     words: Sequence[str], tokenizer: "PreTrainedTokenizerBase", reader: TextReader
 ) -> tuple[Tokens, NDArray[np.int64]]:
-    # The text's tokens, and the last one of every word; a word that has none of its own shares the one before.
+    # The text's tokens, and the last one of every word; a word without its own token shares the one before.
     ids, offsets = reader.placed("".join(words))
     tokens = np.array(ids or [tokenizer.pad_token_id], dtype=np.int32)
     starts = np.array([start for start, _ in offsets] or [0])

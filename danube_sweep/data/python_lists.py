@@ -48,7 +48,7 @@ def _elements(text: str) -> list[Any] | None:
 
 
 def _element(token: tokenize.TokenInfo) -> Any:
-    """Raises ValueError for what is no plain value."""
+    """Raises ValueError for anything but a plain value."""
     if token.string == ",":
         return _COMMA
     if token.type == tokenize.NAME and token.string in _NAMES:
@@ -60,5 +60,5 @@ def _element(token: tokenize.TokenInfo) -> Any:
 
 
 def _runs_together(elements: list[Any]) -> bool:
-    """Whether two elements stand side by side without a comma."""
+    """Whether two elements are adjacent without a comma."""
     return any(one is not _COMMA and other is not _COMMA for one, other in pairwise(elements))

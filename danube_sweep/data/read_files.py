@@ -27,7 +27,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def read_rows(path: str | Path, columns: Sequence[str], field: str = "data.path") -> Iterator[Row]:
     """The rows of a file that has at least `columns`, one at a time, each with the line it starts in.
 
-    For parquet and json the number is the row's, from 1. Values of csv are strings as they stand ("NA" stays "NA").
+    For parquet and json the number is the row's, from 1. Values of csv are unchanged strings ("NA" stays "NA").
     Raises DataError, in one line with `field`, file and line, for anything missing, malformed or cut short.
     """
     where = f"{field}={path}"
@@ -100,7 +100,7 @@ def clean(text: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A cell as text: strings as they stand, null as "", anything else as JSON, dates and the like as they print."""
+    """A cell as text: strings unchanged, null as "", dates and the like as they print, anything else as JSON."""
     if value is None:
         return ""
     if isinstance(value, bool | int | float | list | dict):
@@ -109,7 +109,7 @@ def as_text(value: Any) -> str:
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """A cell as a list, also one that a csv holds as JSON or as Python prints it; None if it is none."""
+    """A cell as a list, including JSON or Python notation in a csv; None if it is not a list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value, strict=False)
@@ -131,7 +131,7 @@ def is_printed_list(value: Any) -> bool:
 
 def printed_lists_note(where: str, lines: Sequence[int]) -> list[str]:
     """A line about lists in these lines that Python printed, or none."""
-    return [f"{where}: lists as Python prints them, read as lists, in {some_lines(lines)}"] if lines else []
+    return [f"{where}: lists in Python's notation, read as lists, in {some_lines(lines)}"] if lines else []
 
 
 def some_lines(lines: Sequence[int]) -> str:
@@ -266,7 +266,9 @@ def _json_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not valid JSON ({error}); it must be one list of objects") from error
     if not isinstance(rows, list) or not rows:
-        raise DataError(f"{where}: it must be a JSON list of objects, one a row; for one object a line name it .jsonl")
+        raise DataError(
+            f"{where}: it must be a JSON list of objects, one per row; for one object per line, name the file .jsonl"
+        )
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise DataError(f"{where}, row {number}: a JSON {type(row).__name__}; each row must be an object")
@@ -296,7 +298,7 @@ def check_columns(there: Sequence[str], columns: Sequence[str], where: str) -> N
     """Raises DataError if a column is missing or there twice."""
     twice = sorted({name for name in there if there.count(name) > 1})
     if twice:
-        raise DataError(f"{where}: the column {twice[0]!r} is there twice; rename one")
+        raise DataError(f"{where}: the column {twice[0]!r} occurs twice; rename one")
     missing = [name for name in columns if name not in there]
     if not missing:
         return

@@ -14,13 +14,13 @@ OUTSIDE = "O"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row: its texts and, where it is labelled, what is to be learned of it."""
+    """One row: its texts and, if labelled, the answer to learn."""
 
     id: str
     texts: tuple[str, ...]
     """(text,), (prompt, answer A, answer B), or the words of a text, each with the space before it."""
     label: tuple[float, ...] | None
-    """A probability per class, a single number, or the class of every word; None where there is no label."""
+    """A probability per class, a single number, or the class of every word; None without a label."""
     group: str
     """Rows of one group stay in one part: the prompt, or the text."""
 
@@ -31,12 +31,12 @@ class LabelledRows(NamedTuple):
     records: list[Record]
     classes: list[str]
     notes: list[str]
-    """What reading changed, a line each: blanks left out, spellings that are one class, lists that Python printed."""
+    """Changes made while reading, a line each: dropped blanks, merged spellings, lists in Python's notation."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained on, what trials are chosen on and what is scored once at the end."""
+    """The rows for training, for choosing trials, and for scoring once at the end."""
 
     train: list[Record]
     validation: list[Record]
@@ -46,7 +46,7 @@ class Parts:
     bayes_log_loss: float | None = None
     """The lowest log loss that can be expected given the content, in nats, where it is known (generated data)."""
     notes: list[str] = field(default_factory=list)
-    """What reading its files changed, a line each."""
+    """Changes made while reading its files, a line each."""
 
 
 def group_codes(groups: Sequence[str]) -> NDArray[np.int64]:
@@ -61,7 +61,7 @@ def _code(group: str) -> int:
 
 
 def swapped(record: Record) -> Record:
-    """The same row with its answers, and what the label says of them, exchanged."""
+    """The same row with its answers and their labels exchanged."""
     prompt, a, b = record.texts
     label = record.label and (record.label[1], record.label[0], *record.label[2:])
     return replace(record, texts=(prompt, b, a), label=label)

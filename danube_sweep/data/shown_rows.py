@@ -95,12 +95,12 @@ def _label(
 
 
 def _word_labels(encoded: Encoded, row: int, tokenizer: "PreTrainedTokenizerBase", classes: Sequence[str]) -> str:
-    """The words that are no O, each with its label; a word is made of the tokens since the last word's end."""
+    """The words with a label other than O, with it; a word is made of the tokens since the last word's end."""
     assert encoded.words is not None
     words = encoded.words[row]
     first, named = 0, []
     for number, place, kind in words.tolist():
-        if first == 0 and number > 0:  # a later piece: before its first word stand those that it repeats
+        if first == 0 and number > 0:  # a later piece: its first word follows the repeated ones
             first = place
         tokens = encoded.tokens[row][first : place + 1]
         text = str(tokenizer.decode(tokens.tolist(), skip_special_tokens=True)).strip()

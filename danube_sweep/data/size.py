@@ -14,7 +14,7 @@ SAMPLED_ROWS = 300
 CHARACTERS_PER_TOKEN = 4.0
 """English prose under the tokenizers of the models here."""
 TEMPLATE_TOKENS, TEMPLATE_BYTES = 12, 256
-"""What a row's frame adds: as a mean, and at the most."""
+"""Tokens that a row's markup adds: the mean and the maximum."""
 
 
 def data_size(config: Data) -> DataSize | None:
@@ -63,7 +63,7 @@ def _files(config: Data) -> list[str]:
 
 
 class Hashed:
-    """A reader's settings as the key of a cache: by what they say."""
+    """A reader's settings as the key of a cache, by their content."""
 
     def __init__(self, config: Data) -> None:
         self.config, self._key = config, repr(config)

@@ -62,7 +62,7 @@ def _deal(records: Sequence[Record], config: Data, folds: int) -> list[tuple[lis
     if folds > len(set(groups)):
         raise DataError(
             f"data.folds={folds}: there are only {len(set(groups))} groups of rows (equal prompts, texts or "
-            "data.group_column) to deal; give fewer folds or more rows"
+            "data.group_column) to divide; give fewer folds or more rows"
         )
     classes = _classes(records, folds) if config.stratified else None
     kind = StratifiedGroupKFold if config.stratified else GroupKFold
@@ -93,7 +93,8 @@ def _classes(records: Sequence[Record], folds: int) -> list[int]:
     found = [max(range(len(label)), key=label.__getitem__) for label in labels if label is not None and len(label) > 1]
     if len(found) < len(labels) or any(abs(sum(label or ()) - 1) > _TOLERANCE for label in labels):
         raise DataError(
-            "data.stratified=true spreads classes, and these rows have not one class each; give data.stratified=false"
+            "data.stratified=true spreads classes, and these rows do not have one class each; give "
+            "data.stratified=false"
         )
     if max(Counter(found).values()) < folds:
         raise DataError(

@@ -82,7 +82,10 @@ def check_classes(where: str, classes: list[str], target: Target, *, ordered_by_
         raise DataError(f"{where}: its only class is {classes[0]!r}; give rows of at least two classes")
     if target is Target.ordered and not ordered_by_config and not all(map(is_number, classes)):
         other = next(name for name in classes if not is_number(name))
-        raise DataError(f"{where}: head=ordinal needs classes in order, and {other!r} is no number: list data.classes")
+        raise DataError(
+            f"{where}: head=ordinal needs ordered classes, and {other!r} is not a number; list the order in "
+            "data.classes"
+        )
 
 
 Labels = list[tuple[float, ...]]
@@ -148,7 +151,7 @@ def name_labels(
 def _unknown(where: str, label: str, classes: list[str]) -> DataError:
     shown = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
     return DataError(
-        f"{where}: the label {label!r} is none of the {len(classes)} classes ({shown}); "
+        f"{where}: the label {label!r} is not one of the {len(classes)} classes ({shown}); "
         "correct it or list all in data.classes"
     )
 
@@ -171,7 +174,7 @@ def _soft_labels(
     if len(known) != len(columns):
         raise ConfigError(
             f"data.classes has {len(known)} names for the {len(columns)} columns of data.soft_label_columns; "
-            "give one name a column, or data.classes=null"
+            "give one name per column, or data.classes=null"
         )
     read = probabilities if sum_to_1 else _each_a_probability
     labels = [read([row[name] for name in columns]) for _, row in rows]

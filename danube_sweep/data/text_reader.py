@@ -1,4 +1,4 @@
-"""Texts as token ids. A control token that stands in a text (`</s>`, `<|im_end|>`) is read as the text that it is."""
+"""Texts as token ids. A control token inside a text (`</s>`, `<|im_end|>`) is read as plain text."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Token ids against the rows of the model's embedding: a tokenizer may have got tokens that the model has not."""
+"""Token ids against the rows of the model's embedding: a tokenizer may have gained tokens that the model lacks."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
 """Heads: from hidden states to the answer. They are fp32 and never quantised.
 
-kinds/  a file for each head: its fields, its weights' shapes, how it is built · base_head  what a head is
+kinds/  a file for each head: its fields, its weights' shapes, how it is built · base_head  the interface of a head
 build_head  config in, head out · pooling, head_layers  their parts · formulas  their arithmetic, exports' too
-one_class, ordered_classes, many_classes, single_number, each_word, bradley_terry, language  what the kinds build
+one_class, ordered_classes, many_classes, single_number, each_word, bradley_terry, language  their modules
 """
 
 from typing import TYPE_CHECKING, Any

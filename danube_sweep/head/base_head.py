@@ -1,4 +1,4 @@
-"""What a head is: hidden states in; loss and answers out.
+"""The interface of a head: hidden states in, loss and answers out.
 
 Axes: B rows, T tokens, H hidden width, C classes, N examples (rows or words), A numbers of an answer.
 """
@@ -16,21 +16,21 @@ from danube_sweep.data.encoded import Encoded
 
 
 class Head(nn.Module, ABC):
-    """`forward` gives the output that the other methods read. `metrics.measure` says what its answers are worth."""
+    """`forward` gives the output that the other methods read. `metrics.measure` scores its answers."""
 
     target: Target
     classes: list[str]
-    """What it learns of a row, and of what classes: `build_head` says it."""
+    """The kind of answer and the classes, set by `build_head`."""
 
     reads_every_word: ClassVar[bool] = False
     """Whether it reads the states of tokens, without a pooling."""
 
     def last_layers(self) -> list[dict[str, Any]]:
-        """What head.formulas makes of the last layer's output, for exports: layers of head.json; by default nothing."""
+        """The layers of head.json after the last layer's output, for exports; by default none."""
         return []
 
     def start(self, train: Encoded) -> None:
-        """Takes what it needs of the training rows, before it trains: where numbers lie, how common classes are."""
+        """Reads statistics of the training rows before training: the range of numbers, the frequency of classes."""
 
     @abstractmethod
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor: ...
@@ -41,11 +41,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """What evaluation reports, one value per example and without label smoothing: losses_N."""
+        """The losses of an evaluation, one per example and without label smoothing: losses_N."""
 
     @abstractmethod
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
-        """What is predicted: answers_NA, probabilities or a number; None for a head that predicts nothing."""
+        """The predictions: answers_NA, probabilities or a number; None for a head without predictions."""
 
 
 class Classifies(Head):
@@ -56,7 +56,7 @@ class Classifies(Head):
         self.label_smoothing = config.label_smoothing
 
     def wanted(self, batch: Batch) -> torch.Tensor:
-        """What the output is held against: a share of each class, or the number of one, for each row of the output."""
+        """The target of the output: a share of each class, or the number of one, for each row of the output."""
         return labels_of(batch) if batch.words_P3 is None else batch.words_P3[:, 2]
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Two answers scored by the same network, each in a pass of its own; the scores say who wins, or that it is a tie.
+"""Two answers scored by the same network, each in its own pass; the scores decide the winner or a tie.
 
 Axes: B rows, C classes (A, B and, where there are ties, tie).
 """

@@ -29,7 +29,7 @@ class TokenClassifier(Classifies):
         self.layers = layers
 
     def start(self, train: Encoded) -> None:
-        """Rare classes start rare: most words are no entity."""
+        """Rare classes start rare: most words are not entities."""
         counts_C = np.bincount(_words(train)[:, 2], minlength=self.layers.linear.out_features)
         with torch.no_grad():
             self.layers.linear.bias.copy_(torch.from_numpy(counts_C / counts_C.sum()).clamp(min=LEAST).log())

@@ -108,7 +108,7 @@ def last_state(hidden_BTH: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
 
 
 def masked_mean(hidden_BTH: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """The mean over the tokens under the mask; zero where there is none."""
+    """The mean over the tokens under the mask; zero without any."""
     weights_BT = mask_BT.to(hidden_BTH.dtype)
     return torch.einsum("bt,bth->bh", weights_BT, hidden_BTH) / weights_BT.sum(dim=1, keepdim=True).clamp(min=1)
 

@@ -37,7 +37,7 @@ class LabelWords(Classifies):
 
 
 def word_ids(chosen: list[str] | None, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Each class's word's first token. Raises ConfigError for words that clash or have none."""
+    """Each class's word's first token. Raises ConfigError for words that clash or lack a token."""
     words = chosen or (PREFERENCE_WORDS if classes == CLASSES else classes)
     if len(words) != len(classes):
         raise ConfigError(f"head.words needs {len(classes)} words ({', '.join(classes)}), got {len(words)}")

@@ -19,7 +19,7 @@ INIT_STD = 0.02
 class Pooler(nn.Module):
     """The last token's state, the mean, both side by side, or a learned attention over the tokens.
 
-    Padding is told by the mask and by nothing else, on either side. `width` is that of the vector.
+    Only the mask marks padding, on either side. `width` is that of the vector.
     """
 
     def __init__(self, pooling: Pooling, hidden_size: int) -> None:

@@ -1,4 +1,4 @@
-"""What of the backbone trains: adapters by PEFT, everything, or nothing; and the adapters of a pack.
+"""The trained part of the backbone: adapters by PEFT, everything, or nothing; and the adapters of a pack.
 
 peft_configs.py      a config in, PEFT's own description of the adapter out
 target_modules.py    which linears it is put on
@@ -6,7 +6,7 @@ attach_adapter.py    puts it into the backbone
 adapter_state.py     its weights out and in again, under PEFT's names
 adalora_ranks.py     AdaLoRA's ranks while it trains
 packed_adapters.py   plain LoRA of many trials over one backbone, and of one
-packed_operation.py  what their adapters add to a linear
+packed_operation.py  the update that their adapters add to a linear
 """
 
 from danube_sweep.lora.adalora_ranks import rank_allocation

@@ -17,7 +17,7 @@ from danube_sweep.model.backbone import Backbone
 
 
 def rank_allocation(backbone: Backbone, config: Adapter, *, total_steps: int) -> "RankAllocation | None":
-    """What a trial with AdaLoRA does besides its optimizer's steps; None for any other adapter."""
+    """The extra work of a trial with AdaLoRA besides optimizer steps; None for any other adapter."""
     return RankAllocation(backbone, config, total_steps) if isinstance(config, Adalora) else None
 
 
@@ -58,7 +58,7 @@ class RankAllocation:
             allocator.mask_using_rank_pattern(self._body, self._pattern)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed trial needs to go on as if it had not stopped."""
+        """The state that a resumed trial needs to continue as if it had not stopped."""
         allocator = self._allocator
         seen = {"mean": allocator.exp_avg_ipt, "change": allocator.exp_avg_unc}
         return {**{name: dict(values) for name, values in seen.items()}, "pattern": self._pattern}

@@ -11,7 +11,7 @@ from danube_sweep.model.backbone import Backbone
 
 
 def prefix(backbone: Backbone) -> str:
-    """What PEFT puts before the names of a body's modules."""
+    """PEFT's prefix of the names of a body's modules."""
     # `PeftModel` over AutoModelForCausalLM finds the blocks under `model.`, over AutoModel at the top.
     return "base_model.model.model." if backbone.lm_head is not None else "base_model.model."
 

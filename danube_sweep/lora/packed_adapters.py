@@ -257,11 +257,11 @@ class PackedAdapters:
             linear.bind()
 
     def leaves(self) -> list[torch.Tensor]:
-        """What a backward pass gives gradients to: the stacks of every linear."""
+        """The tensors that get gradients: the stacks of every linear."""
         return [stack for linear in self._linears.values() for stack in linear.leaves()]
 
     def expect(self, places: Sequence[int], noises: Mapping[int, Noise]) -> None:
-        """What passes through the backbone from now on belongs to these trials, an equal share of the rows to each.
+        """From now on, rows in the backbone belong to these trials, an equal share to each.
 
         The backward pass, which may run blocks again, comes before the next call.
         """

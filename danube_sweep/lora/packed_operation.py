@@ -13,7 +13,7 @@ from typing import Any, final
 import torch
 
 Places = slice | torch.Tensor
-"""Where trials stand in a batch or a stack: a slice where they stand side by side, else their numbers."""
+"""The positions of trials in a batch or stack: a slice if they are adjacent, otherwise their numbers."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Noise:
     seed: int
     rows: int
     length: int
-    """The trial's own rows and tokens of the batch: what others' longer rows pad is not drawn for."""
+    """The trial's own rows and tokens of the batch: padding for others' longer rows gets no draw."""
 
     def factors(self, shape: torch.Size, device: torch.device) -> torch.Tensor:
-        """What the inputs [rows, tokens, I] of a trial are multiplied with: 0 or 1 / (1 - share)."""
+        """The factors of a trial's inputs [rows, tokens, I]: 0 or 1 / (1 - share)."""
         generator = torch.Generator(device).manual_seed(self.seed)
         own = (self.rows, self.length, shape[-1])
         kept = torch.rand(own, generator=generator, device=device) >= self.share

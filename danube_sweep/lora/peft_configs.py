@@ -25,7 +25,7 @@ def peft_config(config: LinearAdapter, backbone: Backbone) -> PeftConfig:
 
 
 def describe_adapter(config: LinearAdapter, backbone: Backbone, *, seed: int) -> PeftConfig:
-    """PEFT's description of an adapter for a backbone; `seed` draws what it shares and does not save.
+    """PEFT's config of an adapter for a backbone; `seed` draws shared tensors that are not saved.
 
     Raises ConfigError for modules, layers or fields that do not fit the model.
     """
@@ -78,7 +78,7 @@ def _adalora(config: Adalora, where: dict[str, Any], task: TaskType) -> AdaLoraC
 
 def _vera(config: Vera, where: dict[str, Any], task: TaskType, seed: int) -> VeraConfig:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the projections are drawn again and not saved: what is wanted
+        warnings.simplefilter("ignore")  # that the projections are drawn again and not saved, as intended
         return VeraConfig(
             r=config.rank,
             vera_dropout=config.dropout,
@@ -104,7 +104,7 @@ def _other(config: Peft, where: dict[str, Any], task: TaskType, seed: int) -> Pe
 
 
 def refused(config: LinearAdapter, error: Exception) -> ConfigError:
-    """The one line for what PEFT itself finds wrong with values or with the model's sizes."""
+    """The one line for a mistake in values or sizes that PEFT itself finds."""
     said = " ".join(str(error).split())
     given = f"lora.type={config.type} lora.fields={config.fields or {}}" if isinstance(config, Peft) else "lora"
     return ConfigError(f"{given}: PEFT refuses it: {said}")

@@ -39,7 +39,7 @@ DEBERTA_V3 = {
     "type_vocab_size": 0,
     "layer_norm_eps": 1e-7,
 }
-"""What version 3 sets beyond the sizes."""
+"""Settings of version 3 beyond the sizes."""
 
 
 @dataclass
@@ -211,21 +211,21 @@ def _random_model(
 def _pretrained_model(model: Model, kind: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, str]:
     folder = local_folder(model)
     if aside := pickles_left_aside(folder):
-        log.warning("model.path=%s: %s is left aside; its safetensors are loaded", model.path, aside[0])
+        log.warning("model.path=%s: %s is ignored; the safetensors are loaded", model.path, aside[0])
     try:
         whole, found = kind.from_pretrained(
             folder,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # said below, in one line
+            ignore_mismatched_sizes=True,  # reported below, in one line
             **options,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise unusable(model, "safetensors weights", error) from error
-    # transformers would fill what is missing with random weights and only warn.
+    # transformers would fill missing weights with random ones and only warn.
     lacking = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if lacking:
         reason = f"{lacking[0]} is missing or of another shape"
-        raise ModelError(f"model.path={model.path}: the weights are not this model's ({reason}); give a complete copy")
+        raise ModelError(f"model.path={model.path}: the weights do not fit this model ({reason}); give a complete copy")
     return whole, weights_identity(folder)

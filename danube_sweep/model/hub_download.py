@@ -44,7 +44,9 @@ def _snapshot(name: str, revision: str | None) -> Path:
         raise ModelError(f"model.revision={revision}: {name} has no such branch, tag or commit") from error
     except (LocalEntryNotFoundError, OSError, ValueError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
-            raise DiskError(f"model.path={name}: no space left to download it; free some or set HF_HOME") from error
+            raise DiskError(
+                f"model.path={name}: no space left to download it; free some space or set HF_HOME"
+            ) from error
         revised = f" (model.revision={revision})" if revision else ""
         raise ModelError(
             f"model.path={name}{revised}: the hub cannot be reached and the cache has no copy; {way_out}"

@@ -20,7 +20,8 @@ def output_layer(lm_head: nn.Module, config: PretrainedConfig, *, capped: bool =
     scaled = next((name for name in SCALES if getattr(config, name, None) not in (None, 1, 1.0)), None)
     if scaled is not None:
         raise ConfigError(
-            f"head=causal and head=lm do not scale logits as {config.model_type} does ({scaled} in its config.json); "
+            f"head=causal and head=lm do not support the scaled logits of {config.model_type} ({scaled} in its "
+            "config.json); "
             "use head=sequence"
         )
     return OutputLayer(lm_head, getattr(config, "final_logit_softcapping", None) if capped else None)

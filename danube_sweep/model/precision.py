@@ -28,7 +28,7 @@ def weight_dtype(precision: Precision) -> torch.dtype:
 
 
 def quantization_config(precision: Precision) -> BitsAndBytesConfig | None:
-    """What `from_pretrained` needs to store the linears as asked; None where nothing is quantised.
+    """The argument of `from_pretrained` that stores the linears as configured; None without quantisation.
 
     int8 runs with threshold 0, so that no row's outliers change another row's result.
     """

@@ -1,7 +1,7 @@
 """Quantised backbones on disk: a machine quantises each once and reads it back as it was.
 
-An entry is a folder of the cache, named by what decides its bytes; like a checkpoint it is sealed with the hash of its
-file, there whole or not at all, and no pickle.
+An entry is a folder of the cache, named by everything that decides its bytes. Like a checkpoint, it is sealed with the
+hash of its file, exists complete or not at all, and is never a pickle.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ CACHE_VERSION = 1
 """Raise it when the same source is stored in other bytes."""
 WEIGHTS = "model.safetensors"
 SPARE_BYTES = 2**30
-"""What stays free on the disk."""
+"""Bytes that stay free on the disk."""
 
 UNREADABLE = (CheckpointError, OSError, KeyError)
 """What a damaged entry raises."""
@@ -55,10 +55,10 @@ def entry(source: Any, precision: Precision, device: torch.device) -> Path:
 def read_or_quantise(
     folder: Path, config: PretrainedConfig, kind: Any, options: dict[str, Any], quantise: Callable[[], Loaded]
 ) -> Loaded:
-    """What `quantise` gives: read from the entry `folder` as a model of the auto class `kind`, or made and kept there.
+    """The result of `quantise`: read from the entry `folder` as a model of auto class `kind`, or made and stored there.
 
     While one process makes an entry, others wait for it. A damaged entry is made again; one that cannot be written is
-    said in the log and done without.
+    logged and skipped.
     """
     with suppress(*UNREADABLE):
         return _read(folder, config, kind, options)
@@ -93,10 +93,10 @@ def _keep(folder: Path, model: PreTrainedModel, fingerprint: str) -> None:
         remove_abandoned(folder)  # the lock is ours
         free = shutil.disk_usage(folder.parent).free
         if free < needed + SPARE_BYTES:
-            log.warning("%s has %.1f GiB left; the quantised backbone is not kept", folder.parent, free / 2**30)
+            log.warning("%s has %.1f GiB left; the quantised backbone was not cached", folder.parent, free / 2**30)
             return
         checkpoint.write_checkpoint(
             folder, {"source": fingerprint}, lambda place: checkpoint.save_tensors(tensors, place / WEIGHTS)
         )
     except OSError as error:
-        log.warning("the quantised backbone is not kept: %s", error)
+        log.warning("the quantised backbone was not cached: %s", error)

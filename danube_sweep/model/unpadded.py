@@ -1,6 +1,6 @@
 """Rows without padding: laid end to end, each attending to itself alone (`data.batching=packed`).
 
-Axes: B rows, T tokens of the longest, N groups of rows, S tokens of a flat row, V tokens that are no padding.
+Axes: B rows, T tokens of the longest, N groups of rows, S tokens of a flat row, V tokens without padding.
 """
 
 from collections.abc import Callable
@@ -26,15 +26,15 @@ KERNELS: dict[str, Attend] = {
     REPEATED: repeated_attention,
     "eager": eager_attention_forward,  # of Gemma 2 alone, whose scores are capped
 }
-"""What attends inside a sequence, by what the padded model would use."""
+"""The attention inside a sequence, by that of the padded model."""
 
 
 @dataclass(frozen=True)
 class Flat:
-    """Where the tokens of padded rows stand in flat ones."""
+    """The positions of padded rows' tokens in flat rows."""
 
     lengths: list[list[int]]
-    """[N][…]: tokens of each sequence of a flat row, in order; what is left of S is padding."""
+    """[N][…]: tokens of each sequence of a flat row, in order; the rest of S is padding."""
     shape: tuple[int, int, int, int]
     """B, T, N, S."""
     sources_V: torch.Tensor
@@ -46,7 +46,7 @@ class Flat:
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """What a body of `use_flat` is called with beside its tokens or embeddings."""
+        """The arguments of a body of `use_flat`, beside its tokens or embeddings."""
         return {"position_ids": self.positions_NS, "segments": self.lengths}
 
     def lay(self, padded: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ class Flat:
 def flatten(mask_BT: torch.Tensor, groups: int = 1) -> Flat:
     """The plan that lays each of `groups` equal groups of rows into one flat row, all as long as the longest.
 
-    A row's tokens are those where its mask is true, wherever they stand; a row may have none.
+    A row's tokens are those where its mask is true, at any position; a row may have none.
     """
     rows, width = mask_BT.shape
     lengths_NR = mask_BT.sum(dim=1).view(groups, -1).tolist()

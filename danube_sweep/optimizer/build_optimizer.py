@@ -39,7 +39,7 @@ def _offered(config: Optimizer, offer: offered_options.Offer, groups: Groups) ->
     given = {id(parameter) for group in groups for parameter in group["params"]}
     built = offered_options.build(config, torch.optim.Optimizer, groups=groups)
     if given != {id(parameter) for group in built.param_groups for parameter in group["params"]}:
-        raise ConfigError(f"{offer.named} cannot be used: it must hold every parameter that it is given, and no other")
+        raise ConfigError(f"{offer.named} cannot be used: it must hold exactly the parameters that it is given")
     return built
 
 

@@ -1,4 +1,4 @@
-"""What an optimizer trains of a trial, in groups with their own learning rate and weight decay."""
+"""The trained parameters of a trial, in groups with their own learning rate and weight decay."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

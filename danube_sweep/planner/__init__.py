@@ -1,1 +1,1 @@
-"""What a trial needs, from its config alone: bytes by kind, seconds per step, and what fits a device. No torch."""
+"""The memory and time of a trial from its config alone, and whether it fits a device. No torch."""

@@ -1,4 +1,4 @@
-"""What one forward pass keeps for the backward pass, block by block; docs/memory.md derives it.
+"""The tensors that a forward pass keeps for the backward pass, block by block; docs/memory.md derives them.
 
 The blocks follow transformers' modules under autocast with PEFT's adapters.
 """
@@ -21,7 +21,7 @@ def whole_body(walk: Pass) -> Saved:
 
 
 def checkpoints(walk: Pass) -> Saved:
-    """What is kept with gradient checkpointing: the inputs of the blocks, and what int8 linears hold of them."""
+    """The tensors kept with gradient checkpointing: the inputs of the blocks, and those that int8 linears hold."""
     if not walk.trains:
         return Saved()
     kept = walk.model.layers - (0 if walk.full else walk.first_adapted)  # nothing below asks for a gradient
@@ -33,13 +33,13 @@ def checkpoints(walk: Pass) -> Saved:
 
 
 def live_block(walk: Pass) -> Saved:
-    """What is kept while one checkpointed block is computed again: the one that keeps most."""
+    """The tensors kept while one checkpointed block is computed again: the block that keeps most."""
     blocks = [block(walk, number) for number in _distinct(walk)]
     return max(blocks, key=lambda saved: saved.per_token) + _rotary(walk)
 
 
 def block(walk: Pass, number: int) -> Saved:
-    """What one block keeps."""
+    """The tensors that one block keeps."""
     return _recorded(walk, number, live=walk.full or number > walk.first_adapted).saved()
 
 
@@ -68,7 +68,7 @@ def _positions(tape: Tape, name: str) -> Value:
 
 
 def _ends(walk: Pass) -> Saved:
-    # What the embedding and the last norm keep.
+    # The tensors that the embedding and the last norm keep.
     model, live = walk.model, walk.trains
     tape = Tape(walk)
     if walk.full:
@@ -121,7 +121,7 @@ def _decoder_block(tape: Tape, given: Value) -> None:
         query, key, value = (tape.linear(normed, name) for name in ("q_proj", "k_proj", "v_proj"))
     mixed = _attention(tape, query, key, value)
     if "qkv_proj" in family.attention or tape.walk.flat:
-        # Its values are a view, or its rows are computed one by one: what attention gives is copied into place.
+        # Its values are a view, or its rows are computed one by one: attention's output is copied into place.
         mixed = mixed.named("attended in place")
     attended = tape.linear(mixed, "o_proj")
     if family.norms == 4:
@@ -182,7 +182,7 @@ def _disentangled(tape: Tape, given: Value) -> Value:
     for content, reader in ((query, "key_proj"), (key, "query_proj")):
         positions = _positions(tape, reader)
         looked_up = tape.product(content, positions, f"{content.name} to position", model.heads * RELATIVE_POSITIONS)
-        if looked_up.live:  # what is gathered from is kept whole
+        if looked_up.live:  # the source of a gather is kept whole
             tape.keep(looked_up)
     if raw.live or value.live:
         tape.keep_bytes("gathered", constant=2 * length**2 * INT64 if raw.live else 0)

@@ -1,4 +1,4 @@
-"""What an adapter trains in one linear, as shapes, and what it keeps there that does not train."""
+"""The shapes that an adapter trains in one linear, and its untrained tensors there."""
 
 import math
 from typing import Any
@@ -94,7 +94,7 @@ def _of_blocks(kind: str, fields: dict[str, Any], inputs: int, outputs: int) -> 
 
 
 def frozen_bytes(walk: Pass) -> float:
-    """Bytes of what an adapter draws and does not train: random projections, and what OFT and BOFT move numbers by."""
+    """Bytes of an adapter's drawn, untrained tensors: random projections, and the permutations of OFT and BOFT."""
     targets = walk.targets
     if not targets:
         return 0.0

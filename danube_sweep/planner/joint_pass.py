@@ -19,7 +19,7 @@ def walk_of(config: Config, model: Architecture, length: int) -> Pass:
 
 
 def joint_walk(configs: Sequence[Config], model: Architecture, length: int) -> Pass:
-    """The forward pass of all trials of a pack: what one trial's adapter needs of a block is kept for all."""
+    """The forward pass of all trials of a pack: tensors that one trial's adapter needs in a block are kept for all."""
     walk = walk_of(configs[0], model, length)
     if len(configs) == 1:
         return walk

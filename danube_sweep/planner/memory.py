@@ -60,7 +60,7 @@ class Memory:
     activations: float
     """Kept for the backward pass."""
     workspace: float
-    """What comes and goes: gradients of activations, dequantised weights, logits, an update's temporaries."""
+    """Temporary tensors: gradients of activations, dequantised weights, logits, an update's temporaries."""
     context: float
     slack: float
     moment: str = "training"
@@ -68,13 +68,13 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """All tensors: what torch's max_memory_allocated counts on a GPU."""
+        """All tensors, as torch's max_memory_allocated counts them on a GPU."""
         kinds = (self.weights, self.trained, self.gradients, self.optimizer, self.activations, self.workspace)
         return sum(kinds)
 
     @property
     def total(self) -> float:
-        """What the device must have: the peak and the margins."""
+        """The memory that the device must have: the peak and the margins."""
         return self.peak + self.context + self.slack
 
     def plain(self) -> dict[str, int]:
@@ -91,7 +91,7 @@ def memory_of(config: Config, model: Architecture, *, classes: int = 3, longest:
 def pack_memory(
     configs: Sequence[Config], model: Architecture, *, classes: int = 3, longest: int | None = None
 ) -> Memory:
-    """The peak of trials that train together: the backbone once, what each trains, and all their activations.
+    """The peak of trials that train together: the backbone once, each trial's trained part, and all activations.
 
     `configs` have the same `pack_plan.pack_key`.
     """
@@ -104,7 +104,7 @@ def pack_memory(
     kept, passing = _step(configs, walk)
     whole_step = first.trainer.micro_batch == first.trainer.effective_batch
     if walk.full and whole_step and not walk.precision.gradient_checkpointing:
-        kept = max(kept - gradients, 0.0)  # a block's gradients come when what it kept goes
+        kept = max(kept - gradients, 0.0)  # a block's gradients appear as its activations are freed
     stored = stored_bytes(walk, first.head)
     # Random weights are drawn in fp32 in host memory, output layer included, before they are stored as asked.
     drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(first.model) else 0
@@ -134,7 +134,7 @@ def pack_memory(
 
 @dataclass(frozen=True)
 class _Own:
-    # Bytes that a trial has for itself; `updating` comes and goes in its update.
+    # Bytes of one trial; `updating` is temporary, during its update.
     trained: float
     gradients: float
     states: float
@@ -175,7 +175,7 @@ def _tokens(configs: Sequence[Config], rows: int, walk: Pass) -> int:
 
 
 def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
-    # What is kept for the backward pass at the moment of the peak, and what comes and goes then.
+    # The tensors kept for the backward pass at the moment of the peak, and the temporary ones.
     trainer, model, trains = configs[0].trainer, walk.model, walk.trains
     tokens = _tokens(configs, trainer.micro_batch, walk)
     checkpointing = walk.precision.gradient_checkpointing
@@ -202,7 +202,7 @@ def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
 
 
 def _dropped(configs: Sequence[Config], walk: Pass) -> float:
-    # Bytes per token of the packed operation's dropout: what it reads for all trials, and one trial's fp32 factors.
+    # Bytes per token of the packed operation's dropout: its input for all trials, and one trial's fp32 factors.
     dropping = any(is_packed(config.lora) and config.lora.dropout > 0 for config in configs)
     widest = max((linear.inputs for linear in walk.targets), default=0)
     return widest * (walk.compute_bytes + 2 * FP32 / len(configs)) if dropping else 0.0

@@ -1,4 +1,4 @@
-"""Which trials train together over one backbone: what must be equal, and how many of them by memory and by gain."""
+"""Which trials train together over one backbone: the fields that must be equal, and the size by memory and gain."""
 
 import hashlib
 import math
@@ -18,9 +18,9 @@ from danube_sweep.planner.planned_device import capacity_bytes, planned_device, 
 from danube_sweep.planner.step_seconds import pack_seconds
 
 MOST: Final = 16
-"""Trials of a pack at the most: what a seventeenth adds to the gain is lost when one process dies with them all."""
+"""The largest pack. A seventeenth trial gains less than a process that dies with all of them costs."""
 LEAST_GAIN: Final = 1.1
-"""Less is within what the prediction errs by: such trials train one after another."""
+"""A smaller gain is within the error of the prediction: such trials train one after another."""
 NEARLY_BEST: Final = 1.02
 """Of two sizes with which all trials take nearly the same time the smaller is taken."""
 WINDOW: Final = 4 * MOST
@@ -39,7 +39,7 @@ LengthsOf = Callable[[Config], Lengths]
 
 
 def full_rows(config: Config) -> Lengths:
-    """The lengths where nobody knows the data: every row as long as it may be."""
+    """The lengths for unknown data: every row has the largest length."""
     return Lengths(config.data.max_length, float(config.data.max_length))
 
 
@@ -53,7 +53,7 @@ class PlannedPack:
     memory: Memory | None = None
     """None where the architecture is not known."""
     step_s: float | None = None
-    """Predicted seconds of a step of every trial, corrected by what was measured."""
+    """Predicted seconds of a step of every trial, corrected by measurements."""
     gain: float = 1.0
     """Predicted seconds of the trials one after another, over those of the pack."""
 
@@ -69,7 +69,7 @@ def pack_key(config: Config) -> str | None:
         config.precision,
         config.device,
         (data.max_length, data.batching, data.layout, data.cache_prefix),
-        first_adapted(config.lora, blocks) if data.cache_prefix else None,  # a file of its own for each
+        first_adapted(config.lora, blocks) if data.cache_prefix else None,  # one file each
         (config.head.passes, config.head.reads_lm_head),
         (trainer.micro_batch, trainer.eval_batch),
     )
@@ -78,7 +78,7 @@ def pack_key(config: Config) -> str | None:
 
 @final
 class Corrections:
-    """What steps really took, by pack key: later predictions of seconds and of gain follow it."""
+    """Measured step times, by pack key, which correct later predictions of seconds and gain."""
 
     def __init__(self) -> None:
         self._ratios: dict[str, dict[int, float]] = {}
@@ -226,7 +226,7 @@ def _welcome(
 
 
 def _mates(configs: Sequence[Config]) -> list[int]:
-    # The first and those with its key: what shares its batches and its frozen blocks, and is near its rank, comes
+    # The first and those with its key: trials that share its batches and frozen blocks, and have a near rank, come
     # first, else in their order.
     first, key = configs[0], pack_key(configs[0])
     others = [number for number in range(1, len(configs)) if key is not None and pack_key(configs[number]) == key]
@@ -234,7 +234,7 @@ def _mates(configs: Sequence[Config]) -> list[int]:
 
 
 def _kind(config: Config) -> tuple[str, int]:
-    # What decides how much trials of a pack share: their batches, and the blocks below the first adapted one.
+    # Trials of a pack share their batches, and the blocks below the first adapted one.
     return batches_key(config), first_adapted(config.lora, config.model.shape.num_hidden_layers)
 
 
@@ -250,14 +250,14 @@ def _why_alone(config: Config, pack: str | int, most: int | None) -> str:
     if isinstance(config.lora, FullFinetune):
         return "lora=full trains the backbone itself"
     if family_of(config.model.shape.model_type).encoder:
-        return "an encoder's own dropout draws for the whole batch"
+        return "an encoder's own dropout is drawn for the whole batch"
     if pack_key(config) is None:
         name = type(config.lora).__name__.lower()
         biased = "with its biases " if type(config.lora) is Lora else ""
         return f"{name} {biased}trains over PEFT's own layers"
     if most == 1:
-        return "every slot has a trial of its own"
-    return "no other open trial with its model, precision and rows is left"
+        return "every slot has its own trial"
+    return "no other open trial has the same model, precision and rows"
 
 
 def _seconds_of_all(trials: int, most: int, gains: dict[int, float]) -> float:

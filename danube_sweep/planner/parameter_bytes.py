@@ -60,7 +60,7 @@ def parameters(model: Architecture, head: Head) -> int:
 
 
 def stored_bytes(walk: Pass, head: Head) -> float:
-    """Bytes of the backbone's weights, and of what an adapter draws and does not train."""
+    """Bytes of the backbone's weights, and of an adapter's untrained tensors."""
     model = walk.model
     linears = sum(_linear_bytes(walk, linear.weights, linear.outputs) for linear in model.linears) * model.layers
     return linears + (parameters(model, head) - model.linear_weights) * walk.weight_bytes + frozen_bytes(walk)
@@ -78,7 +78,7 @@ def _linear_bytes(walk: Pass, weights: int, outputs: int) -> float:
 
 
 def adapter_tensors(walk: Pass, head: Head) -> Tensors:
-    """What trains of the backbone: adapters, or with lora=full every weight."""
+    """The trained part of the backbone: adapters, or with lora=full every weight."""
     model, adapter, found = walk.model, walk.adapter, Tensors()
     if walk.full:
         return _all_weights(walk, head)

@@ -18,7 +18,7 @@ from danube_sweep.errors import ConfigError, ModelError, UnknownArchitecture
 
 
 def planned_architecture(model: Model) -> Architecture:
-    """The architecture that would be trained; of a hub name, its config in the cache or what conf/model says.
+    """The architecture of the trial; for a hub name, its config in the cache or that of conf/model.
 
     Raises ModelError for a folder that is not there or has no config.json that this planner can read.
     """

@@ -42,7 +42,7 @@ def planned_device(device: Device) -> Device:
 
 
 def slots_share(device: Device, slots: int | None) -> Device:
-    """What a trial has of a device that `planned_device` has completed when `slots` trials run at a time."""
+    """A trial's share of a device that `planned_device` has completed, with `slots` trials at a time."""
     sharing = ceil((slots or 1) / count_gpus()) if device.accelerator != "cpu" else slots or 1
     if sharing == 1 or device.memory_gib is None:
         return device
@@ -51,7 +51,7 @@ def slots_share(device: Device, slots: int | None) -> Device:
 
 
 def capacity_bytes(device: Device) -> float | None:
-    """The memory that a trial may use; None where nobody knows."""
+    """The memory that a trial may use; None if unknown."""
     known = [gib for gib in (device.memory_gib, device.memory_limit_gib) if gib is not None]
     return min(known) * GIB if known else None
 

@@ -1,7 +1,7 @@
 """How long a trial or a pack takes, from the configs and a device's figures: a roofline with stated efficiencies.
 
 Arithmetic, bytes and kernel launches are counted per forward and backward pass; a pass takes the longer of computing
-with moving bytes, and of launching. docs/memory.md says what is counted.
+with moving bytes, and of launching. docs/memory.md lists the terms.
 """
 
 import math
@@ -22,9 +22,9 @@ BACKWARD_LAUNCHES = 2.0
 LAUNCHES_OF_BLOCK, LAUNCHES_OF_LINEAR, LAUNCHES_OF_ADAPTER = 22, 1, 5
 """Kernels of a block besides its linears (norms, rotary, attention, activation), of a linear, of an adapter on it."""
 LAUNCHES_OF_QUANTISED = {False: 1, True: 4}
-"""What a quantised linear launches besides: on a GPU, and on a CPU, where it is bitsandbytes' own Python (measured)."""
+"""Extra launches of a quantised linear: on a GPU, and on a CPU, where it is bitsandbytes' own Python (measured)."""
 LAUNCHES_OF_HEAD = 60
-"""What a trial's batch, head and loss launch in a pass: an estimate."""
+"""Launches of a trial's batch, head and loss in a pass: an estimate."""
 LAUNCHES_OF_UPDATE = {False: 0.7, True: 0.6}
 """Of an update of torch's fused AdamW and its clipping, for every tensor, on a GPU and on a CPU: measured on an H200's
 host and on a CPU (docs/decisions/013, 011).
@@ -32,7 +32,7 @@ host and on a CPU (docs/decisions/013, 011).
 MIXED_LENGTHS = 0.5
 """Batches that differ are padded to the longest of them: by this share times the root of their number's logarithm."""
 ACTIVATIONS_MOVED = 3
-"""How often what is kept for the backward pass is moved: written, read, and as gradients."""
+"""How often tensors kept for the backward pass are moved: written, read, and as gradients."""
 STATES_READ_AND_WRITTEN = 7
 """Numbers that an update moves for every trained parameter."""
 

@@ -49,7 +49,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Pass:
-    """What decides what a forward pass keeps.
+    """The facts that decide which tensors a forward pass keeps.
 
     `padded`: some row of the batch is shorter than the longest. `cpu`: dropout keeps a factor for every element, where
     a GPU keeps one byte. `grouped`: there is a kernel for unmasked attention with fewer key heads than query heads.
@@ -101,7 +101,7 @@ class Pass:
 
     @property
     def autocast_bytes(self) -> int:
-        """Bytes of what softmax and layer norms read and give: fp32 under a GPU's autocast, not under a CPU's."""
+        """Bytes of inputs and outputs of softmax and layer norms: fp32 under a GPU's autocast, not a CPU's."""
         return self.compute_bytes if self.cpu and self.weight_bytes < FP32 else FP32
 
     @property
@@ -187,7 +187,7 @@ class Tape:
         return Saved(sum(self._per_token.values()), sum(self._constant.values()))
 
     def held(self) -> Saved:
-        """What of it checkpointing cannot give up: bitsandbytes' int8 product keeps its input out of torch's sight."""
+        """The part that checkpointing cannot free: bitsandbytes' int8 product keeps its input, unseen by torch."""
         return Saved(sum(self._per_token[name] for name in self._held))
 
     def trains(self, name: str) -> bool:
@@ -207,7 +207,7 @@ class Tape:
         self._per_token[name], self._constant[name] = per_token, constant
 
     def cast(self, value: Value, to_bytes: int, reader: str) -> Value:
-        """What an operation reads that wants another type: a copy of its own."""
+        """The copy that an operation makes if it needs another type."""
         return value if value.each == to_bytes else replace(value, name=f"{value.name} for {reader}", each=to_bytes)
 
     def linear(self, given: Value, name: str) -> Value:
@@ -276,7 +276,7 @@ class Tape:
             self.keep_bytes(f"{layer.name} down cast", constant=vera.rank * layer.inputs * each if given.live else 0)
 
     def _whole(self, given: Value, layer: LinearShape) -> None:
-        # What nobody has counted: its input and output in fp32, and two weights as large as the linear's.
+        # Uncounted types: input and output in fp32, and two weights as large as the linear's.
         self.keep(
             Value(f"{layer.name} read", given.width, FP32, True), Value(f"{layer.name} base", layer.outputs, FP32, True)
         )
@@ -304,7 +304,7 @@ class Tape:
             self.keep(Value(f"{layer.name} base", layer.outputs, each, True))
             self.keep(Value(f"{layer.name} update", layer.outputs, each, True))
             if lora.dropout > 0 and given.live and self.walk.precision.storage in QUANTISED:
-                # It multiplies what was dropped by the dequantised weight once more.
+                # It multiplies the dropped input by the dequantised weight once more.
                 self.keep_bytes(f"{layer.name} dequantised", constant=layer.weights * each)
             identity = layer.inputs * (layer.inputs + lora.rank) * each
             self.keep_bytes(f"{layer.name} weight norm", constant=identity + layer.outputs * (2 * FP32 + each))

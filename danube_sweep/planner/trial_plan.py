@@ -1,4 +1,4 @@
-"""The plan of one trial: parameters, memory, seconds and disk, and what to change where it does not fit."""
+"""The plan of one trial: parameters, memory, seconds and disk, and the change that makes it fit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ CHECKPOINTS_AT_ONCE = 3
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What a trial would need; seconds of an epoch are None where the data are not there."""
+    """The needs of a trial; seconds of an epoch are None if the data is missing."""
 
     device: Device
     parameters: int
@@ -35,7 +35,7 @@ class TrialPlan:
     effective_batch: int
     disk_bytes: float
     estimated: list[str]
-    """What of it is guessed, because an installed package does not say what it needs."""
+    """The guessed parts, because an installed package does not state them."""
 
     def plain(self) -> dict[str, Any]:
         """For a file: bytes, seconds and words."""

@@ -1,4 +1,4 @@
-"""Whether a trial fits a device, what would make it fit, and the largest micro-batch that does."""
+"""Whether a trial fits a device, the change that makes it fit, and the largest micro-batch that fits."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from danube_sweep.planner.planned_device import capacity_bytes, planned_device, 
 
 @dataclass(frozen=True)
 class Fit:
-    """A trial's memory against what the device has."""
+    """A trial's memory against the device's."""
 
     memory: Memory
     capacity_bytes: float | None
-    """None where nobody knows."""
+    """None if unknown."""
 
     @property
     def share(self) -> float | None:
@@ -31,7 +31,7 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits, margins included; what nobody knows counts as fitting."""
+        """Whether it fits with margins; an unknown capacity counts as fitting."""
         return self.capacity_bytes is None or self.memory.total <= self.capacity_bytes
 
 
@@ -81,7 +81,7 @@ def misfit(config: Config, model: Architecture, device: Device) -> str:
     fit = fit_of(config, model, device)
     assert fit.capacity_bytes is not None
     needs, has = fit.memory.total / GIB, fit.capacity_bytes / GIB
-    remedy = cheapest_change(config, model, device) or "a smaller model or data.max_length: nothing else would do"
+    remedy = cheapest_change(config, model, device) or "a smaller model or a smaller data.max_length"
     return f"it needs {needs:.2f} GiB and {device.name} has {has:.2f}; use {remedy}"
 
 
@@ -99,7 +99,7 @@ def cheapest_change(config: Config, model: Architecture, device: Device) -> str 
         needed = list(CHANGES[:last])
         if not fit_of(_changed(config, model, device, needed)[0], model, device).fits:
             continue
-        for one in reversed(CHANGES[:last]):  # what costs most is given up first
+        for one in reversed(CHANGES[:last]):  # the most expensive change is dropped first
             fewer = [change for change in needed if change is not one]
             if fit_of(_changed(config, model, device, fewer)[0], model, device).fits:
                 needed = fewer

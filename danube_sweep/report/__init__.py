@@ -1,4 +1,4 @@
-"""A sweep folder as one page that answers: what should I use, and how sure am I? Imports no torch.
+"""A sweep folder as one page: which configuration to use, and how certain that is. Imports no torch.
 
 collect      folder -> page_data.Report: learning_curves, row_predictions, slot_times, factor_effects, verdict,
              intervals, importance, comparability, published

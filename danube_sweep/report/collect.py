@@ -1,4 +1,4 @@
-"""A sweep folder, running or ended, read into what the page is drawn from."""
+"""A sweep folder, running or ended, read into the data of the page."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _POINTS: Final = 6000
 def gather(path: Path, drawn: datetime | None = None, beside: Path | None = None) -> Report:
     """Reads a sweep folder, for a page in the folder `beside`, by default the sweep's own.
 
-    Raises CheckpointError for a folder that is no sweep or from another version.
+    Raises CheckpointError for a folder that is not a sweep or from another version.
     """
     with Importance(wanted=sum(1 for _ in path.glob("*/predictions.parquet")) >= FEWEST) as importance:
         return _gathered(path, beside or path, drawn or datetime.now(UTC), importance)

@@ -1,4 +1,4 @@
-"""What was compared with what: data, splits, metrics, versions, device and git state of a sweep's trials."""
+"""The comparison: data, splits, metrics, versions, device and git state of a sweep's trials."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ _MOST_BYTES: Final = 2**30
 
 MEANING: Final = {
     "log_loss": "mean over the validation rows of -ln of the probability given to the label, in nats",
-    "accuracy": "share of the validation rows whose likeliest class is the label",
+    "accuracy": "share of the validation rows whose most likely class is the label",
     "macro_f1": "F1 of each class, averaged over the classes",
     "micro_f1": "F1 over all classes and rows together",
     "ece": "expected calibration error: |confidence - accuracy| over 15 bins of the confidence (arXiv:1706.04599)",
@@ -38,7 +38,7 @@ MEANING: Final = {
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of what was compared: its name, what it is, and whether the trials differ in it though they should not."""
+    """A line of the comparison: name, value, and whether the trials differ in it though they should not."""
 
     name: str
     value: str
@@ -91,14 +91,18 @@ def _seeds(trials: Sequence[StoredTrial]) -> Fact:
 def _parts(trials: Sequence[StoredTrial], seen: Sequence[Seen | None]) -> list[Fact]:
     rows = [trial.result["rows"] for trial in trials if isinstance(trial.result.get("rows"), dict)]
     prints = Counter(one.fingerprint for one in seen if one is not None)
-    alike = "the same rows and labels in every row of the ranking" if len(prints) == 1 else "not the same rows in all"
+    alike = (
+        "the same validation rows and labels in every row of the ranking"
+        if len(prints) == 1
+        else "the rows of the ranking have different validation rows"
+    )
     said = ", ".join(f"{name} in {count}" if len(prints) > 1 else name for name, count in prints.most_common(3))
     facts = [_same("examples", rows, lambda one: ", ".join(f"{name} {count:,}" for name, count in one.items()))]
     return [*facts, Fact("validation rows", f"{alike} (fingerprint {said})", len(prints) > 1)] if prints else facts
 
 
 def environment_of(trial: StoredTrial) -> dict[str, Any]:
-    """What the trial's environment.json holds; nothing if it is missing or damaged."""
+    """The contents of the trial's environment.json; empty if it is missing or damaged."""
     if not trial.folder.environment.is_file():
         return {}
     with suppress(CheckpointError):

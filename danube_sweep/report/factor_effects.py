@@ -1,4 +1,4 @@
-"""What each varied key does to the metric, level by level."""
+"""The effect of each varied key on the metric, level by level."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Which varied key matters most, by Optuna's PED-ANOVA (arXiv:2304.10255).
 
-It works in a process of its own, importance_process.py, that imports Optuna while the folder is read.
+It works in its own process, importance_process.py, that imports Optuna while the folder is read.
 """
 
 import json
@@ -57,7 +57,7 @@ class Importance:
         ranges = {factor.name: factor.is_logarithmic for factor in factors if factor.is_range}
         values = [{factor.name: label_of(factor, row) for factor in factors} for row in scored]
         found = _ask(self._process, Question(goal, ranges, values, [row.mean or 0.0 for row in scored]))
-        return found or "no key tells the best rows from the others"
+        return found or "no key separates the best rows from the others"
 
 
 def _ask(process: subprocess.Popen[str], question: Question) -> dict[str, float] | str:

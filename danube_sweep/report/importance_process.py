@@ -17,7 +17,7 @@ _TOP: Final = 5
 
 @dataclass(frozen=True)
 class Question:
-    """What the other process is asked: each row's value of each key, and its metric."""
+    """The question to the other process: each row's value of each key, and its metric."""
 
     goal: str
     ranges: dict[str, bool]
@@ -27,7 +27,7 @@ class Question:
 
 
 def weigh(question: Question) -> dict[str, float]:
-    """The shares, together 1; none where no key tells the best rows from the others."""
+    """The shares, together 1; none where no key separates the best rows from the others."""
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator
 

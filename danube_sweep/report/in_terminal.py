@@ -1,4 +1,4 @@
-"""A report in the terminal: what the page says, without its pictures."""
+"""A report in the terminal: the page without its pictures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _MOST_CLASSES: Final = 20
 def show_report(path: Path, terminal: Terminal) -> None:
     """Prints all that the page of a sweep says, and rewrites ranking.csv and ranking.md.
 
-    Raises CheckpointError for a folder that is no sweep.
+    Raises CheckpointError for a folder that is not a sweep.
     """
     report = gather(path)
     try:
@@ -56,12 +56,12 @@ class Full:
 def _parts(report: Report, console: Console) -> Iterator[tuple[str, list[RenderableType]]]:
     yield "the answer", [_text(line, console) for line in answer_lines(report)]
     if report.answer.unknown:
-        yield "what this sweep cannot tell", [_text(f"- {one}", console) for one in report.answer.unknown]
+        yield "open questions of this sweep", [_text(f"- {one}", console) for one in report.answer.unknown]
     if report.factors:
         yield "which choice matters (PED-ANOVA)", [_importance(report, console)]
         yield "each choice by itself: mean of its rows, 95 % over them", [_factors(report, console)]
     if any(one.row.mean is not None for one in report.shown):
-        yield "no other row is as good for less", [_front(report, console)]
+        yield "no other row is as good at lower cost", [_front(report, console)]
     if report.answer.best is not None and report.answer.best.seen is not None and report.answer.best.seen.classes:
         matrix = _confusions(report.answer.best.seen, console)
         yield "confusions of the best: each class, and how often it was taken for which", [matrix]
@@ -77,7 +77,7 @@ def _parts(report: Report, console: Console) -> Iterator[tuple[str, list[Rendera
 
 
 def answer_lines(report: Report) -> list[str]:
-    """The command, its number and how sure it is, and what is as good for less."""
+    """The command, its number and interval, and the rows that are as good at lower cost."""
     answer = report.answer
     if answer.best is None or answer.command is None:
         return ["no trial has finished yet" if report.under_way or not report.shown else "no trial has finished"]
@@ -96,7 +96,7 @@ def answer_lines(report: Report) -> list[str]:
 def _cost(one: Shown) -> str:
     memory = "" if one.memory_gib is None else f", {one.memory_gib:.2f} GiB"
     seconds = "" if one.seconds is None else f", {human(one.seconds)}"
-    return f"{memory}{seconds}{' (shared in a pack: memory predicted, its part of the time)' if one.shared else ''}"
+    return f"{memory}{seconds}{' (trained in a pack: predicted memory, its share of the time)' if one.shared else ''}"
 
 
 def _importance(report: Report, console: Console) -> RenderableType:

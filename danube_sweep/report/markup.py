@@ -8,7 +8,7 @@ from typing import Any, Final, final
 _VOID: Final = frozenset({"br", "hr", "input", "meta"})
 _DRAWN: Final = frozenset({"circle", "line", "path", "polyline", "rect"})
 _NO_TEXT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-"""Control signs, halves of signs, and what turns the text around it."""
+"""Control characters, lone surrogates, and marks that change the direction of text."""
 
 _SPECIAL: Final = re.compile(f"[&<>\"']|{_NO_TEXT.pattern}")
 

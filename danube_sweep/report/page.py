@@ -53,9 +53,9 @@ def page_file(path: Path, output: Path | None, *, overwrite: bool) -> Path:
 
 
 def write_page(path: Path, output: Path | None = None) -> tuple[Report, Path]:
-    """Draws the sweep in `path` into `output`, by default its report.html; returns what was drawn and where.
+    """Draws the sweep in `path` into `output`, by default its report.html; returns the report and its file.
 
-    Raises CheckpointError for a folder that is no sweep and DiskError for a file that cannot be written.
+    Raises CheckpointError for a folder that is not a sweep and DiskError for a file that cannot be written.
     """
     file = output or path / FILE
     report = gather(path, beside=file.parent)
@@ -92,5 +92,5 @@ def _header(report: Report, title: str) -> Markup:
 
 
 def _footer() -> Markup:
-    said = f"danube-sweep {__version__}. This page is one file: it loads nothing and sends nothing."
+    said = f"danube-sweep {__version__}. This page is one file. It loads nothing and sends nothing."
     return element("footer", element("p", said, class_="quiet"))

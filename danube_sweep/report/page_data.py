@@ -1,4 +1,4 @@
-"""What the page is drawn from: a sweep folder, read and thought over once."""
+"""The data of the page: a sweep folder, read and analysed once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
 
 @dataclass(frozen=True)
 class Shown:
-    """A row of the ranking with what the page knows of it."""
+    """A row of the ranking with the page's data about it."""
 
     key: str
     """Its name on the page, `r1` for the best one."""
@@ -59,7 +59,7 @@ class Cheaper:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to use, and how sure it is."""
+    """The configuration to use, and how certain that is."""
 
     best: Shown | None
     command: str | None
@@ -69,9 +69,9 @@ class Answer:
     nothing_learned: list[str]
     """Sentences if the best one does not beat answering without reading, or a linear model; else nothing."""
     unknown: list[str]
-    """What the sweep cannot tell, a sentence each."""
+    """The open questions of the sweep, a sentence each."""
     then: list[str]
-    """The commands that use what was found; none where nothing was learned."""
+    """The commands that use the answer; none if nothing was learned."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ class Report:
     compared: list[Fact]
     published: Published | None
     references: dict[str, float]
-    """What answering without reading reaches, in the metric of the ranking, by name."""
+    """The results of answering without reading, in the metric of the ranking, by name."""
     counted: dict[str, int] = field(default_factory=dict)
     """Trials by state."""
     data: list[tuple[list[str], list[str]]] = field(default_factory=list)
-    """The lines about what was read, each with the names of the trials that read it."""
+    """The lines about the data, each with the names of the trials that read it."""
 
     @property
     def under_way(self) -> int:

@@ -1,4 +1,4 @@
-"""What others have published of the models: to hold a result against, never to rank with it."""
+"""Published results of the models, for comparison, never for the ranking."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the validation predictions of a row show, recomputed from its files. Shapes: N rows, C classes, B bins."""
+"""The validation predictions of a row, recomputed from its files. Shapes: N rows, C classes, B bins."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Seen:
 
 
 def read_seen(files: Sequence[Path]) -> Seen | None:
-    """What the predictions in these files show; None where one is missing or damaged, or they have other classes."""
+    """The facts in these files' predictions; None if one is missing or damaged, or if classes differ."""
     try:
         tables = [predictions.read(file) for file in files]
         read = [predictions.classified(table) for table in tables]

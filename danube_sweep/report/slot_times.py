@@ -1,4 +1,4 @@
-"""When what ran in which slot: the attempts of all trials, and those that train now."""
+"""The attempts of all trials in each slot over time, and those that train now."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
 
 _CLOCK_S: Final = 1.5
-"""Starts are whole seconds: what overlaps by less came one after the other."""
+"""Starts are whole seconds: bars that overlap by less came one after the other."""
 
 
 @dataclass(frozen=True)

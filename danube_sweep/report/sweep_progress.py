@@ -32,7 +32,7 @@ class Standing:
     running: list[Progress]
     ended: int
     total: int
-    """With what a search has still to draw."""
+    """Includes the trials that a search has still to draw."""
     left_s: float | None
     """Until all have ended, if the rest takes as long as those before; None when nothing is known."""
 

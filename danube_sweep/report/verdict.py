@@ -1,4 +1,4 @@
-"""What to use, how sure that is, what is as good and cheaper, and what the sweep cannot tell."""
+"""The configuration to use, how certain that is, cheaper ties, and open questions."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -104,12 +104,12 @@ def _unknown(
 def _unfinished(open_trials: int) -> str:
     if not open_trials:
         return ""
-    return f"{_trials(open_trials)} not ended yet: the ranking can still change."
+    return f"{_trials(open_trials)} not ended yet, so the ranking can still change."
 
 
 def _lost(ranking: Ranking) -> str:
     lost = sum(row.mean is None and not _is_open(row.state) for row in ranking.rows)
-    return f"{_count(lost, 'configuration')} ended without a result: nothing is known of them." if lost else ""
+    return f"{_count(lost, 'configuration')} ended without a result, so nothing is known about them." if lost else ""
 
 
 def _is_open(state: str) -> bool:
@@ -119,23 +119,21 @@ def _is_open(state: str) -> bool:
 def _single(ranking: Ranking, best: Shown, good: Sequence[Shown]) -> str:
     others = [row for row in ranking.rows if row.difference is not None]
     if not others:
-        return "There is nothing to compare with: only one configuration has a result."
+        return "There is nothing to compare: only one configuration has a result."
     if all(row.interval is None for row in others):
-        return "Differences have no interval, so a small one can be chance: the notes of the ranking tell why."
+        return "Differences have no interval, so a small one may be chance. The notes of the ranking give the reason."
     if not good:
         return ""
-    return f"Which of the first {len(good) + 1} is really best: their differences can be chance (95 %)."
+    return f"Which of the first {len(good) + 1} is really best: their differences may be chance (95 %)."
 
 
 def _above(ranking: Ranking, best: Shown) -> str:
     above = [row for row in ranking.rows if row.rank is not None and row.rank < (best.row.rank or 0)]
     early, said = sum(row.pruned for row in above), []
     if early:
-        said.append(
-            f"{_count(early, 'pruned configuration')} ranked above it when ended early; trained on, it may stay."
-        )
+        said.append(f"{_count(early, 'pruned configuration')} ranked above it when pruned, and may have stayed ahead.")
     if lost := len(above) - early:
-        said.append(f"{_count(lost, 'configuration')} ranked above it by fewer trials: the others were lost.")
+        said.append(f"{_count(lost, 'configuration')} ranked above it with fewer trials; the others were lost.")
     return " ".join(said)
 
 
@@ -171,13 +169,13 @@ def _optimism(ranking: Ranking, best: Shown) -> str:
     if ranked < 2 or not ranking.metric.startswith("validation/"):
         return ""
     if name in best.row.test:
-        return f"On rows that chose nothing it is {number(best.row.test[name])} (test part), read once for the winner."
+        return f"On unseen rows it is {number(best.row.test[name])} (test part, scored once for the winner)."
     return f"How good it is on new rows: the best of {ranked} looks better than it is, and no test part was scored."
 
 
 def _shared(best: Shown) -> str:
     return (
-        "Its own memory and seconds: it trained in a pack; memory is predicted, seconds are its share."
+        "Its own memory and seconds: it trained in a pack, so memory is predicted and seconds are its share."
         if best.shared
         else ""
     )
@@ -192,7 +190,7 @@ def _count(count: int, noun: str) -> str:
 
 
 def references_of(trials: Sequence[StoredTrial], metric: str) -> dict[str, float]:
-    """What answering without reading reaches in the metric, by name, from the first trial that states it."""
+    """The results of answering without reading in the metric, by name, from the first trial that states them."""
     name = metric.rpartition("/")[2]
     labels: Mapping[str, str] = {"uniform": "uniform", "prior": PRIOR, "bayes": "Bayes-optimal"}
     for trial in trials:

@@ -29,7 +29,7 @@ _SHARE: Final = 0.1
 
 @final
 class Watch:
-    """`look` reads the sweep and gives what to show; `draw` draws the page. `follow` does both until it is over."""
+    """`look` reads the sweep and returns the view; `draw` draws the page. `follow` does both until it is over."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Watch:
         self.standing: Standing | None = None
 
     def follow(self) -> None:
-        """Shows the sweep until every trial has ended. Raises CheckpointError for a folder that is no sweep."""
+        """Shows the sweep until every trial has ended. Raises CheckpointError for a folder that is not a sweep."""
         shown, due_s = self.look(), self._clock()
         # On no terminal there is nothing to move: a line for each page.
         with Live(Neutral(shown), console=self._console, auto_refresh=False, transient=True) as live:
@@ -64,7 +64,7 @@ class Watch:
         self._console.print(self.look())
 
     def draw(self) -> None:
-        """Draws the page; a disk that is full for now is said and does not end the watch."""
+        """Writes the page; a full disk is reported and does not end the watch."""
         try:
             _, file = write_page(self._path, self._output)
             self._said = f"{file} drawn at {datetime.fromtimestamp(self._clock(), UTC):%H:%M:%S} UTC"
@@ -103,7 +103,7 @@ class Watch:
             return Text()
         said = [f"{here.ended} of {here.total} ended", f"{len(here.running)} running"]
         if not here.is_over and not here.running:
-            said.append(f"nothing trains now; go on with: danube-sweep resume {self._path}")
+            said.append(f"nothing is training now; continue with: danube-sweep resume {self._path}")
         elif here.left_s is not None and not here.is_over:
             said.append(f"about {duration(here.left_s)} left")
         said.append(self._said)

@@ -30,7 +30,7 @@ from danube_sweep.storage.sweep_folder import SweepFolder
 def rank_sweep(path: Path, objectives: Objectives | None = None) -> Ranking:
     """Reads a sweep folder; `objectives` (metric, goal) overrule those of its sweep.json.
 
-    The same folder gives the same ranking. Raises CheckpointError for a folder that is no sweep, or whose sweep.json
+    The same folder gives the same ranking. Raises CheckpointError for a folder that is not a sweep, or whose sweep.json
     is damaged or from another version.
     """
     trials, notes = read_trials(path)

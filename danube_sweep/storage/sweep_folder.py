@@ -151,7 +151,7 @@ class SweepFolder:
         return min((entry.hash_version for entry in self.entries() if entry.hash), default=HASH_VERSION)
 
     def read(self) -> dict[str, Any]:
-        """What `write` was given. Raises CheckpointError for a folder that is no sweep or from another version."""
+        """What `write` was given. Raises CheckpointError for a folder that is not a sweep or from another version."""
         stored = self._stored()
         del stored["hash_version"]
         return stored

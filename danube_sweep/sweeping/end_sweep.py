@@ -49,7 +49,7 @@ def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, stopping: Ca
 def show_ranking(path: Path, terminal: Terminal, *, overwrite: bool = False) -> None:
     """Prints the ranking of a sweep folder and rewrites ranking.csv and ranking.md; others' only if asked to.
 
-    Raises CheckpointError for a folder that is no sweep.
+    Raises CheckpointError for a folder that is not a sweep.
     """
     ranking = rank.rank_sweep(path)
     try:

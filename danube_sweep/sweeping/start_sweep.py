@@ -118,7 +118,7 @@ def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> No
 def resume_sweep(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
     """Goes on with the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`); ends like `run_sweep`.
 
-    Raises CheckpointError for a folder that is no sweep or from another version.
+    Raises CheckpointError for a folder that is not a sweep or from another version.
     """
     folder = SweepFolder(path.absolute())
     stored = folder.read()

@@ -194,14 +194,14 @@ def test_the_last_of_two_changes_counts_and_the_pruner_can_be_tuned() -> None:
         ("sweep.slots=0", "sweep.slots must be at least 1, got 0"),
         ("sweep.slots=x", "sweep.slots: value 'x' of type 'str' could not be converted to Integer"),
         ("sweep.sampler=banana", "sweep.sampler: invalid value 'banana', expected one of [tpe, random"),
-        ("sweep.retry=[nonsense]", "sweep.retry=nonsense: no state to run again; there are failed, oom"),
+        ("sweep.retry=[nonsense]", "sweep.retry=nonsense: this state cannot be run again; there are failed, oom"),
         ("sweep.retry=[failed", "sweep.retry=[failed: not YAML; write sweep.FIELD=VALUE"),
         ("sweep.retry=failed", "sweep.retry takes a list: write sweep.retry=[…]"),
         ("sweep.retry=null", "sweep.retry: "),
         ("sweep.goal=best", "sweep.goal must be minimize or maximize, got best"),
         ("pruner.nope=1", "pruner.nope: no such field; it has min_validations, reduction"),
         ("pruner.reduction=1", "pruner.reduction must be at least 2, got 1"),
-        *((word, f"{word}: no setting of a sweep; write sweep.FIELD=VALUE") for word in
+        *((word, f"{word}: not a setting of a sweep; write sweep.FIELD=VALUE") for word in
           ("sweep.slots", "sweep", "sweep=3", "pruner=none", "lora.rank=4", "=3", "")),
     ],
 )  # fmt: skip

@@ -184,7 +184,7 @@ def test_help_lists_it_with_its_fields_and_loads_no_torch(installed: None, tmp_p
         ("head.scale=inf", "head.scale must be a finite number, got inf"),
         ("optimizer.beta1=2", "optimizer.beta1 must be at least 0 and under 1, got 2.0"),
         ("head=prototype", "head=prototype: no such option; did you mean head=prototypes?"),
-        ("data=text data.path=[a.jsonl]", "data=text has no labels: use head=lm"),
+        ("data=text data.path=[a.jsonl]", "data=text has no labels; use head=lm"),
     ],
 )
 def test_a_mistake_in_it_is_said_like_every_other(installed: None, override: str, message: str) -> None:
@@ -260,13 +260,13 @@ def test_the_plan_says_what_it_only_estimates(
     module = f"broken_quiet_{group}"
     fresh(offering(tmp_path, {module: f"{SCHEMA}\nQUIET = {text}"}, group=group, quiet=f"{module}:QUIET"))
     guessed, known = plan_of(compose([f"{group}=quiet"])), plan_of(compose(counted_as.split()))
-    assert guessed.estimated == [f"{group}=quiet does not say what it needs, and is counted with {guess}"]
+    assert guessed.estimated == [f"{group}=quiet does not state its memory, and is counted as {guess}"]
     assert guessed.trained == known.trained
     assert guessed.fit.memory.optimizer == pytest.approx(known.fit.memory.optimizer, rel=1e-3)
     for words in (["plan", f"{group}=quiet"], ["plan", "-m", f"{group}=quiet", "seed=0,1"]):
         assert main.main(words) == 0
         said = " ".join(capsys.readouterr().out.split())
-        assert "estimated" in said and f"is counted with {guess}" in said
+        assert "estimated" in said and f"is counted as {guess}" in said
 
 
 def test_shapes_that_fail_are_said_in_one_line(
@@ -324,7 +324,7 @@ def made(fields, base=Head, **options):
         ),
         ("HEAD = HeadExtension(made({}, SequenceHead), 'a:b')", "its schema Made extends an option; extend Head"),
         ("HEAD = HeadExtension(made({}), 'a.b')", "its builder is 'a.b'; write 'package.module:name'"),
-        ("HEAD = HeadExtension(made({'size': (int, 3)}), 'a:b')", "its field size has no help; declare it by"),
+        ("HEAD = HeadExtension(made({'size': (int, 3)}), 'a:b')", "its field size has no help; declare it with"),
         ("HEAD = HeadExtension(made({'kind': (int, setting('k', 3))}), 'a:b')", "its field kind has a name that is"),
         (
             "HEAD = HeadExtension(made({'to': (Path | None, setting('k', None))}), 'a:b')",
@@ -441,6 +441,6 @@ def test_an_optimizer_that_leaves_parameters_out_is_refused(fresh: Callable[[Pat
     modules = {"broken_half": odd, "broken_builders": BUILDERS}
     fresh(offering(tmp_path, modules, group="optimizer", half="broken_half:HALF"))
     one, other = (torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(2))
-    message = "optimizer=half: broken-heads cannot be used: it must hold every parameter that it is given, and no other"
+    message = "optimizer=half: broken-heads cannot be used: it must hold exactly the parameters that it is given"
     with pytest.raises(ConfigError, match=message):
         build_optimizer(compose(["optimizer=half"]).optimizer, {"w": one}, {"w": other}, head_lr=None)

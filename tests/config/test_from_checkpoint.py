@@ -193,7 +193,7 @@ def test_an_adapter_or_quantised_weights_in_the_place_of_a_model_say_so(tmp_path
     folder_of("llama", tmp_path / "whole")
     whole = {**described(tmp_path / "whole"), "quantization_config": {"quant_method": "gptq"}}
     (tmp_path / "whole" / "config.json").write_text(json.dumps(whole))
-    with pytest.raises(ModelError, match=r"the weights are quantised already .gptq"):
+    with pytest.raises(ModelError, match=r"the weights are already quantised .gptq"):
         auto(tmp_path / "whole")
 
 
@@ -279,7 +279,7 @@ def test_a_hub_name_that_nobody_knows_offline_says_the_way_out(name: str, way_ou
         ("meta-llama/Llama-3.2-3B-Instruct", "is an option here; write model=llama3_2_3b model.variant=chat"),
         (
             "me/some.model",
-            "no such option; for a folder or a model of the hub write model=auto model.path=me/some.model",
+            "no such option; for a folder or a hub model, write model=auto model.path=me/some.model",
         ),
         ("/some/folder", "write model=auto model.path=/some/folder"),
         ("./folder", "write model=auto model.path=./folder"),

@@ -87,7 +87,7 @@ def test_a_damaged_record_is_dropped_with_a_note(
     ask()
     damage(record(tmp_path))
     assert [ask(), ask()] == [["one"]] * 2 and reader.times == 2
-    assert caplog.text.count(f"is damaged; {reader.file} is read again") == 1
+    assert caplog.text.count(f"is damaged; reading {reader.file} again") == 1
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
@@ -96,5 +96,5 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     (tmp_path / "cache").write_text("no folder")
     with caplog.at_level(logging.WARNING):
         assert ask() == ["one"]
-    assert f"the digest of {reader.file} is not kept" in caplog.text
+    assert f"the digest of {reader.file} was not cached" in caplog.text
     assert kept(reader.file, "rule", reader) == ["one"] and reader.times == 1

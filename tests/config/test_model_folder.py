@@ -81,7 +81,7 @@ REFUSED = {
     "give model.path=me/base",
     only_an_adapter: "is an adapter (adapter_config.json and adapter_model.safetensors) of me/base, no model; train "
     "from that model by model.path",
-    quantised: "the weights are quantised already (gptq in config.json); give the model that they were made from",
+    quantised: "the weights are already quantised (gptq in config.json); give the original model",
     missing_shards: "lacks model-2.safetensors and 1 more, named by model.safetensors.index.json; give a complete copy",
     two_models: "has model.safetensors and shards named by model.safetensors.index.json, and only one can be the model",
     pickled: "are a pickle (pytorch_model.bin), which can run code and is never loaded; save them as safetensors",
@@ -120,4 +120,4 @@ def test_a_pickle_beside_the_weights_changes_nothing_and_is_told_of(
     before, alone = trial_hash(config), load(config).fingerprint
     (tmp_path / "pytorch_model.bin").write_bytes(b"another model")
     assert (trial_hash(config), load(config).fingerprint) == (before, alone)
-    assert f"model.path={tmp_path}: pytorch_model.bin is left aside; its safetensors are loaded" in caplog.text
+    assert f"model.path={tmp_path}: pytorch_model.bin is ignored; the safetensors are loaded" in caplog.text

@@ -203,7 +203,7 @@ def test_base_leaves_the_template_out_and_says_so(tmp_path: Path) -> None:
     model = model_of(save(tmp_path, CHATML), "model.variant=base")
     markup = markup_for(model, load_tokenizer(model))
     assert (markup.before, markup.after) == ("", "")
-    assert markup.note == "no chat markup: model.variant=base leaves the tokenizer's chat template out"
+    assert markup.note == "no chat markup: model.variant=base ignores the tokenizer's chat template"
     chat = replace(model, variant="chat")
     assert "chat markup: the tokenizer's own, '<|im_start|>system" in str(markup_for(chat, load_tokenizer(chat)).note)
 
@@ -259,7 +259,9 @@ def test_another_models_template_under_a_danube_option_is_refused(tmp_path: Path
 
 def test_markup_without_control_tokens_is_refused_on_a_model_of_another_shape(tmp_path: Path) -> None:
     model = danube(save(tmp_path, None), "model.shape.hidden_size=128")
-    with pytest.raises(ModelError, match=r"no chat template, and <\|prompt\|> of model.chat is no special token of it"):
+    with pytest.raises(
+        ModelError, match=r"no chat template, and <\|prompt\|> of model.chat is not one of its special tokens"
+    ):
         markup_for(model, load_tokenizer(model))
 
 
@@ -271,7 +273,7 @@ def test_an_option_without_a_template_uses_its_markup_where_it_is_control_tokens
     )
     tokenizer = load_tokenizer(smollm)
     assert markup_for(smollm, tokenizer).before == "<|im_start|>user\n"
-    with pytest.raises(ModelError, match=r"<start_of_turn> of model\.chat is no special token of it"):
+    with pytest.raises(ModelError, match=r"<start_of_turn> of model\.chat is not one of its special tokens"):
         markup_for(phi, tokenizer)
 
 

@@ -150,7 +150,7 @@ def test_a_label_outside_the_classes_is_named_with_its_line(tmp_path: Path) -> N
     train = table(tmp_path / "a.csv", [{"text": f"t{n}", "label": "ab"[n % 2]} for n in range(10)])
     other = table(tmp_path / "b.csv", [{"text": "x", "label": "a"}, {"text": "y", "label": "c"}])
     with pytest.raises(
-        DataError, match=r"data.validation_path=.*line 3: the label 'c' is none of the 2 classes \(a, b\)"
+        DataError, match=r"data.validation_path=.*line 3: the label 'c' is not one of the 2 classes \(a, b\)"
     ):
         load_parts(TableData(path=train, validation_path=other))
     with pytest.raises(DataError, match=r"data.path=.*line 3: the label 'b'"):
@@ -216,7 +216,9 @@ def test_one_file_of_text_is_the_trial_of_a_list_with_it(tmp_path: Path) -> None
     assert one == listed
     assert trial_hash(one) == trial_hash(listed)
     for value in ("5", "[]", "[1]", "{a: 1}", "null"):
-        with pytest.raises(ConfigError, match=r"^data\.path (takes a file or a list of files, got|needs at least one)"):
+        with pytest.raises(
+            ConfigError, match=r"^data\.path (must be a file or a list of files, got|needs at least one)"
+        ):
             compose(["data=text", "head=lm", f"data.path={value}"])
 
 

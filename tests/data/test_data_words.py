@@ -64,7 +64,7 @@ def test_a_json_list_reads_like_lines_of_json(tmp_path: Path) -> None:
         ({"tokens": ["a", "b"], "labels": ["O"]}, "line 2: 1 labels for 2 words"),
         ({"tokens": [], "labels": []}, "line 2: no words in 'tokens'"),
         ({"tokens": "a b", "labels": ["O"]}, "line 2: 'tokens' must be a list"),
-        ({"tokens": ["a"], "labels": ["B-X"]}, "line 2: the label 'B-X' is none of the 2 classes"),
+        ({"tokens": ["a"], "labels": ["B-X"]}, "line 2: the label 'B-X' is not one of the 2 classes"),
         ({"tokens": ["a"], "labels": None}, "line 2: 'labels' must be a list"),
     ],
 )
@@ -170,7 +170,7 @@ def test_ties_are_a_third_class_by_whatever_names(tmp_path: Path) -> None:
     data = PairsData(path=str(file), tie_labels=["tie", "tie (bothbad)"], validation_path=str(file))
     parts = load_parts(data)
     assert parts.classes == ["model_a", "model_b", "tie"] and parts.train[2].label == (0, 0, 1)
-    with pytest.raises(DataError, match=r"1 row \(line 3\) whose winner is none of model_a, model_b"):
+    with pytest.raises(DataError, match=r"1 row \(line 3\) whose winner is not one of model_a, model_b"):
         load_pairs(file, PairsData(path=""))
 
 
@@ -216,7 +216,9 @@ def test_columns_of_classes_need_not_sum_to_one_where_a_row_may_have_several(tmp
 
 def test_ordered_classes_need_an_order(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "a.jsonl", [{"text": str(k), "label": ["low", "high"][k % 2]} for k in range(20)])
-    with pytest.raises(DataError, match="head=ordinal needs classes in order, and 'high' is no number: list data"):
+    with pytest.raises(
+        DataError, match="head=ordinal needs ordered classes, and 'high' is not a number; list the order in data"
+    ):
         load_parts(TableData(path=str(file)), Target.ordered)
     assert load_parts(TableData(path=str(file), classes=["low", "high"]), Target.ordered).classes == ["low", "high"]
 

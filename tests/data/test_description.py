@@ -89,8 +89,8 @@ def test_rows_that_stand_in_both_parts_are_a_warning_with_its_cure(tmp_path: Pat
     found = described(tiny(*base))
     assert (found.repeated, found.groups) == (40, 80)
     (warning,) = [line for line in found.lines() if line.startswith("warning")]
-    assert warning.startswith(f"warning: {found.leaks['text']} of 16 validation rows have a text that also stands in")
-    assert warning.endswith("data.group_by=text keeps equal ones in one part")
+    assert warning.startswith(f"warning: {found.leaks['text']} of 16 validation rows have a text that also occurs in")
+    assert warning.endswith("data.group_by=text keeps equal texts in one part")
     cured = described(tiny(*base, "data.group_by=text"))
     assert (cured.leaks["text"], cured.groups) == (0, 40)
     assert not [line for line in cured.lines() if line.startswith("warning")]
@@ -117,8 +117,8 @@ def test_files_of_their_own_that_share_prompts_are_a_warning(tmp_path: Path, tin
     found = described(tiny("data=arena", *paths))
     assert found.leaks["text"] == shared >= 5
     warning = next(line for line in found.lines() if line.startswith("warning"))
-    assert "a prompt that also stands in training" in warning
-    assert warning.endswith("take them out of the training file or out of data.validation_path")
+    assert "a prompt that also occurs in training" in warning
+    assert warning.endswith("remove them from the training file or from data.validation_path")
 
 
 def test_a_description_comes_back_from_json(tiny: Tiny) -> None:

@@ -86,7 +86,7 @@ def test_what_cannot_be_dealt_is_refused_with_the_way_out() -> None:
         dealt(records_of(3, 20), folds=5)
     for label in (None, (0.5,), (1.0, 1.0), (2.0, 0.0, 1.0)):
         unclassed = [replace(row, label=label) for row in records_of(20)]
-        with pytest.raises(DataError, match=r"not one class each; give data\.stratified=false"):
+        with pytest.raises(DataError, match=r"do not have one class each; give data\.stratified=false"):
             dealt(unclassed, folds=2, stratified=True)
     with pytest.raises(DataError, match=r"no class has as many rows as data\.folds=5"):
         dealt(records_of(8, 1, classes=4), folds=5, stratified=True)

@@ -74,7 +74,7 @@ def test_blanks_around_labels_are_left_out_and_told(tmp_path: Path) -> None:
     rows = read(written(tmp_path, ["neg ", "neg", "\tpos", "pos"]))
     assert found(rows) == ["neg", "neg", "pos", "pos"]
     (note,) = rows.notes
-    assert note.endswith("blanks around labels are left out in 2 rows (lines 1, 3), like 'neg '")
+    assert note.endswith("blanks around labels are dropped in 2 rows (lines 1, 3), like 'neg '")
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, "", "  ", "NaN", "nan"])
@@ -139,7 +139,7 @@ def test_winners_are_found_by_value_and_without_blanks(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
     assert [record.label for record in load_pairs(tmp_path / "b.jsonl", data).records] == [(1, 0), (0, 1), (1, 0)]
     assert len(load_pairs(tmp_path / "b.jsonl", data).notes) == 2
-    with pytest.raises(DataError, match=r"1 row \(line 4\) whose winner is none of 0, 1"):
+    with pytest.raises(DataError, match=r"1 row \(line 4\) whose winner is not one of 0, 1"):
         load_pairs(tmp_path / "a.jsonl", data)
     with pytest.raises(ConfigError, match="must all differ"):
         PairsData(path="", a_label="1", b_label="1.0").check()
@@ -178,7 +178,7 @@ def test_an_arena_file_tells_of_printed_lists_and_refuses_arrays(tmp_path: Path)
     rows = arena("\"['one', None]\"")
     assert rows.records[0].texts == ("one\n\n", "x", "")
     assert rows.notes == [
-        f"data.path={tmp_path / 'a.csv'}: lists as Python prints them, read as lists, in 1 row (line 2)"
+        f"data.path={tmp_path / 'a.csv'}: lists in Python's notation, read as lists, in 1 row (line 2)"
     ]
     with pytest.raises(DataError, match=r"line 2: 'prompt' is an array as numpy prints it"):
         arena(f'"{np.array(["one", "two"])}"')

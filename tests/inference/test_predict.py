@@ -237,7 +237,7 @@ def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(tiny: Ti
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is no run folder: it has no config\.yaml"):
+    with pytest.raises(CheckpointError, match=r"is not a run folder: it has no config\.yaml"):
         load_run(tmp_path, CPU)
     (tmp_path / "config.yaml").write_text("model: [unclosed")
     with pytest.raises(CheckpointError, match="is damaged or from another version"):

@@ -72,7 +72,7 @@ def test_a_default_length_is_brought_down_to_the_learned_positions_with_a_note(t
     with pytest.raises(ConfigError, match=r"^data.max_length must be at most 512, the model's last position, got 600$"):
         compose([*options, "data=table", "data.path=rows.csv", "data.max_length=600"])
     result, shown = run(tmp_path, *options, "data.max_length=1024")
-    assert result["state"] == "finished" and "data.max_length=512: the model has no position beyond it" in shown
+    assert result["state"] == "finished" and "data.max_length=512: the model has no positions beyond this" in shown
 
 
 @pytest.mark.parametrize("model", ["deberta_v3_base", "deberta_v3_large"])

@@ -167,7 +167,7 @@ def test_nothing_is_kept_on_a_disk_that_is_nearly_full(
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=2**29))
     load(tiny("precision=nf4"))
     assert entries(cache) == []
-    assert f"{cache} has 0.5 GiB left; the quantised backbone is not kept" in caplog.text
+    assert f"{cache} has 0.5 GiB left; the quantised backbone was not cached" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
@@ -178,7 +178,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
         assert_same(whole_state(load(tiny("precision=nf4"))), wanted)
-    assert "the quantised backbone is not kept" in caplog.text
+    assert "the quantised backbone was not cached" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------------- processes

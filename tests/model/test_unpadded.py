@@ -208,7 +208,7 @@ def test_rows_lie_flat_on_a_cpu_where_that_saves_a_tenth(
 def test_packed_is_the_earlier_name_of_shuffled_rows_laid_flat() -> None:
     data = tiny_config("data.batching=packed").data
     assert (data.batching, data.layout) == (Batching.shuffled, RowLayout.flat)
-    with pytest.raises(ConfigError, match=r"^data.batching=packed is the earlier name of .* got data.layout=padded"):
+    with pytest.raises(ConfigError, match=r"^data.batching=packed is an older name for .* got data.layout=padded"):
         tiny_config("data.batching=packed", "data.layout=padded")
 
 

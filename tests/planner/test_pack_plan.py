@@ -115,7 +115,7 @@ def test_trials_over_kept_states_share_a_pack_with_those_over_the_same_states() 
         ("lora.bias=all model.shape.model_type=qwen2", "alone: lora with its biases trains over PEFT's own layers"),
         (
             "model.shape.model_type=deberta-v2 model.shape.num_key_value_heads=2 lora=none head=sequence",
-            "alone: an encoder's own dropout draws for the whole batch",
+            "alone: an encoder's own dropout is drawn for the whole batch",
         ),
         ("lora=full", "alone: lora=full trains the backbone itself"),
     ],
@@ -144,7 +144,7 @@ def test_what_gains_nothing_runs_one_after_another() -> None:
     packs = plan_packs(configs)
     assert [pack.trials for pack in packs] == [(0,), (1,), (2,), (3,)]
     assert "together are predicted 1.0" in packs[0].why and "under 1.1x" in packs[0].why
-    assert packs[-1].why == "alone: no other open trial with its model, precision and rows is left"
+    assert packs[-1].why == "alone: no other open trial has the same model, precision and rows"
 
 
 def test_a_pack_grows_no_further_than_it_gains() -> None:
@@ -182,7 +182,7 @@ def test_slots_share_the_trials_and_the_device() -> None:
     configs = seeds(6, *ON_T4)
     assert [len(pack.trials) for pack in plan_packs(configs, pack=16, slots=3)] == [2, 2, 2]
     alone = plan_packs(configs, slots=6)
-    assert {pack.why for pack in alone} == {"alone: every slot has a trial of its own"}
+    assert {pack.why for pack in alone} == {"alone: every slot has its own trial"}
     assert (fair_share(7, 2), fair_share(1, 4), fair_share(5, None)) == (4, 1, 5)
 
 

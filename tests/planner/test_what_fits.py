@@ -271,7 +271,7 @@ def test_an_epoch_is_estimated_from_a_sample_of_the_data(tmp_path: Path, capsys:
         (["model.path=empty"], "model.path="),
         (["trainer.micro_batch=most"], "trainer.micro_batch must be a whole number or auto, got most"),
         (["trainer.micro_batch=2.5"], "trainer.micro_batch must be a whole number or auto, got 2.5"),
-        (["precision=bf16", "device=kaggle_t4"], "a T4 has no native bf16"),
+        (["precision=bf16", "device=kaggle_t4"], "a T4 does not support bf16"),
         (["-m", "lora.rank=0,-1"], "lora.rank must be at least 1"),
         (["-m", "seed=range(1,30000000)"], "more than sweep.max_trials=1,000"),
         (["--rows", "3"], "see danube-sweep plan --help"),
@@ -393,7 +393,7 @@ def test_a_device_that_can_only_be_planned_for_runs_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main.main(["device=kaggle_p100", "tracking=none"]) == 2
-    assert "trials can be planned for a P100, not run on it: the pinned torch" in capsys.readouterr().err
+    assert "a P100 can be planned for but cannot run: the pinned torch" in capsys.readouterr().err
     assert main.main(["-m", "device=kaggle_p100", "tracking=none", "seed=1,2"]) == 2
     assert plan_of(compose(["device=kaggle_p100"])).fit.fits
 

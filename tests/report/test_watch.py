@@ -83,7 +83,7 @@ def test_a_sweep_that_nobody_works_on_says_how_to_go_on(tmp_path: Path) -> None:
     present = running(tmp_path / "sweep")
     console = Console(file=io.StringIO(), width=200)
     said = shown(Watch(present.parent, console, clock=lambda: NOW), console)
-    assert f"nothing trains now; go on with: danube-sweep resume {present.parent}" in said
+    assert f"nothing is training now; continue with: danube-sweep resume {present.parent}" in said
 
 
 def test_the_ranking_follows_a_trial_that_ends(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What is known of models, adapters and data sets without loading them."""
+"""Facts about models, adapters and data sets, known without loading them."""

@@ -48,7 +48,7 @@ def never_decayed(adapter: Adapter) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a field of PEFT's takes: in words, and as a test."""
+    """The accepted values of a PEFT field: in words, and as a test."""
 
     said: str
     takes: Callable[[Any], bool]
@@ -83,8 +83,8 @@ class Offered:
     why: str = ""
 
 
-_READS = "it computes with the weights as they are stored"
-_SHAPES = "it takes the shape of the weights, which 4 bits pack two to a byte"
+_READS = "it computes with the weights as stored"
+_SHAPES = "it uses the shape of the weights, which 4-bit storage packs two to a byte"
 
 OFFERED: dict[str, Offered] = {
     "lora": Offered(
@@ -139,7 +139,7 @@ OFFERED: dict[str, Offered] = {
     "delora": Offered({"r": COUNT, "delora_lambda": COUNT, "module_dropout": SHARE}, UNQUANTISED, _READS),
     "beft": Offered(),
 }
-"""PEFT's name -> what we offer of it: it adapts linears in place, needs no data to start, and its state is its own."""
+"""PEFT's name -> our offer. Each adapts linears in place, needs no data to start, and keeps its own state."""
 
 _OWN_OPTION = "it has an option of its own, lora={}"
 _PROMPT = "it adds tokens to the prompt instead of adapting linears"
@@ -153,15 +153,15 @@ NOT_OFFERED: dict[str, str] = {
     ),
     **dict.fromkeys(("vblora", "unilora", "tinylora", "frod", "lily"), _SHARED),
     **dict.fromkeys(("osf", "psoft", "adamss"), _MOVES),
-    **dict.fromkeys(("deft", "peanut"), f"{_READS}: over int8 it trains on nonsense without a word"),
-    **dict.fromkeys(("shira", "supertuning"), "it keeps the places of its weights outside its parameters"),
-    "pvera": "it samples in every pass, also when it predicts, and needs a term in the loss",
-    "glora": "it saves parameters that do not train among those that do",
+    **dict.fromkeys(("deft", "peanut"), f"{_READS}: over int8 it silently trains on nonsense"),
+    **dict.fromkeys(("shira", "supertuning"), "it keeps the positions of its weights outside its parameters"),
+    "pvera": "it samples in every pass, including prediction, and needs a term in the loss",
+    "glora": "it saves untrained parameters together with trained ones",
     "adaption_prompt": _PROMPT,
-    "ln_tuning": "it trains norms and no linears",
-    "trainable_tokens": "it trains embeddings and no linears",
-    "poly": "it needs a task's number in every pass",
-    "xlora": "it mixes adapters that were trained before",
+    "ln_tuning": "it trains only norms, not linears",
+    "trainable_tokens": "it trains only embeddings, not linears",
+    "poly": "it needs the number of a task in every pass",
+    "xlora": "it mixes adapters that are already trained",
     "shadow": "it wraps the whole model",
     "bone": "PEFT has renamed it: use lora.type=miss",
 }
@@ -176,24 +176,24 @@ DIVIDES: dict[str, tuple[tuple[str, int, bool, bool], ...]] = {
 }
 """PEFT's name -> fields, PEFT's default, and whether they must divide a linear's inputs and its outputs; 0 need not."""
 
-NO_DATA = "it needs a pass over data when it starts, and without one it is plain LoRA"
+NO_DATA = "it needs a pass over data at the start, and is plain LoRA without one"
 NO_LORA_FIELDS: dict[str, str] = {
     "use_dora": "it has an option of its own, lora=dora",
     "bias": "it has an option of its own, lora=lora lora.bias=…",
     "eva_config": NO_DATA,
     "corda_config": NO_DATA,
     "lora_ga_config": NO_DATA,
-    "loftq_config": "it starts from the weights before they were quantised, which are not kept",
+    "loftq_config": "it starts from the unquantised weights, which are not kept",
     "kasa_config": "it silently becomes plain LoRA over quantised weights, and elsewhere needs terms in the loss",
-    "use_qalora": "it silently becomes plain LoRA over everything but GPTQ weights",
-    "qalora_group_size": "it silently becomes plain LoRA over everything but GPTQ weights",
+    "use_qalora": "it silently becomes plain LoRA over all weights except GPTQ",
+    "qalora_group_size": "it silently becomes plain LoRA over all weights except GPTQ",
     "monteclora_config": "it silently becomes plain LoRA over quantised weights, and needs a term in the loss",
     "velora_config": "it keeps less for the backward pass than the gradients need, and saves its own state beside them",
     "use_bdlora": "it splits A and B for several GPUs, and silently becomes plain LoRA over quantised weights",
-    "alora_invocation_tokens": "it adapts only what follows certain tokens of a causal prompt",
-    "arrow_config": "it mixes adapters that were trained before",
+    "alora_invocation_tokens": "it adapts only the text after certain tokens of a causal prompt",
+    "arrow_config": "it mixes adapters that are already trained",
     "layer_replication": "it changes the number of blocks",
-    "trainable_token_indices": "it trains embeddings and no linears",
+    "trainable_token_indices": "it trains only embeddings, not linears",
     "target_parameters": "lora.targets chooses what is adapted",
 }
 """Fields of PEFT's LoraConfig -> why lora.type=lora does not take them."""
@@ -212,13 +212,15 @@ FROM_WEIGHTS = ("pissa", "mica", "orthogonal")
 
 
 def wrong_field(adapter: Peft) -> str | None:
-    """What is wrong with `lora.type` or `lora.fields`, in one line with the way out; None if nothing is."""
+    """The mistake in `lora.type` or `lora.fields`, in one line with the way out; None if there is none."""
     offered = OFFERED.get(adapter.type)
     if offered is None:
-        why = NOT_OFFERED.get(adapter.type, "PEFT has no such type" if adapter.type.islower() else "write it in small")
+        why = NOT_OFFERED.get(
+            adapter.type, "PEFT has no such type" if adapter.type.islower() else "write it in lower case"
+        )
         return f"lora.type={adapter.type}: {why}; there are {', '.join(OFFERED)}"
     if not isinstance(adapter.fields, dict | None):
-        return f"lora.fields must be fields of PEFT's, like {{r:8}}, got {adapter.fields}"
+        return f"lora.fields must hold PEFT's own fields, for example {{r:8}}, got {adapter.fields}"
     for name, value in (adapter.fields or {}).items():
         kind = offered.fields.get(name)
         if kind is None:
@@ -245,12 +247,12 @@ def wrong_size(adapter: Peft, linears: Sequence[LinearShape]) -> str | None:
 
 def _start_refused(value: Any) -> str | None:
     if str(value).startswith("pissa_niter"):
-        return "its decomposition is random, so that a saved adapter would not meet the same weights again"
+        return "its decomposition is random, so a saved adapter would not fit the weights again"
     return NO_LORA_STARTS.get(str(value))
 
 
 def cannot(adapter: Adapter, storage: Storage, accelerator: str) -> str | None:
-    """Why an adapter does not work over weights stored so, with the way out; None if it does, or if nobody knows."""
+    """Why an adapter does not work over this storage, with the way out; None if it does, or if unknown."""
     match adapter:
         case Dora() if storage is Storage.int8 and accelerator == "cpu":
             return "lora=dora does not work over int8 on a CPU; use precision=nf4 or lora=lora"

@@ -1,4 +1,4 @@
-"""What is known of an architecture without its code: its linears by name and size, its norms, what LoRA may name.
+"""Facts about an architecture, without its code: linears by name and size, norms, and names for LoRA's targets.
 
 Parameter counts follow exactly; the planner's formulas and the names of `lora.targets` are read from here.
 """
@@ -26,7 +26,7 @@ class LinearShape:
 
 @dataclass(frozen=True)
 class Family:
-    """What the models of one `model_type` have in common."""
+    """Facts shared by the models of one `model_type`."""
 
     attention: tuple[str, ...]
     mlp: tuple[str, ...]
@@ -75,7 +75,7 @@ FAMILIES = {
 """`model.shape.model_type` -> family."""
 
 TARGET_SETS = ("attention", "mlp", "all_linear", "qv")
-"""The named sets of `lora.targets`; a fused projection stands for the parts it fuses."""
+"""The named sets of `lora.targets`; a fused projection counts for the parts it fuses."""
 
 
 @final
@@ -124,7 +124,7 @@ class Architecture:
 
     @property
     def linear_weights(self) -> int:
-        """Weights of all blocks' linears: what int8 and 4-bit storage replace."""
+        """Weights of all blocks' linears, which int8 and 4-bit storage replace."""
         return self.layers * sum(linear.weights for linear in self.linears)
 
     @property
@@ -156,7 +156,7 @@ RELATIVE_POSITIONS = 512
 
 
 def target_names(asked: str | Sequence[str], family: Family) -> list[str]:
-    """The names that `lora.targets` stands for in a family: of a set, or as given."""
+    """The module names of `lora.targets` in a family: those of a set, or as given."""
     if not isinstance(asked, str):
         return list(asked)
     sets = {

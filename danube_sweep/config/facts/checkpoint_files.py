@@ -1,4 +1,4 @@
-"""What the small files beside a model's weights state: its shape, and whether it has a chat template. No torch."""
+"""The small files beside a model's weights: its shape, and whether it has a chat template. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,7 +16,8 @@ CONFIG = "config.json"
 JINJA, SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 
 _NO_SUCH_MODEL = (
-    "model.path={}: the hub has no such model, or it needs a login; check the name, log in (hf auth login), or give a "
+    "model.path={}: the hub has no such model, or the model needs a login; check the name, log in (hf auth "
+    "login), or give a "
     "folder"
 )
 
@@ -29,7 +30,7 @@ _UNSTATED: dict[str, dict[str, Any]] = {
     "llama": {"max_position_embeddings": 2048},
     "deberta-v2": {"max_position_embeddings": 512},
 }
-"""What transformers takes for a key that a config.json leaves out; null is stated."""
+"""transformers' value for a key that config.json leaves out; null counts as a value."""
 
 
 def shape_of(described: Mapping[str, Any]) -> Shape:

@@ -1,4 +1,4 @@
-"""Which commit of a data set or a model on the hub is meant: what a trial's identity, rows and weights go by."""
+"""The commit of a data set or model on the hub, which decides a trial's identity, rows and weights."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ class _Kind:
 
 
 _DATA: Final = _Kind(
-    "dataset", "data", "data set", "README.md", "load it once with a network, or give a folder by data.path"
+    "dataset", "data", "data set", "README.md", "load it once with a network, or give a folder as data.path"
 )
 _MODEL: Final = _Kind(
     "model", "model", "model", "config.json", "give a local folder by model.path=… or use model.init=random"
@@ -101,7 +101,7 @@ def snapshot_of(folder: Path) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=64)
 def _asked(kind: _Kind, name: str, revision: str | None) -> tuple[str | None, str]:
-    """The commit, or what is in the way: once a process, as every cell of a sweep asks."""
+    """The commit, or the error: looked up once per process, as every cell of a sweep asks."""
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import (
         HFValidationError,
@@ -131,7 +131,7 @@ def _asked(kind: _Kind, name: str, revision: str | None) -> tuple[str | None, st
         with suppress(OSError):
             cached = card(local=True).parent.name
             if not isinstance(error, OfflineModeIsEnabled):  # which was asked for
-                log.warning("%s: the hub cannot be reached; taken at commit %s, as the cache has it", where, cached)
+                log.warning("%s: the hub cannot be reached; using commit %s from the cache", where, cached)
             return cached, ""
         asked = revision or "its main branch"
         return None, f"{where}: the hub cannot be reached and the cache does not know {asked}; {kind.way_out}"

@@ -36,4 +36,4 @@ def how_to_choose(value: str) -> str:
     named = named_option(value)
     if named is not None:
         return f"model={value} is an option here; write {named}"
-    return f"model={value}: no such option; for a folder or a model of the hub write model=auto model.path={value}"
+    return f"model={value}: no such option; for a folder or a hub model, write model=auto model.path={value}"

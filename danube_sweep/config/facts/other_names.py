@@ -1,7 +1,7 @@
 """Names that other tools have for our fields and options, and our words for them.
 
 Those of transformers' TrainingArguments, PEFT's LoraConfig, TRL, bitsandbytes, Axolotl, LLaMA-Factory, Ludwig and the
-Lightning-Hydra template. In our words `{value}` stands for the value that was given.
+Lightning-Hydra template. In our text, `{value}` is replaced by the given value.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class OurWords:
-    """What to write here instead of another tool's name; `write` is empty where nothing has to be written."""
+    """The override for another tool's name; `write` is empty if none is needed."""
 
     write: str
     note: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
-    """What to write for certain values instead of `write`."""
+    """Overrides for certain values, instead of `write`."""
 
 
 _FALSE_OF_PRECISION = {"false": "precision=fp32"}
@@ -103,7 +103,7 @@ OPTION_NAMES: dict[str, Mapping[str, str]] = {
     "device": _DEVICES,
     "pruner": _PRUNERS,
 }
-"""Config group -> another tool's option -> what to write here."""
+"""Config group -> another tool's option -> our override."""
 
 _ROWS_PER_PASS = OurWords(
     "trainer.micro_batch={value}", "rows per forward pass; rows per optimizer step are trainer.effective_batch"
@@ -116,11 +116,11 @@ _LENGTH = OurWords("data.max_length={value}")
 _MODEL = OurWords("model=auto model.path={value}", "or a named model: danube-sweep --help lists them")
 _FILE = OurWords("data=table data.path={value}", "or another kind of data: arena, pairs, tokens, text, hub")
 _FOLDER = OurWords("hydra.run.dir={value}", "of a sweep hydra.sweep.dir")
-_CLASSES = OurWords("", "classes are counted from the data; data.classes=[…] gives their order")
+_CLASSES = OurWords("", "classes are read from the data; data.classes=[…] sets their order")
 _CHECKPOINTS = OurWords("", "a checkpoint is kept at every validation, trainer.validate_every=STEPS")
 _EPOCHS = OurWords("trainer.epochs={value}")
 _VALIDATE = OurWords("trainer.validate_every={value}", "steps between validations")
-_ONE_GPU = OurWords("", "a trial runs on one device; a sweep runs sweep.slots trials at a time")
+_ONE_GPU = OurWords("", "a trial uses one device; a sweep runs sweep.slots trials at a time")
 
 _FIELDS: dict[tuple[str, ...], OurWords] = {
     # the adapter
@@ -184,13 +184,13 @@ _FIELDS: dict[tuple[str, ...], OurWords] = {
     ("global_batch_size", "total_batch_size", "effective_batch_size"): OurWords("trainer.effective_batch={value}"),
     ("eval_steps", "eval_every", "val_check_interval", "evaluation_steps", "val_interval"): _VALIDATE,
     ("eval_strategy", "evaluation_strategy", "check_val_every_n_epoch"): OurWords(
-        "trainer.validate_every=…", "steps between validations; null makes five in the run"
+        "trainer.validate_every=…", "steps between validations; null gives five validations per run"
     ),
     ("logging_steps", "log_every_n_steps", "log_interval"): OurWords("trainer.log_every={value}"),
     ("save_steps", "save_strategy", "save_total_limit", "save_every", "checkpoint_interval"): _CHECKPOINTS,
     ("early_stopping_patience", "early_stopping"): OurWords("trainer.patience={value}"),
     ("metric_for_best_model", "monitor"): OurWords("trainer.best_by={value}"),
-    ("load_best_model_at_end",): OurWords("", "the best step is always the one that is kept"),
+    ("load_best_model_at_end",): OurWords("", "the best step is always kept"),
     ("group_by_length", "length_grouped"): OurWords(
         "data.batching=bucketed", values={"false": "data.batching=shuffled"}
     ),
@@ -213,7 +213,9 @@ _FIELDS: dict[tuple[str, ...], OurWords] = {
     ("num_folds", "n_folds", "n_splits", "k_folds"): OurWords("data.folds={value}"),
     ("truncation_side",): OurWords("data.truncation={value}"),
     ("num_labels", "num_classes", "n_classes"): _CLASSES,
-    ("padding_side", "pad_to_max_length", "padding"): OurWords("", "padding changes no answer here and has no setting"),
+    ("padding_side", "pad_to_max_length", "padding"): OurWords(
+        "", "padding does not change answers here, so there is no setting for it"
+    ),
     # the model
     ("model_name_or_path", "base_model", "model_name", "model_id", "pretrained_model_name_or_path"): _MODEL,
     ("model_path", "checkpoint", "pretrained_model"): _MODEL,
@@ -249,7 +251,7 @@ _FIELDS: dict[tuple[str, ...], OurWords] = {
 }
 
 FIELD_NAMES: dict[str, OurWords] = {name: ours for names, ours in _FIELDS.items() for name in names}
-"""Another tool's field, whole or its last word -> what to write here."""
+"""Another tool's field, whole or its last word -> our override."""
 
 COMMAND_NAMES: dict[str, str] = {
     **dict.fromkeys(
@@ -278,4 +280,4 @@ COMMAND_NAMES: dict[str, str] = {
     **dict.fromkeys(("config", "cfg"), "give danube-sweep --cfg job --resolve GROUP=OPTION FIELD=VALUE"),
     **dict.fromkeys(("html", "plot", "page"), "give danube-sweep report SWEEP_DIR"),
 }
-"""The first word of a command that other tools have -> what to give here."""
+"""The first word of another tool's command -> our command."""

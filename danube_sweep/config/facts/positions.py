@@ -1,4 +1,4 @@
-"""How long a row a model can read, and what is said of rows that it can."""
+"""The longest row that a model can read, and the notes about long rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ def too_long(limit: int, max_length: int) -> str:
 def length_note(limit: int | None, pretrained: int, *, max_length: int, longest: int) -> str | None:
     """A line for rows that end at the limit, or are longer than those of the pretraining; None for any other."""
     if limit is not None and max_length == limit:
-        return f"data.max_length={limit}: the model has no position beyond it"
+        return f"data.max_length={limit}: the model has no positions beyond this"
     if longest > pretrained:
         return (
             f"rows have up to {longest:,} tokens and the model was pretrained on at most {pretrained:,}: it reads the "

@@ -2,7 +2,7 @@
 
 Heads, kinds of data and optimizers declare their own fields in head/kinds, data/kinds and optimizer/kinds; what they
 share is here. config/options.py lists the options of every group. `conf/<group>/<option>.yaml` extends the dataclass
-of its option and states only what makes that option that option.
+of its option and states only the differences from it.
 """
 
 from dataclasses import dataclass
@@ -153,19 +153,19 @@ __all__ = [
 class Config:
     """One trial and the settings of its run."""
 
-    seed: int = setting("seed of adapter, head, dropout and, unless data.order_seed is given, the order of rows", 0)
-    name: str | None = setting("a name for people; not part of the trial", None)
+    seed: int = setting("seed of adapter, head and dropout, and of the order of rows if data.order_seed is null", 0)
+    name: str | None = setting("a display name; not part of the trial", None)
     model: Model = setting("the backbone")
     precision: Precision = setting("storage and compute type")
-    lora: Adapter = setting("what of the backbone trains")
-    head: Head = setting("what turns hidden states into the answer")
+    lora: Adapter = setting("which part of the backbone trains")
+    head: Head = setting("the network that turns hidden states into the answer")
     optimizer: Optimizer = setting("update rule")
     schedule: Schedule = setting("learning rate over time")
     data: Data = setting("task and files")
     trainer: Trainer = setting("steps, batches, validation")
-    device: Device = setting("where it runs; not part of the trial")
-    tracking: Tracking = setting("where it is logged; not part of the trial")
-    storage: Places = setting("where it keeps files outside its folder; not part of the trial")
+    device: Device = setting("the machine of the run; not part of the trial")
+    tracking: Tracking = setting("logging of the run; not part of the trial")
+    storage: Places = setting("places of files outside the run's folder; not part of the trial")
 
     @property
     def order_seed(self) -> int:

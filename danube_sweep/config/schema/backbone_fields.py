@@ -1,4 +1,4 @@
-"""The model, how it is stored, and what of it trains."""
+"""The model, its storage, and the part of it that trains."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -26,11 +26,11 @@ class Shape:
     num_key_value_heads: int = setting("key and value heads")
     head_dim: int = setting("width of one head")
     vocab_size: int = setting("tokens in the vocabulary", 32000)
-    max_position_embeddings: int = setting("tokens of the longest row that it was pretrained on", 8192)
+    max_position_embeddings: int = setting("longest row of its pretraining, in tokens", 8192)
     rope_theta: float = setting("base of the rotary position embedding", 10000.0)
     sliding_window: int | None = setting("attention window in tokens; null for none", None)
     tie_word_embeddings: bool | None = setting(
-        "whether the output layer is the embedding itself; null: as the published models of this architecture", None
+        "whether the output layer is the embedding itself; null follows the architecture's published models", None
     )
 
     def meaning(self) -> dict[str, Any]:
@@ -53,25 +53,25 @@ class ChatFormat:
 @dataclass
 class Model:
     path: str | None = setting(
-        "hub name or local folder with weights and tokenizer; null for none", None, path="folder"
+        "hub name, or local folder with weights and tokenizer; null for none", None, path="folder"
     )
     revision: str | None = setting("branch, tag or commit of the hub repository", None)
-    commit: str | None = setting("the commit of that revision; found when the trial is composed, and kept", None)
-    init: Init = setting("auto: pretrained if there is a path, else random; or pretrained, random", Init.auto)
+    commit: str | None = setting("commit of that revision; looked up when the trial is composed, and stored", None)
+    init: Init = setting("pretrained, random, or auto: pretrained if there is a path, otherwise random", Init.auto)
     init_seed: int = setting("seed of random weights", 0)
     variant: str = setting(
-        "base or chat: which published weights, and whether texts stand in the chat format; "
-        "auto (model=auto): chat if the tokenizer has a chat template",
+        "base or chat: chooses the published weights and whether texts get chat markup; "
+        "auto (for model=auto): chat if the tokenizer has a chat template",
         "base",
     )
     variants: list[str] = setting("the variants that exist", ["base"])
-    lr: float = setting("a learning rate that suits LoRA on this model: the default of optimizer.lr", 2e-4)
+    lr: float = setting("learning rate that suits LoRA on this model; the default of optimizer.lr", 2e-4)
     start: str | None = setting(
-        "what every sequence starts with, like <bos>: a token that the tokenizer knows; null: what it adds itself", ""
+        "start token of every sequence, like <bos>; null for the token that the tokenizer adds itself", ""
     )
     own_template: bool = setting(
-        "the chat format is the tokenizer's own chat template, where it has one; "
-        "false: model.chat, which a chat template must agree with",
+        "use the tokenizer's own chat template, if it has one; false uses model.chat, which a chat template must "
+        "agree with",
         False,
     )
     chat: ChatFormat = nested(ChatFormat, "the chat format")
@@ -95,23 +95,25 @@ class Compute(Enum):
 
 @dataclass
 class Precision:
-    storage: Storage = setting("how the backbone's linear weights are stored")
-    compute: Compute = setting("type of the backbone's arithmetic and of the weights that are not quantised")
-    double_quant: bool = setting("quantise the 4-bit scales too (4.127 instead of 4.5 bits a weight)", False)
+    storage: Storage = setting("storage type of the backbone's linear weights")
+    compute: Compute = setting("type of the backbone's arithmetic and of weights that are not quantised")
+    double_quant: bool = setting("quantise the 4-bit scales too (4.127 instead of 4.5 bits per weight)", False)
     gradient_checkpointing: bool = setting("recompute each block in the backward pass: slower, less memory", False)
 
 
 @dataclass
 class Adapter:
-    """What of the backbone trains."""
+    """The part of the backbone that trains."""
 
 
 @dataclass
 class LinearAdapter(Adapter):
-    """What is put into the blocks' linears, by PEFT."""
+    """An adapter in the linears of the blocks, by PEFT."""
 
     last_k: int | None = setting("adapt only the last k blocks; null for all", None)
-    layers: list[Any] | None = setting("adapt only these blocks, counted from 0, like [0,1,20-23]; null for all", None)
+    layers: list[Any] | None = setting(
+        "adapt only these blocks, counted from 0, for example [0,1,20-23]; null for all", None
+    )
     targets: Any = setting("attention, mlp, all_linear, qv, or a list of module names", "all_linear")
 
 
@@ -129,14 +131,16 @@ class Bias(Enum):
 class Lora(LinearAdapter):
     rank: int = setting("rank of the update", 16)
     alpha: float | None = setting(
-        "scale: the update counts alpha/rank times (alpha/sqrt(rank) with rslora); null keeps that at 2 "
-        "(8 with rslora) for every rank",
+        "the update is scaled by alpha/rank (alpha/sqrt(rank) with rslora); null gives a scale of 2 (8 with rslora) "
+        "at every rank",
         None,
     )
     dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
     rslora: bool = setting("rank-stabilised scale (arXiv:2312.03732)", False)
-    plus_ratio: float = setting("learning rate of B over that of A (LoRA+, arXiv:2402.12354)", 1.0)
-    bias: Bias = setting("which biases of the model train too: none, lora_only (of the targets), all", Bias.none)
+    plus_ratio: float = setting("ratio of B's learning rate to A's (LoRA+, arXiv:2402.12354)", 1.0)
+    bias: Bias = setting(
+        "biases of the model that also train: none, lora_only (those of the targets) or all", Bias.none
+    )
 
     @property
     def default_alpha(self) -> float:
@@ -145,7 +149,7 @@ class Lora(LinearAdapter):
 
     @property
     def used_alpha(self) -> float:
-        """`alpha`, or what follows from the rank."""
+        """`alpha`, or the default that follows from the rank."""
         return self.default_alpha if self.alpha is None else self.alpha
 
 
@@ -156,23 +160,23 @@ class Dora(Lora):
 
 @dataclass
 class Olora(Lora):
-    """LoRA that starts from the weights' QR decomposition and trains over the rest (arXiv:2406.01775)."""
+    """LoRA that starts from the QR decomposition of the weights and trains over the remainder (arXiv:2406.01775)."""
 
 
 @dataclass
 class Adalora(LinearAdapter):
-    """LoRA as singular values, the least important ones taken away while it trains (arXiv:2303.10512)."""
+    """LoRA as singular values; the least important ones are removed during training (arXiv:2303.10512)."""
 
     rank: int = setting("rank at the start", 12)
     target_rank: int = setting("mean rank at the end", 8)
-    alpha: float | None = setting("scale: the update counts alpha/rank times; null is twice target_rank", None)
+    alpha: float | None = setting("the update is scaled by alpha/rank; null means twice target_rank", None)
     dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
     warmup: float = setting("share of all steps before ranks fall", 0.1)
     final: float = setting("share of all steps after ranks have fallen", 0.3)
     delta_t: int = setting("steps between two allocations of rank", 10)
     orthogonality: float = setting("weight of the loss that keeps the singular vectors orthogonal", 0.5)
-    beta1: float = setting("decay of the mean importance", 0.85)
-    beta2: float = setting("decay of the importance's mean change", 0.85)
+    beta1: float = setting("decay of the average importance", 0.85)
+    beta2: float = setting("decay of the average change of the importance", 0.85)
 
     @property
     def default_alpha(self) -> float:
@@ -181,30 +185,30 @@ class Adalora(LinearAdapter):
 
     @property
     def used_alpha(self) -> float:
-        """`alpha`, or what follows from the rank."""
+        """`alpha`, or the default that follows from the rank."""
         return self.default_alpha if self.alpha is None else self.alpha
 
 
 @dataclass
 class Ia3(LinearAdapter):
-    """A factor for every output, in the last linear of the feed-forward for every input (arXiv:2205.05638)."""
+    """A factor per output; in the last linear of the feed-forward, a factor per input (arXiv:2205.05638)."""
 
 
 @dataclass
 class Vera(LinearAdapter):
-    """Vectors around random projections that all linears share (arXiv:2310.11454); the trial's seed draws them."""
+    """Two vectors around random projections that all linears share (arXiv:2310.11454), drawn by the trial's seed."""
 
     rank: int = setting("width of the random projections", 256)
     dropout: float = setting("dropout before the adapter, 0 to 1", 0.0)
-    d_initial: float = setting("what the inner vector starts from", 0.1)
+    d_initial: float = setting("initial value of the inner vector", 0.1)
 
 
 @dataclass
 class Peft(LinearAdapter):
-    """Another of PEFT's adapters, with PEFT's own fields; docs/adapters.md lists them."""
+    """Another PEFT adapter, with PEFT's own fields; docs/adapters.md lists them."""
 
     type: str = setting("PEFT's name: lora, oft, boft, loha, lokr, hra, …", "oft")
-    fields: Any = setting("PEFT's own fields, like {r:8}; null for PEFT's defaults", None)
+    fields: Any = setting("PEFT's own fields, for example {r:8}; null for PEFT's defaults", None)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What every kind of data has. Each one is a file of data/kinds/."""
+"""Fields of every kind of data. Each kind is a file of data/kinds/."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,7 +9,7 @@ from danube_sweep.config.schema.fields import setting
 
 
 class Labelled(Enum):
-    """What of the data has a label."""
+    """The part of the data that has a label."""
 
     rows = "rows"
     words = "words"
@@ -45,9 +45,9 @@ DEFAULT_LENGTH = 1024
 
 @dataclass
 class Data:
-    """What is learned from.
+    """The data of a trial.
 
-    `labelled`: what has a label. `known_classes`: how many classes there are, where that is known unread.
+    `labelled`: the labelled part. `known_classes`: the number of classes, if known without reading.
     `part_fields`: the fields that name a source of their own for validation and test.
     """
 
@@ -56,40 +56,43 @@ class Data:
     part_fields: ClassVar[tuple[str, str]] = ("validation_path", "test_path")
 
     max_length: int = setting(
-        "longest sequence in tokens, special tokens included; the default is less for a model with fewer positions",
+        "longest sequence in tokens, with special tokens; the default is lower for a model with fewer positions",
         DEFAULT_LENGTH,
     )
     max_rows: int | None = setting(
-        "draw so many rows of each part, with the classes in their shares, to try things out; by split_seed", None
+        "draw this many rows of each part, keeping the class shares, for quick tries; drawn by split_seed", None
     )
-    truncation: Side = setting("which end of an overlong text is cut: left, right or middle", Side.left)
+    truncation: Side = setting("side of an overlong text that is cut: left, right or middle", Side.left)
     batching: Batching = setting(
-        "which rows make a step: shuffled draws them at random; bucketed groups rows of similar length, out of four "
-        "steps' random rows",
+        "rows of a step: shuffled draws them at random; bucketed groups rows of similar length, out of the random rows "
+        "of four steps",
         Batching.shuffled,
     )
     layout: RowLayout = setting(
-        "how rows lie in a forward pass; not part of the trial: padded, flat (end to end, no padding; no encoders), "
-        "or auto: flat on a CPU where it saves a tenth of the tokens",
+        "layout of rows in a forward pass: padded, flat (end to end without padding; not for encoders), or auto "
+        "(flat on "
+        "a CPU if it saves a tenth of the tokens); not part of the trial",
         RowLayout.auto,
     )
-    order_seed: int | None = setting("seed of the order of the training rows; null takes seed", None)
+    order_seed: int | None = setting("seed of the order of the training rows; null uses seed", None)
     cache_prefix: bool = setting(
-        "keep on disk what comes out of the blocks below the first adapted one, and never run them again; wants "
+        "keep the output of the blocks below the first adapted one on disk, and skip these blocks later; needs "
         "lora=none, lora.last_k or lora.layers",
         False,
     )
-    validation_fraction: float = setting("share of the groups held out if there is no validation file or fold", 0.2)
-    test_fraction: float = setting("share of the groups kept for the test part if there is no test file", 0.0)
-    split_seed: int = setting("seed of the split into parts and of the folds", 0)
-    folds: int | None = setting("deal the groups into so many folds, one of which validates; null for one split", None)
-    fold: int | None = setting("the fold that validates, from 0; 0,1,2,… sweeps over them", None)
+    validation_fraction: float = setting(
+        "share of the groups that validates, if there is no validation file or fold", 0.2
+    )
+    test_fraction: float = setting("share of the groups for the test part, if there is no test file", 0.0)
+    split_seed: int = setting("seed of the split into parts and folds", 0)
+    folds: int | None = setting("number of folds, one of which validates; null for a single split", None)
+    fold: int | None = setting("the fold that validates, from 0; sweep over all with 0,1,2,…", None)
     group_by: GroupBy | None = setting(
-        "text keeps rows whose prompts or texts are equal but for case and blanks in one part; template also those "
-        "that differ only in entities, numbers, quotations and names; null groups equal ones, or by group_column",
+        "rows that stay in one part: text groups prompts or texts that differ only in case and blanks; template also "
+        "those that differ only in entities, numbers, quotations and names; null groups equal ones, or by group_column",
         None,
     )
-    stratified: bool = setting("deal so that the classes' shares are alike in all folds", False)
+    stratified: bool = setting("give all folds similar class shares", False)
 
     @property
     def own_parts(self) -> tuple[str | None, str | None]:
@@ -99,7 +102,7 @@ class Data:
 
     @property
     def label_name(self) -> str:
-        """What a column of predicted labels is called."""
+        """The name of a column of predicted labels."""
         return "label"
 
     @property
@@ -111,10 +114,10 @@ class Data:
         """Raises ConfigError for values that cannot be read so."""
 
     def settle(self) -> None:
-        """Replaces what can move on under the trial, like a branch, by what it is now."""
+        """Replaces values that can change under the trial, like a branch, by their current state."""
 
     def source_meaning(self) -> dict[str, Any]:
-        """What stands for a field in the trial's hash, where it is neither the value nor a file's content."""
+        """Replacements of fields in the trial's hash, where neither the value nor a file's content counts."""
         return {}
 
 
@@ -123,15 +126,15 @@ class Columns(Data):
     """Rows with columns, any of which may say which rows belong together."""
 
     group_column: str | None = setting(
-        "rows with equal values in this column stay in one part; null groups equal prompts or texts", None
+        "rows with the same value in this column stay in one part; null groups equal prompts or texts", None
     )
 
 
 @dataclass
 class FileData(Data):
-    path: str = setting("the training file: csv, tsv, jsonl, json or parquet, .gz allowed", path="files")
-    validation_path: str | None = setting("a validation file; null splits the training file", None, path="files")
-    test_path: str | None = setting("a test file with labels; null for none or test_fraction", None, path="files")
+    path: str = setting("training file: csv, tsv, jsonl, json or parquet; all but parquet may be gzipped", path="files")
+    validation_path: str | None = setting("validation file; null splits the training file", None, path="files")
+    test_path: str | None = setting("test file with labels; null for none or test_fraction", None, path="files")
 
 
 @dataclass
@@ -147,10 +150,11 @@ class TableColumns(Columns):
 
     text_column: str = setting("name of the text column", "text")
     label_column: str = setting(
-        "name of the label column: a class, for head=regression a number, for head=multilabel a list", "label"
+        "name of the label column; it holds a class, a number for head=regression, or a list for head=multilabel",
+        "label",
     )
     id_column: str | None = setting("name of the id column; null numbers the rows", None)
-    classes: list[str] | None = setting("the classes in order; null takes those of the training rows, sorted", None)
+    classes: list[str] | None = setting("classes in order; null uses those of the training rows, sorted", None)
     soft_label_columns: list[str] | None = setting("one probability column per class, instead of label_column", None)
 
     @property

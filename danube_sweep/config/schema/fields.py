@@ -7,8 +7,7 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 PathTo = Literal["files", "folder", "place"]
-"""What a field that holds a path names: files, which count by content and are there; a folder or else a hub name; or a
-place to write to."""
+"""The target of a path field: existing files, which count by content; a folder or a hub name; or a place to write."""
 
 
 def setting(help: str, default: Any = REQUIRED, *, path: PathTo | None = None) -> Any:
@@ -20,7 +19,7 @@ def setting(help: str, default: Any = REQUIRED, *, path: PathTo | None = None) -
 
 
 def nested(cls: type, help: str) -> Any:
-    """A config field whose value is a dataclass of its own."""
+    """A config field whose value is a dataclass."""
     return field(default_factory=cls, metadata={"help": help})
 
 

@@ -1,4 +1,4 @@
-"""What every head has. Each one is a file of head/kinds/."""
+"""Fields of every head. Each head is a file of head/kinds/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ HIGHER_IS_BETTER = frozenset(
 
 
 class Target(Enum):
-    """What a head learns of a row."""
+    """The kind of answer that a head predicts for a row."""
 
     one = "one"
     """One of the classes, or a probability for each."""
@@ -58,7 +58,7 @@ METRICS: dict[Target, tuple[str, ...]] = {
     ),
     Target.nothing: ("log_loss", "perplexity"),
 }  # fmt: skip
-"""What an evaluation reports; the first is the loss, and chooses the best step."""
+"""The metrics of an evaluation; the first is the loss and chooses the best step."""
 
 
 class Pooling(Enum):
@@ -69,7 +69,7 @@ class Pooling(Enum):
 
 
 def pooled_width(pooling: Enum, hidden_size: int) -> int:
-    """The width of what a pooling makes of states of width `hidden_size`."""
+    """The output width of a pooling over states of width `hidden_size`."""
     wider = {"pair": 2 * hidden_size + 2, "answer": hidden_size + 1, "last_mean": 2 * hidden_size}
     return wider.get(pooling.value, hidden_size)
 
@@ -81,9 +81,9 @@ def pooler_shapes(pooling: Enum, hidden_size: int) -> list[Shape]:
 
 @dataclass
 class Head:
-    """What turns hidden states into the answer.
+    """The network that turns hidden states into the answer.
 
-    `target`: what it learns of a row. `passes`: sequences that it reads of a row. `reads_lm_head`: whether it reads the
+    `target`: the kind of answer. `passes`: sequences that it reads per row. `reads_lm_head`: whether it reads the
     backbone's own output layer. `cued`: whether a sequence ends by asking for the answer. `compares`: whether it needs
     two answers in a row.
     """
@@ -94,11 +94,11 @@ class Head:
     cued: ClassVar[bool] = False
     compares: ClassVar[bool] = False
 
-    lr: float | None = setting("the head's own learning rate; null takes optimizer.lr", None)
+    lr: float | None = setting("learning rate of the head; null uses optimizer.lr", None)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What its evaluation reports."""
+        """The metrics of its evaluation."""
         return METRICS[self.target]
 
     @property
@@ -125,9 +125,9 @@ def objective(target: Target, best_by: str | None) -> str:
 
 @dataclass
 class LayeredHead(Head):
-    """A head with layers of its own."""
+    """A head with its own layers."""
 
-    hidden: int | None = setting("width of a hidden layer (GELU) before the last one; null for none", None)
+    hidden: int | None = setting("width of a hidden layer (GELU) before the last layer; null for none", None)
     dropout: float = setting("dropout before the head's layers, 0 to 1", 0.0)
 
     def layer_shapes(self, width: int, outputs: int, *, bias: bool = True) -> list[Shape]:
@@ -146,4 +146,4 @@ class LayeredHead(Head):
 
 @dataclass
 class ClassifierHead(Head):
-    label_smoothing: float = setting("share of the label spread evenly over the classes, 0 to 1", 0.0)
+    label_smoothing: float = setting("share of the label that is spread evenly over the classes, 0 to 1", 0.0)

@@ -1,4 +1,4 @@
-"""What every optimizer has. Each one is a file of optimizer/kinds/."""
+"""Fields of every optimizer. Each optimizer is a file of optimizer/kinds/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Optimizer:
 
     lr: float = setting("peak learning rate", "${model.lr}")
     weight_decay: float = setting(
-        "decay of the weights, decoupled but for sgd; never on norms, biases and factors that start at 1",
+        "weight decay, decoupled except for sgd; never on norms, biases and factors that start at 1",
         0.01,
     )
 
@@ -40,7 +40,7 @@ class Optimizer:
 class Adam(Optimizer):
     beta1: float = setting("decay of the first moment", 0.9)
     beta2: float = setting("decay of the second moment", 0.999)
-    eps: float = setting("added to the denominator", 1e-8)
+    eps: float = setting("constant added to the denominator", 1e-8)
 
     @property
     def adam_options(self) -> dict[str, Any]:

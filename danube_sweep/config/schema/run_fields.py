@@ -8,20 +8,21 @@ from danube_sweep.config.schema.fields import setting
 @dataclass
 class Device:
     accelerator: str = setting("auto, cpu or cuda", "auto")
-    name: str = setting("what messages call it", "this machine")
-    types: list[str] = setting("compute types it has; empty asks the machine", [])
-    threads: int | None = setting("CPU threads; null leaves torch's choice", None)
-    memory_gib: float | None = setting("its memory in GiB, as torch reports it; null asks the machine", None)
+    name: str = setting("name in messages", "this machine")
+    types: list[str] = setting("supported compute types; empty asks the machine", [])
+    threads: int | None = setting("CPU threads; null uses torch's default", None)
+    memory_gib: float | None = setting("memory in GiB, as torch reports it; null asks the machine", None)
     memory_limit_gib: float | None = setting(
-        "use no more of a GPU: a large one plays a small one (a CPU only plans with it); null for all", None
+        "limit of the GPU memory used, to imitate a smaller GPU (on a CPU, only the plan uses it); null for no limit",
+        None,
     )
-    drivers_names: list[str] = setting("how the driver calls it: device=auto knows it by that", [])
+    drivers_names: list[str] = setting("names that the driver reports, by which device=auto recognises it", [])
     bandwidth_gb_s: float = setting("memory bandwidth in GB/s, for predicted seconds", 20.0)
-    tflops_fp32: float = setting("dense rate of fp32 in TFLOP/s", 0.05)
-    tflops_16bit: float = setting("dense rate of fp16 or bf16 with fp32 sums in TFLOP/s", 0.03)
-    launch_us: float = setting("microseconds that starting a kernel takes the host", 10.0)
-    figures: str = setting("where bandwidth and rates are from", "a guess")
-    cannot_run: str | None = setting("why trials can only be planned for it; null if they can run", None)
+    tflops_fp32: float = setting("dense fp32 rate in TFLOP/s", 0.05)
+    tflops_16bit: float = setting("dense fp16 or bf16 rate with fp32 sums, in TFLOP/s", 0.03)
+    launch_us: float = setting("microseconds that the host needs to start a kernel", 10.0)
+    figures: str = setting("source of bandwidth and rates", "a guess")
+    cannot_run: str | None = setting("reason why trials can only be planned for it; null if they can run", None)
 
 
 @dataclass
@@ -42,16 +43,18 @@ class Tracking:
 
 @dataclass
 class NoTracking(Tracking):
-    """The run folder alone."""
+    """Only the run folder."""
 
 
 @dataclass
 class WandbTracking(Tracking):
-    mode: str = setting("auto (online with a key and a network, else offline), online, offline, disabled", "auto")
+    mode: str = setting(
+        "auto (online with a key and a network, otherwise offline), online, offline or disabled", "auto"
+    )
     project: str = setting("W&B project", "danube_sweep")
     entity: str | None = setting("W&B user or team", None)
     group: str | None = setting("W&B group", None)
     tags: list[str] = setting("W&B tags", [])
-    timeout_s: float = setting("seconds to wait for the server: at the start, else at the end of a run", 8.0)
-    log_predictions: bool = setting("send validation predictions (the first 5000 rows) and charts of them all", True)
-    log_adapter: bool = setting("upload the adapter (lora=full: the model), waiting up to 30 timeouts", False)
+    timeout_s: float = setting("seconds to wait for the server at the start and at the end of a run", 8.0)
+    log_predictions: bool = setting("send validation predictions (the first 5000 rows) and charts of all of them", True)
+    log_adapter: bool = setting("upload the adapter (the model for lora=full), waiting up to 30 timeouts", False)

@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """How a run ended; all but `preempted`, which can go on from its checkpoint, are in its result.json."""
+    """How a run ended. All but `preempted`, which can continue from its checkpoint, are in its result.json."""
 
     finished = "finished"
     pruned = "pruned"

@@ -40,58 +40,65 @@ class Confirm(Enum):
 @dataclass
 class Sweep:
     metric: Any = setting(
-        "what is ranked: a result like validation/log_loss or measured/peak_memory_bytes; a list for several; by "
-        "default what chooses a trial's best step",
+        "metric of the ranking, such as validation/log_loss or measured/peak_memory_bytes; a list for several; the "
+        "default is the metric that chooses a trial's best step",
         "validation/log_loss",
     )
     goal: Any = setting(
-        "minimize or maximize, a list for several metrics; null: what the metric is known to want", None
+        "minimize or maximize; a list for several metrics; null uses the known direction of the metric", None
     )
-    trials: int | None = setting("of a search: trials to draw; null: until stopped or sweep.max_trials", 20)
-    sampler: Sampler = setting("of a search: how it draws: tpe, random, qmc, grid, gp, cmaes", Sampler.tpe)
-    sampler_seed: int = setting("of a search: its seed", 0)
-    max_trials: int = setting("the most trials a sweep may have, checked before anything is expanded", 1000)
-    skip_invalid: bool = setting("leave out cells with a mistake instead of refusing the sweep", False)
-    retry: list[str] = setting("end states to run again when a sweep goes on: [failed,oom], or [all]", [])
-    slots: int | None = setting("trials at a time, each in its process; null: one per GPU, one on a CPU", None)
+    trials: int | None = setting("search only: number of trials; null continues until stopped or sweep.max_trials", 20)
+    sampler: Sampler = setting("search only: sampler: tpe, random, qmc, grid, gp or cmaes", Sampler.tpe)
+    sampler_seed: int = setting("search only: seed of the sampler", 0)
+    max_trials: int = setting("largest number of trials of a sweep, checked before a grid is expanded", 1000)
+    skip_invalid: bool = setting("leave out invalid cells instead of refusing the sweep", False)
+    retry: list[str] = setting("end states to run again when a sweep is resumed, for example [failed,oom] or [all]", [])
+    slots: int | None = setting(
+        "trials or packs at a time, each in its own process; null means one per GPU, or one on a CPU", None
+    )
     pack: Any = setting(
         "trials of a slot that train together over one backbone: auto takes as many as are predicted to fit and to "
-        "gain from it, 8 takes up to eight, 1 trains one at a time",
+        "gain, 8 takes up to eight, 1 trains one at a time",
         "auto",
     )
-    stagger_s: float = setting("seconds between the starts of the first trials of the slots", 2.0)
-    deadline_h: float | None = setting("hours until the sweep checkpoints what runs and ranks; null for none", None)
-    timeout_h: float | None = setting("hours a trial may take; null for no limit", None)
-    stall_s: float | None = setting("seconds without a step after which a trial counts as hung; null never", 1800.0)
-    grace_s: float = setting("seconds a trial gets to checkpoint once it is asked to stop", 30.0)
+    stagger_s: float = setting("seconds between the starts of the slots' first trials", 2.0)
+    deadline_h: float | None = setting(
+        "hours until the sweep checkpoints its running trials and ranks; null for no deadline", None
+    )
+    timeout_h: float | None = setting("hours that a trial may take; null for no limit", None)
+    stall_s: float | None = setting("seconds without a step after which a trial counts as hung; null for never", 1800.0)
+    grace_s: float = setting("seconds that a trial has to write a checkpoint when it is stopped", 30.0)
     disk_wait_s: float = setting(
         "seconds to wait for room on a full disk once nothing trains any more; then the sweep exits 1, to be resumed",
         60.0,
     )
     on_oom: OnOom = setting("record an out-of-memory trial, or retry it with half the micro-batch", OnOom.record)
     on_misfit: OnMisfit = setting(
-        "trials predicted not to fit the device: error refuses the sweep, skip leaves them out, shrink lowers the "
+        "for trials predicted not to fit the device: error refuses the sweep, skip leaves them out, shrink lowers the "
         "micro-batch at the same effective batch",
         OnMisfit.error,
     )
-    score_test: bool = setting("at the end, score the winner on the test part, if there is one", True)
+    score_test: bool = setting("score the winner on the test part at the end, if there is one", True)
     baseline: Baseline = setting(
-        "tfidf trains two linear models on the trials' split in seconds, one on TF-IDF and lengths and one on lengths "
-        "alone, and ranks them beside the trials; none leaves them out. Words and language modelling have none",
+        "tfidf trains two linear models on the trials' split in seconds and ranks them beside the trials: one on "
+        "TF-IDF "
+        "and lengths, one on lengths alone; none leaves them out. Word labels and language modelling have none",
         Baseline.tfidf,
     )
     confirm: Confirm = setting(
-        "auto trains rows that cannot be told from the best again with fresh seeds, once the sweep's own trials have "
-        "ended; none trains what was asked for and offers it",
+        "auto trains rows tied with the best again with fresh seeds, after the sweep's own trials; none only offers "
+        "this",
         Confirm.none,
     )
-    confirm_share: float = setting("steps that confirming may take, as a share of those of the sweep's trials", 0.2)
-    dry_run: bool = setting("show the trials and stop; --dry-run is short for it", False)
+    confirm_share: float = setting(
+        "limit of the steps for confirming, as a share of the steps of the sweep's trials", 0.2
+    )
+    dry_run: bool = setting("show the trials and stop; --dry-run is the short form", False)
 
 
 @dataclass
 class Pruner:
-    """Which running trials end early, by their validations so far."""
+    """Ends running trials early, by their validations so far."""
 
 
 @dataclass
@@ -101,32 +108,32 @@ class NoPruner(Pruner):
 
 @dataclass
 class Asha(Pruner):
-    """Successive halving without waiting (arXiv:1810.05934): at each rung only the best 1/reduction go on."""
+    """Successive halving without waiting (arXiv:1810.05934): at each rung, only the best 1/reduction continue."""
 
     min_validations: int = setting("validations before the first rung", 1)
-    reduction: int = setting("share that goes on is 1/reduction; rungs are that factor apart", 3)
+    reduction: int = setting("a share of 1/reduction continues; rungs are that factor apart", 3)
 
 
 @dataclass
 class Hyperband(Pruner):
-    """Successive halving from several first rungs (arXiv:1603.06560), for when early validations mislead."""
+    """Successive halving from several first rungs (arXiv:1603.06560), for misleading early validations."""
 
-    min_validations: int = setting("validations before the first rung of the hastiest bracket", 1)
-    max_validations: int | None = setting("validations of a whole trial; null asks the first one that ends", None)
-    reduction: int = setting("share that goes on is 1/reduction; rungs are that factor apart", 3)
+    min_validations: int = setting("validations before the first rung of the earliest bracket", 1)
+    max_validations: int | None = setting("validations of a whole trial; null uses the first trial that ends", None)
+    reduction: int = setting("a share of 1/reduction continues; rungs are that factor apart", 3)
 
 
 @dataclass
 class Median(Pruner):
     """Ends a trial whose best validation is worse than the median of the others' at the same point."""
 
-    startup_trials: int = setting("trials that must have ended first", 4)
-    min_validations: int = setting("validations that every trial gets", 1)
+    startup_trials: int = setting("trials that must end before any pruning", 4)
+    min_validations: int = setting("validations before a trial may be pruned", 1)
 
 
 @dataclass
 class Patient(Pruner):
-    """Ends a trial that stopped improving, whatever the others do."""
+    """Ends a trial that stopped improving, independently of the others."""
 
-    patience: int = setting("validations without improvement that are forgiven", 1)
-    min_delta: float = setting("what counts as improvement", 0.0)
+    patience: int = setting("validations without improvement that are allowed", 1)
+    min_delta: float = setting("smallest change that counts as an improvement", 0.0)

@@ -8,17 +8,17 @@ from danube_sweep.config.schema.fields import setting
 
 @dataclass
 class Schedule:
-    warmup: float = setting("share of all steps spent warming up, 0 to 1", 0.05)
+    warmup: float = setting("share of all steps for the warm-up, 0 to 1", 0.05)
 
 
 @dataclass
 class Linear(Schedule):
-    """Down to zero in a straight line."""
+    """Falls to zero linearly."""
 
 
 @dataclass
 class Cosine(Schedule):
-    """Down to zero along half a cosine."""
+    """Falls to zero along half a cosine."""
 
 
 @dataclass
@@ -28,14 +28,14 @@ class Constant(Schedule):
 
 @dataclass
 class InverseSqrt(Schedule):
-    """Down with one over the root of the step, never to zero."""
+    """Falls with one over the root of the step and never reaches zero."""
 
 
 @dataclass
 class Wsd(Schedule):
-    """Warm up, stay, then down to zero (arXiv:2404.06395)."""
+    """Warms up, stays, then falls to zero (arXiv:2404.06395)."""
 
-    decay: float = setting("share of all steps spent going down, above 0 and up to 1", 0.2)
+    decay: float = setting("share of all steps for the fall, above 0 and up to 1", 0.2)
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
@@ -58,15 +58,16 @@ class Trainer:
     epochs: float = setting("passes over the training part", 2.0)
     max_steps: int | None = setting("optimizer steps; overrides epochs", None)
     micro_batch: Any = setting(
-        "rows per forward pass; auto: the most that fits the device, of those that divide effective_batch", 8
+        "rows per forward pass; auto takes the largest divisor of effective_batch that fits the device", 8
     )
     effective_batch: int = setting("rows per optimizer step; a multiple of micro_batch", 16)
-    eval_batch: int | None = setting("rows per forward pass in evaluation; null takes micro_batch", None)
-    clip_norm: float | None = setting("largest gradient norm; null does not clip", 1.0)
-    validate_every: int | None = setting("steps between validations; null makes five in the run", None)
+    eval_batch: int | None = setting("rows per forward pass in evaluation; null uses micro_batch", None)
+    clip_norm: float | None = setting("largest gradient norm; null turns clipping off", 1.0)
+    validate_every: int | None = setting("steps between validations; null gives five validations per run", None)
     best_by: str | None = setting(
-        "validation metric that chooses the best step, and ranks sweeps: qwk, token_f5, …; null: the loss", None
+        "validation metric that chooses the best step and ranks sweeps, such as qwk or token_f5; null for the loss",
+        None,
     )
-    patience: int | None = setting("stop after this many validations without a better one; null never", None)
-    log_every: int = setting("steps between writes of their rows to metrics.csv", 10)
-    score_test: bool = setting("score the test part, once, at the end", False)
+    patience: int | None = setting("stop after this many validations without an improvement; null for never", None)
+    log_every: int = setting("steps between writes to metrics.csv", 10)
+    score_test: bool = setting("score the test part once at the end", False)

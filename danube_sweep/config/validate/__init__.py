@@ -1,6 +1,6 @@
 """The checks that need no file, no network and no torch. Past them, the config is trusted.
 
-common_checks  what they share · check_model, check_lora, check_task, check_parts, check_training, check_device
+common_checks  shared by all · check_model, check_lora, check_task, check_parts, check_training, check_device
 the groups · check_sweep  a sweep's settings
 """
 
@@ -35,12 +35,12 @@ def validate(config: Config) -> None:
     validate_trainer(config.trainer)
     require(
         config.objective in config.head.metrics,
-        f"trainer.best_by={config.trainer.best_by}: this head does not report it; there are "
+        f"trainer.best_by={config.trainer.best_by}: this head does not report that metric; it reports "
         f"{', '.join(config.head.metrics)}",
     )
     require(
         not config.trainer.score_test or config.data.own_parts[1] is not None or config.data.test_fraction > 0,
-        "trainer.score_test=true needs a test part: give data.test_path or data.test_fraction",
+        "trainer.score_test=true needs a test part; give data.test_path or data.test_fraction",
     )
     validate_device(config)
     validate_tracking(config.tracking)

@@ -14,7 +14,7 @@ def validate_device(config: Config) -> None:
     known = {compute.value for compute in Compute}
     require(
         set(device.types) <= known,
-        f"device.types must be out of {', '.join(sorted(known))}, got {device.types}",
+        f"device.types must be among {', '.join(sorted(known))}, got {device.types}",
     )
     require(
         device.threads is None or device.threads >= 1,
@@ -27,7 +27,7 @@ def validate_device(config: Config) -> None:
 
 
 def validate_tracking(tracking: Tracking) -> None:
-    """Raises ConfigError for what W&B does not take."""
+    """Raises ConfigError for values that W&B does not accept."""
     modes = ("auto", "online", "offline", "disabled")
     if isinstance(tracking, WandbTracking):
         require(tracking.mode in modes, f"tracking.mode must be one of {', '.join(modes)}, got {tracking.mode}")
@@ -51,10 +51,10 @@ def check_types(precision: Precision, types: list[str], device: str) -> None:
         if precision.storage in QUANTISED
         else f"precision={other} or precision=nf4 precision.compute={other}"
     )
-    raise ConfigError(f"precision.compute={asked}: {device} has no native {asked}; use {way_out}")
+    raise ConfigError(f"precision.compute={asked}: {device} does not support {asked}; use {way_out}")
 
 
 def check_runs(device: Device) -> None:
     """Raises ConfigError for a device that trials can only be planned for."""
     if device.cannot_run is not None:
-        raise ConfigError(f"device: trials can be planned for {device.name}, not run on it: {device.cannot_run}")
+        raise ConfigError(f"device: {device.name} can be planned for but cannot run: {device.cannot_run}")

@@ -1,4 +1,4 @@
-"""The checks of what `lora` puts into the blocks' linears."""
+"""The checks of adapters in the blocks' linears."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from danube_sweep.config.require import require
 from danube_sweep.config.schema import Adalora, Bias, Ia3, LinearAdapter, Lora, Olora, Peft, Shape, Vera
 from danube_sweep.errors import ConfigError
 
-NO_BIASES = "the model has no such biases, so that it would be lora.bias=none without a word"
+NO_BIASES = "the model's target layers have no such biases, so this would have no effect"
 
 
 def block_numbers(asked: list[Any]) -> list[int]:
@@ -19,14 +19,14 @@ def block_numbers(asked: list[Any]) -> list[int]:
     given = ",".join(map(str, asked))
     require(
         bool(asked) and all(ends) and all(found),
-        f"lora.layers needs numbers of blocks, from 0, and ranges, like [0,1,20-23], got [{given}]; "
+        f"lora.layers must list block numbers from 0 and ranges, for example [0,1,20-23], got [{given}]; "
         "for no adapter use lora=none",
     )
     return sorted({number for numbers in found for number in numbers})
 
 
 def validate_adapter(adapter: LinearAdapter, shape: Shape | None) -> None:
-    """Raises ConfigError for the first value that cannot work; what a shape decides is not asked without one.
+    """Raises ConfigError for the first value that cannot work; checks that need a shape are skipped without one.
 
     Which storage types an adapter works over is asked elsewhere: `adapters.cannot`.
     """
@@ -40,7 +40,7 @@ def validate_adapter(adapter: LinearAdapter, shape: Shape | None) -> None:
             _adalora(adapter)
         case Vera():
             _rank(adapter)
-            require(adapter.d_initial != 0, "lora.d_initial must not be 0: nothing would train, got 0")
+            require(adapter.d_initial != 0, "lora.d_initial must not be 0 (nothing would train), got 0")
         case Peft():
             if wrong := wrong_field(adapter):
                 raise ConfigError(wrong)
@@ -57,7 +57,7 @@ def _rank(adapter: Lora | Adalora | Vera) -> None:
     require(rank >= 1, f"lora.rank must be at least 1, got {rank}; for no adapter use lora=none")
     require(
         alpha is None or alpha > 0,
-        f"lora.alpha must be above 0, got {alpha}; null follows lora.rank, for no adapter use lora=none",
+        f"lora.alpha must be above 0, got {alpha}; null follows lora.rank; for no adapter use lora=none",
     )
     require(0 <= dropout < 1, f"lora.dropout must be at least 0 and under 1, got {dropout}")
 
@@ -72,7 +72,7 @@ def _blocks(adapter: LinearAdapter) -> None:
 
 
 def check_blocks(adapter: LinearAdapter, blocks: int) -> None:
-    """Raises ConfigError for blocks that a model of so many has not."""
+    """Raises ConfigError for blocks beyond the model's number of blocks."""
     last_k, layers = adapter.last_k, adapter.layers
     require(
         last_k is None or last_k <= blocks,
@@ -95,7 +95,7 @@ def _adalora(adapter: Adalora) -> None:
         value = getattr(adapter, name)
         require(0 <= value < 1, f"lora.{name} must be at least 0 and under 1, got {value}: it is a share of all steps")
     together = adapter.warmup + adapter.final
-    require(together < 1, f"lora.warmup + lora.final must be under 1, got {together:g}: ranks fall in between")
+    require(together < 1, f"lora.warmup + lora.final must be under 1, got {together:g}; ranks fall between them")
     weight = adapter.orthogonality
     require(weight >= 0, f"lora.orthogonality must be at least 0, got {weight}")
     for name in ("beta1", "beta2"):
@@ -104,7 +104,7 @@ def _adalora(adapter: Adalora) -> None:
 
 
 def _places(adapter: LinearAdapter, shape: Shape) -> None:
-    # What the shape decides; of a folder's own config it is asked when the adapter is built.
+    # Checks of the shape; for a folder's own config they run when the adapter is built.
     family = FAMILIES[shape.model_type]
     check_blocks(adapter, shape.num_hidden_layers)
     _targets(adapter.targets, family)

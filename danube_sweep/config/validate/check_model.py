@@ -1,4 +1,4 @@
-"""The checks of model, precision and what of the backbone trains."""
+"""The checks of model, precision and the part of the backbone that trains."""
 
 from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED, cannot
 from danube_sweep.config.facts.architectures import FAMILIES
@@ -36,7 +36,7 @@ def validate_model(model: Model) -> None:
     )
     require(
         model.commit is None or is_commit(model.commit),
-        f"model.commit={model.commit}: not the 40 hex digits of a commit; give model.revision, and leave it null",
+        f"model.commit={model.commit}: a commit has 40 hex digits; leave it null and give model.revision",
     )
     _shape(model.shape)
     require(
@@ -61,7 +61,7 @@ def _shape(shape: Shape) -> None:
     )
     require(
         not FAMILIES[shape.model_type].encoder or shape.num_key_value_heads == shape.num_attention_heads,
-        f"model.shape.num_key_value_heads of an encoder is num_attention_heads={shape.num_attention_heads}, "
+        f"model.shape.num_key_value_heads of an encoder must equal num_attention_heads={shape.num_attention_heads}, "
         f"got {shape.num_key_value_heads}",
     )
     require(shape.rope_theta > 0, f"model.shape.rope_theta must be above 0, got {shape.rope_theta}")

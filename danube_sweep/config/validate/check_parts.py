@@ -27,7 +27,8 @@ def _one_split(data: Data) -> None:
     held_out = data.validation_fraction + data.test_fraction
     require(
         held_out < 1,
-        f"data.validation_fraction + data.test_fraction must be under 1, got {held_out:g}: nothing is left to train on",
+        f"data.validation_fraction + data.test_fraction must be under 1, got {held_out:g}: no rows would be left "
+        "for training",
     )
     require(
         data.own_parts[0] is not None or data.validation_fraction > 0,

@@ -21,7 +21,7 @@ from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.validate import AUTO
 
 RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
-"""What `--retry` takes; an interrupted or preempted trial goes on unasked."""
+"""The states that `--retry` accepts; interrupted and preempted trials continue by themselves."""
 
 MEASURED = (
     "measured/peak_memory_bytes",
@@ -30,7 +30,7 @@ MEASURED = (
     "measured/seconds/train",
     "parameters/trainable",
 )
-"""What can be ranked by besides a validation metric."""
+"""Results that can be ranked by, besides validation metrics."""
 
 
 def objectives(sweep: Sweep) -> list[tuple[str, str]]:
@@ -55,11 +55,11 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
         f"sweep.goal needs one goal, or one for each of the {len(metrics)} metrics, got {sweep.goal}",
     )
     for metric in metrics:
-        require(metrics.count(metric) == 1, f"sweep.metric: {metric} stands there twice; name it once")
+        require(metrics.count(metric) == 1, f"sweep.metric: {metric} is listed twice; name it once")
     for goal in goals:
         require(
             goal in ("minimize", "maximize", None),
-            f"sweep.goal must be minimize or maximize, got {goal}; null takes what the metric should do",
+            f"sweep.goal must be minimize or maximize, got {goal}; null uses the metric's own direction",
         )
     for name in ("trials", "slots"):
         value = getattr(sweep, name)
@@ -101,7 +101,7 @@ def check_retry(states: Sequence[str]) -> None:
     for state in states:
         require(
             state in (*RETRIABLE, "all"),
-            f"sweep.retry={state}: no state to run again; there are {', '.join(RETRIABLE)}, all",
+            f"sweep.retry={state}: this state cannot be run again; there are {', '.join(RETRIABLE)}, all",
         )
 
 

@@ -37,7 +37,8 @@ def validate_head(config: Config) -> None:
         require(0 <= head.dropout < 1, f"head.dropout must be at least 0 and under 1, got {head.dropout}")
     require(
         not (head.reads_lm_head and FAMILIES[config.model.shape.model_type].encoder) or own_config(config.model),
-        "head=causal and head=lm read an output layer of words, which an encoder has not; use sequence or preference",
+        "head=causal and head=lm need a language-model head, which an encoder lacks; use head=sequence or "
+        "head=preference",
     )
     _reads(head, data)
     if data.layout is RowLayout.flat and not own_config(config.model):
@@ -53,28 +54,28 @@ def _reads(head: Head, data: Data) -> None:
     of_text, of_words = head.target is Target.nothing, head.target is Target.words
     require(
         of_text == (data.labelled is Labelled.nothing),
-        "head=lm reads data=text and no other" if of_text else "data=text has no labels: use head=lm",
+        "head=lm needs data=text" if of_text else "data=text has no labels; use head=lm",
     )
     require(
         of_words == (data.labelled is Labelled.words),
-        "head=token reads data=tokens and no other"
-        if of_words
-        else "data=tokens has a label for every word: use head=token",
+        "head=token needs data=tokens" if of_words else "data=tokens has a label for every word; use head=token",
     )
     require(
         isinstance(data, Comparison) or not head.compares,
-        "head=preference and head=bradley_terry_ties compare two answers: use data=arena, data=pairs or "
+        "head=preference and head=bradley_terry_ties compare two answers; use data=arena, data=pairs or "
         "data=generated, or head=sequence",
     )
     if head.target in (Target.number, Target.ordered, Target.many):
         require(
             isinstance(data, TableColumns),
-            "head=regression, head=ordinal and head=multilabel read one text and its label: use data=table",
+            "head=regression, head=ordinal and head=multilabel read one text and its label; use data=table",
         )
     if isinstance(data, TableColumns) and head.target is Target.number:
         for name in ("classes", "soft_label_columns"):
             value = getattr(data, name)
-            require(value is None, f"data.{name}: head=regression learns a number, which has none; give null")
+            require(
+                value is None, f"data.{name}: head=regression predicts a number, so there are no classes; give null"
+            )
 
 
 def _has_prefix(config: Config) -> None:

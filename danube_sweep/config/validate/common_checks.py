@@ -14,7 +14,7 @@ def own_config(model: Model) -> bool:
 
 
 def check_finite(node: object, prefix: str) -> None:
-    """Raises ConfigError for the first float in a config that is no finite number."""
+    """Raises ConfigError for the first float in a config that is not finite."""
     for field in dataclasses.fields(node):  # type: ignore[arg-type]
         value = getattr(node, field.name)
         if dataclasses.is_dataclass(value):

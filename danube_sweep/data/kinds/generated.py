@@ -75,7 +75,7 @@ class GeneratedData(Comparison, DataKind):
 
     known_classes: ClassVar[int | None] = len(CLASSES)
 
-    rows: int = setting("records to make", 2000)
+    rows: int = setting("number of records", 2000)
     seed: int = setting("seed of the records", 0)
     noise: float = setting("share of the labels replaced by another one, 0 to 1", 0.1)
 

@@ -32,12 +32,12 @@ class HubData(TableColumns, DataKind):
 
     part_fields: ClassVar[tuple[str, str]] = ("validation_split", "test_split")
 
-    path: str = setting("the data set's hub name, OWNER/NAME, or a folder", path="folder")
-    subset: str | None = setting("one of its subsets (configurations); null takes its default", None)
-    revision: str | None = setting("branch, tag or commit; null takes the main branch. The commit is kept", None)
-    split: str = setting("the split to train on", "train")
-    validation_split: str | None = setting("the split to choose trials on; null cuts it off the training split", None)
-    test_split: str | None = setting("the test split; null for none or test_fraction", None)
+    path: str = setting("hub name of the data set (OWNER/NAME), or a folder", path="folder")
+    subset: str | None = setting("subset (configuration) of the data set; null for its default", None)
+    revision: str | None = setting("branch, tag or commit; null for the main branch. The commit is stored", None)
+    split: str = setting("split to train on", "train")
+    validation_split: str | None = setting("split to choose trials on; null cuts it from the training split", None)
+    test_split: str | None = setting("test split; null for none or test_fraction", None)
 
     def check(self) -> None:
         super().check()
@@ -49,7 +49,7 @@ class HubData(TableColumns, DataKind):
     def settle(self) -> None:
         """Keeps the commit, so that the trial keeps its data when the branch moves on.
 
-        What cannot be had is told by the trial's hash, as it is of files.
+        The trial's hash reports missing sources, as for files.
         """
         if not is_folder(self.path):
             with suppress(DataError):
@@ -86,7 +86,7 @@ class HubData(TableColumns, DataKind):
 
 
 def reader(config: HubData, split: str) -> Reader:
-    """What reads the rows of a split that has at least some columns; a class is its name, an unlabelled row null.
+    """Reads the rows of a split that has at least some columns; a class is its name, an unlabelled row null.
 
     Reading raises DataError when the data set or a column is not there or cannot be read, ConfigError without the
     package `datasets`, DiskError when there is no room for its cache.
@@ -129,7 +129,7 @@ def _load(config: HubData, split: str) -> "Dataset":
         ) from error
     except (OSError, ValueError, TypeError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if errno.ENOSPC in (getattr(one, "errno", None) for one in (error, error.__cause__)):
-            raise DiskError(f"{where}: no space left for its cache; free some or set HF_HOME") from error
+            raise DiskError(f"{where}: no space left for its cache; free some space or set HF_HOME") from error
         said = " ".join(str(error.__cause__ or error).split())[:300]
         raise DataError(f"{where}: cannot be read ({said}); check data.path, data.subset and the split") from error
 
@@ -152,13 +152,13 @@ def _is_saved(config: HubData) -> bool:
 
 
 def _saved(config: HubData, split: str) -> "Dataset":
-    """A split of what `save_to_disk` has written; a single data set is its training split."""
+    """A split of the output of `save_to_disk`; a single data set is its training split."""
     import datasets
 
     found = datasets.load_from_disk(str(Path(config.path).expanduser()))
     splits = found if isinstance(found, datasets.DatasetDict) else {"train": found}
     if config.subset is not None:
-        raise ValueError("what save_to_disk has written has no subsets")
+        raise ValueError("the output of save_to_disk has no subsets")
     if split not in splits:
         raise ValueError(f'Unknown split "{split}". Should be one of {list(splits)}.')
     return splits[split]
@@ -173,7 +173,7 @@ def _check_cached(builder: Any, config: HubData, revision: str) -> None:
         )
     if config.subset is None and type(builder).__name__ == "Cache" and builder.config.name != "default":
         raise DataError(
-            f"data.path={config.path}: the hub cannot be reached to say which subset is the default, and the cache has "
+            f"data.path={config.path}: the hub cannot be reached to look up the default subset, and the cache has "
             f"{builder.config.name}; give data.subset"
         )
 

@@ -21,13 +21,13 @@ TIE = "tie"
 class PairsData(Comparison, Columns, FileData, DataKind):
     """Two answers to a prompt in columns of plain text, and which one won, with or without ties."""
 
-    prompt_column: str | None = setting("name of the prompt column; null for answers without one", "prompt")
+    prompt_column: str | None = setting("name of the prompt column; null for answers without a prompt", "prompt")
     a_column: str = setting("name of the column of answer A", "response_a")
     b_column: str = setting("name of the column of answer B", "response_b")
-    label_column: str = setting("name of the column that says who won", "winner")
-    a_label: str = setting("what it says when A won", "model_a")
-    b_label: str = setting("what it says when B won", "model_b")
-    tie_labels: list[str] = setting("what it says of a tie, like '[tie,\"tie (bothbad)\"]'; [] for no ties", [])
+    label_column: str = setting("name of the column with the winner", "winner")
+    a_label: str = setting("label if A won", "model_a")
+    b_label: str = setting("label if B won", "model_b")
+    tie_labels: list[str] = setting("labels of a tie, for example '[tie,\"tie (bothbad)\"]'; [] for no ties", [])
     id_column: str | None = setting("name of the id column; null numbers the rows", None)
 
     @property
@@ -36,7 +36,7 @@ class PairsData(Comparison, Columns, FileData, DataKind):
 
     @property
     def labels(self) -> list[str]:
-        """What the label column may say: A won, B won, and each spelling of a tie."""
+        """The values of the label column: A won, B won, and each spelling of a tie."""
         return [self.a_label, self.b_label, *self.tie_labels]
 
     def check(self) -> None:
@@ -68,7 +68,7 @@ def read_pairs(path: str | Path, data: PairsData, field: str = "data.path") -> I
 
 
 def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -> LabelledRows:
-    """The labelled rows. Raises DataError with the lines whose label is none of those that the config names."""
+    """The labelled rows. Raises DataError with the lines whose label the config does not name."""
     known, classes, notes = data.labels, pair_classes(data), LabelNotes(f"{field}={path}")
     index = ClassIndex(known)
     records: list[Record] = []
@@ -86,7 +86,7 @@ def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -
         records.append(record if data.group_column is None else replace(record, group=as_text(row[data.group_column])))
     if wrong:
         raise DataError(
-            f"{field}={path}: {some_lines(wrong)} whose {data.label_column} is none of {', '.join(known)}; correct "
+            f"{field}={path}: {some_lines(wrong)} whose {data.label_column} is not one of {', '.join(known)}; correct "
             "them, or set data.a_label, data.b_label and data.tie_labels"
         )
     return LabelledRows(records, classes, notes.lines())

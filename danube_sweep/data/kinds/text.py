@@ -26,9 +26,11 @@ class TextData(Columns, DataKind):
     labelled: ClassVar[Labelled] = Labelled.nothing
 
     # Any: a path or a list of paths, which Hydra's schemas cannot say; after construction it is a list.
-    path: Any = setting("a file of text or a list of them: jsonl, csv, tsv or parquet, .gz allowed", path="files")
+    path: Any = setting(
+        "text file, or a list of them: jsonl, csv, tsv or parquet; all but parquet may be gzipped", path="files"
+    )
     validation_path: Any = setting(
-        "a validation file or a list of them; null splits the training texts", None, path="files"
+        "validation file, or a list of them; null splits the training texts", None, path="files"
     )
     text_column: str = setting("name of the text column", "text")
 
@@ -42,7 +44,7 @@ class TextData(Columns, DataKind):
             files = getattr(self, name)
             named = isinstance(files, list) and all(isinstance(file, str) for file in files)
             optional = name == "validation_path" and files is None
-            require(named or optional, f"data.{name} takes a file or a list of files, got {files}")
+            require(named or optional, f"data.{name} must be a file or a list of files, got {files}")
         require(self.test_fraction == 0, "data.test_fraction: data=text has no test part; give 0")
 
     def load(self, target: Target) -> Parts:
@@ -53,7 +55,7 @@ class TextData(Columns, DataKind):
         return Parts(train, validation, [], [])
 
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
-        raise DataError("head=lm predicts no classes; predict with a trial of another head")
+        raise DataError("head=lm predicts no classes; predict with a run of another head")
 
     def size(self) -> DataSize | None:
         files = [Path(path).expanduser() for path in self.path]

@@ -1,4 +1,4 @@
-"""Words with a label each, as lists: what entity recognition reads."""
+"""Words with a label each, as lists, for entity recognition."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -32,11 +32,12 @@ class TokensData(Columns, FileData, DataKind):
     tokens_column: str = setting("name of the column with the list of words", "tokens")
     labels_column: str = setting("name of the column with the list of labels", "labels")
     whitespace_column: str | None = setting(
-        "a list that says whether a space follows each word, like trailing_whitespace; null: always", None
+        "name of the column that lists whether a space follows each word, such as trailing_whitespace; null for always",
+        None,
     )
     id_column: str | None = setting("name of the id column; null numbers the rows", None)
-    overlap: int = setting("tokens that the pieces of an overlong text repeat, for context", 64)
-    classes: list[str] | None = setting("the labels in order; null takes those of the training rows, sorted", None)
+    overlap: int = setting("tokens that pieces of an overlong text share, for context", 64)
+    classes: list[str] | None = setting("labels in order; null uses those of the training rows, sorted", None)
 
     @property
     def overlap_tokens(self) -> int:
@@ -88,7 +89,7 @@ def load_words(
         here = f"{where}, line {line}"
         record = _record(number, row, data, tuple(map(float, places)), here)
         if len(places) != len(record.texts):
-            raise DataError(f"{here}: {len(places)} labels for {len(record.texts)} words; give one for each")
+            raise DataError(f"{here}: {len(places)} labels for {len(record.texts)} words; give one label per word")
         records.append(record if data.group_column is None else replace(record, group=as_text(row[data.group_column])))
     printed = [line for line, row in rows if any(is_printed_list(row[name]) for name in (data.tokens_column, column))]
     return LabelledRows(records, known, [*notes, *printed_lists_note(where, printed)])
@@ -132,7 +133,7 @@ def _spaces(row: dict[str, Any], column: str, where: str) -> list[bool]:
 def _list(row: dict[str, Any], column: str, where: str) -> list[Any]:
     value = as_list(row[column])
     if value is None:
-        raise DataError(f"{where}: {column!r} must be a list, one entry a word")
+        raise DataError(f"{where}: {column!r} must be a list with one entry per word")
     return value
 
 

@@ -1,1 +1,1 @@
-"""One file a head: its fields, what its weights are, and how it is built. No torch at the top."""
+"""One file per head: its fields, its weights, and how it is built. No torch at the top."""

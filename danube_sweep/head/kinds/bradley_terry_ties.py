@@ -24,15 +24,15 @@ class Ties(Enum):
 
 @dataclass
 class BradleyTerryHead(ClassifierHead, LayeredHead):
-    """A score for each answer, read in a pass of its own; the difference says who wins."""
+    """A score for each answer, read in its own pass; the difference decides the winner."""
 
     passes: ClassVar[int] = 2
     compares: ClassVar[bool] = True
 
     pooling: AnswerPooling = setting(
-        "answer reads the answer's tokens and length; or last, mean, attention, last_mean", AnswerPooling.answer
+        "answer (tokens and length of the answer), last, mean, attention or last_mean", AnswerPooling.answer
     )
-    ties: Ties = setting("davidson (1970) or rao_kupper (1967): how likely a tie is, one learned number", Ties.davidson)
+    ties: Ties = setting("rule of ties, with one learned number: davidson (1970) or rao_kupper (1967)", Ties.davidson)
 
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
         from danube_sweep.head.bradley_terry import BradleyTerry

@@ -14,7 +14,7 @@ class CausalHead(ClassifierHead):
     reads_lm_head: ClassVar[bool] = True
     cued: ClassVar[bool] = True
 
-    words: list[str] | None = setting("a word per class; null takes the class names, for preferences A, B, tie", None)
+    words: list[str] | None = setting("a word per class; null uses the class names, or A, B, tie for preferences", None)
 
     def check_trial(self, trial: Config) -> None:
         wanted = trial.data.known_classes

@@ -22,7 +22,7 @@ class PreferenceHead(ClassifierHead, LayeredHead):
     compares: ClassVar[bool] = True
 
     pooling: PairPooling = setting(
-        "pair reads each answer's tokens and length; or last, mean, attention, last_mean", PairPooling.pair
+        "pair (tokens and length of each answer), last, mean, attention or last_mean", PairPooling.pair
     )
 
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:

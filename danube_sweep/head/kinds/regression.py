@@ -22,7 +22,7 @@ class RegressionHead(LayeredHead):
     target: ClassVar[Target] = Target.number
 
     pooling: Pooling = setting("last, mean, attention or last_mean", Pooling.mean)
-    loss: RegressionLoss = setting("what is trained, of the standardised number: mse, mae, huber", RegressionLoss.mse)
+    loss: RegressionLoss = setting("loss on the standardised number: mse, mae or huber", RegressionLoss.mse)
 
     def build(self, *, hidden_size: int, classes: list[str], tokenizer: Any, lm_head: Any) -> Any:
         from danube_sweep.head.head_layers import Layers

@@ -11,10 +11,10 @@ from danube_sweep.config.schema.head_fields import Shape
 @dataclass
 class SequenceHead(ClassifierHead, LayeredHead):
     pooling: Pooling = setting(
-        "last, mean, attention, or last_mean (both): how token states become one vector", Pooling.last
+        "how token states become one vector: last, mean, attention or last_mean (both)", Pooling.last
     )
     bias: bool | None = setting(
-        "a bias in the last layer; null: none over the last token alone, as transformers' own classifiers have it",
+        "a bias in the last layer; null means none over the last token alone, as in transformers' own classifiers",
         None,
     )
 

@@ -1,1 +1,1 @@
-"""One file an optimizer: its fields, how it is built, and what its states take. No torch at the top."""
+"""One file per optimizer: its fields, how it is built, and the memory of its states. No torch at the top."""

@@ -19,7 +19,7 @@ class Adafactor(Optimizer):
     Its steps are not scaled by a parameter's own size: LoRA's B starts at 0, and would hardly move.
     """
 
-    clip: float = setting("largest root mean square of an update before the rate", 1.0)
+    clip: float = setting("largest root mean square of an update, before the learning rate", 1.0)
 
     def build(self, trained: "TrainedParameters") -> Any:
         from transformers.optimization import Adafactor as FactoredMoments

@@ -21,9 +21,9 @@ class Muon(Optimizer):
 
     lr: float = setting("peak learning rate: 3 times AdamW's by default", "${times:${model.lr},3}")
     momentum: float = setting("decay of the momentum", 0.95)
-    beta1: float = setting("of the AdamW part: decay of the first moment", 0.9)
-    beta2: float = setting("of the AdamW part: decay of the second moment", 0.999)
-    eps: float = setting("of the AdamW part: added to the denominator", 1e-8)
+    beta1: float = setting("AdamW part: decay of the first moment", 0.9)
+    beta2: float = setting("AdamW part: decay of the second moment", 0.999)
+    eps: float = setting("AdamW part: constant added to the denominator", 1e-8)
 
     def build(self, trained: "TrainedParameters") -> Any:
         import torch

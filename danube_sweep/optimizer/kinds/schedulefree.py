@@ -19,7 +19,7 @@ class ScheduleFree(Adam):
     Its rate may be up to ten times AdamW's.
     """
 
-    beta1: float = setting("share of that average in the point where gradients are taken, above 0", 0.9)
+    beta1: float = setting("share of the average in the point where gradients are computed, above 0", 0.9)
 
     def check_trial(self, trial: Config) -> None:
         require(self.beta1 > 0, f"optimizer.beta1 of optimizer=schedulefree must be above 0, got {self.beta1}")

@@ -17,13 +17,13 @@ class Sgd(Optimizer):
     """Gradient descent with momentum, by torch; decay is added to the gradient."""
 
     lr: float = setting("peak learning rate: 50 times AdamW's by default", "${times:${model.lr},50}")
-    momentum: float = setting("decay of the velocity; 0 keeps none", 0.9)
+    momentum: float = setting("decay of the velocity; 0 for plain gradient descent", 0.9)
     nesterov: bool = setting("look ahead along the velocity", False)
 
     def check_trial(self, trial: Any) -> None:
         require(
             self.momentum > 0 or not self.nesterov,
-            "optimizer.nesterov=true looks ahead along the velocity: give optimizer.momentum above 0",
+            "optimizer.nesterov=true needs optimizer.momentum above 0",
         )
 
     def build(self, trained: "TrainedParameters") -> Any:

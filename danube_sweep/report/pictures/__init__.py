@@ -1,1 +1,1 @@
-"""The pictures of a report, inline SVG: axes draws what they share; colours and lines are named in static/page.css."""
+"""The pictures of a report, inline SVG: axes draws shared parts; colours and lines are in static/page.css."""

@@ -1,4 +1,4 @@
-"""Axes, scales and marks: what the pictures share. Colours come from the page's style, by class."""
+"""Axes, scales and marks, shared by the pictures. Colours come from the page's style, by class."""
 
 import math
 from collections.abc import Sequence
@@ -130,7 +130,7 @@ class Frame:
             self.add(text(place, self.bottom + 15, short(name, most), "middle", title=name))
 
     def references(self, y: Scale, found: dict[str, float]) -> None:
-        """Horizontal lines at what answering without reading reaches, where they are in sight."""
+        """Horizontal lines at the results of answering without reading, if in sight."""
         inside = sorted(
             (y(value), f"{name} {said(value)}") for name, value in found.items() if y.low <= value <= y.high
         )

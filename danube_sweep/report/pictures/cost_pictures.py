@@ -1,4 +1,4 @@
-"""What quality costs: against memory and seconds with the Pareto front, and predicted memory against measured."""
+"""The cost of quality: against memory and seconds with the Pareto front, and predicted memory against measured."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -58,7 +58,7 @@ def _against(report: Report, cost: Callable[[Shown], float | None], name: str, a
             frame.add(element("line", x1=place, x2=place, y1=low, y2=high, class_="whisker thin"))
         frame.add(dot(place, y(one.row.mean or 0.0), one.kind, key=one.key))
     shared = " Rows that trained in a pack: predicted memory, their share of its seconds." if _any_shared(known) else ""
-    note = f"The line joins those that no other beats for less (Pareto front).{shared}"
+    note = f"The line joins rows that no other row beats at lower cost (Pareto front).{shared}"
     return figure(f"Quality against {name}", frame.draw(), note)
 
 
@@ -67,7 +67,7 @@ def _any_shared(shown: Sequence[Shown]) -> bool:
 
 
 def predicted_memory(report: Report) -> Markup | None:
-    """Measured peak memory against what the planner said; None without a row that has both."""
+    """Measured peak memory against the planner's; None without a row that has both."""
     known = [one for one in report.shown if one.row.peak_memory_bytes and one.row.predicted_memory_bytes]
     if not known:
         return None
@@ -83,5 +83,7 @@ def predicted_memory(report: Report) -> Markup | None:
     frame.add(path([(x(low), y(low)), (x(high), y(high))], class_="reference"))
     for predicted, measured, one in pairs:
         frame.add(dot(x(predicted), y(measured), one.kind, key=one.key))
-    shared = " A pack's memory is shared: its trials lie above the line." if _any_shared(known) else ""
-    return figure("Memory: predicted against measured", frame.draw(), f"On the line the planner was right.{shared}")
+    shared = " Trials of a pack share its memory, so they lie above the line." if _any_shared(known) else ""
+    return figure(
+        "Memory: predicted against measured", frame.draw(), f"Points on the line were predicted correctly.{shared}"
+    )

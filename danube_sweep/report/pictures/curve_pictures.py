@@ -9,7 +9,7 @@ from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Frame, Scale, dot, figure, path
 
 _ORDER: Final = ("none", "early", "other", "good", "best")
-"""What is drawn later lies above."""
+"""Later marks lie above earlier ones."""
 Points = list[tuple[float, float]]
 
 
@@ -26,7 +26,7 @@ def learning_curves(report: Report) -> Markup | None:
             found = [line for line in found if line[2]]
             if found:
                 shown = _references(report) if reference else {}
-                note = "" if what == "metric" else "Each point is the mean since the one before."
+                note = "" if what == "metric" else "Each point is the mean since the previous one."
                 drawn.append(figure(f"{name} by {by}", _plot(found, f"{name} by {by}", unit, name, shown), note))
     return joined(*drawn)
 

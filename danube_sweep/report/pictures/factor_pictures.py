@@ -1,4 +1,4 @@
-"""What the varied keys do: all at once in parallel coordinates, each by itself, and how much each matters."""
+"""The effects of the varied keys: all at once in parallel coordinates, each by itself, and how much each matters."""
 
 from danube_sweep.report.factor_effects import Factor, label_of
 from danube_sweep.report.markup import Markup, element, joined
@@ -100,7 +100,7 @@ def _factor_plot(report: Report, factor: Factor, metric: str, shown: dict[str, S
 
 
 def _beside(place: float, count: int, exact: bool) -> list[float]:
-    # Marks of one value stand beside each other, right of its bar.
+    # Marks of one value are side by side, right of its bar.
     return [place] * count if exact else [place + 8 + min(3.0, 28 / count) * number for number in range(count)]
 
 
@@ -129,7 +129,7 @@ def importances(report: Report) -> Markup:
         ]
     count = sum(one.row.mean is not None for one in report.shown)
     note = (
-        f"PED-ANOVA over {count} configurations: how differently the best ones are spread over each key's values. "
-        f"{'Few configurations: take it as a hint.' if count < 20 else ''}"
+        f"PED-ANOVA over {count} configurations: how differently the best ones are spread over the values of each key. "
+        f"{'With few configurations this is only a hint.' if count < 20 else ''}"
     )
     return figure(caption, svg(width, 12 + bar * len(report.importance), caption, *marks), note)

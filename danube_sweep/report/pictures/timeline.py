@@ -1,4 +1,4 @@
-"""When what ran in which slot."""
+"""The attempts in each slot over time."""
 
 from typing import Final
 
@@ -34,7 +34,7 @@ def slot_timeline(report: Report) -> Markup | None:
         marks.append(_bar(bar, x, tops[bar.lane], start, found, keys.get(bar.trial), rows.get(bar.trial, "")))
     packs = any(bar.pack for bar in found.bars)
     note = f"{_total(found)} of training in {duration(end - start)}."
-    note += " Bars on one another trained together in a pack; memory and seconds are shared there." if packs else ""
+    note += " Overlapping bars trained together in a pack and share memory and seconds." if packs else ""
     return figure("Slots over time", svg(_WIDTH, height, "slots over time", *marks), note, class_="wide")
 
 

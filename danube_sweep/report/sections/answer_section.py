@@ -1,4 +1,4 @@
-"""The first thing on the page: what to use, how sure that is, and what the sweep cannot tell."""
+"""The first part of the page: the configuration to use, how certain that is, and open questions."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from danube_sweep.terminal.screen import human
 
 
 def answer_section(report: Report) -> Markup:
-    """The answer, or what there is instead while no trial has finished."""
+    """The answer, or its substitute while no trial has finished."""
     best = report.answer.best
     if best is None:
         return element("section", element("h2", "The answer"), _none_yet(report), _unknown(report), id="answer")
@@ -22,11 +22,11 @@ def answer_section(report: Report) -> Markup:
 
 def _none_yet(report: Report) -> Markup:
     if not report.shown:
-        said_ = "This sweep has no trial yet. Once it has drawn some, draw the page again."
+        said_ = "This sweep has no trials yet. Write the report again later."
     elif report.under_way:
-        said_ = "No trial has finished yet. What is known so far is below; draw the page again later."
+        said_ = "No trial has finished yet. The results so far are below. Write the report again later."
     else:
-        said_ = "No trial has finished: there is nothing to recommend. The ranking has each one's reason."
+        said_ = "No trial has finished, so there is nothing to recommend. The ranking lists the reasons."
     return element("p", said_, class_="card main none")
 
 
@@ -48,12 +48,12 @@ def _result(report: Report, best: Shown) -> Markup:
     ]
     if sure is not None:
         facts.append(element("span", f"95 %: {_interval(sure)}", class_="sure"))
-    small = [report.ranking.covers or "no interval: the notes of the ranking tell why"]
+    small = [report.ranking.covers or "no interval; the notes of the ranking give the reason"]
     if best.memory_gib is not None:
-        small.append(f"{best.memory_gib:.2f} GiB{' predicted, it trained in a pack' if best.shared else ''}")
+        small.append(f"{best.memory_gib:.2f} GiB{' predicted (trained in a pack)' if best.shared else ''}")
     if best.seconds is not None:
         small.append(
-            f"{human(best.seconds)} of training and validation{', its share of a pack' if best.shared else ''}"
+            f"{human(best.seconds)} of training and validation{' (its share of a pack)' if best.shared else ''}"
         )
     return joined(
         element("p", joined(*facts, by=" "), class_="result"),
@@ -67,7 +67,7 @@ def _interval(ends: tuple[float, float]) -> str:
 
 
 def _standing(report: Report, best: Shown) -> Markup:
-    """Where the best is between the other rows and what answering without reading reaches."""
+    """The best row between the other rows and the results of answering without reading."""
     ends = best.row.own_interval
     means = [one.row.mean for one in report.shown if one.row.mean is not None]
     width = 440.0
@@ -149,17 +149,18 @@ def _cheaper(report: Report) -> Markup:
     title = element("h3", "As good, but cheaper")
     count, found = report.answer.as_good, report.answer.cheaper
     if not count:
-        said_ = "Nothing: every other configuration with an interval is worse by more than chance."
+        said_ = "None: every other configuration with an interval is worse by more than chance."
         compared = any(one.row.interval is not None for one in report.shown)
-        lines: Part = element("p", said_ if compared else "Not known: no difference has an interval.")
+        lines: Part = element("p", said_ if compared else "Unknown: no difference has an interval.")
     elif not found:
         said_ = (
-            f"{count} configuration{'s are' if count > 1 else ' is'} as good (95 %), none saves 5 % of memory or time."
+            f"{count} configuration{'s are' if count > 1 else ' is'} as good (95 %), and none saves 5 % of "
+            "memory or time."
         )
         lines = element("p", said_)
     else:
         lines = joined(
-            element("p", f"{count} cannot be told from the best (95 %); of these {len(found)} take less:"),
+            element("p", f"{count} tied with the best (95 %); {len(found)} of these cost less:"),
             element("ul", *map(_saving, found[:5])),
         )
     return element("div", title, lines, class_="card")
@@ -171,6 +172,6 @@ def _saving(one: Cheaper) -> Markup:
 
 
 def _unknown(report: Report) -> Markup:
-    sentences = report.answer.unknown or ["Nothing that shows in the sweep itself."]
+    sentences = report.answer.unknown or ["None that the sweep itself shows."]
     items = [element("li", sentence) for sentence in sentences]
-    return element("div", element("h3", "What this sweep cannot tell"), element("ul", *items), class_="card")
+    return element("div", element("h3", "Open questions of this sweep"), element("ul", *items), class_="card")

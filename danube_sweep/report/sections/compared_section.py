@@ -1,4 +1,4 @@
-"""What was compared with what, and what others have published."""
+"""The comparison, and published results."""
 
 from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page_data import Report
@@ -19,11 +19,11 @@ def compared_section(report: Report) -> Markup:
     ]
     references = ", ".join(f"{name} {value:.4f}" for name, value in report.references.items())
     if references:
-        said = f"{report.ranking.metric}: {references}; lines in the pictures"
+        said = f"{report.ranking.metric}: {references} (lines in the pictures)"
         rows.append(element("tr", element("th", "without reading", scope="row"), element("td", said)))
     facts = element("table", *rows, class_="facts") if rows else element("p", "Nothing yet.")
     published = _published(report.published) if report.published else None
-    return element("section", element("h2", "What was compared with what"), facts, published, id="compared")
+    return element("section", element("h2", "What was compared"), facts, published, id="compared")
 
 
 def _published(published: Published) -> Markup:

@@ -1,4 +1,4 @@
-"""What the trials read: rows, classes, lengths, duplicates and what leaks."""
+"""The trials' data: rows, classes, lengths, duplicates and leaks."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""What a row of the ranking opens to: its choices against the best one's, its curve, confusions and calibration."""
+"""An opened row of the ranking: its choices against the best one's, its curve, confusions and calibration."""
 
 import os.path
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def _choices(report: Report, one: Shown) -> Markup:
     ]
     more = f"and {len(found) - _MOST_LINES} more in config.yaml" if len(found) > _MOST_LINES else ""
     table = element("table", head, *rows, class_="diff") if rows else element("p", "no difference in the config")
-    return figure("Config against the best", table, more)
+    return figure("Differences from the best config", table, more)
 
 
 def _different(here: dict[str, Any], best: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -116,7 +116,7 @@ def _confused_pairs(seen: Seen) -> Markup:
             names = (_name(seen.classes[actual]), _name(seen.classes[said]))
             rows.append(element("tr", *(element("td", name) for name in names), element("td", count, class_="number")))
     head = element("tr", element("th", "actual"), element("th", "taken for"), element("th", "rows"))
-    said_ = f"{right} of {total} right; of {len(counts)} classes these are mixed up most"
+    said_ = f"{right} of {total} right; the most confused pairs of {len(counts)} classes"
     return joined(element("p", said_, class_="quiet"), element("table", head, *rows, class_="diff"))
 
 
@@ -132,7 +132,7 @@ def _calibration(seen: Seen) -> Markup:
 
 
 def shared_pictures() -> Markup:
-    """What the pictures of all rows have in common, once: the axes of a calibration."""
+    """The shared part of all rows' pictures, drawn once: the axes of a calibration."""
     frame = Frame(_CALIBRATION, width=260, height=200, left=56)
     x, y = frame.across([0.0, 1.0], room=0.0), frame.upward([0.0, 1.0], room=0.0)
     frame.axes(x, y, "confidence", "accuracy")
@@ -162,13 +162,13 @@ def _trial(report: Report, trial: StoredTrial) -> Markup:
 
 
 def _wandb(trial: StoredTrial) -> Markup | None:
-    """A link to the run, where it is known to be online; else what is known of it."""
+    """A link to the run, if it is known to be online; otherwise its known facts."""
     project, entity = trial.config.get("tracking.project"), trial.config.get("tracking.entity")
     runs = [one.name for one in (trial.folder.path / "wandb").glob("*run-*")]
     if not runs or not project:
         return None
     if all(name.startswith("offline-run-") for name in runs):
-        return element("span", " W&B: logged offline, goes up with wandb sync", class_="quiet")
+        return element("span", " W&B: logged offline; upload with wandb sync", class_="quiet")
     if not entity or trial.hash is None:
         return element("span", f" W&B: run {trial.hash} of project {project}", class_="quiet")
     address = f"{_WANDB}/{quote(str(entity), safe='')}/{quote(str(project), safe='')}/runs/{quote(trial.hash)}"

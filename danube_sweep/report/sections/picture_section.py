@@ -16,7 +16,7 @@ _CURVES: Final = "Learning curves"
 def pictures_section(report: Report) -> Markup:
     """Every picture that the sweep has something for."""
     groups = [
-        ("What the choices do", [importances(report) if report.factors else None, one_factor(report)]),
+        ("Effects of the choices", [importances(report) if report.factors else None, one_factor(report)]),
         ("", [parallel_coordinates(report)]),
         ("What quality costs", [quality_against_cost(report), predicted_memory(report)]),
         (_CURVES, [learning_curves(report)]),
@@ -38,7 +38,7 @@ def _group(title: str, pictures: list[Markup]) -> Markup | None:
 def _legend() -> Markup:
     names = {
         "best": "the best",
-        "good": "not told from the best (95 %)",
+        "good": "tied with the best (95 %)",
         "other": "worse than the best",
         "early": "pruned",
     }

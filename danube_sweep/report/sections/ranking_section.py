@@ -19,7 +19,7 @@ _FOREST: Final = 120.0
 
 @dataclass(frozen=True)
 class _Cell:
-    """What a cell shows, and the number or text that it is sorted by; None is last."""
+    """A cell's content, and the number or text that it is sorted by; None is last."""
 
     shown: Part
     sort: float | str | None
@@ -44,9 +44,7 @@ def ranking_section(report: Report) -> Markup:
     heads = [_head(place, column) for place, column in enumerate(columns)]
     head = element("thead", element("tr", element("th", element("span", "open", class_="unseen")), *heads))
     bodies = [_body(report, place, columns) for place in range(len(report.shown))]
-    caption = (
-        f"Ranked by {report.ranking.metric} ({report.ranking.goal}); columns in which nothing differs are left out"
-    )
+    caption = f"Ranked by {report.ranking.metric} ({report.ranking.goal}); columns without differences are left out"
     beside = [_beside(place, rows[place], columns) for place in range(len(report.shown), len(rows))]
     foot = element("tfoot", *beside) if beside else None
     table = element("table", element("caption", caption), head, *bodies, foot, id="table")
@@ -91,7 +89,7 @@ def _head(place: int, column: _PageColumn) -> Markup:
 
 
 def _varies(column: _PageColumn) -> bool:
-    # By what is shown: memory that differs in its last byte is the same to a reader.
+    # By the shown text: memory that differs in its last byte looks the same to a reader.
     said = {str(cell.shown) for cell in column.cells if cell.sort is not None}
     return len(said) > 1 or (len(column.cells) == 1 and bool(said))
 
@@ -238,7 +236,7 @@ def _beside(place: int, one: Shown, columns: Sequence[_PageColumn]) -> Markup:
 
 
 def _about(one: Shown) -> str:
-    """A row in a line: what its marks say when they are pointed at."""
+    """A row in a line, shown when the pointer is over its marks."""
     said = [named(one.row)]
     if one.row.mean is not None:
         said.append(number(one.row.mean))
