@@ -40,6 +40,22 @@ def test_metrics_are_those_computed_by_hand() -> None:
     assert tuple(metrics) == SequenceHead().metrics
 
 
+def test_the_calibration_error_has_fifteen_equal_bins() -> None:
+    random = np.random.default_rng(0)
+    probabilities_NC = random.dirichlet([1, 1, 1], size=300)
+    labels_N = [random.choice(3, p=row) for row in probabilities_NC]  # else every bin errs to the same side
+    confidence_N, right_N = probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == labels_N
+
+    def error(bins: int) -> float:
+        bin_N = np.ceil(confidence_N * bins)
+        groups = [bin_N == place for place in np.unique(bin_N)]
+        return sum(abs(confidence_N[group].mean() - right_N[group].mean()) * group.mean() for group in groups)
+
+    found = classification_metrics(torch.from_numpy(probabilities_NC).float(), torch.eye(3)[labels_N])["ece"]
+    assert found == pytest.approx(error(15), rel=1e-4)
+    assert all(abs(error(15) / error(bins) - 1) > 1e-3 for bins in (10, 14, 16, 20))
+
+
 def test_log_loss_counts_soft_labels_by_their_shares() -> None:
     soft = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.5, 0.3]])
     wanted = -(0.5 * math.log(0.7) + 0.5 * math.log(0.2)) / 2
