@@ -147,7 +147,7 @@ FAULTS = [
         "lora/packed_adapters.py",
         "(math.sqrt(config.rank) if config.rslora else config.rank)",
         "config.rank",
-        ("lora/test_lora.py::test_plain_peft_loads_what_is_saved", "training/test_pack.py"),
+        ("training/test_assemble.py",),
     ),
     Fault(
         "norms and biases decay",
@@ -218,7 +218,7 @@ FAULTS = [
         STORED,
         "precision, block, made_by]",
         "precision, made_by]",
-        ("training/test_pack.py",),
+        ("training/test_stored_prefix.py",),
     ),
     Fault(
         "kept states of one backbone pass for those of another",
