@@ -19,6 +19,7 @@ DanubeSweepError
 ├── ExportRefused           an export that does not answer as its run does; exit code 1
 ├── SweepFailed             a sweep that ended with trials that did not; exit code 1
 ├── Dismissed               a trial that was told to leave its pack, after a checkpoint
+├── Paused                  a trial that stands low in its sweep, after a checkpoint; it may be promoted
 ├── Interrupted             stopped on request after a checkpoint; exit code 129, 130 or 143
 └── GuardError              a promise of this package is broken: a defect to report (also AssertionError)
 """
@@ -100,6 +101,12 @@ class PackOutOfMemory(DanubeSweepError, MemoryError):
 
 class Dismissed(DanubeSweepError):
     """A trial left its pack before its end, after a checkpoint, for the reason given."""
+
+
+class Paused(DanubeSweepError):
+    """A trial of a sweep stopped at a rung, after a checkpoint, and may be promoted later."""
+
+    exit_code = 0
 
 
 class ExportRefused(DanubeSweepError):

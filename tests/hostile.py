@@ -266,9 +266,9 @@ def late_pack(job: Job, link: Any) -> None:
 
     def act(trial: PackTrial, link: Any) -> int:
         if trial.config.seed == 1:
-            link.send(Validated(trial.name, 1, {"log_loss": 1.0}))
+            link.send(Validated(trial.name, 1))
             heard = [link.recv(), link.recv()]
-            assert sorted(type(one).__name__ for one in heard) == ["Dismissal", "bool"]
+            assert sorted(type(one).__name__ for one in heard) == ["Dismissal", "Verdict"]
             return 1
         if trial.config.seed == 2:
             hang(job, link)
@@ -287,6 +287,16 @@ def crowded_pack(job: Job, link: Any) -> None:
         return Failed("oom", "out of memory with trainer.micro_batch=4") if crowded else 0
 
     instant_pack(job, link, act)
+
+
+def stopped_once_one_is_paused(job: Job, link: Any) -> None:
+    """Trains, and lets the sweep have a Ctrl-C when a place in the pack has come free."""
+
+    def interrupt() -> None:
+        os.kill(sweep_process(), signal.SIGINT)
+        wait_for_stop()
+
+    child_process.train_task(job, Tripwire(link, Asked, interrupt))
 
 
 class Killer(Tripwire):

@@ -30,6 +30,7 @@ from danube_sweep.config.schema import (
     Sweep,
     Trainer,
     Vera,
+    WandbHyperband,
     WandbTracking,
 )
 from danube_sweep.errors import GuardError
@@ -72,6 +73,13 @@ OPTIONS: dict[str, dict[str, type]] = {
 
 SWEEP_OPTIONS: dict[str, dict[str, type]] = {
     "sweep": {"sweep": Sweep},
-    "pruner": {"none": NoPruner, "asha": Asha, "hyperband": Hyperband, "median": Median, "patient": Patient},
+    "pruner": {
+        "none": NoPruner,
+        "asha": Asha,
+        "hyperband": Hyperband,
+        "median": Median,
+        "patient": Patient,
+        "wandb_hyperband": WandbHyperband,
+    },
 }
 """The same for settings of a sweep, which are not part of a trial."""

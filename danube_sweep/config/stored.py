@@ -67,6 +67,7 @@ def load_sweep(plain: dict[str, Any], changes: Sequence[str] = ()) -> tuple[Swee
     try:
         pruner = dict(plain["pruner"])
         schema = SWEEP_OPTIONS["pruner"][pruner.pop("kind")]
+        pruner.pop("max_validations", None)  # of hyperband, until its rungs were shares of the steps
         typed = {"sweep": OmegaConf.structured(Sweep), "pruner": OmegaConf.structured(schema)}
         stored = OmegaConf.merge(typed, {"sweep": dict(plain["sweep"]), "pruner": pruner})
     except (OmegaConfBaseException, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -40,13 +40,13 @@ class Shown:
 
     @property
     def kind(self) -> str:
-        """best, good (not told from the best), other, early (pruned) or none (without a metric)."""
+        """best, good (not told from the best), other, early (pruned or paused) or none (without a metric)."""
         row = self.row
         if row.mean is None:
             return "none"
-        if row.pruned:
-            return "early"
-        return "best" if row.difference is None else "good" if row.tie else "other"
+        if row.difference is None:
+            return "best"
+        return "early" if row.pruned else "good" if row.tie else "other"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,14 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.errors import CheckpointError
 from danube_sweep.report.factor_effects import Factor
 from danube_sweep.report.page_data import Answer, Cheaper, Shown
-from danube_sweep.results.ranking_table import cheaper_rival_lines, nothing_learned_lines, number, shown
-from danube_sweep.results.rows import Ranking, winner
+from danube_sweep.results.ranking_table import (
+    cheaper_rival_lines,
+    nothing_learned_lines,
+    number,
+    regret_lines,
+    shown,
+)
+from danube_sweep.results.rows import Ranking, ties, winner
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
 from danube_sweep.storage.files import read_json
 
@@ -30,7 +36,7 @@ def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor
     return Answer(
         best=best,
         command=None if best is None else command(best),
-        as_good=len(good),
+        as_good=len(ties(ranking)),
         cheaper=[] if best is None else _cheaper(best, good),
         nothing_learned=[*nothing_learned_lines(ranking), *cheaper_rival_lines(ranking)],
         unknown=_unknown(ranking, best, good, factors, open_trials),
@@ -93,6 +99,7 @@ def _unknown(
         said += [
             _single(ranking, best, good),
             _above(ranking, best),
+            _early(ranking, best),
             _seeds(ranking, best),
             *_edges(best, factors),
             _optimism(ranking, best),
@@ -129,12 +136,14 @@ def _single(ranking: Ranking, best: Shown, good: Sequence[Shown]) -> str:
 
 def _above(ranking: Ranking, best: Shown) -> str:
     above = [row for row in ranking.rows if row.rank is not None and row.rank < (best.row.rank or 0)]
-    early, said = sum(row.pruned for row in above), []
-    if early:
-        said.append(f"{_count(early, 'pruned configuration')} ranked above it when pruned, and may have stayed ahead.")
-    if lost := len(above) - early:
-        said.append(f"{_count(lost, 'configuration')} ranked above it with fewer trials; the others were lost.")
-    return " ".join(said)
+    return (
+        f"{_count(len(above), 'configuration')} ranked above it with fewer trials; the others were lost." if above else ""
+    )
+
+
+def _early(ranking: Ranking, best: Shown) -> str:
+    own = ["The best one ended early: it may be better when it is trained to its end."] if best.row.pruned else []
+    return " ".join([*own, *(f"{line[0].upper()}{line[1:]}." for line in regret_lines(ranking))])
 
 
 def _seeds(ranking: Ranking, best: Shown) -> str:

@@ -16,9 +16,11 @@ from danube_sweep.config.schema import Sweep
 from danube_sweep.config.validate.check_sweep import objectives as objectives_of
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.results.baseline_rows import baseline_rows, contender
+from danube_sweep.results.courses import Course, course_of
 from danube_sweep.results.intervals import Contender, Intervals, difference, find_intervals
 from danube_sweep.results.nothing_learned import prior_of
-from danube_sweep.results.rows import FINISHED, PRUNED, Objectives, Ranking, Row, TrialOutcome, winner, with_difference
+from danube_sweep.results.regret import chances
+from danube_sweep.results.rows import EARLY, FINISHED, Objectives, Ranking, Row, TrialOutcome, winner, with_difference
 from danube_sweep.results.training_noise import Cell, TrainingNoise, training_noise
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial, read_trials
 from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
@@ -50,7 +52,7 @@ def rank_trials(
     notes += _confirmed(path)
     ranked = _with_front(_ordered(rows, chosen), chosen)
     found = Ranking(path, ranked, varied, chosen, ended, notes, baselines=rivals)
-    return _compared(found, {trial.name: trial for trial in trials})
+    return _with_regret(_compared(found, {trial.name: trial for trial in trials}), trials)
 
 
 def _objectives(path: Path) -> Objectives:
@@ -94,11 +96,8 @@ def _once(group: list[StoredTrial], notes: list[str]) -> list[StoredTrial]:
 
 def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, scores: dict[str, Any]) -> Row:
     metric = objectives[0][0]
-    ended = {
-        state: [one for one in trials if one.state == state and one.number(metric) is not None]
-        for state in (FINISHED, PRUNED)
-    }
-    used = ended[FINISHED] or ended[PRUNED]
+    measured = [one for one in trials if one.number(metric) is not None]
+    used = [one for one in measured if one.state == FINISHED] or [one for one in measured if one.state in EARLY]
     reported = [number for trial in used if (number := trial.number(metric)) is not None]
     tests = [scores.get(trial.hash or "", trial.result.get("test")) for trial in used]
     return Row(
@@ -110,7 +109,7 @@ def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, s
         by_fold=_by_fold(used),
         folds=trials[0].folds,
         state=_states(trials),
-        pruned=bool(used) and used[0].state == PRUNED,
+        pruned=bool(used) and used[0].state in EARLY,
         lost=_lost(trials, used),
         error=next((trial.reason for trial in trials if trial.reason), None),
         objectives=[_mean(used, address) for address, _ in objectives],
@@ -137,7 +136,7 @@ def _cells(trials: Sequence[StoredTrial], metric: str) -> dict[Cell, float]:
 
 
 def _lost(trials: list[StoredTrial], used: list[StoredTrial]) -> str:
-    if not used or used[0].state == PRUNED:
+    if not used or used[0].state in EARLY:
         return ""
     gone = Counter(
         "without a metric" if trial.state == FINISHED else trial.state
@@ -191,11 +190,11 @@ def _sign(goal: str) -> int:
 
 
 def _compared(ranking: Ranking, trials: dict[str, StoredTrial]) -> Ranking:
-    """The rows with their difference to the best finished one, or while none is finished to the first."""
+    """The rows with their difference to the best one."""
     best = winner(ranking) or next(iter(ranking.rows), None)
     if best is None or best.mean is None:
         return ranking
-    contenders = {row.trials[0]: _contender(row, trials) for row in ranking.rows if row.mean is not None}
+    contenders = {row.trials[0]: _contender(row, trials, best) for row in ranking.rows if row.mean is not None}
     noise = training_noise([row.cells for row in ranking.rows if row.cells and not row.pruned and not row.lost])
     mine = contenders.pop(best.trials[0])
     priors = {trials[name].fold: prior for name in best.used if (prior := trials[name].result.get("prior"))}
@@ -214,8 +213,8 @@ def _compared(ranking: Ranking, trials: dict[str, StoredTrial]) -> Ranking:
     )
 
 
-def _contender(row: Row, trials: dict[str, StoredTrial]) -> Contender:
-    refused = "ended early by the pruner" if row.pruned else None
+def _contender(row: Row, trials: dict[str, StoredTrial], best: Row) -> Contender:
+    refused = "ended early by the pruner" if row.pruned and row is not best else None
     if row.lost:
         refused = "survivors, as its other trials were pruned or failed"
     files = {cell: trials[name].folder.predictions for cell, name in zip(row.cells, row.used, strict=True)}
@@ -261,6 +260,27 @@ def _covered(found: Intervals, noise: TrainingNoise | None) -> str | None:
         return f"{unknown}: for differences {spread} stands in for it"
     rows = f"{noise.rows} row{'s' * (noise.rows > 1)}"
     return f"{said}; and training noise: sd {noise.sd:.2g} over {noise.over}, pooled over {rows}"
+
+
+def _with_regret(ranking: Ranking, trials: Sequence[StoredTrial]) -> Ranking:
+    """The rows that ended early with their validations, and the chance that they would have won."""
+    metric, goal = ranking.objectives[0]
+    if not any(row.pruned for row in ranking.rows) or not metric.startswith("validation/"):
+        return ranking
+    known = [trial for trial in trials if trial.state == FINISHED or trial.state in EARLY]
+    courses = {trial.name: course_of(trial.folder, metric, goal) for trial in known}
+    chance = chances(courses)
+    rows = [_early(row, courses, chance) if row.pruned else row for row in ranking.rows]
+    best = winner(ranking)
+    each = [row.regret for row in rows if row.regret is not None and row.trials != (best.trials if best else None)]
+    missed = 1 - float(np.prod([1 - one for one in each])) if each else None
+    return replace(ranking, rows=rows, regret=missed)
+
+
+def _early(row: Row, courses: dict[str, Course], chance: dict[str, float]) -> Row:
+    counts = [len(courses[name].readings) for name in row.used]
+    chosen = [chance[name] for name in row.used if name in chance]
+    return replace(row, readings=min(counts), regret=max(chosen, default=None))
 
 
 def _with_front(rows: list[Row], objectives: Objectives) -> list[Row]:

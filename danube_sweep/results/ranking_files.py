@@ -57,6 +57,8 @@ def record(ranking: Ranking, row: Row) -> dict[str, Any]:
         "tokens_per_s": row.tokens_per_s,
         "peak_memory_bytes": row.peak_memory_bytes,
         "predicted_memory_bytes": row.predicted_memory_bytes,
+        "readings": row.readings,
+        "regret": row.regret,
         "count": row.count,
         **({} if row.folds is None else {"folds": " ".join(str(fold) for fold in row.by_fold)}),
         "seeds": " ".join(map(str, row.seeds)),

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.results.rows import Ranking, Row, winner
+from danube_sweep.results.rows import Ranking, Row, ties, winner
 from danube_sweep.results.trial_results import UNDER_WAY
 from danube_sweep.terminal.screen import encodable
 
@@ -90,6 +90,7 @@ def columns_of(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
     given += [
         TableColumn("vs best", ["best" if row is best else _difference(row) for row in rows]),
         TableColumn("95 %", [_interval(row) for row in rows], keep=2),
+        TableColumn("regret", ["" if row.regret is None else f"{row.regret:.0%}" for row in rows], keep=5),
         TableColumn("front", ["*" if row.front else "" for row in rows]),
         *(_number_columns(ranking, "", [row.metrics for row in rows])),
         *(_number_columns(ranking, "test ", [row.test for row in rows])),
@@ -254,6 +255,7 @@ def summary_lines(ranking: Ranking) -> list[str]:
         *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
         *map(plain, ranking.notes),
         *([plain(ranking.covers)] if ranking.covers else []),
+        *regret_lines(ranking),
         plain(answer(ranking)),
     ]
 
@@ -289,6 +291,18 @@ def cheaper_rival_lines(ranking: Ranking) -> list[str]:
     ]
 
 
+def regret_lines(ranking: Ranking) -> list[str]:
+    """What is known of rows that ended early; none without such rows."""
+    early = [row for row in ranking.rows if row.pruned]
+    lines = []
+    if ranking.regret is not None:
+        which = "the row that ended early" if len(early) == 1 else f"one of the {len(early)} rows that ended early"
+        lines.append(f"regret: {ranking.regret:.0%} chance, by this sweep's own crossings, that {which} would have won")
+    if thin := sum(row.readings == 1 for row in early):
+        lines.append(f"{thin} row{'s' * (thin > 1)} that ended early rest{'s' * (thin == 1)} on one validation")
+    return lines
+
+
 def answer(ranking: Ranking) -> str:
     """The best row, how good it is and how sure that is."""
     best = winner(ranking)
@@ -322,11 +336,10 @@ def _standing(ranking: Ranking, best: Row) -> str:
         front = sum(row.front for row in ranking.rows)
         return f"; {front} row{'s are' if front > 1 else ' is'} on the Pareto front"
     others = [row for row in ranking.rows if row.difference is not None]
-    lost = f"; it has lost trials: {best.lost}" if best.lost else ""
+    lost = f"; it has lost trials: {best.lost}" if best.lost else "; it ended early" if best.pruned else ""
     said = lost + _above(others, best.rank or 1)
-    ties = sum(row.tie for row in others)
-    if ties:
-        return f"{said}; tied with {ties} other{'s' * (ties > 1)} (95 % interval of the difference holds 0)"
+    if tied := len(ties(ranking)):
+        return f"{said}; tied with {tied} other{'s' * (tied > 1)} (95 % interval of the difference holds 0)"
     if not others or said or not all(row.interval is not None for row in others):
         return said
     chance = "chance" if ranking.noise is not None else "chance, the rows' own spread taken for training noise"
@@ -336,7 +349,4 @@ def _standing(ranking: Ranking, best: Row) -> str:
 def _above(others: Sequence[Row], rank: int) -> str:
     """Rows that have a better number and are not compared."""
     above = [row for row in others if row.rank is not None and row.rank < rank]
-    early = sum(row.pruned for row in above)
-    fewer = len(above) - early
-    said = f"; {early} pruned row{'s' * (early > 1)} ranked above it" if early else ""
-    return said + (f"; {fewer} row{'s' * (fewer > 1)} with fewer trials ranked above it" if fewer else "")
+    return f"; {len(above)} row{'s' * (len(above) > 1)} with fewer trials ranked above it" if above else ""

@@ -14,7 +14,9 @@ from danube_sweep.results.training_noise import Cell, TrainingNoise
 
 Objectives = Sequence[tuple[str, str]]
 
-FINISHED, PRUNED = State.finished.value, State.pruned.value
+FINISHED = State.finished.value
+EARLY = (State.pruned.value, State.paused.value)
+"""The states of a trial that has results and did not train to its end."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class TrialOutcome:
 class Row:
     """Trials that differ only in their seed and fold.
 
-    Numbers are means over `used`: the finished ones, else the pruned ones. The comparison with the best row is over the
-    seeds and folds that both have, and there is none with survivors: of a row that has `lost` some of its trials.
+    Numbers are means over `used`: the finished ones, else those that ended early or are paused. The comparison with the
+    best row is over the seeds and folds that both have, and there is none with survivors: of a row that has `lost` some
+    of its trials.
     """
 
     values: dict[str, Any]
@@ -50,7 +53,7 @@ class Row:
     state: str
     """`finished`, or for several states `2 finished, 1 oom`."""
     pruned: bool
-    """Whether the numbers are those of trials that were ended early."""
+    """Whether the numbers are those of trials that were ended early, or are paused."""
     lost: str
     """`1 pruned, 1 oom`: how its other trials ended, where some are finished; else empty."""
     error: str | None
@@ -79,6 +82,10 @@ class Row:
     """Whether the interval holds 0: the difference to the best row can be chance."""
     baseline: str = ""
     """The name of a linear model that the trials are measured against; it has no trials and no rank."""
+    readings: int | None = None
+    """Of a row that ended early, the fewest validations of its trials; None for others."""
+    regret: float | None = None
+    """Of a row that ended early, the predicted chance that it would have been the best one."""
     front: bool = False
     """With several objectives: whether no other row is as good in all and better in one."""
 
@@ -115,6 +122,8 @@ class Ranking:
     """Rows of linear models on the same split, best first."""
     prior: Prior | None = None
     """The best row against answering without reading, where that is known."""
+    regret: float | None = None
+    """The predicted chance that any row that ended early would have been the best one; None without such a row."""
 
     @property
     def shown(self) -> list[Row]:
@@ -134,16 +143,21 @@ class Ranking:
 
 
 def winner(ranking: Ranking) -> Row | None:
-    """The best row whose trials are finished, all that are not under way; None while there is none.
+    """The best row, trained to its end or not: what it has learned is saved. None while no row has a metric.
 
     Rows that have lost trials, and with fewer of their folds than others, are for want of any other.
     """
     return _winner(ranking.rows)
 
 
+def ties(ranking: Ranking) -> list[Row]:
+    """The rows that cannot be told from the best one: those whose interval of the difference holds 0."""
+    return [row for row in ranking.rows if row.difference is not None and row.tie]
+
+
 def _winner(rows: Sequence[Row]) -> Row | None:
-    finished = [row for row in rows if row.mean is not None and not row.pruned]
-    whole = [row for row in finished if not row.lost] or finished
+    measured = [row for row in rows if row.mean is not None]
+    whole = [row for row in measured if not row.lost] or measured
     most = max(map(_share_of_folds, whole), default=0.0)
     return next((row for row in whole if _share_of_folds(row) == most), None)
 

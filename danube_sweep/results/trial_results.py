@@ -21,7 +21,8 @@ WAITING: Final = "waiting"
 STOPPED: Final = "interrupted"
 DAMAGED: Final = "damaged"
 """The state of a trial whose files do not say what it is."""
-UNDER_WAY: Final = (RUNNING, WAITING, STOPPED, State.preempted.value)
+PAUSED: Final = State.paused.value
+UNDER_WAY: Final = (RUNNING, WAITING, STOPPED, State.preempted.value, PAUSED)
 """The states of a trial that has not ended."""
 
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d{0,15})(\.\d*)?([eE][+-]?\d{1,3})?")
@@ -37,7 +38,7 @@ class StoredTrial:
     overrides: dict[str, Any] | None
     """Value by key, from trial.json; None where one of Hydra's own launchers has made the folder."""
     result: dict[str, Any]
-    """Empty without a result.json."""
+    """Empty without a result.json; of a paused trial, what it would be."""
     state: str
     reason: str | None
     """The first line of what went wrong."""
@@ -112,6 +113,8 @@ def read_trial(folder: RunFolder, notes: list[str], recovery: Recovery | None = 
     if result and described.get("hash"):
         result.setdefault("trial", described["hash"])
     state, reason = (result["state"], result.get("error")) if result else _standing(folder)
+    if state == PAUSED:
+        result = _paused(folder, notes)
     config = _config(folder.config, overrides or {}) if folder.config.is_file() else {}
     if config is None and not (described and described.get("hash") is None):
         config = _recovered(described, recovery or Recovery(SweepFolder(folder.path.parent)))
@@ -160,6 +163,14 @@ def _result(folder: RunFolder, notes: list[str]) -> dict[str, Any]:
         return {}
 
 
+def _paused(folder: RunFolder, notes: list[str]) -> dict[str, Any]:
+    try:
+        return folder.read_paused() or {}
+    except CheckpointError:
+        notes.append(f"{folder.path.name}/paused.json is cut short or damaged and does not count")
+        return {}
+
+
 def _config(file: Path, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
     """Values by dotted key; None for a file that is damaged, or says otherwise than the overrides."""
     try:
@@ -204,6 +215,8 @@ def _standing(folder: RunFolder) -> tuple[str, str | None]:
     """State and reason of a trial without a result."""
     if is_held(folder.lock) or is_held(folder.claim):
         return RUNNING, None
+    if folder.paused.is_file():
+        return PAUSED, None
     tried = attempts(folder)
     if tried and tried[-1].state not in COMPLETE:  # a complete one whose result was deleted is to be run again
         return tried[-1].state, tried[-1].reason

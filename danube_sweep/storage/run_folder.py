@@ -11,6 +11,7 @@ attempts.jsonl     in a sweep: a line per attempt, how it ended and how long it 
 adjusted.json      in a sweep: the micro-batch that an out-of-memory trial was given instead
 adapter/ | model/  when finished: what was trained, ready for PEFT | transformers
 predictions.parquet
+paused.json        in a sweep: what result.json would hold, of a trial that is paused
 result.json        last, atomic, for every terminal state
 .danube_sweep      the marker of our folders; ownership.py has every name
 """
@@ -86,6 +87,10 @@ class RunFolder:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def paused(self) -> Path:
+        return self.path / "paused.json"
 
     @property
     def lock(self) -> Path:
@@ -180,6 +185,12 @@ class RunFolder:
             return self.read_result() or {}
         return {}
 
+    def paused_fields(self) -> dict[str, Any]:
+        """`read_paused` in the same way."""
+        with suppress(CheckpointError):
+            return self.read_paused() or {}
+        return {}
+
 
 def readable(file: Path, kinds: Mapping[str, Kinds]) -> dict[str, Any] | None:
     """The object in a JSON file of ours; None if it is missing or damaged."""
@@ -187,6 +198,10 @@ def readable(file: Path, kinds: Mapping[str, Kinds]) -> dict[str, Any] | None:
         found = read_json(file)
         return found if misfit(found, kinds) is None else None
     return None
+
+    def read_paused(self) -> dict[str, Any] | None:
+        """What the result of a trial would be, if it stays paused; None for one that is not."""
+        return read_json(self.paused) if self.paused.is_file() and not self.result.is_file() else None
 
 
 def interrupted_run(identity: str) -> Path | None:

@@ -29,9 +29,11 @@ from danube_sweep.sweeping.confirm import confirm
 from danube_sweep.sweeping.end_sweep import conclude
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.child_process import Task
+from danube_sweep.sweeping.execute.close_paused import close_paused
 from danube_sweep.sweeping.execute.executor import Executor
 from danube_sweep.sweeping.execute.slots import find_slots
 from danube_sweep.sweeping.execute.train_baselines import train_baselines
+from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.fits_device import shrink, shrunk_rows
 from danube_sweep.sweeping.propose.grid_cells import check_cells, check_search, depends_on, shared
 from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
@@ -207,6 +209,8 @@ def run_sweep(
 
         try:
             train(source)
+            if not stop() and source.is_settled():
+                close_paused(plan.folder, terminal, source.heard)
             if plan.sweep.confirm is Confirm.auto and not stop():
                 confirm(plan.folder, plan.sweep, terminal, train_again)
         finally:
@@ -286,20 +290,18 @@ def _check_same_kind(plan: PlannedSweep) -> None:
 
 
 def _source(plan: PlannedSweep, composer: Composer | None) -> FolderSource | SearchSource:
+    early = None if isinstance(plan.pruner, NoPruner) else EarlyStopping(plan.folder, plan.pruner, plan.sweep)
+    if plan.search is None:
+        return FolderSource(plan.folder, plan.sweep.retry, early=early)
     from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 
-    searching = plan.search is not None
-    journal = None
-    if searching or not isinstance(plan.pruner, NoPruner):
-        journal = OptunaJournal(plan.folder.history, objectives(plan.sweep), plan.pruner)
-    if plan.search is None:
-        return FolderSource(plan.folder, plan.sweep.retry, journal)
-    assert composer is not None and journal is not None
+    assert composer is not None
+    journal = OptunaJournal(plan.folder.history, objectives(plan.sweep))
 
     def compose(overrides: Sequence[str]) -> Config:
         return _tracked(composer.trial(overrides), plan)
 
-    return SearchSource(plan.folder, plan.search, plan.sweep, journal, compose)
+    return SearchSource(plan.folder, plan.search, plan.sweep, journal, compose, early)
 
 
 def _say_version(plan: PlannedSweep, terminal: Terminal) -> None:

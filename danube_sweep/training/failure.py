@@ -3,16 +3,19 @@
 from typing import Any
 
 from danube_sweep.config.schema.states import State
-from danube_sweep.errors import DanubeSweepError, Interrupted, TrialFailed, UserError
+from danube_sweep.errors import DanubeSweepError, Dismissed, Interrupted, Paused, TrialFailed, UserError
 from danube_sweep.os_errors import is_full
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """The result's fields of a trial that ended badly; none for what leaves no result: a stop or a user's mistake."""
+    """The result's fields of a trial that ended badly.
+
+    There are none for what leaves no result: a stop, a pause or a user's mistake.
+    """
     match error:
         case _ if is_full(error):
             state = State.disk_full.value
-        case Interrupted() | UserError():
+        case Interrupted() | Dismissed() | Paused() | UserError():
             return {}
         case TrialFailed():
             state = error.state

@@ -1,4 +1,4 @@
-"""The end of a trial: its product, its predictions and its result."""
+"""The end of a trial, or its pause: its product, its predictions and its result."""
 
 import platform
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from danube_sweep.training.prepare import Prepared
 from danube_sweep.training.trial import ActiveTrial, Phase
 
 Evaluate = Callable[[ActiveTrial, str], dict[str, float]]
+_STATES = {Phase.pruned: State.pruned, Phase.paused: State.paused}
 
 
 def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
     checkpoint.write_checkpoint(folder.path / trained_weights.folder_name(trial.config.lora), sealed, write_files)
     _write_predictions(trial, prepared, checkpoint.load_tensors(best / "predictions.safetensors"))
     return {
-        "state": (State.pruned if trial.phase is Phase.pruned else State.finished).value,
+        "state": _STATES.get(trial.phase, State.finished).value,
         "steps": trial.done.step,
         "epochs": trial.plan.epoch_at(trial.done.step),
         "best_step": trial.best.best_step,

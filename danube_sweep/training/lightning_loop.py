@@ -127,7 +127,11 @@ class PackModule(L.LightningModule):
                 found.update(zip(map(id, validating), self.pack.evaluate(validating, "validation"), strict=True))
             for trial in at_border:
                 with sparing(trial):
-                    trial.cross(found.get(id(trial)), id(trial) in leaving)
+                    trial.keep(found.get(id(trial)), id(trial) in leaving)
+        # Trials that validate together are judged together: each is kept, and its validation written, before any.
+        for trial in [trial for trial in at_border if trial.phase is Phase.running]:
+            with sparing(trial):
+                trial.cross(id(trial) in leaving)
         self._charge(validating or trained, validating=bool(validating))
 
     def _charge(self, trials: Sequence[ActiveTrial], *, validating: bool) -> None:

@@ -80,19 +80,20 @@ def save(trial: Resumable, evaluation: Evaluation | None) -> None:
     kept.keep({step, trial.best.best_step, trial.best.best_before if trial.best.best_step == step else None})
 
 
-def go_on(trial: Resumable) -> None:
-    """Puts the trial where its newest checkpoint left it that verifies; without one leaves it at its start.
+def go_on(trial: Resumable) -> bool:
+    """Puts the trial where its newest checkpoint left it that verifies; returns whether it was validated there.
 
+    Without a checkpoint the trial is left at its start.
     Damage is noted with the steps that it costs. A checkpoint of an older arithmetic is set aside, with a note, and the
     trial left at its start. Raises CheckpointError for a checkpoint of another trial or format.
     """
     found = _newest_whole(trial)
     if found is None:
-        return
+        return False
     folder, manifest = found
     if manifest.get(ARITHMETIC, 1) != trial.where.manifest.get(ARITHMETIC, 1):
         _set_aside(trial, folder, manifest.get(ARITHMETIC, 1))
-        return
+        return False
     for key, value in trial.where.manifest.items():
         if key not in _MAY_DIFFER and manifest.get(key) != value:
             raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
@@ -108,6 +109,7 @@ def go_on(trial: Resumable) -> None:
         done: dict[str, Any] = state["done"]
         trial.done = Progressed(**{one.name: done[one.name] for one in fields(Progressed)})
         trial.best = BestSoFar(**{one.name: done[one.name] for one in fields(BestSoFar) if one.name in done})
+        return manifest["metrics"] is not None
 
 
 @contextmanager

@@ -11,12 +11,14 @@ from typing import Any, Protocol, final
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from danube_sweep.config.schema import Config
-from danube_sweep.config.schema.states import COMPLETE, MICRO_BATCH
-from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory
+from danube_sweep.config.schema.states import COMPLETE, MICRO_BATCH, State
+from danube_sweep.config.stored import plain_config
+from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory, Paused
 from danube_sweep.storage.checkpoint_places import remove_checkpoints
 from danube_sweep.storage.files import write_json
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
-from danube_sweep.tracking import given_out
+from danube_sweep.tracking import given_out, open_tracker
 from danube_sweep.training import finish, trained_weights
 from danube_sweep.training.failure import failure
 from danube_sweep.training.lightning_loop import PackModule, fit
@@ -24,7 +26,7 @@ from danube_sweep.training.out_of_memory import is_process_error, memory_errors
 from danube_sweep.training.prepare import Prepared
 from danube_sweep.training.setup import Entrant, PackBuilder, Taken, activate, take, tracker_of
 from danube_sweep.training.signals import StopRequest
-from danube_sweep.training.trial import ActiveTrial, Phase, Prune
+from danube_sweep.training.trial import ActiveTrial, Judge, Phase
 
 __all__ = ["Door", "Entrant", "run_pack", "run_trial"]
 
@@ -41,8 +43,8 @@ class Door(Protocol):
     def left(self, entrant: Entrant, error: BaseException | None) -> None:
         """The trial has left, and its folder is whole and free: without an error after a result.
 
-        Interrupted and Dismissed leave a checkpoint, a trial that could not begin leaves nothing, and others leave a
-        result that says how it ended.
+        Interrupted and Dismissed leave a checkpoint, Paused a paused.json too, a trial that could not begin leaves
+        nothing, and others leave a result that says how it ended.
         """
 
 
@@ -52,16 +54,16 @@ def run_trial(
     terminal: Screen,
     *,
     stop: StopRequest | None = None,
-    prune: Prune | None = None,
+    judge: Judge | None = None,
     lock_wait_s: float = 1.0,
 ) -> dict[str, Any]:
     """Trains one trial in the folder `path`, or resumes what is there, or reports it; returns its result.json.
 
-    `prune` may end it early. Raises UserError before anything is written, Interrupted after a checkpoint, and
-    TrialFailed after a result.json that says how the trial ended.
+    `judge` may end or pause it. Raises UserError before anything is written, Interrupted and Paused after a
+    checkpoint, and TrialFailed after a result.json that says how the trial ended.
     """
     alone = _Alone()
-    entrant = Entrant(config, path, terminal, prune)
+    entrant = Entrant(config, path, terminal, judge)
     with ExitStack() as stack:
         requested = stop or stack.enter_context(StopRequest())
         pack_run = _PackRun(alone, requested, lock_wait_s)
@@ -87,6 +89,22 @@ def run_pack(
         _PackRun(door, requested, lock_wait_s).run(entrants)
         if requested():
             raise Interrupted("this pack has stopped", requested.signal_number or 2)
+
+
+def publish_result(config: Config, folder: RunFolder) -> None:
+    """Sends the result in a run's folder, its predictions and its product to the trial's W&B run, and ends that."""
+    result = folder.read_result() or {}
+    tracker = open_tracker(
+        config.tracking,
+        run_id=result["trial"],
+        run_name=config.name or folder.path.name,
+        folder=folder.path,
+        resolved=plain_config(config),
+        say=print,
+    )
+    tracker.publish(folder.predictions, folder.path / trained_weights.folder_name(config.lora))
+    tracker.summary({"state": result["state"], **_prefixed(result)})
+    tracker.finish(0)
 
 
 @final
@@ -138,7 +156,7 @@ class _PackRun:
             self._train(trials)
         except SIGTERMException:  # Lightning's handler saw the signal too, in the first step, before ours was put back
             for begun in [*self._begun.values()]:
-                self._end(begun, Phase.paused)
+                self._end(begun, Phase.stopped)
         except BaseException as error:
             self._end_badly(error)
             if not isinstance(error, Exception) or len(self._begun) > 1 or isinstance(error, Interrupted):
@@ -205,12 +223,13 @@ class _PackRun:
         """Concludes one trial: its product and its result, or why there is none; then tells the door."""
         trial, error = begun.trial, begun.trial.error
         result = _begun_result(begun)
-        error = error or self._why_paused(trial) if phase in (Phase.paused, Phase.failed) else None
+        error = error or self._why_stopped(trial) if phase in (Phase.stopped, Phase.failed) else None
         if error is None:
             try:
                 with memory_errors(self._training, trial.config):
                     found = finish.finish(trial, begun.prepared, self._evaluate)
                 result |= found
+                error = _paused(trial) if phase is Phase.paused else None
             except Exception as raised:
                 # Nobody's fault: its checkpoint is there, and it ends when it is alone.
                 if isinstance(raised, PackOutOfMemory) or (is_process_error(raised) and len(self._begun) > 1):
@@ -222,7 +241,7 @@ class _PackRun:
         (evaluation,) = self._builder.pack.evaluate([trial], part)
         return evaluation.metrics
 
-    def _why_paused(self, trial: ActiveTrial) -> DanubeSweepError:
+    def _why_stopped(self, trial: ActiveTrial) -> DanubeSweepError:
         step, total, place = trial.done.step, trial.plan.total_steps, trial.where.folder.path
         if trial.dismissal is not None:
             return Dismissed(trial.dismissal)
@@ -258,6 +277,10 @@ class _PackRun:
         self._door.left(begun.taken.entrant, error)
 
 
+def _paused(trial: ActiveTrial) -> Paused:
+    return Paused(f"paused at step {trial.done.step} of {trial.plan.total_steps}: others of the sweep stand higher")
+
+
 def _begun_result(begun: _Begun) -> dict[str, Any]:
     config, asked = begun.trial.config, begun.taken.entrant.config
     result: dict[str, Any] = {"trial": begun.taken.identity, "name": config.name, "seed": config.seed}
@@ -268,12 +291,13 @@ def _begun_result(begun: _Begun) -> dict[str, Any]:
 
 
 def _write(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any], exit_code: int) -> None:
-    # Without a state the run was interrupted, or never began: it has no result and keeps its checkpoints.
+    # Without a state the run was interrupted, or never began: it has no result and keeps its checkpoints, as does one
+    # that is paused.
     folder, tracker = trial.where.folder, trial.where.tracker
     try:
         if "state" in result:
             result["measured"] = measured
-            write_json(folder.result, result)
+            write_json(folder.paused if result["state"] == State.paused.value else folder.result, result)
             if result["state"] in COMPLETE:
                 remove_checkpoints(folder)
                 tracker.publish(folder.predictions, folder.path / trained_weights.folder_name(trial.config.lora))

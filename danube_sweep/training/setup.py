@@ -39,7 +39,7 @@ from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.prepare import Prepared, prepare
 from danube_sweep.training.resume import ARITHMETIC
 from danube_sweep.training.step_plan import StepPlan
-from danube_sweep.training.trial import ActiveTrial, Prune
+from danube_sweep.training.trial import ActiveTrial, Judge
 
 ORDER = ("order_seed", "batching", "layout", "cache_prefix")
 """Fields of data that say when and how rows are read, not which."""
@@ -50,12 +50,12 @@ VIEW = (*ORDER, "fold", "max_length", "truncation")
 
 @dataclass(frozen=True)
 class Entrant:
-    """A trial that is to train: its config, its folder, its screen, and who may prune it."""
+    """A trial that is to train: its config, its folder, its screen, and who judges it at its validations."""
 
     config: Config
     path: Path
     terminal: Screen
-    prune: Prune | None = None
+    judge: Judge | None = None
 
 
 @final
@@ -179,11 +179,11 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     plain = plain_config(asked)  # by its config.yaml a trial is known again
     with writing(folder.result):
         folder.result.unlink(missing_ok=True)  # of an attempt that failed
+        folder.paused.unlink(missing_ok=True)
     stay = place_checkpoints(folder, config.storage.checkpoints)
     terminal.log_to(folder.log)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
     found = {**_known_as(taken), **environment(model.backbone.device)}
-    write_json(folder.environment, {**found, "data": asdict(prepared.description)})
     manifest = {
         "trial": taken.identity,
         ARITHMETIC: HASH_VERSION,
@@ -200,11 +200,12 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     if prepared.markup_note is not None:
         where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
+    write_json(folder.environment, {**found, "data": asdict(prepared.description), "total_steps": plan.total_steps})
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
     for line in (stay, warning, _length_note(model, prepared)):
         if line is not None:
             terminal.note(line)
-    return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.prune)
+    return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.judge)
 
 
 def _data_set(config: Config) -> str:

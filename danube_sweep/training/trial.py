@@ -16,6 +16,7 @@ from torch import nn
 from danube_sweep import lora
 from danube_sweep.config.facts.adapters import never_decayed
 from danube_sweep.config.schema import Compute, Config, Lora
+from danube_sweep.config.schema.states import Verdict
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import Diverged, Interrupted
 from danube_sweep.optimizer.build_optimizer import build_optimizer, to_training
@@ -29,8 +30,8 @@ from danube_sweep.training.out_of_memory import concerns_the_pack
 from danube_sweep.training.resume import Progressed
 from danube_sweep.training.step_plan import Collator, MicroBatch, StepPlan
 
-Prune = Callable[[int, dict[str, float]], bool]
-"""Told the number of validations so far and the last one's metrics, says whether to end the trial here."""
+Judge = Callable[[int], Verdict]
+"""Told the number of validations so far, which are in metrics.csv, says what becomes of the trial."""
 
 
 class Phase(Enum):
@@ -40,7 +41,13 @@ class Phase(Enum):
     finished = "finished"
     pruned = "pruned"
     paused = "paused"
+    """By its sweep, at a validation."""
+    stopped = "stopped"
+    """On request, or dismissed."""
     failed = "failed"
+
+
+_PHASE_AFTER = {Verdict.pause: Phase.paused, Verdict.prune: Phase.pruned, Verdict.finish: Phase.finished}
 
 
 @contextmanager
@@ -69,10 +76,10 @@ class ActiveTrial:
         data: dict[str, Encoded],
         plan: StepPlan,
         where: Surroundings,
-        prune: Prune | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.config: Config = model.config
-        self.model, self.data, self.plan, self.where, self._prune = model, data, plan, where, prune
+        self.model, self.data, self.plan, self.where, self._judge = model, data, plan, where, judge
         self.done, self.best, self.journal = Progressed(), BestSoFar(), Journal(model.config, plan, where)
         self.phase = Phase.running
         self.error: Exception | None = None
@@ -82,6 +89,7 @@ class ActiveTrial:
         self.companions = self.most_companions = 1
         """The trials that train in its pack, itself included: now, and at most so far."""
         self._step_loss: torch.Tensor | None = None
+        self._was_validated = False
 
     def start(self, collated: Collator) -> None:
         """Builds optimizer, schedule and loss scale once the parameters are on their device, and resumes."""
@@ -100,9 +108,11 @@ class ActiveTrial:
         self.allocation = lora.rank_allocation(backbone, config.lora, total_steps=self.plan.total_steps)
         scaled = config.precision.compute is Compute.fp16
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)
-        resume.go_on(self)
+        validated = resume.go_on(self)
         if self._is_over():
             self.phase = Phase.finished
+        elif validated:  # it may have been about to leave when its process was killed
+            self._obey()
         to_training(self.optimizer)
         self._stream = self.plan.micro_batches(self.done.step, collated)
         self.journal.begin(self.done.step, tokens=self.done.tokens, seconds=self.done.train_seconds)
@@ -194,21 +204,31 @@ class ActiveTrial:
                 done.train_seconds, companions=self.companions, overflows=done.overflows
             )
 
-    def cross(self, evaluation: Evaluation | None, leaving: bool) -> None:
-        """Takes the trial over a border, with its evaluation where one was due; out of the pack if it is to leave."""
-        self.at_border = False
-        unwanted = False
+    def keep(self, evaluation: Evaluation | None, leaving: bool) -> None:
+        """At a border: takes the evaluation where one was due, and writes a checkpoint then, or if it is to leave."""
+        self.at_border, self._was_validated = False, evaluation is not None
         if evaluation is not None:
             self._take(evaluation)
-            unwanted = self._prune is not None and self._prune(self.best.validations, evaluation.metrics)
         elif leaving:
             resume.save(self, None)
+
+    def cross(self, leaving: bool) -> None:
+        """Takes the trial over the border that it was kept at; out of the pack if it has ended or is to leave."""
         if self._is_over():
             self.phase = Phase.finished
-        elif unwanted:
-            self.phase = Phase.pruned
-        elif leaving:
-            self.phase = Phase.paused
+            return
+        if self._was_validated:
+            self._obey()
+        if leaving and self.phase is Phase.running:
+            self.phase = Phase.stopped
+
+    def _obey(self) -> None:
+        if self._judge is None:
+            return
+        verdict = self._judge(self.best.validations)
+        self.phase = _PHASE_AFTER.get(verdict, Phase.running)
+        if verdict is Verdict.finish and self.done.step < self.plan.total_steps:
+            self.where.terminal.note("no validation was better for a while: pruner=patient ends the trial here")
 
     def _take(self, evaluation: Evaluation) -> None:
         step, metrics = self.done.step, evaluation.metrics

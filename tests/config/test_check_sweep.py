@@ -1,12 +1,23 @@
 """The settings of a sweep are checked before anything is written."""
 
 import math
+import re
 from typing import Any
 
 import pytest
 from conftest import tiny_config
 
-from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import (
+    Asha,
+    Hyperband,
+    Median,
+    NoPruner,
+    Patient,
+    Pruner,
+    Sampler,
+    Sweep,
+    WandbHyperband,
+)
 from danube_sweep.config.validate.check_sweep import RETRIABLE, check_metric, check_retry, objectives, validate_sweep
 from danube_sweep.errors import ConfigError
 from danube_sweep.head.kinds.lm import LMHead
@@ -19,8 +30,8 @@ LOSS, MEMORY = "validation/log_loss", "measured/peak_memory_bytes"
     [
         ({}, NoPruner()),
         ({}, Asha()),
-        ({"trials": None, "deadline_h": 0.5, "timeout_h": 1e-3, "stall_s": None, "grace_s": 0.0}, Hyperband(1, 1, 2)),
-        ({"retry": ["all"], "stagger_s": 0.0}, Median(1, 0)),
+        ({"trials": None, "deadline_h": 0.5, "timeout_h": 1e-3, "stall_s": None, "grace_s": 0.0}, Hyperband(0.5, 1, 2)),
+        ({"retry": ["all"], "stagger_s": 0.0}, Median(0.5, 1, 0)),
         ({"retry": list(RETRIABLE), "slots": 8}, Patient(0, 0.0)),
         ({"metric": [LOSS, MEMORY]}, NoPruner()),
         ({"metric": [LOSS, "validation/accuracy"], "goal": ["minimize", "maximize"]}, NoPruner()),
@@ -81,7 +92,12 @@ def test_a_setting_out_of_range_is_refused(changed: dict[str, Any], said: str) -
     [
         (Asha(min_validations=0), "pruner.min_validations must be at least 1, got 0"),
         (Asha(reduction=1), "pruner.reduction must be at least 2, got 1"),
-        (Hyperband(min_validations=4, max_validations=3), "pruner.max_validations must be at least 4, got 3"),
+        (Hyperband(rung_share=1.0), "pruner.rung_share must be above 0 and below 1, got 1"),
+        (Median(from_share=0.0), "pruner.from_share must be above 0 and below 1, got 0"),
+        (WandbHyperband(), "give either min_iter, or max_iter and s, got min_iter=None max_iter=None"),
+        (WandbHyperband(min_iter=1, eta=1.0), "pruner.eta must be above 1, got 1"),
+        (WandbHyperband(max_iter=9), "pruner.s is missing"),
+        (WandbHyperband(max_iter=2, s=1), "no trial would ever be stopped"),
         (Median(startup_trials=0), "pruner.startup_trials must be at least 1, got 0"),
         (Median(min_validations=-1), "pruner.min_validations must be at least 0, got -1"),
         (Patient(patience=-1), "pruner.patience must be at least 0, got -1"),
@@ -125,3 +141,19 @@ def test_a_metric_must_be_one_that_the_trial_reports() -> None:
             check_metric(Sweep(metric=[LOSS, metric]), config)
     config.head = LMHead()
     check_metric(Sweep(metric="validation/perplexity"), config)
+
+
+@pytest.mark.parametrize(
+    ("changed", "pruner", "said"),
+    [
+        ({"budget": 1.5}, Asha(), "sweep.budget must be above 0 and at most 1, got 1.5"),
+        ({"budget": 0.4}, Patient(), "sweep.budget=0.4 needs a pruner that pauses trials"),
+        ({"budget_h": 1.0}, NoPruner(), "sweep.budget_h=1.0 needs a pruner that pauses trials"),
+        ({"budget_h": 0.0}, Asha(), "sweep.budget_h must be above 0, got 0.0"),
+    ],
+)
+def test_a_budget_is_a_share_and_needs_trials_that_can_pause(
+    changed: dict[str, Any], pruner: Pruner, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        validate_sweep(Sweep(**changed), pruner)

@@ -29,6 +29,7 @@ from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_files import write
 from danube_sweep.results.ranking_table import ranking_table, summary_lines
 from danube_sweep.results.rows import Ranking, Row, winner
+from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt
 
@@ -365,10 +366,44 @@ def test_a_row_counts_its_finished_trials_and_pruned_ones_only_without_them(tmp_
     assert (early.mean, early.state, early.pruned, early.rank) == (0.4, "pruned", True, 1)
     assert (mixed.mean, mixed.count, mixed.seeds, mixed.deviation) == (0.5, 1, [0], None)
     assert mixed.state == "1 finished, 1 pruned, 1 oom"
-    assert winner(rank_sweep(tmp_path)) == mixed
-    assert (mixed.difference, early.difference) == (None, pytest.approx(-0.1))
+    assert winner(rank_sweep(tmp_path)) == early
+    assert (mixed.difference, early.difference) == (pytest.approx(0.1), None)
     assert failed.mean is None
-    assert "best: lora.rank=2: validation/log_loss 0.5000" in summary_lines(rank_sweep(tmp_path))[-1]
+    last = summary_lines(rank_sweep(tmp_path))[-1]
+    assert last.startswith("best: lora.rank=4: validation/log_loss 0.4000") and "it ended early" in last
+
+
+def course(folder: RunFolder, *losses: float, of: int = 4) -> RunFolder:
+    """Gives a trial its validations at equal steps."""
+    write_json(folder.environment, {"total_steps": 10 * of})
+    rows = [f"{10 * number},validation,{loss}" for number, loss in enumerate(losses, start=1)]
+    folder.metrics.write_text("\n".join(["step,part,log_loss", *rows]) + "\n")
+    return folder
+
+
+def test_a_row_that_ended_early_has_its_chance_to_have_won(tmp_path: Path) -> None:
+    for rank, curve in ((1, (0.9, 0.7, 0.6, 0.5)), (2, (1.0, 0.75, 0.62, 0.55)), (3, (0.92,)), (4, (3.0, 2.9))):
+        found = course(trial(tmp_path, f"lora.rank={rank}"), *curve)
+        end(found, min(curve), state="finished" if len(curve) == 4 else "pruned")
+    ranking = rank_sweep(tmp_path)
+    chance = {row.values["lora.rank"]: row.regret for row in ranking.rows}
+    assert chance[1] is chance[2] is None
+    assert chance[3] is not None and chance[3] > 0.05 and chance[4] is not None and chance[4] < 0.001
+    lines = "\n".join(summary_lines(ranking))
+    assert f"regret: {ranking.regret:.0%} chance" in lines and "that one of the 2 rows that ended early would" in lines
+    assert "1 row that ended early rests on one validation" in lines
+    assert "regret" in shown(ranking, 200)
+
+
+def test_a_paused_trial_is_ranked_by_what_it_has_so_far(tmp_path: Path) -> None:
+    end(trial(tmp_path, "lora.rank=1"), 0.5)
+    rests = trial(tmp_path, "lora.rank=2")
+    write_json(rests.paused, {"state": "paused", "validation": {"log_loss": 0.6}})
+    first, second = rank_sweep(tmp_path).rows
+    assert (first.state, second.state, second.mean, second.pruned) == ("finished", "paused", 0.6, True)
+    assert "1 paused" in "\n".join(summary_lines(rank_sweep(tmp_path)))
+    with FileLock(rests.claim, fallback_to_soft=False):  # it was promoted
+        assert [row.state for row in rank_sweep(tmp_path).rows] == ["finished", "running"]
 
 
 def test_damaged_files_do_not_count_and_are_said(tmp_path: Path) -> None:

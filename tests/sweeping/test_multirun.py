@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from runs import metrics, start
 
 from danube_sweep.cli import main
-from danube_sweep.composer import Composer, compose
+from danube_sweep.composer import compose
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import WandbTracking
 from danube_sweep.config.stored import load_config
@@ -454,13 +454,9 @@ def test_a_search_is_cut_off_goes_on_and_prunes(place: Place) -> None:
 def test_another_launcher_gets_a_search_in_batches(place: Place) -> None:
     ran = place.sweep("batches", *SEARCH, "sweep.trials=3", "sweep.slots=2", "hydra/launcher=basic")
     assert (ran.code, ran.err) == (0, "") and place.states("batches") == ["finished"] * 3
-    history = OptunaJournal(Path("batches/history.log"), [("validation/log_loss", "minimize")], pruner_of("none"))
+    history = OptunaJournal(Path("batches/history.log"), [("validation/log_loss", "minimize")])
     losses = [(entry.folder.read_result() or {})["validation"]["log_loss"] for entry in place.entries("batches")]
     assert [trial.values for trial in history.study.trials] == [[loss] for loss in losses]
-
-
-def pruner_of(name: str) -> Any:
-    return Composer().sweep([f"pruner={name}"])[1]
 
 
 def test_a_search_takes_several_objectives_and_says_when_the_space_is_exhausted(place: Place) -> None:

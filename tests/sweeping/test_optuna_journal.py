@@ -1,4 +1,4 @@
-"""What samplers and pruners see of a sweep, in a journal that several processes write and any of them may die in."""
+"""What samplers see of a search, in a journal that several processes write and any of them may die in."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 import warm
 from optuna.trial import TrialState
 
-from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patient, Pruner, Sampler
+from danube_sweep.config.schema import Sampler
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
@@ -40,8 +40,8 @@ Open = Callable[..., OptunaJournal]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Open:
-    def journal(pruner: Pruner | None = None, objectives: list[tuple[str, str]] = LOSS) -> OptunaJournal:
-        return OptunaJournal(tmp_path / "history.log", objectives, pruner or NoPruner())
+    def journal(objectives: list[tuple[str, str]] = LOSS) -> OptunaJournal:
+        return OptunaJournal(tmp_path / "history.log", objectives)
 
     return journal
 
@@ -96,7 +96,7 @@ def test_every_sampler_stays_in_the_space_and_does_not_repeat_itself_after_a_bre
 )
 def test_a_seed_makes_a_search_reproducible(sampler: Sampler, tmp_path: Path) -> None:
     def points(name: str, seed: int) -> list[str]:
-        journal = OptunaJournal(tmp_path / name / "history.log", LOSS, NoPruner())
+        journal = OptunaJournal(tmp_path / name / "history.log", LOSS)
         return [drawn(journal, sampler, seed, number) for number in range(1, 13)]
 
     assert points("a", 5) == points("b", 5)
@@ -118,7 +118,6 @@ def test_a_search_for_several_objectives_takes_them_all(sampler: Sampler, opened
     for number in range(1, 13):
         draw, _ = journal.draw(SPACE, sampler, 0)
         journal.name(draw, entry(number).hash or "")
-        assert journal.validated(entry(number, draw), 1, {"log_loss": 1.0}) is False
         journal.ended(entry(number, draw), finished(0.5))
     assert [trial.values for trial in opened(objectives=both).study.trials] == [[0.5, 9.0]] * 12
 
@@ -162,27 +161,16 @@ def test_an_end_that_is_told_twice_counts_once(opened: Open) -> None:
 
 
 def test_a_failed_trial_that_is_run_again_gets_a_record_of_its_own_with_the_same_values(opened: Open) -> None:
-    journal = opened(Asha())
+    journal = opened()
     draw, values = journal.draw(SPACE, Sampler.random, 0)
     journal.name(draw, entry(1).hash or "")
     journal.ended(entry(1, draw), {"state": "oom", "error": "…"})
-    again = opened(Asha())
-    again.validated(entry(1, draw), 1, {"log_loss": 0.7})
+    again = opened()
     again.ended(entry(1, draw), finished(0.6))
     first, second = opened().study.trials
     assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert second.params == first.params == values and second.user_attrs == first.user_attrs == {TRIAL: entry(1).hash}
-    assert second.intermediate_values == {1: 0.7} and second.values == [0.6]
-
-
-def test_a_trial_whose_result_was_lost_goes_through_its_validations_again(opened: Open) -> None:
-    journal = opened(Median(1, 0))
-    journal.validated(entry(1), 1, {"log_loss": 0.7})
-    journal.ended(entry(1), finished(0.6))
-    assert journal.validated(entry(1), 1, {"log_loss": 0.7}) is False
-    assert journal.validated(entry(1), 2, {"log_loss": 0.6}) is False
-    journal.ended(entry(1), finished(0.6))
-    assert [trial.state for trial in journal.study.trials] == [TrialState.COMPLETE]
+    assert second.values == [0.6]
 
 
 def test_the_open_draws_are_known_with_their_trials(opened: Open) -> None:
@@ -197,10 +185,10 @@ def test_the_open_draws_are_known_with_their_trials(opened: Open) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from danube_sweep.config.schema import NoPruner, Sampler
+from danube_sweep.config.schema import Sampler
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 from danube_sweep.sweeping.propose.search_space import Number
-journal = OptunaJournal(Path(sys.argv[1]), [("validation/log_loss", "minimize")], NoPruner())
+journal = OptunaJournal(Path(sys.argv[1]), [("validation/log_loss", "minimize")])
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
@@ -258,98 +246,12 @@ def test_half_a_line_at_the_end_of_the_journal_harms_nothing(tmp_path: Path, ope
     assert [trial.number for trial in opened().study.trials] == [0, 1, 2]
 
 
-# ----------------------------------------------------------------------------------------------------- pruning
-
-
-def run(journal: OptunaJournal, number: int, losses: list[float]) -> int:
-    """Runs a trial with these losses after its validations; returns how many validations it got."""
-    for count, loss in enumerate(losses, start=1):
-        if journal.validated(entry(number), count, {"log_loss": loss, "accuracy": 1 - loss}):
-            journal.ended(entry(number), finished(loss, "pruned"))
-            return count
-    journal.ended(entry(number), finished(losses[-1]))
-    return len(losses)
-
-
-GOOD, BAD = [0.5, 0.4, 0.3, 0.2], [0.9, 0.8, 0.7, 0.6]
-
-
-def test_without_a_pruner_every_trial_runs_to_its_end(opened: Open) -> None:
-    assert [run(opened(), number, losses) for number, losses in enumerate([GOOD, GOOD, BAD], start=1)] == [4, 4, 4]
-
-
-def test_asha_ends_the_worse_trials_at_its_rungs(opened: Open) -> None:
-    journal = opened(Asha(min_validations=1, reduction=2))
-    assert [run(journal, number, GOOD) for number in (1, 2)] == [4, 4]
-    assert run(journal, 3, BAD) == 1
-    assert run(journal, 4, [0.1, 0.9, 0.9, 0.9]) == 2
-
-
-def test_asha_waits_for_its_first_rung(opened: Open) -> None:
-    journal = opened(Asha(min_validations=3, reduction=2))
-    assert [run(journal, number, GOOD) for number in (1, 2)] == [4, 4]
-    assert run(journal, 3, BAD) == 3
-
-
-def test_pruning_follows_the_goal(opened: Open) -> None:
-    journal = opened(Asha(min_validations=1, reduction=2), ACCURACY)
-    assert [run(journal, number, BAD) for number in (1, 2)] == [4, 4]
-    assert run(journal, 3, GOOD) == 4
-    assert run(journal, 4, [0.95, 0.9, 0.9, 0.9]) == 1
-
-
-def test_the_median_rule_waits_for_its_trials_and_validations(opened: Open) -> None:
-    journal = opened(Median(startup_trials=2, min_validations=2))
-    assert [run(journal, number, losses) for number, losses in enumerate([GOOD, BAD, GOOD], start=1)] == [4, 4, 4]
-    assert run(journal, 4, BAD) == 2
-
-
-def test_hyperband_ends_worse_trials_and_never_the_best_one(opened: Open) -> None:
-    journal = opened(Hyperband(min_validations=1, max_validations=4, reduction=2))
-    ran = [run(journal, number, [loss + number / 100 for loss in GOOD]) for number in range(1, 13)]
-    assert ran[0] == 4 and min(ran) < 4
-    assert run(journal, 13, [0.01] * 4) == 4
-
-
-def test_hyperband_learns_its_length_from_the_first_trial(opened: Open) -> None:
-    journal = opened(Hyperband(reduction=2))
-    assert run(journal, 1, GOOD) == 4
-    assert min(run(journal, number, [loss + number / 100 for loss in GOOD]) for number in range(2, 14)) < 4
-
-
-def test_the_patient_rule_looks_at_the_trial_alone(opened: Open) -> None:
-    journal = opened(Patient(patience=1))
-    assert run(journal, 1, BAD) == 4
-    assert run(journal, 2, [0.5, 0.6, 0.7, 0.8]) == 3
-    assert run(journal, 3, [0.5, 0.6, 0.4, 0.3]) == 4
-    assert run(journal, 4, [0.5, 0.5, 0.5, 0.5]) == 3
-    wanted = opened(Patient(patience=1, min_delta=0.2))
-    assert run(wanted, 5, [0.5, 0.45, 0.4, 0.35]) == 3
-    assert run(wanted, 6, [0.5, 0.45, 0.2, 0.19]) == 4
-
-
-def test_the_patient_rule_follows_the_goal(opened: Open) -> None:
-    journal = opened(Patient(patience=1), ACCURACY)
-    assert [run(journal, 1, GOOD), run(journal, 2, [0.5, 0.6, 0.7, 0.8])] == [4, 3]
-
-
 def test_what_was_learned_about_one_metric_is_not_taken_for_another(opened: Open) -> None:
     opened()
     with pytest.raises(ConfigError, match=r"is about validation/log_loss \(minimize\); start a new folder"):
         opened(objectives=ACCURACY)
     with pytest.raises(ConfigError, match=r"sweep\.metric"):
         opened(objectives=[*LOSS, *ACCURACY])
-    opened(Asha())
-
-
-@pytest.mark.parametrize("pruner", [Asha(reduction=2), Median(startup_trials=1, min_validations=0)], ids=str)
-def test_a_decision_is_the_same_in_another_process_after_a_break(pruner: Pruner, opened: Open) -> None:
-    for number in (1, 2):
-        run(opened(pruner), number, GOOD)
-    opened(pruner).validated(entry(3), 1, {"log_loss": 0.45})
-    assert opened(pruner).validated(entry(3), 1, {"log_loss": 0.45}) is False
-    assert opened(pruner).validated(entry(3), 2, {"log_loss": 0.9}) is True
-    assert len(opened().study.trials) == 3
 
 
 # ----------------------------------------------------------------------------------------------------- results

@@ -16,7 +16,9 @@ from test_executor import grid, own_process
 
 from danube_sweep.composer import Composer
 from danube_sweep.config.schema import NoPruner, Sweep
+from danube_sweep.config.schema.states import Verdict
 from danube_sweep.errors import Dismissed, Interrupted, SweepFailed
+from danube_sweep.results.rank import rank_sweep
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.execute.child_process import Line
 from danube_sweep.sweeping.execute.form_packs import Packer
@@ -197,12 +199,12 @@ def test_a_pack_that_hangs_is_split_until_the_one_is_alone(tmp_path: Path) -> No
     assert not left_over(hostile.lines(tmp_path, hostile.PIDS))
 
 
-def test_a_pruned_trial_ends_no_other(tmp_path: Path) -> None:
+def test_a_trial_whose_patience_is_out_has_finished_and_ends_no_other(tmp_path: Path) -> None:
     cells = [["optimizer.lr=1e-20", "seed=1"], ["optimizer.lr=1e-3", "seed=2"], ["optimizer.lr=1e-3", "seed=3"]]
     pruner = ["pruner=patient", "pruner.patience=0", "pruner.min_delta=1e-6"]
     ran = run(planned(tmp_path, cells, "sweep.pack=3", "trainer.validate_every=1", *pruner))
-    assert ran.error is None and ran.states()[0] == "pruned" and (ran.result(1) or {})["steps"] == 2
-    assert all(state in ("finished", "pruned") for state in ran.states())
+    assert ran.error is None and ran.states() == ["finished"] * 3
+    assert (ran.result(1) or {})["steps"] == 2 and "pruner=patient ends the trial here" in ran[1].folder.log.read_text()
     assert [(ran.result(number) or {})["measured"]["packed"] for number in (1, 2, 3)] == [3, 3, 3]
 
 
@@ -277,10 +279,10 @@ def test_a_dismissal_between_a_question_and_its_answer_is_kept(tmp_path: Path) -
     line = Line(theirs)
     entrant = line.entrant(PackTrial(tmp_path, tiny_config(), "a word"))
     assert line.dismisses(entrant) is None and (tmp_path / "log.txt").read_text() == "a word\n"
-    for said in (Dismissal(tmp_path.name, "too long"), True):
+    for said in (Dismissal(tmp_path.name, "too long"), Verdict.prune):
         ours.send(said)
-    assert entrant.prune is not None and entrant.prune(2, {"log_loss": 1.0}) is True
-    assert ours.recv() == Validated(tmp_path.name, 2, {"log_loss": 1.0})
+    assert entrant.judge is not None and entrant.judge(2) is Verdict.prune
+    assert ours.recv() == Validated(tmp_path.name, 2)
     assert line.dismisses(entrant) == "too long"
     line.left(entrant, Dismissed("too long"))
     assert ours.recv() == Left(tmp_path.name, 1, None)
@@ -306,3 +308,39 @@ def test_measured_steps_correct_the_size_of_later_packs(tmp_path: Path) -> None:
         others = {"measured": {"seconds_per_step": 1e-9, "packed": present + 1}}  # there were more for a while
         packer.learn(pack[0], pack[:present], others)
     assert len(started()) == 1
+
+
+# ------------------------------------------------------------------------------------------------- paused trials
+
+
+RATES = [["optimizer.lr=1e-20"], ["optimizer.lr=3e-3"], ["optimizer.lr=1e-19"], ["optimizer.lr=1e-3"]]
+ASHA = ["trainer.max_steps=4", "trainer.validate_every=1", "pruner=asha", "pruner.reduction=2"]
+
+
+@pytest.fixture(scope="module")
+def halved(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Four trials in a pack, of which two stand low after a quarter of their steps."""
+    return run(planned(tmp_path_factory.mktemp("halved"), RATES, *ASHA, "pruner.min_validations=1", "sweep.pack=4"))
+
+
+def test_of_a_pack_the_better_half_goes_on_and_what_stays_paused_is_pruned_at_the_end(halved: Ran) -> None:
+    assert halved.error is None and halved.states() == ["pruned", "finished", "pruned", "finished"]
+    assert [states(halved, number)[0] for number in (1, 3)] == ["paused", "paused"]
+    low = halved.result(1) or {}
+    assert low["steps"] < 4 and low["validation"]["log_loss"] > 0
+    assert (halved[1].path / "adapter").is_dir() and halved[1].folder.predictions.is_file()
+    assert not halved[1].folder.paused.exists() and not halved[1].folder.checkpoints.exists()
+    assert "2 paused trials are pruned: the sweep ends here" in halved.said
+    assert f"{halved[1].path.name}  paused  validation/log_loss" in halved.said
+
+
+def test_a_sweep_that_is_stopped_keeps_its_paused_trials_and_shows_them(tmp_path: Path) -> None:
+    more = [*ASHA, "pruner.min_validations=1", "sweep.pack=2"]
+    plan = planned(tmp_path, RATES[:3], *more)
+    ran = run(plan, hostile.stopped_once_one_is_paused)
+    assert isinstance(ran.error, Interrupted) and "paused" in states(ran, 1)
+    assert ran.result(1) is None and ran[1].folder.paused.is_file()
+    (shown,) = [row for row in rank_sweep(tmp_path).rows if ran[1].path.name in row.trials]
+    assert shown.state == "paused" and shown.mean is not None
+    later = run(plan)
+    assert later.error is None and "finished" in later.states() and None not in later.states()

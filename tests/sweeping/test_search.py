@@ -10,11 +10,12 @@ from conftest import TINY
 from optuna.trial import TrialState
 
 from danube_sweep.composer import Composer
-from danube_sweep.config.schema import Asha, Config, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import Config, Pruner, Sampler, Sweep
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import DiskError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 from danube_sweep.sweeping.propose.search import SearchSource
@@ -42,8 +43,9 @@ def opened(folder: SweepFolder) -> Opened:
         pruner: Pruner | None = None,
         compose: Callable[[Sequence[str]], Config] = COMPOSER.trial,
     ) -> SearchSource:
-        history = OptunaJournal(folder.history, objectives(sweep), pruner or NoPruner())
-        return SearchSource(folder, Search(FIXED, space or RANKS), sweep, history, compose)
+        history = OptunaJournal(folder.history, objectives(sweep))
+        early = None if pruner is None else EarlyStopping(folder, pruner, sweep)
+        return SearchSource(folder, Search(FIXED, space or RANKS), sweep, history, compose, early)
 
     return source
 
@@ -94,7 +96,7 @@ def test_a_seed_draws_the_same_trials_with_or_without_a_break(
     sweep = Sweep(trials=6, sampler_seed=3)
     broken = [*run_all(opened(sweep), most=2), *run_all(opened(sweep))]
     other = SweepFolder(tmp_path / "other")
-    history = OptunaJournal(other.history, objectives(sweep), NoPruner())
+    history = OptunaJournal(other.history, objectives(sweep))
     assert varied(run_all(SearchSource(other, Search(FIXED, RANKS), sweep, history, COMPOSER.trial))) == varied(broken)
 
 
@@ -117,14 +119,10 @@ def test_two_texts_of_one_trial_are_one_trial(opened: Opened) -> None:
 
 
 def test_a_trial_remembers_its_draw(opened: Opened, folder: SweepFolder) -> None:
-    source = opened(Sweep(trials=2), pruner=Asha())
-    claim = source.claim()
+    claim = opened(Sweep(trials=2)).claim()
     assert claim is not None and claim.entry.draw == 0
-    assert source.validated(claim, 1, {"log_loss": 0.5}) is False
     claim.release()
-    history = OptunaJournal(folder.history, objectives(Sweep()), Asha())
-    assert history.open_draws() == {0: claim.entry.hash}
-    assert history.study.trials[0].intermediate_values == {1: 0.5}
+    assert OptunaJournal(folder.history, objectives(Sweep())).open_draws() == {0: claim.entry.hash}
 
 
 # ----------------------------------------------------------------------------------------------------- mistakes
@@ -149,7 +147,7 @@ def test_a_file_that_is_not_there_is_a_mistake_of_its_trial_alone(
     files = [f"[{tmp_path / name}.txt]" for name in ("there", "nowhere")]
     fixed = ["head=lm", "data=text", "tracking=none"]
     sweep = Sweep(trials=5)
-    history = OptunaJournal(folder.history, objectives(sweep), NoPruner())
+    history = OptunaJournal(folder.history, objectives(sweep))
     source = SearchSource(folder, Search(fixed, {"data.path": Choice(files)}), sweep, history, COMPOSER.trial)
     assert len(run_all(source)) == 1
     assert sorted(str(state_of(entry)) for entry in folder.entries()) == ["finished", "invalid"]
@@ -179,10 +177,10 @@ def test_a_trial_that_another_process_runs_is_not_taken(opened: Opened) -> None:
 
 def test_a_draw_that_became_no_trial_becomes_one(opened: Opened, folder: SweepFolder) -> None:
     sweep = Sweep(trials=2)
-    draw, values = OptunaJournal(folder.history, objectives(sweep), NoPruner()).draw(RANKS, Sampler.random, 0)
+    draw, values = OptunaJournal(folder.history, objectives(sweep)).draw(RANKS, Sampler.random, 0)
     first, _ = run_all(opened(sweep))
     assert first.draw == draw and f"lora.rank={values['lora.rank']}" in first.overrides
-    states = [trial.state for trial in OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.trials]
+    states = [trial.state for trial in OptunaJournal(folder.history, objectives(sweep)).study.trials]
     assert states == [TrialState.COMPLETE, TrialState.COMPLETE]
 
 
@@ -192,7 +190,7 @@ def test_a_search_that_a_full_disk_interrupted_draws_the_points_of_an_undisturbe
 ) -> None:
     sweep = Sweep(trials=5, sampler=sampler)
     undisturbed = SweepFolder(tmp_path / "undisturbed")
-    history = OptunaJournal(undisturbed.history, objectives(sweep), NoPruner())
+    history = OptunaJournal(undisturbed.history, objectives(sweep))
     whole = run_all(SearchSource(undisturbed, Search(FIXED, RANKS), sweep, history, COMPOSER.trial))
     source = opened(sweep)
     ran = run_all(source, most=2)
@@ -207,23 +205,23 @@ def test_a_search_that_a_full_disk_interrupted_draws_the_points_of_an_undisturbe
 
 def test_a_draw_that_was_cut_short_does_not_count(opened: Opened, folder: SweepFolder, tmp_path: Path) -> None:
     sweep = Sweep(trials=3)
-    undisturbed = OptunaJournal(tmp_path / "other" / "history.log", objectives(sweep), NoPruner())
+    undisturbed = OptunaJournal(tmp_path / "other" / "history.log", objectives(sweep))
     expected = [undisturbed.draw(RANKS, Sampler.random, 0)[1]["lora.rank"] for _ in range(3)]
-    cut = OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.ask()
+    cut = OptunaJournal(folder.history, objectives(sweep)).study.ask()
     cut.suggest_int("lora.rank", 1, 64)
     assert [entry.overrides[-2] for entry in run_all(opened(sweep))] == [f"lora.rank={rank}" for rank in expected]
 
 
 def test_a_draw_whose_trial_is_in_the_folder_is_kept_even_without_its_name(opened: Opened, folder: SweepFolder) -> None:
     sweep = Sweep(trials=2)
-    history = OptunaJournal(folder.history, objectives(sweep), NoPruner())
+    history = OptunaJournal(folder.history, objectives(sweep))
     draw, values = history.draw(RANKS, Sampler.random, 0)
     overrides = [*FIXED, f"lora.rank={values['lora.rank']}"]
     with folder.locked():
         [(entry, _)] = folder.add([(COMPOSER.trial(overrides), overrides, draw)])
     # here its process died
     run_all(opened(sweep))
-    first = OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.trials[0]
+    first = OptunaJournal(folder.history, objectives(sweep)).study.trials[0]
     assert first.state is TrialState.COMPLETE and entry.draw == first.number
 
 
@@ -236,7 +234,7 @@ def test_a_result_that_the_history_has_not_heard_of_is_told_when_the_search_goes
     finish(claim.entry, 0.25)  # and here the sweep was killed
     claim.release()
     run_all(opened(sweep))
-    trials = OptunaJournal(folder.history, objectives(sweep), NoPruner()).study.trials
+    trials = OptunaJournal(folder.history, objectives(sweep)).study.trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2 and trials[0].values == [0.25]
 
 
@@ -278,7 +276,7 @@ def batches(source: SearchSource, most: int) -> list[list[int]]:
 
 def test_other_launchers_get_the_search_in_batches(opened: Opened, folder: SweepFolder) -> None:
     assert batches(opened(Sweep(trials=5)), 2) == [[1, 2], [3, 4], [5]]
-    trials = OptunaJournal(folder.history, objectives(Sweep()), NoPruner()).study.trials
+    trials = OptunaJournal(folder.history, objectives(Sweep())).study.trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
 
 

@@ -19,6 +19,7 @@ from transformers import AutoModel, get_scheduler
 from workbench import Staying, load, losses, packed, save_base, train, train_pack
 
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import Verdict
 from danube_sweep.errors import Dismissed, Diverged, Interrupted
 from danube_sweep.optimizer.kinds.adamw import AdamW
 from danube_sweep.optimizer.kinds.muon import Muon
@@ -301,16 +302,24 @@ def alike(one: Any, other: Any) -> None:
         assert one == (pytest.approx(other, abs=1e-5) if isinstance(one, float) else other)
 
 
+def prune_after_the_first(validations: int) -> Verdict:
+    return Verdict.prune if validations == 1 else Verdict.go_on
+
+
 def test_a_trial_that_leaves_gives_its_place_to_one_that_waits(tiny: Tiny, tmp_path: Path) -> None:
     own = [["precision=fp32", *SHORT, *more] for more in (*DIFFERENT[:4], ["lora.rank=6", "trainer.max_steps=2"])]
     entrants = [entrant(tiny(*more), tmp_path / "pack" / str(number)) for number, more in enumerate(own)]
-    entrants[0] = entrant(entrants[0].config, entrants[0].path, prune=lambda number, _metrics: number == 1)
+    entrants[0] = entrant(
+        entrants[0].config,
+        entrants[0].path,
+        judge=prune_after_the_first,
+    )
     door = Visitors([entrants[4], entrants[2]])
     run_pack([entrants[0], entrants[1], entrants[3]], door)
     assert [error for _, error in door.ends] == [None] * 5 and not door.waiting
     assert {name for name, _ in door.ends[:2]} == {"0", "4"}
     for number, one in enumerate(entrants):
-        solo = entrant(one.config, tmp_path / "solo" / str(number), prune=one.prune)
+        solo = entrant(one.config, tmp_path / "solo" / str(number), judge=one.judge)
         run_pack([solo], Visitors())
         alike(result_of(one.path), result_of(solo.path))
     assert result_of(entrants[0].path)["state"] == "pruned"
@@ -345,12 +354,12 @@ def test_a_trial_moves_between_a_pack_and_a_run_of_its_own(tiny: Tiny, tmp_path:
 def test_a_trial_whose_run_is_stopped_on_its_page_leaves_alone(tiny: Tiny, tmp_path: Path) -> None:
     import wandb
 
-    def stop_the_other(_number: int, _metrics: dict[str, float]) -> bool:
+    def stop_the_other(_validations: int) -> Verdict:
         wandb.setup().most_recent_active_run.settings.stop_fn()  # what W&B calls when its server says so
-        return False
+        return Verdict.go_on
 
     own = [*SHORT, "precision=fp32", "tracking=wandb", "tracking.mode=offline"]
-    first = entrant(tiny(*own), tmp_path / "0", prune=stop_the_other)
+    first = entrant(tiny(*own), tmp_path / "0", judge=stop_the_other)
     run_pack([first, entrant(tiny(*own, "seed=1"), tmp_path / "1")], (door := Visitors()))
     ends = dict(door.ends)
     assert ends["0"] is None and isinstance(ends["1"], Interrupted) and "at step 4 of 6" in str(ends["1"])
@@ -417,12 +426,12 @@ def test_who_has_left_is_let_go(tiny: Tiny, tmp_path: Path) -> None:
     entrants = [entrant(config, tmp_path / str(number)) for number, config in enumerate(configs)]
     held: list[int] = []
 
-    def counting(_number: int, _metrics: dict[str, float]) -> bool:
+    def counting(_validations: int) -> Verdict:
         gc.collect()
         held.append(sum(isinstance(one, ActiveTrial) for one in gc.get_objects()))
-        return False
+        return Verdict.go_on
 
-    last = entrant(tiny("precision=fp32", *SHORT, "seed=9"), tmp_path / "9", prune=counting)
+    last = entrant(tiny("precision=fp32", *SHORT, "seed=9"), tmp_path / "9", judge=counting)
     run_pack(entrants[:2], Visitors([*entrants[2:], last]))
     assert held[-1] - held[0] <= 0 and held[-1] <= 3
 

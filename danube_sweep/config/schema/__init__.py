@@ -64,6 +64,7 @@ from danube_sweep.config.schema.sweep_fields import (
     Pruner,
     Sampler,
     Sweep,
+    WandbHyperband,
 )
 from danube_sweep.config.schema.training_fields import (
     SCHEDULES,
@@ -139,6 +140,7 @@ __all__ = [
     "Tracking",
     "Trainer",
     "Vera",
+    "WandbHyperband",
     "WandbTracking",
     "Wsd",
     "nested",

@@ -1,10 +1,10 @@
-"""How a run can end."""
+"""How a run can end, and what a sweep tells a trial at a validation."""
 
 from enum import Enum
 
 
 class State(Enum):
-    """How a run ended. All but `preempted`, which can continue from its checkpoint, are in its result.json."""
+    """How a run ended. All but `preempted` and `paused`, which can continue from a checkpoint, are in its result.json."""
 
     finished = "finished"
     pruned = "pruned"
@@ -16,6 +16,19 @@ class State(Enum):
     disk_full = "disk_full"
     invalid = "invalid"
     preempted = "preempted"
+    paused = "paused"
+
+
+class Verdict(Enum):
+    """What becomes of a trial after a validation."""
+
+    go_on = "go_on"
+    pause = "pause"
+    """It leaves with a checkpoint and may be promoted later."""
+    prune = "prune"
+    """It ends early, for good."""
+    finish = "finish"
+    """It has ended as it should: training on would not make it better."""
 
 
 MICRO_BATCH = "trainer.micro_batch"

@@ -90,6 +90,12 @@ class Sweep:
         "this",
         Confirm.none,
     )
+    budget: float | None = setting(
+        "with a pruner that pauses: steps that all trials may take, as a share of those of training every one to its "
+        "end; null goes on while a paused trial may still win",
+        None,
+    )
+    budget_h: float | None = setting("the same in hours from the start, by the steps that were made in an hour", None)
     confirm_share: float = setting(
         "limit of the steps for confirming, as a share of the steps of the sweep's trials", 0.2
     )
@@ -98,7 +104,7 @@ class Sweep:
 
 @dataclass
 class Pruner:
-    """Ends running trials early, by their validations so far."""
+    """Pauses or ends running trials early, by their validations so far."""
 
 
 @dataclass
@@ -108,32 +114,45 @@ class NoPruner(Pruner):
 
 @dataclass
 class Asha(Pruner):
-    """Successive halving without waiting (arXiv:1810.05934): at each rung, only the best 1/reduction continue."""
+    """Successive halving without waiting (arXiv:1810.05934): past a rung the best 1/reduction continue, others pause."""
 
-    min_validations: int = setting("validations before the first rung", 1)
-    reduction: int = setting("a share of 1/reduction continues; rungs are that factor apart", 3)
+    rung_share: float = setting("share of a trial's steps from one rung to the next", 0.25)
+    min_validations: int = setting("validations before the first rung", 2)
+    reduction: int = setting("a share of 1/reduction continues by rank", 4)
 
 
 @dataclass
 class Hyperband(Pruner):
     """Successive halving from several first rungs (arXiv:1603.06560), for misleading early validations."""
 
-    min_validations: int = setting("validations before the first rung of the earliest bracket", 1)
-    max_validations: int | None = setting("validations of a whole trial; null uses the first trial that ends", None)
-    reduction: int = setting("a share of 1/reduction continues; rungs are that factor apart", 3)
+    rung_share: float = setting("share of a trial's steps from one rung to the next", 0.25)
+    min_validations: int = setting("validations before the first rung of the earliest bracket", 2)
+    reduction: int = setting("a share of 1/reduction continues by rank", 4)
 
 
 @dataclass
 class Median(Pruner):
-    """Ends a trial whose best validation is worse than the median of the others' at the same point."""
+    """Pauses a trial whose best validation is worse than the median of the others' at the same share of their steps."""
 
-    startup_trials: int = setting("trials that must end before any pruning", 4)
-    min_validations: int = setting("validations before a trial may be pruned", 1)
+    from_share: float = setting("share of a trial's steps before which nothing is judged", 0.25)
+    startup_trials: int = setting("other trials that must have come as far", 4)
+    min_validations: int = setting("validations that every trial gets", 2)
 
 
 @dataclass
 class Patient(Pruner):
-    """Ends a trial that stopped improving, independently of the others."""
+    """Early stopping: a trial that stopped improving has finished, whatever the others do."""
 
     patience: int = setting("validations without improvement that are allowed", 1)
     min_delta: float = setting("smallest change that counts as an improvement", 0.0)
+
+
+@dataclass
+class WandbHyperband(Pruner):
+    """W&B's early_terminate: hyperband, computed as W&B does; a trial that it ends is not promoted again."""
+
+    min_iter: int | None = setting("validations before the first band; or give max_iter and s", None)
+    max_iter: int | None = setting("validations of a whole trial, from which the bands are counted down", None)
+    s: int | None = setting("bands below max_iter", None)
+    eta: float = setting("a share of 1/eta continues past a band; bands are that factor apart", 3.0)
+    strict: bool = setting("compare the value at the band instead of the best one so far", False)

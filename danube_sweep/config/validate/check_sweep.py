@@ -16,12 +16,15 @@ from danube_sweep.config.schema import (
     Pruner,
     Sampler,
     Sweep,
+    WandbHyperband,
 )
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.validate import AUTO
 
-RETRIABLE = tuple(state.value for state in State if state.value not in (*COMPLETE, State.preempted.value))
-"""The states that `--retry` accepts; interrupted and preempted trials continue by themselves."""
+RETRIABLE = tuple(
+    state.value for state in State if state.value not in (*COMPLETE, State.preempted.value, State.paused.value)
+)
+"""The states that `--retry` accepts; interrupted, preempted and paused trials continue by themselves."""
 
 MEASURED = (
     "measured/peak_memory_bytes",
@@ -70,7 +73,7 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
         0 <= sweep.sampler_seed < 2**32,
         f"sweep.sampler_seed must be from 0 to {2**32 - 1}, got {sweep.sampler_seed}",
     )
-    for name in ("deadline_h", "timeout_h", "stall_s"):
+    for name in ("deadline_h", "timeout_h", "stall_s", "budget_h"):
         value = getattr(sweep, name)
         require(value is None or value > 0, f"sweep.{name} must be above 0, got {value}; null for none")
     for name in ("stagger_s", "grace_s", "disk_wait_s"):
@@ -85,6 +88,7 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
         sweep.sampler is not Sampler.cmaes or len(metrics) == 1,
         f"sweep.sampler=cmaes takes one metric, got sweep.metric={metrics}; use tpe, gp, qmc or random",
     )
+    _budget(sweep, pruner)
     _pruner(pruner)
     require(
         isinstance(pruner, NoPruner) or len(metrics) == 1,
@@ -122,23 +126,60 @@ def _pack(pack: Any) -> None:
     )
 
 
+def _budget(sweep: Sweep, pruner: Pruner) -> None:
+    require(
+        sweep.budget is None or 0 < sweep.budget <= 1,
+        f"sweep.budget must be above 0 and at most 1, got {sweep.budget}; it is a share of all steps, null for none",
+    )
+    for name in ("budget", "budget_h"):
+        value = getattr(sweep, name)
+        require(
+            value is None or isinstance(pruner, Asha | Hyperband | Median),
+            f"sweep.{name}={value} needs a pruner that pauses trials: give pruner=asha, hyperband or median",
+        )
+
+
 def _pruner(pruner: Pruner) -> None:
     match pruner:
         case Asha() | Hyperband():
+            _share("rung_share", pruner.rung_share)
             _at_least("min_validations", pruner.min_validations, 1)
             _at_least("reduction", pruner.reduction, 2)
-            if isinstance(pruner, Hyperband) and pruner.max_validations is not None:
-                _at_least("max_validations", pruner.max_validations, pruner.min_validations)
         case Median():
+            _share("from_share", pruner.from_share)
             _at_least("startup_trials", pruner.startup_trials, 1)
             _at_least("min_validations", pruner.min_validations, 0)
         case Patient():
             _at_least("patience", pruner.patience, 0)
             require(pruner.min_delta >= 0, f"pruner.min_delta must be at least 0, got {pruner.min_delta}")
+        case WandbHyperband():
+            _wandb_hyperband(pruner)
         case NoPruner():
             pass
         case _:
             raise TypeError(f"no check for {type(pruner).__name__}")
+
+
+def _wandb_hyperband(pruner: WandbHyperband) -> None:
+    require(
+        (pruner.min_iter is None) != (pruner.max_iter is None),
+        f"pruner: give either min_iter, or max_iter and s, got min_iter={pruner.min_iter} max_iter={pruner.max_iter}",
+    )
+    require(pruner.eta > 1, f"pruner.eta must be above 1, got {pruner.eta:g}")
+    if pruner.min_iter is not None:
+        _at_least("min_iter", pruner.min_iter, 1)
+        return
+    assert pruner.max_iter is not None
+    require(pruner.s is not None, "pruner.s is missing: max_iter needs it, the number of bands below it")
+    _at_least("s", pruner.s or 0, 1)
+    require(
+        pruner.max_iter / pruner.eta >= 1,
+        f"pruner.max_iter={pruner.max_iter}: below eta={pruner.eta:g} no trial would ever be stopped; raise it",
+    )
+
+
+def _share(name: str, value: float) -> None:
+    require(0 < value < 1, f"pruner.{name} must be above 0 and below 1, got {value:g}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

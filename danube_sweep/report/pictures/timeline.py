@@ -13,7 +13,7 @@ _LEFT: Final = 96.0
 _BAR: Final = 20.0
 _THIN: Final = 12.0
 _GAP: Final = 8.0
-_STRIPED: Final = ("pruned", "interrupted", "preempted")
+_STRIPED: Final = ("pruned", "paused", "interrupted", "preempted")
 _BAD: Final = ("failed", "oom", "diverged", "killed", "timeout", "disk_full", "invalid")
 
 

@@ -40,7 +40,7 @@ def _legend() -> Markup:
         "best": "the best",
         "good": "tied with the best (95 %)",
         "other": "worse than the best",
-        "early": "pruned",
+        "early": "ended early",
     }
     items = [
         element("li", element("svg", dot(8, 8, kind), width=16, height=16, aria_hidden="true"), " ", name)

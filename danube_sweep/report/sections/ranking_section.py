@@ -102,6 +102,8 @@ def _columns(report: Report, rows: Sequence[Shown]) -> list[_PageColumn]:
     columns += [_value_column(rows, key, titles[key]) for key in ranking.varied]
     columns.append(_PageColumn(metric, [_mean(one) for one in rows], always=True, about=ranking.metric))
     columns.append(_difference_column(rows))
+    about = "of a row that ended early: the predicted chance that it would have won"
+    columns.append(_numbers(rows, "regret", lambda one: one.row.regret, "{:.0%}", about))
     for place, (name, _) in enumerate(ranking.objectives[1:], start=1):
         columns.append(_numbers(rows, name, _objective(place)))
     if len(ranking.objectives) > 1:

@@ -125,11 +125,12 @@ class Records:
     def _write(self, one: EndedAttempt, state: str, reason: str | None) -> None:
         if state == State.finished.value:
             self.longest_s = max(self.longest_s, one.seconds)
-        lasting = state not in (INTERRUPTED, State.preempted.value)
+        lasting = state not in (INTERRUPTED, State.preempted.value, State.paused.value)
         if lasting and not one.folder.result.is_file():
             lines = last_lines(one.folder.log) + ([] if one.log is None else last_lines(one.log))
             result = {"trial": one.claim.entry.hash, "state": state, "error": reason, "last_lines": lines}
             write_json(one.folder.result, result)
+            one.folder.paused.unlink(missing_ok=True)  # of an earlier attempt
         exit_code = None if one.split is not None else one.code
         attempt = Attempt(state, one.seconds, one.started, node(), exit_code, reason, one.pack, one.slot)
         append_attempt(one.folder, attempt)
@@ -141,7 +142,7 @@ class Records:
 
     def _said(self, folder: RunFolder, reason: str | None) -> str:
         metric = objectives(self._settings)[0][0]
-        if (value := number_at(folder.result_fields(), metric)) is not None:
+        if (value := number_at(folder.result_fields() or folder.paused_fields(), metric)) is not None:
             return f"  {metric} {value:.4f}"
         return "" if reason is None else f": {reason.splitlines()[0]}"
 
@@ -179,6 +180,6 @@ def _judge(one: EndedAttempt) -> tuple[str, str | None]:
             return INTERRUPTED, one.split
         if one.timed_out is not None:
             return State.timeout.value, one.timed_out
-        if one.stopped and one.failed is None:
+        if one.stopped and one.failed is None and not (one.code == 0 and one.folder.paused.is_file()):
             return INTERRUPTED, None
     return outcome(one.folder, one.code, one.failed, kernel_killed=one.kernel_killed)

@@ -15,7 +15,16 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from danube_sweep.errors import BusyError, DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory
+from danube_sweep.config.schema.states import Verdict
+from danube_sweep.errors import (
+    BusyError,
+    DanubeSweepError,
+    DiskError,
+    Dismissed,
+    Interrupted,
+    PackOutOfMemory,
+    Paused,
+)
 from danube_sweep.storage.files import append_only
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import (
@@ -59,7 +68,7 @@ def child_main(task: Task, job: Job, link: Connection) -> None:
         task(job, link)
     except DanubeSweepError as error:
         print(error, file=sys.stderr)
-        if not isinstance(error, Interrupted):
+        if not isinstance(error, Interrupted | Paused):
             link.send(_failed(error))
         sys.exit(error.exit_code)
     except Exception as error:
@@ -88,7 +97,7 @@ def train_task(job: Job, link: Connection) -> None:
             run_pack(entrants, line, stop=stop, lock_wait_s=LOCK_WAIT_S)
             return
         (one,) = entrants
-        run_trial(one.config, one.path, one.terminal, stop=stop, prune=one.prune, lock_wait_s=LOCK_WAIT_S)
+        run_trial(one.config, one.path, one.terminal, stop=stop, judge=one.judge, lock_wait_s=LOCK_WAIT_S)
 
 
 @final
@@ -103,15 +112,16 @@ class Line:
         """The trial, ready to train; its log says that it is in a pack."""
         from danube_sweep.training.setup import Entrant
 
-        def prune(number: int, metrics: dict[str, float]) -> bool:
-            self._link.send(Validated(trial.name, number, metrics))
-            return bool(self._answer())
+        def judge(number: int) -> Verdict:
+            self._link.send(Validated(trial.name, number))
+            answer = self._answer()
+            return answer if isinstance(answer, Verdict) else Verdict.go_on
 
         # The test part is scored once, for the winner.
         config = replace(trial.config, trainer=replace(trial.config.trainer, score_test=False))
         if trial.note:
             _record(trial.path, trial.note)
-        return Entrant(config, trial.path, Relay(self._link, trial.name), prune)
+        return Entrant(config, trial.path, Relay(self._link, trial.name), judge)
 
     def next(self) -> "Entrant | None":
         self._link.send(Asked())
@@ -125,7 +135,7 @@ class Line:
 
     def left(self, entrant: "Entrant", error: BaseException | None) -> None:
         code = 0 if error is None else getattr(error, "exit_code", 1)
-        failed = None if error is None or isinstance(error, Interrupted | Dismissed) else _failed(error)
+        failed = None if error is None or isinstance(error, Interrupted | Dismissed | Paused) else _failed(error)
         if error is not None:
             _record(entrant.path, str(error))
         self._link.send(Left(entrant.path.name, code, failed))
@@ -165,6 +175,15 @@ def baseline_task(job: Job, link: Connection) -> None:
 
     assert job.config is not None
     write_baselines(job.path.parent, job.path.name, job.config)
+    link.send(None)
+
+
+def publish_task(job: Job, link: Connection) -> None:
+    """Sends W&B the end of a trial that was paused and is pruned now; tells None."""
+    from danube_sweep.training.run import publish_result
+
+    assert job.config is not None
+    publish_result(job.config, RunFolder(job.path))
     link.send(None)
 
 

@@ -260,8 +260,8 @@ class Executor:
                 one.members[name].shown = True
             case Stepped(trial=name, step=step, loss=loss, tokens_per_s=rate):
                 self._terminal.update(name, step, loss=loss, tokens_per_s=rate)
-            case Validated(trial=name, number=number, metrics=metrics):
-                one.child.tell(self._ends_here(one.members[name].claim, number, metrics))
+            case Validated(trial=name, number=number):
+                one.child.tell(self._source.validated(one.members[name].claim, number))
             case Left(trial=name, code=code, failed=failed):
                 member = one.members[name]
                 if failed is not None and one.is_crowded_out(member, failed):
@@ -279,13 +279,6 @@ class Executor:
                 pass
             case _:
                 raise TypeError(f"no answer to {type(message).__name__}")
-
-    def _ends_here(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
-        try:
-            return self._source.validated(claim, number, metrics)
-        except OSError as error:  # what cannot be written down is not decided on
-            self._records.say_once(f"the sweep's history cannot be written, and nothing is pruned meanwhile: {error}")
-            return False
 
     def _watch(self) -> None:
         now, settings = time.monotonic(), self._settings

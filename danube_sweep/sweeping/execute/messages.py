@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import Verdict
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Validated:
-    """The trial was validated and waits for a bool: whether to end it here."""
+    """The trial was validated and waits for a `Verdict`."""
 
     trial: str
     number: int
-    metrics: dict[str, float]
+    """Its validations so far."""
 
 
 @dataclass(frozen=True)
@@ -118,4 +119,4 @@ class Dismissal:
 
 
 Message = Started | Told | Alive | Stepped | Validated | Failed | Left | Asked
-Answer = bool | PackTrial | None
+Answer = Verdict | PackTrial | None

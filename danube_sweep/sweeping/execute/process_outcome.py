@@ -27,6 +27,8 @@ def outcome(folder: RunFolder, code: int, failed: Failed | None, *, kernel_kille
             return str(result["state"]), result.get("error")
     if failed is not None:
         return failed.state, failed.reason
+    if code == 0 and folder.paused.is_file():
+        return State.paused.value, None
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         reason = "the kernel ended it: out of memory" if kernel_killed else "killed by SIGKILL"
         return (State.oom if kernel_killed else State.killed).value, reason

@@ -1,15 +1,19 @@
-"""Which trial is next: the trials of a folder that have not ended, each claimed by one process at a time."""
+"""Which trial is next: the trials of a folder that have not ended, each claimed by one process at a time.
 
-from collections.abc import Callable, Collection, Iterable
+What was begun comes first, then paused trials that rank high enough by now, then new ones, and when there are none of
+these paused ones that may still win.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from filelock import FileLock, Timeout
 
 from danube_sweep.config.schema import Config
-from danube_sweep.config.schema.states import COMPLETE
+from danube_sweep.config.schema.states import COMPLETE, State, Verdict
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.what_fits import with_micro_batch
@@ -18,6 +22,10 @@ from danube_sweep.storage.files import set_aside, writing
 from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
+from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
+
+if TYPE_CHECKING:
+    from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 
 Wanted = Callable[[Config], bool]
 """Whether a trial, by the config that it trains with, may join a pack."""
@@ -65,8 +73,8 @@ class Source(Protocol):
     def progress(self) -> tuple[int, int | None]:
         """How many trials have ended, here and elsewhere, and how many there will be, if that is known."""
 
-    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
-        """Takes a validation; True ends the trial there."""
+    def validated(self, claim: Claim, number: int) -> Verdict:
+        """What becomes of a trial after so many validations; its metrics.csv has them."""
 
     def ended(self, claim: Claim, state: str) -> None:
         """Takes the end of an attempt, still claimed."""
@@ -111,11 +119,18 @@ def state_of(entry: Entry, notes: list[str] | None = None) -> str | None:
 class FolderSource:
     """The trials of `folder` that have no result, and those whose state is in `retry`, by number.
 
-    Trials that others add meanwhile are found too. A trial that left no result here (preempted) is not tried twice.
+    Trials that others add meanwhile are found too. A trial that left no result here (preempted) is not tried twice,
+    unless it is paused. `journal` hears of results; `early` says who pauses, and which paused ones go on.
     """
 
-    def __init__(self, folder: SweepFolder, retry: Collection[str] = (), judge: Any = None) -> None:
-        self._folder, self._retry, self._judge = folder, retry, judge
+    def __init__(
+        self,
+        folder: SweepFolder,
+        retry: Collection[str] = (),
+        journal: "OptunaJournal | None" = None,
+        early: EarlyStopping | None = None,
+    ) -> None:
+        self._folder, self._retry, self._journal, self._early = folder, retry, journal, early
         self._attempts = {entry.number: len(attempts(entry.folder)) for entry in self._again(folder.entries())}
         """Trials whose end is to be tried again -> attempts so far: another process may do it first."""
         self._configs: dict[str, Config] = {}
@@ -127,8 +142,28 @@ class FolderSource:
         """What the user should know; whoever shows it empties it."""
 
     def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
+        return self.begin(wanted) or self.revive(wanted)
+
+    def begin(self, wanted: Wanted | None = None) -> Claim | None:
+        """`claim` of those that are not paused, or rank high enough to go on."""
         self._elsewhere = False
-        for entry in self._folder.entries():
+        return self._first(self._in_turn(self._folder.entries()), wanted)
+
+    def revive(self, wanted: Wanted | None = None) -> Claim | None:
+        """`claim` of paused ones that may still win; None while others are to be seen before them."""
+        return (
+            None
+            if self._early is None
+            else self._first(self._early.revivals(self._left(self._folder.entries())), wanted)
+        )
+
+    def is_settled(self) -> bool:
+        """Whether no paused trial would go on now."""
+        entries = self._left(self._folder.entries())
+        return self._early is None or not (self._early.promotions(entries) or self._early.revivals(entries))
+
+    def _first(self, entries: Iterable[Entry], wanted: Wanted | None) -> Claim | None:
+        for entry in entries:
             if entry.number in self._settled or entry.hash is None:
                 continue
             if wanted is not None and self._suitable(entry, wanted) is None:
@@ -144,6 +179,8 @@ class FolderSource:
             try:
                 check(entry.path, Kind.run)
                 if self._wanted(entry):
+                    if self._early is not None and entry.folder.paused.is_file():
+                        self._early.promoted(entry)
                     self._tried.add(entry.number)
                     return Claim(entry, self._config(entry, mend=True), lock)
             except (CheckpointError, OSError) as error:
@@ -152,11 +189,30 @@ class FolderSource:
             lock.release()
         return None
 
+    def _in_turn(self, entries: Sequence[Entry]) -> list[Entry]:
+        if self._early is None:
+            return list(entries)
+        promoted = self._early.promotions(self._left(entries))
+        others = [entry for entry in entries if not entry.folder.paused.is_file() or entry.folder.result.is_file()]
+        begun = [entry for entry in others if entry.folder.checkpoints.is_dir()]
+        return [*begun, *promoted, *(entry for entry in others if entry not in begun)]
+
+    def _left(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Without those that cannot be run and have no result."""
+        return [entry for entry in entries if entry.number not in self._settled or entry.folder.result.is_file()]
+
     def drawable(self) -> int:
         return 0
 
     def waiting(self, wanted: Wanted, most: int) -> list[Config]:
-        found = (self._suitable(entry, wanted) for entry in self._folder.entries() if entry.hash is not None)
+        entries = self._folder.entries()
+        coming = self._suited(self._in_turn(entries), wanted, most)
+        if coming or self._early is None:
+            return coming
+        return self._suited(self._early.revivals(self._left(entries)), wanted, most)
+
+    def _suited(self, entries: Sequence[Entry], wanted: Wanted, most: int) -> list[Config]:
+        found = (self._suitable(entry, wanted) for entry in entries if entry.hash is not None)
         return list(islice((config for config in found if config is not None), most))
 
     def _suitable(self, entry: Entry, wanted: Wanted) -> Config | None:
@@ -211,10 +267,14 @@ class FolderSource:
         entries = self._folder.entries()
         return sum(entry.folder.result.is_file() for entry in entries), len(entries)
 
-    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
-        return self._judge is not None and bool(self._judge.validated(claim.entry, number, metrics))
+    def validated(self, claim: Claim, number: int) -> Verdict:
+        return Verdict.go_on if self._early is None else self._early.verdict(claim.entry, number)
 
     def ended(self, claim: Claim, state: str) -> None:
+        if state == State.paused.value:
+            self._tried.discard(claim.entry.number)
+        if self._early is not None:
+            self._early.left(claim.entry)
         self.heard(claim.entry)
 
     def batch(self, most: int) -> list[Entry]:
@@ -227,6 +287,6 @@ class FolderSource:
 
     def heard(self, entry: Entry) -> None:
         """Takes the result of a trial, if it has one."""
-        if self._judge is not None:
+        if self._journal is not None:
             with suppress(CheckpointError):
-                self._judge.ended(entry, entry.folder.read_result())
+                self._journal.ended(entry, entry.folder.read_result())

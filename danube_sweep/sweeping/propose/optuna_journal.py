@@ -1,4 +1,4 @@
-"""Optuna's journal of a sweep: the validations and results of all trials, which samplers and pruners look at.
+"""Optuna's journal of a search: its draws and what became of them, from which samplers learn.
 
 The journal lies in the sweep folder and its lock dies with its process, so several processes may write and any of
 them may be killed.
@@ -16,13 +16,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from danube_sweep.config.schema import NoPruner, Pruner, Sampler
+from danube_sweep.config.schema import Sampler
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
-from danube_sweep.sweeping.propose.pruners import build_pruner, ends_here
 from danube_sweep.sweeping.propose.samplers import build_sampler, to_optuna
 from danube_sweep.sweeping.propose.search_space import Distribution
 
@@ -57,23 +56,18 @@ class _Lock:
 
 @final
 class OptunaJournal:
-    """`objectives` are metrics and goals, the first one is what pruning looks at.
+    """`objectives` are metrics and goals. Raises ConfigError for other objectives than those that it was begun with."""
 
-    Raises ConfigError for other objectives than those that the journal was begun with.
-    """
-
-    def __init__(self, path: Path, objectives: Sequence[tuple[str, str]], pruner: Pruner) -> None:
+    def __init__(self, path: Path, objectives: Sequence[tuple[str, str]]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         take_over(path.parent, Kind.sweep)
         backend = JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path)))
         self._metrics = [metric for metric, _ in objectives]
-        self._prunes = not isinstance(pruner, NoPruner)
         self.study = optuna.create_study(
             storage=JournalStorage(backend),
             study_name="sweep",
             directions=[optuna.study.StudyDirection[goal.upper()] for _, goal in objectives],
-            pruner=build_pruner(pruner),
             sampler=optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
@@ -115,14 +109,6 @@ class OptunaJournal:
         """The draws that have not ended, each with the hash of its trial, if it has become one."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return {trial.number: trial.user_attrs.get(TRIAL) for trial in running}
-
-    def validated(self, entry: Entry, number: int, metrics: Mapping[str, float]) -> bool:
-        """Takes the number of a trial's validations so far and the last one's metrics; True if it should end here."""
-        if not self._prunes:
-            return False
-        trial = self._open(entry)
-        known = self.study.get_trials(deepcopy=False)[trial.number]
-        return ends_here(trial, known, number, metrics[self._metrics[0].removeprefix("validation/")])
 
     def ended(self, entry: Entry, result: Mapping[str, Any] | None) -> None:
         """Takes the result of a trial; None leaves it open, since it will go on."""

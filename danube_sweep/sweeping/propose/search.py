@@ -5,9 +5,11 @@ from typing import Any, Final, final
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
+from danube_sweep.config.schema.states import Verdict
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, as_stored
+from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.fits_device import misfit_of, shrink
 from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource, Wanted
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
@@ -28,10 +30,13 @@ class SearchSource:
         sweep: Sweep,
         journal: OptunaJournal,
         compose: Callable[[Sequence[str]], Config],
+        early: EarlyStopping | None = None,
     ) -> None:
         self._folder, self._search, self._sweep = folder, search, sweep
         self._journal, self._compose = journal, compose
-        self._known = FolderSource(folder, sweep.retry, journal)
+        self._known = FolderSource(folder, sweep.retry, journal, early)
+        if early is not None:
+            early.to_draw = self.drawable
         self._most = min(sweep.trials or sweep.max_trials, sweep.max_trials)
         self._exhausted = False
         self._fixed = as_stored(search.fixed)
@@ -42,14 +47,14 @@ class SearchSource:
         self.notes = self._known.notes
 
     def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
-        while (claim := self._known.claim(wanted)) is None:
+        while (claim := self._known.begin(wanted)) is None:
             if wanted is not None and draws == 0:
-                return None
+                break
             draws -= 1  # one that is not wanted stays in the folder, for the next slot
             with self._folder.locked():
                 if not self._draw():
-                    return None
-        return claim
+                    break
+        return claim or self._known.revive(wanted)
 
     def waiting(self, wanted: Wanted, most: int) -> list[Config]:
         return self._known.waiting(wanted, most)
@@ -64,8 +69,12 @@ class SearchSource:
         ended, drawn = self._known.progress()
         return ended, drawn if self._exhausted else self._sweep.trials
 
-    def validated(self, claim: Claim, number: int, metrics: dict[str, float]) -> bool:
-        return self._known.validated(claim, number, metrics)
+    def is_settled(self) -> bool:
+        """Whether no paused trial would go on now, and nothing is left to draw."""
+        return self.drawable() == 0 and self._known.is_settled()
+
+    def validated(self, claim: Claim, number: int) -> Verdict:
+        return self._known.validated(claim, number)
 
     def ended(self, claim: Claim, state: str) -> None:
         self._known.ended(claim, state)

@@ -180,34 +180,30 @@ def _early_terminate(node: Mapping[str, Any]) -> list[str]:
     check_keys("early_terminate", stop, EARLY_TERMINATE)
     if stop.get("type") != "hyperband":
         raise ConfigError(f"early_terminate.type={quoted(stop.get('type'))}: must be hyperband")
-    if stop.get("strict", False) is not False:
-        raise ConfigError(
-            f"early_terminate.strict={quoted(stop['strict'])}: only a trial's best value so far is compared here; "
-            "leave it out or write false"
-        )
+    strict = stop.get("strict", True)  # as W&B's `sweeps` 0.3.0 fills it in
+    if not isinstance(strict, bool):
+        raise ConfigError(f"early_terminate.strict={quoted(strict)}: must be true or false")
     eta = finite_number("early_terminate.eta", stop.get("eta", 3))
-    if eta != int(eta) or eta < 2:
-        raise ConfigError(f"early_terminate.eta={eta}: must be a whole number from 2: validations are counted whole")
-    return ["pruner=asha", f"pruner.min_validations={_first_rung(stop, int(eta))}", f"pruner.reduction={int(eta)}"]
+    if eta <= 1:
+        raise ConfigError(f"early_terminate.eta={eta:g}: must be above 1")
+    rungs = {**_bands(stop, eta), "eta": eta, "strict": str(strict).lower()}
+    return ["pruner=wandb_hyperband", *(f"pruner.{key}={value}" for key, value in rungs.items())]
 
 
-def _first_rung(stop: Mapping[str, Any], eta: int) -> int:
+def _bands(stop: Mapping[str, Any], eta: float) -> dict[str, int]:
     if ("min_iter" in stop) == ("max_iter" in stop):
         raise ConfigError("early_terminate: give either min_iter, or max_iter and s")
     if "min_iter" in stop:
-        return whole("early_terminate.min_iter", stop["min_iter"], least=1)
+        return {"min_iter": whole("early_terminate.min_iter", stop["min_iter"], least=1)}
     if "s" not in stop:
         raise ConfigError("early_terminate.s is missing: max_iter needs it, the number of times a trial may be stopped")
-    most, brackets = (whole(f"early_terminate.{key}", stop[key], least=1) for key in ("max_iter", "s"))
-    first, rungs = most, 0
-    while rungs < brackets and first // eta >= 1:
-        first, rungs = first // eta, rungs + 1
-    if rungs == 0:
-        raise ConfigError(f"early_terminate.max_iter={most}: below eta={eta} no trial would ever be stopped; raise it")
-    if first * eta**rungs != most:  # W&B cuts fractions off, and its rungs are then no factor eta apart
-        near = first * eta**rungs
-        raise ConfigError(f"early_terminate.max_iter={most}: must be a multiple of {eta}^{rungs}, like {near}")
-    return first
+    found = {key: whole(f"early_terminate.{key}", stop[key], least=1) for key in ("max_iter", "s")}
+    if found["max_iter"] / eta < 1:
+        most = found["max_iter"]
+        raise ConfigError(
+            f"early_terminate.max_iter={most}: below eta={eta:g} no trial would ever be stopped; raise it"
+        )
+    return found
 
 
 def read_command(command: Any, program: Any) -> tuple[dict[str, str], str]:

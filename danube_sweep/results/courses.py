@@ -1,0 +1,89 @@
+"""How far the trials of a sweep have come: their validations so far, by the share of their steps."""
+
+import csv
+import json
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from danube_sweep.storage.run_folder import RunFolder
+
+NEARLY: Final = 1e-6
+"""Shares are quotients of whole numbers: what is so near is equal."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A validation: its number from 1, the share of the trial's steps before it, and its value, lower being better."""
+
+    number: int
+    share: float
+    value: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """A trial's validations in their order, and how many steps it has in all; None while it was never built."""
+
+    readings: tuple[Reading, ...] = ()
+    total_steps: int | None = None
+
+    @property
+    def share(self) -> float:
+        """The share of its steps up to the last validation."""
+        return self.readings[-1].share if self.readings else 0.0
+
+    @property
+    def best(self) -> float:
+        """The best value so far; infinite without any."""
+        return min((reading.value for reading in self.readings), default=math.inf)
+
+    def up_to(self, share: float) -> "Course":
+        """The trial as it was at that share of its steps."""
+        return Course(tuple(one for one in self.readings if one.share <= share + NEARLY), self.total_steps)
+
+
+def course_of(folder: RunFolder, metric: str, goal: str) -> Course:
+    """The course of a run folder's trial by a validation metric like validation/log_loss; empty if it has none yet."""
+    if (total := _total_steps(*_version(folder.environment))) is None:
+        return Course()
+    sign = -1.0 if goal == "maximize" else 1.0
+    rows = _validations(*_version(folder.metrics), metric.removeprefix("validation/"))
+    numbered = enumerate(rows, start=1)
+    return Course(tuple(Reading(number, step / total, sign * value) for number, (step, value) in numbered), total)
+
+
+def _version(file: Path) -> tuple[str, int, int, int]:
+    """A file's name, and what tells its content from an earlier one; zeros for none."""
+    with suppress(OSError):
+        stat = file.stat()
+        return str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return str(file), 0, 0, 0
+
+
+@lru_cache(maxsize=10_000)
+def _total_steps(name: str, _inode: int, _size: int, _mtime_ns: int) -> int | None:
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        total = json.loads(Path(name).read_text(encoding="utf-8")).get("total_steps")
+        return total if isinstance(total, int) and total > 0 else None
+    return None
+
+
+@lru_cache(maxsize=10_000)
+def _validations(name: str, _inode: int, _size: int, _mtime_ns: int, metric: str) -> tuple[tuple[int, float], ...]:
+    # A line may be half written, or damaged: the trial itself refuses to go on from it, and says so.
+    found: dict[int, float] = {}
+    with suppress(OSError), Path(name).open(newline="", encoding="utf-8", errors="replace") as stream:
+        header = stream.readline()
+        columns = header.strip().split(",")
+        if metric not in columns:
+            return ()
+        for row in csv.DictReader((line for line in stream if ",validation," in line), fieldnames=columns):
+            with suppress(KeyError, TypeError, ValueError):
+                value = float(row[metric])
+                if math.isfinite(value):
+                    found[int(row["step"])] = value
+    return tuple(sorted(found.items()))

@@ -1,0 +1,71 @@
+"""The end of trials that are paused when a sweep closes: they become pruned, with the result they were paused with."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from danube_sweep.config.schema import WandbTracking
+from danube_sweep.config.schema.states import State
+from danube_sweep.config.stored import load_config
+from danube_sweep.errors import CheckpointError
+from danube_sweep.planner.planned_device import VISIBLE
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.execute import child_process
+from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.sweeping.execute.process_pool import Pool
+from danube_sweep.sweeping.propose.next_trial import claimed
+from danube_sweep.terminal.screen import Terminal
+
+
+def close_paused(folder: SweepFolder, terminal: Terminal, heard: Callable[[Entry], None]) -> None:
+    """Prunes the paused trials, and tells `heard` of each; none while any trial of the sweep waits or trains."""
+    with folder.locked():
+        entries = [entry for entry in folder.entries() if not entry.folder.result.is_file()]
+        if not entries or not all(entry.folder.paused.is_file() for entry in entries):
+            return
+        closed = [entry for entry in entries if _close(entry, terminal)]
+    for entry in closed:
+        heard(entry)
+        _tell_wandb(entry, terminal)
+    if closed:
+        terminal.note(f"{len(closed)} paused trial{'s are' if len(closed) > 1 else ' is'} pruned: the sweep ends here")
+
+
+def _close(entry: Entry, terminal: Terminal) -> bool:
+    if (lock := claimed(entry)) is None:  # another process has just promoted it
+        return False
+    try:
+        result = entry.folder.read_paused()
+        if result is None:
+            return False
+        write_json(entry.folder.result, {**result, "state": State.pruned.value})
+        entry.folder.paused.unlink(missing_ok=True)
+        shutil.rmtree(entry.folder.checkpoints, ignore_errors=True)
+        return True
+    except CheckpointError as error:
+        terminal.note(f"{entry.path.name} stays paused: {error}")
+        return False
+    finally:
+        lock.release()
+
+
+def _tell_wandb(entry: Entry, terminal: Terminal) -> None:
+    """Ends the trial's run there, in a process of its own."""
+    try:
+        config = load_config(entry.folder.config)
+    except CheckpointError:  # the ranking tells
+        return
+    if not isinstance(config.tracking, WandbTracking):
+        return
+    environment = {**os.environ, VISIBLE: ""}
+    job = Job(entry.path, Path.cwd(), environment, config, log=entry.folder.log)
+    child = Pool(on_cpu=True).start(child_process.publish_task, job)
+    try:
+        child.link.recv()
+    except (EOFError, OSError):
+        terminal.note(f"{entry.path.name}: W&B was not told that it is pruned; see {entry.folder.log}")
+    finally:
+        child.kill()
+        child.reap()

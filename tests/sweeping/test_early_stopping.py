@@ -1,0 +1,202 @@
+"""Which trials of a folder pause, which go on, and what may be spent: decided from the folder, by any process."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import tiny_config
+
+from danube_sweep.config.schema import Asha, Patient, Pruner, Sweep
+from danube_sweep.config.schema.states import Verdict
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
+from danube_sweep.sweeping.propose.next_trial import FolderSource
+
+STEPS = 40
+ASHA = Asha(min_validations=1, reduction=2)
+"""With four validations a trial is judged after each but the last."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    """Six trials that have not begun."""
+    found, config = SweepFolder(tmp_path), tiny_config()
+    with found.locked():
+        found.add([(replace(config, seed=number), [f"seed={number}"], None) for number in range(1, 7)])
+    return found
+
+
+Opened = Callable[..., EarlyStopping]
+
+
+@pytest.fixture
+def opened(folder: SweepFolder) -> Opened:
+    def early(pruner: Pruner = ASHA, **settings: float) -> EarlyStopping:
+        return EarlyStopping(folder, pruner, Sweep(**settings))
+
+    return early
+
+
+def validate(entry: Entry, *losses: float) -> int:
+    """Writes what a trial with these validations leaves on the disk; returns how many they are."""
+    write_json(entry.folder.environment, {"trial": entry.hash, "total_steps": STEPS})
+    rows = [f"{number * STEPS // 4},validation,{loss!r}" for number, loss in enumerate(losses, start=1)]
+    entry.folder.metrics.write_text("\n".join(["step,part,log_loss", *rows]) + "\n")
+    return len(losses)
+
+
+def pause(entry: Entry, *losses: float) -> None:
+    validate(entry, *losses)
+    write_json(entry.folder.paused, {"state": "paused", "validation": {"log_loss": min(losses)}})
+
+
+def finish(entry: Entry, *losses: float) -> None:
+    validate(entry, *losses)
+    write_json(entry.folder.result, {"state": "finished", "validation": {"log_loss": min(losses)}})
+
+
+def numbers(entries: list[Entry]) -> list[int]:
+    return [entry.number for entry in entries]
+
+
+def test_of_trials_that_validated_together_the_better_ones_go_on(folder: SweepFolder, opened: Opened) -> None:
+    entries = folder.entries()
+    for entry, loss in zip(entries, (0.5, 0.3, 0.6, 0.4), strict=False):
+        validate(entry, loss)
+    early = opened()
+    verdicts = [early.verdict(entry, 1) for entry in entries[:4]]
+    assert verdicts == [Verdict.pause, Verdict.go_on, Verdict.pause, Verdict.go_on]
+
+
+def test_what_was_told_to_go_on_is_told_so_again_after_a_kill(folder: SweepFolder, opened: Opened) -> None:
+    first, second, *_ = folder.entries()
+    validate(first, 0.3)
+    validate(second, 0.5)
+    early = opened()
+    assert early.verdict(first, 1) is Verdict.go_on
+    validate(second, 0.1)
+    assert early.verdict(first, 1) is Verdict.go_on and opened().verdict(first, 1) is Verdict.pause
+
+
+def test_a_paused_trial_is_promoted_once_it_ranks_high_enough(folder: SweepFolder, opened: Opened) -> None:
+    entries = folder.entries()
+    for entry, loss in zip(entries, (0.5, 0.3, 0.6), strict=False):
+        pause(entry, loss)
+    assert numbers(opened().promotions(folder.entries())) == [2]
+    pause(entries[3], 0.7)
+    assert numbers(opened().promotions(folder.entries())) == [2, 1]
+
+
+def test_a_trial_that_failed_blocks_nobody(folder: SweepFolder, opened: Opened) -> None:
+    entries = folder.entries()
+    for entry, loss in zip(entries, (0.5, 0.9, 0.1), strict=False):
+        pause(entry, loss)
+    assert numbers(opened().promotions(folder.entries())) == [3]
+    write_json(entries[2].folder.result, {"state": "diverged", "error": "…"})
+    assert numbers(opened().promotions(folder.entries())) == [1]
+
+
+def test_only_when_nothing_new_is_left_those_that_may_still_win_are_revived(
+    folder: SweepFolder, opened: Opened
+) -> None:
+    entries = folder.entries()
+    finish(entries[0], 0.9, 0.7, 0.52, 0.5)
+    finish(entries[1], 0.9, 0.65, 0.6, 0.53)
+    pause(entries[2], 0.95)
+    pause(entries[3], 4.0)
+    pause(entries[4], 0.96, 0.75)
+    assert opened().revivals(folder.entries()) == []
+    pause(entries[5], 5.0)
+    early = opened()
+    assert set(numbers(early.revivals(folder.entries()))) == {3, 5}
+    early.to_draw = lambda: 1
+    assert early.revivals(folder.entries()) == []
+
+
+def test_one_trial_at_least_comes_to_its_end(folder: SweepFolder, opened: Opened) -> None:
+    for number, entry in enumerate(folder.entries()):
+        pause(entry, 0.5 + number)
+    early = opened(budget=0.1)
+    assert numbers(early.revivals(folder.entries())) == [1]
+
+
+def test_a_budget_keeps_the_first_rung_for_all_and_limits_the_rest(folder: SweepFolder, opened: Opened) -> None:
+    entries = folder.entries()
+    finish(entries[0], 0.9, 0.7, 0.52, 0.5)
+    for entry, loss in zip(entries[1:4], (0.5, 0.6, 0.9), strict=True):
+        pause(entry, loss)
+    # 1 + 3/4 of six trials are trained, 2/4 are to come for the two that wait; the next rung costs 1/4.
+    assert numbers(opened(budget=0.41).promotions(folder.entries())) == []
+    early = opened(budget=0.42)
+    assert numbers(early.promotions(folder.entries())) == [2, 3]
+    early.promoted(entries[1])
+    assert early.promotions(folder.entries()) == []
+    assert numbers(opened().promotions(folder.entries())) == [2, 3]
+
+
+def test_a_budget_in_hours_follows_the_steps_that_an_hour_makes(folder: SweepFolder) -> None:
+    clock = iter([0.0, 1800.0, 3000.0])
+    entries = folder.entries()
+    early = EarlyStopping(folder, ASHA, Sweep(budget_h=1.0), clock=lambda: next(clock))
+    finish(entries[0], 0.9, 0.7, 0.52, 0.5)
+    for entry, loss in zip(entries[1:], (0.5, 0.6, 0.9, 0.9, 0.9), strict=True):
+        pause(entry, loss)
+    assert early._may_make(100.0, early._known(folder.entries()), 40.0) == float("inf")  # nothing was made so far
+    assert early._may_make(200.0, early._known(folder.entries()), 40.0) == pytest.approx(200 + 600 * 100 / 3000)
+
+
+def test_patience_finishes_a_trial(folder: SweepFolder, opened: Opened) -> None:
+    (first, *_) = folder.entries()
+    early = opened(Patient(patience=0))
+    assert early.verdict(first, validate(first, 0.5)) is Verdict.go_on
+    assert early.verdict(first, validate(first, 0.5, 0.6)) is Verdict.finish
+
+
+def test_a_metric_that_should_rise_is_turned_around(folder: SweepFolder) -> None:
+    entries = folder.entries()
+    for entry, loss in zip(entries, (0.5, 0.3), strict=False):
+        validate(entry, loss)
+        entry.folder.metrics.write_text(entry.folder.metrics.read_text().replace("log_loss", "accuracy"))
+    early = EarlyStopping(folder, ASHA, Sweep(metric="validation/accuracy"))
+    assert [early.verdict(entry, 1) for entry in entries[:2]] == [Verdict.go_on, Verdict.pause]
+
+
+# ------------------------------------------------------------------------------------------------- who is claimed
+
+
+def test_begun_trials_come_first_then_promoted_ones_then_new_ones_then_revived_ones(
+    folder: SweepFolder, opened: Opened
+) -> None:
+    entries = folder.entries()
+    pause(entries[0], 0.5)
+    pause(entries[1], 0.52)
+    pause(entries[2], 0.9)
+    validate(entries[4], 0.7)
+    entries[4].folder.checkpoints.mkdir()
+    source = FolderSource(folder, early=opened())
+    claims = []
+    while (claim := source.claim()) is not None:
+        claims.append(claim)
+    assert [claim.entry.number for claim in claims] == [5, 1, 2, 4, 6]
+    other = FolderSource(folder, early=opened())
+    assert other.claim() is None and other.pending()  # no process takes what another has
+    for claim in claims:
+        claim.release()
+
+
+def test_a_paused_trial_is_claimed_by_one_process_and_again_after_it_was_killed(
+    folder: SweepFolder, opened: Opened
+) -> None:
+    entries = folder.entries()
+    for entry, loss in zip(entries, (0.5, 0.6, 0.9, 0.9, 0.9, 0.9), strict=True):
+        pause(entry, loss)
+    both = [FolderSource(folder, early=opened()) for _ in range(2)]
+    first, second = (source.claim() for source in both)
+    assert first is not None and second is not None and (first.entry.number, second.entry.number) == (1, 2)
+    first.release()  # its process was killed before it trained: it is paused still
+    again = both[1].claim()
+    assert again is not None and again.entry.number == 1
+    again.release()
+    second.release()
