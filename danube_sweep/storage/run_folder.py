@@ -185,6 +185,10 @@ class RunFolder:
             return self.read_result() or {}
         return {}
 
+    def read_paused(self) -> dict[str, Any] | None:
+        """What the result of a trial would be, if it stays paused; None for one that is not."""
+        return read_json(self.paused) if self.paused.is_file() and not self.result.is_file() else None
+
     def paused_fields(self) -> dict[str, Any]:
         """`read_paused` in the same way."""
         with suppress(CheckpointError):
@@ -198,10 +202,6 @@ def readable(file: Path, kinds: Mapping[str, Kinds]) -> dict[str, Any] | None:
         found = read_json(file)
         return found if misfit(found, kinds) is None else None
     return None
-
-    def read_paused(self) -> dict[str, Any] | None:
-        """What the result of a trial would be, if it stays paused; None for one that is not."""
-        return read_json(self.paused) if self.paused.is_file() and not self.result.is_file() else None
 
 
 def interrupted_run(identity: str) -> Path | None:

@@ -11,9 +11,11 @@ from rich.text import Text
 from danube_sweep.config.identity import lacks_commit
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.schema.states import COMPLETE
+from danube_sweep.config.validate import AUTO
 from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, plan_packs
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
+from danube_sweep.sweeping.propose.search import draws_ahead
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, Search
 
 REPEATED, WAITING = "same as above", "waiting"
@@ -96,9 +98,14 @@ def search_table(search: Search, sweep: Sweep, known: int, first: Config | None)
     said = f"sampler {sweep.sampler.value}, sweep.trials {most}, {known} drawn so far; nothing was started"
     if first is None:
         return Group(table, said)
-    like = [first] * min(sweep.trials or WINDOW, WINDOW)
+    ahead = draws_ahead(sweep, 0, 0)
+    like = [first] * min(sweep.trials or WINDOW, ahead or WINDOW, WINDOW)
     pack = choose_pack(like, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
-    return Group(table, Text(f"packs, if all were like the first point of the space: {pack.why}"), said)
+    lines = [Text(f"packs, if all were like the first point of the space: {pack.why}")]
+    if ahead is not None:
+        later = "then half as many as there are results" if sweep.draws_ahead == AUTO else "as sweep.draws_ahead asks"
+        lines.append(Text(f"drawn ahead of results: at most {ahead}, {later}"))
+    return Group(table, *lines, said)
 
 
 def _text(overrides: Sequence[str], shared: Collection[str]) -> Text:

@@ -209,6 +209,8 @@ def run_sweep(
 
         try:
             train(source)
+            for line in source.told() if isinstance(source, SearchSource) else []:
+                terminal.note(line)
             if not stop() and source.is_settled():
                 close_paused(plan.folder, terminal, source.heard)
             if plan.sweep.confirm is Confirm.auto and not stop():

@@ -22,7 +22,7 @@ from danube_sweep.config.validate.check_sweep import RETRIABLE, check_metric, ch
 from danube_sweep.errors import ConfigError
 from danube_sweep.head.kinds.lm import LMHead
 
-LOSS, MEMORY = "validation/log_loss", "measured/peak_memory_bytes"
+LOSS, MEMORY = "validation/log_loss", "predicted/peak_memory_bytes"
 
 
 @pytest.mark.parametrize(
@@ -157,3 +157,16 @@ def test_a_budget_is_a_share_and_needs_trials_that_can_pause(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         validate_sweep(Sweep(**changed), pruner)
+
+
+def test_what_the_trials_of_a_pack_share_is_no_objective() -> None:
+    said = "sweep.metric=measured/peak_memory_bytes: the trials of a pack share it; use predicted/peak_memory_bytes"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        validate_sweep(Sweep(metric=[LOSS, "measured/peak_memory_bytes"]), NoPruner())
+    validate_sweep(Sweep(metric="measured/seconds/train", pack=1), NoPruner())
+
+
+@pytest.mark.parametrize("ahead", [0, "many", True, 1.5])
+def test_draws_ahead_are_a_number_or_auto(ahead: object) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.draws_ahead must be auto or a whole number from 1"):
+        validate_sweep(Sweep(draws_ahead=ahead), NoPruner())

@@ -151,7 +151,7 @@ def test_settings_survive_the_disk(pruner: Pruner) -> None:
 
 
 def test_several_objectives_survive_the_disk() -> None:
-    sweep = Sweep(metric=["validation/log_loss", "measured/peak_memory_bytes"], goal=["minimize", "minimize"])
+    sweep = Sweep(metric=["validation/log_loss", "predicted/peak_memory_bytes"], goal=["minimize", "minimize"])
     stored = json.loads(json.dumps(plain_sweep(sweep, NoPruner())))
     loaded, _ = load_sweep(stored)
     assert loaded == sweep and type(loaded.metric) is list

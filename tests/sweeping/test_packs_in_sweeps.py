@@ -19,6 +19,7 @@ from danube_sweep.config.schema import NoPruner, Sweep
 from danube_sweep.config.schema.states import Verdict
 from danube_sweep.errors import Dismissed, Interrupted, SweepFailed
 from danube_sweep.results.rank import rank_sweep
+from danube_sweep.results.rows import winner
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.execute.child_process import Line
 from danube_sweep.sweeping.execute.form_packs import Packer
@@ -313,34 +314,47 @@ def test_measured_steps_correct_the_size_of_later_packs(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- paused trials
 
 
-RATES = [["optimizer.lr=1e-20"], ["optimizer.lr=3e-3"], ["optimizer.lr=1e-19"], ["optimizer.lr=1e-3"]]
 ASHA = ["trainer.max_steps=4", "trainer.validate_every=1", "pruner=asha", "pruner.reduction=2"]
+EARLY = [*ASHA, "pruner.min_validations=1"]
 
 
 @pytest.fixture(scope="module")
 def halved(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """Four trials in a pack, of which two stand low after a quarter of their steps."""
-    return run(planned(tmp_path_factory.mktemp("halved"), RATES, *ASHA, "pruner.min_validations=1", "sweep.pack=4"))
+    """Four trials in a pack, judged after each of four steps, with a budget of half of the steps."""
+    return run(
+        planned(tmp_path_factory.mktemp("halved"), seeds(1, 2, 3, 4), *EARLY, "sweep.pack=4", "sweep.budget=0.5")
+    )
 
 
-def test_of_a_pack_the_better_half_goes_on_and_what_stays_paused_is_pruned_at_the_end(halved: Ran) -> None:
-    assert halved.error is None and halved.states() == ["pruned", "finished", "pruned", "finished"]
-    assert [states(halved, number)[0] for number in (1, 3)] == ["paused", "paused"]
-    low = halved.result(1) or {}
-    assert low["steps"] < 4 and low["validation"]["log_loss"] > 0
-    assert (halved[1].path / "adapter").is_dir() and halved[1].folder.predictions.is_file()
-    assert not halved[1].folder.paused.exists() and not halved[1].folder.checkpoints.exists()
-    assert "2 paused trials are pruned: the sweep ends here" in halved.said
-    assert f"{halved[1].path.name}  paused  validation/log_loss" in halved.said
+def test_of_a_pack_the_better_half_goes_on_at_each_rung_and_the_budget_is_kept(halved: Ran) -> None:
+    assert halved.error is None
+    steps = {number: (halved.result(number) or {})["steps"] for number in (1, 2, 3, 4)}
+    first = {number: float(metrics(halved[number].path, "validation")[0]["log_loss"]) for number in steps}
+    better = sorted(first, key=lambda number: first[number])[:2]
+    assert sorted(steps.values()) == [1, 1, 2, 4] and {number for number in steps if steps[number] > 1} == set(better)
+    assert [halved.states()[number - 1] for number in steps] == [
+        "finished" if steps[number] == 4 else "pruned" for number in steps
+    ]
+    assert all(states(halved, number) == ["paused"] for number in steps if steps[number] < 4)
+
+
+def test_what_stays_paused_is_pruned_at_the_end_with_what_it_has_learned(halved: Ran) -> None:
+    assert "3 paused trials are pruned: the sweep ends here" in halved.said
+    for entry in halved.plan.folder.entries():
+        assert (entry.path / "adapter").is_dir() and entry.folder.predictions.is_file()
+        assert not entry.folder.paused.exists() and not entry.folder.checkpoints.exists()
+    ranking = rank_sweep(halved.plan.folder.path)
+    best = winner(ranking)
+    assert best is not None and best.rank == 1 and [row.regret is None for row in ranking.rows].count(False) >= 2
 
 
 def test_a_sweep_that_is_stopped_keeps_its_paused_trials_and_shows_them(tmp_path: Path) -> None:
-    more = [*ASHA, "pruner.min_validations=1", "sweep.pack=2"]
-    plan = planned(tmp_path, RATES[:3], *more)
+    plan = planned(tmp_path, [["seed=1", "lora.rank=2"], ["seed=2"], ["seed=3"]], *EARLY, "sweep.pack=2")
     ran = run(plan, hostile.stopped_once_one_is_paused)
-    assert isinstance(ran.error, Interrupted) and "paused" in states(ran, 1)
-    assert ran.result(1) is None and ran[1].folder.paused.is_file()
-    (shown,) = [row for row in rank_sweep(tmp_path).rows if ran[1].path.name in row.trials]
+    (rests,) = [entry for entry in plan.folder.entries() if entry.folder.paused.is_file()]
+    assert isinstance(ran.error, Interrupted) and states(ran, rests.number) == ["paused"]
+    assert ran.result(rests.number) is None
+    (shown,) = [row for row in rank_sweep(tmp_path).rows if rests.path.name in row.trials]
     assert shown.state == "paused" and shown.mean is not None
     later = run(plan)
     assert later.error is None and "finished" in later.states() and None not in later.states()

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TINY
@@ -18,7 +19,7 @@ from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
-from danube_sweep.sweeping.propose.search import SearchSource
+from danube_sweep.sweeping.propose.search import SearchSource, draws_ahead
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search
 
 FIXED = [*TINY, "data.rows=60"]
@@ -123,6 +124,34 @@ def test_a_trial_remembers_its_draw(opened: Opened, folder: SweepFolder) -> None
     assert claim is not None and claim.entry.draw == 0
     claim.release()
     assert OptunaJournal(folder.history, objectives(Sweep())).open_draws() == {0: claim.entry.hash}
+
+
+@pytest.mark.parametrize(
+    ("settings", "drawn", "known", "ahead"),
+    [
+        ({"trials": 12}, 0, 0, 3),
+        ({"trials": 12}, 3, 3, 2),
+        ({"trials": 12}, 9, 8, 4),
+        ({"trials": None}, 0, 0, 10),
+        ({"trials": 40, "draws_ahead": 6}, 0, 0, 6),
+        ({"trials": 40, "sampler": Sampler.random}, 0, 0, None),
+    ],
+)
+def test_a_pack_of_a_search_that_learns_begins_small_and_grows(
+    settings: dict[str, Any], drawn: int, known: int, ahead: int | None
+) -> None:
+    assert draws_ahead(Sweep(**settings), drawn, known) == ahead
+
+
+def test_a_search_tells_how_many_of_its_draws_were_informed(opened: Opened) -> None:
+    source = opened(Sweep(trials=8))
+    assert source.drawable() == 2
+    first = source.claim()
+    assert first is not None and source.drawable() == 1  # one is drawn ahead of its result
+    first.release()
+    run_all(opened(Sweep(trials=8)))
+    assert source.told() == ["8 draws: 2 spread evenly at the start, 6 informed by 2 to 7 results"]
+    assert opened(Sweep(trials=8, sampler=Sampler.random)).told() == []
 
 
 # ----------------------------------------------------------------------------------------------------- mistakes

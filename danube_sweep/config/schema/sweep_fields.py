@@ -56,6 +56,14 @@ class Sweep:
     slots: int | None = setting(
         "trials or packs at a time, each in its own process; null means one per GPU, or one on a CPU", None
     )
+    trials: int | None = setting("of a search: trials to draw; null: until stopped or sweep.max_trials", 20)
+    sampler: Sampler = setting("of a search: how it draws: tpe, random, qmc, grid, gp, cmaes", Sampler.tpe)
+    sampler_seed: int = setting("of a search: its seed", 0)
+    draws_ahead: Any = setting(
+        "of a search that learns: trials without a result that a pack may draw; auto: a quarter of the trials at the "
+        "start, then half as many as there are results",
+        "auto",
+    )
     pack: Any = setting(
         "trials of a slot that train together over one backbone: auto takes as many as are predicted to fit and to "
         "gain, 8 takes up to eight, 1 trains one at a time",

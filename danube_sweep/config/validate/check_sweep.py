@@ -29,6 +29,7 @@ RETRIABLE = tuple(
 MEASURED = (
     "measured/peak_memory_bytes",
     "predicted/peak_memory_bytes",
+    "predicted/seconds_per_step",
     "measured/tokens_per_s",
     "measured/seconds/train",
     "parameters/trainable",
@@ -68,6 +69,12 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
         value = getattr(sweep, name)
         require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")
     _pack(sweep.pack)
+    ahead = sweep.draws_ahead
+    require(
+        ahead == AUTO or (isinstance(ahead, int) and not isinstance(ahead, bool) and ahead >= 1),
+        f"sweep.draws_ahead must be auto or a whole number from 1, got {ahead}",
+    )
+    _unshared(metrics, sweep.pack)
     require(sweep.max_trials >= 1, f"sweep.max_trials must be at least 1, got {sweep.max_trials}")
     require(
         0 <= sweep.sampler_seed < 2**32,
@@ -115,6 +122,22 @@ def check_metric(sweep: Sweep, config: Config) -> None:
     for metric, _ in objectives(sweep):
         require(
             metric in known, f"sweep.metric={metric}: no trial with this head reports it; there are {', '.join(known)}"
+        )
+
+
+OF_THE_PACK = {
+    "measured/peak_memory_bytes": "predicted/peak_memory_bytes",
+    "measured/tokens_per_s": "predicted/seconds_per_step",
+    "measured/seconds/train": "predicted/seconds_per_step",
+}
+"""What trials of a pack share, so that it does not tell them apart; and what does."""
+
+
+def _unshared(metrics: Sequence[Any], pack: Any) -> None:
+    for metric in metrics:
+        require(
+            pack == 1 or metric not in OF_THE_PACK,
+            f"sweep.metric={metric}: the trials of a pack share it; use {OF_THE_PACK.get(metric)}, or sweep.pack=1",
         )
 
 

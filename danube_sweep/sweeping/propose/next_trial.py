@@ -289,4 +289,5 @@ class FolderSource:
         """Takes the result of a trial, if it has one."""
         if self._journal is not None:
             with suppress(CheckpointError):
-                self._journal.ended(entry, entry.folder.read_result())
+                values = None if self._early is None else self._early.readings(entry)
+                self._journal.ended(entry, entry.folder.read_result(), values)

@@ -8,10 +8,13 @@ import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, cast, final
 
 import optuna
 from filelock import FileLock
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -22,15 +25,34 @@ from danube_sweep.errors import ConfigError
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
-from danube_sweep.sweeping.propose.samplers import build_sampler, to_optuna
+from danube_sweep.sweeping.propose.samplers import LEARNING, build_sampler, evenly_spread, to_optuna
 from danube_sweep.sweeping.propose.search_space import Distribution
 
 TRIAL = "trial"
 """The attribute under which Optuna keeps a trial's hash."""
 ABORTED = "aborted"
 """The attribute of a draw whose values a full disk or a kill has cut short: it does not count as drawn."""
+INFORMED = "informed"
+"""The attribute with the number of results that a draw has learned from; 0 for one that learned nothing."""
+_MARK = "mark"
+"""The attribute by which a process finds the draw that it has just added."""
 OBJECTIVES = "objectives"
 """The attribute under which Optuna keeps metrics and goals."""
+
+
+Values = Mapping[int, float]
+"""A trial's validations: the thousandth of its steps, and the value."""
+_RESULTS = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _as_pruned(trial: FrozenTrial, values: Values) -> FrozenTrial:
+    return create_trial(
+        state=TrialState.PRUNED,
+        params=trial.params,
+        distributions=trial.distributions,
+        system_attrs=trial.system_attrs,
+        intermediate_values=dict(values),
+    )
 
 
 @final
@@ -81,12 +103,61 @@ class OptunaJournal:
             said = ", ".join(f"{metric} ({goal})" for metric, goal in known)
             raise ConfigError(f"sweep.metric: what {path.parent} has learned is about {said}; start a new folder")
 
-    def draw(self, space: Mapping[str, Distribution], sampler: Sampler, seed: int) -> tuple[int, dict[str, Any]]:
-        """The number of a new draw and its values, by key."""
-        drawn = sum(ABORTED not in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
-        self.study.sampler = build_sampler(sampler, seed, drawn)
-        trial = self.study.ask({key: to_optuna(distribution) for key, distribution in space.items()})
-        return trial.number, trial.params
+    def draw(
+        self,
+        space: Mapping[str, Distribution],
+        sampler: Sampler,
+        seed: int,
+        *,
+        startup: int = 1,
+        spread: bool = False,
+        paused: Mapping[int, Values] | None = None,
+    ) -> tuple[int, dict[str, Any]]:
+        """The number of a new draw and its values, by key.
+
+        The first `startup` draws of a sampler that learns are spread evenly, and any with `spread`. `paused`: the
+        validations so far of draws whose trials are paused, from which it learns too.
+        """
+        trials, wanted = self.study.get_trials(deepcopy=False), {key: to_optuna(one) for key, one in space.items()}
+        resting = paused or {}
+        drawn = sum(ABORTED not in one.user_attrs for one in trials)
+        known = sum(one.state in _RESULTS or one.number in resting for one in trials)
+        learns = sampler in LEARNING and drawn >= startup and known > 0 and not spread
+        attributes: dict[str, Any] = {}
+        if not learns and sampler is not Sampler.random:
+            values = evenly_spread(space, seed, drawn)
+        else:
+            values, attributes = self._sampled(trials, resting, build_sampler(sampler, seed, drawn), wanted)
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=values,
+                distributions=wanted,
+                system_attrs=attributes,
+                user_attrs={INFORMED: known if learns else 0, _MARK: (mark := token_hex(8))},
+            )
+        )
+        added = self.study.get_trials(deepcopy=False)
+        return next(one.number for one in reversed(added) if one.user_attrs.get(_MARK) == mark), values
+
+    def _sampled(
+        self,
+        trials: Sequence[FrozenTrial],
+        paused: Mapping[int, Values],
+        sampler: BaseSampler,
+        wanted: dict[str, BaseDistribution],
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a sampler draws that takes paused trials for pruned ones, and what it wants to remember of it."""
+        seen = optuna.create_study(directions=self.study.directions, sampler=sampler)
+        seen.add_trials([_as_pruned(one, paused[one.number]) if one.number in paused else one for one in trials])
+        drawn = seen.ask(wanted)
+        frozen = seen.get_trials(deepcopy=False)[drawn.number]
+        return dict(frozen.params), dict(frozen.system_attrs)
+
+    def informed(self) -> tuple[int, list[int]]:
+        """How many draws there were, and of those that a sampler learned for, how many results each was drawn from."""
+        trials = [one for one in self.study.get_trials(deepcopy=False) if INFORMED in one.user_attrs]
+        return len(trials), [known for one in trials if (known := int(one.user_attrs[INFORMED])) > 0]
 
     def name(self, draw: int, identity: str) -> None:
         """States which trial a draw has become."""
@@ -110,8 +181,8 @@ class OptunaJournal:
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return {trial.number: trial.user_attrs.get(TRIAL) for trial in running}
 
-    def ended(self, entry: Entry, result: Mapping[str, Any] | None) -> None:
-        """Takes the result of a trial; None leaves it open, since it will go on."""
+    def ended(self, entry: Entry, result: Mapping[str, Any] | None, validations: Values | None = None) -> None:
+        """Takes the result of a trial, and its validations if it is pruned; None leaves it open: it will go on."""
         if result is None or self._is_known(entry, result):
             return
         state = str(result["state"])
@@ -119,6 +190,9 @@ class OptunaJournal:
         if state not in COMPLETE or len(values) < len(self._metrics):
             self.study.tell(self._open(entry).number, state=TrialState.FAIL, skip_if_finished=True)
         elif state == State.pruned.value:
+            trial = self._open(entry)
+            for step, value in sorted((validations or {}).items()):
+                trial.report(value, step)
             self.study.tell(self._open(entry).number, state=TrialState.PRUNED, skip_if_finished=True)
         else:
             self.study.tell(self._open(entry).number, values, skip_if_finished=True)

@@ -1,4 +1,8 @@
-"""What draws the next trial of a search: Optuna's samplers, and its distributions for our space."""
+"""What draws the next trial of a search: a low-discrepancy sequence, Optuna's samplers, and its distributions."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -7,6 +11,45 @@ from optuna.samplers import BaseSampler
 from danube_sweep.config.schema import Sampler
 from danube_sweep.errors import ConfigError
 from danube_sweep.sweeping.propose.search_space import TAIL, Choice, Distribution, Normal, Number
+
+LEARNING: Final = frozenset({Sampler.tpe, Sampler.gp, Sampler.cmaes})
+"""The samplers whose draws depend on the results so far."""
+MOST_STARTUP: Final = 10
+
+
+def startup_draws(trials: int | None) -> int:
+    """How many draws of a search of so many trials are spread evenly, before a sampler learns: a quarter at most."""
+    return MOST_STARTUP if trials is None else max(1, min(MOST_STARTUP, trials // 4))
+
+
+def evenly_spread(space: Mapping[str, Distribution], seed: int, place: int) -> dict[str, Any]:
+    """The point at a place of a scrambled Sobol sequence over the space; for Normal a quantile, as Optuna draws it."""
+    from scipy.stats import qmc
+
+    sequence = qmc.Sobol(len(space), scramble=True, rng=seed)
+    point = sequence.random(1)[0] if place == 0 else sequence.fast_forward(place).random(1)[0]
+    return {key: _at(one, float(where)) for (key, one), where in zip(space.items(), point, strict=True)}
+
+
+def _at(distribution: Distribution, where: float) -> Any:
+    """The value at a place from 0 to 1 of a distribution."""
+    match distribution:
+        case Choice(values=values):
+            return values[min(int(where * len(values)), len(values) - 1)]
+        case Normal():
+            return TAIL + where * (1 - 2 * TAIL)
+        case Number(low=low, high=high, log=log, step=step, whole=whole):
+            by = (step or 1) if whole and not log else None if log else step
+            if by is not None:
+                count = math.floor((high - low) / by + 1e-9) + 1
+                value = low + by * min(int(where * count), count - 1)
+            elif log and whole:  # each number gets its part of the logarithmic scale
+                value = round(math.exp(math.log(low - 0.5) + where * math.log((high + 0.5) / (low - 0.5))))
+            else:
+                value = math.exp(math.log(low) + where * math.log(high / low)) if log else low + where * (high - low)
+            value = min(max(value, low), high)
+            return int(value) if whole else value
+    raise TypeError(f"no point in {type(distribution).__name__}")
 
 
 def to_optuna(distribution: Distribution) -> BaseDistribution:
@@ -24,25 +67,26 @@ def to_optuna(distribution: Distribution) -> BaseDistribution:
 
 
 def build_sampler(sampler: Sampler, seed: int, drawn: int) -> BaseSampler:
-    """The sampler for the next draw; a search that goes on does not begin its random numbers again."""
+    """The sampler for the next draw; a search that goes on does not begin its random numbers again.
+
+    It learns from the first result on: the draws at the start are `evenly_spread`, as those of qmc all are.
+    """
     own_seed = (seed * 1_000_003 + drawn) % 2**32
     match sampler:
         case Sampler.tpe:
-            return optuna.samplers.TPESampler(seed=own_seed, multivariate=True, group=True, constant_liar=True)
+            return optuna.samplers.TPESampler(
+                n_startup_trials=1, seed=own_seed, multivariate=True, group=True, constant_liar=True
+            )
         case Sampler.random:
             return optuna.samplers.RandomSampler(seed=own_seed)
-        case Sampler.qmc:
-            # One sequence for the whole search, but what it cannot draw (choices) anew each time.
-            others = optuna.samplers.RandomSampler(seed=own_seed)
-            return optuna.samplers.QMCSampler(
-                scramble=True, seed=seed, independent_sampler=others, warn_independent_sampling=False
-            )
         case Sampler.gp:
             _needs("gp", "torch", "scipy")
-            return optuna.samplers.GPSampler(seed=own_seed)
+            return optuna.samplers.GPSampler(seed=own_seed, n_startup_trials=2)
         case Sampler.cmaes:
             _needs("cmaes", "cmaes")
             return optuna.samplers.CmaEsSampler(seed=own_seed, warn_independent_sampling=False)
+        case Sampler.qmc:
+            raise TypeError("a sequence has no sampler: evenly_spread")
     raise ConfigError("sweep.sampler=grid runs every cell and draws nothing; use choice(…) or range(…)")
 
 

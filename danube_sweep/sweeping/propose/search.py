@@ -6,6 +6,7 @@ from typing import Any, Final, final
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.schema.states import Verdict
+from danube_sweep.config.validate import AUTO
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, as_stored
@@ -13,10 +14,14 @@ from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.fits_device import misfit_of, shrink
 from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource, Wanted
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
+from danube_sweep.sweeping.propose.samplers import LEARNING, startup_draws
 from danube_sweep.sweeping.propose.search_space import Search, drawn_text, size
 
 MOST_REPEATS: Final = 200
 """Draws in a row that were trials already, after which the space counts as exhausted."""
+
+SPREAD_AFTER: Final = 5
+"""Draws in a row that were trials already, after which the sampler is passed over: it draws what it likes best."""
 
 
 @final
@@ -36,9 +41,10 @@ class SearchSource:
         self._journal, self._compose = journal, compose
         self._known = FolderSource(folder, sweep.retry, journal, early)
         if early is not None:
-            early.to_draw = self.drawable
+            early.to_draw = self._left
         self._most = min(sweep.trials or sweep.max_trials, sweep.max_trials)
         self._exhausted = False
+        self._early, self._startup = early, startup_draws(sweep.trials)
         self._fixed = as_stored(search.fixed)
         self._points: set[tuple[str, ...]] = set()
         """What need not be drawn again: it is a trial, another text of one, or a mistake."""
@@ -60,7 +66,27 @@ class SearchSource:
         return self._known.waiting(wanted, most)
 
     def drawable(self) -> int:
-        return 0 if self._exhausted else max(0, self._most - _drawn(self._folder.entries()))
+        entries = self._folder.entries()
+        return min(self._left(entries), self._may_draw_ahead(entries))
+
+    def _left(self, entries: Sequence[Entry] | None = None) -> int:
+        drawn = _drawn(self._folder.entries() if entries is None else entries)
+        return 0 if self._exhausted else max(0, self._most - drawn)
+
+    def _may_draw_ahead(self, entries: Sequence[Entry]) -> int:
+        """How many trials a pack may draw before the results of others are known, so that draws learn from them."""
+        own = [entry for entry in entries if not entry.confirms]
+        known = sum(entry.folder.result.is_file() or entry.folder.paused.is_file() for entry in own)
+        most = draws_ahead(self._sweep, len(own), known)
+        return self._most if most is None else max(0, most - (len(own) - known))
+
+    def told(self) -> list[str]:
+        """How much the draws could learn, in a line; none for a sampler that does not learn."""
+        drawn, known = self._journal.informed()
+        if self._sweep.sampler not in LEARNING or not drawn:
+            return []
+        learned = f"{len(known)} informed by {min(known)} to {max(known)} results" if known else "none informed"
+        return [f"{drawn} draws: {drawn - len(known)} spread evenly at the start, {learned}"]
 
     def pending(self) -> bool:
         return self._known.pending()
@@ -71,7 +97,7 @@ class SearchSource:
 
     def is_settled(self) -> bool:
         """Whether no paused trial would go on now, and nothing is left to draw."""
-        return self.drawable() == 0 and self._known.is_settled()
+        return self._left() == 0 and self._known.is_settled()
 
     def validated(self, claim: Claim, number: int) -> Verdict:
         return self._known.validated(claim, number)
@@ -100,7 +126,7 @@ class SearchSource:
         self._points.update(self._point(entry.overrides) for entry in entries if self._is_ours(entry))
         repeats = 0
         while len(self._points) < size(self._search.space) and repeats < MOST_REPEATS:
-            if self._draw_once():
+            if self._draw_once(spread=repeats >= SPREAD_AFTER):
                 return True
             repeats += 1
         self._exhausted = True
@@ -108,11 +134,25 @@ class SearchSource:
         self.notes.append(f"{known} on record already: the search ends here")
         return False
 
-    def _draw_once(self) -> bool:
+    def _paused(self) -> dict[int, dict[int, float]]:
+        """The validations so far of draws whose trials are paused."""
+        if self._early is None:
+            return {}
+        entries = [entry for entry in self._folder.entries() if entry.folder.paused.is_file()]
+        return {entry.draw: self._early.readings(entry) for entry in entries if entry.draw is not None}
+
+    def _draw_once(self, *, spread: bool) -> bool:
         if self._undone:
             draw, values = self._undone.pop(0)
         else:
-            draw, values = self._journal.draw(self._search.space, self._sweep.sampler, self._sweep.sampler_seed)
+            draw, values = self._journal.draw(
+                self._search.space,
+                self._sweep.sampler,
+                self._sweep.sampler_seed,
+                startup=self._startup,
+                spread=spread,
+                paused=self._paused(),
+            )
         varied = [f"{key}={drawn_text(one, values[key])}" for key, one in self._search.space.items()]
         overrides = [*self._search.fixed, *varied]
         point = self._point(as_stored(overrides))
@@ -164,6 +204,19 @@ class SearchSource:
                 self._journal.drop(draw)
             else:
                 self._known.heard(entry)
+
+
+def draws_ahead(sweep: Sweep, drawn: int, known: int) -> int | None:
+    """How many trials without a result a search's pack may have; None for no limit.
+
+    By itself those of the start-up, which learn from nothing, and then half as many as there are results.
+    """
+    if sweep.sampler not in LEARNING:
+        return None
+    if sweep.draws_ahead != AUTO:
+        return int(sweep.draws_ahead)
+    startup = startup_draws(sweep.trials)
+    return startup if drawn < startup else max(2, known // 2)
 
 
 def _drawn(entries: Sequence[Entry]) -> int:
