@@ -12,6 +12,7 @@ from runs import metrics, train
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import baseline_hf
+import early_stopping
 import null_analysis
 import packing
 import sides
@@ -44,6 +45,15 @@ def test_the_baseline_reaches_the_losses_of_this_tool(changed: list[str], tmp_pa
         ours = [float(row["log_loss"]) for row in metrics(folder, "validation")]
         assert ours == pytest.approx(theirs, abs=1e-5)
         assert abs(ours[0] - ours[1]) > 1e-4, "it did not train"
+
+
+def test_replays_of_early_stopping_count_winners_and_steps() -> None:
+    clear = [[1.0 + trial / 10 - reading / 100 for reading in range(8)] for trial in range(12)]
+    kept, share, lost = early_stopping.measured(early_stopping.ours(early_stopping.Asha()), [clear], 2, 1)
+    assert (kept, lost) == (1.0, 0.0) and 0.25 < share < 0.45
+    whole = early_stopping.ours(early_stopping.Asha(reduction=100), worth=-1.0)
+    assert early_stopping.measured(whole, [early_stopping.synthetic(1)], 1, 3)[:2] == (1.0, 1.0)
+    assert early_stopping.optunas_asha(1, 3)(clear, 1)[1] < 1.0
 
 
 def test_sweeps_drawn_from_readings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

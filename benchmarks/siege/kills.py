@@ -5,7 +5,14 @@ one of the sweep's processes, of their warm parents or of their trials. Sweeps t
 killed is run again at the end. Results, predictions and the rows of metrics.csv must be those of the undisturbed sweep,
 where trials train in packs within 1e-5.
 
+<<<<<<< HEAD:benchmarks/siege/kills.py
     python benchmarks/siege/kills.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--pack 1]
+=======
+    python benchmarks/faults.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--pack 1] [--pruner asha]
+
+With a pruner the disturbed sweeps pause trials and the undisturbed one trains each to its end: what is finished must be
+the same, and of what is pruned every row must be one of the undisturbed trial's first ones.
+>>>>>>> fbdea30 (The pause policy is pure; benchmarks replay recorded readings, search in packs, and kill sweeps with paused trials):benchmarks/faults.py
 """
 
 import argparse
@@ -33,6 +40,7 @@ import pyarrow.parquet as parquet
 from rich.console import Console
 
 from danube_sweep.composer import Composer
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.start_sweep import plan_grid
 from danube_sweep.terminal.screen import Terminal
@@ -130,7 +138,7 @@ class Campaign:
                 return
 
     def _complete(self) -> bool:
-        return all(state(entry) == "finished" for entry in SweepFolder(self.folder).entries())
+        return all(state(entry) in COMPLETE for entry in SweepFolder(self.folder).entries())
 
     def _round(self, count: int, *, retry: bool) -> None:
         try:
@@ -244,29 +252,34 @@ def compare(folder: Path, undisturbed: Path, near: float = 0.0) -> dict[str, int
         tried = attempts(entry.folder)
         counts["attempts"] += len(tried)
         counts["twice"] += sum(attempt.state == "finished" for attempt in tried) > 1
-        lost = state(entry) != "finished"
+        found = state(entry)
+        lost = found not in COMPLETE
         counts["lost"] += lost
         # Two processes that train a trial at the same time would leave rows of both.
-        counts["different"] += not lost and not same(meaning(entry), meaning(other), near)
+        ours, theirs = (meaning(one) for one in (entry, other)) if not lost else ((), ())
+        if found == "pruned":
+            ours, theirs = ours[1], theirs[1][: len(ours[1])]
+        counts["different"] += not lost and not same(ours, theirs, near)
     return dict(counts)
 
 
 # -------------------------------------------------------------------------------------------------------- the whole
 
 
-def plan(folder: Path, trials: int, pack: int) -> None:
+def plan(folder: Path, trials: int, pack: int, pruner: str = "none") -> None:
     """A sweep of `trials` trials that differ in seed and rank."""
+    settings = [f"sweep.pack={pack}", f"pruner={pruner}"]
     cells = [
-        [*TRIAL, f"sweep.pack={pack}", f"seed={number // 2}", f"lora.rank={4 if number % 2 else 8}"]
-        for number in range(trials)
+        [*TRIAL, *settings, f"seed={number // 2}", f"lora.rank={4 if number % 2 else 8}"] for number in range(trials)
     ]
     plan_grid(folder, cells, Composer(), Terminal(Console(quiet=True)))
 
 
-def reference(place: Path, trials: int, pack: int = 1) -> Path:
-    """Plans a sweep in `place`/planned and runs a copy of it undisturbed; returns the copy."""
-    plan(place / "planned", trials, pack)
-    undisturbed = Campaign(copied(place, "undisturbed"), seed=0, count=1, quota=0)
+def reference(place: Path, trials: int, pack: int = 1, pruner: str = "none") -> Path:
+    """Plans a sweep in `place`/planned and runs one without a pruner undisturbed; returns that one."""
+    plan(place / "planned", trials, pack, pruner)
+    plan(place / "undisturbed", trials, pack)
+    undisturbed = Campaign(place / "undisturbed", seed=0, count=1, quota=0)
     undisturbed.run()
     if undisturbed.crashes or set(map(state, SweepFolder(undisturbed.folder).entries())) != {"finished"}:
         raise RuntimeError(f"the undisturbed sweep did not finish: {undisturbed.crashes}")
@@ -339,12 +352,13 @@ def main() -> int:
     parser.add_argument("--processes", default="1,2,4", help="numbers of processes that share a sweep")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--pack", type=int, default=1, help="how many of them train together")
+    parser.add_argument("--pruner", default="none")
     options = parser.parse_args()
     counts = [int(count) for count in options.processes.split(",")]
     place = Path(tempfile.mkdtemp(prefix="kills-"))
     os.environ["DANUBE_SWEEP_CACHE"] = str(place / "cache")
     print(f"{options.trials} trials in {place}; first undisturbed", flush=True)
-    reference(place, options.trials, options.pack)
+    reference(place, options.trials, options.pack, options.pruner)
     print(line(list(COLUMNS)), flush=True)
     rows = campaigns(place, options.kills, options.seeds, counts, 0.0 if options.pack == 1 else NEAR)
     bad = {name: sum(row[name] for row in rows) for name in BAD}

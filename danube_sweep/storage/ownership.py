@@ -34,6 +34,7 @@ _HIDDEN = {MARKER, ".lock", ".claim", ".test.lock"}
 _FILES = {
     Kind.run: {
         "adjusted.json",
+        "paused.json",
         "attempts.jsonl",
         "checkpoints.json",
         "config.yaml",

@@ -9,10 +9,12 @@ from conftest import tiny_config
 
 from danube_sweep.config.schema import Asha, Patient, Pruner, Sweep
 from danube_sweep.config.schema.states import Verdict
+from danube_sweep.results.courses import Course, Reading
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import FolderSource
+from danube_sweep.sweeping.propose.pause_policy import Known
 
 STEPS = 40
 ASHA = Asha(min_validations=1, reduction=2)
@@ -138,13 +140,11 @@ def test_a_budget_keeps_the_first_rung_for_all_and_limits_the_rest(folder: Sweep
 
 def test_a_budget_in_hours_follows_the_steps_that_an_hour_makes(folder: SweepFolder) -> None:
     clock = iter([0.0, 1800.0, 3000.0])
-    entries = folder.entries()
     early = EarlyStopping(folder, ASHA, Sweep(budget_h=1.0), clock=lambda: next(clock))
-    finish(entries[0], 0.9, 0.7, 0.52, 0.5)
-    for entry, loss in zip(entries[1:], (0.5, 0.6, 0.9, 0.9, 0.9), strict=True):
-        pause(entry, loss)
-    assert early._may_make(100.0, early._known(folder.entries()), 40.0) == float("inf")  # nothing was made so far
-    assert early._may_make(200.0, early._known(folder.entries()), 40.0) == pytest.approx(200 + 600 * 100 / 3000)
+    known = Known({1: Course((Reading(1, 1.0, 0.5),), 100)}, set(), set())
+    assert early.most_steps(known) == float("inf")  # nothing was made since the start
+    more = Known({**known.courses, 2: Course((Reading(1, 1.0, 0.5),), 100)}, set(), set())
+    assert early.most_steps(more) == pytest.approx(200 + 600 * 100 / 3000)
 
 
 def test_patience_finishes_a_trial(folder: SweepFolder, opened: Opened) -> None:

@@ -1,7 +1,6 @@
 """The end of trials that are paused when a sweep closes: they become pruned, with the result they were paused with."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.planned_device import VISIBLE
+from danube_sweep.storage.checkpoint_places import remove_checkpoints
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.execute import child_process
@@ -42,7 +42,7 @@ def _close(entry: Entry, terminal: Terminal) -> bool:
             return False
         write_json(entry.folder.result, {**result, "state": State.pruned.value})
         entry.folder.paused.unlink(missing_ok=True)
-        shutil.rmtree(entry.folder.checkpoints, ignore_errors=True)
+        remove_checkpoints(entry.folder)
         return True
     except CheckpointError as error:
         terminal.note(f"{entry.path.name} stays paused: {error}")

@@ -2,5 +2,6 @@
 
 grid_cells  overrides to checked trials · search_space  what a search draws from · fits_device  trials that cannot fit
 next_trial  the trials of a folder, one at a time · search  new draws too
-samplers  how a point is drawn · pruners  whether a trial ends early (ASHA) · optuna_journal  what both look at
+samplers  how a point is drawn · optuna_journal  what they learn from · pruners  what a rule says at a validation
+pause_policy  who pauses and who goes on · early_stopping  the same over a folder
 """

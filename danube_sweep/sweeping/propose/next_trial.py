@@ -194,7 +194,7 @@ class FolderSource:
             return list(entries)
         promoted = self._early.promotions(self._left(entries))
         others = [entry for entry in entries if not entry.folder.paused.is_file() or entry.folder.result.is_file()]
-        begun = [entry for entry in others if entry.folder.checkpoints.is_dir()]
+        begun = [entry for entry in others if entry.folder.has_checkpoints]
         return [*begun, *promoted, *(entry for entry in others if entry not in begun)]
 
     def _left(self, entries: Sequence[Entry]) -> list[Entry]:
