@@ -522,7 +522,7 @@ def test_the_tables_of_the_document_name_every_key_and_no_other() -> None:
     macros = {*SIGNS, *NO_OVERRIDES, "${env}", "${interpreter}", "${program}", "${envvar:NAME}"}
     keys = {*KEYS, *METRIC, *EARLY_TERMINATE, *SAMPLERS, *TAKES, *REFUSED, *parameter, *macros}
     assert keys <= named
-    assert named - keys == {"hyperband", "-m", "--multirun", "target", "true"}
+    assert named - keys == {"hyperband", "-m", "--multirun", "target"}
 
 
 def test_a_parameter_that_is_no_field_is_refused_whatever_sign_the_macro_puts_before_it(tmp_path: Path) -> None:
