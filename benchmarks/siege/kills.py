@@ -5,14 +5,11 @@ one of the sweep's processes, of their warm parents or of their trials. Sweeps t
 killed is run again at the end. Results, predictions and the rows of metrics.csv must be those of the undisturbed sweep,
 where trials train in packs within 1e-5.
 
-<<<<<<< HEAD:benchmarks/siege/kills.py
     python benchmarks/siege/kills.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--pack 1]
-=======
-    python benchmarks/faults.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--pack 1] [--pruner asha]
+                                     [--pruner asha]
 
 With a pruner the disturbed sweeps pause trials and the undisturbed one trains each to its end: what is finished must be
 the same, and of what is pruned every row must be one of the undisturbed trial's first ones.
->>>>>>> fbdea30 (The pause policy is pure; benchmarks replay recorded readings, search in packs, and kill sweeps with paused trials):benchmarks/faults.py
 """
 
 import argparse

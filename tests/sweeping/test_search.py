@@ -233,7 +233,7 @@ def test_a_search_that_a_full_disk_interrupted_draws_the_points_of_an_undisturbe
 
 
 def test_a_draw_that_was_cut_short_does_not_count(opened: Opened, folder: SweepFolder, tmp_path: Path) -> None:
-    sweep = Sweep(trials=3)
+    sweep = Sweep(trials=3, sampler=Sampler.random)
     undisturbed = OptunaJournal(tmp_path / "other" / "history.log", objectives(sweep))
     expected = [undisturbed.draw(RANKS, Sampler.random, 0)[1]["lora.rank"] for _ in range(3)]
     cut = OptunaJournal(folder.history, objectives(sweep)).study.ask()
