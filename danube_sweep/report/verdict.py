@@ -137,7 +137,9 @@ def _single(ranking: Ranking, best: Shown, good: Sequence[Shown]) -> str:
 def _above(ranking: Ranking, best: Shown) -> str:
     above = [row for row in ranking.rows if row.rank is not None and row.rank < (best.row.rank or 0)]
     return (
-        f"{_count(len(above), 'configuration')} ranked above it with fewer trials; the others were lost." if above else ""
+        f"{_count(len(above), 'configuration')} ranked above it with fewer trials; the others were lost."
+        if above
+        else ""
     )
 
 

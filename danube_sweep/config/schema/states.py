@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """How a run ended. All but `preempted` and `paused`, which can continue from a checkpoint, are in its result.json."""
+    """How a run ended. All but `preempted` and `paused`, which continue from a checkpoint, are in its result.json."""
 
     finished = "finished"
     pruned = "pruned"

@@ -56,9 +56,6 @@ class Sweep:
     slots: int | None = setting(
         "trials or packs at a time, each in its own process; null means one per GPU, or one on a CPU", None
     )
-    trials: int | None = setting("of a search: trials to draw; null: until stopped or sweep.max_trials", 20)
-    sampler: Sampler = setting("of a search: how it draws: tpe, random, qmc, grid, gp, cmaes", Sampler.tpe)
-    sampler_seed: int = setting("of a search: its seed", 0)
     draws_ahead: Any = setting(
         "of a search that learns: trials without a result that a pack may draw; auto: a quarter of the trials at the "
         "start, then half as many as there are results",
@@ -122,7 +119,7 @@ class NoPruner(Pruner):
 
 @dataclass
 class Asha(Pruner):
-    """Successive halving without waiting (arXiv:1810.05934): past a rung the best 1/reduction continue, others pause."""
+    """Successive halving without waiting (arXiv:1810.05934): the best 1/reduction continue, others pause."""
 
     rung_share: float = setting("share of a trial's steps from one rung to the next", 0.25)
     min_validations: int = setting("validations before the first rung", 2)
