@@ -333,7 +333,7 @@ def made(fields, base=Head, **options):
         ("HEAD = HeadExtension(made({'to': (set, setting('k', 1))}), 'a:b')", "its schema Made is none that OmegaConf"),
         (
             "HEAD = HeadExtension(made({'compares': (bool, setting('k', True))}), 'a:b')",
-            "its field compares has a name that is taken",
+            "its field compares has a name that is already taken",
         ),
     ],
 )
@@ -414,7 +414,7 @@ def half(config, *, groups, **rest): return torch.optim.SGD(groups[:1], lr=1.0)
         ("broken_builders:fails", "head=odd: broken-heads cannot build it: KeyError: 'pooling'"),
         (
             "broken_builders:layer",
-            "head=odd: broken-heads cannot be used: broken_builders:layer makes a Linear, not a danube_sweep.head",
+            "head=odd: broken-heads cannot be used: broken_builders:layer returns a Linear, not a danube_sweep.head",
         ),
     ],
 )
