@@ -34,12 +34,14 @@ from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.os_errors import as_ours
 from danube_sweep.planner.planned_architecture import within_row_limit
+from danube_sweep.planner.planned_device import with_compute
 from danube_sweep.planner.what_fits import resolved
 
 VERSION_BASE = "1.3"
 _CHOICE = re.compile(rf"\+{{0,2}}({'|'.join((*OPTIONS, *SWEEP_OPTIONS, 'experiment'))})=([^{{].*)")
 _LONGEST_OPTION = 200
 """A file's name has at most 255 bytes."""
+_GPU = re.compile(r"\+{0,2}device=(?:gpu|cuda)(?::(\d+))?")
 _NUMBER = re.compile(r"null|true|false|[-+.\d]+(e[-+]?\d+)?", re.I)
 _stored: dict[tuple[str, str], type] = {}
 """What Hydra's store has of ours, by group and name: storing them again is a quarter of a composition."""
@@ -54,7 +56,6 @@ def register() -> None:
         for name, offer in offered_options.offers(group).usable.items():
             _store(group, name, offer.extension.schema)
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
-    OmegaConf.register_new_resolver("half", _half, replace=True)
     OmegaConf.register_new_resolver("times", lambda value, factor: value * factor, replace=True)
     OmegaConf.register_new_resolver("objective", _objective, replace=True)
     OmegaConf.register_new_resolver("usual_lr", _usual_lr, replace=True)
@@ -65,11 +66,6 @@ def _store(group: str, name: str, schema: type) -> None:
     if _stored.get((group, name)) is not schema:
         ConfigStore.instance().store(group=group, name=name, node=schema)
         _stored[group, name] = schema
-
-
-def _half(types: Sequence[str]) -> str:
-    # The 16-bit type of a device that is named; one that is not may have either, and its lack is found when it is met.
-    return "fp16" if types and "bf16" not in types else "bf16"
 
 
 def _objective(*, _root_: DictConfig) -> str:
@@ -95,20 +91,28 @@ def _hash_or_invalid(*, _root_: DictConfig) -> str:
 def to_config(config: DictConfig) -> Config:
     """The typed and checked trial in a composed config, without the parts of Hydra and the sweep.
 
-    trainer.micro_batch=auto is settled here, for the device that is configured or present, and a default
-    data.max_length for the model's positions.
+    precision.compute=auto and trainer.micro_batch=auto are settled here, for the device that is configured or present,
+    and a default data.max_length for the model's positions.
 
     Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
     """
-    return resolved(within_row_limit(typed_config(config)), config.get("sweep", {}).get("slots"))
+    return resolved(with_compute(within_row_limit(typed_config(config))), config.get("sweep", {}).get("slots"))
 
 
 def choices(overrides: Sequence[str]) -> list[str]:
     """The overrides, those that choose a group's option without the + that Hydra would refuse: each group has one.
 
-    Raises ConfigError for an option that is a number, which Hydra refuses without naming it.
+    `device=gpu` is `device=cuda`, and `device=cuda:1` the GPU that torch calls so. Raises ConfigError for an option
+    that is a number, which Hydra refuses without naming it.
     """
-    return [_choice(one) for one in overrides]
+    return [word for one in overrides for word in _gpu(one) or [_choice(one)]]
+
+
+def _gpu(override: str) -> list[str]:
+    match = _GPU.fullmatch(override)
+    if match is None:
+        return []
+    return ["device=cuda", *([] if match[1] is None else [f"device.index={match[1]}"])]
 
 
 def _choice(override: str) -> str:

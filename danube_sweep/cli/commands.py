@@ -84,13 +84,18 @@ def plan(arguments: list[str]) -> int:
     )
     parser.add_argument("-m", "--multirun", action="store_true", help="plan every combination")
     parser.add_argument("--json", action="store_true", help="print JSON: bytes and seconds")
+    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with options of yours: device/mine.yaml, …")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training: device=kaggle_t4, …")
     options = parser.parse_intermixed_args(arguments)
 
     from danube_sweep.cli.plan_table import show_plan
+    from danube_sweep.errors import ConfigError
     from danube_sweep.terminal.screen import Terminal
 
-    show_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json)
+    folder = None if options.config_dir is None else options.config_dir.expanduser().absolute()
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"--config-dir={options.config_dir}: no such folder")
+    show_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json, config_dir=folder)
     return 0
 
 

@@ -158,6 +158,8 @@ def _train(config: Any, folder: Path) -> float | None:
     from danube_sweep import composer
     from danube_sweep.config import identity
     from danube_sweep.config.unknown_fields import refuse_unknown_fields
+    from danube_sweep.config.validate import check_runs
+    from danube_sweep.planner.planned_device import planned_device
     from danube_sweep.storage.ownership import Kind, check
     from danube_sweep.storage.run_folder import remove_if_empty
     from danube_sweep.training.train_one_trial import train_one_trial
@@ -166,6 +168,7 @@ def _train(config: Any, folder: Path) -> float | None:
         refuse_unknown_fields(cast("DictConfig", HydraConfig.get()), "hydra")
         typed = composer.to_config(config)
         check(folder, Kind.run)
+        check_runs(planned_device(typed.device))
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
         return train_one_trial(typed, folder)
     except DanubeSweepError:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,12 +21,15 @@ LABELS = {"trained": "adapter, head"}
 PARTS = ("weights", "trained", "gradients", "optimizer", "activations", "workspace")
 
 
-def show_plan(overrides: Sequence[str], terminal: Terminal, *, multirun: bool, as_json: bool) -> None:
+def show_plan(
+    overrides: Sequence[str], terminal: Terminal, *, multirun: bool, as_json: bool, config_dir: Path | None = None
+) -> None:
     """Shows the plan of a trial, or with `multirun` of every combination of the swept values.
 
-    Raises UserError for a mistake: of a sweep only if no cell is without one.
+    `config_dir`: a folder of options beside ours. Raises UserError for a mistake: of a sweep only if no cell is without
+    one.
     """
-    planned = plan_cells(overrides, multirun=multirun)
+    planned = plan_cells(overrides, multirun=multirun, config_dir=config_dir)
     if as_json:
         print(json.dumps([_plain(one) for one in planned], indent=1))
     elif multirun:
@@ -50,6 +54,7 @@ def _trial_table(planned: Planned, plan: TrialPlan) -> RenderableType:
     memory = plan.fit.memory
     rows = [
         ("parameters", f"{plan.parameters:,}, of which {plan.trained:,} train"),
+        ("precision", f"weights in {plan.storage}, arithmetic in {plan.compute}"),
         ("rows", f"{plan.micro_batch} in a forward pass, {plan.effective_batch} in a step"),
         *((LABELS.get(name, name), _gib(getattr(memory, name))) for name in PARTS),
         ("peak", f"in {memory.moment}: {_gib(memory.peak)} of tensors, {_gib(memory.total)} with margins "

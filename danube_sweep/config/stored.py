@@ -15,7 +15,7 @@ from danube_sweep.config import offered_options
 from danube_sweep.config.explain import explain
 from danube_sweep.config.from_environment import FromEnvironment, missing_variables
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, Pruner, Sweep
+from danube_sweep.config.schema import Compute, Config, Pruner, Sweep
 from danube_sweep.config.typed import typed_config, typed_sweep
 from danube_sweep.decoding import yaml_of
 from danube_sweep.errors import CheckpointError, ConfigError
@@ -123,6 +123,8 @@ def load_config(path: Path) -> Config:
         config = typed_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
         if config.trainer.micro_batch == "auto":  # a run settles it before it is stored
             raise CheckpointError(f"{path}: trainer.micro_batch=auto was changed since the run; restore its number")
+        if config.precision.compute is Compute.auto:
+            raise CheckpointError(f"{path}: precision.compute=auto was changed since the run; restore its type")
         return config
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error

@@ -38,12 +38,12 @@ DeBERTa's positions.
 """
 DORA_WEIGHTS = 4
 """Copies of a linear's weights that DoRA makes to take their norm."""
-CUDA_CONTEXT_BYTES, PROCESS_BYTES, BITSANDBYTES_BYTES = 0.5 * GIB, 0.55 * GIB, 0.3 * GIB
-"""Margins: what CUDA keeps for itself and its kernels; on a CPU, where the whole process counts, what it has before any
-tensor, and what bitsandbytes adds.
-"""
+PROCESS_BYTES, BITSANDBYTES_BYTES = 0.55 * GIB, 0.3 * GIB
+"""Margins on a CPU, where the whole process counts: what it has before any tensor, and what bitsandbytes adds."""
 SLACK, CPU_SLACK = 0.04, 0.25
 """Margin: the share of the peak that the allocator holds and cannot use; on a CPU freed blocks are kept on purpose."""
+CHECKPOINT_SLACK = 0.5
+"""The same of checkpointed inputs, between which blocks come and go: as on T4s (benchmarks/published_t4.py)."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def pack_memory(
         paged=paged,
         activations=kept,
         workspace=varying - kept,
-        context=_context(configs) if walk.cpu else CUDA_CONTEXT_BYTES,
-        slack=(CPU_SLACK if walk.cpu else SLACK) * peak,
+        context=_context(configs) if walk.cpu else first.device.context_gib * GIB,
+        slack=_slack(configs, walk, peak),
         moment=moment,
     )
 
@@ -154,6 +154,15 @@ def _own(config: Config, model: Architecture, classes: int) -> _Own:
         0.0 if walk.cpu else paged_bytes(optimizer, body, each) + paged_bytes(optimizer, head, FP32),
         optimizer.updating_bytes(gradients),
     )
+
+
+def _slack(configs: Sequence[Config], walk: Pass, peak: float) -> float:
+    if walk.cpu:
+        return CPU_SLACK * peak
+    if not walk.precision.gradient_checkpointing:
+        return SLACK * peak
+    tokens = _tokens(configs, configs[0].trainer.micro_batch, walk)
+    return SLACK * peak + CHECKPOINT_SLACK * checkpoints(walk).bytes(tokens)
 
 
 def _context(configs: Sequence[Config]) -> float:

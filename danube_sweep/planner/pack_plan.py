@@ -289,6 +289,12 @@ class _Chooser:
         if not packs:
             return self._too_large(mates)
         largest = max(packs, key=lambda pack: pack.gain)
+        if largest.gain < LEAST_GAIN and self._device.guessed:
+            size = len(packs[-1].trials)
+            why = (
+                f"{size} trials by memory, for the rates of {self._device.name} are a guess: {self._numbers(packs[-1])}"
+            )
+            return replace(packs[-1], why=why)
         if largest.gain < LEAST_GAIN:
             gain = f"{len(largest.trials)} together are predicted {largest.gain:.2f}x, under {LEAST_GAIN}x"
             return PlannedPack((0,), f"alone: {gain}")

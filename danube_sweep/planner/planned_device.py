@@ -1,12 +1,8 @@
 """The device that a trial is planned for: the one named, or the one that is present. Asks no torch."""
 
-import dataclasses
 import os
-import shutil
-import subprocess
+from dataclasses import fields, replace
 from functools import lru_cache
-from glob import glob
-from itertools import takewhile
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -14,40 +10,40 @@ from typing import Any
 import yaml
 
 from danube_sweep import paths
-from danube_sweep.config.schema import Device
+from danube_sweep.config.schema import Compute, Config, Device, Storage
+from danube_sweep.config.validate import check_types
+from danube_sweep.planner.guessed_gpu import guessed_device
 from danube_sweep.planner.memory import GIB
+from danube_sweep.planner.present_gpu import PresentGpu, count_gpus, present_gpu
 
 CPU_INFO = "/proc/cpuinfo"
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
-SHARE_FOR_TORCH = 0.985
-"""Of the memory that the driver reports: the rest is the driver's."""
+SAME_CARD = 0.1
+"""A driver's memory that differs from a file's by a larger share is another card's of the same name."""
 
 
 def planned_device(device: Device) -> Device:
-    """The device with every figure known: as configured, else as it is present here."""
-    found = None if device.accelerator == "cpu" else _present_gpu()
-    named = device.figures != Device().figures
-    if device.accelerator == "cuda" and (named or found is None):
+    """The device with every figure known: as configured, else as it is present here.
+
+    What the config states of a device that is present counts instead of what was found.
+    """
+    if device.accelerator == "mps" or (device.accelerator == "cuda" and device.figures != Device().figures):
         return device
-    present = found or _host()
-    return dataclasses.replace(
-        present,
-        threads=device.threads,
-        memory_gib=device.memory_gib or present.memory_gib,
-        memory_limit_gib=device.memory_limit_gib,
-        cannot_run=device.cannot_run,
-    )
+    gpu = None if device.accelerator == "cpu" else present_gpu(device.index)
+    if gpu is None and device.accelerator == "cuda":
+        gpu = PresentGpu()
+    present = _host() if gpu is None else _known_gpu(gpu)
+    described = Device(**_described("cpu")) if gpu is None else Device()
+    return replace(present, **_stated(device, described))
 
 
 def slots_share(device: Device, slots: int | None) -> Device:
     """A trial's share of a device that `planned_device` has completed, with `slots` trials at a time."""
-    sharing = ceil((slots or 1) / count_gpus()) if device.accelerator != "cpu" else slots or 1
+    sharing = ceil((slots or 1) / (device.gpus or count_gpus())) if device.accelerator != "cpu" else slots or 1
     if sharing == 1 or device.memory_gib is None:
         return device
     name = f"{device.name}, shared by {sharing} slots,"
-    return dataclasses.replace(device, memory_gib=device.memory_gib / sharing, name=name)
+    return replace(device, memory_gib=device.memory_gib / sharing, name=name)
 
 
 def capacity_bytes(device: Device) -> float | None:
@@ -56,31 +52,36 @@ def capacity_bytes(device: Device) -> float | None:
     return min(known) * GIB if known else None
 
 
-def has_gpu_files() -> bool:
-    """Whether the system shows a GPU, visible to CUDA or not."""
-    return bool(glob("/dev/nvidia[0-9]*") or glob("/dev/dxg") or glob("/dev/kfd"))
+def with_compute(config: Config) -> Config:
+    """The config with precision.compute=auto replaced: by what the weights are stored in, else by the device's type.
+
+    That is bf16 where it is native or nobody knows, fp16 on other GPUs and fp32 on other CPUs: it follows from what the
+    device is, never from how fast it was. Raises ConfigError for a type that the device lacks.
+    """
+    precision = config.precision
+    if precision.compute is not Compute.auto:
+        return config
+    stored = {Storage.bf16: Compute.bf16, Storage.fp16: Compute.fp16}
+    settled = replace(precision, compute=stored.get(precision.storage) or _natural_compute(config.device))
+    check_types(settled, config.device.types, config.device.name)
+    return replace(config, precision=settled)
 
 
-def named_gpus() -> list[str] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES names, None without it. CUDA ignores what follows an empty name or -1."""
-    if VISIBLE not in os.environ:
-        return None
-    names = [name.strip() for name in os.environ[VISIBLE].split(",")]
-    return list(takewhile(lambda name: name not in ("", "-1"), names))
+def _natural_compute(device: Device) -> Compute:
+    known = planned_device(device)
+    if known.accelerator == "cpu":
+        return Compute.bf16 if {"amx_bf16", "avx512_bf16"} & _cpu_flags() else Compute.fp32
+    return next((Compute(name) for name in ("bf16", "fp16") if name in known.types), Compute.bf16)
 
 
-@lru_cache(maxsize=1)
-def count_gpus() -> int:
-    """How many GPUs CUDA may use here, at least one: trials in more slots than that share them."""
-    if (named := named_gpus()) is not None:
-        return max(1, len(named))
-    if shutil.which(QUERY[0]) is None:
-        return 1
-    try:
-        listed = subprocess.run([QUERY[0], "--list-gpus"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return 1
-    return max(1, len(listed.stdout.splitlines()))
+def _stated(device: Device, described: Device) -> dict[str, Any]:
+    # What was overridden: neither the default nor what the option's own file says.
+    plain = Device()
+    return {
+        one.name: value
+        for one in fields(Device)
+        if (value := getattr(device, one.name)) not in (getattr(plain, one.name), getattr(described, one.name))
+    }
 
 
 def _host() -> Device:
@@ -90,9 +91,13 @@ def _host() -> Device:
 
 def _rate_of_bf16() -> float:
     # Of one core, measured: with AMX tiles, with bf16 products in AVX-512, without either.
-    flags = Path(CPU_INFO)
-    known = flags.read_text(errors="replace") if flags.is_file() else ""
-    return 0.6 if "amx_bf16" in known else 0.11 if "avx512_bf16" in known else 0.03
+    flags = _cpu_flags()
+    return 0.6 if "amx_bf16" in flags else 0.11 if "avx512_bf16" in flags else 0.03
+
+
+def _cpu_flags() -> set[str]:
+    file = Path(CPU_INFO)
+    return set(file.read_text(errors="replace").split()) if file.is_file() else set()
 
 
 @lru_cache(maxsize=1)
@@ -104,32 +109,25 @@ def _host_bytes() -> float:
     return min(limits)
 
 
+def _known_gpu(gpu: PresentGpu) -> Device:
+    described = _files_of_devices().get(gpu.name or "")
+    if described is None:
+        return guessed_device(gpu)
+    device, gib = Device(**described), gpu.memory_gib
+    if gib is None or device.memory_gib is None:
+        return device
+    same = abs(gib / device.memory_gib - 1) <= SAME_CARD
+    return replace(device, memory_gib=min(gib, device.memory_gib) if same else gib)
+
+
 @lru_cache(maxsize=1)
-def _present_gpu() -> Device | None:
-    # The first one that CUDA may use.
-    if shutil.which(QUERY[0]) is None:
-        return Device(accelerator="cuda", name="the GPU here") if glob("/dev/nvidia[0-9]*") else None
-    named = named_gpus()
-    if named == []:
-        return None
-    first = "0" if named is None else named[0]
-    try:
-        answer = subprocess.run([*QUERY, f"--id={first}"], capture_output=True, text=True, timeout=20, check=True)
-        name, mebibytes, capability = (word.strip() for word in answer.stdout.splitlines()[0].split(","))
-        return _known_gpu(name, float(mebibytes) / 1024 * SHARE_FOR_TORCH, float(capability))
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+def _files_of_devices() -> dict[str, dict[str, Any]]:
+    # What the packaged files say, by the driver's name.
+    files = [_described(file.stem) for file in sorted((paths.conf_dir() / "device").glob("*.yaml"))]
+    return {name: described for described in files for name in described.get("drivers_names", [])}
 
 
-def _known_gpu(name: str, gib: float, capability: float) -> Device:
-    for file in sorted((paths.conf_dir() / "device").glob("*.yaml")):
-        described = _described(file.stem)
-        if name in described.get("drivers_names", []):
-            return dataclasses.replace(Device(**described), memory_gib=min(gib, described["memory_gib"]))
-    types = ["fp32", "bf16", "fp16"] if capability >= 8 else ["fp32", "fp16"]
-    return Device(accelerator="cuda", name=f"a {name}", types=types, memory_gib=gib)
-
-
+@lru_cache(maxsize=32)
 def _described(option: str) -> dict[str, Any]:
     text = (paths.conf_dir() / "device" / f"{option}.yaml").read_text(encoding="utf-8")
     return {key: value for key, value in yaml.safe_load(text).items() if key != "defaults"}

@@ -16,8 +16,8 @@ from danube_sweep.planner.joint_pass import distinct_batches, joint_walk, walk_o
 from danube_sweep.planner.parameter_bytes import Tensors, adapter_tensors
 from danube_sweep.planner.symbolic_pass import FP32, Pass
 
-EFFICIENCY = 0.5
-"""Share of the dense rate that matrix products of these shapes reach on a GPU; a CPU's figures are measured ones."""
+FP32_EFFICIENCY = 0.5
+"""Share of a GPU's fp32 rate that products reach. In 16 bits a device states it; a CPU's figures are measured ones."""
 BACKWARD_LAUNCHES = 2.0
 LAUNCHES_OF_BLOCK, LAUNCHES_OF_LINEAR, LAUNCHES_OF_ADAPTER = 22, 1, 5
 """Kernels of a block besides its linears (norms, rotary, attention, activation), of a linear, of an adapter on it."""
@@ -35,6 +35,27 @@ ACTIVATIONS_MOVED = 3
 """How often tensors kept for the backward pass are moved: written, read, and as gradients."""
 STATES_READ_AND_WRITTEN = 7
 """Numbers that an update moves for every trained parameter."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a micro-batch asks of a device: operations of products and of attention, bytes moved, kernels launched."""
+
+    products: float
+    attention: float
+    moved: float
+    launches: float
+
+    def seconds(self, device: Device, *, in_fp32: bool) -> float:
+        """How long a device takes. A GPU computes while the host launches; a CPU does one after the other."""
+        launching = self.launches * device.launch_us * 1e-6
+        moving = self.moved / (device.bandwidth_gb_s * 1e9)
+        rate = (device.tflops_fp32 if in_fp32 else device.tflops_16bit) * 1e12
+        if device.accelerator == "cpu":
+            return (self.products + self.attention) / rate + moving + launching
+        of_products = FP32_EFFICIENCY if in_fp32 else device.efficiency
+        of_attention = FP32_EFFICIENCY if in_fp32 else device.attention_efficiency
+        return max(self.products / (rate * of_products) + self.attention / (rate * of_attention) + moving, launching)
 
 
 @dataclass(frozen=True)
@@ -73,9 +94,7 @@ def pack_seconds(configs: Sequence[Config], model: Architecture, device: Device,
     row = max(tokens_per_row, min(widened, first.data.max_length))
     walk = joint_walk(configs, model, max(1, round(row)))
     pack = _Pack(configs, walk, device, row * first.trainer.micro_batch * first.head.passes, distinct)
-    computing, launching = _computing(pack), _launching(pack)
-    # A GPU computes while the host launches; a CPU does one after the other.
-    passes = computing + launching if walk.cpu else max(computing, launching)
+    passes = _work(pack).seconds(device, in_fp32=walk.precision.compute is Compute.fp32)
     steps = [config.trainer.effective_batch / config.trainer.micro_batch for config in configs]
     updates = [_update(config, model, device) / step for config, step in zip(configs, steps, strict=True)]
     return Seconds(passes, sum(updates), sum(steps) / len(steps))
@@ -108,24 +127,29 @@ class _Pack:
         return 3.0 if self.walk.precision.gradient_checkpointing else 2.0
 
 
-def _computing(pack: _Pack) -> float:
-    walk, device, model = pack.walk, pack.device, pack.walk.model
+def work_of(config: Config, model: Architecture, *, tokens_per_row: float) -> Work:
+    """What a trial's micro-batch asks of its device."""
+    walk = joint_walk([config], model, max(1, round(tokens_per_row)))
+    return _work(_Pack([config], walk, config.device, tokens_per_row * config.trainer.micro_batch, 1))
+
+
+def _work(pack: _Pack) -> Work:
+    walk, model = pack.walk, pack.walk.model
     tokens = pack.tokens * len(pack.configs)
     through = pack.above * pack.passes
-    products = 2 * model.linear_weights + 4 * model.layers * walk.length * model.query
-    total = products * (pack.tokens * pack.distinct * pack.below + tokens * through)
+    passed = pack.tokens * pack.distinct * pack.below + tokens * through
+    products = 2 * model.linear_weights * passed
     for config in pack.configs:
         if config.head.predicts_tokens:
-            total += 2 * model.embedding * pack.tokens * (2.0 if walk.trains else 1.0)
+            products += 2 * model.embedding * pack.tokens * (2.0 if walk.trains else 1.0)
         if not walk.full:
-            total += 6 * _trained(config, model).elements * pack.tokens
+            products += 6 * _trained(config, model).elements * pack.tokens
     if walk.full:
-        total += 2 * model.linear_weights * tokens
-    rate = device.tflops_fp32 if walk.precision.compute is Compute.fp32 else device.tflops_16bit
-    efficiency = EFFICIENCY if not walk.cpu else 1.0
+        products += 2 * model.linear_weights * tokens
     moved = _weight_traffic(walk) * (pack.below + through)
     moved += ACTIVATIONS_MOVED * whole_body(walk).per_token * tokens
-    return total / (rate * 1e12 * efficiency) + moved / (device.bandwidth_gb_s * 1e9)
+    attention = 4 * model.layers * walk.length * model.query * passed
+    return Work(products, attention, moved, _launches(pack))
 
 
 def _trained(config: Config, model: Architecture) -> Tensors:
@@ -142,7 +166,7 @@ def _weight_traffic(walk: Pass) -> float:
     return weights * float(walk.weight_bytes)
 
 
-def _launching(pack: _Pack) -> float:
+def _launches(pack: _Pack) -> float:
     walk, model = pack.walk, pack.walk.model
     own = LAUNCHES_OF_LINEAR
     if walk.precision.storage in QUANTISED:
@@ -152,7 +176,7 @@ def _launching(pack: _Pack) -> float:
     adapter = groups * LAUNCHES_OF_ADAPTER * (3 if isinstance(walk.adapter, Dora) else 1)
     forward = model.layers * (LAUNCHES_OF_BLOCK + len(model.linears) * own + adapted * adapter)
     launches = forward * (pack.below + pack.above * (BACKWARD_LAUNCHES + pack.passes - 1))
-    return (launches + len(pack.configs) * LAUNCHES_OF_HEAD) * pack.device.launch_us * 1e-6
+    return launches + len(pack.configs) * LAUNCHES_OF_HEAD
 
 
 def _update(config: Config, model: Architecture, device: Device) -> float:

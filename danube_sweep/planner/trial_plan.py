@@ -21,6 +21,8 @@ class TrialPlan:
     """The needs of a trial; seconds of an epoch are None if the data is missing."""
 
     device: Device
+    storage: str
+    compute: str
     parameters: int
     trained: int
     fit: Fit
@@ -42,6 +44,8 @@ class TrialPlan:
         return {
             "device": self.device.name,
             "figures": self.device.figures,
+            "storage": self.storage,
+            "compute": self.compute,
             "parameters": {"all": self.parameters, "trained": self.trained},
             "memory_bytes": self.fit.memory.plain(),
             "capacity_bytes": None if self.fit.capacity_bytes is None else round(self.fit.capacity_bytes),
@@ -88,6 +92,8 @@ def plan_of(
     learnt = memory.weights + memory.trained if isinstance(config.lora, FullFinetune) else memory.trained
     return TrialPlan(
         device,
+        config.precision.storage.value,
+        config.precision.compute.value,
         everything,
         trained,
         fit,

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from danube_sweep.composer import Composer, parse_sweep
+from danube_sweep.composer import Composer, choices, parse_sweep
 from danube_sweep.config.schema import Config
 from danube_sweep.data.kind import DataSize
 from danube_sweep.data.size import data_size
@@ -26,14 +27,14 @@ class Planned:
     error: str | None = None
 
 
-def plan_cells(overrides: Sequence[str], *, multirun: bool) -> list[Planned]:
+def plan_cells(overrides: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> list[Planned]:
     """The plan of a trial, or with `multirun` of every combination of the swept values.
 
-    Raises UserError for a mistake: of a sweep only if no cell is without one.
+    `config_dir`: a folder of options beside ours. Raises UserError for a mistake: of a sweep only if no cell is without one.
     """
     if hydras := [one for one in overrides if one.startswith(("hydra/", "hydra."))]:
         raise ConfigError(f"{hydras[0]}: a plan is of given values; leave it out, and give a choice for an interval")
-    composer = Composer()
+    composer, overrides = Composer(config_dir=config_dir), choices(overrides)
     parsed = parse_sweep(overrides) if multirun else []
     fixed = [one for one, swept in zip(overrides, parsed, strict=False) if not swept.is_sweep_override()]
     sweep = composer.sweep([one for one in fixed if one.startswith("sweep.")])[0]

@@ -19,16 +19,26 @@ def pick_device(config: Device) -> torch.device:
         torch.set_num_threads(config.threads)
     gc.collect()  # what an earlier trial of this process left
     if config.accelerator != "cpu" and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        total = torch.cuda.get_device_properties(0).total_memory
-        limit = total if config.memory_limit_gib is None else config.memory_limit_gib * 2**30
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), 0)
-        return torch.device("cuda", 0)
+        return _prepared_gpu(config)
     if config.accelerator == "cuda":
         raise ConfigError(f"device.accelerator=cuda: torch sees no GPU here for {config.name}; use device=cpu")
     _keep_freed_blocks()
     return torch.device("cpu")
+
+
+def _prepared_gpu(config: Device) -> torch.device:
+    count = torch.cuda.device_count()
+    if config.index >= count:
+        raise ConfigError(
+            f"device.index={config.index}: torch sees {count} GPU{'s' * (count > 1)} here, counted from 0"
+        )
+    torch.cuda.set_device(config.index)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    total = torch.cuda.get_device_properties(config.index).total_memory
+    limit = total if config.memory_limit_gib is None else config.memory_limit_gib * 2**30
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), config.index)
+    return torch.device("cuda", config.index)
 
 
 def _keep_freed_blocks() -> None:

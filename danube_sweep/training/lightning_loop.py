@@ -169,7 +169,7 @@ def fit(module: PackModule, *, accelerator: str) -> None:
     loader: Any = torch.utils.data.DataLoader(Ticks(), batch_size=None)
     trainer = L.Trainer(
         accelerator=accelerator,
-        devices=1,
+        devices=[torch.cuda.current_device()] if accelerator == "cuda" else 1,
         precision="32-true",  # the backbone's own context computes in its type, every trial scales its own loss
         max_epochs=1,
         limit_val_batches=0,

@@ -48,7 +48,7 @@ def command(copy: Path, tmp_path: Path) -> Command:
 def test_the_document_shows_a_file_for_each() -> None:
     assert set(FILES) >= {
         *(f"danube_sweep/{group}/kinds/{name}.py" for group, name in ADDED.items()),
-        "conf/device/l4.yaml",
+        "conf/device/a40.yaml",
     }
 
 
@@ -71,14 +71,14 @@ def test_what_is_added_is_explained_planned_and_checked(command: Command, tmp_pa
         "model=danube3_500m",
         "head=tempered",
         "optimizer=radam",
-        "device=l4",
+        "device=a40",
         "data=hub",
         "data.path=a/b",
         "--json",
     ]
-    planned = command("plan", *words[:3], "device=l4", "--json")
+    planned = command("plan", *words[:3], "device=a40", "--json")
     assert planned.returncode == 0, planned.stderr
-    assert "an L4" in planned.stdout
+    assert "an A40" in planned.stdout
     (tmp_path / "bad.tsv").write_text("snow\twhite\n")
     refused = command(*TINY, "data=lines", "data.path=bad.tsv", "data.classes=[sun,rain]", "head=tempered")
     assert refused.returncode == 2

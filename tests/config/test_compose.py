@@ -327,7 +327,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["trainer.log_every=0"], "trainer.log_every must be at least 1"),
     (["trainer.clip_norm=0"], "trainer.clip_norm must be above 0"),
     (["trainer.score_test=true"], "trainer.score_test=true needs a test part"),
-    (["device.accelerator=tpu"], "device.accelerator must be auto, cpu or cuda"),
+    (["device.accelerator=tpu"], "device.accelerator must be auto, cpu, cuda or mps"),
     (["optimizer=schedulefree"], "schedule=cosine: optimizer=schedulefree averages its steps instead of lowering"),
     (["optimizer=schedulefree", "schedule=constant", "optimizer.beta1=0"], "must be above 0, got 0.0"),
     (["device.types=[fp8]"], "device.types must be among bf16, fp16, fp32"),

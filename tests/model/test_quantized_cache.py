@@ -191,7 +191,7 @@ from danube_sweep.storage import checkpoint
 from danube_sweep.training.checks import frozen_digest
 from workbench import load
 {change}
-print(frozen_digest(load(tiny_config("precision=nf4"))))
+print(frozen_digest(load(tiny_config("precision=nf4", "precision.compute=bf16"))))
 """
 DIE_WHILE_WRITING = """
 def half(tensors, file, metadata):

@@ -1,12 +1,35 @@
-"""The host as the planner sees it: its CPU's rate follows from what it can do."""
+"""The device as the planner sees it: the host's CPU, and a GPU by what its driver says of it."""
 
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import host_cpu
+import yaml
+from conftest import ROOT, compose, host_cpu
 
+from danube_sweep.cli import main
 from danube_sweep.config.schema import Device
-from danube_sweep.planner import planned_device
+from danube_sweep.planner import planned_device as devices
+from danube_sweep.planner import present_gpu
+from danube_sweep.planner.pack_plan import plan_packs
+from danube_sweep.planner.planned_device import planned_device, slots_share
+
+TABLE = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / "conf" / "device").glob("*.yaml"))}
+NAMED = {stem: described for stem, described in TABLE.items() if "tflops_16bit" in described and stem != "cpu"}
+BUS = "00000000:01:00.0"
+NVML = """
+#include <string.h>
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **handle) { return strcmp(bus, "BUS_ID"); }
+int nvmlDeviceGetNumGpuCores(void *handle, unsigned int *cores) { *cores = CORES; return 0; }
+int nvmlDeviceGetMemoryBusWidth(void *handle, unsigned int *bits) { *bits = BITS; return 0; }
+"""
+Driver = Callable[..., None]
 
 
 @pytest.mark.parametrize(
@@ -17,9 +40,196 @@ def test_a_cpu_computes_bf16_as_fast_as_its_instructions_allow(
     flags: str, tflops: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host_cpu(tmp_path, monkeypatch, flags)
-    assert planned_device.planned_device(Device(accelerator="cpu")).tflops_16bit == tflops
+    assert planned_device(Device(accelerator="cpu")).tflops_16bit == tflops
 
 
 def test_a_host_that_says_nothing_of_its_cpu_counts_as_the_slowest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planned_device, "CPU_INFO", "/nowhere/cpuinfo")
-    assert planned_device.planned_device(Device(accelerator="cpu")).tflops_16bit == 0.03
+    monkeypatch.setattr(devices, "CPU_INFO", "/nowhere/cpuinfo")
+    assert planned_device(Device(accelerator="cpu")).tflops_16bit == 0.03
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """A driver that answers so: an nvidia-smi, and an NVML that knows cores and bits of the memory's bus."""
+    shown = ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(shown))
+    monkeypatch.setattr(present_gpu, "NVML", "/nowhere/libnvidia-ml.so")
+
+    def answer(line: str, *, cores: int = 0, bits: int = 0, fails: bool = False) -> None:
+        script = tmp_path / "nvidia-smi"
+        script.write_text("#!/bin/sh\n" + ("exit 9\n" if fails else f"echo '{line}'\n"))
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        present_gpu.present_gpu.cache_clear()
+        if not cores:
+            return
+        if shutil.which("cc") is None:
+            pytest.skip("no C compiler here to make an NVML of")
+        source, library = tmp_path / "nvml.c", tmp_path / f"libnvml{cores}.so"
+        text = NVML.replace("BUS_ID", BUS).replace("CORES", str(cores)).replace("BITS", str(bits))
+        source.write_text(text)
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+        monkeypatch.setattr(present_gpu, "NVML", str(library))
+
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def forgets() -> object:
+    """What a driver said in one test is not remembered in the next."""
+    yield
+    present_gpu.present_gpu.cache_clear()
+    present_gpu.count_gpus.cache_clear()
+
+
+CARDS = [(stem, name) for stem, described in NAMED.items() for name in described.get("drivers_names", [])]
+
+
+@pytest.mark.parametrize(("stem", "name"), CARDS, ids=[name for _, name in CARDS])
+def test_a_present_gpu_of_the_table_has_the_tables_figures(stem: str, name: str, driver: Driver) -> None:
+    described = NAMED[stem]
+    driver(f"{name}, {described['memory_gib'] * 1024 / 0.985}, 8.0, 1500, 1500, {BUS}")
+    device = planned_device(Device(memory_limit_gib=8.0))
+    assert device.memory_gib == pytest.approx(described["memory_gib"])
+    figures = ("name", "types", "bandwidth_gb_s", "tflops_fp32", "tflops_16bit", "launch_us")
+    assert {name: getattr(device, name) for name in figures} == {name: described[name] for name in figures}
+    assert device.memory_limit_gib == 8.0 and not device.guessed
+
+
+def test_a_card_of_a_known_name_with_another_memory_has_its_own(driver: Driver) -> None:
+    driver(f"Tesla V100-SXM2-32GB, 32768, 7.0, 1530, 877, {BUS}")
+    device = planned_device(Device())
+    assert (device.name, device.bandwidth_gb_s) == ("a V100", 900) and device.memory_gib == pytest.approx(31.5, abs=0.1)
+
+
+UNKNOWN = [
+    # what a driver says of cards whose figures their maker publishes: name, MiB, capability, MHz, MHz of the memory,
+    # cores, bits, TFLOP/s in 16 bits with fp32 sums, in fp32, GB/s
+    ("NVIDIA RTX A6000", 49140, 8.6, 2100, 8001, 10752, 384, 155, 38.7, 768),
+    ("NVIDIA GeForce RTX 4070", 12282, 8.9, 3105, 10501, 5888, 192, 58.3, 29.1, 504),
+    ("NVIDIA B200", 183359, 10.0, 1965, 3996, 18944, 8192, 2250, 75, 8000),
+]
+
+
+@pytest.mark.parametrize("card", UNKNOWN, ids=[card[0] for card in UNKNOWN])
+def test_a_gpu_of_no_table_is_planned_from_what_its_driver_says(card: tuple, driver: Driver) -> None:
+    name, mebibytes, capability, clock, memory_clock, cores, bits, in_16_bits, in_fp32, bandwidth = card
+    driver(f"{name}, {mebibytes}, {capability}, {clock}, {memory_clock}, {BUS}", cores=cores, bits=bits)
+    device = planned_device(Device())
+    assert device.guessed and f"{cores} cores" in device.figures and device.types == ["fp32", "bf16", "fp16"]
+    figures = (device.tflops_16bit, device.tflops_fp32, device.bandwidth_gb_s)
+    for guessed, published in zip(figures, (in_16_bits, in_fp32, bandwidth), strict=True):
+        assert published / 2 < guessed < published * 2
+
+
+@pytest.mark.parametrize(
+    ("capability", "types", "cannot_run"),
+    [("7.0", ["fp32", "fp16"], False), ("12.0", ["fp32", "bf16", "fp16"], False), ("[N/A]", [], False),
+     ("6.1", ["fp32", "fp16"], True)],
+)  # fmt: skip
+def test_a_driver_that_says_little_is_guessed_from(
+    capability: str, types: list[str], cannot_run: bool, driver: Driver
+) -> None:
+    driver(f"Quadro XYZ, 8192, {capability}")
+    device = planned_device(Device())
+    assert (device.name, device.types) == ("a Quadro XYZ", types) and device.guessed
+    assert device.memory_gib == pytest.approx(7.9, abs=0.1)
+    assert device.tflops_16bit > 1 and device.bandwidth_gb_s > 100
+    assert (device.cannot_run is not None) is cannot_run
+
+
+def sizes_of_packs(device: Device, tokens: int) -> list[int]:
+    """The packs of eight trials over Danube3-500m in 4 bits, a row at a time."""
+    config = compose(["model=danube3_500m", "precision=nf4", "trainer.micro_batch=1", f"data.max_length={tokens}"])
+    return [len(pack.trials) for pack in plan_packs([replace(config, device=device, seed=seed) for seed in range(8)])]
+
+
+@pytest.mark.parametrize("line", ["NVIDIA Whatever, 24576, 8.6, 1500, 5000", "NVIDIA Old, 24000"])
+def test_trials_pack_by_memory_on_a_gpu_that_nobody_knows(line: str, driver: Driver) -> None:
+    driver("NVIDIA A10G, 24576, 8.6, 1500, 5000")
+    assert max(sizes_of_packs(Device(), 4096)) == 1  # it is known that nothing is gained
+    driver(line)
+    assert max(sizes_of_packs(Device(), 4096)) > 1 and max(sizes_of_packs(Device(), 128)) > 1
+
+
+def test_trials_of_short_rows_pack_on_every_device_of_the_table() -> None:
+    for stem, described in NAMED.items():
+        device = Device(**{name: value for name, value in described.items() if name != "defaults"})
+        assert max(sizes_of_packs(device, 128)) > 1, stem
+
+
+def test_a_driver_that_does_not_answer_leaves_a_guess(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver("", fails=True)
+    assert planned_device(Device()).accelerator == "cpu"  # nor is there a device node
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(present_gpu, "NODES", str(tmp_path / "nvidia[0-9]*"))
+    present_gpu.present_gpu.cache_clear()
+    device = planned_device(Device())
+    assert (device.name, device.accelerator, device.memory_gib) == ("the GPU here", "cuda", None)
+    assert device.figures == "a guess from nothing that its driver says"
+
+
+def test_what_is_stated_of_a_present_device_counts(driver: Driver) -> None:
+    host = planned_device(compose(["device=cpu"]).device)
+    told = planned_device(compose(["device=cpu", "device.memory_gib=0.5", "device.tflops_16bit=7"]).device)
+    assert told == replace(host, memory_gib=0.5, tflops_16bit=7)
+    driver("Tesla T4, 15360, 7.5")
+    found = planned_device(compose([]).device)
+    told = planned_device(compose(["device.tflops_16bit=20", "device.launch_us=80"]).device)
+    assert told == replace(found, tflops_16bit=20, launch_us=80) and found.name == "a T4"
+
+
+def test_gpu_cuda_and_a_place_among_several_are_understood(driver: Driver) -> None:
+    assert compose(["device=gpu"]) == compose(["device=cuda"]) == compose(["device=cuda:0"])
+    assert compose(["device=cuda:1"]).device == replace(compose(["device=cuda"]).device, index=1)
+    driver("NVIDIA L4, 23034, 8.9")
+    assert planned_device(compose(["device=cuda:1"]).device).name == "an L4"
+    unknown = planned_device(compose(["device=cuda:2"]).device)
+    assert unknown.accelerator == "cuda" and unknown.memory_gib is None
+
+
+def test_both_t4s_of_a_machine_that_is_not_here_have_a_slot_each() -> None:
+    device = planned_device(compose(["device=kaggle_t4x2"]).device)
+    assert slots_share(device, 2) == device and slots_share(device, 4).memory_gib == device.memory_gib / 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["device=mps"],
+            "an Apple GPU can be planned for but cannot run: danube_sweep trains on CUDA's GPUs and on CPUs",
+        ),
+        (["device=cpu", "device.index=1"], "device.index=1 counts GPUs, and device.accelerator=cpu uses none"),
+        (["device=kaggle_t4", "device.accelerator=cpu"], "device.accelerator=cpu: a T4 is a GPU; use device=cpu"),
+        (["device.gpus=0"], "device.gpus must be at least 1, got 0"),
+        (["device.index=-1"], "device.index must be at least 0, got -1"),
+        (["-m", "device=cuda:1", "seed=0,1"], "CUDA_VISIBLE_DEVICES=1"),
+        (["device=rtx4080"], "device=rtx4080"),
+    ],
+)
+def test_what_no_device_can_be_is_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main.main([*words, "tracking=none"]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_device_of_ones_own_is_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "device").mkdir()
+    text = (ROOT / "conf" / "device" / "l4.yaml").read_text().replace("an L4", "my card").replace("NVIDIA L4", "Mine")
+    (tmp_path / "device" / "mine.yaml").write_text(text)
+    assert main.main(["plan", "--config-dir", str(tmp_path), "device=mine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["device"] == "my card"
+    assert main.main(["plan", "--config-dir", str(tmp_path / "none"), "device=mine"]) == 2
+    assert "none: no such folder" in capsys.readouterr().err
+
+
+def test_every_device_of_the_table_states_what_a_plan_needs() -> None:
+    for stem, described in NAMED.items():
+        device = Device(**{name: value for name, value in described.items() if name != "defaults"})
+        assert device.memory_gib and device.types and device.launch_us and not device.guessed, stem
+        assert planned_device(device) == device

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, compose, tiny_config
+from conftest import TINY, compose, host_cpu, tiny_config
 
 from danube_sweep.cli import main
 from danube_sweep.composer import Composer
+from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Device, OnMisfit, Sweep
 from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import ConfigError, ModelError
-from danube_sweep.planner import planned_device as devices
 from danube_sweep.planner.memory import GIB, memory_of
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
+from danube_sweep.planner.present_gpu import count_gpus
 from danube_sweep.planner.step_seconds import seconds_of
 from danube_sweep.planner.trial_plan import plan_of
 from danube_sweep.planner.what_fits import cheapest_change, fit_of, largest_micro_batch, with_micro_batch
@@ -136,39 +137,13 @@ def test_a_limit_makes_a_large_gpu_play_a_small_one() -> None:
     assert capacity_bytes(config.device) == 15 * GIB
 
 
-def fake_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
-    script = folder / "nvidia-smi"
-    script.write_text(f"#!/bin/sh\necho '{line}'\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    for cached in (devices._present_gpu, devices.count_gpus):
-        cached.cache_clear()
-
-
-def test_the_gpu_that_is_present_is_known_by_its_drivers_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_smi(tmp_path, monkeypatch, "Tesla T4, 15360, 7.5")
-    device = planned_device(Device(memory_limit_gib=8.0))
-    assert (device.name, device.bandwidth_gb_s, device.memory_limit_gib) == ("a T4", 320, 8.0)
-    assert device.memory_gib == pytest.approx(14.8, abs=0.1)
-    devices._present_gpu.cache_clear()
-
-
-def test_a_gpu_that_no_file_describes_has_its_memory_and_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_smi(tmp_path, monkeypatch, "Quadro XYZ, 8192, 7.0")
-    device = planned_device(Device())
-    assert (device.name, device.types) == ("a Quadro XYZ", ["fp32", "fp16"])
-    assert device.memory_gib == pytest.approx(7.9, abs=0.1)
-    devices._present_gpu.cache_clear()
-
-
 @pytest.mark.parametrize(("visible", "gpus"), [("0,3", 2), ("2,-1,1", 1), ("", 1)])
 def test_slots_share_the_gpus_that_cuda_sees(monkeypatch: pytest.MonkeyPatch, visible: str, gpus: int) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    devices.count_gpus.cache_clear()
+    count_gpus.cache_clear()
     shared = slots_share(Device(accelerator="cuda", memory_gib=12.0), 2)
     assert shared.memory_gib == (12.0 if gpus == 2 else 6.0)
-    devices.count_gpus.cache_clear()
+    count_gpus.cache_clear()
 
 
 def test_memory_that_is_given_leaves_the_rest_of_the_present_device() -> None:
@@ -207,10 +182,33 @@ def test_without_a_gpu_the_host_is_planned_for() -> None:
     assert device.accelerator == "cpu" and device.memory_gib is not None and device.memory_gib > 0.5
 
 
-def test_a_named_device_settles_the_16_bit_type() -> None:
-    assert compose(["precision=nf4", "device=kaggle_t4"]).precision.compute.value == "fp16"
-    assert compose(["precision=nf4", "device=h200"]).precision.compute.value == "bf16"
-    assert compose(["precision=nf4"]).precision.compute.value == "bf16"
+@pytest.mark.parametrize(
+    ("words", "flags", "compute"),
+    [
+        ("precision=nf4 device=kaggle_t4", "", "fp16"),
+        ("precision=nf4_dq device=v100", "", "fp16"),
+        ("precision=int8 device=kaggle_p100", "", "fp16"),
+        ("precision=nf4 device=h200", "", "bf16"),
+        ("precision=nf4", "avx512_bf16", "bf16"),
+        ("precision=nf4", "avx2 amx_bf16", "bf16"),
+        ("precision=fp4 device=cpu", "avx2", "fp32"),
+        ("precision=nf4 device=cpu device.tflops_16bit=9", "avx2", "fp32"),  # a rate decides no arithmetic
+        ("precision=fp32 precision.compute=auto device=kaggle_t4", "", "fp16"),
+        ("precision=fp16 precision.compute=auto device=h200", "", "fp16"),
+    ],
+)
+def test_the_compute_type_is_one_that_the_device_has(
+    words: str, flags: str, compute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host_cpu(tmp_path, monkeypatch, flags)
+    settled = compose(words.split())
+    stated = compose([*words.split(), f"precision.compute={compute}"])
+    assert settled.precision.compute.value == compute and trial_hash(settled) == trial_hash(stated)
+
+
+def test_what_a_device_lacks_is_refused_under_auto_too() -> None:
+    with pytest.raises(ConfigError, match="a T4 has no native bf16"):
+        compose(["precision=bf16", "precision.compute=auto", "device=kaggle_t4"])
 
 
 # ------------------------------------------------------------------------------------------------------- command

@@ -84,7 +84,7 @@ _DATA = {
     **dict.fromkeys(("txt", "raw", "corpus", "pretraining"), "data=text"),
     **dict.fromkeys(("synthetic", "dummy", "demo"), "data=generated"),
 }
-_DEVICES = dict.fromkeys(("gpu", "cuda", "cuda:0", "0"), "device=auto")
+_DEVICES = {"0": "device=cuda:0", "nvidia": "device=cuda", "metal": "device=mps"}
 _PRUNERS = {
     **dict.fromkeys(_OFF, "pruner=none"),
     **dict.fromkeys(("sha", "successive_halving"), "pruner=asha"),

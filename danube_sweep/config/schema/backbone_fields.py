@@ -91,12 +91,17 @@ class Compute(Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+    auto = "auto"
+    """Settled where a trial is composed: nothing below knows it."""
 
 
 @dataclass
 class Precision:
     storage: Storage = setting("storage type of the backbone's linear weights")
-    compute: Compute = setting("type of the backbone's arithmetic and of weights that are not quantised")
+    compute: Compute = setting(
+        "type of the backbone's arithmetic and of weights that are not quantised; auto: bf16 where it is native, "
+        "else fp16 on a GPU and fp32 on a CPU"
+    )
     double_quant: bool = setting("quantise the 4-bit scales too (4.127 instead of 4.5 bits per weight)", False)
     gradient_checkpointing: bool = setting("recompute each block in the backward pass: slower, less memory", False)
 

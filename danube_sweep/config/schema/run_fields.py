@@ -7,7 +7,9 @@ from danube_sweep.config.schema.fields import setting
 
 @dataclass
 class Device:
-    accelerator: str = setting("auto, cpu or cuda", "auto")
+    accelerator: str = setting("auto, cpu, cuda or mps (planned only)", "auto")
+    index: int = setting("which of the visible GPUs, counted from 0; in a sweep each slot has its own", 0)
+    gpus: int | None = setting("GPUs of the machine, of which a trial uses one; null asks the machine", None)
     name: str = setting("name in messages", "this machine")
     types: list[str] = setting("supported compute types; empty asks the machine", [])
     threads: int | None = setting("CPU threads; null uses torch's default", None)
@@ -20,9 +22,17 @@ class Device:
     bandwidth_gb_s: float = setting("memory bandwidth in GB/s, for predicted seconds", 20.0)
     tflops_fp32: float = setting("dense fp32 rate in TFLOP/s", 0.05)
     tflops_16bit: float = setting("dense fp16 or bf16 rate with fp32 sums, in TFLOP/s", 0.03)
+    efficiency: float = setting("share of a GPU's 16-bit rate that matrix products reach", 0.5)
+    attention_efficiency: float = setting("share of a GPU's 16-bit rate that attention reaches", 0.5)
+    context_gib: float = setting("memory in GiB that a GPU's driver takes for a process", 0.5)
     launch_us: float = setting("microseconds that the host needs to start a kernel", 10.0)
     figures: str = setting("source of bandwidth and rates", "a guess")
     cannot_run: str | None = setting("reason why trials can only be planned for it; null if they can run", None)
+
+    @property
+    def guessed(self) -> bool:
+        """Whether its rates are nobody's figures: what follows from them decides nothing that memory can decide."""
+        return self.figures.startswith("a guess")
 
 
 @dataclass

@@ -8,14 +8,29 @@ from danube_sweep.config import offered_options
 from danube_sweep.config.facts.adapters import FOUR_BIT
 from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import Config
-from danube_sweep.config.validate.check_device import check_runs, check_types, validate_device, validate_tracking
+from danube_sweep.config.validate.check_device import (
+    check_place,
+    check_runs,
+    check_types,
+    validate_device,
+    validate_tracking,
+)
 from danube_sweep.config.validate.check_lora import block_numbers
 from danube_sweep.config.validate.check_model import check_adapter, validate_lora, validate_model, validate_precision
 from danube_sweep.config.validate.check_task import validate_data, validate_head
 from danube_sweep.config.validate.check_training import AUTO, validate_optimizer, validate_schedule, validate_trainer
 from danube_sweep.config.validate.common_checks import check_finite
 
-__all__ = ["AUTO", "FOUR_BIT", "block_numbers", "check_adapter", "check_runs", "check_types", "validate"]
+__all__ = [
+    "AUTO",
+    "FOUR_BIT",
+    "block_numbers",
+    "check_adapter",
+    "check_place",
+    "check_runs",
+    "check_types",
+    "validate",
+]
 
 
 def validate(config: Config) -> None:

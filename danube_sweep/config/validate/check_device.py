@@ -9,9 +9,20 @@ from danube_sweep.errors import ConfigError
 def validate_device(config: Config) -> None:
     """Raises ConfigError for a device that cannot be, or that lacks the compute type."""
     device: Device = config.device
-    names = ("auto", "cpu", "cuda")
-    require(device.accelerator in names, f"device.accelerator must be auto, cpu or cuda, got {device.accelerator}")
-    known = {compute.value for compute in Compute}
+    names = ("auto", "cpu", "cuda", "mps")
+    require(device.accelerator in names, f"device.accelerator must be auto, cpu, cuda or mps, got {device.accelerator}")
+    require(
+        device.accelerator != "cpu" or not device.drivers_names,
+        f"device.accelerator=cpu: {device.name} is a GPU; use device=cpu",
+    )
+    require(device.index >= 0, f"device.index must be at least 0, got {device.index}")
+    require(
+        device.index == 0 or device.accelerator in ("auto", "cuda"),
+        f"device.index={device.index} counts GPUs, and device.accelerator={device.accelerator} uses none; "
+        "use device=cuda",
+    )
+    require(device.gpus is None or device.gpus >= 1, f"device.gpus must be at least 1, got {device.gpus}")
+    known = {compute.value for compute in Compute} - {Compute.auto.value}
     require(
         set(device.types) <= known,
         f"device.types must be among {', '.join(sorted(known))}, got {device.types}",
@@ -20,9 +31,20 @@ def validate_device(config: Config) -> None:
         device.threads is None or device.threads >= 1,
         f"device.threads must be at least 1, got {device.threads}",
     )
-    for name in ("memory_gib", "memory_limit_gib", "bandwidth_gb_s", "tflops_fp32", "tflops_16bit", "launch_us"):
+    for name in (
+        "memory_gib",
+        "memory_limit_gib",
+        "bandwidth_gb_s",
+        "tflops_fp32",
+        "tflops_16bit",
+        "launch_us",
+        "context_gib",
+    ):
         value = getattr(device, name)
         require(value is None or value > 0, f"device.{name} must be above 0, got {value}")
+    for name in ("efficiency", "attention_efficiency"):
+        share = getattr(device, name)
+        require(0 < share <= 1, f"device.{name} must be above 0 and at most 1, got {share}")
     check_types(config.precision, device.types, device.name)
 
 
@@ -43,7 +65,7 @@ def validate_tracking(tracking: Tracking) -> None:
 def check_types(precision: Precision, types: list[str], device: str) -> None:
     """Raises ConfigError if `device` does not have the compute type, naming one that it has."""
     asked = precision.compute.value
-    if not types or asked in types:
+    if not types or asked in types or precision.compute is Compute.auto:
         return
     other = next(name for name in ("bf16", "fp16", "fp32") if name in types)
     way_out = (
@@ -58,3 +80,12 @@ def check_runs(device: Device) -> None:
     """Raises ConfigError for a device that trials can only be planned for."""
     if device.cannot_run is not None:
         raise ConfigError(f"device: {device.name} can be planned for but cannot run: {device.cannot_run}")
+
+
+def check_place(device: Device) -> None:
+    """Raises ConfigError for a device whose place among the GPUs is stated, in a sweep."""
+    require(
+        device.index == 0,
+        f"device.index={device.index}: a sweep gives each slot a GPU of its own; to use this one alone, set "
+        f"CUDA_VISIBLE_DEVICES={device.index}",
+    )

@@ -5,6 +5,7 @@ from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.config.facts.hub_commits import is_commit
 from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import (
+    Compute,
     Config,
     FullFinetune,
     Init,
@@ -80,7 +81,7 @@ def validate_precision(precision: Precision) -> None:
         "use precision=nf4_dq",
     )
     storage, compute = precision.storage, precision.compute
-    mixed = storage in (Storage.bf16, Storage.fp16) and storage.value != compute.value
+    mixed = storage in (Storage.bf16, Storage.fp16) and compute.value not in (storage.value, Compute.auto.value)
     require(
         not mixed,
         f"precision.storage={storage.value} computes in {storage.value}, got precision.compute={compute.value}; "

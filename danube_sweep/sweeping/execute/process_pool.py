@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, final
 
 from danube_sweep.errors import SweepFailed
-from danube_sweep.planner.planned_device import has_gpu_files
+from danube_sweep.planner.present_gpu import has_gpu_files
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.messages import Answer, Dismissal, Job, Message

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from danube_sweep.config.schema import Sweep
 from danube_sweep.errors import ConfigError
-from danube_sweep.planner.planned_device import VISIBLE, has_gpu_files, named_gpus
+from danube_sweep.planner.present_gpu import VISIBLE, has_gpu_files, named_gpus
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_outcome import last_lines

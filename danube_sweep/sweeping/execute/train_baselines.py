@@ -8,7 +8,7 @@ from danube_sweep.config.identity import split_hash
 from danube_sweep.config.schema import Baseline, Config, Sweep, Target
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, DataError, DiskError
-from danube_sweep.planner.planned_device import VISIBLE
+from danube_sweep.planner.present_gpu import VISIBLE
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Sweep as Swept
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
-from danube_sweep.config.validate import check_runs, check_types
+from danube_sweep.config.validate import check_place, check_runs, check_types
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, MisfitError, UserError
 from danube_sweep.planner.planned_device import planned_device
@@ -144,6 +144,7 @@ def check_cells(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], C
         try:
             config = compose(overrides)
             check_metric(sweep, config)
+            check_place(config.device)
             device = planned_device(config.device)
             check_runs(device)
             check_types(config.precision, device.types, device.name)
