@@ -358,7 +358,7 @@ def test_a_pack_that_was_slower_than_predicted_is_not_made_again() -> None:
     assert first.step_s is not None and len(first.trials) > 1
     slower = chosen(_8=3.0)  # everything is: no word on the gain
     assert slower.gain == pytest.approx(first.gain) and slower.step_s == pytest.approx(3 * first.step_s)
-    assert len(chosen(_1=1.0, _8=3.0).trials) < len(first.trials)
+    assert len(chosen(_1=1.0, _8=6.5).trials) < len(first.trials)
     assert chosen(_1=1.0, _2=2.0, _4=4.0, _8=8.0).trials == (0,)
     assert chosen(_1=2.0, _8=1.0).gain > first.gain
 
