@@ -204,8 +204,6 @@ def test_both_t4s_of_a_machine_that_is_not_here_have_a_slot_each() -> None:
         ),
         (["device=cpu", "device.index=1"], "device.index=1 counts GPUs, and device.accelerator=cpu uses none"),
         (["device=kaggle_t4", "device.accelerator=cpu"], "device.accelerator=cpu: a T4 is a GPU; use device=cpu"),
-        (["device.gpus=0"], "device.gpus must be at least 1, got 0"),
-        (["device.index=-1"], "device.index must be at least 0, got -1"),
         (["-m", "device=cuda:1", "seed=0,1"], "CUDA_VISIBLE_DEVICES=1"),
         (["device=rtx4080"], "device=rtx4080"),
     ],
