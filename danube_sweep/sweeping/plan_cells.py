@@ -30,7 +30,8 @@ class Planned:
 def plan_cells(overrides: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> list[Planned]:
     """The plan of a trial, or with `multirun` of every combination of the swept values.
 
-    `config_dir`: a folder of options beside ours. Raises UserError for a mistake: of a sweep only if no cell is without one.
+    `config_dir`: a folder of options beside ours. Raises UserError for a mistake: of a sweep only if no cell is without
+    one.
     """
     if hydras := [one for one in overrides if one.startswith(("hydra/", "hydra."))]:
         raise ConfigError(f"{hydras[0]}: a plan is of given values; leave it out, and give a choice for an interval")

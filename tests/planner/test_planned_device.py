@@ -200,7 +200,7 @@ def test_both_t4s_of_a_machine_that_is_not_here_have_a_slot_each() -> None:
     [
         (
             ["device=mps"],
-            "an Apple GPU can be planned for but cannot run: danube_sweep trains on CUDA's GPUs and on CPUs",
+            "an Apple GPU can be planned for but cannot run: danube_sweep trains on CUDA's GPUs",
         ),
         (["device=cpu", "device.index=1"], "device.index=1 counts GPUs, and device.accelerator=cpu uses none"),
         (["device=kaggle_t4", "device.accelerator=cpu"], "device.accelerator=cpu: a T4 is a GPU; use device=cpu"),
