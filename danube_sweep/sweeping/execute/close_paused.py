@@ -8,7 +8,7 @@ from danube_sweep.config.schema import WandbTracking
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
-from danube_sweep.planner.planned_device import VISIBLE
+from danube_sweep.planner.present_gpu import VISIBLE
 from danube_sweep.storage.checkpoint_places import remove_checkpoints
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
