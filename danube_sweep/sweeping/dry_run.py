@@ -16,7 +16,16 @@ from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, pla
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
 from danube_sweep.sweeping.propose.search import draws_ahead
-from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, Search
+from danube_sweep.sweeping.propose.search_space import (
+    Beta,
+    Choice,
+    Distribution,
+    Normal,
+    Number,
+    Rounded,
+    Search,
+    Weighted,
+)
 
 REPEATED, WAITING = "same as above", "waiting"
 
@@ -116,9 +125,22 @@ def _words(distribution: Distribution) -> str:
     match distribution:
         case Choice(values=values):
             return ", ".join(values)
+        case Weighted(values=values, probabilities=probabilities):
+            pairs = zip(values, probabilities, strict=True)
+            return ", ".join(f"{value} ({probability:.3g})" for value, probability in pairs)
         case Number(low=low, high=high, log=log, step=step, whole=whole):
             kind = ("whole numbers " if whole else "") + ("on a logarithmic scale " if log else "")
             return f"{kind}{low:g} to {high:g}" + (f" in steps of {step:g}" if step else "")
-        case Normal(mean=mean, deviation=deviation, log=log):
-            return f"{'log-' if log else ''}normal, mean {mean:g}, standard deviation {deviation:g}"
+        case Rounded(low=low, high=high, step=step, log=log):
+            scale = "on a logarithmic scale " if log else ""
+            return f"{scale}{low:g} to {high:g}{_rounding(step)}"
+        case Normal(mean=mean, deviation=deviation, log=log, step=step):
+            kind = "log-normal" if log else "normal"
+            return f"{kind}, mean {mean:g}, standard deviation {deviation:g}{_rounding(step)}"
+        case Beta(a=a, b=b, step=step):
+            return f"beta, a {a:g}, b {b:g}{_rounding(step)}"
     raise TypeError(f"no words for {type(distribution).__name__}")
+
+
+def _rounding(step: float | None) -> str:
+    return "" if step is None else f", rounded to multiples of {step:g}"

@@ -19,7 +19,16 @@ from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
 from danube_sweep.sweeping.propose.optuna_journal import TRIAL, OptunaJournal
 from danube_sweep.sweeping.propose.samplers import build_sampler
-from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, drawn_text
+from danube_sweep.sweeping.propose.search_space import (
+    Beta,
+    Choice,
+    Distribution,
+    Normal,
+    Number,
+    Rounded,
+    Weighted,
+    drawn_text,
+)
 
 LOSS = [("validation/log_loss", "minimize")]
 ACCURACY = [("validation/accuracy", "maximize")]
@@ -32,6 +41,9 @@ SPACE: dict[str, Distribution] = {
     "head": Choice(["preference", "sequence", "'a b'"]),
     "x": Number(0.1, 0.4, step=0.1),
     "y": Number(3.0, 3.0),
+    "rounded": Rounded(4.0, 60.0, 8),
+    "beta": Beta(2.0, 5.0, step=0.1),
+    "weighted": Weighted(["a", "b", "c"], [0.5, 0.0, 0.5]),
 }
 DRAWING = [sampler for sampler in Sampler if sampler is not Sampler.grid]
 
@@ -88,6 +100,9 @@ def test_every_sampler_stays_in_the_space_and_does_not_repeat_itself_after_a_bre
         assert point["head"] in ("preference", "sequence", "'a b'")
         assert point["x"] in ("0.1", "0.2", "0.3", "0.4")
         assert point["y"] == "3.0"
+        assert int(point["rounded"]) in range(8, 57, 8)
+        assert 0 <= float(point["beta"]) <= 1 and len(point["beta"]) <= 3
+        assert point["weighted"] in ("a", "c")
     assert all(len({json.loads(point)[key] for point in points}) > 1 for key in ("optimizer.lr", "lora.rank", "head"))
 
 

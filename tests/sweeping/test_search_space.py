@@ -8,13 +8,17 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.sweeping.dry_run import _words
 from danube_sweep.sweeping.propose.search_space import (
     TAIL,
+    Beta,
     Choice,
     Distribution,
     Normal,
     Number,
+    Rounded,
     Search,
+    Weighted,
     described,
     drawn_text,
     examples,
@@ -50,6 +54,22 @@ from danube_sweep.sweeping.propose.search_space import (
         (Number(0.1, 0.9, log=True, step=0.1), 0.7, "0.7"),
         (Number(8, 64, log=True, step=8), 30.0, "32"),
         # quantiles
+        (Rounded(3.0, 60.0, 8), 11.9, "8"),
+        (Rounded(3.0, 60.0, 8), 12.0, "16"),
+        (Rounded(3.0, 60.0, 8), 20.0, "16"),
+        (Rounded(3.0, 60.0, 8), 3.0, "0"),
+        (Rounded(4.0, 60.0, 8), 4.0, "8"),  # half a step: 0 has the probability 0
+        (Rounded(4.0, 60.0, 8), 60.0, "56"),
+        (Rounded(0.05, 0.3, 0.1), 0.05, "0.1"),
+        (Rounded(0.1, 0.9, 0.1), 0.26, "0.3"),
+        (Rounded(0.1, 0.2, 1), 0.2, "0"),
+        (Beta(2.0, 2.0), 0.5, "0.5"),
+        (Beta(1.0, 1.0), 0.25, "0.25"),
+        (Beta(1.0, 1.0, step=0.1), 0.26, "0.3"),
+        (Weighted(["a", "b", "c"], [0.5, 0.0, 0.5]), 0.499, "a"),
+        (Weighted(["a", "b", "c"], [0.5, 0.0, 0.5]), 0.5, "c"),
+        (Weighted(["a", "b", "c"], [0.0, 1.0, 0.0]), 0.0, "b"),
+        (Weighted(["a", "b", "c"], [0.0, 1.0, 0.0]), 1.0, "b"),
         (Normal(3.0, 2.0), 0.5, "3.0"),
         (Normal(0.0, 1.0, log=True), 0.5, "1.0"),
         (Normal(3.2, 2.0, step=0.5), 0.5, "3.0"),
@@ -82,7 +102,10 @@ SPACE: dict[str, Distribution] = {
     "optimizer.lr": Number(1e-5, 1e-2, log=True),
     "lora.rank": Number(8, 32, step=8, whole=True),
     "lora.dropout": Normal(0.1, 0.05, step=0.01),
+    "lora.alpha": Rounded(3.0, 60.0, 8, log=True),
+    "data.fraction": Beta(2.0, 2.0, step=0.1),
     "++head": Choice(["preference", "sequence"]),
+    "model": Weighted(["a", "b"], [0.75, 0.25]),
 }
 
 
@@ -97,11 +120,32 @@ SPACE: dict[str, Distribution] = {
         ({"x": Number(3.0, 3.0)}, 1),
         ({"x": Number(0.0, 1.0), "y": Choice(["a"])}, math.inf),
         ({"x": Normal(0.0, 1.0, step=0.5)}, math.inf),
+        ({"x": Rounded(4.0, 64.0, 8)}, 8),
+        ({"x": Rounded(3.0, 60.0, 8)}, 8),
+        ({"x": Rounded(0.1, 0.4, 1)}, 1),
+        ({"x": Beta(2.0, 2.0, step=0.1)}, 11),
+        ({"x": Beta(2.0, 2.0)}, math.inf),
+        ({"x": Weighted(["a", "b", "c", "a"], [0.25, 0.0, 0.5, 0.25])}, 2),
     ],
     ids=str,
 )
 def test_a_finite_space_knows_its_points(space: dict[str, Distribution], points: float) -> None:
     assert size(space) == points
+
+
+@pytest.mark.parametrize(
+    ("distribution", "words"),
+    [
+        (Rounded(4.0, 60.0, 8), "4 to 60, rounded to multiples of 8"),
+        (Rounded(4.0, 60.0, 8, log=True), "on a logarithmic scale 4 to 60, rounded to multiples of 8"),
+        (Normal(1.0, 0.5, log=True, step=1), "log-normal, mean 1, standard deviation 0.5, rounded to multiples of 1"),
+        (Beta(2.0, 5.0), "beta, a 2, b 5"),
+        (Weighted(["a", "b"], [0.75, 0.25]), "a (0.75), b (0.25)"),
+    ],
+    ids=str,
+)
+def test_a_dry_run_describes_every_distribution(distribution: Distribution, words: str) -> None:
+    assert _words(distribution) == words
 
 
 def test_a_space_survives_the_disk() -> None:
@@ -123,7 +167,9 @@ def test_a_damaged_space_is_refused(node: Any) -> None:
 def test_the_examples_are_the_ends_of_the_space() -> None:
     search = Search(["seed=3"], SPACE)
     low, high = examples(search)
-    assert low == ["optimizer.lr=1e-05", "lora.rank=8", "lora.dropout=0.1", "++head=preference"]
+    assert low[:4] == ["optimizer.lr=1e-05", "lora.rank=8", "lora.dropout=0.1", "lora.alpha=0"]
+    assert low[4:] == ["data.fraction=0.5", "++head=preference", "model=a"]
+    assert (high[3], high[6]) == ("lora.alpha=56", "model=b")
     assert [one.partition("=")[0] for one in high] == [one.partition("=")[0] for one in low] and high != low
 
 
@@ -140,6 +186,14 @@ def test_the_examples_are_the_ends_of_the_space() -> None:
         ({"x": Number(0, 1, step=-0.5)}, "x: the step must be above 0, got -0.5"),
         ({"x": Normal(0, 1, step=0.0)}, "x: the step must be above 0, got 0"),
         ({"x": Normal(0, 0)}, "x: the standard deviation must be above 0, got 0"),
+        ({"x": Normal(800, 1, log=True)}, "x: its largest draws are more than a number can hold"),
+        ({"x": Normal(1e300, 1, step=1e-10)}, "x: its largest draws are more than a number can hold"),
+        ({"x": Rounded(2, 1, 1)}, "x: the interval from 2 to 1 is empty"),
+        ({"x": Rounded(0, 1, 1, log=True)}, "x: a logarithmic interval must begin above 0, got 0"),
+        ({"x": Rounded(0, 1, 0)}, "x: the step must be above 0, got 0"),
+        ({"x": Beta(0, 1)}, "x: a and b of a beta distribution must be above 0, got 0 and 1"),
+        ({"x": Beta(1, 1, step=0.0)}, "x: the step must be above 0, got 0"),
+        ({"x": Weighted([], [])}, "x: there is nothing to choose from"),
         ({"x": Normal(0, math.nan)}, "x: the standard deviation must be above 0, got nan"),
         ({"x": Choice(["1"]), "sweep.slots": Choice(["1", "2"])}, "sweep.slots belongs to the sweep"),
     ],

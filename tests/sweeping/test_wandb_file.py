@@ -20,7 +20,17 @@ from danube_sweep.composer import VERSION_BASE, compose, register
 from danube_sweep.config.schema import NoPruner, Pruner, Sampler, Sweep, WandbHyperband
 from danube_sweep.config.typed import typed_sweep
 from danube_sweep.errors import ConfigError
-from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number, Search, drawn_text
+from danube_sweep.sweeping.propose.search_space import (
+    Beta,
+    Choice,
+    Distribution,
+    Normal,
+    Number,
+    Rounded,
+    Search,
+    Weighted,
+    examples,
+)
 from danube_sweep.sweeping.wandb_file.read_sweep_file import (
     EARLY_TERMINATE,
     KEYS,
@@ -31,7 +41,7 @@ from danube_sweep.sweeping.wandb_file.read_sweep_file import (
     SweepFile,
     read_sweep_file,
 )
-from danube_sweep.sweeping.wandb_file.wandb_parameters import REFUSED, TAKES, override_text
+from danube_sweep.sweeping.wandb_file.wandb_parameters import TAKES, override_text
 
 READY = sorted((paths.conf_dir() / "wandb").glob("*.yaml"))
 DOCUMENT = ROOT / "docs" / "wandb.md"
@@ -72,8 +82,7 @@ def a_draw(found: SweepFile) -> list[str]:
     """A cell of the grid, or the lowest draw of every distribution."""
     if found.method == "grid":
         return found.cells(1000)[0]
-    lowest = {key: one.values[0] if isinstance(one, Choice) else one.low for key, one in found.space.items()}
-    return [f"{key}={drawn_text(found.space[key], value)}" for key, value in lowest.items()]
+    return examples(Search([], found.space))[0]
 
 
 def settings_of(found: SweepFile) -> tuple[Sweep, Pruner]:
@@ -133,24 +142,31 @@ DRAWS: list[tuple[dict[str, Any], Distribution]] = [
     ({"min": 1, "max": 3}, Number(1, 3, whole=True)),
     ({"distribution": "int_uniform", "min": "1", "max": 3}, Number(1, 3, whole=True)),
     ({"min": 0.0, "max": 1.0}, Number(0.0, 1.0)),
+    ({"min": 0, "max": 0.3}, Number(0.0, 0.3)),
+    ({"min": 0.5, "max": 2}, Number(0.5, 2.0)),
     ({"distribution": "uniform", "min": 0, "max": 1}, Number(0.0, 1.0)),
-    ({"distribution": "q_uniform", "min": 0.04, "max": 0.31, "q": 0.1}, Number(0.0, 0.3, step=0.1)),
-    ({"distribution": "q_uniform", "min": 1, "max": 9}, Number(1, 9, whole=True)),
-    ({"distribution": "q_uniform", "min": 8, "max": 63, "q": 8}, Number(8, 64, step=8, whole=True)),
+    ({"distribution": "q_uniform", "min": 0.04, "max": 0.31, "q": 0.1}, Rounded(0.04, 0.31, 0.1)),
+    ({"distribution": "q_uniform", "min": 1, "max": 9}, Rounded(1.0, 9.0, 1)),
+    ({"distribution": "q_uniform", "min": 8, "max": 63, "q": 8}, Rounded(8.0, 63.0, 8)),
     ({"distribution": "log_uniform", "min": -9, "max": 0}, Number(E(-9), 1.0, log=True)),
     ({"distribution": "log_uniform_values", "min": "1e-4", "max": "1e-2"}, Number(1e-4, 1e-2, log=True)),
     ({"distribution": "inv_log_uniform", "min": 2, "max": 9}, Number(E(-9), E(-2), log=True)),
     ({"distribution": "inv_log_uniform_values", "min": 1e-4, "max": 1e-2}, Number(1e-4, 1e-2, log=True)),
-    ({"distribution": "q_log_uniform", "min": 0, "max": 4}, Number(1, 55, log=True, whole=True)),
-    (
-        {"distribution": "q_log_uniform_values", "min": 32, "max": 256, "q": 8},
-        Number(32, 256, log=True, step=8, whole=True),
-    ),
+    ({"distribution": "q_log_uniform", "min": 0, "max": 4}, Rounded(1.0, E(4), 1, log=True)),
+    ({"distribution": "q_log_uniform_values", "min": 1, "max": 64, "q": 8}, Rounded(1.0, 64.0, 8, log=True)),
     ({"distribution": "normal"}, Normal(0.0, 1.0)),
     ({"distribution": "normal", "mu": "1e-1", "sigma": 2}, Normal(0.1, 2.0)),
     ({"distribution": "log_normal", "mu": -9}, Normal(-9.0, 1.0, log=True)),
     ({"distribution": "q_normal", "q": 0.5}, Normal(0.0, 1.0, step=0.5)),
     ({"distribution": "q_log_normal"}, Normal(0.0, 1.0, log=True, step=1)),
+    ({"distribution": "beta"}, Beta(1.0, 1.0)),
+    ({"distribution": "beta", "a": 2, "b": "5"}, Beta(2.0, 5.0)),
+    ({"distribution": "q_beta", "a": 2, "q": 0.1}, Beta(2.0, 1.0, step=0.1)),
+    ({"values": [8, "b"], "probabilities": [0.75, 0.25]}, Weighted(["8", "b"], [0.75, 0.25])),
+    (
+        {"distribution": "categorical_w_probabilities", "values": [8, 9], "probabilities": [0, 1]},
+        Weighted(["8", "9"], [0.0, 1.0]),
+    ),
 ]
 
 
@@ -163,10 +179,9 @@ def test_a_parameter_is_drawn_as_wandb_draws_it(
     Search([], {"optimizer.lr": found})
 
 
-def test_every_distribution_of_wandb_is_drawn_or_refused() -> None:
+def test_every_distribution_of_wandb_is_drawn() -> None:
     drawn = {parameter.get("distribution") for parameter, _ in DRAWS} | {"constant"}
     assert drawn >= TAKES.keys()
-    assert not TAKES.keys() & REFUSED.keys()
 
 
 def test_nested_parameters_and_constants_become_dotted_overrides(tmp_path: Path) -> None:
@@ -210,6 +225,21 @@ def test_a_grid_is_counted_before_it_is_expanded(tmp_path: Path) -> None:
     assert [cell[-1] for cell in capped.cells(3)] == ["a8=0", "a8=1", "a8=2"]
     with pytest.raises(ConfigError, match="the grid has 3 trials, more than the 2 allowed"):
         capped.cells(2)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([8, 8.0, 16], ["8.0", "16"]),
+        ([8.0, 16, 8], ["8", "16"]),
+        ([1, True, "1"], ["1", "true", "'1'"]),
+        ([0.5], ["0.5"]),
+    ],
+)
+def test_a_whole_number_is_one_value_of_a_grid_with_a_point_or_without(
+    values: list[Any], texts: list[str], tmp_path: Path
+) -> None:
+    assert sheet(tmp_path, {"seed": {"values": values}}).cells(9) == [[f"seed={text}"] for text in texts]
 
 
 def test_a_grid_of_constants_is_one_trial(tmp_path: Path) -> None:
@@ -351,10 +381,14 @@ def test_a_command_that_would_not_run_the_trials_is_refused(command: Any, says: 
         ({"values": "abc"}, "optimizer.lr.values=abc: must be a list"),
         ({"vaules": [1]}, "did you mean values?"),
         ({"value": 1, "values": [1]}, "optimizer.lr.values=[1]: constant does not take it"),
-        ({"values": [1, 2], "probabilities": [0.5, 0.5]}, "repeat a value to weigh it"),
+        ({"values": [1, 2], "probabilities": [1]}, "must be a list with a number for each of the 2 values"),
+        ({"values": [1, 2], "probabilities": [0.5, 0.4]}, "must be 0 or more each and 1 in sum, got 0.9"),
+        ({"values": [1, 2], "probabilities": [1.5, -0.5]}, "must be 0 or more each and 1 in sum, got 1"),
+        ({"values": [1, 2], "probabilities": [0.5, "half"]}, "optimizer.lr.probabilities=half: must be a finite"),
+        ({"distribution": "categorical_w_probabilities", "values": [1]}, "optimizer.lr.probabilities is missing"),
+        ({"distribution": "categorical", "values": [1], "probabilities": [1]}, "categorical does not take it"),
         ({"min": 1}, "give value, values, min and max, or a distribution"),
         ({"mu": 1}, "give value, values, min and max, or a distribution"),
-        ({"min": 1, "max": 2.0}, "must both be whole (drawn as whole numbers) or both have a point"),
         ({"min": 2, "max": 1}, "min=2 must be below max=1"),
         ({"min": 2, "max": 2}, "for one value write value: 2"),
         ({"min": "low", "max": 1}, "optimizer.lr.min=low: must be a finite number"),
@@ -369,12 +403,13 @@ def test_a_command_that_would_not_run_the_trials_is_refused(command: Any, says: 
         ({"distribution": 3, "min": 1.0, "max": 2.0}, "no such distribution"),
         ({"distribution": "log_uniform", "min": 1, "max": 1000}, "use log_uniform_values"),
         ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "needs bounds above 0"),
-        ({"distribution": "q_log_uniform_values", "min": 0.1, "max": 9}, "rounds to 0 at q=1"),
+        ({"distribution": "q_log_uniform_values", "min": 0, "max": 9}, "needs bounds above 0"),
         ({"distribution": "q_uniform", "min": 0, "max": 9, "q": 0}, "optimizer.lr.q=0: must be above 0"),
         ({"distribution": "q_uniform", "min": 0, "max": 9, "q": 1e-300}, "too small"),
+        ({"distribution": "q_uniform", "min": 1e18, "max": 2e18, "q": 1}, "too small"),
         ({"distribution": "normal", "sigma": 0}, "optimizer.lr.sigma=0: must be above 0"),
-        ({"distribution": "beta", "a": 1}, "the beta distribution is not drawn here"),
-        ({"distribution": "q_beta"}, "distribution=q_beta: the beta distribution is not drawn"),
+        ({"distribution": "beta", "a": 0}, "optimizer.lr.a=0: must be above 0"),
+        ({"distribution": "beta", "a": 1, "q": 1}, "beta does not take it, only a, b"),
         ({"value": {1: 2}}, "its keys must be plain words"),
     ],
 )
@@ -384,7 +419,7 @@ def test_a_parameter_with_a_mistake_is_one_line_that_names_it(parameter: Any, sa
     assert "optimizer.lr" in message
 
 
-@pytest.mark.parametrize("kind", ["uniform", "log_uniform", "normal", "q_normal", "q_log_uniform_values"])
+@pytest.mark.parametrize("kind", ["uniform", "log_uniform", "normal", "q_normal", "q_log_uniform_values", "beta"])
 def test_a_grid_refuses_what_is_continuous_by_name(kind: str, tmp_path: Path) -> None:
     bounds = {"min": 1.0, "max": 2.0} if "min" in TAKES[kind] else {}
     message = mistake_in(tmp_path, {"optimizer.lr": {"distribution": kind, **bounds}})
@@ -518,9 +553,9 @@ def test_the_ready_files_cover_every_method() -> None:
 def test_the_tables_of_the_document_name_every_key_and_no_other() -> None:
     rows = [line.split("|")[1] for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     named = {word for row in rows for quoted in re.findall(r"`([^`]+)`", row) for word in quoted.split(": ")}
-    parameter = {"distribution", "probabilities", "a", "b", *(key for keys in TAKES.values() for key in keys)}
+    parameter = {"distribution", *(key for keys in TAKES.values() for key in keys)}
     macros = {*SIGNS, *NO_OVERRIDES, "${env}", "${interpreter}", "${program}", "${envvar:NAME}"}
-    keys = {*KEYS, *METRIC, *EARLY_TERMINATE, *SAMPLERS, *TAKES, *REFUSED, *parameter, *macros}
+    keys = {*KEYS, *METRIC, *EARLY_TERMINATE, *SAMPLERS, *TAKES, *parameter, *macros}
     assert keys <= named
     assert named - keys == {"hyperband", "-m", "--multirun", "target"}
 

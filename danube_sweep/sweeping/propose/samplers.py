@@ -10,7 +10,16 @@ from optuna.samplers import BaseSampler
 
 from danube_sweep.config.schema import Sampler
 from danube_sweep.errors import ConfigError
-from danube_sweep.sweeping.propose.search_space import TAIL, Choice, Distribution, Normal, Number
+from danube_sweep.sweeping.propose.search_space import (
+    TAIL,
+    Beta,
+    Choice,
+    Distribution,
+    Normal,
+    Number,
+    Rounded,
+    Weighted,
+)
 
 LEARNING: Final = frozenset({Sampler.tpe, Sampler.gp, Sampler.cmaes})
 """The samplers whose draws depend on the results so far."""
@@ -53,12 +62,16 @@ def _at(distribution: Distribution, where: float) -> Any:
 
 
 def to_optuna(distribution: Distribution) -> BaseDistribution:
-    """Optuna's distribution; a normal one is drawn by its quantile."""
+    """Optuna's distribution; one that Optuna lacks is drawn by its quantile."""
     match distribution:
         case Choice(values=values):
             return CategoricalDistribution(values)
-        case Normal():
+        case Weighted():
+            return FloatDistribution(0.0, 1.0)
+        case Normal() | Beta():
             return FloatDistribution(TAIL, 1 - TAIL)
+        case Rounded(low=low, high=high, log=log):
+            return FloatDistribution(low, high, log=log)
         case Number(low=low, high=high, log=log, step=step, whole=True):
             return IntDistribution(int(low), int(high), log=log, step=1 if log else int(step or 1))
         case Number(low=low, high=high, log=log, step=step):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from statistics import NormalDist
 from typing import Any
 
@@ -10,7 +11,10 @@ from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.errors import CheckpointError, ConfigError
 
 TAIL = 1e-6
-"""How much of a normal distribution's tails is cut off, on either side."""
+"""How much of the tails of a normal or beta distribution is cut off, on either side."""
+
+_CLOSE = 1e-9
+"""Two ends that are this close, in steps, are the same."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,24 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """A number drawn anywhere from `low` to `high`, then rounded to a multiple of `step`, halves to the even one.
+
+    With `log` the logarithm of the drawn number is uniform. The multiples at the two ends are drawn less often.
+    """
+
+    low: float
+    high: float
+    step: float
+    log: bool = False
+
+    def ends(self) -> tuple[int, int]:
+        """The first and the last multiple of `step` with a probability above 0, in steps."""
+        first = math.floor(self.low / self.step + 0.5 + _CLOSE)
+        return first, max(first, math.ceil(self.high / self.step - 0.5 - _CLOSE))
+
+
+@dataclass(frozen=True)
 class Normal:
     """A number with a normal distribution, or whose logarithm has one; rounded to multiples of `step` if given."""
 
@@ -38,14 +60,43 @@ class Normal:
 
 
 @dataclass(frozen=True)
+class Beta:
+    """A number between 0 and 1 with a beta distribution; rounded to multiples of `step` if given."""
+
+    a: float
+    b: float
+    step: float | None = None
+
+
+@dataclass(frozen=True)
 class Choice:
     """One of several values, each as the text that stands behind the = of an override."""
 
     values: list[str]
 
 
-Distribution = Number | Normal | Choice
-_KINDS: dict[str, type[Distribution]] = {"number": Number, "normal": Normal, "choice": Choice}
+@dataclass(frozen=True)
+class Weighted:
+    """One of several values, each as the text of an override, with its probability; together they are 1."""
+
+    values: list[str]
+    probabilities: list[float]
+
+    def possible(self) -> list[str]:
+        """The values with a probability above 0, each once."""
+        pairs = zip(self.values, self.probabilities, strict=True)
+        return list(dict.fromkeys(value for value, probability in pairs if probability > 0))
+
+
+Distribution = Number | Rounded | Normal | Beta | Choice | Weighted
+_KINDS: dict[str, type[Distribution]] = {
+    "number": Number,
+    "rounded": Rounded,
+    "normal": Normal,
+    "beta": Beta,
+    "choice": Choice,
+    "weighted": Weighted,
+}
 
 
 @dataclass(frozen=True)
@@ -65,34 +116,63 @@ class Search:
 
 
 def _check(key: str, distribution: Distribution) -> None:
+    if not isinstance(distribution, Choice | Weighted) and distribution.step is not None and distribution.step <= 0:
+        raise ConfigError(f"{key}: the step must be above 0, got {distribution.step:g}")
     match distribution:
-        case Choice(values=[]):
+        case Choice(values=[]) | Weighted(values=[]):
             raise ConfigError(f"{key}: there is nothing to choose from; give at least one value")
-        case Number(low=low, high=high) if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        case Number(low=low, high=high) | Rounded(low=low, high=high) if not -math.inf < low <= high < math.inf:
             raise ConfigError(f"{key}: the interval from {low:g} to {high:g} is empty; give the lower end first")
-        case Number(low=low, log=True) if low <= 0:
+        case Number(low=low, log=True) | Rounded(low=low, log=True) if low <= 0:
             raise ConfigError(f"{key}: a logarithmic interval must begin above 0, got {low:g}")
-        case Number(step=float() | int() as step) | Normal(step=float() | int() as step) if step <= 0:
-            raise ConfigError(f"{key}: the step must be above 0, got {step:g}")
         case Normal(deviation=deviation) if not deviation > 0:
             raise ConfigError(f"{key}: the standard deviation must be above 0, got {deviation:g}")
+        case Normal() if not _has_numbers_in_its_tails(distribution):
+            raise ConfigError(f"{key}: its largest draws are more than a number can hold; lower the mean or deviation")
+        case Beta(a=a, b=b) if not (a > 0 and b > 0):
+            raise ConfigError(f"{key}: a and b of a beta distribution must be above 0, got {a:g} and {b:g}")
+
+
+def _has_numbers_in_its_tails(distribution: Normal) -> bool:
+    try:
+        return all(math.isfinite(float(drawn_text(distribution, quantile))) for quantile in (TAIL, 1 - TAIL))
+    except OverflowError:
+        return False
 
 
 def drawn_text(distribution: Distribution, value: Any) -> str:
-    """The override's value for what the sampler drew; for Normal a quantile from 0 to 1 was drawn."""
+    """The override's value for what the sampler drew; for Normal, Beta and Weighted it drew a quantile from 0 to 1."""
     match distribution:
         case Choice():
             return str(value)
+        case Weighted():
+            return _at_quantile(distribution, float(value))
         case Number(whole=whole, log=log, step=step):
             number = float(value)
-            if log and step is not None:  # samplers know no steps on a logarithmic scale
+            if log and step is not None:  # in sweeps of earlier versions; samplers know no steps on this scale
                 number = round(number / step) * step
             return _text(number, step, whole)
+        case Rounded(step=step):
+            first, last = distribution.ends()  # some samplers like to draw an end itself, which may be half a step
+            return _text(min(max(round(float(value) / step), first), last) * step, step, False)
         case Normal(mean=mean, deviation=deviation, log=log, step=step):
             number = NormalDist(mean, deviation).inv_cdf(float(value))
-            number = math.exp(number) if log else number
-            return _text(number if step is None else round(number / step) * step, step, False)
+            return _rounded_text(math.exp(number) if log else number, step)
+        case Beta(a=a, b=b, step=step):
+            from scipy.special import betaincinv
+
+            return _rounded_text(float(betaincinv(a, b, float(value))), step)
     raise TypeError(f"no draw from {type(distribution).__name__}")
+
+
+def _at_quantile(distribution: Weighted, quantile: float) -> str:
+    sums = accumulate(distribution.probabilities)
+    reached = (value for value, so_far in zip(distribution.values, sums, strict=True) if quantile < so_far)
+    return next(reached, distribution.possible()[-1])
+
+
+def _rounded_text(number: float, step: float | None) -> str:
+    return _text(number if step is None else round(number / step) * step, step, False)
 
 
 def _text(number: float, step: float | None, whole: bool) -> str:
@@ -116,9 +196,16 @@ def _count(distribution: Distribution) -> float:
     match distribution:
         case Choice(values=values):
             return len(values)
+        case Weighted():
+            return len(distribution.possible())
+        case Rounded():
+            first, last = distribution.ends()
+            return last - first + 1
+        case Beta(step=float() | int() as step):
+            return _count(Rounded(0.0, 1.0, step))
         case Number(low=low, high=high, step=step, whole=whole) if whole or step is not None or low == high:
             return math.floor((high - low) / (step or 1) + 1e-9) + 1
-        case Number() | Normal():
+        case Number() | Normal() | Beta():
             return math.inf
     raise TypeError(f"no number of points in {type(distribution).__name__}")
 
@@ -134,9 +221,11 @@ def _corner(search: Search, last: bool) -> list[str]:
         match distribution:
             case Choice(values=values):
                 value: object = values[-1 if last else 0]
-            case Number(low=low, high=high):
+            case Number(low=low, high=high) | Rounded(low=low, high=high):
                 value = high if last else low
-            case Normal():
+            case Weighted():
+                value = 1.0 if last else 0.0
+            case Normal() | Beta():
                 value = 0.5
             case _:
                 raise TypeError(f"no ends of {type(distribution).__name__}")

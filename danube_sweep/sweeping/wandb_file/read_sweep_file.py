@@ -89,8 +89,7 @@ def _points(distribution: Distribution) -> tuple[int, Callable[[int], str]]:
     """How many values an axis of a grid has, and the text of the i-th."""
     match distribution:
         case Choice(values=values):
-            different = list(dict.fromkeys(values))
-            return len(different), different.__getitem__
+            return len(values), values.__getitem__
         case Number(low=low, high=high, whole=True, step=step):
             first, by = int(low), int(step or 1)
             return (int(high) - first) // by + 1, lambda i: str(first + i * by)

@@ -4,21 +4,29 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.errors import ConfigError, GuardError
-from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Normal, Number
+from danube_sweep.sweeping.propose.search_space import (
+    Beta,
+    Choice,
+    Distribution,
+    Normal,
+    Number,
+    Rounded,
+    Weighted,
+)
 from danube_sweep.sweeping.wandb_file.sweep_file_text import check_keys, finite_number, mapping, quoted
 
-_BOUNDS, _MOMENTS = ("min", "max"), ("mu", "sigma")
+_BOUNDS, _MOMENTS, _SHAPE = ("min", "max"), ("mu", "sigma"), ("a", "b")
 
 TAKES: dict[str, Sequence[str]] = {
     "constant": ("value",),
     "categorical": ("values",),
+    "categorical_w_probabilities": ("values", "probabilities"),
     "int_uniform": _BOUNDS,
     "uniform": _BOUNDS,
     "q_uniform": (*_BOUNDS, "q"),
@@ -32,16 +40,18 @@ TAKES: dict[str, Sequence[str]] = {
     "log_normal": _MOMENTS,
     "q_normal": (*_MOMENTS, "q"),
     "q_log_normal": (*_MOMENTS, "q"),
+    "beta": _SHAPE,
+    "q_beta": (*_SHAPE, "q"),
 }
-"""Every distribution that is drawn here, with its keys; mu, sigma and q have defaults."""
+"""Every distribution, with its keys."""
 
-_NO_BETA = "the beta distribution is not drawn here; use uniform, normal or values"
-_EQUAL = "values are drawn with equal probability here; leave probabilities out, or repeat a value to weigh it"
-REFUSED = {"beta": _NO_BETA, "q_beta": _NO_BETA, "categorical_w_probabilities": _EQUAL}
+_DEFAULTS = {"mu": 0.0, "sigma": 1.0, "q": 1, "a": 1, "b": 1}
 GRID = ("constant", "categorical", "int_uniform", "q_uniform")
 """The distributions that W&B allows in a grid."""
 
-_KEYS = ("value", "values", "min", "max", "distribution", "mu", "sigma", "q", "parameters")
+_KEYS = (
+    "value", "values", "probabilities", "min", "max", "distribution", "mu", "sigma", "a", "b", "q", "parameters",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _BARE = re.compile(r"(?!(?i:null|true|false|inf|nan)$)[A-Za-z_/][A-Za-z0-9_./-]*")
 
@@ -62,9 +72,9 @@ def read_parameters(node: Any, method: str) -> tuple[dict[str, str], dict[str, D
         elif method != "grid":
             space[key] = _distribution(key, kind, leaf)
         elif kind in GRID:
-            space[key] = _grid_steps(key, leaf) if kind == "q_uniform" else _distribution(key, kind, leaf)
+            space[key] = _grid_axis(key, kind, leaf)
         else:
-            raise ConfigError(f"{key}: a grid cannot hold {kind}, which is continuous; give values, or method: random")
+            raise ConfigError(f"{key}: a grid cannot hold {kind}, which is drawn; give values, or method: random")
     return constants, space
 
 
@@ -86,7 +96,7 @@ def _leaves(prefix: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _kind(key: str, leaf: Mapping[str, Any]) -> str:
     """The distribution that is named or, as W&B does it, follows from the keys; with those keys checked."""
-    check_keys(key, leaf, _KEYS, {"probabilities": _EQUAL, "a": _NO_BETA, "b": _NO_BETA})
+    check_keys(key, leaf, _KEYS)
     kind = leaf["distribution"] if "distribution" in leaf else _implied(key, leaf)
     if not isinstance(kind, str) or kind not in TAKES:
         raise ConfigError(f"{key}.distribution={quoted(kind)}: {_no_distribution(str(kind))}")
@@ -96,7 +106,7 @@ def _kind(key: str, leaf: Mapping[str, Any]) -> str:
                 f"{key}.{name}={quoted(leaf[name])}: {kind} does not take it, only {', '.join(TAKES[kind])}"
             )
     for name in TAKES[kind]:
-        if name not in leaf and name not in ("mu", "sigma", "q"):
+        if name not in leaf and name not in _DEFAULTS:
             raise ConfigError(f"{key}.{name} is missing: {kind} takes {', '.join(TAKES[kind])}")
     return kind
 
@@ -104,29 +114,26 @@ def _kind(key: str, leaf: Mapping[str, Any]) -> str:
 def _no_distribution(kind: str) -> str:
     close = difflib.get_close_matches(kind, TAKES, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return REFUSED.get(kind) or f"no such distribution; {hint}there are {', '.join(TAKES)}"
+    return f"no such distribution; {hint}there are {', '.join(TAKES)}"
 
 
 def _implied(key: str, leaf: Mapping[str, Any]) -> str:
     if "value" in leaf:
         return "constant"
     if "values" in leaf:
-        return "categorical"
+        return "categorical_w_probabilities" if "probabilities" in leaf else "categorical"
     if "min" not in leaf or "max" not in leaf:
         raise ConfigError(f"{key}={quoted(dict(leaf))}: give value, values, min and max, or a distribution")
-    low, high = (finite_number(f"{key}.{name}", leaf[name]) for name in _BOUNDS)
-    if type(low) is not type(high):
-        raise ConfigError(
-            f"{key}: min={quoted(leaf['min'])} and max={quoted(leaf['max'])} must both be whole (drawn as whole "
-            "numbers) or both have a point; or name the distribution"
-        )
-    return "int_uniform" if isinstance(low, int) else "uniform"
+    whole = all(isinstance(finite_number(f"{key}.{name}", leaf[name]), int) for name in _BOUNDS)
+    return "int_uniform" if whole else "uniform"
 
 
 def _distribution(key: str, kind: str, leaf: Mapping[str, Any]) -> Distribution:
     match kind:
         case "categorical":
-            return _choice(key, leaf["values"])
+            return Choice(_texts(key, leaf["values"]))
+        case "categorical_w_probabilities":
+            return _weighted(key, leaf)
         case "int_uniform":
             low, high = _bounds(key, leaf)
             if not (isinstance(low, int) and isinstance(high, int)):
@@ -134,22 +141,36 @@ def _distribution(key: str, kind: str, leaf: Mapping[str, Any]) -> Distribution:
             return Number(low, high, whole=True)
         case "normal" | "log_normal" | "q_normal" | "q_log_normal":
             return _normal(key, kind, leaf)
+        case "beta" | "q_beta":
+            a, b = (float(_positive(key, name, leaf)) for name in _SHAPE)
+            return Beta(a, b, _positive(key, "q", leaf) if kind == "q_beta" else None)
     return _number(key, kind, leaf)
 
 
-def _choice(key: str, values: Any) -> Choice:
+def _texts(key: str, values: Any) -> list[str]:
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{key}.values={quoted(values)}: must be a list with at least one value, like [8, 16]")
-    return Choice([override_text(f"{key}.values", value) for value in values])
+    return [override_text(f"{key}.values", value) for value in values]
+
+
+def _weighted(key: str, leaf: Mapping[str, Any]) -> Weighted:
+    values, given = _texts(key, leaf["values"]), leaf["probabilities"]
+    label = f"{key}.probabilities={quoted(given)}"
+    if not isinstance(given, list) or len(given) != len(values):
+        raise ConfigError(f"{label}: must be a list with a number for each of the {len(values)} values")
+    probabilities = [float(finite_number(f"{key}.probabilities", one)) for one in given]
+    if min(probabilities) < 0 or not math.isclose(sum(probabilities), 1, rel_tol=1e-5):  # W&B's tolerance
+        raise ConfigError(f"{label}: must be 0 or more each and 1 in sum, got {sum(probabilities):g}")
+    return Weighted(values, probabilities)
 
 
 def _normal(key: str, kind: str, leaf: Mapping[str, Any]) -> Normal:
-    mean, deviation = finite_number(f"{key}.mu", leaf.get("mu", 0.0)), _positive(f"{key}.sigma", leaf.get("sigma", 1.0))
-    step = _positive(f"{key}.q", leaf.get("q", 1)) if kind.startswith("q_") else None
+    mean, deviation = finite_number(f"{key}.mu", leaf.get("mu", _DEFAULTS["mu"])), _positive(key, "sigma", leaf)
+    step = _positive(key, "q", leaf) if kind.startswith("q_") else None
     return Normal(float(mean), float(deviation), "log" in kind, step)
 
 
-def _number(key: str, kind: str, leaf: Mapping[str, Any]) -> Number:
+def _number(key: str, kind: str, leaf: Mapping[str, Any]) -> Number | Rounded:
     low, high = _bounds(key, leaf)
     match kind.removeprefix("q_"):
         case "log_uniform":
@@ -163,33 +184,40 @@ def _number(key: str, kind: str, leaf: Mapping[str, Any]) -> Number:
         case _:
             raise GuardError(f"{key}: {kind} is taken and not drawn")
     log = "log" in kind
-    return _quantised(key, low, high, log, leaf) if kind.startswith("q_") else Number(float(low), float(high), log)
+    if kind.startswith("q_"):
+        return Rounded(float(low), float(high), _step(key, low, high, leaf), log)
+    return Number(float(low), float(high), log)
 
 
-def _quantised(key: str, low: float, high: float, log: bool, leaf: Mapping[str, Any]) -> Number:
-    """W&B draws and then rounds to multiples of q: the bounds round likewise."""
-    step = _step(key, high - low, leaf)
-    first, last = (float(Decimal(str(step)) * round(Decimal(bound) / Decimal(str(step)))) for bound in (low, high))
-    if log and first <= 0:
-        raise ConfigError(f"{key}: min={quoted(leaf['min'])} rounds to 0 at q={step}; raise min, or give a smaller q")
-    if not float(step).is_integer():
-        return Number(first, last, log, float(step))
-    return Number(int(first), int(last), log, None if step == 1 else int(step), whole=True)
+def _grid_axis(key: str, kind: str, leaf: Mapping[str, Any]) -> Distribution:
+    match kind:
+        case "q_uniform":
+            return _grid_steps(key, leaf)
+        case "categorical":
+            texts = _texts(key, leaf["values"])
+            same = [_texts(key, [_as_wandb_compares(value)])[0] for value in leaf["values"]]
+            return Choice(list(dict(zip(same, texts, strict=True)).values()))
+    return _distribution(key, kind, leaf)
+
+
+def _as_wandb_compares(value: Any) -> Any:
+    """1.0 and 1 are one value of W&B's grid, at the place of the first and spelled like the last."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _grid_steps(key: str, leaf: Mapping[str, Any]) -> Number:
     """W&B's grid over q_uniform: from min in steps of q, max left out."""
     low, high = _bounds(key, leaf)
-    step = _step(key, high - low, leaf)
+    step = _step(key, low, high, leaf)
     last = low + (math.ceil((high - low) / step) - 1) * step
     if float(low).is_integer() and float(step).is_integer():
         return Number(int(low), int(last), step=int(step), whole=True)
     return Number(float(low), float(last), step=float(step))
 
 
-def _step(key: str, span: float, leaf: Mapping[str, Any]) -> int | float:
-    step = _positive(f"{key}.q", leaf.get("q", 1))
-    if span / step > 2**53:
+def _step(key: str, low: float, high: float, leaf: Mapping[str, Any]) -> int | float:
+    step = _positive(key, "q", leaf)
+    if max(abs(low), abs(high)) / step > 2**53:
         raise ConfigError(f"{key}.q={step}: too small for min={quoted(leaf['min'])} and max={quoted(leaf['max'])}")
     return step
 
@@ -216,10 +244,10 @@ def _exp(key: str, exponent: float) -> float:
     return value
 
 
-def _positive(key: str, value: Any) -> int | float:
-    given = finite_number(key, value)
+def _positive(key: str, name: str, leaf: Mapping[str, Any]) -> int | float:
+    given = finite_number(f"{key}.{name}", leaf.get(name, _DEFAULTS[name]))
     if given <= 0:
-        raise ConfigError(f"{key}={given}: must be above 0")
+        raise ConfigError(f"{key}.{name}={given}: must be above 0")
     return given
 
 
