@@ -3,9 +3,9 @@
     python benchmarks/published_t4.py FOLDER
 
 FOLDER holds t4_measured.csv and models/*/config.json. The runs follow Hugging Face's recipe with k-bit preparation and
-PEFT's fp32 adapters, which danube_sweep does not: `recipe_peak` adds what that recipe keeps, by bytes set with all runs in
-view. What it moves, the T4's efficiencies and the allocator's slack are fitted; every row is predicted by a fit that has
-not seen its model.
+PEFT's fp32 adapters, which danube_sweep does not. `recipe_peak` adds what that recipe keeps, by bytes that were set
+with all runs in view. What it moves, the T4's efficiencies and the allocator's slack are fitted: every row is predicted
+by a fit that has not seen its model.
 """
 
 import csv
