@@ -41,6 +41,8 @@ SPACE: dict[str, Distribution] = {
     "head": Choice(["preference", "sequence", "'a b'"]),
     "x": Number(0.1, 0.4, step=0.1),
     "y": Number(3.0, 3.0),
+}
+OF_WANDB: dict[str, Distribution] = {
     "rounded": Rounded(4.0, 60.0, 8),
     "beta": Beta(2.0, 5.0, step=0.1),
     "weighted": Weighted(["a", "b", "c"], [0.5, 0.0, 0.5]),
@@ -100,10 +102,17 @@ def test_every_sampler_stays_in_the_space_and_does_not_repeat_itself_after_a_bre
         assert point["head"] in ("preference", "sequence", "'a b'")
         assert point["x"] in ("0.1", "0.2", "0.3", "0.4")
         assert point["y"] == "3.0"
-        assert int(point["rounded"]) in range(8, 57, 8)
-        assert 0 <= float(point["beta"]) <= 1 and len(point["beta"]) <= 3
-        assert point["weighted"] in ("a", "c")
     assert all(len({json.loads(point)[key] for point in points}) > 1 for key in ("optimizer.lr", "lora.rank", "head"))
+
+
+@pytest.mark.parametrize("sampler", DRAWING, ids=lambda sampler: sampler.value)
+def test_every_sampler_draws_from_the_distributions_that_optuna_lacks(sampler: Sampler, opened: Open) -> None:
+    journal = opened()
+    points = [json.loads(drawn(journal, sampler, 0, number, OF_WANDB)) for number in range(1, 9)]
+    assert {int(point["rounded"]) for point in points} <= set(range(8, 57, 8))
+    assert {point["weighted"] for point in points} <= {"a", "c"}
+    assert all(0 <= float(point["beta"]) <= 1 and len(point["beta"]) <= 3 for point in points)
+    assert len({json.dumps(point) for point in points}) > 1
 
 
 @pytest.mark.parametrize(

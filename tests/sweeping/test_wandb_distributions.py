@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from danube_sweep.config.schema import Sampler
-from danube_sweep.sweeping.propose.samplers import build_sampler, to_optuna
-from danube_sweep.sweeping.propose.search_space import drawn_text
+from danube_sweep.sweeping.propose.samplers import _at, build_sampler, to_optuna
+from danube_sweep.sweeping.propose.search_space import Distribution, drawn_text
 from danube_sweep.sweeping.wandb_file.wandb_parameters import read_parameters
 
 RECORDED = json.loads((ROOT / "tests" / "kept" / "wandb_distributions.json").read_text())
@@ -32,19 +32,30 @@ def study() -> optuna.Study:
 def test_three_thousand_draws_are_distributed_as_those_of_wandb(
     recorded: Mapping[str, Any], study: optuna.Study
 ) -> None:
-    draws = drawn(recorded["parameter"], study)
-    if "quantiles" in recorded:
-        assert furthest_quantile(np.array(draws), recorded["quantiles"]) < BOUND
-    else:
-        assert furthest_share(draws, {as_value(text): share for text, share in recorded["shares"].items()}) < BOUND
-
-
-def drawn(parameter: Mapping[str, Any], study: optuna.Study) -> list[float | str]:
-    _, space = read_parameters({"x": parameter}, "random")
-    kind, sampler = to_optuna(space["x"]), build_sampler(Sampler.random, 0, 0)
+    space = space_of(recorded)
+    kind, sampler = to_optuna(space), build_sampler(Sampler.random, 0, 0)
     trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
     sampled = (sampler.sample_independent(study, trial, "x", kind) for _ in range(DRAWS))
-    return [as_value(drawn_text(space["x"], value)) for value in sampled]
+    assert distance([as_value(drawn_text(space, value)) for value in sampled], recorded) < BOUND
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda one: json.dumps(one["parameter"]))
+def test_evenly_spread_draws_are_distributed_as_those_of_wandb(recorded: Mapping[str, Any]) -> None:
+    space = space_of(recorded)
+    places = (np.arange(DRAWS) + 0.5) / DRAWS
+    draws = [as_value(drawn_text(space, _at(space, float(place)))) for place in places]
+    assert distance(draws, recorded) < BOUND / 10
+
+
+def space_of(recorded: Mapping[str, Any]) -> Distribution:
+    return read_parameters({"x": recorded["parameter"]}, "random")[1]["x"]
+
+
+def distance(draws: list[float | str], recorded: Mapping[str, Any]) -> float:
+    """The largest distance between the distribution function of the draws and W&B's."""
+    if "quantiles" in recorded:
+        return furthest_quantile(np.array(draws), recorded["quantiles"])
+    return furthest_share(draws, {as_value(text): share for text, share in recorded["shares"].items()})
 
 
 def as_value(text: str) -> float | str:

@@ -32,7 +32,7 @@ def startup_draws(trials: int | None) -> int:
 
 
 def evenly_spread(space: Mapping[str, Distribution], seed: int, place: int) -> dict[str, Any]:
-    """The point at a place of a scrambled Sobol sequence over the space; for Normal a quantile, as Optuna draws it."""
+    """The point at a place of a scrambled Sobol sequence over the space, as Optuna would draw it: some by quantile."""
     from scipy.stats import qmc
 
     sequence = qmc.Sobol(len(space), scramble=True, rng=seed)
@@ -45,7 +45,11 @@ def _at(distribution: Distribution, where: float) -> Any:
     match distribution:
         case Choice(values=values):
             return values[min(int(where * len(values)), len(values) - 1)]
-        case Normal():
+        case Weighted():
+            return where
+        case Rounded(low=low, high=high, log=log):
+            return _at(Number(low, high, log), where)
+        case Normal() | Beta():
             return TAIL + where * (1 - 2 * TAIL)
         case Number(low=low, high=high, log=log, step=step, whole=whole):
             by = (step or 1) if whole and not log else None if log else step
