@@ -7,19 +7,19 @@ from pathlib import Path
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.parser import Parser
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import CheckpointError, ConfigError
 
 
 def resume(arguments: list[str]) -> int:
     """`danube-sweep resume`: an interrupted run, or a sweep."""
     parser = Parser(
         "danube-sweep resume",
-        description="Goes on with an interrupted run or with a sweep: trials without a result are trained from their "
-        "last checkpoint. Several processes may resume one sweep; they share its trials.",
+        description="Continues an interrupted run or sweep. Trials without a result are trained from their last "
+        "checkpoint. Several processes may resume one sweep; they share its trials.",
     )
     parser.add_argument("directory", type=Path, help="the folder of a run or of a sweep")
-    parser.add_argument("--retry", help="of a sweep, also trials that ended so: failed,oom,…  or all")
-    parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help="changed settings of a sweep")
+    parser.add_argument("--retry", metavar="STATES", help="sweep only: end states to run again: failed,oom,… or all")
+    parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help="sweep only: settings to change")
     add_trust(parser)
     options = parser.parse_intermixed_args(arguments)
     check_received(options.directory, trust=options.trust)
@@ -29,15 +29,18 @@ def resume(arguments: list[str]) -> int:
     if SweepFolder(options.directory).file.is_file():
         return _resume_sweep(options.directory, options.retry, options.settings)
     if options.retry or options.settings:
-        from danube_sweep.errors import CheckpointError
-
-        raise CheckpointError(f"{options.directory} is no sweep: it has no sweep.json; --retry is for sweeps")
+        given = "--retry" if options.retry else options.settings[0]
+        raise CheckpointError(f"{options.directory} is no sweep: {_missing(options.directory, given)}")
     from danube_sweep.config.stored import load_config
     from danube_sweep.storage.run_folder import RunFolder
     from danube_sweep.training.train_one_trial import train_one_trial
 
     train_one_trial(load_config(RunFolder(options.directory).config), options.directory)
     return 0
+
+
+def _missing(path: Path, given: str) -> str:
+    return f"it has no sweep.json; {given} is for sweeps" if path.is_dir() else "there is no such folder"
 
 
 def _resume_sweep(path: Path, retry: str | None, settings: list[str]) -> int:
@@ -57,11 +60,11 @@ def sweep(arguments: list[str]) -> int:
     """`danube-sweep sweep`: a W&B sweep file without a server."""
     parser = Parser(
         "danube-sweep sweep",
-        description="Runs a W&B sweep file here, without a server: docs/wandb.md says what each of its keys becomes.",
+        description="Runs a W&B sweep file here, without a server. docs/wandb.md lists how each key is read.",
     )
     parser.add_argument("file", type=Path, help="the sweep file (YAML)")
     parser.add_argument("--dry-run", action="store_true", help="show the trials and stop")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of every trial, or sweep.FIELD=VALUE")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="for every trial, or sweep.FIELD=VALUE")
     options = parser.parse_intermixed_args(arguments)
 
     from danube_sweep.sweeping.entry.sweep_file_command import run_sweep_file
@@ -77,14 +80,14 @@ def plan(arguments: list[str]) -> int:
     """`danube-sweep plan`: memory, seconds and disk of trials, before anything is loaded."""
     parser = Parser(
         "danube-sweep plan",
-        description="Says from the config alone what a trial needs and whether it fits a device: nothing is loaded. "
-        "With -m a row for every combination of the swept values. docs/memory.md says how it is computed.",
+        description="Predicts the memory and time of a trial from its config, and whether it fits a device. Loads no "
+        "weights. With -m, prints a row for every combination of the values. docs/memory.md explains the computation.",
         epilog="example: danube-sweep plan -m model=danube3_500m,danube3_4b precision=nf4 device=kaggle_t4,h200 "
-        "data.max_length=2048. The exit code is 0 whether it fits or not (--json says it), 2 for a mistake.",
+        "data.max_length=2048. The exit code is 0 whether or not it fits (--json has the verdict), 2 for a mistake.",
     )
     parser.add_argument("-m", "--multirun", action="store_true", help="plan every combination")
     parser.add_argument("--json", action="store_true", help="print JSON: bytes and seconds")
-    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with options of yours: device/mine.yaml, …")
+    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with your own options: device/mine.yaml, …")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training: device=kaggle_t4, …")
     options = parser.parse_intermixed_args(arguments)
 
@@ -103,13 +106,13 @@ def show(arguments: list[str]) -> int:
     """`danube-sweep show`: the data as the model reads them."""
     parser = Parser(
         "danube-sweep show",
-        description="Prints the first training rows and the longest as the model reads them: the text with its markup, "
-        "the tokens, where a text is cut, and the label. Above them are the facts that training prints: rows, classes, "
-        "lengths, duplicates, and validation rows that leak. Loads no weights and trains nothing.",
+        description="Prints the first training rows and the longest one as the model reads them: text with markup, "
+        "tokens, cuts and label. Before them come the facts that training prints: rows, classes, lengths, duplicates, "
+        "and validation rows that leak. Loads no weights and trains nothing.",
         epilog="example: danube-sweep show data=table data.path=intents.csv head=sequence model=danube3_500m "
         "data.max_length=128",
     )
-    parser.add_argument("--rows", type=int, default=3, metavar="N", help="how many rows (default 3)")
+    parser.add_argument("--rows", type=int, default=3, metavar="N", help="number of rows (default 3)")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training")
     options = parser.parse_intermixed_args(arguments)
     if options.rows < 0:
@@ -132,11 +135,12 @@ def rank(arguments: list[str]) -> int:
     parser = Parser(
         "danube-sweep rank",
         description="Shows a sweep's trials, best first, and writes ranking.csv and ranking.md into its folder. "
-        "Trials that differ only in seed and fold are one row; differences to the best row have a 95 % interval, for "
-        "all rows at once, over the validation rows and training noise, and a row whose interval holds 0 is a tie.",
+        "Trials that differ only in seed and fold share a row. Each difference to the best row has a 95 % interval. "
+        "The intervals cover validation rows and training noise, and hold for all rows at once. A row whose interval "
+        "contains 0 is a tie.",
     )
     parser.add_argument("directory", type=Path, help="the sweep's folder")
-    parser.add_argument("--full", action="store_true", help="all that danube-sweep report says, here")
+    parser.add_argument("--full", action="store_true", help="show the report in the terminal; write no file")
     _add_overwrite(parser)
     options = parser.parse_args(arguments)
     say_links(options.directory)
@@ -160,9 +164,9 @@ def report(arguments: list[str]) -> int:
     """`danube-sweep report`: a sweep as one page."""
     parser = Parser(
         "danube-sweep report",
-        description="Draws a sweep, running or ended, as one HTML page that needs nothing beside it: what to use and "
-        "how sure that is, the ranking, pictures of what the choices do and cost, and what was compared with what; "
-        "docs/report.md. The same in the terminal: danube-sweep rank --full.",
+        description="Draws a sweep, running or ended, as one HTML page that works offline: the answer and its "
+        "interval, the ranking, pictures of the effect and cost of each choice, and the data and versions that were "
+        "compared. docs/report.md explains the page. danube-sweep rank --full shows the same in the terminal.",
         epilog="example: danube-sweep report multirun/2026-11-23/18-20-00. It prints the page's path and size.",
     )
     _add_page(parser)
@@ -179,7 +183,7 @@ def report(arguments: list[str]) -> int:
 
 
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
 
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
@@ -192,9 +196,9 @@ def watch(arguments: list[str]) -> int:
     """`danube-sweep watch`: a running sweep, live."""
     parser = Parser(
         "danube-sweep watch",
-        description="Shows a running sweep live: its ranking, how far the trial in each slot is and the time left. The "
-        "page of danube-sweep report is drawn again each minute; reload it to see. Ends with the sweep; Ctrl-C ends it "
-        "before and leaves the sweep alone.",
+        description="Shows a running sweep live: its ranking, the progress of the trial in each slot, and the time "
+        "left. Draws the page of danube-sweep report again each minute; reload it in the browser. Ends with the sweep. "
+        "Ctrl-C ends it earlier and does not affect the sweep.",
         epilog="example: danube-sweep watch multirun/2026-11-23/18-20-00, in a second terminal",
     )
     _add_page(parser)
@@ -224,14 +228,14 @@ def watch(arguments: list[str]) -> int:
 
 
 def oof(arguments: list[str]) -> int:
-    """`danube-sweep oof`: what finished folds say of every row."""
+    """`danube-sweep oof`: out-of-fold predictions of finished folds."""
     parser = Parser(
         "danube-sweep oof",
-        description="Joins the validation predictions of finished folds: trials that differ only in data.fold (and "
-        "seed, over which they are averaged) are a group; those with all their folds are scored over all rows and "
-        "shown, best first, and the best one's predictions are written in the order of the data file.",
+        description="Joins the validation predictions of finished folds. Trials that differ only in data.fold and seed "
+        "form a group; seeds are averaged. Groups with all their folds are scored over all rows and shown, best first. "
+        "The predictions of the best group are written in the order of the data file.",
         epilog="example: danube-sweep -m data.folds=5 data.fold=0,1,2,3,4 lora.rank=8,16 hydra.sweep.dir=folds; "
-        "danube-sweep oof folds. The exit code is 2 when no group has all its folds.",
+        "danube-sweep oof folds. The exit code is 2 if no group has all its folds.",
     )
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
     parser.add_argument(
@@ -254,30 +258,30 @@ def predict(arguments: list[str]) -> int:
     """`danube-sweep predict`: a csv for new rows."""
     parser = Parser(
         "danube-sweep predict",
-        description="Writes a csv with an id and a probability per class, or the number, for every row, from a "
-        "finished run alone; for head=token a row for every word. A sweep's folder stands for its best trial, an "
-        "ensemble's for all its members.",
+        description="Writes a csv with the id of each input row and a probability per class, or the predicted number. "
+        "For head=token it writes a row for every word. The folder of a sweep stands for its best trial, the folder of "
+        "an ensemble for all its members.",
     )
-    parser.add_argument("run_dir", type=Path, help="the folder of a run, a sweep or an ensemble, which is only read")
+    parser.add_argument("run_dir", type=Path, help="the folder of a run, a sweep or an ensemble; it is only read")
     parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
     _add_overwrite(parser)
     parser.add_argument(
-        "--id-column", metavar="NAME", help="the input's ids (default: the run's data.id_column, else id, Id or ID)"
+        "--id-column", metavar="NAME", help="the id column (default: the run's data.id_column, otherwise id, Id or ID)"
     )
     parser.add_argument(
-        "--like", type=Path, metavar="SAMPLE", help="a sample submission: its columns, its order and its ids"
+        "--like", type=Path, metavar="SAMPLE", help="a sample submission, whose columns, order and ids are used"
     )
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
     parser.add_argument(
         "--labels",
         action="store_true",
-        help="the likeliest class (of ordered ones the median) instead; of words those but O",
+        help="write the most likely class (head=ordinal: the median); for words, leave out those labelled O",
     )
     parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     types = ["fp32", "bf16", "fp16"]
-    parser.add_argument("--compute", choices=types, help="compute type, where the device lacks the run's own")
+    parser.add_argument("--compute", choices=types, help="compute type, if the device lacks the run's type")
     _add_model_path(parser)
     add_trust(parser)
     options = parser.parse_args(arguments)
@@ -288,7 +292,7 @@ def predict(arguments: list[str]) -> int:
 
 
 def _add_model_path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-path", type=Path, metavar="FOLDER", help="the backbone, if its folder has moved")
+    parser.add_argument("--model-path", type=Path, metavar="FOLDER", help="folder of the backbone, if it has moved")
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -305,16 +309,16 @@ def export(arguments: list[str]) -> int:
     """`danube-sweep export`: a finished run as a folder for peft and transformers."""
     parser = Parser(
         "danube-sweep export",
-        description="Writes a finished run as a folder that peft and transformers load without danube_sweep, loads it "
-        "again in a fresh process, and keeps it only if its logits are the run's own; docs/export.md.",
+        description="Writes a finished run as a folder that PEFT and transformers load without danube_sweep. The "
+        "folder is loaded again in a fresh process, and kept only if its logits equal the run's. See docs/export.md.",
     )
     parser.add_argument("run_dir", type=Path, help="the run's folder")
     parser.add_argument("out_dir", type=Path, help="the folder to write, new or empty")
-    parser.add_argument("--merge", action="store_true", help="a whole model, the adapter merged in")
+    parser.add_argument("--merge", action="store_true", help="write a whole model with the adapter merged in")
     types = ["fp32", "bf16", "fp16"]
     parser.add_argument("--dtype", choices=types, help="type of the merged weights (default: the run's compute type)")
     parser.add_argument("--push", metavar="NAME", help="upload it to the Hugging Face hub as OWNER/NAME")
-    parser.add_argument("--private", action="store_true", help="upload it for yourself only")
+    parser.add_argument("--private", action="store_true", help="make the uploaded repository private")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     _add_model_path(parser)
     add_trust(parser)

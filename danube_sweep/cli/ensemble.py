@@ -10,18 +10,21 @@ def ensemble(arguments: list[str]) -> int:
     """`danube-sweep ensemble`: several finished models that answer together."""
     parser = Parser(
         "danube-sweep ensemble",
-        description="Blends finished models from their validation predictions, without loading any: greedy selection "
-        "with replacement and a temperature for each member, or the plain mean of the best. Prints their loss on rows "
-        "that chose nothing (unseen), beside that of the best single model. Writes a folder for danube-sweep predict.",
+        description="Combines finished models by their validation predictions; no model is loaded. The methods are "
+        "greedy selection with replacement, with a temperature for each member, and the plain mean of the best. Prints "
+        "the loss on unseen rows beside that of the best single model. Writes a folder for danube-sweep predict. "
+        "See docs/ensembles.md.",
         epilog="example: danube-sweep ensemble multirun/2026-11-23/18-20-00 -o best; "
         "danube-sweep predict best test.csv -o submission.csv",
     )
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to write")
     methods = ["auto", "greedy", "mean"]
-    parser.add_argument("--method", choices=methods, default="auto", help="what is kept (default: the better one)")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="models of the mean (default 5)")
-    parser.add_argument("--candidates", type=int, default=40, metavar="N", help="models considered (default 40)")
+    parser.add_argument("--method", choices=methods, default="auto", help="auto (the default) takes the better one")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of models in the mean (default 5)")
+    parser.add_argument(
+        "--candidates", type=int, default=40, metavar="N", help="best models to choose from (default 40)"
+    )
     options = parser.parse_args(arguments)
     for name, least in (("top", 1), ("candidates", 2)):
         if getattr(options, name) < least:

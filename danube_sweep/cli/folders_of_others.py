@@ -10,7 +10,7 @@ from danube_sweep.config.neutral_text import neutral
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """The option `--trust`."""
     parser.add_argument(
-        "--trust", action="store_true", help="let a folder that was not made here go outside itself (docs/security.md)"
+        "--trust", action="store_true", help="let a folder from elsewhere use paths outside itself (docs/security.md)"
     )
 
 

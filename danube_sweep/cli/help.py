@@ -16,32 +16,32 @@ danube-sweep [GROUP=OPTION | FIELD=VALUE]…          train one trial
 danube-sweep -m FIELD=VALUE,VALUE…                   sweep: train every combination, then rank
 danube-sweep -m … --dry-run                          show the trials of a sweep and stop
 danube-sweep sweep FILE                              run a W&B sweep file without a server
-danube-sweep resume DIR [--retry failed,oom]         go on with an interrupted run or sweep
-danube-sweep rank SWEEP_DIR [--full]                 a sweep's trials, best first
-danube-sweep report SWEEP_DIR                        a sweep as one page: the answer, ranking and pictures
-danube-sweep watch SWEEP_DIR                         a running sweep, live, and its page each minute
-danube-sweep oof DIR… [-o OUT]                       out-of-fold predictions of finished folds
-danube-sweep plan [-m] [OVERRIDES]                   what trials need and whether they fit a device
-danube-sweep show [OVERRIDES]                        three rows as the model reads them, and facts about the data
-danube-sweep ensemble DIR… -o FOLDER                 finished models that answer together
-danube-sweep predict DIR INPUT -o OUTPUT             probabilities for new rows; --like SAMPLE for a submission
-danube-sweep export RUN_DIR OUT_DIR [--merge]        a folder that peft and transformers load
-danube-sweep --help GROUP                            the fields of a group
+danube-sweep resume DIR [--retry failed,oom]         continue an interrupted run or sweep
+danube-sweep rank SWEEP_DIR [--full]                 rank a sweep's trials, best first
+danube-sweep report SWEEP_DIR                        write a sweep as one HTML page: answer, ranking, pictures
+danube-sweep watch SWEEP_DIR                         show a running sweep live, and redraw its page each minute
+danube-sweep oof DIR… [-o OUT]                       join the out-of-fold predictions of finished folds
+danube-sweep plan [-m] [OVERRIDES]                   predict memory and time, and whether a device is large enough
+danube-sweep show [OVERRIDES]                        show rows as the model reads them, and facts about the data
+danube-sweep ensemble DIR… -o FOLDER                 combine finished models
+danube-sweep predict DIR INPUT -o OUTPUT             predict new rows; --like SAMPLE for a submission
+danube-sweep export RUN_DIR OUT_DIR [--merge]        write a folder that PEFT and transformers load
+danube-sweep --help GROUP                            list the fields of a group
 danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop
 
 Examples
   danube-sweep
       a tiny model on generated preference data, on any CPU, in about a minute
   danube-sweep model=danube3_500m precision=nf4 data=arena data.path=train.csv
-      QLoRA on a preference competition's file
+      QLoRA on the train.csv of a preference competition
   danube-sweep experiment=preference_danube3_500m_t4 data.path=train.csv lora.rank=32
-      a ready setting, with one value changed
+      a ready-made experiment with one value changed
   danube-sweep data=table data.path=intents.csv head=sequence head.pooling=mean
       classify single texts
   danube-sweep -m lora.rank=8,32 optimizer.lr=1e-4,3e-4 seed=0,1,2
-      12 trials, each in a process of its own, and a ranking with means over the seeds
+      12 trials, trained together where that is faster, and a ranking with means over the seeds
   danube-sweep -m hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-5,1e-3))' sweep.trials=40 pruner=asha
-      a search that ends hopeless trials early (--help sweep, --help pruner)
+      a search that pauses weak trials early (--help sweep, --help pruner)
 
 Groups and their options (the default is marked *)
 """
@@ -55,7 +55,8 @@ def help_text(group: str | None = None) -> str:
     if group is None:
         return USAGE + _groups() + "\nTop-level fields\n" + _fields(Config, "", only_plain=True) + _footer()
     if group == "experiment":
-        return "experiment: ready settings\n\n" + "\n".join(_described(file) for file in _files("experiment")) + "\n"
+        described = "\n".join(_described(file) for file in _files("experiment"))
+        return f"experiment: ready-made settings\n\n{described}\n"
     if group in ("plan", "show", "resume", "rank", "report", "watch", "oof", "ensemble", "predict", "export"):
         raise ConfigError(f"--help {group}: that is a command; give danube-sweep {group} --help")
     if group not in GROUPS:
@@ -144,9 +145,9 @@ def _first_line(kind: type) -> str:
 
 def _footer() -> str:
     return (
-        "\nDANUBE_SWEEP_DATA names the folder that the experiments read, DANUBE_SWEEP_CACHE that of tokenised data and "
-        "quantised\nbackbones (~/.cache/danube_sweep).\n"
-        "A run goes to outputs/<date>/<time>-<hash>, a sweep to multirun/<date>/<time>; hydra.run.dir=… and "
-        "hydra.sweep.dir=… name other\nplaces. hydra/sweeper is grid or optuna; hydra/launcher is local (a process "
-        "per trial) or another one that is installed.\nHydra's own flags: --hydra-help.\n"
+        "\nA run is written to outputs/<date>/<time>-<hash>, or to hydra.run.dir=FOLDER. A sweep is written to\n"
+        "multirun/<date>/<time>, or to hydra.sweep.dir=FOLDER. hydra/sweeper is grid or optuna. hydra/launcher is "
+        "local (a\nprocess per trial or pack) or another one that is installed. --hydra-help lists Hydra's own flags.\n"
+        "DANUBE_SWEEP_DATA is the folder of the experiments' data. DANUBE_SWEEP_CACHE is the folder of tokenised data "
+        "and\nquantised backbones (default ~/.cache/danube_sweep).\n"
     )

@@ -127,7 +127,8 @@ def load_config(path: Path) -> Config:
             raise CheckpointError(f"{path}: precision.compute=auto was changed since the run; restore its type")
         return config
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} is not a run folder: it has no {path.name}") from error
+        reason = f"it has no {path.name}" if path.parent.is_dir() else "there is no such folder"
+        raise CheckpointError(f"{path.parent} is not a run folder: {reason}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except CheckpointError:

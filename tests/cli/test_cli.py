@@ -72,7 +72,7 @@ def write(name: str, text: str) -> str:
         (["hydra.run.dir=x", "seed=-1"], "seed must be at least 0"),
         (["--help", "nonsense"], "--help nonsense: no such group; there are model, precision"),
         (["--cfg", "job", "lora.rnak=3"], "did you mean lora.rank?"),
-        (["resume", "nowhere"], "nowhere is not a run folder: it has no config.yaml"),
+        (["resume", "nowhere"], "nowhere is not a run folder: there is no such folder"),
         (["predict", "nowhere", "in.csv", "-o", "out.csv"], "nowhere is not a run folder"),
         (["precision=fp16", *TINY], "precision.compute=fp16: a CPU does not support fp16; use precision=bf16"),
         (["lora.last_k=3", "data.rows=20", *TINY], "lora.last_k must be at most 2"),
