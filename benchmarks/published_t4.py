@@ -228,7 +228,8 @@ def table(rows: Sequence[Row], t4: Device) -> str:
     """The table of docs/memory.md, and what it comes to."""
     found, fitted = left_out(rows, t4), fit(rows, t4)
     lines = [
-        "| model | weights, attention | rows x tokens | s a step: predicted, published, ratio | process MiB: the same |"
+        "| model | weights, attention | rows x tokens | s/step: predicted, published, ratio "
+        "| MiB: predicted, published, ratio |"
     ]
     lines.append("| --- | --- | --- | --- | --- |")
     for row, seconds, memory in found:
@@ -240,9 +241,9 @@ def table(rows: Sequence[Row], t4: Device) -> str:
     lines += [
         "",
         f"Of {len(rows)} runs, {within(times, SECONDS_WITHIN):.0%} are within {SECONDS_WITHIN:.0%} in seconds and "
-        f"{within(memories, MEMORY_WITHIN):.0%} within {MEMORY_WITHIN:.0%} in memory. Fitted to all: products at "
-        f"{fitted.efficiency:.2f} of the rate, fused attention at {fitted.attention_efficiency:.2f}, "
-        f"{fitted.launch_s * 1e6:.0f} µs a launch.",
+        f"{within(memories, MEMORY_WITHIN):.0%} within {MEMORY_WITHIN:.0%} in memory. The fit to all runs gives "
+        f"{fitted.efficiency:.2f} of the rate for products, {fitted.attention_efficiency:.2f} for fused attention, and "
+        f"{fitted.launch_s * 1e6:.0f} µs per launch.",
     ]
     return "\n".join(lines)
 
