@@ -40,7 +40,7 @@ class Places:
     """Where a run keeps files outside its folder."""
 
     checkpoints: str | None = setting(
-        "a folder for checkpoints while a trial trains, such as one on a larger disk; null: the run's own",
+        "folder of the checkpoints while a trial trains, for example on a larger disk; null uses the run's folder",
         None,
         path="place",
     )

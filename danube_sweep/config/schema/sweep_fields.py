@@ -57,8 +57,8 @@ class Sweep:
         "trials or packs at a time, each in its own process; null means one per GPU, or one on a CPU", None
     )
     draws_ahead: Any = setting(
-        "of a search that learns: trials without a result that a pack may draw; auto: a quarter of the trials at the "
-        "start, then half as many as there are results",
+        "search only, for tpe, gp and cmaes: trials without a result that a pack may draw; auto: a quarter of the "
+        "trials at the start, then half as many as there are results",
         "auto",
     )
     pack: Any = setting(
@@ -96,11 +96,13 @@ class Sweep:
         Confirm.none,
     )
     budget: float | None = setting(
-        "with a pruner that pauses: steps that all trials may take, as a share of those of training every one to its "
-        "end; null goes on while a paused trial may still win",
+        "with a pruner that pauses: limit of the steps of all trials, as a share of the steps of training every trial "
+        "to its end; null continues paused trials while one may still win",
         None,
     )
-    budget_h: float | None = setting("the same in hours from the start, by the steps that were made in an hour", None)
+    budget_h: float | None = setting(
+        "the same limit in hours from the start, converted at the rate of the steps so far", None
+    )
     confirm_share: float = setting(
         "limit of the steps for confirming, as a share of the steps of the sweep's trials", 0.2
     )
