@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("danube_sweep", "hydra_plugins", "conf", "tests", "docs", "pyproject.toml", "README.md")
+COPIED = ("danube_sweep", "hydra_plugins", "conf", "tests", "benchmarks", "docs", "pyproject.toml", "README.md")
 LIBRARIES = (
     "bitsandbytes",
     "hydra",
@@ -235,11 +235,11 @@ FAULTS = [
         ("results/test_intervals.py",),
     ),
     Fault(
-        "patience of a search ignores the goal",
-        "sweeping/propose/pruners.py",
-        "sign = 1 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1",
-        "sign = 1",
-        ("sweeping/test_optuna_journal.py",),
+        "early stopping ignores the goal",
+        "results/courses.py",
+        'sign = -1.0 if goal == "maximize" else 1.0',
+        "sign = 1.0",
+        ("sweeping/test_early_stopping.py", "sweeping/test_pruners.py"),
     ),
     Fault(
         "pruners ignore the goal",

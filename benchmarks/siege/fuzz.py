@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import yaml
-from mutate import mutated, other_values
+from corrupt import mutated, other_values
 
 from danube_sweep.config.stored import load_config, load_sweep
 from danube_sweep.data.read_files import read_rows

@@ -140,7 +140,7 @@ def test_a_cell_states_the_settings_of_its_sweep(composer: Composer) -> None:
 
 # --------------------------------------------------------------------------------------- settings on the disk
 
-PRUNERS = [NoPruner(), Asha(2, 4), Hyperband(1, 9, 2), Hyperband(), Median(3, 0), Patient(2, 0.01)]
+PRUNERS = [NoPruner(), Asha(0.2, 4, 3), Hyperband(0.1, 9, 2), Hyperband(), Median(0.3, 1), Patient(2, 0.01)]
 
 
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: str(pruner))
@@ -199,7 +199,7 @@ def test_the_last_of_two_changes_counts_and_the_pruner_can_be_tuned() -> None:
         ("sweep.retry=failed", "sweep.retry takes a list: write sweep.retry=[…]"),
         ("sweep.retry=null", "sweep.retry: "),
         ("sweep.goal=best", "sweep.goal must be minimize or maximize, got best"),
-        ("pruner.nope=1", "pruner.nope: no such field; it has min_validations, reduction"),
+        ("pruner.nope=1", "pruner.nope: no such field; it has rung_share, min_validations, reduction"),
         ("pruner.reduction=1", "pruner.reduction must be at least 2, got 1"),
         *((word, f"{word}: not a setting of a sweep; write sweep.FIELD=VALUE") for word in
           ("sweep.slots", "sweep", "sweep=3", "pruner=none", "lora.rank=4", "=3", "")),

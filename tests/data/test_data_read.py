@@ -95,7 +95,7 @@ def test_parquet_rows_come_with_their_number(tmp_path: Path) -> None:
         ("a.csv", "id|text\n1|a\n", "line 1: separated by vertical bars"),
         ("a.tsv", "id,text\n1,a\n", "line 1: separated by commas: 'id,text'; name it .csv"),
         ("a.csv.zip", "no archive", "a zip archive; unpack it and give the file in it"),
-        ("a.csv", "id,text,id\n1,a,2\n", "the column 'id' is there twice"),
+        ("a.csv", "id,text,id\n1,a,2\n", "the column 'id' occurs twice; rename one"),
         ("a.csv", "id,text\n1,a\n2,b,c\n", "line 3: 3 fields, but the header has 2"),
         ("a.csv", "id,text\n1\n", "line 2: 1 fields"),
         ("a.csv", 'id,text\n1,a\n2,"b\n3,c\n4,d\n', "line 3: a quote opened in this row is never closed"),

@@ -207,7 +207,7 @@ def test_the_compute_type_is_one_that_the_device_has(
 
 
 def test_what_a_device_lacks_is_refused_under_auto_too() -> None:
-    with pytest.raises(ConfigError, match="a T4 has no native bf16"):
+    with pytest.raises(ConfigError, match="a T4 does not support bf16"):
         compose(["precision=bf16", "precision.compute=auto", "device=kaggle_t4"])
 
 
