@@ -239,4 +239,4 @@ def test_what_cannot_be_exported_is_said_in_one_line_and_leaves_nothing(
 
 def test_help_says_what_it_writes(tmp_path: Path) -> None:
     done = command("export", "--help", cwd=tmp_path)
-    assert done.returncode == 0 and "peft and transformers load" in done.stdout and "--push NAME" in done.stdout
+    assert done.returncode == 0 and "PEFT and transformers load" in done.stdout and "--push NAME" in done.stdout
