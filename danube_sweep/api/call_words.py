@@ -10,7 +10,7 @@ from typing import Any
 from danube_sweep.errors import ConfigError
 from danube_sweep.os_errors import as_ours
 
-RUN_DIR, SWEEP_DIR, SWEEPER = "hydra.run.dir=", "hydra.sweep.dir=", "hydra/sweeper="
+RUN_DIR, SWEEP_DIR = "hydra.run.dir=", "hydra.sweep.dir="
 
 
 def checked_words(overrides: Sequence[Any], *, takes: Sequence[str] = ()) -> list[str]:

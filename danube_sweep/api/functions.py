@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from danube_sweep import composer
-from danube_sweep.api.call_words import RUN_DIR, SWEEP_DIR, SWEEPER, as_command, checked_words, our_errors, split_folder
+from danube_sweep.api.call_words import RUN_DIR, SWEEP_DIR, as_command, checked_words, our_errors, split_folder
 from danube_sweep.api.data_argument import with_data
 from danube_sweep.api.handles import Run, Sweep
 from danube_sweep.config.identity import trial_hash
@@ -20,7 +20,7 @@ from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError
 from danube_sweep.storage.folder_names import run_folder_name
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.run_folder import RunFolder, interrupted_run, remove_if_empty
-from danube_sweep.sweeping.entry.python_sweep import run_call
+from danube_sweep.sweeping.entry.python_sweep import SWEEPER, run_call
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.own_tasks import run_task
 from danube_sweep.sweeping.execute.shown_child import run_in_child

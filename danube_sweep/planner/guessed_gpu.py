@@ -39,7 +39,7 @@ GENERATIONS = (
 HALVED = "GeForce"
 """Cards of this name sum in fp32 at half the rate of the same chip's other cards."""
 WITHOUT_FLASH = 0.08
-"""Share of the 16-bit rate that attention reaches below compute capability 8.0: measured on T4s."""
+"""Share of the 16-bit rate that attention reaches below compute capability 8.0: fitted to published runs on T4s."""
 BF16_FROM, KERNELS_FROM = 8.0, 7.0
 """Compute capabilities: bf16 in hardware; kernels in the builds of torch that may be installed."""
 

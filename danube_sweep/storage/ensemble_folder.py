@@ -59,4 +59,6 @@ class EnsembleFolder:
     def _member(self, stored: dict[str, Any]) -> Weighted:
         runs = [Path(os.path.normpath(self.path / run)) for run in stored["runs"]]
         hashes = [str(one) for one in stored["hashes"]]
+        if len(runs) != len(hashes):
+            raise ValueError("a hash for each run")
         return Weighted(str(stored["name"]), float(stored["weight"]), float(stored["temperature"]), runs, hashes)

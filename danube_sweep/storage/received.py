@@ -1,22 +1,19 @@
 """Folders of runs and sweeps that others made: nothing outside them is read before the user has seen it listed."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from danube_sweep.config import offered_options
 from danube_sweep.config.from_environment import check_received
 from danube_sweep.config.identity import names_a_folder
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import path_fields
+from danube_sweep.decoding import Undecodable, json_of, yaml_of
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.made_here import WITNESSES, made_here
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_LISTED = 20
 
 
@@ -34,7 +31,8 @@ def check(folder: Path, *, trust: bool) -> list[str]:
     found = list(dict.fromkeys([*_outside(folder, texts), *links_outside(folder)]))
     if not found:
         return []
-    listed = ", ".join(found[:_MOST_LISTED]) + (f" and {len(found) - _MOST_LISTED} more" if len(found) > 20 else "")
+    more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
+    listed = ", ".join(found[:_MOST_LISTED]) + more
     if not trust:
         raise CheckpointError(f"{folder} was not made here and goes outside itself: {listed}; if you mean it, --trust")
     return [f"{folder} was not made here and goes outside itself: {listed}"]
@@ -102,9 +100,8 @@ def _read(file: Path) -> Any:
     if file.is_symlink():
         return None
     try:
-        text = file.read_text(encoding="utf-8")
-        return yaml.load(text, _LOADER) if file.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return yaml_of(file) if file.suffix == ".yaml" else json_of(file)
+    except (OSError, Undecodable):
         return None
 
 

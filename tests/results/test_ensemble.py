@@ -227,7 +227,9 @@ def test_bad_input_costs_one_line_and_no_files(
 
 def test_a_damaged_file_of_members_is_one_line(tmp_path: Path) -> None:
     folder = EnsembleFolder(tmp_path)
-    for text in ('{"format": 1}', '{"format": 1, "members": [{"name": 3}]}', '{"format": 9}', "{"):
+    uneven = {"name": "one", "weight": 1, "temperature": 1, "runs": ["a", "b"], "hashes": ["0"]}
+    one_hash = json.dumps({"format": 1, "members": [uneven]})
+    for text in (one_hash, '{"format": 1}', '{"format": 1, "members": [{"name": 3}]}', '{"format": 9}', "{"):
         folder.file.write_text(text)
         with pytest.raises(CheckpointError, match=r"ensemble\.json"):
             folder.read()

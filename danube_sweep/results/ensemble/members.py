@@ -22,7 +22,7 @@ from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
 from danube_sweep.storage.predictions import Floats
 
 TEMPERATURES = np.exp(np.linspace(np.log(0.3), np.log(4.0), 26))
-"""Those that are tried; one of them is 1 within a hundredth, so 1 itself is put in its place."""
+"""Those that are tried; 1 itself takes the place of the one next to it."""
 TEMPERATURES[np.abs(np.log(TEMPERATURES)).argmin()] = 1.0
 _SURE = 1e-12
 """Probabilities are kept this far from 0, as a loss must be finite."""
