@@ -15,6 +15,7 @@ from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.made_here import WITNESSES, made_here
 
 _MOST_LISTED = 20
+_STRANGE = "was not made here, or was edited since,"
 
 
 def check(folder: Path, *, trust: bool) -> list[str]:
@@ -34,8 +35,8 @@ def check(folder: Path, *, trust: bool) -> list[str]:
     more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""
     listed = ", ".join(found[:_MOST_LISTED]) + more
     if not trust:
-        raise CheckpointError(f"{folder} was not made here and goes outside itself: {listed}; if you mean it, --trust")
-    return [f"{folder} was not made here and goes outside itself: {listed}"]
+        raise CheckpointError(f"{folder} {_STRANGE} and goes outside itself: {listed}; if you mean it, --trust")
+    return [f"{folder} {_STRANGE} and goes outside itself: {listed}"]
 
 
 def note_on_links(folder: Path) -> list[str]:
@@ -43,7 +44,7 @@ def note_on_links(folder: Path) -> list[str]:
     if not folder.is_dir() or all(made_here(part) for part in parts(folder)):
         return []
     found = links_outside(folder)
-    return [f"{folder} was not made here, and its links lead outside: {', '.join(found[:_MOST_LISTED])}"] * bool(found)
+    return [f"{folder} {_STRANGE} and its links lead outside: {', '.join(found[:_MOST_LISTED])}"] * bool(found)
 
 
 def parts(folder: Path) -> list[Path]:
@@ -65,9 +66,14 @@ def links_outside(folder: Path) -> list[str]:
     for place, folders, files in os.walk(root):
         for name in (*folders, *files):
             path = Path(place, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if path.is_symlink() and not path.resolve().is_relative_to(root) and not _log_of_wandb(path):
                 found.append(f"{path.relative_to(root)} -> {os.readlink(path)}")
     return found
+
+
+def _log_of_wandb(link: Path) -> bool:
+    # W&B's client links its own log files from each run. They are never read.
+    return link.suffix == ".log" and link.parent.name == "logs" and link.parent.parent.parent.name == "wandb"
 
 
 Stated = tuple[str, Any]

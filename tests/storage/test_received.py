@@ -46,7 +46,8 @@ def test_a_folder_that_was_made_here_may_read_what_its_maker_gave_it(sweep: Path
 
 
 def test_a_folder_from_elsewhere_lists_what_it_reads_and_asks(elsewhere: Path) -> None:
-    listed = f"sweep was not made here and goes outside itself: data.path={elsewhere.parent / 'rows.csv'}"
+    said = "was not made here, or was edited since, and goes outside itself"
+    listed = f"sweep {said}: data.path={elsewhere.parent / 'rows.csv'}"
     with pytest.raises(CheckpointError, match=f"{listed}; if you mean it, --trust"):
         received.check(elsewhere, trust=False)
     assert received.check(elsewhere, trust=True) == [f"{elsewhere.parent}/{listed}"]
@@ -85,9 +86,13 @@ def test_links_that_lead_outside_are_listed_and_those_inside_are_not(elsewhere: 
     edited(run / "trial.json", overrides=[])
     (run / "a").symlink_to("trial.json")
     (run / "b").symlink_to("../../rows.csv")
+    (logs := run / "wandb" / "run-20261130_120000-abc" / "logs").mkdir(parents=True)
+    (logs / "debug-core.log").symlink_to("/var/log/of-wandb.log")
     assert received.links_outside(elsewhere) == [f"{run.name}/b -> ../../rows.csv"]
     [line] = received.note_on_links(elsewhere)
-    assert line.endswith(f"was not made here, and its links lead outside: {run.name}/b -> ../../rows.csv")
+    assert line.endswith(
+        f"was not made here, or was edited since, and its links lead outside: {run.name}/b -> ../../rows.csv"
+    )
     with pytest.raises(CheckpointError, match=r"goes outside itself: .*/b -> \.\./\.\./rows\.csv; if you mean it"):
         received.check(elsewhere, trust=False)
 
