@@ -32,6 +32,7 @@ _NOT_THE_TRIAL = {
     "tracking",
     "storage",
     "trainer.eval_batch",
+    "trainer.micro_batch",
     "trainer.log_every",
     "trainer.score_test",
     "data.cache_prefix",
@@ -39,6 +40,8 @@ _NOT_THE_TRIAL = {
     "data.revision",
 }
 """Fields that do not count: the model does by its weights, in `_backbone_meaning`, a revision by its commit."""
+_COUNTED_BEFORE = {1: {"trainer.micro_batch"}}
+"""Those of them that counted in earlier versions."""
 
 
 _NOT_THE_SPLIT = ("max_length", "truncation", "overlap", "batching", "order_seed", "cache_prefix", "swap_augment")
@@ -73,9 +76,11 @@ def trial_hash(config: Config, version: int = HASH_VERSION, *, planning: bool = 
             f"this folder has hashes of version {version}, and this danube_sweep knows up to {HASH_VERSION}; "
             "upgrade danube_sweep"
         )
-    defaults = first_version.DEFAULTS if version == 1 else {}
+    rules = _Rules(
+        first_version.DEFAULTS if version == 1 else {}, frozenset(_NOT_THE_TRIAL - _COUNTED_BEFORE.get(version, set()))
+    )
     trial = first_version.as_stated(config) if version == 1 else plainest(config)
-    meaning = {"version": version, "trial": _meaning(trial, "", defaults)}
+    meaning = {"version": version, "trial": _meaning(trial, "", rules)}
     meaning["backbone"] = _backbone_meaning(config.model, version, planning=planning)
     text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -86,12 +91,19 @@ def split_hash(config: Config) -> str:
 
     Raises DataError for missing data.
     """
-    data = {key: value for key, value in _meaning(config.data, "data.", {}).items() if key not in _NOT_THE_SPLIT}
+    data = {key: value for key, value in _meaning(config.data, "data.", _Rules()).items() if key not in _NOT_THE_SPLIT}
     text = json.dumps([config.head.target.value, data], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _meaning(node: Any, prefix: str, defaults: Mapping[str, Any]) -> Any:
+@dataclasses.dataclass(frozen=True)
+class _Rules:
+    # Of a version of the hashes: by field, the defaults that differ from today's, and the fields that do not count.
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    left_out: frozenset[str] = frozenset(_NOT_THE_TRIAL)
+
+
+def _meaning(node: Any, prefix: str, rules: _Rules) -> Any:
     if isinstance(node, Enum):
         return node.value
     if not dataclasses.is_dataclass(node):
@@ -100,16 +112,16 @@ def _meaning(node: Any, prefix: str, defaults: Mapping[str, Any]) -> Any:
     paths, sources = path_fields(node), node.source_meaning() if isinstance(node, Data) else {}
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)
-        if key in _NOT_THE_TRIAL:
+        if key in rules.left_out:
             continue
         if dataclasses.is_dataclass(value):
-            fields[field.name] = _meaning(value, f"{key}.", defaults)
+            fields[field.name] = _meaning(value, f"{key}.", rules)
         elif field.name in sources:
             fields[field.name] = sources[field.name]
         elif paths.get(field.name) == "files":
             fields[field.name] = _content(value, key)
-        elif value != defaults.get(key, _default(field)):
-            fields[field.name] = _meaning(value, "", {})
+        elif value != rules.defaults.get(key, _default(field)):
+            fields[field.name] = _meaning(value, "", rules)
     return fields
 
 

@@ -19,6 +19,7 @@ from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import plain_config, sealed
 from danube_sweep.config.validate import check_adapter, check_runs, check_types
 from danube_sweep.data.layout import layout_for
+from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import BusyError, CheckpointError, ConfigError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.planned_device import planned_device
@@ -182,6 +183,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
         folder.paused.unlink(missing_ok=True)
     stay = place_checkpoints(folder, config.storage.checkpoints)
     terminal.log_to(folder.log)
+    other_rows = _other_rows(taken)
     write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
     found = {**_known_as(taken), **environment(model.backbone.device)}
     manifest = {
@@ -202,10 +204,20 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
     write_json(folder.environment, {**found, "data": asdict(prepared.description), "total_steps": plan.total_steps})
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
-    for line in (stay, warning, _length_note(model, prepared)):
+    for line in (stay, other_rows, warning, _length_note(model, prepared)):
         if line is not None:
             terminal.note(line)
     return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.judge)
+
+
+def _other_rows(taken: Taken) -> str | None:
+    # The micro-batch is no part of the trial: a run that is continued may have begun with another one.
+    folder, rows = taken.folder, taken.entrant.config.trainer.micro_batch
+    with suppress(OSError, Undecodable, KeyError, TypeError):
+        before = yaml_of(folder.config)["trainer"]["micro_batch"]
+        if before != rows and folder.checkpoints.is_dir():
+            return f"trainer.micro_batch={rows} from here on, {before} before: the same trial in other forward passes"
+    return None
 
 
 def _data_set(config: Config) -> str:

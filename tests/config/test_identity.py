@@ -50,3 +50,9 @@ def test_a_missing_file_is_named_by_its_field(tmp_path: Path) -> None:
         file_digest(tmp_path / "t.csv", "data.test_path")
     with pytest.raises(DataError, match="no such file"):
         file_digest(tmp_path)
+
+
+def test_the_rows_of_a_forward_pass_are_no_part_of_a_trial_since_version_2(tiny: Tiny) -> None:
+    small, large = tiny("trainer.micro_batch=2"), tiny("trainer.micro_batch=4")
+    assert trial_hash(small) == trial_hash(large) != trial_hash(tiny("trainer.effective_batch=16"))
+    assert trial_hash(small, version=1) != trial_hash(large, version=1)

@@ -95,6 +95,22 @@ def test_a_trial_whose_optimizer_has_modes_resumes_exactly_before_at_and_after_a
     assert outcome(tmp_path / "run") == undisturbed["modes",]
 
 
+def test_a_run_goes_on_and_is_found_with_another_micro_batch(tiny: Tiny, tmp_path: Path) -> None:
+    """Its losses are those of the undisturbed run but for the order of additions (dropout draws by pass)."""
+    exact = [*EXACT, "lora.dropout=0", "trainer.eval_batch=4"]
+    train(tiny(*exact, "trainer.micro_batch=4"), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(tiny(*exact, "trainer.micro_batch=4"), tmp_path / "run", stop=StopAfter(7))
+    done = train(tiny(*exact, "trainer.micro_batch=2"), tmp_path / "run")
+    said = (tmp_path / "run" / "log.txt").read_text()
+    assert "trainer.micro_batch=2 from here on, 4 before" in " ".join(said.split())
+    whole, other = (metrics(tmp_path / name, "validation") for name in ("whole", "run"))
+    assert [float(one["log_loss"]) for one in other] == pytest.approx(
+        [float(one["log_loss"]) for one in whole], abs=2e-6
+    )
+    assert train(tiny(*exact, "trainer.micro_batch=8"), tmp_path / "run") == done
+
+
 def test_a_run_stopped_again_and_again_ends_as_the_undisturbed_one(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny(*EXACT)
     train(config, tmp_path / "whole")
