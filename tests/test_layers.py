@@ -63,6 +63,7 @@ SWEEPING_LAYERS = [
         "execute": "Slots, processes, packs, and how each attempt ended.",
         "dry_run": "What --dry-run shows.",
         "plan_cells": "What each trial of a sweep would need.",
+        "starting_point": "The settings that danube-sweep init starts from.",
         "wandb_file": "W&B's sweep file, read.",
     },
     {"confirm": "Rows that are tied with the best, trained again with fresh seeds."},

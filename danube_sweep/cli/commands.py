@@ -6,6 +6,7 @@ from pathlib import Path
 
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
+from danube_sweep.cli.init import init
 from danube_sweep.cli.parser import Parser
 from danube_sweep.errors import CheckpointError, ConfigError
 
@@ -356,6 +357,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "init": init,
     "predict": predict,
     "export": export,
     "resume": resume,

@@ -13,6 +13,7 @@ from danube_sweep.errors import ConfigError
 
 USAGE = """\
 danube-sweep [GROUP=OPTION | FIELD=VALUE]…          train one trial
+danube-sweep init FILE [--test FILE]                 recognise a csv, jsonl or parquet file, and print a first command
 danube-sweep -m FIELD=VALUE,VALUE…                   sweep: train every combination, then rank
 danube-sweep -m … --dry-run                          show the trials of a sweep and stop
 danube-sweep sweep FILE                              run a W&B sweep file without a server
@@ -30,6 +31,8 @@ danube-sweep --help GROUP                            list the fields of a group
 danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop
 
 Examples
+  danube-sweep init train.csv
+      your own file: its kind, its columns, three rows as the model reads them, and the command to start from
   danube-sweep
       a tiny model on generated preference data, on any CPU, in about a minute
   danube-sweep model=danube3_500m precision=nf4 data=arena data.path=train.csv
@@ -57,7 +60,9 @@ def help_text(group: str | None = None) -> str:
     if group == "experiment":
         described = "\n".join(_described(file) for file in _files("experiment"))
         return f"experiment: ready-made settings\n\n{described}\n"
-    if group in ("plan", "show", "resume", "rank", "report", "watch", "oof", "ensemble", "predict", "export"):
+    from danube_sweep.cli.commands import COMMANDS
+
+    if group in COMMANDS and group not in GROUPS:
         raise ConfigError(f"--help {group}: that is a command; give danube-sweep {group} --help")
     if group not in GROUPS:
         raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")

@@ -48,7 +48,7 @@ def load_arena(
     wrong: list[int] = []
     printed: list[int] = []
     for number, (line, row) in enumerate(rows_with_groups(path, [*TEXTS, *CLASSES], group_column, field), 1):
-        label = probabilities([row[name] for name in CLASSES]) if soft_labels else _one_hot(row)
+        label = probabilities([row[name] for name in CLASSES]) if soft_labels else one_hot(row)
         if label is None:
             wrong.append(line)
         _refuse_arrays(row, f"{field}={path}, line {line}")
@@ -99,7 +99,8 @@ def _record(number: int, row: dict[str, Any], label: tuple[float, ...] | None) -
     return Record(str(number) if name is None else as_text(name), (prompt, a, b), label, group=prompt)
 
 
-def _one_hot(row: dict[str, Any]) -> tuple[float, ...] | None:
+def one_hot(row: dict[str, Any]) -> tuple[float, ...] | None:
+    """The three winner columns of a row; None unless they are one 1 and two 0."""
     numbers = tuple(_number(row[name]) for name in CLASSES)
     return numbers if sorted(numbers) == [0.0, 0.0, 1.0] else None
 

@@ -35,7 +35,7 @@ def read_rows(path: str | Path, columns: Sequence[str], field: str = "data.path"
     kind = _kind(file, where)
     try:
         if file.stat().st_size == 0:
-            raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
+            raise _empty(where, columns)
         match kind:
             case "csv":
                 yield from _csv_rows(file, columns, where)
@@ -151,11 +151,18 @@ def _kind(file: Path, where: str) -> str:
     kind = _KINDS.get(suffixes[0] if zipped and len(suffixes) == 2 else suffixes[-1] if suffixes else "")
     if suffixes[-1:] == [".zip"]:
         raise DataError(f"{where}: a zip archive{_members(file)}; unpack it and give the file in it")
+    if suffixes[-1:] in ([".xlsx"], [".xls"], [".xlsm"], [".ods"]):
+        raise DataError(f"{where}: a workbook of a spreadsheet; save its sheet as CSV UTF-8, and give that file")
     if kind is None or (zipped and kind == "parquet"):
         raise DataError(
             f"{where}: its name must end in .csv, .tsv, .jsonl, .ndjson, .json (each also with .gz) or .parquet"
         )
     return kind
+
+
+def _empty(where: str, columns: Sequence[str]) -> DataError:
+    wanted = f"the columns {', '.join(columns)}" if columns else "a header and rows"
+    return DataError(f"{where}: the file is empty; give one with {wanted}")
 
 
 def _members(file: Path) -> str:
@@ -190,10 +197,10 @@ def _csv_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:
         rows = _csv_records(_lines(text, where), where, _delimiter(file))
         header = next(rows, None)
         if header is None:
-            raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
+            raise _empty(where, columns)
         names = _as_asked(header[1], columns)
         if len(names) == 1 and any(name not in names for name in columns):
-            _refuse_separator(names[0], f"{where}, line {header[0]}")
+            refuse_separator(names[0], f"{where}, line {header[0]}")
         check_columns(names, columns, f"{where}, line {header[0]}")
         for line, row in rows:
             if len(row) != len(names):
@@ -210,7 +217,7 @@ def _as_asked(names: list[str], columns: Sequence[str]) -> list[str]:
     return [spelled.get(name, name) for name in names]
 
 
-def _refuse_separator(header: str, where: str) -> None:
+def refuse_separator(header: str, where: str) -> None:
     """Raises DataError for a header that something else separates than the file's name says."""
     for sign, name in {**_SEPARATORS, ",": "commas"}.items():
         if sign in header:
@@ -256,7 +263,7 @@ def _jsonl_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]
                 check_columns(list(row), columns, here)
             yield number, row
     if not found:
-        raise DataError(f"{where}: the file is empty; give one with the columns {', '.join(columns)}")
+        raise _empty(where, columns)
 
 
 def _json_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Row]:

@@ -9,7 +9,9 @@ from conftest import ROOT, TINY, compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from danube_sweep.cli import main
+from danube_sweep.cli.init import options_of
 from danube_sweep.data.kinds.generated import generate, write_csv
+from danube_sweep.data.recognise.recognise_file import recognise
 from danube_sweep.sweeping.propose.grid_cells import search_of
 from danube_sweep.sweeping.propose.search_space import examples
 
@@ -32,7 +34,9 @@ def subcommand(command: str) -> str:
 
 
 def trains(command: str) -> bool:
-    return subcommand(command) not in {*FOLDER_FIRST, *COMPOSES, "sweep"} and not subcommand(command).startswith("--")
+    return subcommand(command) not in {*FOLDER_FIRST, *COMPOSES, "init", "sweep"} and not subcommand(
+        command
+    ).startswith("--")
 
 
 README = commands_of(ROOT / "README.md")
@@ -71,6 +75,15 @@ def test_the_readme_is_short_and_shows_commands() -> None:
 @pytest.mark.parametrize("command", [command for command in BOTH if trains(command) or subcommand(command) in COMPOSES])
 def test_a_command_on_a_trial_composes(command: str, files: Path) -> None:
     assert compose(overrides(command)).seed >= 0
+
+
+@pytest.mark.parametrize("command", [command for command in BOTH if subcommand(command) == "init"])
+def test_a_file_of_the_pages_is_recognised(command: str, files: Path) -> None:
+    (files / "new.csv").write_text("text\nrow 40\n")
+    options = options_of(shlex.split(command)[2:])
+    found = recognise(options.file, options.overrides, options.test)
+    assert {"data=table", "head=sequence", f"data.path={options.file}"} <= set(found.overrides)
+    assert found.to_predict == (options.test and str(options.test))
 
 
 @pytest.mark.parametrize("command", [command for command in RUNS if "-m" in command.split() and trains(command)])

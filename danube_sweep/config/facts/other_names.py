@@ -204,8 +204,10 @@ _FIELDS: dict[tuple[str, ...], OurWords] = {
     ("validation_file", "val_file", "val_path", "eval_file", "val_data"): OurWords("data.validation_path={value}"),
     ("test_file", "test_data"): OurWords("data.test_path={value}"),
     ("dataset", "dataset_name", "dataset_id"): OurWords("data=hub data.path={value}"),
-    ("dataset_text_field", "text_field"): OurWords("data.text_column={value}"),
-    ("label_field", "target_column"): OurWords("data.label_column={value}"),
+    ("dataset_text_field", "text_field", "text_col", "text"): OurWords("data.text_column={value}"),
+    ("label_field", "target_column", "label_col", "label", "target", "answer_column"): OurWords(
+        "data.label_column={value}"
+    ),
     ("max_train_samples", "max_samples", "limit_train_batches"): OurWords("data.max_rows={value}"),
     ("val_size", "val_set_size", "test_size", "val_split", "validation_size"): OurWords(
         "data.validation_fraction={value}"
