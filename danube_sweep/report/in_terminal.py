@@ -15,7 +15,7 @@ from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto, seconds_shown
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.results.ranking_files import write
-from danube_sweep.results.ranking_table import named, number, plain, ranking_table, summary_lines
+from danube_sweep.results.ranking_table import lines_below, named, number, plain, ranking_table
 from danube_sweep.terminal.screen import Terminal, human
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
@@ -45,7 +45,7 @@ class Full:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         report = self.report
         yield ranking_table(report.ranking, options.max_width)
-        for line in summary_lines(report.ranking):
+        for line in lines_below(report.ranking):
             yield _text(line, console)
         for title, parts in _parts(report, console):
             yield Text()
@@ -79,15 +79,17 @@ def _parts(report: Report, console: Console) -> Iterator[tuple[str, list[Rendera
 def answer_lines(report: Report) -> list[str]:
     """The command, its number and interval, and the rows that are as good at lower cost."""
     answer = report.answer
-    if answer.best is None or answer.command is None:
+    if answer.best is None:
         return ["no trial has finished yet" if report.under_way or not report.shown else "no trial has finished"]
     sure = answer.best.row.own_interval
     between = f", 95 % {number(sure[0])} .. {number(sure[1])}" if sure else ""
     lines = [
         *answer.nothing_learned,
-        answer.command,
+        answer.command or f"no answer; the row that comes first is {named(answer.best.row)}",
         f"{report.ranking.metric} {number(answer.best.row.mean or 0.0)}{between}{_cost(answer.best)}",
     ]
+    if not answer.learned:
+        return lines
     good = [f"as good and cheaper: {named(one.shown.row)}: {one.saved}" for one in answer.cheaper[:5]]
     then = [f"then: {command}" for command in answer.then]
     return [*lines, *(good or [f"{answer.as_good} as good, none cheaper"]), *then]

@@ -80,6 +80,8 @@ def _header(report: Report, title: str) -> Markup:
     total = sum(counted.values())
     said: list[Part] = [f"{total} trial{'s' * (total != 1)}{': ' if states else ''}{states}"]
     said.append(f"drawn {report.drawn:%Y-%m-%d %H:%M} UTC")
+    if not report.answer.learned:
+        said.append(element("b", "nothing was learned", class_="warn"))
     if report.under_way:
         said.append(element("b", "still under way", class_="warn"))
     links = {"answer": "Answer", "ranking": "Ranking", "pictures": "Pictures"}

@@ -62,7 +62,10 @@ class Answer:
     """The configuration to use, and how certain that is."""
 
     best: Shown | None
+    learned: bool
+    """False where the best row is known not to beat answering without reading by more than chance."""
     command: str | None
+    """Trains the best row's first trial again; None without one, and if nothing was learned."""
     as_good: int
     """Rows that cannot be told from the best one."""
     cheaper: list[Cheaper]

@@ -11,6 +11,7 @@ from danube_sweep.report.factor_effects import Factor
 from danube_sweep.report.page_data import Answer, Cheaper, Shown
 from danube_sweep.results.ranking_table import (
     cheaper_rival_lines,
+    nothing_learned,
     nothing_learned_lines,
     number,
     regret_lines,
@@ -32,12 +33,13 @@ def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor
     row = winner(ranking)
     best = next((one for one in rows if one.row is row), None)
     good = [one for one in rows if one.kind == "good"]
-    learned = ranking.prior is None or not ranking.prior.nothing_learned
+    learned = not nothing_learned(ranking)
     return Answer(
         best=best,
-        command=None if best is None else command(best),
+        learned=learned,
+        command=command(best) if best is not None and learned else None,
         as_good=len(ties(ranking)),
-        cheaper=[] if best is None else _cheaper(best, good),
+        cheaper=_cheaper(best, good) if best is not None and learned else [],
         nothing_learned=[*nothing_learned_lines(ranking), *cheaper_rival_lines(ranking)],
         unknown=_unknown(ranking, best, good, factors, open_trials),
         then=_then(ranking, best) if best is not None and learned else [],
@@ -95,7 +97,7 @@ def _unknown(
     ranking: Ranking, best: Shown | None, good: Sequence[Shown], factors: Sequence[Factor], open_trials: int
 ) -> list[str]:
     said = [_unfinished(open_trials), _lost(ranking)]
-    if best is not None:
+    if best is not None and not nothing_learned(ranking):
         said += [
             _single(ranking, best, good),
             _above(ranking, best),

@@ -16,7 +16,7 @@ from danube_sweep.errors import DiskError
 from danube_sweep.report.page import write_page
 from danube_sweep.report.sweep_progress import Progress, Standing, changed, standing
 from danube_sweep.results.rank import rank_trials
-from danube_sweep.results.ranking_table import plain, ranking_table, summary_lines
+from danube_sweep.results.ranking_table import lines_below, plain, ranking_table
 from danube_sweep.results.rows import Ranking
 from danube_sweep.results.trial_results import StoredTrial, read_trials
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -79,7 +79,7 @@ class Watch:
         parts: list[RenderableType] = [self._headline()]
         if self.standing.running:
             parts += [self._slots(self.standing.running), Text()]
-        parts += [ranking_table(ranking, self._console.width), *map(self._text, summary_lines(ranking))]
+        parts += [ranking_table(ranking, self._console.width), *map(self._text, lines_below(ranking))]
         return Group(*parts)
 
     def _ranking(self, trials: list[StoredTrial], notes: list[str]) -> Ranking:

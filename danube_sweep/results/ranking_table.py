@@ -52,6 +52,8 @@ class _Drawn:
         shown = _fitted(every, width)
         left_out = len(every) - len(shown)
         more = f"; {left_out} more column{'s' if left_out > 1 else ''} in ranking.csv" if left_out else ""
+        for line in nothing_learned_lines(self.ranking):
+            yield Text(encodable(plain(line), console), style="bold")
         yield Text(f"ranked by {self.ranking.metric} ({self.ranking.goal}){more}", style="bold")
         yield _table(self.ranking, shown, console)
 
@@ -241,15 +243,19 @@ def _interval(row: Row) -> str:
 
 
 def summary_lines(ranking: Ranking) -> list[str]:
+    """That nothing was learned, if so, and the lines below the table."""
+    return [*map(plain, nothing_learned_lines(ranking)), *lines_below(ranking)]
+
+
+def lines_below(ranking: Ranking) -> list[str]:
     """How many trials are in which state, the failed ones with their reason, notes, and last the answer.
 
-    The first is that nothing was learned, if so.
+    That nothing was learned is the first line of the table.
     """
     counted = Counter(trial.state for trial in ranking.trials)
     states = ", ".join(f"{count} {state}" for state, count in counted.most_common()) or "none"
     failed = [trial for trial in ranking.trials if trial.state not in (*COMPLETE, *UNDER_WAY)]
     return [
-        *map(plain, nothing_learned_lines(ranking)),
         *map(plain, cheaper_rival_lines(ranking)),
         f"{len(ranking.trials)} trial{'s' * (len(ranking.trials) != 1)}: {states}",
         *(plain(f"{one.trial}: {one.state}{': ' + one.reason if one.reason else ''}") for one in failed),
@@ -260,18 +266,28 @@ def summary_lines(ranking: Ranking) -> list[str]:
     ]
 
 
+def nothing_learned(ranking: Ranking) -> bool:
+    """Whether the best row is known not to beat answering without reading by more than chance."""
+    return ranking.prior is not None and ranking.prior.nothing_learned
+
+
 def nothing_learned_lines(ranking: Ranking) -> list[str]:
     """One line, or none where the best row is better than answering without reading, or nobody knows."""
+    said = nothing_learned_statement(ranking)
+    return [] if said is None or ranking.prior is None else [f"{said}; {'; '.join(ranking.prior.reasons)}"]
+
+
+def nothing_learned_statement(ranking: Ranking) -> str | None:
+    """That line without its reasons."""
     best, prior = winner(ranking), ranking.prior
-    if best is None or best.mean is None or prior is None or not prior.nothing_learned:
-        return []
+    if best is None or best.mean is None or prior is None or not nothing_learned(ranking):
+        return None
     name = "always the mean" if "mse" in ranking.metric else "the class prior"
     ends = [] if prior.half is None else [prior.better_by - prior.half, prior.better_by + prior.half]
     between = f", 95 % {' .. '.join(number(end, '+') for end in ends)}" if ends else ""
     beaten = f"does not beat {name}, {number(prior.value)}, by more than chance"
     better = f"(better by {number(prior.better_by, '+')}{between})"
-    why = "; ".join(prior.reasons)
-    return [f"nothing was learned: {ranking.metric} {number(best.mean)} {beaten} {better}; {why}"]
+    return f"nothing was learned: {ranking.metric} {number(best.mean)} {beaten} {better}"
 
 
 def cheaper_rival_lines(ranking: Ranking) -> list[str]:
@@ -309,9 +325,10 @@ def answer(ranking: Ranking) -> str:
     if best is None or best.mean is None:
         return "no trial has finished yet" if _goes_on(ranking) else "no trial has finished"
     test = "".join(f", test {name} {number(value)}" for name, value in list(best.test.items())[:1])
+    label = "no answer, as nothing was learned; first" if nothing_learned(ranking) else "best"
     sure = "" if best.own_interval is None else ", 95 % {} .. {}".format(*map(number, best.own_interval))
     found = f"{ranking.metric} {number(best.mean)}{_means_of(best)}{sure}{test}"
-    return f"best: {named(best)}: {found}{_standing(ranking, best)}"
+    return f"{label}: {named(best)}: {found}{_standing(ranking, best)}"
 
 
 def _means_of(row: Row) -> str:

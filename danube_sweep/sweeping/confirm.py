@@ -11,7 +11,7 @@ from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.results import rank
-from danube_sweep.results.ranking_table import answer
+from danube_sweep.results.ranking_table import answer, nothing_learned
 from danube_sweep.results.rows import Ranking, Row, winner
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
@@ -99,8 +99,7 @@ def next_round(ranking: Ranking, folder: SweepFolder, sweep: Sweep) -> Round | N
 
 def offer(ranking: Ranking, folder: SweepFolder, sweep: Sweep) -> str | None:
     """A line that offers to confirm a tie, with its predicted cost; None where there is nothing to confirm."""
-    learned = ranking.prior is None or not ranking.prior.nothing_learned
-    coming = next_round(ranking, folder, sweep) if learned else None
+    coming = None if nothing_learned(ranking) else next_round(ranking, folder, sweep)
     if coming is None:
         return None
     trials, minutes = coming.rounds * len(coming.entries), coming.rounds * coming.seconds / 60

@@ -57,7 +57,7 @@ def show_ranking(path: Path, terminal: Terminal, *, overwrite: bool = False) -> 
     except DiskError as error:
         terminal.note(str(error))
     terminal.show(ranking_table.ranking_table(ranking, terminal.width))
-    for line in ranking_table.summary_lines(ranking):
+    for line in ranking_table.lines_below(ranking):
         terminal.note(line)
     if offered := _offer(ranking, path):
         terminal.note(offered)

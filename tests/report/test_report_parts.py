@@ -192,7 +192,11 @@ def test_a_best_that_has_learned_nothing_is_said(tmp_path: Path) -> None:
     assert "does not beat the class prior, 1.0921, by more than chance" in said
     report = gather(tmp_path / "sweep")
     assert answer_lines(report)[0] == said
-    assert said.replace("'", "&#x27;") in page(report).partition('class="chosen"')[0]
+    assert answer.command is None and not any("danube-sweep" in line for line in answer_lines(report))
+    card = page(report).partition('class="chosen"')[0]
+    statement, *reasons = said.split("; ")
+    assert '<h2 class="warn">Nothing was learned</h2>' in card and statement in card
+    assert len(reasons) == card.count("<li>") and 'id="command"' not in page(report)
 
 
 def test_the_answer_ends_in_commands_that_use_it_unless_nothing_was_learned(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The intervals of the ranking, against files read again with numpy and scipy alone."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import parquet
 from ranking_oracle import Columns, oracle, probabilities
+from rich.console import Console
 from scipy import stats
 
 from danube_sweep.report.collect import gather
@@ -20,7 +22,7 @@ from danube_sweep.report.page import page
 from danube_sweep.results.comparison import Compared, half_widths
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_files import write
-from danube_sweep.results.ranking_table import summary_lines
+from danube_sweep.results.ranking_table import ranking_table, summary_lines
 from danube_sweep.results.rows import winner
 from danube_sweep.results.training_noise import training_noise
 
@@ -387,6 +389,10 @@ def test_a_best_no_better_than_the_class_prior_is_the_first_line(tmp_path: Path)
     report = gather(tmp_path / "nothing")
     assert report.answer.nothing_learned == [first] and answer_lines(report)[0] == first
     assert "nothing was learned" in page(report).partition('class="chosen"')[0]
+    assert summary_lines(nothing)[-1].startswith("no answer, as nothing was learned; first: ")
+    console = Console(width=100, file=(printed := io.StringIO()))
+    console.print(ranking_table(nothing, 100))
+    assert printed.getvalue().startswith("nothing was learned: ")
 
 
 @pytest.mark.parametrize(("loss", "reason"), [(0.9, "may be too high"), (0.1, "learned its training rows by heart")])

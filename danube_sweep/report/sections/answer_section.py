@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Cheaper, Report, Shown
 from danube_sweep.report.pictures.axes import said, spread, svg, text
-from danube_sweep.results.ranking_table import named, number, shown
+from danube_sweep.results.ranking_table import named, nothing_learned_statement, number, shown
 from danube_sweep.terminal.screen import human
 
 
@@ -14,10 +14,30 @@ def answer_section(report: Report) -> Markup:
     best = report.answer.best
     if best is None:
         return element("section", element("h2", "The answer"), _none_yet(report), _unknown(report), id="answer")
-    nothing = joined(*(element("p", element("b", line), class_="warn") for line in report.answer.nothing_learned))
-    card = element("div", nothing, _chosen(best), _result(report, best), _command(report), class_="card main")
+    if not report.answer.learned:
+        return _nothing_learned(report, best)
+    doubts = joined(*(element("p", element("b", line), class_="warn") for line in report.answer.nothing_learned))
+    card = element("div", doubts, _chosen(best), _result(report, best), _command(report), class_="card main")
     sides = joined(_cheaper(report), _unknown(report))
     return element("section", element("h2", "The answer"), card, element("div", sides, class_="pair"), id="answer")
+
+
+def _nothing_learned(report: Report, best: Shown) -> Markup:
+    """The headline where the best row does not beat answering without reading: why that may be, and no command."""
+    told, prior, doubts = (
+        nothing_learned_statement(report.ranking),
+        report.ranking.prior,
+        report.answer.nothing_learned[1:],
+    )
+    reasons = [element("li", f"{reason[0].upper()}{reason[1:]}.") for reason in (prior.reasons if prior else [])]
+    why = joined(element("h3", "Why it may be so"), element("ul", *reasons)) if reasons else None
+    more = joined(*(element("p", line, class_="warn") for line in doubts))
+    card = element("div", element("p", element("b", told)), more, why, class_="card main none")
+    first_row = element(
+        "div", element("h3", "The row that comes first"), _chosen(best), _result(report, best), class_="card"
+    )
+    heading = element("h2", "Nothing was learned", class_="warn")
+    return element("section", heading, card, element("div", first_row, _unknown(report), class_="pair"), id="answer")
 
 
 def _none_yet(report: Report) -> Markup:
