@@ -52,7 +52,7 @@ class Factor:
 
     @property
     def is_range(self) -> bool:
-        """Whether it has more values than levels could show."""
+        """Whether it has more values than could each have a mean."""
         return self.numeric and len(self.levels) > _LEVELS
 
     @property

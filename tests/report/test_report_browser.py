@@ -65,6 +65,24 @@ def test_a_column_sorts_both_ways_and_what_has_no_number_stays_last(browser: Bro
     assert browser.errors() == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_metric_and_state_stay_in_sight_while_the_table_scrolls(browser: Browser, mixed: Path, width: int) -> None:
+    browser.open(mixed, width=width)
+    hidden = "return [...document.querySelectorAll('#table thead .rest')].filter((one) => one.offsetWidth === 0).length"
+    assert browser.run(hidden) == 3
+    browser.run("document.getElementById('more').click()")
+    assert browser.run(hidden) == 0
+    places = "const box = document.querySelector('.tall'); box.scrollLeft = arguments[0];"
+    places += "return ['rank', 'metric', 'state'].map((name) => {const one = document.querySelector(`#r2 .${name}`)"
+    places += ".getBoundingClientRect(); return [one.left, one.right]})"
+    before, after = browser.run(places, 0), browser.run(places, 10_000)
+    if width == 390:
+        assert browser.run("return document.querySelector('.tall').scrollLeft") > 100
+    assert [one[0] for one in after] == pytest.approx([one[0] for one in before], abs=1)
+    assert all(0 <= left < right <= width for left, right in after)
+    assert after[0][1] <= after[1][0] + 1 and after[1][1] <= after[2][0] + 1  # none lies on another
+
+
 def test_the_ranking_is_filtered_by_words_and_by_state(browser: Browser, mixed: Path) -> None:
     browser.open(mixed)
     browser.run(FILTER, "words", "0.0001 targets=qv")
@@ -104,7 +122,7 @@ def test_everything_that_can_be_done_is_reached_by_the_tab_key(browser: Browser,
         reached.add(
             browser.run("const one = document.activeElement; return one.id || one.className || one.textContent")
         )
-    assert {"Answer", "command", "Copy", "words", "state", "accuracy", "opener"} <= reached
+    assert {"Answer", "command", "Copy", "words", "state", "more", "vs best", "opener"} <= reached
 
 
 def test_the_command_is_copied(browser: Browser, mixed: Path) -> None:

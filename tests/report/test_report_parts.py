@@ -23,8 +23,9 @@ from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.markup import Markup, element, escaped, joined
 from danube_sweep.report.page import page
 from danube_sweep.report.page_data import Shown
-from danube_sweep.report.pictures.axes import Scale, dot, spread
+from danube_sweep.report.pictures.axes import Scale, dot, spread, tick_labels
 from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto
+from danube_sweep.report.pictures.factor_pictures import one_factor
 from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.sections.answer_section import answer_section
@@ -274,6 +275,36 @@ def test_ticks_are_round_and_inside() -> None:
     assert Scale(1e-5, 1e-2, 0, 100, logarithmic=True).ticks() == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2])
     assert spread([], 0, 10).ticks() and spread([2.0], 0, 10)(2.0) == pytest.approx(5.0)
     assert spread([float("nan"), 1.0, 3.0], 0, 10, room=0.0)(2.0) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "logarithmic", "wanted"),
+    [
+        (0.9151, 0.9154, False, ["0.9151", "0.9152", "0.9153", "0.9154"]),
+        (1000.0, 1003.0, False, ["1,000", "1,001", "1,002", "1,003"]),
+        (1e9, 1e9 + 3e6, False, ["1.000e9", "1.001e9", "1.002e9", "1.003e9"]),
+        (1e-5, 1e-2, True, ["1e-5", "1e-4", "1e-3", "1e-2"]),
+        (1.1e-3, 1.9e-3, True, ["0.0012", "0.0014", "0.0016", "0.0018"]),
+        (-0.5, 0.5, False, ["-0.4", "-0.2", "0.0", "0.2", "0.4"]),
+    ],
+)
+def test_the_labels_of_ticks_are_round_and_differ(
+    low: float, high: float, logarithmic: bool, wanted: list[str]
+) -> None:
+    assert tick_labels(Scale(low, high, 0, 100, logarithmic=logarithmic).ticks()) == wanted
+
+
+def test_a_key_of_numbers_lies_on_a_numeric_axis_with_its_values_as_ticks(tmp_path: Path) -> None:
+    trials = [Sketch([f"optimizer.lr={lr}", f"lora.rank={r}"], 0.5) for lr in (1e-4, 1e-3, 1e-2) for r in (4, 8, 16)]
+    drawn = str(one_factor(gather(write_sweep(tmp_path / "sweep", trials))))
+    rates, ranks = drawn.split("</figure>")[:2]
+    assert "optimizer.lr, logarithmic" in rates and "lora.rank, log" not in ranks and "log_loss, nats" in rates
+
+    def at(label: str, plot: str) -> float:
+        return float(re.findall(rf'<text x="([\d.]+)"[^>]*>{label}</text>', plot)[0])
+
+    assert at("1e-3", rates) - at("1e-4", rates) == pytest.approx(at("1e-2", rates) - at("1e-3", rates), abs=0.2)
+    assert at("16", ranks) - at("8", ranks) == pytest.approx(2 * (at("8", ranks) - at("4", ranks)), abs=0.3)
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final, final
 
 from danube_sweep.errors import GuardError
@@ -13,6 +14,8 @@ _LABEL: Final = 18
 """Signs of a label that fit under a mark."""
 _APART: Final = 14.0
 """Pixels between two lines of text."""
+_ROOM: Final = 36.0
+"""Pixels for the label of a tick on a horizontal axis."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,14 @@ class Scale:
 
     def _powers(self, most: int) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        inside: list[float] = []
         for digits in ((1, 2, 5), (1, 3), (1,)):
             found = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
             inside = [one for one in found if self.low * 0.999 <= one <= self.high * 1.001]
             if len(inside) <= most:
-                return inside or [self.low, self.high]
+                break
+        if len(inside) < 2:  # less than a power of ten: round numbers as on any axis
+            return replace(self, logarithmic=False).ticks(most)
         return inside[:: math.ceil(len(inside) / most)]
 
 
@@ -70,13 +76,38 @@ def spread(
 
 
 def said(value: float) -> str:
-    """A tick's number, short."""
+    """A number by itself, short."""
     if value == 0:
         return "0"
     size = abs(value)
     if size >= 1e6 or size < 1e-3:
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+        return _scientific(value, 0)
     return f"{value:,.0f}" if size >= 1000 else f"{value:.3g}"
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """The ticks of an axis in one form, with as many digits as tell them apart."""
+    sizes = [abs(tick) for tick in ticks if tick != 0]
+    small, large = min(sizes, default=1.0), max(sizes, default=1.0)
+    apart = min((abs(b - a) for a, b in pairwise(ticks)), default=small)
+    if large >= 1e6 or large < 1e-3 or apart < 1e-6 or (small < 1e-3 and large >= 10 * small):
+        return next(texts for digits in range(17) if _told_apart(texts := [_scientific(one, digits) for one in ticks]))
+    digits = next(count for count in range(8) if abs(round(apart, count) - apart) <= 0.01 * apart or count == 7)
+    return [f"{one + 0.0:,.{digits}f}" for one in ticks]
+
+
+def _told_apart(texts: Sequence[str]) -> bool:
+    return len(set(texts)) == len(texts)
+
+
+def _scientific(value: float, digits: int) -> str:
+    return "0" if value == 0 else f"{value:.{digits}e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+def tried(scale: Scale, values: Sequence[float], room: float) -> list[float]:
+    """Ticks at the values that were tried, if their labels have `room` pixels each; else round ones."""
+    places = sorted(map(scale, values))
+    return list(values) if all(b - a >= room for a, b in pairwise(places)) else scale.ticks()
 
 
 def short(text: str, most: int = _LABEL) -> str:
@@ -104,21 +135,23 @@ class Frame:
     def add(self, *marks: Part) -> None:
         self._marks += marks
 
-    def axes(self, x: Scale, y: Scale, x_name: str, y_name: str) -> None:
-        """Grid, ticks and names of both axes."""
+    def axes(self, x: Scale, y: Scale, x_name: str, y_name: str, at: Sequence[float] = ()) -> None:
+        """Grid, ticks and names of both axes; `at`: values that the horizontal one has its ticks at, if they fit."""
         self.y_axis(y, y_name)
-        for tick in x.ticks():
+        ticks = tried(x, at, _ROOM) if at else x.ticks()
+        for tick, label in zip(ticks, tick_labels(ticks), strict=True):
             place = x(tick)
             self.add(element("line", x1=place, x2=place, y1=self.top, y2=self.bottom, class_="grid"))
-            self.add(text(place, self.bottom + 15, said(tick), "middle"))
-        self.add(text((self.left + self.right) / 2, self.height - 6, x_name, "middle", "name"))
+            self.add(text(place, self.bottom + 15, label, "middle"))
+        self.add(text((self.left + self.right) / 2, self.height - 6, short(x_name, 50), "middle", "name", title=x_name))
 
     def y_axis(self, y: Scale, name: str) -> None:
         """Grid, ticks and name of the vertical axis."""
-        for tick in y.ticks():
+        ticks = y.ticks()
+        for tick, label in zip(ticks, tick_labels(ticks), strict=True):
             place = y(tick)
             self.add(element("line", x1=self.left, x2=self.right, y1=place, y2=place, class_="grid"))
-            self.add(text(self.left - 6, place + 4, said(tick), "end"))
+            self.add(text(self.left - 6, place + 4, label, "end"))
         turned = f"rotate(-90 12 {(self.top + self.bottom) / 2:.0f})"
         middle = (self.top + self.bottom) / 2
         self.add(element("text", name, x=12, y=middle, transform=turned, text_anchor="middle", class_="name"))

@@ -6,6 +6,7 @@ from typing import Final
 from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Frame, dot, figure, path, spread
+from danube_sweep.report.pictures.units import with_unit
 
 GIB: Final = 2**30
 
@@ -46,7 +47,7 @@ def _against(report: Report, cost: Callable[[Shown], float | None], name: str, a
     frame = Frame(f"{metric} against {name}")
     x = frame.across([cost(one) or 0.0 for one in known])
     y = frame.upward([one.row.mean or 0.0 for one in known])
-    frame.axes(x, y, axis, metric)
+    frame.axes(x, y, axis, with_unit(metric))
     frame.references(y, report.references)
     front = pareto(known, cost, report.ranking.goal)
     frame.add(path([(x(cost(one) or 0.0), y(one.row.mean or 0.0)) for one in front], class_="front"))

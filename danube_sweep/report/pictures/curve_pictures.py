@@ -7,6 +7,7 @@ from danube_sweep.report.learning_curves import Curve, Floats
 from danube_sweep.report.markup import Markup, joined
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Frame, Scale, dot, figure, path
+from danube_sweep.report.pictures.units import with_unit
 
 _ORDER: Final = ("none", "early", "other", "good", "best")
 """Later marks lie above earlier ones."""
@@ -21,7 +22,7 @@ def learning_curves(report: Report) -> Markup | None:
     metric = report.ranking.metric.rpartition("/")[2]
     drawn = []
     for what, name, reference in (("loss", "training loss", False), ("metric", metric, True)):
-        for by, unit in (("step", "step"), ("seconds", "seconds of training")):
+        for by, unit in (("step", "step"), ("seconds", "training, s")):
             found = [(one, key, _points(curve, what, by)) for one, key, curve in lines]
             found = [line for line in found if line[2]]
             if found:
@@ -58,7 +59,7 @@ def _plot(
     x = frame.across([place for *_, points in lines for place, _ in points], room=0.02)
     ends = [value for *_, points in lines for _, value in _without_start(points)]
     y = frame.upward([*ends, *_near(ends, references)])
-    frame.axes(x, y, x_name, y_name)
+    frame.axes(x, y, x_name, with_unit(y_name))
     frame.references(y, references)
     for shown, state, points in lines:
         frame.add(_line(shown, state, points, x, y, frame))
@@ -92,7 +93,7 @@ def small_curve(curve: Curve, metric: str, references: dict[str, float]) -> Mark
     x = frame.across([place for place, _ in every])
     same = metric in ("log_loss", "mse")
     y = frame.upward([value for _, value in ([*_without_start(losses), *values] if same else values or losses)])
-    frame.axes(x, y, "step", metric if values else "training loss")
+    frame.axes(x, y, "step", with_unit(metric) if values else "training loss")
     frame.references(y, references)
     if (same or not values) and len(losses) > 1:
         held = [(x(place), min(max(y(value), frame.top), frame.bottom)) for place, value in losses]

@@ -1,9 +1,12 @@
 """The effects of the varied keys: all at once in parallel coordinates, each by itself, and how much each matters."""
 
+from itertools import pairwise
+
 from danube_sweep.report.factor_effects import Factor, label_of
 from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page_data import Report, Shown
-from danube_sweep.report.pictures.axes import Frame, Scale, dot, figure, path, said, short, spread, svg, text
+from danube_sweep.report.pictures.axes import Frame, Scale, dot, figure, path, short, spread, svg, text, tick_labels
+from danube_sweep.report.pictures.units import with_unit
 from danube_sweep.results.ranking_table import number, short_titles
 
 _DEPTH = {"best": 3, "good": 2, "other": 1}
@@ -24,7 +27,8 @@ def parallel_coordinates(report: Report) -> Markup | None:
         _axis(x, titles[factor.name], _thinned(levels), top, bottom)
         for x, factor, levels in zip(places, report.factors, heights, strict=False)
     ]
-    ticks = {said(tick): means(tick) for tick in means.ticks()}
+    at = means.ticks()
+    ticks = {label: means(tick) for label, tick in zip(tick_labels(at), at, strict=True)}
     marks.append(_axis(places[-1], report.ranking.metric.rpartition("/")[2], ticks, top, bottom))
     for one in sorted(scored, key=lambda one: _DEPTH.get(one.kind, 0)):
         through = [levels[label_of(factor, one.row)] for factor, levels in zip(report.factors, heights, strict=True)]
@@ -37,7 +41,7 @@ def parallel_coordinates(report: Report) -> Markup | None:
 def _heights(factor: Factor, bottom: float, top: float) -> dict[str, float]:
     """Where each level is on its axis."""
     labels = [level.label for level in factor.levels]
-    if factor.is_range:
+    if factor.numeric:
         scale = spread([float(label) for label in labels], bottom, top, logarithmic=factor.is_logarithmic, room=0.0)
         return {label: scale(float(label)) for label in labels}
     apart = (bottom - top) / (len(labels) - 1)
@@ -73,24 +77,27 @@ def _factor_plot(report: Report, factor: Factor, metric: str, shown: dict[str, S
     frame = Frame(f"{metric} by {factor.name}")
     levels = factor.levels
     y = frame.upward([value for level in levels for value in level.numbers])
-    if factor.is_range:
-        labels = [float(level.label) for level in levels]
-        x = frame.across(labels, logarithmic=factor.is_logarithmic)
-        frame.axes(x, y, factor.name, metric)
-        places = [x(label) for label in labels]
+    if factor.numeric:
+        numbers = [float(level.label) for level in levels]
+        x = frame.across(numbers, logarithmic=factor.is_logarithmic, room=0.04 if factor.is_range else 0.12)
+        scaled = ", logarithmic" if factor.is_logarithmic else ""
+        at = [] if factor.is_range else numbers
+        frame.axes(x, y, f"{with_unit(factor.name)}{scaled}", with_unit(metric), at=at)
+        places = [x(number) for number in numbers]
     else:
-        frame.y_axis(y, metric)
+        frame.y_axis(y, with_unit(metric))
         apart = (frame.right - frame.left) / len(levels)
         places = [frame.left + apart * (place + 0.5) for place in range(len(levels))]
         frame.labels(places, [level.label for level in levels])
         frame.add(text((frame.left + frame.right) / 2, frame.height - 6, short(factor.name, 50), "middle", "name"))
     frame.references(y, report.references)
+    free = min((b - a for a, b in pairwise(places)), default=60.0)
     for place, level in zip(places, levels, strict=True):
         if not factor.is_range:
-            _add_mean(frame, y, place, level.mean, level.interval)
-        for at, key in zip(_beside(place, len(level.keys), factor.is_range), level.keys, strict=True):
+            _add_mean(frame, y, place, level.mean, level.interval, min(18.0, 0.4 * free))
+        for at_x, key in zip(_beside(place, len(level.keys), factor.is_range, free), level.keys, strict=True):
             one = shown[key]
-            frame.add(dot(at, y(one.row.mean or 0.0), one.kind, key=key, size=3.2))
+            frame.add(dot(at_x, y(one.row.mean or 0.0), one.kind, key=key, size=3.2))
     note = (
         "Each mark is a configuration."
         if factor.is_range
@@ -99,17 +106,22 @@ def _factor_plot(report: Report, factor: Factor, metric: str, shown: dict[str, S
     return figure(factor.name, frame.draw(), note)
 
 
-def _beside(place: float, count: int, exact: bool) -> list[float]:
-    # Marks of one value are side by side, right of its bar.
-    return [place] * count if exact else [place + 8 + min(3.0, 28 / count) * number for number in range(count)]
+def _beside(place: float, count: int, exact: bool, free: float) -> list[float]:
+    # Marks of one value are side by side, right of its bar, in the room that there is before the next value.
+    if exact:
+        return [place] * count
+    first, wide = min(8.0, 0.25 * free), min(28.0, 0.4 * free)
+    return [place + first + min(3.0, wide / count) * number for number in range(count)]
 
 
-def _add_mean(frame: Frame, y: Scale, place: float, mean: float, interval: tuple[float, float] | None) -> None:
+def _add_mean(
+    frame: Frame, y: Scale, place: float, mean: float, interval: tuple[float, float] | None, width: float
+) -> None:
     if interval is not None:
         low, high = (min(max(y(end), frame.top), frame.bottom) for end in interval)
         frame.add(element("line", x1=place, x2=place, y1=low, y2=high, class_="whisker"))
     title = element("title", f"mean {number(mean)}")
-    frame.add(element("rect", title, x=place - 9, y=y(mean) - 1.5, width=18, height=3, class_="mean"))
+    frame.add(element("rect", title, x=place - width / 2, y=y(mean) - 1.5, width=width, height=3, class_="mean"))
 
 
 def importances(report: Report) -> Markup:

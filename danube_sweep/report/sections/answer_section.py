@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Cheaper, Report, Shown
-from danube_sweep.report.pictures.axes import said, spread, svg, text
+from danube_sweep.report.pictures.axes import said, spread, svg, text, tick_labels
 from danube_sweep.results.ranking_table import named, nothing_learned_statement, number, shown
 from danube_sweep.terminal.screen import human
 
@@ -96,8 +96,8 @@ def _standing(report: Report, best: Shown) -> Markup:
     heights = _heights(labels)
     line = 21.0 + max(heights, default=0)
     marks: list[Part] = [element("line", x1=16, x2=width - 16, y1=line, y2=line, class_="axis")]
-    for tick in x.ticks(6):
-        marks.append(text(x(tick), line + 26, said(tick), "middle"))
+    for tick, tick_label in zip(x.ticks(6), tick_labels(x.ticks(6)), strict=True):
+        marks.append(text(x(tick), line + 26, tick_label, "middle"))
         marks.append(element("line", x1=x(tick), x2=x(tick), y1=line, y2=line + 10, class_="grid"))
     for label, height in zip(labels, heights, strict=True):
         marks.append(element("line", x1=label.x, x2=label.x, y1=height, y2=line + 8, class_="reference"))

@@ -1,7 +1,7 @@
 """The ranking: a table that can be sorted and filtered, whose rows open."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from danube_sweep.config.finite_number import is_finite_number
@@ -9,12 +9,15 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Scale
+from danube_sweep.report.pictures.units import unit_of
 from danube_sweep.report.sections.opened_row import opened, shared_pictures
 from danube_sweep.results.ranking_table import named, number, short_titles, shown
 from danube_sweep.results.rows import Ranking
 from danube_sweep.terminal.screen import human
 
 _FOREST: Final = 120.0
+_MOST_KEYS: Final = 6
+"""Varied keys that are shown at first."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class _PageColumn:
     """How it is set: number, plot, or None for text."""
     always: bool = False
     about: str | None = None
+    look: str = ""
+    """Classes besides: `stay` keeps it in sight while the table scrolls, `rest` shows it on request."""
+
+    @property
+    def classes(self) -> str | None:
+        return " ".join(filter(None, (self.kind, self.look))) or None
 
 
 def ranking_section(report: Report) -> Markup:
@@ -42,8 +51,10 @@ def ranking_section(report: Report) -> Markup:
     rows = [*report.shown, *report.baselines]
     columns = [column for column in _columns(report, rows) if column.always or _varies(column)]
     heads = [_head(place, column) for place, column in enumerate(columns)]
-    head = element("thead", element("tr", element("th", element("span", "open", class_="unseen")), *heads))
+    opener = element("th", element("span", "open", class_="unseen"), class_="stay opens")
+    head = element("thead", element("tr", opener, *heads))
     bodies = [_body(report, place, columns) for place in range(len(report.shown))]
+    more = sum("rest" in column.look for column in columns)
     caption = f"Ranked by {report.ranking.metric} ({report.ranking.goal}); columns without differences are left out"
     beside = [_beside(place, rows[place], columns) for place in range(len(report.shown), len(rows))]
     foot = element("tfoot", *beside) if beside else None
@@ -54,7 +65,7 @@ def ranking_section(report: Report) -> Markup:
         "section",
         element("h2", "Ranking"),
         shared_pictures(),
-        _filter(report),
+        _filter(report, more),
         element("div", table, class_="scroll tall", tabindex=0, role="region", aria_label="Ranking"),
         element("p", _ABOUT, class_="quiet"),
         element("ul", *notes, class_="quiet") if notes else None,
@@ -69,7 +80,7 @@ _ABOUT: Final = (
 )
 
 
-def _filter(report: Report) -> Markup:
+def _filter(report: Report, more: int) -> Markup:
     states = dict.fromkeys(trial.state for one in report.shown for trial in one.trials)
     options = [element("option", "every state", value=""), *(element("option", one, value=one) for one in states)]
     words = element("input", type="search", id="words", placeholder="rank=16 all_linear", autocomplete="off")
@@ -77,6 +88,7 @@ def _filter(report: Report) -> Markup:
         "form",
         element("label", "Filter ", words),
         element("label", "State ", element("select", *options, id="state")) if len(states) > 1 else None,
+        element("label", element("input", type="checkbox", id="more"), f" {more} more columns") if more else None,
         element("output", f"{len(report.shown)} rows", id="count", role="status"),
         class_="filter",
     )
@@ -85,7 +97,7 @@ def _filter(report: Report) -> Markup:
 def _head(place: int, column: _PageColumn) -> Markup:
     button = element("button", column.title, type="button", data_sort=str(place), title=column.about)
     order = "ascending" if column.title == "#" else "none"
-    return element("th", button, scope="col", aria_sort=order, class_=column.kind)
+    return element("th", button, scope="col", aria_sort=order, class_=column.classes)
 
 
 def _varies(column: _PageColumn) -> bool:
@@ -98,10 +110,22 @@ def _columns(report: Report, rows: Sequence[Shown]) -> list[_PageColumn]:
     ranking = report.ranking
     titles = short_titles(ranking.varied)
     metric = ranking.metric.rpartition("/")[2]
-    columns = [_PageColumn("#", [_Cell(one.row.rank, one.row.rank) for one in rows], always=True)]
-    columns += [_value_column(rows, key, titles[key]) for key in ranking.varied]
-    columns.append(_PageColumn(metric, [_mean(one) for one in rows], always=True, about=ranking.metric))
+    ended_well = all(one.row.state == State.finished.value for one in rows)
+    ranks = [_Cell(one.row.rank, one.row.rank) for one in rows]
+    columns = [_PageColumn("#", ranks, always=True, look="stay rank")]
+    columns.append(
+        _PageColumn(metric, [_mean(one) for one in rows], always=True, about=_about_metric(ranking), look="stay metric")
+    )
+    states = [_state(one) for one in rows]
+    columns.append(_PageColumn("state", states, kind=None, always=not ended_well, look="stay state"))
+    columns += [
+        _value_column(rows, key, titles[key], "rest" if place >= _MOST_KEYS else "")
+        for place, key in enumerate(ranking.varied)
+    ]
     columns.append(_difference_column(rows))
+    columns.append(
+        _PageColumn("reason", [_reason(one) for one in rows], None, always=any(one.row.error for one in rows))
+    )
     about = "of a row that ended early: the predicted chance that it would have won"
     columns.append(_numbers(rows, "regret", lambda one: one.row.regret, "{:.0%}", about))
     for place, (name, _) in enumerate(ranking.objectives[1:], start=1):
@@ -109,28 +133,31 @@ def _columns(report: Report, rows: Sequence[Shown]) -> list[_PageColumn]:
     if len(ranking.objectives) > 1:
         cells = [_Cell("yes" if one.row.front else "", "yes" if one.row.front else None) for one in rows]
         columns.append(_PageColumn("front", cells, kind=None))
-    columns += _metric_columns(rows, ranking)
-    columns += [
+    rest = [
+        *_metric_columns(rows, ranking),
         _numbers(rows, "seeds", lambda one: one.row.seed_count or None, "{:.0f}"),
         _numbers(rows, "folds", lambda one: len(one.row.by_fold) if one.row.folds else None, "{:.0f}"),
-        _numbers(rows, "seconds", lambda one: one.seconds, "{:,.0f}", "training and validation"),
-        _numbers(rows, "GiB", lambda one: one.memory_gib, "{:.2f}"),
+        _numbers(rows, "seconds", lambda one: one.seconds, "{:,.0f}", "training and validation, s"),
+        _numbers(rows, "GiB", lambda one: one.memory_gib, "{:.2f}", "peak memory"),
         _numbers(rows, "tokens/s", lambda one: one.row.tokens_per_s, "{:,.0f}"),
     ]
-    ended_well = all(one.row.state == State.finished.value for one in rows)
-    columns.append(_PageColumn("state", [_state(one) for one in rows], kind=None, always=not ended_well))
-    return columns
+    return [*columns, *(replace(column, look="rest") for column in rest)]
+
+
+def _about_metric(ranking: Ranking) -> str:
+    unit = unit_of(ranking.metric.rpartition("/")[2])
+    return ranking.metric if unit is None else f"{ranking.metric}, {unit}"
 
 
 def _objective(place: int) -> Callable[[Shown], float | None]:
     return lambda one: one.row.objectives[place]
 
 
-def _value_column(rows: Sequence[Shown], key: str, title: str) -> _PageColumn:
+def _value_column(rows: Sequence[Shown], key: str, title: str, look: str) -> _PageColumn:
     values = [one.row.values.get(key) for one in rows]
     numeric = all(map(is_finite_number, values))
     cells = [_Cell(element("bdi", shown(value)), value if numeric else shown(value) or None) for value in values]
-    return _PageColumn(title, cells, kind="number" if numeric else None, about=key)
+    return _PageColumn(title, cells, kind="number" if numeric else None, about=key, look=look)
 
 
 def _mean(one: Shown) -> _Cell:
@@ -203,8 +230,12 @@ def _forest(scale: Scale, *marks: Markup) -> Markup:
 
 
 def _state(one: Shown) -> _Cell:
-    reason = element("span", f" {one.row.error}", class_="reason") if one.row.error else None
-    return _Cell(joined(element("span", one.row.state, class_="state"), reason), one.row.state)
+    said = "" if one.row.baseline else one.row.state  # its first cell has its name
+    return _Cell(element("span", said), said or None)
+
+
+def _reason(one: Shown) -> _Cell:
+    return _Cell(element("span", one.row.error, class_="reason") if one.row.error else "", one.row.error)
 
 
 def _body(report: Report, place: int, columns: Sequence[_PageColumn]) -> Markup:
@@ -220,7 +251,7 @@ def _body(report: Report, place: int, columns: Sequence[_PageColumn]) -> Markup:
         aria_expanded="false",
         aria_controls=f"{one.key}-more",
     )
-    row = element("tr", element("td", button), *drawn, class_=f"row {one.kind}")
+    row = element("tr", element("td", button, class_="stay opens"), *drawn, class_=f"row {one.kind}")
     more = element("tr", element("td", opened(report, one), colspan=len(columns) + 1), hidden=True, class_="more")
     words = " ".join(f"{key}={shown(value)}" for key, value in one.row.values.items())
     told = f"{words} {' '.join(one.row.trials)} {one.row.error or ''}"
@@ -234,7 +265,9 @@ def _beside(place: int, one: Shown, columns: Sequence[_PageColumn]) -> Markup:
     """A baseline: a row that is not sorted and does not open."""
     rest = columns[1:]  # the first is the rank, and it has none
     cells = [_cell(column.cells[place], column) for column in rest]
-    return element("tr", element("td", one.row.state, colspan=2), *cells, class_=f"row {one.kind} baseline")
+    return element(
+        "tr", element("td", one.row.state, colspan=2, class_="stay opens"), *cells, class_=f"row {one.kind} baseline"
+    )
 
 
 def _about(one: Shown) -> str:
@@ -251,4 +284,4 @@ def _about(one: Shown) -> str:
 
 def _cell(cell: _Cell, column: _PageColumn) -> Markup:
     sort = f"{cell.sort:.8g}" if isinstance(cell.sort, float) else cell.sort
-    return element("td", cell.shown, data_v="" if sort is None else sort, class_=column.kind)
+    return element("td", cell.shown, data_v="" if sort is None else sort, class_=column.classes)
