@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -117,7 +118,9 @@ def test_a_grid_trains_each_trial_once_and_ranks_them(place: Place, grid: Ran) -
         "001_seed-0_rank-2", "002_seed-0_rank-4", "003_seed-1_rank-2", "004_seed-1_rank-4"
     ]  # fmt: skip
     assert "6 cells make 4 trials" in grid.out
-    assert "4 trials: 4 finished" in grid.out and "best: lora.rank=" in grid.out
+    assert "4 trials: 4 finished" in grid.out
+    # So few steps may have learned nothing: then the row that comes first is no answer.
+    assert re.search(r"^(best|no answer, as nothing was learned; first): lora\.rank=", grid.out, re.M)
     told = [line for line in grid.out.splitlines() if line.startswith("data: 48 training rows and 12 validation rows")]
     assert len(told) == 1  # of the four trials; each has it in its log
     assert all(told[0] in entry.folder.log.read_text() for entry in place.entries("grid"))
