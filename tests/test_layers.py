@@ -69,6 +69,7 @@ SWEEPING_LAYERS = [
     {"confirm": "Rows that are tied with the best, trained again with fresh seeds."},
     {"end_sweep": "The winner's test part, the ranking written and shown."},
     {"start_sweep": "What every entry calls: plan a grid or a search, run it."},
+    {"train_refit": "The best settings of a sweep, trained on all rows."},
     {"entry": "The ways in: Hydra's plugins, the W&B agent, a sweep file."},
 ]
 """The same inside sweeping/."""

@@ -8,6 +8,7 @@ from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.init import init
 from danube_sweep.cli.parser import Parser
+from danube_sweep.cli.refit import refit
 from danube_sweep.errors import CheckpointError, ConfigError
 
 
@@ -27,8 +28,10 @@ def resume(arguments: list[str]) -> int:
 
     from danube_sweep.storage.sweep_folder import SweepFolder
 
-    if SweepFolder(options.directory).file.is_file():
-        return _resume_sweep(options.directory, options.retry, options.settings)
+    refitted = options.directory / "trials"  # of several models, whose folder is an ensemble
+    for directory in (options.directory, refitted):
+        if SweepFolder(directory).file.is_file():
+            return _resume_sweep(directory, options.retry, options.settings)
     if options.retry or options.settings:
         given = "--retry" if options.retry else options.settings[0]
         raise CheckpointError(f"{options.directory} is no sweep: {_missing(options.directory, given)}")
@@ -368,5 +371,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "watch": watch,
     "oof": oof,
     "ensemble": ensemble,
+    "refit": refit,
     "sweep": sweep,
 }

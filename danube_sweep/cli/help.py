@@ -25,6 +25,7 @@ danube-sweep oof DIR… [-o OUT]                       join the out-of-fold pred
 danube-sweep plan [-m] [OVERRIDES]                   predict memory and time, and whether a device is large enough
 danube-sweep show [OVERRIDES]                        show rows as the model reads them, and facts about the data
 danube-sweep ensemble DIR… -o FOLDER                 combine finished models
+danube-sweep refit DIR -o FOLDER [--seeds N]         train the best settings on training and validation rows
 danube-sweep predict DIR INPUT -o OUTPUT             predict new rows; --like SAMPLE for a submission
 danube-sweep export RUN_DIR OUT_DIR [--merge]        write a folder that PEFT and transformers load
 danube-sweep --help GROUP                            list the fields of a group

@@ -65,6 +65,7 @@ class DataDescription:
         rows = " and ".join(_count(part.rows, f"{name} row") for name, part in self.parts.items() if name != "test")
         test = f", {self.parts['test'].rows:,} for the test" if "test" in self.parts else ""
         repeats = f"repeats: {self.repeated:,} by {self.unit}, {self.repeated_templates:,} by template"
+        test += "" if "validation" in self.parts else ", none for validation"
         lines = [
             f"data: {rows}{test}, in {_count(self.groups, 'group')}; {repeats}",
             *self._label_lines(),
@@ -97,7 +98,7 @@ class DataDescription:
         return f"{name} median {part.median_tokens:,}, longest {part.longest_tokens:,} tokens, {cut}{empty}"
 
     def _warnings(self) -> list[str]:
-        total = self.parts["validation"].rows
+        total = self.parts["validation"].rows if "validation" in self.parts else 0
         rows = _count(total, "validation row")
         shared = {"text": f"a {self.unit}", "template": f"the template of a {self.unit}", "group": "a group"}
         found = [

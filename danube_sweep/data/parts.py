@@ -1,9 +1,10 @@
 """The parts of a trial's data: training, validation and test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.schema import Data, FileData, Target
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.records import LabelledRows, Parts, Record
@@ -21,6 +22,8 @@ def load_parts(config: Data, target: Target = Target.one) -> Parts:
     """
     found = _kind(config).load(target)
     train, validation, test = (sampled(part, config) for part in (found.train, found.validation, found.test))
+    if config.train_on_validation:
+        train, validation = [*train, *validation], []
     return replace(found, train=train, validation=validation, test=test)
 
 
@@ -29,7 +32,15 @@ def load_undivided(config: Data, target: Target = Target.one) -> list[Record]:
 
     Raises the errors of `load_parts`.
     """
-    whole = replace(config, folds=None, fold=None, stratified=False, validation_fraction=0.0, max_rows=None)
+    whole = replace(
+        config,
+        folds=None,
+        fold=None,
+        stratified=False,
+        validation_fraction=0.0,
+        max_rows=None,
+        train_on_validation=False,
+    )
     return load_parts(whole, target).train
 
 
@@ -64,12 +75,25 @@ def parts_of_files(config: FileData, found: LabelledRows, load: Callable[[str, s
     train, validation, test = split(some(found.records, "data.path"), config, found.classes)
     notes = list(found.notes)
     if config.validation_path is not None:
+        refuse_training_files([config.path], [config.validation_path])
         own = load(config.validation_path, "data.validation_path")
         validation, notes = some(own.records, "data.validation_path"), [*notes, *own.notes]
     if config.test_path is not None:
         own = load(config.test_path, "data.test_path")
         test, notes = some(own.records, "data.test_path"), [*notes, *own.notes]
     return Parts(train, validation, test, found.classes, notes=notes)
+
+
+def refuse_training_files(training: Sequence[str], validation: Sequence[str]) -> None:
+    """Raises DataError for a validation file with the content of a training file: its loss would say nothing."""
+    known = {file_digest(path, "data.path"): path for path in training}
+    for path in validation:
+        if (same := known.get(file_digest(path, "data.validation_path"))) is not None:
+            raise DataError(
+                f"data.validation_path={path} has the rows of data.path={same}: a model is not validated on rows that "
+                "it trains on; give other rows, or train without validation by data.validation_path=null and "
+                "data.validation_fraction=0"
+            )
 
 
 def some(records: list[Record], field: str) -> list[Record]:

@@ -35,6 +35,8 @@ def training_share(config: Data) -> float:
     """The share of the training source's rows that trains."""
     own_validation, own_test = config.own_parts
     test = 0.0 if own_test else config.test_fraction
+    if config.train_on_validation:
+        return 1 - test
     if config.folds is not None:
         return (1 - test) * (1 - 1 / config.folds)
     return 1 - test - (0.0 if own_validation else config.validation_fraction)

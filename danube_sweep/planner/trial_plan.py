@@ -1,5 +1,6 @@
 """The plan of one trial: parameters, memory, seconds and disk, and the change that makes it fit."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,7 @@ def plan_of(
         usual_s = seconds_of(config, model, device, tokens_per_row=tokens_per_row or full_row).step
         epoch_s = rows / trainer.effective_batch * usual_s
         training_s = trainer.max_steps * usual_s if trainer.max_steps else trainer.epochs * epoch_s
+        training_s = min(training_s, (trainer.stop_after or math.inf) * usual_s)
     everything, trained = counted(config, model, classes)
     memory = fit.memory
     learnt = memory.weights + memory.trained if isinstance(config.lora, FullFinetune) else memory.trained

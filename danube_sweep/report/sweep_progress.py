@@ -64,6 +64,7 @@ def _progress(trial: StoredTrial, now_s: float) -> Progress:
 
 def _share(trial: StoredTrial, epoch: float, step: int) -> float | None:
     steps, epochs = trial.config.get("trainer.max_steps"), trial.config.get("trainer.epochs")
+    steps = trial.config.get("trainer.stop_after") or steps
     done, wanted = (step, steps) if steps else (epoch, epochs)
     return min(done / wanted, 1.0) if is_finite_number(wanted) and wanted > 0 else None
 

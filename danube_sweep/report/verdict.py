@@ -19,6 +19,7 @@ from danube_sweep.results.ranking_table import (
 )
 from danube_sweep.results.rows import Ranking, ties, winner
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
+from danube_sweep.results.winning_run import best_trial
 from danube_sweep.storage.files import read_json
 
 PRIOR: Final = "class prior"
@@ -47,14 +48,16 @@ def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor
 
 
 def _then(ranking: Ranking, best: Shown) -> list[str]:
-    """Export the best trial, predict with it, or with several; language modelling predicts nothing."""
-    sweep, trial = (shlex.quote(str(paths.from_here(one))) for one in (ranking.path, best.used[0].folder.path))
+    """Predict with the best trial or with several, refit it, export it; language modelling predicts nothing."""
+    used = ranking.path / best_trial(ranking, best.row)[0]
+    sweep, trial = (shlex.quote(str(paths.from_here(one))) for one in (ranking.path, used))
     export = f"danube-sweep export {trial} my-model"
     if best.used[0].config.get("head.kind") == "lm":
         return [export]
     finished = sum(one.state == State.finished.value for one in ranking.trials)
     together = [f"danube-sweep ensemble {sweep} -o ensemble"] if finished > 1 else []
-    return [f"danube-sweep predict {sweep} test.csv -o submission.csv", *together, export]
+    again = f"danube-sweep refit {sweep} --seeds 3 -o final"
+    return [f"danube-sweep predict {sweep} test.csv -o submission.csv", *together, again, export]
 
 
 def command(best: Shown) -> str:

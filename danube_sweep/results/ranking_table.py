@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.results.rows import Ranking, Row, ties, winner
+from danube_sweep.results.rows import FINISHED, Ranking, Row, ties, winner
 from danube_sweep.results.trial_results import UNDER_WAY
 from danube_sweep.terminal.screen import encodable
 
@@ -323,6 +323,8 @@ def answer(ranking: Ranking) -> str:
     """The best row, how good it is and how sure that is."""
     best = winner(ranking)
     if best is None or best.mean is None:
+        if any(trial.state == FINISHED for trial in ranking.trials):
+            return f"no ranking: no finished trial has {ranking.metric}, as where no rows validate"
         return "no trial has finished yet" if _goes_on(ranking) else "no trial has finished"
     test = "".join(f", test {name} {number(value)}" for name, value in list(best.test.items())[:1])
     label = "no answer, as nothing was learned; first" if nothing_learned(ranking) else "best"

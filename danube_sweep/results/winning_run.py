@@ -5,7 +5,7 @@ from pathlib import Path
 from danube_sweep.errors import CheckpointError
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_table import named, plain
-from danube_sweep.results.rows import winner
+from danube_sweep.results.rows import FINISHED, Ranking, Row, winner
 
 
 def winning_run(sweep: Path) -> tuple[Path, str]:
@@ -15,12 +15,21 @@ def winning_run(sweep: Path) -> tuple[Path, str]:
     """
     ranking = rank_sweep(sweep)
     best = winner(ranking)
+    if (best is None or not best.cells) and any(trial.state == FINISHED for trial in ranking.trials):
+        raise CheckpointError(
+            f"{sweep}: no finished trial has {ranking.metric}, by which one could be chosen; give one"
+        )
     if best is None or not best.cells:
         raise CheckpointError(f"{sweep} has no finished trial; finish it with: danube-sweep resume {sweep}")
-    sign = -1 if ranking.goal == "maximize" else 1
-    trial, value = min(zip(best.used, best.cells.values(), strict=True), key=lambda one: sign * one[1])
+    trial, value = best_trial(ranking, best)
     said = f"{sweep}: the best row is {named(best)}; its trial {trial} ({ranking.metric} {value:.4f})"
     ties = sum(row.tie for row in ranking.rows)
     others = [f"best of {len(best.used)} seeds and folds"] if len(best.used) > 1 else []
     others += [f"tied with {ties} other row{'s' * (ties > 1)}"] if ties else []
     return sweep / trial, plain(", ".join([said, *others]))
+
+
+def best_trial(ranking: Ranking, row: Row) -> tuple[str, float]:
+    """The trial of a row with metrics that every command takes for the row, the one with the best; and that metric."""
+    sign = -1 if ranking.goal == "maximize" else 1
+    return min(zip(row.used, row.cells.values(), strict=True), key=lambda one: sign * one[1])

@@ -39,6 +39,11 @@ class EnsembleFolder:
     def predictions(self) -> Path:
         return self.path / "predictions.parquet"
 
+    @property
+    def trials(self) -> Path:
+        """Of a refit: the sweep folder of the models that it trained."""
+        return self.path / "trials"
+
     def write(self, members: Sequence[Weighted], scores: dict[str, Any]) -> None:
         """Runs are kept relative to the folder, so that they can move together. Raises CheckpointError, DiskError."""
         take_over(self.path, Kind.ensemble)

@@ -42,6 +42,7 @@ _FILES = {
         "log.txt",
         "metrics.csv",
         "predictions.parquet",
+        "refit.json",
         "result.json",
         "trial.json",
     },
@@ -58,13 +59,13 @@ _FILES = {
         "test.json",
     },
     Kind.checkpoints: set(),
-    Kind.ensemble: {"ensemble.json", "predictions.parquet"},
+    Kind.ensemble: {"decisions.json", "ensemble.json", "predictions.parquet", "refit.json"},
 }
 _FOLDERS = {
     Kind.run: {"adapter", "checkpoints", "model", "wandb"},
     Kind.sweep: {"baselines"},
     Kind.checkpoints: set(),
-    Kind.ensemble: set(),
+    Kind.ensemble: {"trials"},
 }
 _NUMBERED = {
     Kind.run: re.compile(r"checkpoints-of-version-\d+(-\d+)?"),

@@ -10,7 +10,8 @@ trial.json         in a sweep: number, overrides, hash
 attempts.jsonl     in a sweep: a line per attempt, how it ended and how long it took
 adjusted.json      in a sweep: the micro-batch that an out-of-memory trial was given instead
 adapter/ | model/  when finished: what was trained, ready for PEFT | transformers
-predictions.parquet
+predictions.parquet   the answers to the validation rows, where there are any
+refit.json         of a refit: what its settings promised before
 paused.json        in a sweep: what result.json would hold, of a trial that is paused
 result.json        last, atomic, for every terminal state
 .danube_sweep      the marker of our folders; ownership.py has every name

@@ -18,7 +18,7 @@ from danube_sweep.config.schema import Config, Confirm, NoPruner, Pruner, Sample
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate import AUTO
-from danube_sweep.config.validate.check_sweep import objectives
+from danube_sweep.config.validate.check_sweep import check_validated, objectives
 from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
 from danube_sweep.recovery import mend, tracked
@@ -57,6 +57,8 @@ class PlannedSweep:
     config_dir: Path | None = None
     config_name: str = "config"
     launch: Launch | None = None
+    ranked: bool = True
+    """Whether it ends in a ranking, and the winner's test score."""
     tracking: Mapping[str, str] = field(default_factory=dict)
     """What W&B's group and mode are for trials that leave them open; the group is by default the folder's name."""
 
@@ -76,6 +78,8 @@ def plan_grid(
     """
     sweep, pruner = _settings(cells, composer)
     checked = check_cells(cells, composer.trial, sweep)
+    for config, _ in checked.valid:
+        check_validated(sweep, pruner, config, searches=False)
     plan = PlannedSweep(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
     common = shared(cells)
     if sweep.dry_run and (checked.valid or checked.left_out):
@@ -102,10 +106,20 @@ def plan_grid(
     return plan, [found[tuple(cell)] for cell in cells]
 
 
+def plan_trials(plan: PlannedSweep, trials: Sequence[tuple[Config, list[str]]]) -> list[Entry]:
+    """Adds trials that are composed already; returns their entries, in the order given. Raises DiskError, …"""
+    with plan.folder.locked():
+        common = shared([overrides for _, overrides in trials]) if len(trials) > 1 else set()
+        added = plan.folder.add([(config, overrides, None) for config, overrides in trials], common)
+        _describe(plan)
+    return [entry for entry, _ in added]
+
+
 def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> None:
     """Draws and runs trials until there are `sweep.trials`; ends like `run_sweep`. With sweep.dry_run it only shows."""
     assert plan.search is not None
     first = check_search(plan.search, composer.trial, plan.sweep)
+    check_validated(plan.sweep, plan.pruner, first, searches=True)
     if plan.sweep.dry_run:
         known = len(plan.folder.entries())
         terminal.show(dry_run.search_table(plan.search, plan.sweep, known, first if plan.launch is None else None))
@@ -216,7 +230,8 @@ def run_sweep(
             if plan.sweep.confirm is Confirm.auto and not stop():
                 confirm(plan.folder, plan.sweep, terminal, train_again)
         finally:
-            conclude(plan.folder, plan.sweep, terminal, stop)
+            if plan.ranked:
+                conclude(plan.folder, plan.sweep, terminal, stop)
     if stop.signal_number is not None:
         raise Interrupted(f"go on with: danube-sweep resume {paths.from_here(plan.folder.path)}", stop.signal_number)
     _raise_unless_complete(plan)

@@ -9,6 +9,10 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and value of what a reader wants first."""
     validation, references, measured = result["validation"], result["references"], result["measured"]
     rows = [(f"validation {name}", f"{value:.4f}") for name, value in validation.items()]
+    step = "best step", f"{result['best_step']} of {result['steps']} ({result['epochs']:.1f} epochs)"
+    if not validation:
+        rows.append(("validation", "none: no rows validate, and the result is the last step"))
+        step = "last step", f"{result['steps']} ({result['epochs']:.1f} epochs)"
     names = {
         "uniform_log_loss": "uniform",
         "prior_log_loss": "class prior",
@@ -16,12 +20,12 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
         "bayes_log_loss": "Bayes-optimal",
     }
     held = [f"{label} {references[name]:.4f}" for name, label in names.items() if name in references]
-    if held:
+    if held and validation:
         rows.insert(1, ("  to compare with", ", ".join(held)))
     rows += [(f"test {name}", f"{value:.4f}") for name, value in (result["test"] or {}).items()]
     parameters = result["parameters"]
     rows += [
-        ("best step", f"{result['best_step']} of {result['steps']} ({result['epochs']:.1f} epochs)"),
+        step,
         ("trained", f"{parameters['trainable']:,} parameters, backbone {parameters['backbone']:,}"),
         ("speed", f"{measured['tokens_per_s']:,.0f} tokens/s"),
         ("peak memory", f"{measured['peak_memory_bytes'] / 2**30:.2f} GiB on {measured['device']['kind']}"),

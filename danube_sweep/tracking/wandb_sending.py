@@ -57,7 +57,7 @@ class WandbRun:
         self._guarded(self._log, step, values)
 
     def publish(self, predictions: Path, product: Path | None) -> None:
-        if self._config.log_predictions:
+        if self._config.log_predictions and predictions.is_file():
             self._attempted(self._publish_predictions, predictions)
         if self._config.log_adapter and product is not None:
             self._attempted(self._publish_product, product)

@@ -36,14 +36,15 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
 
     sealed = {key: value for key, value in manifest.items() if key not in ("format", "files", "state")}
     checkpoint.write_checkpoint(folder.path / trained_weights.folder_name(trial.config.lora), sealed, write_files)
-    _write_predictions(trial, prepared, checkpoint.load_tensors(best / "predictions.safetensors"))
+    if "validation" in prepared.parts:
+        _write_predictions(trial, prepared, checkpoint.load_tensors(best / "predictions.safetensors"))
     return {
         "state": _STATES.get(trial.phase, State.finished).value,
         "steps": trial.done.step,
         "epochs": trial.plan.epoch_at(trial.done.step),
         "best_step": trial.best.best_step,
         "train_loss": trial.done.last_loss,
-        "validation": manifest["metrics"],
+        "validation": manifest["metrics"] or {},
         "test": test,
         "references": prepared.references,
         "prior": prepared.prior,

@@ -24,7 +24,7 @@ from danube_sweep.training.metrics import answer_without_reading, references
 
 @dataclass(frozen=True)
 class Prepared:
-    """A trial's rows by part (train, validation and, if there is one, test), ready to batch."""
+    """A trial's rows by part (train and, where there are such rows, validation and test), ready to batch."""
 
     parts: dict[str, Encoded]
     classes: list[str]
@@ -73,8 +73,10 @@ def _augmented(records: list[Record], config: Config) -> list[Record]:
 def _without_reading(config: Config, loaded: Parts, parts: dict[str, Encoded]) -> tuple[dict[str, float], list[float]]:
     if config.head.target is Target.nothing:
         return {}, []
-    train, validation = (_targets(parts[name], len(loaded.classes)) for name in ("train", "validation"))
-    found = references(config.head.target, train, validation)
+    train = _targets(parts["train"], len(loaded.classes))
+    found: dict[str, float] = {}
+    if "validation" in parts:
+        found = references(config.head.target, train, _targets(parts["validation"], len(loaded.classes)))
     if loaded.bayes_log_loss is not None:
         found["bayes_log_loss"] = loaded.bayes_log_loss
     return found, answer_without_reading(config.head.target, train).tolist()

@@ -77,7 +77,10 @@ def save(trial: Resumable, evaluation: Evaluation | None) -> None:
     step, kept = trial.done.step, checkpoints_of(trial)
     manifest = {**trial.where.manifest, "step": step, "metrics": metrics, "state": skeleton}
     checkpoint.write_checkpoint(kept.folder(step), manifest, write_files)
-    kept.keep({step, trial.best.best_step, trial.best.best_before if trial.best.best_step == step else None})
+    spare = trial.best.best_before if trial.best.best_step == step else None
+    if trial.best.best_step is None:  # no rows validate, or none have yet
+        spare = max((one for one in kept.steps() if one < step), default=None)
+    kept.keep({step, trial.best.best_step, spare})
 
 
 def go_on(trial: Resumable) -> bool:
@@ -170,9 +173,9 @@ def _set_aside(trial: Resumable, folder: Path, version: int) -> None:
 
 
 def best_checkpoint(trial: Resumable) -> Path:
-    """The folder of the checkpoint with the best validation."""
-    assert trial.best.best_step is not None
-    return checkpoints_of(trial).folder(trial.best.best_step)
+    """The folder of the checkpoint with the best validation; where no rows validate, that of the last step."""
+    best = trial.best.best_step
+    return checkpoints_of(trial).folder(trial.done.step if best is None else best)
 
 
 def checkpoints_of(trial: Resumable) -> Checkpoints:

@@ -311,7 +311,8 @@ def _report_again(taken: Taken, result: dict[str, Any]) -> None:
     if not given_out():
         return
     tracker = tracker_of(taken)
-    tracker.log(result["best_step"], _prefixed(result))
+    if result["validation"]:
+        tracker.log(result["best_step"], _prefixed(result))
     tracker.summary({"state": result["state"], **_prefixed(result)})
     tracker.finish(0)
 

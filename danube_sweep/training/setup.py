@@ -202,7 +202,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     if prepared.markup_note is not None:
         where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
     plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
-    write_json(folder.environment, {**found, "data": asdict(prepared.description), "total_steps": plan.total_steps})
+    write_json(folder.environment, {**found, "data": asdict(prepared.description), **_steps(plan)})
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
     for line in (stay, other_rows, warning, _length_note(model, prepared)):
         if line is not None:
@@ -218,6 +218,10 @@ def _other_rows(taken: Taken) -> str | None:
         if before != rows and folder.checkpoints.is_dir():
             return f"trainer.micro_batch={rows} from here on, {before} before: the same trial in other forward passes"
     return None
+
+
+def _steps(plan: StepPlan) -> dict[str, int]:
+    return {"total_steps": plan.total_steps, "scheduled_steps": plan.scheduled_steps}
 
 
 def _data_set(config: Config) -> str:

@@ -13,6 +13,7 @@ import torch
 from danube_sweep.config.schema import Batching, Config
 from danube_sweep.data.batches import Batch, Rows, collate, epoch_steps, forward_tokens
 from danube_sweep.data.encoded import Encoded
+from danube_sweep.errors import ConfigError
 
 RECENT = 64
 """Batches that a pack keeps at hand; its trials ask for the same one within a step, or a few steps apart."""
@@ -59,7 +60,15 @@ class StepPlan:
         trainer = config.trainer
         self.steps_per_epoch = math.ceil(len(train.ids) / trainer.effective_batch)
         wanted = trainer.max_steps or math.ceil(trainer.epochs * self.steps_per_epoch)
-        self.total_steps = max(1, wanted)
+        self.scheduled_steps = max(1, wanted)
+        """The steps that the learning rate's course is stretched over."""
+        self.total_steps = trainer.stop_after or self.scheduled_steps
+        if self.total_steps > self.scheduled_steps:
+            raise ConfigError(
+                f"trainer.stop_after={trainer.stop_after} is past the end of {self.scheduled_steps} steps; give fewer, "
+                "or more trainer.epochs"
+            )
+        self._validates = config.data.validates
         self.validate_every = trainer.validate_every or math.ceil(self.total_steps / 5)
         self._lengths, weights = train.lengths, train.weights
         self._full_weight = float(weights.sum()) / len(weights) * min(len(weights), trainer.effective_batch)
@@ -105,9 +114,13 @@ class StepPlan:
         """Passes over the training rows after `step` steps."""
         return step / self.steps_per_epoch
 
+    def is_kept_after(self, step: int) -> bool:
+        """Whether the trial is validated, if any rows validate, and kept in a checkpoint when `step` steps are done."""
+        return step % self.validate_every == 0 or step == self.total_steps
+
     def validates_after(self, step: int) -> bool:
         """Whether the trial is validated when `step` steps are done."""
-        return step % self.validate_every == 0 or step == self.total_steps
+        return self._validates and self.is_kept_after(step)
 
     def _steps_of_epoch(self, epoch: int) -> list[list[Rows]]:
         config = self._config

@@ -13,8 +13,10 @@ from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.signals import StopRequest
 
 
-def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = None) -> float:
+def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = None) -> float | None:
     """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective.
+
+    A trial that no rows validate has none.
 
     Raises what `run_trial` raises.
     """
@@ -25,7 +27,7 @@ def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = Non
     with Terminal() as terminal:
         result = run_trial(begun, folder, terminal, stop=stop)
         terminal.table(summary(result), title=str(paths.from_here(folder)))
-    return float(result["validation"][begun.objective])
+    return float(result["validation"][begun.objective]) if result["validation"] else None
 
 
 def as_begun(config: Config, folder: Path) -> Config:

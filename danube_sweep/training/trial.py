@@ -104,8 +104,8 @@ class ActiveTrial:
             plus_ratio=ratio,
             never_decayed=never_decayed(config.lora),
         )
-        self.schedule = build_schedule(config.schedule, self.optimizer, total_steps=self.plan.total_steps)
-        self.allocation = lora.rank_allocation(backbone, config.lora, total_steps=self.plan.total_steps)
+        self.schedule = build_schedule(config.schedule, self.optimizer, total_steps=self.plan.scheduled_steps)
+        self.allocation = lora.rank_allocation(backbone, config.lora, total_steps=self.plan.scheduled_steps)
         scaled = config.precision.compute is Compute.fp16
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)
         validated = resume.go_on(self)
@@ -198,18 +198,21 @@ class ActiveTrial:
 
     def write(self, leaving: bool) -> None:
         """At a border: writes the steps that are due. Raises Diverged if one was not finite."""
-        if self.validates or leaving or self.journal.is_full:
+        if self.plan.is_kept_after(self.done.step) or leaving or self.journal.is_full:
             done = self.done
             done.last_loss = self.journal.write(
                 done.train_seconds, companions=self.companions, overflows=done.overflows
             )
 
     def keep(self, evaluation: Evaluation | None, leaving: bool) -> None:
-        """At a border: takes the evaluation where one was due, and writes a checkpoint then, or if it is to leave."""
+        """At a border: takes the evaluation where one was due, and writes a checkpoint then, or if it is to leave.
+
+        Where no rows validate, the checkpoints come at the same steps.
+        """
         self.at_border, self._was_validated = False, evaluation is not None
         if evaluation is not None:
             self._take(evaluation)
-        elif leaving:
+        elif leaving or self.plan.is_kept_after(self.done.step):
             resume.save(self, None)
 
     def cross(self, leaving: bool) -> None:

@@ -303,7 +303,6 @@ REFUSED: list[tuple[list[str], str]] = [
     (["schedule.warmup=-1"], "schedule.warmup must be at least 0"),
     (["data.max_length=8"], "data.max_length must be at least 16 tokens"),
     (["data.max_rows=1"], "data.max_rows must be at least 2"),
-    (["data.validation_fraction=0"], "data.validation_fraction must be above 0"),
     (["data.validation_fraction=1"], "data.validation_fraction must be at least 0 and under 1"),
     (["data.test_fraction=-1"], "data.test_fraction must be at least 0"),
     (

@@ -271,7 +271,6 @@ def test_without_the_package_it_says_how_to_get_it(tmp_path: Path, monkeypatch: 
             ["data.validation_split=test", "data.folds=3", "data.fold=0"],
             r"data\.validation_split and data\.folds=3 both choose the validation rows",
         ),
-        (["data.validation_fraction=0"], r"or give data\.validation_split"),
         (["data.classes=[a]"], r"data\.classes needs at least two"),
         (["trainer.score_test=true"], "needs a test part"),
         (["data.validation_path=x.csv"], r"data\.validation_path: no such field; did you mean data\.validation_split"),

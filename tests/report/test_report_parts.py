@@ -32,6 +32,7 @@ from danube_sweep.report.sections.answer_section import answer_section
 from danube_sweep.report.slot_times import timeline
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.trial_results import read_trials
+from danube_sweep.results.winning_run import winning_run
 
 NOW = BEGAN.timestamp() + 86400
 
@@ -209,12 +210,17 @@ def test_the_answer_ends_in_commands_that_use_it_unless_nothing_was_learned(tmp_
     assert words == [
         ["danube-sweep", "predict", str(sweep), "test.csv", "-o", "submission.csv"],
         ["danube-sweep", "ensemble", str(sweep), "-o", "ensemble"],
+        ["danube-sweep", "refit", str(sweep), "--seeds", "3", "-o", "final"],
         ["danube-sweep", "export", str(best), "my-model"],
     ]
-    assert answer_lines(report)[-3:] == [f"then: {command}" for command in report.answer.then]
+    assert answer_lines(report)[-4:] == [f"then: {command}" for command in report.answer.then]
     assert all(str(escaped(command)) in page(report) for command in report.answer.then)
     alone = gather(write_sweep(tmp_path / "one", [Sketch(["lora.rank=4"], 0.5)])).answer.then
-    assert [shlex.split(command)[1] for command in alone] == ["predict", "export"]
+    assert [shlex.split(command)[1] for command in alone] == ["predict", "refit", "export"]
+    two = [Sketch(["lora.rank=4", f"seed={seed}"], 0.4 + seed / 10) for seed in (0, 1)]
+    seeds = write_sweep(tmp_path / "seeds", two)
+    exported = shlex.split(gather(seeds).answer.then[-1])[2]
+    assert Path(exported).resolve() == winning_run(seeds)[0].resolve()
     nothing = write_sweep(tmp_path / "nothing", [Sketch(["lora.rank=4"], -0.3), Sketch(["lora.rank=8"], -0.5)])
     assert gather(nothing).answer.then == []
 

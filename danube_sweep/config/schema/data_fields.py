@@ -81,7 +81,10 @@ class Data:
         False,
     )
     validation_fraction: float = setting(
-        "share of the groups that validates, if there is no validation file or fold", 0.2
+        "share of the groups that validates, if there is no validation file or fold; 0 trains without validation", 0.2
+    )
+    train_on_validation: bool = setting(
+        "train on the rows of the validation part too, so that none validate, as danube-sweep refit does", False
     )
     test_fraction: float = setting("share of the groups for the test part, if there is no test file", 0.0)
     split_seed: int = setting("seed of the split into parts and folds", 0)
@@ -99,6 +102,16 @@ class Data:
         """The fields that name a source for validation and for test; None where a part is cut off instead."""
         first, second = (None if getattr(self, name, None) is None else f"data.{name}" for name in self.part_fields)
         return first, second
+
+    @property
+    def validates(self) -> bool:
+        """Whether any rows validate; without them the last step is a trial's result, and it has no metric."""
+        return self.has_validation_part and not self.train_on_validation
+
+    @property
+    def has_validation_part(self) -> bool:
+        """Whether a validation part is read, or cut off, whatever becomes of it."""
+        return self.own_parts[0] is not None or self.folds is not None or self.validation_fraction > 0
 
     @property
     def label_name(self) -> str:

@@ -57,6 +57,10 @@ def schedule_name(schedule: Schedule) -> str:
 class Trainer:
     epochs: float = setting("passes over the training part", 2.0)
     max_steps: int | None = setting("optimizer steps; overrides epochs", None)
+    stop_after: int | None = setting(
+        "end training after this many of the steps, while the learning rate follows all of them; null trains them all",
+        None,
+    )
     micro_batch: Any = setting(
         "rows per forward pass; auto takes the largest divisor of effective_batch that fits the device", 8
     )

@@ -53,9 +53,22 @@ def validate(config: Config) -> None:
         f"trainer.best_by={config.trainer.best_by}: this head does not report that metric; it reports "
         f"{', '.join(config.head.metrics)}",
     )
+    _needs_validation(config)
     require(
         not config.trainer.score_test or config.data.own_parts[1] is not None or config.data.test_fraction > 0,
         "trainer.score_test=true needs a test part; give data.test_path or data.test_fraction",
     )
     validate_device(config)
     validate_tracking(config.tracking)
+
+
+def _needs_validation(config: Config) -> None:
+    if config.data.validates:
+        return
+    for name in ("patience", "best_by"):
+        value = getattr(config.trainer, name)
+        require(
+            value is None,
+            f"trainer.{name}={value} reads validations, and no rows validate here; give trainer.{name}=null, or "
+            "validation rows by data.validation_fraction",
+        )

@@ -21,6 +21,11 @@ def validate_parts(data: Data) -> None:
         _one_split(data)
     else:
         _folds(data, data.folds)
+    require(
+        data.has_validation_part or not data.train_on_validation,
+        "data.train_on_validation=true adds the validation rows to the training rows, and data.validation_fraction=0 "
+        "leaves none; give one of the two",
+    )
 
 
 def _one_split(data: Data) -> None:
@@ -29,11 +34,6 @@ def _one_split(data: Data) -> None:
         held_out < 1,
         f"data.validation_fraction + data.test_fraction must be under 1, got {held_out:g}: no rows would be left "
         "for training",
-    )
-    require(
-        data.own_parts[0] is not None or data.validation_fraction > 0,
-        f"data.validation_fraction must be above 0 (or give data.{data.part_fields[0]}): trials are chosen on "
-        "validation data",
     )
     require(
         data.fold is None,

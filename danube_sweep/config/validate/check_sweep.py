@@ -125,6 +125,19 @@ def check_metric(sweep: Sweep, config: Config) -> None:
         )
 
 
+def check_validated(sweep: Sweep, pruner: Pruner, config: Config, *, searches: bool) -> None:
+    """Raises ConfigError for a trial that no rows validate, where its validations would end or choose trials."""
+    if config.data.validates:
+        return
+    way_out = "no rows validate (data.validation_fraction=0 or data.train_on_validation=true); give validation rows"
+    require(isinstance(pruner, NoPruner), f"pruner: it ends trials by their validations, and {way_out} or pruner=none")
+    for metric, _ in objectives(sweep):
+        require(
+            not (searches and metric.startswith("validation/")),
+            f"sweep.metric={metric}: a search learns from it, and {way_out}",
+        )
+
+
 OF_THE_PACK = {
     "measured/peak_memory_bytes": "predicted/peak_memory_bytes",
     "measured/tokens_per_s": "predicted/seconds_per_step",

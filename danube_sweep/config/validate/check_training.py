@@ -44,9 +44,13 @@ def validate_trainer(trainer: Trainer) -> None:
         f"trainer.micro_batch must be a whole number or auto, got {micro}",
     )
     require(effective >= 1, f"trainer.effective_batch must be at least 1, got {effective}")
-    for name in ("max_steps", "eval_batch", "validate_every", "patience", "log_every"):
+    for name in ("max_steps", "stop_after", "eval_batch", "validate_every", "patience", "log_every"):
         value = getattr(trainer, name)
         require(value is None or value >= 1, f"trainer.{name} must be at least 1, got {value}")
+    require(
+        trainer.max_steps is None or trainer.stop_after is None or trainer.stop_after <= trainer.max_steps,
+        f"trainer.stop_after must be at most trainer.max_steps={trainer.max_steps}, got {trainer.stop_after}",
+    )
     require(micro == AUTO or micro >= 1, f"trainer.micro_batch must be at least 1, got {micro}")
     require(
         micro == AUTO or (effective >= micro and effective % micro == 0),

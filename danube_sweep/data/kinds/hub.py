@@ -42,6 +42,11 @@ class HubData(TableColumns, DataKind):
     def check(self) -> None:
         super().check()
         require(
+            self.validation_split is None or self.validation_split != self.split,
+            f"data.validation_split={self.validation_split} is data.split: a model is not validated on rows that it "
+            "trains on; give another split, or data.validation_split=null",
+        )
+        require(
             self.revision is None or not is_folder(self.path),
             f"data.revision={self.revision}: a folder has no revisions; give data.revision=null",
         )

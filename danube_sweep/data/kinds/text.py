@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Columns, Labelled, Target, setting
 from danube_sweep.data.kind import DataKind, DataSize
-from danube_sweep.data.parts import some
+from danube_sweep.data.parts import refuse_training_files, some
 from danube_sweep.data.read_files import as_text, refuse_missing, rows_with_groups
 from danube_sweep.data.records import Parts, Record
 from danube_sweep.data.size import CHARACTERS_PER_TOKEN, Hashed, training_share
@@ -50,6 +50,7 @@ class TextData(Columns, DataKind):
     def load(self, target: Target) -> Parts:
         train, validation, _ = split(some(load_text(self.path, self), "data.path"), self)
         if self.validation_path is not None:
+            refuse_training_files(self.path, self.validation_path)
             validation = load_text(self.validation_path, self, "data.validation_path")
             validation = some(validation, "data.validation_path")
         return Parts(train, validation, [], [])

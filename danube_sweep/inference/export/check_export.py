@@ -22,7 +22,7 @@ from danube_sweep.inference.predict import Trained
 from danube_sweep.training.evaluate import forward
 
 ROWS = 6
-"""Validation rows that are compared, spread over the part."""
+"""Validation rows, or training rows without them, that are compared, spread over the part."""
 MOST_TOKENS = 128
 """In language modelling, where every token has a logit per word of the vocabulary, rows are cut to these."""
 
@@ -69,7 +69,8 @@ def reference(trained: Trained, reading: Reading) -> Reference:
 
 
 def _handful(data: Data, target: Target) -> list[Record]:
-    records = load_parts(data, target).validation
+    parts = load_parts(data, target)
+    records = parts.validation or parts.train
     places = np.unique(np.linspace(0, len(records) - 1, ROWS).astype(int))
     return [records[place] for place in places]
 

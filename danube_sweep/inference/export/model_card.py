@@ -42,7 +42,7 @@ def card_of(run: Path, name: str, trained: Trained, reading: Reading, weights: W
     """The card of an export called `name`. Raises DataError if the run's data files are gone."""
     folder = RunFolder(run)
     result, config = read_json(folder.result), _public(yaml_of(folder.config))
-    intervals = own_intervals(folder.predictions, result["validation"])
+    intervals = own_intervals(folder.predictions, result["validation"]) if result["validation"] else {}
     sections = [
         f"# {name}\n\n{_what(trained, reading, weights, config)}",
         f"## Loading it\n\n{_LOADING.format(code=code)}",
@@ -196,6 +196,9 @@ def _pieces_as_tokens(layout: Layout) -> str:
 
 def _results(result: dict[str, Any], intervals: dict[str, tuple[float, float]]) -> str:
     test = result.get("test") or {}
+    if not result["validation"]:
+        tested = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
+        return f"{_UNVALIDATED}{f' On the test part: {tested}.' if tested else ''}"
     lines = ["| metric | validation | 95 % | test |", "| --- | --- | --- | --- |"]
     for name, value in result["validation"].items():
         interval = "{:.4f} .. {:.4f}".format(*intervals[name]) if name in intervals else ""
@@ -206,6 +209,8 @@ def _results(result: dict[str, Any], intervals: dict[str, tuple[float, float]]) 
     lines += ["", _HONEST.format(step=result["best_step"]), *([] if test else ["No test part has been scored."])]
     return "\n".join(lines)
 
+
+_UNVALIDATED = "It was trained on every row but those of the test part, so no rows validate it and it has no metric."
 
 _HONEST = """The intervals are a bootstrap over the validation rows, in groups (prompts, texts, documents); a training
 with another seed can differ by more. These rows also chose the checkpoint (step

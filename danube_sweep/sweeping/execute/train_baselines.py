@@ -37,7 +37,7 @@ def train_baselines(
     for config in configs if drawn is None else [*configs, drawn]:
         if stopping():
             return
-        if config.head.target not in TARGETS:
+        if config.head.target not in TARGETS or not config.data.validates:
             continue
         try:
             split = split_hash(config)[:8]
