@@ -244,7 +244,9 @@ def checked_request(run: "FinishedRun | Trained", source: Path, target: Path, fo
     table, notes = table_of(run.config, run.classes, labels=form.labels, id_column=given.id_column)
     arrangement = None if sample is None else sample.arranged(table, given)
     notes = [] if arrangement else [*notes, *notes_on_names(table.header)]
-    return Request(given, target, form.swap, table, arrangement, [*given.notes, *notes])
+    symmetric = form.swap and run.config.head.symmetric
+    notes += ["--swap is skipped: this head answers both orders alike"] if symmetric else []
+    return Request(given, target, form.swap and not symmetric, table, arrangement, [*given.notes, *notes])
 
 
 def predict_file(

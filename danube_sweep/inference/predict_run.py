@@ -41,5 +41,6 @@ def predict_run(words: PredictWords) -> int:
         Terminal().note(note)
     compute = Compute(words.compute) if words.compute else None
     place = Place(Device(accelerator=words.accelerator), compute, words.model_path)
-    with row_bar(len(requests[0].input.ids) * len(parts) * (2 if words.swap else 1)) as done:
+    orders = sum(2 if request.swap else 1 for request in requests)
+    with row_bar(len(requests[0].input.ids) * orders) as done:
         return answer_together(parts, requests, place, batch_rows=words.batch_rows, done=done)

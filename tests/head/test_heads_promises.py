@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from workbench import build
 
 from danube_sweep.config.schema import Config, Pooling
 from danube_sweep.config.schema import Head as HeadConfig
-from danube_sweep.data.batches import collate
+from danube_sweep.data.batches import Batch, collate
 from danube_sweep.data.encode import encode
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.data.layout import layout_for
@@ -28,7 +29,7 @@ from danube_sweep.head.kinds.regression import RegressionHead, RegressionLoss
 from danube_sweep.head.kinds.sequence import SequenceHead
 from danube_sweep.head.kinds.token import TokenHead
 from danube_sweep.head.pooling import Pooler
-from danube_sweep.inference.predict import load_run, predictions
+from danube_sweep.inference.predict import Form, checked_request, load_run, predictions
 
 Tiny = Callable[..., Config]
 
@@ -109,6 +110,35 @@ def test_a_whole_model_exchanges_the_probabilities_with_the_answers(tiny: Tiny, 
             outputs.append(parts.head(parts.backbone.hidden(batch.input_ids_BT, batch.mask_BT), batch).exp())
     torch.testing.assert_close(outputs[0], outputs[1][:, [1, 0, 2]], rtol=0, atol=1e-6)
     assert float((outputs[0] - outputs[1]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("ties", [rule.value for rule in Ties])
+@pytest.mark.parametrize("pooling", ["answer", "last_mean"])
+def test_a_tie_term_of_features_knows_equal_answers_and_no_order(tiny: Tiny, pooling: str, ties: str) -> None:
+    words = ("head=bradley_terry_ties", "head.tie_term=features", f"head.pooling={pooling}", f"head.ties={ties}")
+    config = tiny(*words, "precision=fp32", "lora=none")
+    parts = build(config)
+    parts.head.start(parts.prepared.parts["train"])
+    some = load_parts(config.data).validation[:5]
+    equal = [replace(record, texts=(record.texts[0], record.texts[1], record.texts[1])) for record in some]
+    layout = layout_for(config.model, config.data, config.head)
+    encoded = encode([*some, *equal], parts.prepared.tokenizer, config.data, layout, num_classes=3)
+    batch = collate(encoded, np.arange(10), parts.prepared.pad_id)
+    with torch.no_grad():
+        hidden_BTH = parts.backbone.hidden(batch.input_ids_BT, batch.mask_BT)
+        hidden_BTH[15:] = hidden_BTH[5:10]  # two passes of the same tokens, which differ by their places in a batch
+        assert (parts.head(hidden_BTH, batch).exp()[5:, 2] > 0.9).all()
+        torch.nn.init.normal_(parts.head.features.linear.weight, std=0.05)
+        torch.nn.init.normal_(parts.head.layers.linear.weight)
+        straight, turned = parts.head(hidden_BTH, batch), parts.head(hidden_BTH.roll(10, 0), turned_over(batch, 10))
+    assert torch.equal(straight, turned[:, [1, 0, 2]])
+    assert float((straight[:5, 0] - straight[:5, 1]).abs().min()) > 1e-4
+    assert torch.equal(straight[5:, 0], straight[5:, 1])
+
+
+def turned_over(batch: Batch, rows: int) -> Batch:
+    names = ("input_ids_BT", "mask_BT", "spans_BK2", "sizes_BK")
+    return replace(batch, **{name: getattr(batch, name).roll(rows, 0) for name in names})
 
 
 # ------------------------------------------------------------------------------------------- order and numbers
@@ -213,3 +243,7 @@ def test_predictions_are_the_same_whatever_the_batch(tiny: Tiny, tmp_path: Path)
     torch.testing.assert_close(one, many, rtol=0, atol=1e-6)
     both = predictions(trained, records, swap=True, batch_rows=16).answers_NA
     torch.testing.assert_close(both, many, rtol=0, atol=1e-6)
+    file = tmp_path / "rows.csv"
+    file.write_text('id,prompt,response_a,response_b\n1,"[""?""]","[""far""]","[""near""]"\n')
+    request = checked_request(trained, file, tmp_path / "out.csv", Form(swap=True))
+    assert not request.swap and "--swap is skipped: this head answers both orders alike" in request.notes

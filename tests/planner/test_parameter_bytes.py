@@ -239,6 +239,7 @@ def test_biases_that_train_are_counted(overrides: str) -> None:
         "head=sequence head.pooling=last_mean",
         "head=bradley_terry_ties",
         "head=bradley_terry_ties head.pooling=last_mean head.hidden=16",
+        "head=bradley_terry_ties head.tie_term=features",
         "head=ordinal data=table data.path=x",
         "head=regression data=table data.path=x head.hidden=8",
         "head=multilabel data=table data.path=x",

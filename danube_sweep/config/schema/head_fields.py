@@ -93,6 +93,8 @@ class Head:
     reads_lm_head: ClassVar[bool] = False
     cued: ClassVar[bool] = False
     compares: ClassVar[bool] = False
+    symmetric: ClassVar[bool] = False
+    """Whether exchanging the answers of a row exchanges its answers for them, to the last bit."""
 
     lr: float | None = setting("learning rate of the head; null uses optimizer.lr", None)
 

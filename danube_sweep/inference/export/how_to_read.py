@@ -8,6 +8,7 @@ from torch import nn
 from danube_sweep.config.facts.architectures import family_of
 from danube_sweep.errors import ConfigError
 from danube_sweep.head.base_head import Head
+from danube_sweep.head.bradley_terry import BradleyTerry
 from danube_sweep.head.head_layers import Layers
 from danube_sweep.head.language import LabelWords, LanguageModel
 from danube_sweep.head.pooling import AnswerPooler, PairPooler, Pooler
@@ -94,6 +95,8 @@ def _pools_alike(trained: Trained) -> bool:
 
 
 def _described(head: Head) -> dict[str, Any]:
+    if isinstance(head, BradleyTerry) and head.features is not None:
+        raise _no_plain_form(head, "what a tie depends on (head.tie_term=features)")
     children = dict(head.named_children())
     pooler = children.pop("pooler", None)
     layers = [found for name, child in children.items() for found in _layers(name, child, head)] + head.last_layers()
