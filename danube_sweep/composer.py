@@ -25,10 +25,11 @@ from omegaconf.errors import (
 from danube_sweep import paths
 from danube_sweep.config import identity, offered_options
 from danube_sweep.config.explain import explain, options_of, unknown_option
+from danube_sweep.config.facts.adapters import sgd_rate
 from danube_sweep.config.facts.checkpoint_files import checkpoint_shape
 from danube_sweep.config.from_checkpoint import usual_lr
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, Head, Pruner, Settings, Sweep, objective
+from danube_sweep.config.schema import Adapter, Config, Head, Pruner, Settings, Sweep, objective
 from danube_sweep.config.typed import typed_config, typed_sweep
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.errors import ConfigError, UserError
@@ -57,6 +58,7 @@ def register() -> None:
             _store(group, name, offer.extension.schema)
     OmegaConf.register_new_resolver("trial_hash", _hash_or_invalid, replace=True)
     OmegaConf.register_new_resolver("times", lambda value, factor: value * factor, replace=True)
+    OmegaConf.register_new_resolver("sgd_rate", _sgd_rate, replace=True)
     OmegaConf.register_new_resolver("objective", _objective, replace=True)
     OmegaConf.register_new_resolver("usual_lr", _usual_lr, replace=True)
     OmegaConf.register_new_resolver("if_chat", lambda name, suffix: suffix if name == "chat" else "", replace=True)
@@ -71,6 +73,10 @@ def _store(group: str, name: str, schema: type) -> None:
 def _objective(*, _root_: DictConfig) -> str:
     head = cast(type[Head], OmegaConf.get_type(_root_, "head"))
     return objective(head.target, _root_.trainer.best_by)
+
+
+def _sgd_rate(*, _root_: DictConfig) -> float:
+    return sgd_rate(cast(type[Adapter], OmegaConf.get_type(_root_, "lora")), _root_.lora.get("type"))
 
 
 def _usual_lr(*, _root_: DictConfig) -> float:

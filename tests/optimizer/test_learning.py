@@ -91,6 +91,14 @@ def test_a_default_rate_is_a_multiple_of_the_models(optimizer: str, factor: floa
     assert tiny_config(f"optimizer={optimizer}", "optimizer.lr=0.3").optimizer.lr == 0.3
 
 
+@pytest.mark.parametrize(
+    ("adapter", "factor"), [("lora=full", 20), ("lora=peft lora.type=randlora", 8), ("lora=none", 50)]
+)
+def test_the_default_rate_of_sgd_follows_the_adapter(adapter: str, factor: float) -> None:
+    config = tiny_config("optimizer=sgd", "model.lr=0.004", *adapter.split())
+    assert config.optimizer.lr == pytest.approx(0.004 * factor)
+
+
 @pytest.mark.parametrize("adapter", [*OWN[:6], *OF_PEFT, PISSA])
 def test_decay_alone_never_leads_away_from_the_frozen_model(adapter: str) -> None:
     frozen, parts = build(config_of("lora=none"), prepared()), build(config_of(adapter), prepared())

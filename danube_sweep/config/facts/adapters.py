@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from danube_sweep.config.facts.architectures import LinearShape, family_of
 from danube_sweep.config.finite_number import is_finite_number
-from danube_sweep.config.schema import Adapter, Bias, Dora, Lora, NoAdapter, Olora, Peft, Storage
+from danube_sweep.config.schema import Adapter, Bias, Dora, FullFinetune, Lora, NoAdapter, Olora, Peft, Storage
 
 FOUR_BIT = (Storage.nf4, Storage.fp4)
 QUANTISED = (*FOUR_BIT, Storage.int8)
@@ -41,6 +41,21 @@ def never_decayed(adapter: Adapter) -> tuple[str, ...]:
         case Olora() | Peft(type="lora", fields={"init_lora_weights": "pissa"}):
             return (*NEVER_DECAYED, ".lora_A.", ".lora_B.")
     return NEVER_DECAYED
+
+
+SGD_RATE, SGD_RATE_FULL = 50.0, 20.0
+SGD_RATES = {"waveft": 5.0, "randlora": 8.0}
+"""SGD's default rate over AdamW's, because its steps grow with the gradient: of LoRA and most adapters, of all weights,
+and of PEFT's types that need less. Share of AdamW's fall of the loss in 40 steps (docs/decisions/019): all weights .50
+at 50, .81 at 20; waveft .32 and .56 at 5; randlora -.05 and .56 at 8.
+"""
+
+
+def sgd_rate(adapter: type[Adapter], name: str | None) -> float:
+    """SGD's default rate over AdamW's; `name`: PEFT's, where the adapter is one of `lora=peft`."""
+    if issubclass(adapter, FullFinetune):
+        return SGD_RATE_FULL
+    return SGD_RATES.get(name or "", SGD_RATE)
 
 
 # -------------------------------------------------------------------------------------------------- fields of PEFT

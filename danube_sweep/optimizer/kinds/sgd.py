@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 class Sgd(Optimizer):
     """Gradient descent with momentum, by torch; decay is added to the gradient."""
 
-    lr: float = setting("peak learning rate: 50 times AdamW's by default", "${times:${model.lr},50}")
+    lr: float = setting(
+        "peak learning rate: 50 times AdamW's by default (lora=full 20, randlora 8, waveft 5)",
+        "${times:${model.lr},${sgd_rate:}}",
+    )
     momentum: float = setting("decay of the velocity; 0 for plain gradient descent", 0.9)
     nesterov: bool = setting("look ahead along the velocity", False)
 
