@@ -182,7 +182,8 @@ def _waits_for_host(row: Row, t4: Device) -> bool:
 
 
 def _moving(row: Row, t4: Device) -> float:
-    return row.work.moved / (t4.bandwidth_gb_s * 1e9)
+    work = row.work
+    return (work.moved + work.dequantised * work.dequantised_bytes) / (t4.bandwidth_gb_s * 1e9)
 
 
 def _asked(row: Row, t4: Device) -> list[float]:

@@ -106,6 +106,27 @@ def plan(arguments: list[str]) -> int:
     return 0
 
 
+def device(arguments: list[str]) -> int:
+    """`danube-sweep device`: what is known of this machine's GPU and CPU, and a probe of them."""
+    parser = Parser(
+        "danube-sweep device",
+        description="Shows the GPUs and the CPU of this machine: how they are recognised, their memory, types and "
+        "rates, and whether they were probed. A probe measures the rates that plans and packs use, in two seconds and "
+        "a process of its own. A GPU is probed before its first trial, a CPU only on request. docs/memory.md explains "
+        "the figures.",
+        epilog="example: danube-sweep device --probe device=cpu device.threads=1",
+    )
+    parser.add_argument("--probe", action="store_true", help="measure the rates, again if they were measured before")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="device=cpu, device=cuda:1, device.threads=1")
+    options = parser.parse_intermixed_args(arguments)
+
+    from danube_sweep.cli.device_table import show_device
+    from danube_sweep.terminal.screen import Terminal
+
+    show_device(options.overrides, Terminal(), probe=options.probe)
+    return 0
+
+
 def show(arguments: list[str]) -> int:
     """`danube-sweep show`: the data as the model reads them."""
     parser = Parser(
@@ -366,6 +387,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "resume": resume,
     "plan": plan,
     "show": show,
+    "device": device,
     "rank": rank,
     "report": report,
     "watch": watch,

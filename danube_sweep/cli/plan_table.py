@@ -10,6 +10,7 @@ from rich.text import Text
 
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.trial_plan import TrialPlan
+from danube_sweep.planner.what_fits import FITS, TIGHT
 from danube_sweep.sweeping.plan_cells import Planned, plan_cells, varied_values
 from danube_sweep.terminal.screen import Terminal, duration, human
 
@@ -107,7 +108,7 @@ def _cells(one: Planned) -> dict[str, str]:
         "work": memory.workspace,
     }
     return {
-        "fits": "unknown" if share is None else "yes" if plan.fit.fits else "no",
+        "fits": plan.fit.verdict,
         "of": "" if share is None else f"{share:.0%}",
         **{name: f"{size / GIB:.2f}" for name, size in sizes.items()},
         "params": _count(plan.parameters),
@@ -125,6 +126,8 @@ def _notes(planned: Sequence[Planned], left_out: int) -> list[str]:
             said.setdefault(f"refused: {one.error}", []).append(number)
         elif not one.plan.fit.fits:
             said.setdefault(f"would fit with {one.plan.change}" if one.plan.change else NOTHING, []).append(number)
+        elif one.plan.fit.verdict == TIGHT:
+            said.setdefault(_tightly(one.plan), []).append(number)
         elif one.plan.device.cannot_run is not None:
             said.setdefault(f"planned only: {one.plan.device.cannot_run}", []).append(number)
         for guess in [] if one.plan is None else one.plan.estimated:
@@ -141,8 +144,13 @@ def _verdict(plan: TrialPlan) -> str:
     if plan.fit.capacity_bytes is None:
         return "unknown: give device.memory_gib or a named device"
     if plan.fit.fits:
-        return "fits" if plan.device.cannot_run is None else f"fits, but {plan.device.cannot_run}"
+        word = FITS if plan.fit.verdict == FITS else _tightly(plan)
+        return word if plan.device.cannot_run is None else f"{word}, but {plan.device.cannot_run}"
     return f"no; would fit with {plan.change}" if plan.change else f"no: {NOTHING}"
+
+
+def _tightly(plan: TrialPlan) -> str:
+    return f"{TIGHT}: measured runs took up to {plan.fit.spread:.0%} more than predicted"
 
 
 def _capacity(plan: TrialPlan) -> str:

@@ -36,6 +36,7 @@ _NOT_THE_TRIAL = {
     "trainer.log_every",
     "trainer.score_test",
     "data.cache_prefix",
+    "head.chunk",
     "data.layout",
     "data.revision",
 }

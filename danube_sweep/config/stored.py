@@ -91,6 +91,7 @@ def sealed(config: Config) -> dict[str, Any]:
     plain = plain_config(config)
     model, data = plain["model"], plain["data"]
     groups = {group: plain[group] for group in ("precision", "lora", "head")}
+    groups["head"] = {name: value for name, value in groups["head"].items() if name != "chunk"}  # decides no answer
     reading = {f"model.{name}": model[name] for name in ("variant", "start", "chat")}
     if model["own_template"]:  # a field that came later
         reading["model.own_template"] = True

@@ -7,6 +7,7 @@ from typing import final
 
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep.config.schema import ClassifierHead, Pooling
@@ -60,24 +61,48 @@ def word_ids(chosen: list[str] | None, classes: list[str], tokenizer: PreTrained
 
 @final
 class LanguageModel(Head):
-    """Next-token prediction; the output is logits_PV of the P predicted tokens, row by row."""
+    """Next-token prediction; the output is logits_PV of the P predicted tokens, row by row.
 
-    def __init__(self, output_layer: OutputLayer) -> None:
+    With `chunk` the output is the states_PH, and the losses make the logits of so many tokens at a time, again in the
+    backward pass: no more of them ever exist.
+    """
+
+    def __init__(self, output_layer: OutputLayer, chunk: int | None = None) -> None:
         super().__init__()
-        self.output_layer = output_layer
+        self.output_layer, self.chunk = output_layer, chunk
 
     def forward(self, hidden_BTH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return self.output_layer(hidden_BTH[:, :-1][_predicted(batch)])
+        states_PH = hidden_BTH[:, :-1][_predicted(batch)]
+        return self.output_layer(states_PH) if self.chunk is None else states_PH
+
+    def logits(self, output: torch.Tensor) -> torch.Tensor:
+        """All logits_PV of an output at once."""
+        return output if self.chunk is None else self.output_layer(output)
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        loss: torch.Tensor = F.cross_entropy(output, batch.input_ids_BT[:, 1:][_predicted(batch)])
-        return loss
+        wanted_P = batch.input_ids_BT[:, 1:][_predicted(batch)]
+        if self.chunk is None:
+            loss: torch.Tensor = F.cross_entropy(output, wanted_P)
+            return loss
+        return self._losses(output, wanted_P, self.chunk, "sum").sum() / len(wanted_P)
 
     def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         mask_BT = _predicted(batch)
-        losses_P = F.cross_entropy(output, batch.input_ids_BT[:, 1:][mask_BT], reduction="none")
+        wanted_P = batch.input_ids_BT[:, 1:][mask_BT]
+        if self.chunk is None:
+            losses_P = F.cross_entropy(output, wanted_P, reduction="none")
+        else:
+            losses_P = self._losses(output, wanted_P, self.chunk, "none")
         losses_BT = torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, losses_P)
         return losses_BT.sum(dim=1) / mask_BT.sum(dim=1)
+
+    def _losses(self, states_PH: torch.Tensor, wanted_P: torch.Tensor, chunk: int, reduction: str) -> torch.Tensor:
+        def of_a_chunk(states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+            losses: torch.Tensor = F.cross_entropy(self.output_layer(states), wanted, reduction=reduction)
+            return losses.reshape(-1)
+
+        pieces = zip(torch.split(states_PH, chunk), torch.split(wanted_P, chunk), strict=True)
+        return torch.cat([checkpoint(of_a_chunk, *piece, use_reentrant=False) for piece in pieces])
 
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
         return None

@@ -42,6 +42,8 @@ PROCESS_BYTES, BITSANDBYTES_BYTES = 0.55 * GIB, 0.3 * GIB
 """Margins on a CPU, where the whole process counts: what it has before any tensor, and what bitsandbytes adds."""
 SLACK, CPU_SLACK = 0.04, 0.25
 """Margin: the share of the peak that the allocator holds and cannot use; on a CPU freed blocks are kept on purpose."""
+SPREAD = {False: 0.1, True: 0.2}
+"""Share of the predicted memory by which measured runs exceeded it, on a GPU and on a CPU (docs/memory.md)."""
 CHECKPOINT_SLACK = 0.5
 """The same of checkpointed inputs, between which blocks come and go: as on T4s (benchmarks/published_t4.py)."""
 
@@ -188,11 +190,8 @@ def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
     trainer, model, trains = configs[0].trainer, walk.model, walk.trains
     tokens = _tokens(configs, trainer.micro_batch, walk)
     checkpointing = walk.precision.gradient_checkpointing
-    at_the_end = tokens * (END_OF_NET * model.hidden if trains else EVALUATION[0] * model.hidden)
-    with_logits = [config for config in configs if config.head.predicts_tokens]
-    if with_logits:
-        per_token = model.vocab * PER_LOGIT[model.family.capped]
-        at_the_end = max(at_the_end, _tokens(with_logits, trainer.micro_batch, walk) * per_token)
+    at_the_end: float = tokens * (END_OF_NET * model.hidden if trains else EVALUATION[0] * model.hidden)
+    at_the_end = max(at_the_end, _logits(configs, walk, trainer.micro_batch, PER_LOGIT[model.family.capped]))
     weights = _unpacked(walk)
     if not trains:  # the backbone runs once for all trials that share a batch
         once = tokens // len(configs) * distinct_batches(configs)
@@ -208,6 +207,19 @@ def _step(configs: Sequence[Config], walk: Pass) -> tuple[float, float]:
     if block + in_a_block >= at_the_end:
         return inputs + block, in_a_block
     return inputs, at_the_end
+
+
+def _logits(configs: Sequence[Config], walk: Pass, rows: int, per_logit: int) -> float:
+    # Bytes of the logits of predicted tokens. Chunks of any trial exist one at a time; the states that they are made of
+    # stay, with their gradient.
+    whole, chunk, states = 0.0, 0.0, 0.0
+    for config in configs:
+        if config.head.predicts_tokens:
+            tokens = _tokens([config], rows, walk)
+            at_once = float(config.head.logits_at_once(tokens))
+            whole, chunk = (whole, max(chunk, at_once)) if config.head.in_chunks else (whole + at_once, chunk)
+            states += 2 * tokens * walk.compute_bytes * walk.model.hidden if config.head.in_chunks else 0
+    return (whole + chunk) * walk.model.vocab * per_logit + states
 
 
 def _dropped(configs: Sequence[Config], walk: Pass) -> float:
@@ -247,6 +259,6 @@ def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
     # Trials that are at a border together go through together, or once for all where no block is adapted.
     trainer = configs[0].trainer
     tokens = _tokens(configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch, walk)
-    with_logits = any(config.head.predicts_tokens for config in configs)
-    of_token = max(_evaluated(walk), walk.model.vocab * PER_LOGIT[False] if with_logits else 0)
-    return tokens * of_token + _distances(walk) + _unpacked(walk)
+    rows = trainer.eval_batch or trainer.micro_batch
+    logits = _logits(configs if walk.trains else configs[:1], walk, rows, PER_LOGIT[False])
+    return max(tokens * _evaluated(walk), logits) + _distances(walk) + _unpacked(walk)

@@ -15,6 +15,7 @@ from danube_sweep.config.validate import check_types
 from danube_sweep.planner.guessed_gpu import guessed_device
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.present_gpu import PresentGpu, count_gpus, present_gpu
+from danube_sweep.planner.probe_record import Key, cpu_key, gpu_key, probed, read_probe
 
 CPU_INFO = "/proc/cpuinfo"
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -33,8 +34,33 @@ def planned_device(device: Device) -> Device:
     if gpu is None and device.accelerator == "cuda":
         gpu = PresentGpu()
     present = _host() if gpu is None else _known_gpu(gpu)
-    described = Device(**_described("cpu")) if gpu is None else Device()
-    return replace(present, **_stated(device, described))
+    stated = _stated(device, Device(**_described("cpu")) if gpu is None else Device())
+    key = cpu_key(cpu_name(), device.threads) if gpu is None else gpu_key(gpu)
+    return replace(probed(present, read_probe(key), stated), **stated)
+
+
+def probe_key(device: Device) -> Key | None:
+    """The key of the probe of a device that is present and not described by the config; None for any other."""
+    if device.accelerator == "mps" or (device.accelerator == "cuda" and device.figures != Device().figures):
+        return None
+    gpu = None if device.accelerator == "cpu" else present_gpu(device.index)
+    if gpu is None:
+        return None if device.accelerator == "cuda" else cpu_key(cpu_name(), device.threads)
+    return gpu_key(gpu)
+
+
+def cpu_name() -> str | None:
+    """The name that the system gives its CPU."""
+    file = Path(CPU_INFO)
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def cpu_features() -> list[str]:
+    """The instructions of this CPU that decide how fast it multiplies, of those that matter here."""
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "neon", "asimd", "bf16", "sve")
+    flags = _cpu_flags()
+    return [name for name in known if name in flags]
 
 
 def slots_share(device: Device, slots: int | None) -> Device:
@@ -107,6 +133,12 @@ def _host_bytes() -> float:
         if file.is_file() and (text := file.read_text().strip()).isdigit():
             limits.append(float(text))
     return min(limits)
+
+
+def option_of(gpu: PresentGpu) -> str | None:
+    """The packaged option that describes a GPU; None if its figures are a guess."""
+    stems = [file.stem for file in sorted((paths.conf_dir() / "device").glob("*.yaml"))]
+    return next((stem for stem in stems if gpu.name in _described(stem).get("drivers_names", [])), None)
 
 
 def _known_gpu(gpu: PresentGpu) -> Device:

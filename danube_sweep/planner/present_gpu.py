@@ -12,7 +12,9 @@ from itertools import takewhile
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SMI, FORMAT = "nvidia-smi", "--format=csv,noheader,nounits"
-QUERY = "--query-gpu=name,memory.total,compute_cap,clocks.max.sm,clocks.max.memory,pci.bus_id"
+QUERY = (
+    "--query-gpu=name,memory.total,compute_cap,clocks.max.sm,clocks.max.memory,pci.bus_id,power.limit,driver_version"
+)
 NVML = "libnvidia-ml.so.1"
 NODES = "/dev/nvidia[0-9]*"
 SHARE_FOR_TORCH = 0.985
@@ -30,6 +32,8 @@ class PresentGpu:
     memory_clock_ghz: float | None = None
     cores: int | None = None
     bus_bits: int | None = None
+    power_limit_w: float | None = None
+    driver: str | None = None
 
 
 def has_gpu_files() -> bool:
@@ -67,7 +71,7 @@ def present_gpu(index: int = 0) -> PresentGpu | None:
     if answer is None:
         return PresentGpu() if glob(NODES) else None
     words = [word.strip() for word in (answer.splitlines() or [""])[0].split(",")]
-    name, mebibytes, capability, clock, memory_clock, bus = (*words, *[""] * 6)[:6]
+    name, mebibytes, capability, clock, memory_clock, bus, power, driver = (*words, *[""] * 8)[:8]
     memory, (cores, bits) = _number(mebibytes), _asked_of_nvml(bus)
     return PresentGpu(
         name or None,
@@ -77,6 +81,8 @@ def present_gpu(index: int = 0) -> PresentGpu | None:
         _scaled(memory_clock),
         cores,
         bits,
+        _number(power),
+        driver or None,
     )
 
 
@@ -124,3 +130,13 @@ def _asked_of_nvml(bus: str) -> tuple[int | None, int | None]:
 def _counted(function: "ctypes._FuncPointer", handle: ctypes.c_void_p) -> int | None:
     number = ctypes.c_uint()
     return number.value if function(handle, ctypes.byref(number)) == 0 and number.value else None
+
+
+def others_on_gpu(index: int = 0) -> int:
+    """How many processes compute on a GPU, as far as its driver says."""
+    named = named_gpus()
+    if named is not None and index >= len(named):
+        return 0
+    place = index if named is None else named[index]
+    listed = _smi("--query-compute-apps=pid", FORMAT, f"--id={place}") or ""
+    return sum(line.strip().isdigit() for line in listed.splitlines())

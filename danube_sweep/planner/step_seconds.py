@@ -39,23 +39,34 @@ STATES_READ_AND_WRITTEN = 7
 
 @dataclass(frozen=True)
 class Work:
-    """What a micro-batch asks of a device: operations of products and of attention, bytes moved, kernels launched."""
+    """What a micro-batch asks of a device: operations of products and of attention, bytes moved, kernels launched.
+
+    `dequantised`: 4-bit weights that are written out before they are read among the bytes moved, each time.
+    """
 
     products: float
     attention: float
     moved: float
     launches: float
+    dequantised: float = 0.0
+    dequantised_bytes: float = 0.0
+    """Of one of these weights: read in 4 bits and written."""
 
     def seconds(self, device: Device, *, in_fp32: bool) -> float:
         """How long a device takes. A GPU computes while the host launches; a CPU does one after the other."""
         launching = self.launches * device.launch_us * 1e-6
-        moving = self.moved / (device.bandwidth_gb_s * 1e9)
+        moving = self.moved / (device.bandwidth_gb_s * 1e9) + self._dequantising(device)
         rate = (device.tflops_fp32 if in_fp32 else device.tflops_16bit) * 1e12
         if device.accelerator == "cpu":
             return (self.products + self.attention) / rate + moving + launching
         of_products = FP32_EFFICIENCY if in_fp32 else device.efficiency
         of_attention = FP32_EFFICIENCY if in_fp32 else device.attention_efficiency
         return max(self.products / (rate * of_products) + self.attention / (rate * of_attention) + moving, launching)
+
+    def _dequantising(self, device: Device) -> float:
+        if device.dequantised_g_s is None:
+            return self.dequantised * self.dequantised_bytes / (device.bandwidth_gb_s * 1e9)
+        return self.dequantised / (device.dequantised_g_s * 1e9)
 
 
 @dataclass(frozen=True)
@@ -141,15 +152,18 @@ def _work(pack: _Pack) -> Work:
     products = 2 * model.linear_weights * passed
     for config in pack.configs:
         if config.head.predicts_tokens:
-            products += 2 * model.embedding * pack.tokens * (2.0 if walk.trains else 1.0)
+            passes = (2.0 if walk.trains else 1.0) + config.head.in_chunks
+            products += 2 * model.embedding * pack.tokens * passes
         if not walk.full:
             products += 6 * _trained(config, model).elements * pack.tokens
     if walk.full:
         products += 2 * model.linear_weights * tokens
-    moved = _weight_traffic(walk) * (pack.below + through)
+    runs = pack.below + through
+    moved = _weight_traffic(walk) * runs
+    unpacked = model.linear_weights * runs if walk.precision.storage in FOUR_BIT else 0.0
     moved += ACTIVATIONS_MOVED * whole_body(walk).per_token * tokens
     attention = 4 * model.layers * walk.length * model.query * passed
-    return Work(products, attention, moved, _launches(pack))
+    return Work(products, attention, moved, _launches(pack), unpacked, 0.5 + walk.compute_bytes)
 
 
 def _trained(config: Config, model: Architecture) -> Tensors:
@@ -157,10 +171,10 @@ def _trained(config: Config, model: Architecture) -> Tensors:
 
 
 def _weight_traffic(walk: Pass) -> float:
-    # Bytes of weights that one pass moves: read, and if quantised written out and read again.
+    # Bytes of weights that the products of one pass read: 4-bit ones as they were dequantised.
     weights, storage = walk.model.linear_weights, walk.precision.storage
     if storage in FOUR_BIT:
-        return weights * (0.5 + 2 * walk.compute_bytes)
+        return weights * float(walk.compute_bytes)
     if storage is Storage.int8:
         return weights * 1.0
     return weights * float(walk.weight_bytes)

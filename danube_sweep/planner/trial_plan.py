@@ -52,6 +52,7 @@ class TrialPlan:
             "capacity_bytes": None if self.fit.capacity_bytes is None else round(self.fit.capacity_bytes),
             "share": self.fit.share,
             "fits": self.fit.fits,
+            "verdict": self.fit.verdict,
             "change": self.change,
             "cannot_run": self.device.cannot_run,
             "seconds": {"step": self.step_s, "epoch": self.epoch_s, "training": self.training_s},

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 from danube_sweep.config.facts.adapters import FOUR_BIT
 from danube_sweep.config.facts.architectures import Architecture
@@ -11,9 +12,15 @@ from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import MisfitError
 from danube_sweep.optimizer.kinds.adamw import AdamW
 from danube_sweep.optimizer.kinds.adamw_8bit import AdamW8bit
-from danube_sweep.planner.memory import GIB, Memory, memory_of
+from danube_sweep.planner.memory import GIB, SPREAD, Memory, memory_of
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
+
+CHUNK: Final = 1024
+"""Tokens whose logits are made at a time, as a change that saves memory: a product of them fills a device."""
+
+
+FITS, TIGHT, NO, UNKNOWN = "fits", "tight", "no", "unknown"
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,8 @@ class Fit:
     memory: Memory
     capacity_bytes: float | None
     """None if unknown."""
+    spread: float
+    """Share of the prediction by which measured runs exceeded it."""
 
     @property
     def share(self) -> float | None:
@@ -31,14 +40,24 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits with margins; an unknown capacity counts as fitting."""
+        """Whether it fits with margins, if tightly; an unknown capacity counts as fitting."""
         return self.capacity_bytes is None or self.memory.total <= self.capacity_bytes
+
+    @property
+    def verdict(self) -> str:
+        """`fits`, `tight` if measured runs of such a prediction might not have fitted, `no`, or `unknown`."""
+        if self.capacity_bytes is None:
+            return UNKNOWN
+        if not self.fits:
+            return NO
+        return TIGHT if self.memory.total * (1 + self.spread) > self.capacity_bytes else FITS
 
 
 def fit_of(config: Config, model: Architecture, device: Device, *, classes: int = 3, longest: int | None = None) -> Fit:
     """The fit of a trial on a device that `planned_device` has completed."""
     on_device = dataclasses.replace(config, device=device)
-    return Fit(memory_of(on_device, model, classes=classes, longest=longest), capacity_bytes(device))
+    memory = memory_of(on_device, model, classes=classes, longest=longest)
+    return Fit(memory, capacity_bytes(device), SPREAD[device.accelerator == "cpu"])
 
 
 def micro_batches(effective_batch: int) -> list[int]:
@@ -86,8 +105,8 @@ def misfit(config: Config, model: Architecture, device: Device) -> str:
 
 
 def cheapest_change(config: Config, model: Architecture, device: Device) -> str | None:
-    """The overrides that make a trial fit, the cheapest first: smaller evaluation batches, checkpointing, fewer rows,
-    8-bit states, 16-bit storage, 4-bit storage.
+    """The overrides that make a trial fit, the cheapest first: smaller evaluation batches, chunks of logits,
+    checkpointing, fewer rows, 8-bit states, 16-bit storage, 4-bit storage.
 
     One change is tried before several, of several none is superfluous; None if nothing helps.
     """
@@ -127,6 +146,13 @@ def _smaller_evaluation(config: Config, model: Architecture, device: Device) -> 
         return config, []
     smaller = dataclasses.replace(config, trainer=dataclasses.replace(trainer, eval_batch=None))
     return smaller, ["trainer.eval_batch=null"]
+
+
+def _chunks(config: Config, model: Architecture, device: Device) -> Changed:
+    if not config.head.predicts_tokens or config.head.in_chunks:
+        return config, []
+    head: Any = config.head
+    return dataclasses.replace(config, head=dataclasses.replace(head, chunk=CHUNK)), [f"head.chunk={CHUNK}"]
 
 
 def _checkpointing(config: Config, model: Architecture, device: Device) -> Changed:
@@ -177,6 +203,7 @@ def _half(config: Config, device: Device) -> Compute:
 
 CHANGES: tuple[Change, ...] = (
     _smaller_evaluation,
+    _chunks,
     _checkpointing,
     _fewer_rows,
     _small_states,

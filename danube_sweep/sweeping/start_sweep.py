@@ -14,7 +14,7 @@ from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.options import SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, Confirm, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import Config, Confirm, Device, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate import AUTO
@@ -40,6 +40,7 @@ from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
 from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Search, described, recognised
 from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.probe import probe_once
 from danube_sweep.training.signals import StopRequest
 
 Launch = Callable[[Sequence[Entry]], None]
@@ -206,6 +207,8 @@ def run_sweep(
         _raise_unless_complete(plan)
         return
     slots = find_slots(plan.sweep, _accelerators(plan, drawn))
+    if not slots.on_cpu:
+        probe_once(Device(), terminal.note, slots.environment(0))
     with StopRequest() as stop:
         train_baselines(plan.folder, plan.sweep, terminal, stop, drawn)
         began_s = time.monotonic()

@@ -10,4 +10,5 @@ evaluate.py, metrics.py its validation
 finish.py               its end: product, predictions, result · failure.py  the record of a bad end
 out_of_memory.py, signals.py, checks.py   what may end it early
 device.py, environment.py, forecast.py    where it runs, with what, and what was expected
+probe.py                how fast the device is, measured in a child (measure_rates.py)
 """

@@ -10,6 +10,7 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.terminal.run_summary import summary
 from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.probe import probe_once
 from danube_sweep.training.signals import StopRequest
 
 
@@ -25,6 +26,8 @@ def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = Non
 
     begun = as_begun(config, folder)
     with Terminal() as terminal:
+        if not RunFolder(folder).result.is_file():
+            probe_once(begun.device, terminal.note)
         result = run_trial(begun, folder, terminal, stop=stop)
         terminal.table(summary(result), title=str(paths.from_here(folder)))
     return float(result["validation"][begun.objective]) if result["validation"] else None

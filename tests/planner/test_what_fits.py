@@ -343,7 +343,8 @@ def sweep(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, st
     return code, said.out, said.err
 
 
-TIGHT = ["device.memory_gib=0.7", "trainer.effective_batch=1024", "trainer.micro_batch=4,1024", "data.max_length=96"]
+AT_ONCE = "trainer.micro_batch=${trainer.effective_batch}"
+TIGHT = ["device.memory_gib=0.7", "trainer.effective_batch=4,1024", AT_ONCE, "data.max_length=96"]
 
 
 def test_a_sweep_with_a_trial_that_cannot_fit_is_refused(
@@ -351,7 +352,7 @@ def test_a_sweep_with_a_trial_that_cannot_fit_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, _, err = sweep(capsys, *TIGHT)
-    assert code == 2 and "1 of 2 cells cannot train: trainer.micro_batch=1024: it needs" in err
+    assert code == 2 and "1 of 2 cells cannot train: trainer.effective_batch=1024: it needs" in err
     assert "sweep.on_misfit=skip or shrink" in err and not Path("swept").exists()
 
 

@@ -108,6 +108,15 @@ class Head:
         """Whether it makes logits over the vocabulary at every token."""
         return self.reads_lm_head and self.target is Target.nothing
 
+    def logits_at_once(self, tokens: int) -> int:
+        """Of so many predicted tokens, how many have their logits in memory at the same time."""
+        return tokens
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether it makes logits piece by piece, and again in the backward pass."""
+        return self.logits_at_once(2**62) < 2**62
+
     def check_trial(self, trial: Any) -> None:
         """Raises ConfigError if it does not go with the rest of the trial's Config."""
 

@@ -22,6 +22,9 @@ class Device:
     bandwidth_gb_s: float = setting("memory bandwidth in GB/s, for predicted seconds", 20.0)
     tflops_fp32: float = setting("dense fp32 rate in TFLOP/s", 0.05)
     tflops_16bit: float = setting("dense fp16 or bf16 rate with fp32 sums, in TFLOP/s", 0.03)
+    dequantised_g_s: float | None = setting(
+        "4-bit weights dequantised, in billions a second; null follows from the bandwidth", None
+    )
     efficiency: float = setting("share of a GPU's 16-bit rate that matrix products reach", 0.5)
     attention_efficiency: float = setting("share of a GPU's 16-bit rate that attention reaches", 0.5)
     context_gib: float = setting("memory in GiB that a GPU's driver takes for a process", 0.5)

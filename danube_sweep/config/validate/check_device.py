@@ -38,6 +38,7 @@ def validate_device(config: Config) -> None:
         "tflops_fp32",
         "tflops_16bit",
         "launch_us",
+        "dequantised_g_s",
         "context_gib",
     ):
         value = getattr(device, name)

@@ -17,6 +17,7 @@ from danube_sweep.data.encode import encode
 from danube_sweep.data.parts import load_parts
 from danube_sweep.data.records import Record
 from danube_sweep.errors import ExportRefused
+from danube_sweep.head.language import LanguageModel
 from danube_sweep.inference.export.how_to_read import HiddenStates, NextToken, Reading
 from danube_sweep.inference.predict import Trained
 from danube_sweep.training.evaluate import forward
@@ -60,8 +61,9 @@ def reference(trained: Trained, reading: Reading) -> Reference:
     records = _handful(data, trained.config.head.target)
     rows = encode(records, trained.tokenizer, data, trained.layout, num_classes=len(trained.classes))
     pad_id = int(trained.tokenizer.pad_token_id)
-    batch, logits = next(forward(trained.backbone, trained.head, rows, batch_rows=ROWS, pad_id=pad_id))
-    answers = trained.head.answers(logits)
+    batch, output = next(forward(trained.backbone, trained.head, rows, batch_rows=ROWS, pad_id=pad_id))
+    logits = trained.head.logits(output) if isinstance(trained.head, LanguageModel) else output
+    answers = trained.head.answers(output)
     if trained.config.head.target is Target.number and answers is not None:  # its formula ends in the number
         logits = answers
     words_P3 = None if batch.words_P3 is None else batch.words_P3.cpu()
