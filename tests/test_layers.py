@@ -62,10 +62,10 @@ SWEEPING_LAYERS = [
     {
         "execute": "Slots, processes, packs, and how each attempt ended.",
         "dry_run": "What --dry-run shows.",
-        "plan_cells": "What each trial of a sweep would need.",
         "starting_point": "The settings that danube-sweep init starts from.",
         "wandb_file": "W&B's sweep file, read.",
     },
+    {"plan_cells": "What each trial of a sweep would need, and the packs of them all."},
     {"confirm": "Rows that are tied with the best, trained again with fresh seeds."},
     {"end_sweep": "The winner's test part, the ranking written and shown."},
     {"start_sweep": "What every entry calls: plan a grid or a search, run it."},

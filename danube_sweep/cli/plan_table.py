@@ -11,7 +11,7 @@ from rich.text import Text
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.trial_plan import TrialPlan
 from danube_sweep.planner.what_fits import FITS, TIGHT
-from danube_sweep.sweeping.plan_cells import Planned, plan_cells, varied_values
+from danube_sweep.sweeping.plan_cells import Planned, lines_of_packs, plan_cells, varied_values
 from danube_sweep.terminal.screen import Terminal, duration, human
 
 NOTHING = "fits in no way that the planner knows: take a smaller model or data.max_length"
@@ -35,6 +35,8 @@ def show_plan(
         print(json.dumps([_plain(one) for one in planned], indent=1))
     elif multirun:
         terminal.show(_table(planned, terminal.width))
+        for line in lines_of_packs(planned, overrides):
+            terminal.note(line)
     else:
         assert planned[0].plan is not None
         terminal.show(_trial_table(planned[0], planned[0].plan))

@@ -12,7 +12,9 @@ from danube_sweep.config.identity import lacks_commit
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.validate import AUTO
+from danube_sweep.data.size import data_size
 from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, plan_packs
+from danube_sweep.planner.sweep_seconds import sweep_seconds
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
 from danube_sweep.sweeping.propose.search import draws_ahead
@@ -26,6 +28,7 @@ from danube_sweep.sweeping.propose.search_space import (
     Search,
     Weighted,
 )
+from danube_sweep.terminal.screen import human
 
 REPEATED, WAITING = "same as above", "waiting"
 
@@ -61,7 +64,8 @@ def grid_table(
     done = sum(states.get(identity) in COMPLETE for identity in seen)
     counted = "1 trial" if len(seen) == 1 else f"{len(seen)} trials"
     left = f", {len(invalid)} invalid" if invalid else ""
-    said = [*_reasons(packs), *_unknown_commits(trials)]
+    told = [] if sweep is None or not packs else [_hours(list(open_.values()), [pack for _, pack in packs], sweep)]
+    said = [*_reasons(packs), *map(Text, told), *_unknown_commits(trials)]
     return Group(table, *said, f"{counted}, {done} done{left}; nothing was started")
 
 
@@ -83,6 +87,24 @@ def _packs(configs: Sequence[Config], sweep: Sweep) -> list[tuple[str, PlannedPa
     packs = plan_packs(configs, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
     numbers = count(1)
     return [("-" if len(pack.trials) == 1 else f"p{next(numbers)}", pack) for pack in packs]
+
+
+def pack_lines(configs: Sequence[Config], sweep: Sweep) -> list[str]:
+    """The packs of a sweep over these trials, each with its reason, and the hours that they take."""
+    packs = _packs(configs, sweep)
+    return [*(line.plain for line in _reasons(packs)), _hours(configs, [pack for _, pack in packs], sweep)]
+
+
+def _hours(configs: Sequence[Config], packs: Sequence[PlannedPack], sweep: Sweep) -> str:
+    def rows(config: Config) -> int | None:
+        size = data_size(config.data)
+        return None if size is None else size.rows
+
+    seconds = sweep_seconds(configs, packs, rows=rows, lengths=lengths_of_rows(), slots=sweep.slots)
+    counted = f"{len(packs)} run{'s' * (len(packs) != 1)} of packs and single trials"
+    if seconds is None:
+        return f"{counted}; how long they take is unknown, as the rows or the architecture are"
+    return f"{counted}: about {human(seconds)}, the fill of cached prefixes included, without validation"
 
 
 def _reasons(packs: Sequence[tuple[str, PlannedPack]]) -> list[Text]:

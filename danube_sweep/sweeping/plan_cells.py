@@ -7,9 +7,11 @@ from pathlib import Path
 from danube_sweep.composer import Composer, choices, parse_sweep
 from danube_sweep.config.schema import Config
 from danube_sweep.data.kind import DataSize
+from danube_sweep.data.kinds.generated import GeneratedData
 from danube_sweep.data.size import data_size
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.trial_plan import TrialPlan, plan_of
+from danube_sweep.sweeping.dry_run import pack_lines
 from danube_sweep.sweeping.propose.grid_cells import expand
 
 NEEDED_PATH = "data.path is required"
@@ -25,6 +27,7 @@ class Planned:
     size: DataSize | None = None
     """Of its data; None where there are none."""
     error: str | None = None
+    config: Config | None = None
 
 
 def plan_cells(overrides: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> list[Planned]:
@@ -50,13 +53,28 @@ def plan_cells(overrides: Sequence[str], *, multirun: bool, config_dir: Path | N
 def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Planned:
     try:
         config = _composed(overrides, composer)
-        size = data_size(config.data)
+        # Nobody asked for the demo data: how long an epoch of them takes answers no question.
+        demo = isinstance(config.data, GeneratedData) and not any(one.startswith("data=") for one in overrides)
+        size = None if demo else data_size(config.data)
         if size is None:
-            return Planned(overrides, plan_of(config, slots=slots))
+            return Planned(overrides, plan_of(config, slots=slots), config=config)
         plan = plan_of(config, rows=size.rows, tokens_per_row=size.tokens_per_row, slots=slots)
-        return Planned(overrides, plan, size)
+        return Planned(overrides, plan, size, config=config)
     except UserError as error:
         return Planned(overrides, error=str(error))
+
+
+def lines_of_packs(planned: Sequence[Planned], overrides: Sequence[str]) -> list[str]:
+    """The packs and hours of the sweep that the cells make; none for cells of several devices."""
+    known = [one for one in planned if one.config is not None and one.plan is not None and one.plan.fit.fits]
+    configs = [one.config for one in known if one.config is not None]
+    devices = {repr(config.device) for config in configs}
+    if len(configs) < 2 or len(devices) > 1:
+        return []
+    if any(one.size is None and one.config is not None and not one.config.trainer.max_steps for one in known):
+        return ["packs and hours of the sweep: give data.path, since both follow from its rows"]
+    swept = [one for one in choices(overrides) if one.startswith("sweep.") and "," not in one]
+    return pack_lines(configs, Composer().sweep(swept)[0])
 
 
 def _composed(overrides: list[str], composer: Composer) -> Config:
