@@ -28,9 +28,9 @@ def test_steps_are_those_of_whole_batches(trial: Config) -> None:
 def test_a_sweep_takes_the_time_of_its_packs_over_its_slots(trial: Config) -> None:
     packs = [PlannedPack((0, 1), "", step_s=2.0), PlannedPack((2,), "alone")]
     alone_s = seconds_of(
-        trial, planned_architecture(trial.model), planned_device(trial.device), tokens_per_row=256
+        trial, planned_architecture(trial.model), planned_device(trial.device), tokens_per_row=1024
     ).step
-    assert full_rows(trial).mean == 256
+    assert full_rows(trial).mean == 1024
 
     def total(slots: int | None, rows: int | None = 100) -> float | None:
         return sweep_seconds([trial] * 3, packs, rows=lambda _: rows, lengths=full_rows, slots=slots)
