@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import cast, final
+from typing import Any, cast, final
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -174,6 +174,8 @@ class Composer:
         self._ours = ours and config_dir is None and config_name == "config"
         self._load = load or partial(_load, config_dir=config_dir, config_name=config_name)
         self._bases: dict[tuple[str, ...], DictConfig] = {}
+        self._known: dict[tuple[str, ...], dict[tuple[str, str | None], tuple[DictConfig, frozenset[Any]]]] = {}
+        """Words that are no option -> option of a group -> what Hydra composed with it, and all options of that."""
         self._parser = OverridesParser.create()
         self._parse = lru_cache(maxsize=10_000)(lambda text: self._parser.parse_overrides([text])[0])
 
@@ -199,20 +201,27 @@ class Composer:
         return config
 
     def _base(self, groups: tuple[Override, ...]) -> DictConfig:
-        # An option of ours fills its own group and nothing else: each is composed once, whatever it stands beside.
         words = tuple(str(one.input_line) for one in groups)
-        if words in self._bases:
-            return self._bases[words]
-        own = [one for one in groups if _is_an_option(one, groups)]
-        alone = any(one.key_or_group == "experiment" for one in groups)  # it may need the options it stands beside
-        if self._ours and len(own) > 1 and not alone:
-            others = tuple(one for one in groups if one not in own)
-            composed = copy.deepcopy(self._base(others))
-            for one in own:
-                composed[one.key_or_group] = copy.deepcopy(self._base((*others, one))[one.key_or_group])
-        else:
+        if words not in self._bases:
+            own = {str(one.key_or_group): str(one.input_line) for one in groups if _is_an_option(one, groups)}
+            experiment = any(one.key_or_group == "experiment" for one in groups)  # it may need what it stands beside
+            plain = self._ours and not experiment
+            self._bases[words] = self._combined(words, own) if plain else self._load(list(words))
+        return self._bases[words]
+
+    def _combined(self, words: tuple[str, ...], own: dict[str, str]) -> DictConfig:
+        # An option of ours fills its own group and nothing else, whatever it stands beside: where each of them has been
+        # composed in some combination, Hydra need not compose theirs.
+        options = frozenset((group, own.get(group)) for group in OPTIONS)
+        known = self._known.setdefault(tuple(word for word in words if word not in own.values()), {})
+        if not options <= known.keys():
             composed = self._load(list(words))
-        self._bases[words] = composed
+            known.update(dict.fromkeys(options - known.keys(), (composed, options)))
+            return composed
+        nearest, present = max(known.values(), key=lambda one: len(one[1] & options))
+        composed = copy.deepcopy(nearest)
+        for group, word in options - present:
+            composed[group] = copy.deepcopy(known[group, word][0][group])
         return composed
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
-from danube_sweep.composer import Composer, compose
+from danube_sweep.composer import Composer, _load, compose
 from danube_sweep.config.schema import Asha, Config, Hyperband, Median, NoPruner, OnOom, Patient, Pruner, Sampler, Sweep
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.errors import CheckpointError, ConfigError, UserError
@@ -115,6 +116,25 @@ def test_a_cell_leaves_nothing_behind_in_the_next_one(composer: Composer) -> Non
     changed = composer.trial(["lora.targets=[q_proj]"])
     changed.seed = 9
     assert composer.trial(["lora.targets=[q_proj]"]) == before
+
+
+def test_hydra_composes_each_option_once_and_no_combination_of_known_ones() -> None:
+    composed: list[list[str]] = []
+
+    def load(words: list[str]) -> DictConfig:
+        composed.append(words)
+        return _load(words, None)
+
+    composer = Composer(load)
+    cells = [
+        [f"head={head}", f"lora={lora}", *more]
+        for head in ("preference", "sequence", "bradley_terry_ties")
+        for lora in ("lora", "dora", "ia3")
+        for more in ([], ["optimizer=sgd"], ["schedule=constant", "seed=4"])
+    ]
+    for cell in cells:
+        assert composer.trial(cell) == compose(cell), cell
+    assert len(composed) == 1 + 2 + 2 + 1 + 1
 
 
 def test_the_options_of_another_directory_stand_beside_the_packaged_ones(tmp_path: Path) -> None:
