@@ -5,6 +5,8 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,13 +20,18 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra
 
 def versions() -> dict[str, str]:
     """Installed versions of what decides a result, packages that offer heads and optimizers among it."""
-    found = {"danube_sweep": __version__}  # what an editable install knows of itself may be older
+    # What an editable install knows of itself may be older.
+    return {"danube_sweep": __version__, **installed_packages(), **offered_options.packages()}
+
+
+@cache
+def installed_packages() -> dict[str, str]:
+    """Those of PACKAGES that are installed, with their versions."""
+    found = {}
     for name in PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {**found, **offered_options.packages()}
+    return found
 
 
 def environment(device: torch.device) -> dict[str, Any]:

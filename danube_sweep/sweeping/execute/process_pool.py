@@ -25,6 +25,7 @@ WARM = [
     "torchmetrics.functional.classification",
     "transformers.models.llama.modeling_llama",
     "transformers.models.mistral.modeling_mistral",
+    "danube_sweep.sweeping.execute.warm_tables",
 ]
 """What the parent of all trials imports; PEFT imports bitsandbytes, and that initialises CUDA, so neither is here."""
 GONE_WITHIN_S = 5.0

@@ -1,4 +1,4 @@
-"""Preloaded by the parent of all trials, before what is noisy; the one module whose import does something."""
+"""Preloaded by the parent of all trials, before what is noisy; it and `warm_tables` do something when imported."""
 
 import ctypes
 import signal
