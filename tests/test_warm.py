@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import pytest
 import warm
 
@@ -32,6 +33,14 @@ def test_a_script_ends_as_in_a_process_started_the_usual_way(name: str, tmp_path
     forked = warm.run(*words, **options)
     assert (forked.returncode, forked.stdout) == (usual.returncode, usual.stdout)
     assert forked.stderr.splitlines()[-1:] == usual.stderr.splitlines()[-1:]
+
+
+def stack_of_a_worker() -> tuple[int, bool]:
+    return os.getppid(), "torch" in sys.modules
+
+
+def test_workers_of_joblib_are_its_children_too() -> None:
+    assert joblib.Parallel(n_jobs=2)([joblib.delayed(stack_of_a_worker)()]) == [(os.getpid(), True)]
 
 
 def test_it_is_a_child_of_this_process_with_the_stack_imported_and_nothing_of_the_tests() -> None:

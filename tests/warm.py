@@ -26,11 +26,14 @@ from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
+from joblib.externals.loky.backend import fork_exec
+
 STACK = [
     "danube_sweep.cli.main",
     "danube_sweep.training.run",
     "danube_sweep.sweeping.start_sweep",
     "danube_sweep.report.collect",
+    "danube_sweep.sweeping.execute.warm_tables",
     "bitsandbytes",
     "hydra",
     "optuna",
@@ -79,8 +82,15 @@ def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def warm_forkserver() -> Iterator[None]:
-    """While it lasts, this process's forkserver is forked as well."""
-    cold = util.spawnv_passfds
+    """While it lasts, this process's forkserver and the workers of joblib are forked as well."""
+    cold, cold_worker = util.spawnv_passfds, fork_exec.fork_exec
+
+    def worker(command: Sequence[str], passed: Sequence[int], env: dict[str, str] | None = None) -> int:
+        if command[1] != "-m" or not _can_fork():
+            return int(cold_worker(command, passed, env))
+        return _forked(
+            {number: number for number in (0, 1, 2, *passed)}, command[1:], env={**os.environ, **(env or {})}
+        )
 
     def spawn(path: bytes, args: Sequence[Any], passed: Sequence[int]) -> int:
         words = [os.fsdecode(word) for word in args]
@@ -88,11 +98,11 @@ def warm_forkserver() -> Iterator[None]:
             return cold(path, args, passed)
         return _forked({number: number for number in (0, 1, 2, *passed)}, words[-2:])
 
-    util.spawnv_passfds = spawn
+    util.spawnv_passfds, fork_exec.fork_exec = spawn, worker
     try:
         yield
     finally:
-        util.spawnv_passfds = cold
+        util.spawnv_passfds, fork_exec.fork_exec = cold, cold_worker
 
 
 def _can_fork() -> bool:

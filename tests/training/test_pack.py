@@ -32,14 +32,14 @@ from danube_sweep.training.trial import ActiveTrial, Phase
 
 Tiny = Callable[..., Config]
 
-STEPS = ["trainer.max_steps=24", "trainer.validate_every=12", "model.lr=0.003"]
+STEPS = ["trainer.max_steps=12", "trainer.validate_every=6", "model.lr=0.003"]
 SHORT = ["trainer.max_steps=6", "trainer.validate_every=3", "model.lr=0.003"]
 PRECISIONS = {
-    "fp32": (["precision=fp32"], 1e-5),
-    "nf4": (["precision=nf4", "precision.compute=fp32"], 1e-5),
-    "bf16": (["precision=bf16"], 2e-2),
+    "fp32": ([*STEPS, "precision=fp32"], 1e-5),
+    "nf4": ([*SHORT, "precision=nf4", "precision.compute=fp32"], 1e-5),
+    "bf16": ([*SHORT, "precision=bf16"], 2e-2),
 }
-"""Overrides, and how far losses may be from those of the trial alone after 24 steps."""
+"""Overrides, and how far the losses of every step may be from those of the trial alone."""
 DIFFERENT = [
     ["lora.rank=4"],
     ["lora.rank=64", "optimizer=sgd", "optimizer.lr=0.1", "schedule=linear", "seed=1"],
@@ -83,7 +83,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Foll
 
     def trained(precision: str) -> list[Followed]:
         if precision not in known:
-            configs = different(8 if precision == "fp32" else 4, *STEPS, *PRECISIONS[precision][0])
+            configs = different(8 if precision == "fp32" else 4, *PRECISIONS[precision][0])
             known[precision] = [followed(train(one, tmp_path_factory.mktemp("alone"))) for one in configs]
         return known[precision]
 
@@ -93,12 +93,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Foll
 # ------------------------------------------------------------------------------------------------------ like alone
 
 
-@pytest.mark.parametrize(("precision", "count"), [("fp32", 2), ("fp32", 4), ("fp32", 8), ("nf4", 4), ("bf16", 4)])
+@pytest.mark.parametrize(("precision", "count"), [("fp32", 2), ("fp32", 8), ("nf4", 4), ("bf16", 4)])
 def test_a_trial_follows_its_losses_alone(
     tmp_path: Path, alone: Callable[[str], list[Followed]], precision: str, count: int
 ) -> None:
     overrides, within = PRECISIONS[precision]
-    trials = train_pack(different(count, *STEPS, *overrides), tmp_path)
+    trials = train_pack(different(count, *overrides), tmp_path)
     for trial, wanted in zip(trials, alone(precision), strict=False):
         # torch's Muon takes its matrix products in bf16, whatever the weights are in.
         wanted.check(trial, max(within, 1e-3) if isinstance(trial.config.optimizer, Muon) else within)
@@ -170,10 +170,10 @@ def test_a_kept_prefix_is_never_fatal(
 
 
 def test_trials_that_read_the_same_rows_share_a_kept_prefix(tiny: Tiny, tmp_path: Path) -> None:
-    own = ["precision=nf4", *SHORT, "data.cache_prefix=true", "lora.last_k=1"]
+    own = ["precision=nf4", "precision.compute=fp32", *SHORT, "data.cache_prefix=true", "lora.last_k=1"]
     configs = [tiny(*own, f"seed={seed}", f"data.order_seed={seed % 2}") for seed in range(3)]
     for number, trial in enumerate(train_pack(configs, tmp_path / "pack")):
-        followed(train(configs[number], tmp_path / str(number))).check(trial, 1e-2)
+        followed(train(configs[number], tmp_path / str(number))).check(trial, 1e-5)
 
 
 # ------------------------------------------------------------------------------------------------- like plain PEFT

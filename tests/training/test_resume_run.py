@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import TINY
+from conftest import TINY, tiny_config
 from runs import StopAfter, metrics, start, train
 
 from danube_sweep.cli import main
@@ -22,13 +22,14 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.lightning_loop import PackModule
 
 Tiny = Callable[..., Config]
+Outcome = tuple[object, ...]
 
 STEPS = 12
 EXACT = ["lora.dropout=0.1", "lora.rank=4", f"trainer.max_steps={STEPS}", "trainer.validate_every=5", "data.rows=50"]
 """40 training rows in steps of 8, each of two micro-batches: 5 steps an epoch, so 12 steps cross two borders."""
 
 
-def outcome(folder: Path) -> tuple[object, ...]:
+def outcome(folder: Path) -> Outcome:
     """What must not depend on stops: losses, validation metrics, result and the bytes of weights and predictions."""
     result = json.loads((folder / "result.json").read_text())
     files = [*sorted((folder / "adapter").glob("*.safetensors")), folder / "predictions.parquet"]
@@ -42,9 +43,18 @@ def outcome(folder: Path) -> tuple[object, ...]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], tuple[object, ...]]:
-    """Overrides -> the outcome of a run without a stop, filled as tests need it."""
-    return {}
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
+    """The outcome of the same run without a stop: `undisturbed("seed=1")`, trained once."""
+    known: dict[tuple[str, ...], Outcome] = {}
+
+    def trained(*overrides: str) -> Outcome:
+        if overrides not in known:
+            folder = tmp_path_factory.mktemp("whole") / "run"
+            train(tiny_config(*EXACT, *overrides), folder)
+            known[overrides] = outcome(folder)
+        return known[overrides]
+
+    return trained
 
 
 def stop_and_resume(config: Config, folder: Path, step: int) -> None:
@@ -57,20 +67,17 @@ def stop_and_resume(config: Config, folder: Path, step: int) -> None:
 
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
-    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]], step: int
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome], step: int
 ) -> None:
-    if ("whole",) not in undisturbed:
-        train(tiny(*EXACT), tmp_path / "whole")
-        undisturbed["whole",] = outcome(tmp_path / "whole")
     stop_and_resume(tiny(*EXACT), tmp_path / "run", step)
-    assert outcome(tmp_path / "run") == undisturbed["whole",]
+    assert outcome(tmp_path / "run") == undisturbed()
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
         ["optimizer=adamw_8bit", "lora.rank=64"],
-        ["precision=nf4", "schedule=linear"],
+        ["precision=nf4", "precision.compute=bf16", "schedule=linear"],
         ["optimizer=schedulefree", "schedule=constant", "lora.plus_ratio=4", "head.lr=0.01"],
         ["precision=bf16", "head.pooling=attention", "data.batching=packed"],
         ["head=sequence", "trainer.patience=1", "optimizer.lr=0.0001"],
@@ -85,14 +92,11 @@ def test_other_trials_resume_exactly_too(tiny: Tiny, tmp_path: Path, overrides: 
 
 @pytest.mark.parametrize("step", [1, 5, 6])
 def test_a_trial_whose_optimizer_has_modes_resumes_exactly_before_at_and_after_a_validation(
-    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]], step: int
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome], step: int
 ) -> None:
-    config = tiny(*EXACT, "optimizer=schedulefree", "schedule=constant")
-    if ("modes",) not in undisturbed:
-        train(config, tmp_path / "whole")
-        undisturbed["modes",] = outcome(tmp_path / "whole")
-    stop_and_resume(config, tmp_path / "run", step)
-    assert outcome(tmp_path / "run") == undisturbed["modes",]
+    modes = ["optimizer=schedulefree", "schedule=constant"]
+    stop_and_resume(tiny(*EXACT, *modes), tmp_path / "run", step)
+    assert outcome(tmp_path / "run") == undisturbed(*modes)
 
 
 def test_a_run_goes_on_and_is_found_with_another_micro_batch(tiny: Tiny, tmp_path: Path) -> None:
@@ -111,14 +115,15 @@ def test_a_run_goes_on_and_is_found_with_another_micro_batch(tiny: Tiny, tmp_pat
     assert train(tiny(*exact, "trainer.micro_batch=8"), tmp_path / "run") == done
 
 
-def test_a_run_stopped_again_and_again_ends_as_the_undisturbed_one(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_stopped_again_and_again_ends_as_the_undisturbed_one(
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome]
+) -> None:
     config = tiny(*EXACT)
-    train(config, tmp_path / "whole")
     for _ in range(3):
         with pytest.raises(Interrupted):
             train(config, tmp_path / "run", stop=StopAfter(3))
     train(config, tmp_path / "run")
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "run") == undisturbed()
 
 
 def test_steps_written_after_the_last_checkpoint_are_written_again_and_not_twice(tiny: Tiny, tmp_path: Path) -> None:
@@ -134,9 +139,10 @@ def test_steps_written_after_the_last_checkpoint_are_written_again_and_not_twice
     assert outcome(folder) == outcome(tmp_path / "whole")
 
 
-def test_a_run_that_could_not_write_its_product_finishes_without_training_again(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_run_that_could_not_write_its_product_finishes_without_training_again(
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome]
+) -> None:
     config, folder = tiny(*EXACT), tmp_path / "run"
-    train(config, tmp_path / "whole")
     take_over(folder, Kind.run)
     (folder / "adapter").touch()
     with pytest.raises(DiskError, match="adapter cannot be written"):
@@ -146,7 +152,7 @@ def test_a_run_that_could_not_write_its_product_finishes_without_training_again(
     written = (folder / "metrics.csv").read_bytes()
     train(config, folder)
     assert (folder / "metrics.csv").read_bytes() == written
-    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert outcome(folder) == undisturbed()
 
 
 def test_a_run_out_of_patience_trains_no_further_when_it_is_resumed(tiny: Tiny, tmp_path: Path) -> None:
@@ -190,45 +196,36 @@ def note_of(folder: Path, words: str) -> str:
     ],
 )
 def test_after_damage_to_the_last_checkpoint_a_run_goes_on_from_the_one_before(
-    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]], name: str, way: str
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome], name: str, way: str
 ) -> None:
     config, folder = tiny(*EXACT), tmp_path / "run"
-    if ("whole",) not in undisturbed:
-        train(config, tmp_path / "whole")
-        undisturbed["whole",] = outcome(tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(config, folder, stop=StopAfter(8))
     assert [step.name for step in sorted((folder / "checkpoints").iterdir())] == ["step-00000005", "step-00000008"]
     damage(folder / "checkpoints" / "step-00000008" / name, way)
     train(config, folder)
     assert f"{name} " in note_of(folder, "goes on from step 5, so that 3 steps are trained again")
-    assert outcome(folder) == undisturbed["whole",]
+    assert outcome(folder) == undisturbed()
 
 
 def test_without_a_whole_checkpoint_a_run_starts_again_and_says_so(
-    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]]
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome]
 ) -> None:
     config, folder = tiny(*EXACT), tmp_path / "run"
-    if ("whole",) not in undisturbed:
-        train(config, tmp_path / "whole")
-        undisturbed["whole",] = outcome(tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(config, folder, stop=StopAfter(8))
     for file in (folder / "checkpoints").glob("*/head.safetensors"):
         damage(file, "cut")
     train(config, folder)
     note_of(folder, "no other is whole, so that the trial starts again: 8 steps are lost")
-    assert outcome(folder) == undisturbed["whole",]
+    assert outcome(folder) == undisturbed()
 
 
 def test_checkpoints_elsewhere_change_nothing_and_leave_nothing(
-    tiny: Tiny, tmp_path: Path, undisturbed: dict[tuple[str, ...], tuple[object, ...]]
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome]
 ) -> None:
     disk, folder = tmp_path / "disk", tmp_path / "run"
     config, plain = tiny(*EXACT, f"storage.checkpoints={disk}"), tiny(*EXACT)
-    if ("whole",) not in undisturbed:
-        train(plain, tmp_path / "whole")
-        undisturbed["whole",] = outcome(tmp_path / "whole")
     assert trial_hash(config) == trial_hash(plain)
     with pytest.raises(Interrupted):
         train(config, folder, stop=StopAfter(6))
@@ -239,7 +236,7 @@ def test_checkpoints_elsewhere_change_nothing_and_leave_nothing(
     }
     assert not (folder / "checkpoints").exists()
     train(plain, folder)  # it stays where it began
-    assert outcome(folder) == undisturbed["whole",]
+    assert outcome(folder) == undisturbed()
     assert list(disk.iterdir()) == [] and not (folder / "checkpoints.json").exists()
 
 
@@ -266,16 +263,17 @@ def test_checkpoints_of_a_begun_run_stay_where_they_are(tmp_path: Path) -> None:
     assert there.checkpoints.parent == tmp_path / "disk"
 
 
-def test_a_half_written_checkpoint_does_not_count(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_half_written_checkpoint_does_not_count(
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome]
+) -> None:
     config, folder = tiny(*EXACT), tmp_path / "run"
-    train(config, tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(config, folder, stop=StopAfter(4))
     half = folder / "checkpoints" / ".step-00000005.123.tmp"
     half.mkdir()
     (half / "head.safetensors").write_bytes(b"half")
     train(config, folder)
-    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert outcome(folder) == undisturbed()
 
 
 # ------------------------------------------------------------------------------------------- real processes
@@ -335,13 +333,13 @@ def test_a_signal_stops_the_run_after_a_checkpoint_and_says_how_to_go_on(
     tiny: Tiny,
     tmp_path: Path,
     signal_at: Callable[[int, signal.Signals], None],
+    undisturbed: Callable[..., Outcome],
     capfd: pytest.CaptureFixture[str],
     number: signal.Signals,
     step: int,
 ) -> None:
     """Step 2 is the first of the resumed process, where Lightning's own handler for SIGTERM stands in front of ours."""
     config, folder = tiny(*EXACT), tmp_path / "run"
-    train(config, tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(config, folder, stop=StopAfter(2))
     signal_at(step, number)
@@ -350,20 +348,22 @@ def test_a_signal_stops_the_run_after_a_checkpoint_and_says_how_to_go_on(
     assert capfd.readouterr().err == stopped(len(metrics(folder, "train")), STEPS, folder)
     assert not (folder / "result.json").exists()
     train(config, folder)
-    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert outcome(folder) == undisturbed()
 
 
 def test_a_second_signal_stops_at_once(
-    tiny: Tiny, tmp_path: Path, signal_at: Callable[[int, signal.Signals], None]
+    tiny: Tiny,
+    tmp_path: Path,
+    signal_at: Callable[[int, signal.Signals], None],
+    undisturbed: Callable[..., Outcome],
 ) -> None:
     config, folder = tiny(*EXACT), tmp_path / "run"
-    train(config, tmp_path / "whole")
     for _ in range(2):
         signal_at(3, signal.SIGINT)
     with pytest.raises(Interrupted, match="at once, without a checkpoint of the last steps"):
         train(config, folder)
     train(config, folder)
-    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert outcome(folder) == undisturbed()
 
 
 def test_a_signal_ends_a_whole_multirun_of_the_basic_launcher(

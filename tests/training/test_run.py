@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
 from conftest import ROOT
 from covering import covering
 from filelock import FileLock
@@ -147,7 +148,8 @@ def test_every_head_trains_over_every_storage_and_comes_back_as_it_was(
     trial: Tiny, tmp_path: Path, in_fp32: Path, head: str, precision: str
 ) -> None:
     folder = in_fp32 / head if precision == "fp32" else tmp_path / "run"
-    result = train(trial(head, f"precision={precision}"), folder)
+    compute = "fp32" if precision == "fp32" else "bf16"
+    result = train(trial(head, f"precision={precision}", f"precision.compute={compute}"), folder)
     assert result["state"] == "finished"
     assert result["steps"] == 4
     assert result == json.loads((folder / "result.json").read_text())
@@ -165,7 +167,7 @@ def test_every_head_trains_over_every_storage_and_comes_back_as_it_was(
     ("head", "overrides"),
     [
         ("preference", ["lora=dora"]),
-        ("sequence", ["lora=dora", "precision=nf4"]),
+        ("sequence", ["lora=dora", "precision=nf4", "precision.compute=bf16"]),
         ("preference", ["lora=none"]),
         ("sequence", ["lora=full"]),
         ("causal", ["lora=full"]),
@@ -202,13 +204,8 @@ def test_every_head_comes_back_in_a_fresh_process(trial: Tiny, in_fp32: Path) ->
         "from test_run import check_reload\n"
         "for folder in sys.argv[1:]: check_reload(Path(folder)); print('same', end=' ')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *(str(in_fp32 / head) for head in HEADS)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
+    places = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = warm.run("-c", script, *(in_fp32 / head for head in HEADS), cwd=ROOT, env=places)
     assert done.stdout.split() == ["same"] * len(HEADS), done.stderr
 
 
@@ -300,18 +297,11 @@ def test_a_folder_of_another_trial_is_refused(tiny: Tiny, tmp_path: Path) -> Non
 def test_a_folder_that_another_process_trains_in_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); "
-            "print('held', flush=True); sys.stdin.read()",
-            str(folder / ".lock"),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    script = (
+        "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); "
+        "print('held', flush=True); sys.stdin.read()"
     )
+    holder = warm.popen("-c", script, folder / ".lock", stdin=subprocess.PIPE, stderr=None)
     assert holder.stdout is not None and holder.stdin is not None
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(CheckpointError, match="is being trained by another process"):
