@@ -13,6 +13,7 @@ from danube_sweep.errors import UserError
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import planned_device
+from danube_sweep.planner.step_seconds import seconds_of
 from danube_sweep.planner.what_fits import fit_of, largest_micro_batch, with_micro_batch
 
 DEVICES = {
@@ -41,12 +42,14 @@ HEAD = """\
 This page is written by `python benchmarks/what_fits.py > docs/what-fits.md`, from configs alone. Every number is a
 prediction of the planner with its margins ([memory](memory.md)). None of these trials was run on these devices.
 [What fits my GPU](what-fits-my-gpu.md) shows how to plan your own trial.
+"""
+LEGEND = """
+## How to read the tables
 
 A cell is the largest micro-batch of full rows, up to 64. The number after the slash is with gradient checkpointing.
 `no` means that not even one row fits. `-` means that the device lacks the type, or that the model lacks the positions.
 LoRA has rank 16 on all linears and a preference head. QLoRA is nf4 with double quantisation and paged 8-bit AdamW,
-computing in the device's 16-bit type.
-"""
+computing in the device's 16-bit type."""
 
 
 def main() -> None:
@@ -54,6 +57,7 @@ def main() -> None:
     composer = Composer()
     print(HEAD)
     print(answers(composer))
+    print(LEGEND)
     for device, title in DEVICES.items():
         print(f"\n## {title}\n")
         print("| model | method |" + "".join(f" {length} |" for length in LENGTHS))
@@ -88,41 +92,53 @@ def most_rows(config: Config, *, checkpointing: bool) -> int | None:
     return largest_micro_batch(config, planned_architecture(config.model), planned_device(config.device))
 
 
+ANSWERS = {
+    "Danube3-500m, full fine-tune, fp32 weights, fp16 arithmetic": (
+        ["model=danube3_500m", "lora=full", "precision=fp32", "precision.compute=fp16"], 1024, 4
+    ),
+    "Danube3-500m, LoRA over fp16 weights": (["model=danube3_500m", *METHODS["LoRA, fp16"]], 1024, 4),
+    "Danube2-1.8b, QLoRA": (["model=danube2_1_8b", *METHODS["QLoRA"]], 1024, 4),
+    "DeBERTa-v3-large, full fine-tune, fp32 weights, fp16 arithmetic": (
+        ["model=deberta_v3_large", "lora=full", "precision=fp32", "precision.compute=fp16"], 512, 8
+    ),
+}  # fmt: skip
+"""Settings that people ask about: overrides, tokens of a row, rows of a forward pass. All with checkpointing."""
+COMPETITION_ROWS = 57_477
+"""Training rows of LMSYS - Chatbot Arena Human Preference Predictions."""
+
+
 def answers(composer: Composer) -> str:
-    """The two claims behind this project, checked with the planner."""
-
-    def needs(model: str, method: str, length: int, rows: int, *, checkpointing: bool = False) -> float:
-        config = with_micro_batch(
-            trial(composer, [f"model={model}", "device=kaggle_t4", *METHODS[method]], length), rows
-        )
-        config = replace(config, precision=replace(config.precision, gradient_checkpointing=checkpointing))
-        fit = fit_of(config, planned_architecture(config.model), planned_device(config.device))
-        return fit.memory.total / GIB
-
-    small = [f"{needs('danube3_500m', 'full, fp32', length, 1):.1f}" for length in LENGTHS]
-    saved = [f"{needs('danube3_500m', 'full, fp32', length, 1, checkpointing=True):.1f}" for length in LENGTHS]
-    deberta = needs("deberta_v3_large", "full, fp32", 512, 8)
-    danube = [f"{needs('danube2_1_8b', 'QLoRA', length, 4, checkpointing=True):.1f}" for length in LENGTHS]
-    lengths = ", ".join(map(str, LENGTHS))
+    """The questions behind this project, each answered first, and the table that the answers are read from."""
+    lines, said = [], {}
+    for title, (words, length, rows) in ANSWERS.items():
+        config = with_micro_batch(trial(composer, ["device=kaggle_t4", *words], length), rows)
+        config = replace(config, precision=replace(config.precision, gradient_checkpointing=True))
+        model, device = planned_architecture(config.model), planned_device(config.device)
+        fit = fit_of(config, model, device)
+        step_s = seconds_of(config, model, device, tokens_per_row=length).step
+        hours = COMPETITION_ROWS / MOST_ROWS * step_s / 3600
+        lines.append(f"| {title} | {rows} x {length} | {fit.memory.total / GIB:.1f} | {fit.verdict} | {hours:.1f} |")
+        said[title] = f"{'Yes' if fit.fits else 'No'}: {fit.memory.total / GIB:.1f} GiB, in {hours:.1f} hours an epoch"
+    small, lora, danube, deberta = said.values()
+    table = "\n".join(lines)
     return f"""\
-## Is a 0.5B model too big for Kaggle unless it is quantised?
+## Can a 0.5B model be trained on a Kaggle T4 without quantising it?
 
-This is a common claim. A T4 has 14.7 GiB. A full fp32 fine-tune of Danube3-500m with one row at a time needs:
+{small}, with every weight trained. {lora}, with LoRA.
 
-| GiB at {lengths} tokens | |
-| --- | --- |
-| without checkpointing | {", ".join(small)} |
-| with checkpointing | {", ".join(saved)} |
+## Can Danube2-1.8b with QLoRA replace DeBERTa-v3-large there?
 
-The weights take only 1.7 GiB, and weights, gradients and states together 6.9 GiB. The activations of long rows make
-the claim true, and checkpointing makes it false. LoRA over fp16 weights needs no quantisation either, up to the lengths
-in the tables.
+{danube}. Does DeBERTa-v3-large fit in a usual setting? {deberta}. A sweep decides which is better.
 
-## Danube2 with QLoRA instead of DeBERTa-large on a Kaggle GPU
+## The settings behind these answers
 
-A full fp32 fine-tune of DeBERTa-v3-large with 8 rows of 512 tokens needs {deberta:.1f} GiB. Danube2-1.8b as QLoRA with
-checkpointing and 4 rows needs {", ".join(danube)} GiB at {lengths} tokens. It fits. A sweep decides whether it is
-better."""
+A T4 has 14.7 GiB. An epoch has the {COMPETITION_ROWS:,} training rows of the competition, in steps of {MOST_ROWS} rows.
+Every row is as long as the limit, so an epoch of real rows takes less by prediction. danube_sweep's steps were never
+timed on a T4 ([against published runs](memory.md#against-published-runs)). All settings use gradient checkpointing.
+
+| setting | rows x tokens | GiB | verdict | hours an epoch |
+| --- | --- | --- | --- | --- |
+{table}"""
 
 
 if __name__ == "__main__":

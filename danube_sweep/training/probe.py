@@ -43,7 +43,7 @@ def measure(device: Device, key: Key, environment: Mapping[str, str] | None = No
         if not again and (found := read_probe(key)) is not None:
             return found
         if key["kind"] == "cuda" and (others := others_on_gpu(device.index)):
-            raise ConfigError(f"{name} is not probed: {others} other process{'es' * (others > 1)} use it")
+            raise ConfigError(f"{name} is not probed: {others} other process{'es use' if others > 1 else ' uses'} it")
         probe = _child(name, str(key["kind"]), device, environment)
         write_probe(key, probe)
     return probe

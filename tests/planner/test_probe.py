@@ -194,7 +194,7 @@ def test_a_gpu_that_others_use_is_not_probed(smi: Smi) -> None:
     smi(card(), pids="4711")
     said = list[str]()
     probe_once(Device(), said.append)
-    assert said[0].startswith("Tesla T4 is not probed: 1 other process use it;")
+    assert said[0].startswith("Tesla T4 is not probed: 1 other process uses it;")
 
 
 def test_neither_a_cpu_nor_a_named_device_nor_a_known_one_is_probed_unasked(smi: Smi, tmp_path: Path) -> None:
