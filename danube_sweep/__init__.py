@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from danube_sweep import errors
     from danube_sweep.api.functions import compose, load, plan, sweep, train
-    from danube_sweep.api.handles import Run, Sweep
+    from danube_sweep.api.handles import Ensemble, Run, Sweep
 
 __version__ = "0.2.0"
 
-__all__ = ["Run", "Sweep", "__version__", "compose", "errors", "load", "plan", "sweep", "train"]
+__all__ = ["Ensemble", "Run", "Sweep", "__version__", "compose", "errors", "load", "plan", "sweep", "train"]
 
-_HOMES = {"functions": ["compose", "load", "plan", "sweep", "train"], "handles": ["Run", "Sweep"]}
+_HOMES = {"functions": ["compose", "load", "plan", "sweep", "train"], "handles": ["Ensemble", "Run", "Sweep"]}
 
 
 if not TYPE_CHECKING:  # it would give every other name a type too

@@ -12,11 +12,12 @@ from rich.console import Console
 from danube_sweep import composer
 from danube_sweep.api.call_words import RUN_DIR, SWEEP_DIR, as_command, checked_words, our_errors, split_folder
 from danube_sweep.api.data_argument import with_data
-from danube_sweep.api.handles import Run, Sweep
+from danube_sweep.api.handles import Ensemble, Run, Sweep
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.weights_identity import shown_by
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError
+from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.folder_names import run_folder_name
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.run_folder import RunFolder, interrupted_run, remove_if_empty
@@ -101,8 +102,8 @@ def sweep(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
         return Sweep(run_call(words, place, terminal))
 
 
-def load(path: "str | os.PathLike[str]", *, trust: bool = False) -> Run | Sweep:
-    """The run or the sweep in a folder; `trust` is that of `danube-sweep predict`.
+def load(path: "str | os.PathLike[str]", *, trust: bool = False) -> Run | Sweep | Ensemble:
+    """The run, the sweep or the ensemble in a folder; `trust` is that of `danube-sweep predict`.
 
     Raises CheckpointError for a folder that is neither.
     """
@@ -111,6 +112,8 @@ def load(path: "str | os.PathLike[str]", *, trust: bool = False) -> Run | Sweep:
         return Run(folder, trust=trust)
     if (folder / "sweep.json").is_file() or any(folder.glob("*/config.yaml")):
         return Sweep(folder, trust=trust)
+    if EnsembleFolder(folder).file.is_file():
+        return Ensemble(folder, trust=trust)
     raise CheckpointError(f"{folder} is no run and no sweep: it has neither config.yaml nor sweep.json")
 
 

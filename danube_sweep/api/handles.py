@@ -1,7 +1,8 @@
-"""A run and a sweep as Python has them: their folders, read whenever they are asked."""
+"""A run, a sweep and an ensemble as Python has them: their folders, read whenever they are asked."""
 
 import functools
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, final
@@ -22,6 +23,7 @@ from danube_sweep.results.rows import Ranking
 from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
 from danube_sweep.results.winning_run import winning_run
 from danube_sweep.storage import received
+from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.own_tasks import predict_task
@@ -91,20 +93,8 @@ class Run:
 
         `labels`, `swap` and `id_column` are those of `danube-sweep predict`, as are the errors.
         """
-        if batch_rows < 1:
-            raise ConfigError(f"batch_rows must be at least 1, got {batch_rows}")
-        if accelerator not in ACCELERATORS:
-            raise ConfigError(f"accelerator={accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
-        for line in received.check(self.path, trust=self._trust):
-            print(f"note: {neutral(line)}")
-        with TemporaryDirectory() as folder:
-            target = Path(folder) / "predictions.csv"
-            words = PredictWords(
-                self.path, file_of(rows), target, id_column, None, swap, labels, batch_rows, accelerator
-            )
-            job = Job(self.path, Path.cwd(), dict(os.environ))
-            run_in_child(functools.partial(predict_task, words), job, on_cpu=accelerator == "cpu")
-            return self._typed(target, labels=labels)
+        asked = _Asked(rows, labels, swap, id_column, batch_rows, accelerator)
+        return _predicted(self.path, asked, self.config.head.target, trust=self._trust)
 
     def __repr__(self) -> str:
         return f"Run({str(paths.from_here(self.path))!r}, {self.state})"
@@ -114,15 +104,6 @@ class Run:
         ended = [("state", stored.state), *([("reason", stored.reason)] if stored.reason else [])]
         pairs = summary(stored.result) if stored.state in COMPLETE else []
         return pairs_html(str(paths.from_here(self.path)), [*ended, *pairs])
-
-    def _typed(self, file: Path, *, labels: bool) -> "pandas.DataFrame":
-        import pandas
-
-        found = pandas.read_csv(file, dtype=str, keep_default_na=False)
-        names = (2 + labels) if self.config.head.target is Target.words else 1
-        for place, name in enumerate(found.columns):
-            found[name] = _whole(found[name]) if labels or place < names else found[name].astype(float)
-        return found
 
     def _stored(self) -> StoredTrial:
         return read_trial(self._folder, [])
@@ -168,6 +149,83 @@ class Sweep:
 
     def _ranking(self) -> Ranking:
         return rank_sweep(self.path)
+
+
+@final
+class Ensemble:
+    """Several finished models that answer together: an ensemble, or a refit of several. `trust` is that of a run."""
+
+    def __init__(self, path: "str | os.PathLike[str]", *, trust: bool = False) -> None:
+        self.path, self._trust = Path(path).absolute(), trust
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of its members, in their order; one for each fold. Raises CheckpointError for a damaged file."""
+        return [Run(run, trust=self._trust) for member in EnsembleFolder(self.path).read() for run in member.runs]
+
+    def members(self) -> "pandas.DataFrame":
+        """Name, weight, temperature and number of runs of each member."""
+        import pandas
+
+        members = EnsembleFolder(self.path).read()
+        named = ((one.name, one.weight, one.temperature, len(one.runs)) for one in members)
+        return pandas.DataFrame(named, columns=["member", "weight", "temperature", "runs"])
+
+    def predict(
+        self,
+        rows: "DataArgument",
+        *,
+        labels: bool = False,
+        swap: bool = False,
+        id_column: str | None = None,
+        batch_rows: int = 16,
+        accelerator: str = "auto",
+    ) -> "pandas.DataFrame":
+        """The weighted mean of its members' answers, as `Run.predict` gives a run's. Raises what `predict` raises."""
+        asked = _Asked(rows, labels, swap, id_column, batch_rows, accelerator)
+        return _predicted(self.path, asked, self.runs[0].config.head.target, trust=self._trust)
+
+    def __repr__(self) -> str:
+        return f"Ensemble({str(paths.from_here(self.path))!r}, {len(EnsembleFolder(self.path).read())} members)"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of `predict`."""
+
+    rows: "DataArgument"
+    labels: bool
+    swap: bool
+    id_column: str | None
+    batch_rows: int
+    accelerator: str
+
+
+def _predicted(path: Path, asked: _Asked, target: Target, *, trust: bool) -> "pandas.DataFrame":
+    """Predictions in a child, read back from its csv."""
+    if asked.batch_rows < 1:
+        raise ConfigError(f"batch_rows must be at least 1, got {asked.batch_rows}")
+    if asked.accelerator not in ACCELERATORS:
+        raise ConfigError(f"accelerator={asked.accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
+    for line in received.check(path, trust=trust):
+        print(f"note: {neutral(line)}")
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "predictions.csv"
+        how = (asked.id_column, None, asked.swap, asked.labels, asked.batch_rows, asked.accelerator)
+        words = PredictWords(path, file_of(asked.rows), file, *how)
+        job = Job(path, Path.cwd(), dict(os.environ))
+        run_in_child(functools.partial(predict_task, words), job, on_cpu=asked.accelerator == "cpu")
+        return _typed(file, target, labels=asked.labels)
+
+
+def _typed(file: Path, target: Target, *, labels: bool) -> "pandas.DataFrame":
+    import pandas
+
+    found = pandas.read_csv(file, dtype=str, keep_default_na=False)
+    names = (2 + labels) if target is Target.words else 1
+    for place, name in enumerate(found.columns):
+        found[name] = _whole(found[name]) if labels or place < names else found[name].astype(float)
+    return found
 
 
 def _whole(texts: Any) -> Any:

@@ -299,6 +299,9 @@ def predict(arguments: list[str]) -> int:
     )
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
     parser.add_argument(
+        "--calibrate", action="store_true", help="divide the logits by a temperature fitted on the validation rows"
+    )
+    parser.add_argument(
         "--labels",
         action="store_true",
         help="write the most likely class (head=ordinal: the median); for words, leave out those labelled O",
@@ -324,7 +327,8 @@ def _predict(options: argparse.Namespace) -> int:
     from danube_sweep.inference.predict_run import PredictWords, predict_run
 
     given = {"run": options.run_dir, "source": options.input, "target": options.output}
-    named = ("id_column", "like", "swap", "labels", "batch_rows", "accelerator", "compute", "model_path", "overwrite")
+    named = ["id_column", "like", "swap", "labels", "calibrate", "batch_rows", "accelerator", "compute", "model_path"]
+    named.append("overwrite")
     rows = predict_run(PredictWords(**given, **{name: getattr(options, name) for name in named}))
     print(f"{options.output}: {rows} rows")
     return 0

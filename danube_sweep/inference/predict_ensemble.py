@@ -4,13 +4,13 @@ Axes: N examples, A answers of an example.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from danube_sweep.config.schema import Target
-from danube_sweep.errors import CheckpointError
+from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.inference.predict import (
     FinishedRun,
     Form,
@@ -24,6 +24,7 @@ from danube_sweep.inference.predict import (
     write_answers,
 )
 from danube_sweep.inference.prediction_table import SHARES, Predictions
+from danube_sweep.results.calibration import calibrate
 from danube_sweep.results.ensemble.members import tempered
 from danube_sweep.results.winning_run import winning_run
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
@@ -53,6 +54,14 @@ def open_parts(path: Path) -> tuple[list[Part], list[str]]:
         path, said = winning_run(path)
         return [Part(open_run(path), 1.0, 1.0)], [said]
     return [Part(open_run(path), 1.0, 1.0)], []
+
+
+def calibrated(parts: Sequence[Part]) -> tuple[list[Part], str]:
+    """A run at the temperature of its validation rows, and a line on what that is worth. Raises ConfigError."""
+    if len(parts) > 1:
+        raise ConfigError("--calibrate is for a single run; an ensemble's members have temperatures of their own")
+    found = calibrate(RunFolder(parts[0].run.path).predictions)
+    return [replace(parts[0], temperature=found.temperature)], found.said()
 
 
 def open_ensemble(folder: EnsembleFolder) -> list[Part]:

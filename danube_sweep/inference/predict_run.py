@@ -24,6 +24,7 @@ class PredictWords:
     compute: str | None = None
     model_path: Path | None = None
     overwrite: bool = False
+    calibrate: bool = False
 
 
 def predict_run(words: PredictWords) -> int:
@@ -31,9 +32,12 @@ def predict_run(words: PredictWords) -> int:
     quiet_libraries()
     from danube_sweep.config.schema import Compute, Device
     from danube_sweep.inference.predict import Form, Place
-    from danube_sweep.inference.predict_ensemble import answer_together, checked_requests, open_parts
+    from danube_sweep.inference.predict_ensemble import answer_together, calibrated, checked_requests, open_parts
 
     parts, notes = open_parts(words.run)
+    if words.calibrate:
+        parts, said = calibrated(parts)
+        notes = [*notes, said]
     form = Form(words.swap, words.labels, words.id_column, words.like)
     requests = checked_requests(parts, words.source, words.target, form)
     refuse_existing(words.target, "-o", overwrite=words.overwrite)

@@ -11,6 +11,7 @@ from danube_sweep.config.stored import plain_config
 from danube_sweep.decoding import Undecodable, yaml_from
 from danube_sweep.errors import CheckpointError
 from danube_sweep.recovery import Recovery
+from danube_sweep.storage.ensemble_folder import refuse_ensemble
 from danube_sweep.storage.files import DAMAGED as SET_ASIDE
 from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.run_folder import RunFolder, number_at
@@ -82,6 +83,7 @@ def read_trials(path: Path) -> tuple[list[StoredTrial], list[str]]:
     notes: list[str] = []
     if not path.is_dir():
         raise CheckpointError(f"{path} is no sweep: there is no such folder; give one like multirun/<date>/<time>")
+    refuse_ensemble(path, "it has no ranking; ensemble.json has its members and scores; give the sweep that it is of")
     folders = [RunFolder(one) for one in sorted(path.iterdir(), key=_by_number)]
     planned = (path / "sweep.json").is_file()  # then a folder without trial.json was being added when its process died
     recovery = Recovery(SweepFolder(path))

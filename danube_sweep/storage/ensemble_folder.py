@@ -67,3 +67,9 @@ class EnsembleFolder:
         if len(runs) != len(hashes):
             raise ValueError("a hash for each run")
         return Weighted(str(stored["name"]), float(stored["weight"]), float(stored["temperature"]), runs, hashes)
+
+
+def refuse_ensemble(path: Path, way_out: str) -> None:
+    """Raises CheckpointError for the folder of an ensemble, with what to do instead, where only runs and sweeps go."""
+    if EnsembleFolder(path).file.is_file():
+        raise CheckpointError(f"{path} is an ensemble; {way_out}")

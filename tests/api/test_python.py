@@ -118,9 +118,11 @@ def by_command(trained: Cell, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def test_the_package_offers_these_names_and_imports_nothing() -> None:
-    assert ds.__all__ == ["Run", "Sweep", "__version__", "compose", "errors", "load", "plan", "sweep", "train"]
+    assert ds.__all__ == [
+        *("Ensemble", "Run", "Sweep", "__version__", "compose", "errors", "load", "plan", "sweep", "train")
+    ]
     assert all(getattr(ds, name) is not None and name in dir(ds) for name in ds.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'fit'; there are Run, Sweep"):
+    with pytest.raises(AttributeError, match="no attribute 'fit'; there are Ensemble, Run, Sweep"):
         _ = ds.fit
     script = "import sys, importlib, typing; old = {*sys.modules}; import danube_sweep; print(*{*sys.modules}-old)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -13,12 +13,14 @@ from runs import CPU, StopAfter, metrics, train
 from safetensors.torch import load_file
 from sklearn.metrics import log_loss
 
+import danube_sweep as ds
 from danube_sweep.cli import main
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.stored import load_config
 from danube_sweep.data.parts import load_parts
 from danube_sweep.errors import Interrupted
 from danube_sweep.inference.predict import load_run, predict_file
+from danube_sweep.results.calibration import calibrate
 from danube_sweep.results.refit_settings import find_chosen, seeds_of, steps_of
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.refit_file import read_refit
@@ -120,6 +122,26 @@ def test_a_refit_keeps_the_promise_and_prints_it(refitted: Path, swept: Path) ->
     assert chosen.promise.interval is not None and chosen.promise.interval[0] < value < chosen.promise.interval[1]
 
 
+def test_python_has_the_average_of_a_refit(refitted: Path, rows: Path, tmp_path: Path) -> None:
+    loaded = ds.load(refitted)
+    assert isinstance(loaded, ds.Ensemble) and loaded.members()["weight"].tolist() == [0.5, 0.5]
+    assert [run.path.parent for run in loaded.runs] == [(refitted / "trials").absolute()] * 2
+    assert main.main(["predict", str(refitted), str(rows), "-o", str(tmp_path / "out.csv")]) == 0
+    assert loaded.predict(rows, accelerator="cpu")[NAMES].to_numpy() == pytest.approx(answers(tmp_path / "out.csv"))
+
+
+def test_a_calibrated_run_answers_at_the_temperature_of_its_validation_rows(
+    swept: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = SweepFolder(swept).entries()[0].path
+    assert main.main(["predict", str(run), str(rows), "-o", str(tmp_path / "out.csv"), "--calibrate"]) == 0
+    found = calibrate(run / "predictions.parquet")
+    assert found.said() in capsys.readouterr().out
+    predict_file(load_run(run, CPU), rows, tmp_path / "plain.csv")
+    wanted = answers(tmp_path / "plain.csv") ** (1 / found.temperature)
+    assert answers(tmp_path / "out.csv") == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True), abs=1e-6)
+
+
 def test_an_ensemble_of_the_sweep_predicts_too(swept: Path, rows: Path, tmp_path: Path) -> None:
     assert main.main(["ensemble", str(swept), "-o", str(tmp_path / "best")]) == 0
     assert main.main(["predict", str(tmp_path / "best"), str(rows), "-o", str(tmp_path / "out.csv")]) == 0
@@ -156,7 +178,12 @@ def test_a_run_without_validation_goes_on_where_it_was_stopped(tmp_path: Path) -
         (["refit", "{member}", "-o", "new"], "no rows validate it, so it trains on all of its rows already"),
         (["refit", "{trials}", "-o", "new"], "no rows validate its trials"),
         (["refit", "{empty}", "-o", "new"], "it has no finished trial"),
-        (["refit", "{final}", "-o", "new"], "is no sweep"),
+        (["refit", "{final}", "-o", "new"], "is an ensemble; it has no ranking"),
+        (["export", "{final}", "new"], "is an ensemble; export its members one by one"),
+        (["oof", "{final}", "-o", "new.csv"], "is an ensemble; its predictions.parquet has"),
+        (["report", "{final}"], "is an ensemble; it has no ranking"),
+        (["predict", "{final}", "{rows}", "-o", "new", "--calibrate"], "members have temperatures of their own"),
+        (["predict", "{member}", "{rows}", "-o", "new", "--calibrate"], "has no predictions; leave it out"),
         (["predict", "{trials}", "{rows}", "-o", "new"], "no finished trial has validation/log_loss"),
     ],
 )

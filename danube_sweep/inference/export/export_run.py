@@ -22,6 +22,7 @@ from danube_sweep.inference.export.loading_code import Base, Weights, Whole, loa
 from danube_sweep.inference.export.model_card import Card, card_of, write_card
 from danube_sweep.inference.predict import Place, Trained, load, open_run
 from danube_sweep.model.precision import DTYPES
+from danube_sweep.storage.ensemble_folder import refuse_ensemble
 from danube_sweep.storage.files import whole_folder
 from danube_sweep.training import trained_weights
 
@@ -56,6 +57,7 @@ def export_run(run: Path, target: Path, place: Place, options: Options) -> Check
     are gone, DiskError if `target` is not empty or cannot be written, and ExportRefused if the export does not answer
     as its run does. After an error there is no `target`.
     """
+    refuse_ensemble(run, "export its members one by one; ensemble.json has their folders, weights, temperatures")
     if target.is_symlink():
         raise DiskError(f"{target} is a symbolic link, which is not written through; give the folder itself")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

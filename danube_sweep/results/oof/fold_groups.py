@@ -11,6 +11,7 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.errors import UserError
 from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
 from danube_sweep.results.varied_keys import by_row, value_of, varied_keys
+from danube_sweep.storage.ensemble_folder import refuse_ensemble
 from danube_sweep.storage.run_folder import RunFolder
 
 
@@ -58,6 +59,10 @@ def find_groups(directories: Sequence[Path]) -> tuple[list[FoldGroup], list[str]
 
 def stored_trials(directory: Path, notes: list[str]) -> list[StoredTrial]:
     """The trial of a run's folder, or all of a sweep's. Raises CheckpointError for a folder that is neither."""
+    refuse_ensemble(
+        directory,
+        "its predictions.parquet has its validation answers, joined over folds; give the folders of its runs or sweeps",
+    )
     run = RunFolder(directory)
     if run.config.is_file() or run.trial.is_file():
         return [read_trial(run, notes)]

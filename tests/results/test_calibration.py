@@ -1,0 +1,58 @@
+"""A temperature is the one that a logistic regression finds, and its worth is that on unseen rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from danube_sweep.config.schema import Target
+from danube_sweep.errors import ConfigError
+from danube_sweep.results.calibration import best_temperature, calibrate
+from danube_sweep.storage import predictions
+from danube_sweep.storage.predictions import Answered
+
+
+def softmax(logits_NC: np.ndarray) -> np.ndarray:
+    powered = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+    return np.asarray(powered / powered.sum(axis=1, keepdims=True))
+
+
+def drawn(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels drawn from their probabilities."""
+    random = np.random.default_rng(seed)
+    logits_NC = random.normal(size=(rows, classes)) * 1.5
+    return logits_NC, np.array([random.choice(classes, p=one) for one in softmax(logits_NC)])
+
+
+def test_the_temperature_of_two_classes_is_the_slope_of_a_logistic_regression() -> None:
+    logits_NC, labels_N = drawn(400, 2)
+    sure_NC = softmax(3 * logits_NC)
+    difference_N1 = (np.log(sure_NC[:, 1]) - np.log(sure_NC[:, 0]))[:, None]
+    slope = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-9).fit(difference_N1, labels_N).coef_[0, 0]
+    assert best_temperature(sure_NC, labels_N) == pytest.approx(1 / slope, rel=1e-3)
+
+
+def test_a_model_that_is_too_sure_is_calibrated_on_unseen_rows(tmp_path: Path) -> None:
+    logits_NC, labels_N = drawn(3000, 3)
+    sure_NC = softmax(2 * logits_NC)
+    file = tmp_path / "predictions.parquet"
+    losses_N = -np.log(sure_NC[np.arange(3000), labels_N])
+    answered = Answered([str(k) for k in range(3000)], losses_N, np.eye(3)[labels_N], np.ones(3000), sure_NC)
+    predictions.write(file, Target.one, ["a", "b", "c"], answered)
+    found = calibrate(file)
+    assert found.temperature == pytest.approx(2, rel=0.08)
+    assert found.before["log_loss"] == pytest.approx(losses_N.mean())
+    perfect = -np.log(softmax(logits_NC)[np.arange(3000), labels_N]).mean()
+    assert found.after["log_loss"] == pytest.approx(perfect, abs=2e-3)
+    assert found.after["ece"] < 0.03 < found.before["ece"]
+
+
+def test_without_rows_there_is_nothing_to_fit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fitted on validation rows, and .* has no predictions; leave it out"):
+        calibrate(tmp_path / "predictions.parquet")
+    file = tmp_path / "numbers.parquet"
+    number = np.arange(6.0)[:, None]
+    predictions.write(file, Target.number, ["n"], Answered(list("abcdef"), np.ones(6), number, np.ones(6), number))
+    with pytest.raises(ConfigError, match="needs one class an example"):
+        calibrate(file)
