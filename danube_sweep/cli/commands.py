@@ -28,8 +28,7 @@ def resume(arguments: list[str]) -> int:
 
     from danube_sweep.storage.sweep_folder import SweepFolder
 
-    refitted = options.directory / "trials"  # of several models, whose folder is an ensemble
-    for directory in (options.directory, refitted):
+    for directory in (options.directory, options.directory / "trials"):  # of a refit of several models
         if SweepFolder(directory).file.is_file():
             return _resume_sweep(directory, options.retry, options.settings)
     if options.retry or options.settings:
@@ -327,9 +326,8 @@ def _predict(options: argparse.Namespace) -> int:
     from danube_sweep.inference.predict_run import PredictWords, predict_run
 
     given = {"run": options.run_dir, "source": options.input, "target": options.output}
-    named = ["id_column", "like", "swap", "labels", "calibrate", "batch_rows", "accelerator", "compute", "model_path"]
-    named.append("overwrite")
-    rows = predict_run(PredictWords(**given, **{name: getattr(options, name) for name in named}))
+    how = {name: value for name, value in vars(options).items() if name not in ("run_dir", "input", "output", "trust")}
+    rows = predict_run(PredictWords(**given, **how))
     print(f"{options.output}: {rows} rows")
     return 0
 
