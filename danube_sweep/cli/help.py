@@ -23,6 +23,7 @@ danube-sweep report SWEEP_DIR                        write a sweep as one HTML p
 danube-sweep watch SWEEP_DIR                         show a running sweep live, and redraw its page each minute
 danube-sweep oof DIR… [-o OUT]                       join the out-of-fold predictions of finished folds
 danube-sweep plan [-m] [OVERRIDES]                   predict memory and time, and whether a device is large enough
+danube-sweep device [--probe]                        show how this machine is recognised; measure how fast it is
 danube-sweep show [OVERRIDES]                        show rows as the model reads them, and facts about the data
 danube-sweep ensemble DIR… -o FOLDER                 combine finished models
 danube-sweep refit DIR -o FOLDER [--seeds N]         train the best settings on training and validation rows
