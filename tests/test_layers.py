@@ -42,6 +42,7 @@ LAYERS = [
     },
     {
         "head": "From hidden states to loss and answers.",
+        "benchmark": "Scores of lm-evaluation-harness over a loaded backbone.",
         "recovery": "A damaged trial of a sweep, put together again from its other files.",
     },
     {"training": "A trial or a pack, from its config to its result."},

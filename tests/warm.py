@@ -36,6 +36,8 @@ STACK = [
     "danube_sweep.sweeping.execute.warm_tables",
     "bitsandbytes",
     "hydra",
+    "lm_eval.evaluator",
+    "lm_eval.models.huggingface",
     "optuna",
     "peft",
     "pyarrow.parquet",

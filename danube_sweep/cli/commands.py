@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from danube_sweep.cli.benchmark import benchmark
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.init import init
@@ -396,5 +397,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "oof": oof,
     "ensemble": ensemble,
     "refit": refit,
+    "benchmark": benchmark,
     "sweep": sweep,
 }

@@ -27,6 +27,7 @@ danube-sweep device [--probe]                        show how this machine is re
 danube-sweep show [OVERRIDES]                        show rows as the model reads them, and facts about the data
 danube-sweep ensemble DIR… -o FOLDER                 combine finished models
 danube-sweep refit DIR -o FOLDER [--seeds N]         train the best settings on training and validation rows
+danube-sweep benchmark [OVERRIDES | RUN_DIR] tasks=… score a model on MMLU, ARC, … by lm-evaluation-harness
 danube-sweep predict DIR INPUT -o OUTPUT             predict new rows; --like SAMPLE for a submission
 danube-sweep export RUN_DIR OUT_DIR [--merge]        write a folder that PEFT and transformers load
 danube-sweep --help GROUP                            list the fields of a group

@@ -31,6 +31,7 @@ _NOT_THE_TRIAL = {
     "device",
     "tracking",
     "storage",
+    "trainer.benchmark_dir",
     "trainer.eval_batch",
     "trainer.micro_batch",
     "trainer.log_every",

@@ -125,8 +125,10 @@ def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_p
     return load(open_run(path), Place(device, compute), by_peft=by_peft)
 
 
-def load(run: FinishedRun, place: Place, *, by_peft: bool = False) -> Trained:
+def load(run: FinishedRun, place: Place, *, by_peft: bool = False, spare: bool = False) -> Trained:
     """Loads a finished run. It answers as it was validated, to the last bit; `by_peft` over PEFT's own layers.
+
+    `spare`: with an output layer that its head does not read, for a benchmark.
 
     Raises CheckpointError if it was trained over another backbone, ModelError if its backbone cannot be had,
     ConfigError if the device lacks its compute type or it has no backbone that could move.
@@ -144,7 +146,7 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False) -> Trained:
     config = _laid_as_trained(config, manifest)
     product = replace(config.model, path=str(run.weights), init=Init.pretrained)
     try:
-        backbone = load_base(config, target, weights=product if run.full else None)
+        backbone = load_base(config, target, weights=product if run.full else None, spare=spare)
     except ModelError as error:
         if run.full or place.model_path is not None:
             raise

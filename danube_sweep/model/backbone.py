@@ -48,6 +48,7 @@ class Backbone:
 
     `body` turns token ids into hidden states [batch, time, hidden]; `lm_head` exists only if a head needs it.
     `fingerprint` tells its weights from any others, whatever their storage type. `flat`: its rows run without padding.
+    `spare_lm_head`: the output layer where no head reads it, but a benchmark scores words.
     `capped`: whether logits of words keep the bound that the model's config gives, as they did not before version 2.
     """
 
@@ -57,6 +58,7 @@ class Backbone:
     fingerprint: str
     flat: bool = False
     capped: bool = True
+    spare_lm_head: nn.Module | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -141,10 +143,17 @@ def _config_from_shape(shape: Shape) -> PretrainedConfig:
 
 
 def load_backbone(
-    model: Model, precision: Precision, *, with_lm_head: bool, device: torch.device, flat: bool = False
+    model: Model,
+    precision: Precision,
+    *,
+    with_lm_head: bool,
+    device: torch.device,
+    flat: bool = False,
+    spare: bool = False,
 ) -> Backbone:
     """The backbone on `device`, stored and computing as asked, every weight frozen, in train mode.
 
+    `spare`: with an output layer all the same, as `spare_lm_head`.
     Raises ModelError when it cannot be found or reached, ConfigError if it is to be `flat` and cannot.
     """
     transformers_logging.disable_progress_bar()
@@ -154,15 +163,15 @@ def load_backbone(
         "quantization_config": precisions.quantization_config(precision),
         "device_map": {"": device},
     }
-    whole, fingerprint = _whole(model, precision, options, with_lm_head=with_lm_head)
+    whole, fingerprint = _whole(model, precision, options, with_lm_head=with_lm_head or spare)
     body = whole.model if hasattr(whole, "lm_head") else whole
-    lm_head = whole.lm_head if with_lm_head else None
+    last = whole.lm_head if with_lm_head or spare else None
     choose_attention(body, precision.compute, device)
     if flat:
         use_flat(body)
     for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):  # by these PEFT chooses its layers
         setattr(body, flag, getattr(whole, flag, False))
-    for module in (body, *([lm_head] if lm_head is not None else [])):
+    for module in (body, *([last] if last is not None else [])):
         module.requires_grad_(False)
         module.train()
         if precisions.linear_kind(precision) == "Linear4bit":
@@ -170,7 +179,8 @@ def load_backbone(
     if precision.gradient_checkpointing:
         body.gradient_checkpointing_enable({"use_reentrant": False})
         body.disable_input_require_grads()  # or blocks below the first adapted one would be kept and run again
-    return Backbone(body, lm_head, precision, fingerprint, flat)
+    lm_head, unread = (last, None) if with_lm_head else (None, last)
+    return Backbone(body, lm_head, precision, fingerprint, flat, spare_lm_head=unread)
 
 
 def _whole(

@@ -21,6 +21,9 @@ from danube_sweep.model.attention import REPEATED, repeated_attention
 
 Attend = Callable[..., tuple[torch.Tensor, Any]]
 
+FLAT = "flat_"
+"""What the name of an attention inside segments begins with."""
+
 KERNELS: dict[str, Attend] = {
     "sdpa": sdpa_attention_forward,
     REPEATED: repeated_attention,
@@ -133,6 +136,6 @@ def use_flat(model: PreTrainedModel) -> None:
     if reason is not None:
         raise ConfigError(reason)
     kernel = model.config._attn_implementation
-    name = f"flat_{kernel}"
+    name = f"{FLAT}{kernel}"
     AttentionInterface.register(name, partial(flat_attention, attend=KERNELS[kernel]))
     model.set_attn_implementation(name)

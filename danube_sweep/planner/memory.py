@@ -107,7 +107,7 @@ def pack_memory(
     whole_step = first.trainer.micro_batch == first.trainer.effective_batch
     if walk.full and whole_step and not walk.precision.gradient_checkpointing:
         kept = max(kept - gradients, 0.0)  # a block's gradients appear as its activations are freed
-    stored = stored_bytes(walk, first.head)
+    stored = stored_bytes(walk, first.head) + _spare(configs, walk)
     # Random weights are drawn in fp32 in host memory, output layer included, before they are stored as asked.
     drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(first.model) else 0
     moments = {
@@ -132,6 +132,12 @@ def pack_memory(
         slack=_slack(configs, walk, peak),
         moment=moment,
     )
+
+
+def _spare(configs: Sequence[Config], walk: Pass) -> float:
+    # The output layer that only a benchmark reads.
+    read = walk.model.tied or configs[0].head.reads_lm_head
+    return 0.0 if read or not configs[0].trainer.benchmark else walk.model.embedding * walk.weight_bytes
 
 
 @dataclass(frozen=True)

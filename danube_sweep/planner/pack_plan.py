@@ -73,6 +73,7 @@ def pack_key(config: Config) -> str | None:
         first_adapted(config.lora, blocks) if data.cache_prefix else None,  # one file each
         (config.head.passes, config.head.reads_lm_head),
         (trainer.micro_batch, trainer.eval_batch),
+        *([(trainer.benchmark, trainer.benchmark_limit, trainer.benchmark_dir)] if trainer.benchmark else []),
     )
     return hashlib.sha256(repr(equal).encode()).hexdigest()[:16]
 

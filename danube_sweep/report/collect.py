@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from danube_sweep.benchmark.published import published_of
 from danube_sweep.data.description import restored
 from danube_sweep.report.comparability import compared, environment_of
 from danube_sweep.report.factor_effects import find_factors
 from danube_sweep.report.importance import FEWEST, Importance
 from danube_sweep.report.learning_curves import Curve, read_curve
 from danube_sweep.report.page_data import Report, Shown
-from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.slot_times import timeline
 from danube_sweep.report.verdict import references_of, verdict_of

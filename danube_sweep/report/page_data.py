@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from danube_sweep.benchmark.published import Published
 from danube_sweep.report.comparability import Fact
 from danube_sweep.report.factor_effects import Factor
 from danube_sweep.report.learning_curves import Curve
-from danube_sweep.report.published import Published
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.report.slot_times import Timeline
 from danube_sweep.results.rows import Ranking, Row

@@ -65,6 +65,7 @@ def _row(name: str, folds: Sequence[Found], objectives: Objectives, varied: Sequ
         deviation=None,
         metrics={key: fmean(one[key] for one in metrics) for key in metrics[0]},
         test={},
+        benchmark={},
         seconds=_mean([number_at(result, "seconds") for _, result in folds]),
         tokens_per_s=None,
         peak_memory_bytes=None,

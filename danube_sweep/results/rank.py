@@ -116,6 +116,7 @@ def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, s
         deviation=stdev(reported) if len(reported) > 1 else None,
         metrics=_means([trial.result.get("validation") for trial in used]),
         test=_means(tests),
+        benchmark=_benchmarks(used),
         seconds=_sum(_mean(used, "measured/seconds/train"), _mean(used, "measured/seconds/validation")),
         tokens_per_s=_mean(used, "measured/tokens_per_s"),
         peak_memory_bytes=max(_numbers(used, "measured/peak_memory_bytes"), default=None),
@@ -163,6 +164,12 @@ def _mean(trials: Sequence[StoredTrial], address: str) -> float | None:
 def _sum(*parts: float | None) -> float | None:
     given = [part for part in parts if part is not None]
     return sum(given) if given else None
+
+
+def _benchmarks(trials: Sequence[StoredTrial]) -> dict[str, dict[str, float]]:
+    found = [table for trial in trials if isinstance(table := trial.result.get("benchmark"), dict)]
+    names = dict.fromkeys(name for table in found for name in table)
+    return {name: _means([table.get(name) for table in found]) for name in names}
 
 
 def _means(tables: Sequence[Any]) -> dict[str, float]:

@@ -14,6 +14,9 @@ from danube_sweep.results.rows import Ranking, Row
 from danube_sweep.storage.files import write_text
 from danube_sweep.storage.outputs import refuse_existing
 
+BENCHMARKED = ("before", "after", "change", "change_low", "change_high")
+"""What a row says of each task of trainer.benchmark."""
+
 
 def write(ranking: Ranking, folder: Path, *, overwrite: bool = False) -> None:
     """Writes ranking.csv in full precision and ranking.md, rounded, each whole or not at all.
@@ -53,6 +56,7 @@ def record(ranking: Ranking, row: Row) -> dict[str, Any]:
         **({"pareto": row.front} if len(ranking.objectives) > 1 else {}),
         **{f"validation/{name}": value for name, value in row.metrics.items()},
         **{f"test/{name}": value for name, value in row.test.items()},
+        **{f"benchmark/{task}/{name}": one.get(name) for task, one in row.benchmark.items() for name in BENCHMARKED},
         "seconds": row.seconds,
         "tokens_per_s": row.tokens_per_s,
         "peak_memory_bytes": row.peak_memory_bytes,

@@ -1,7 +1,7 @@
 """A ranking as a table in the terminal, and in a few lines."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -96,6 +96,7 @@ def columns_of(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
         TableColumn("front", ["*" if row.front else "" for row in rows]),
         *(_number_columns(ranking, "", [row.metrics for row in rows])),
         *(_number_columns(ranking, "test ", [row.test for row in rows])),
+        *_benchmark_columns(rows),
         *_count_columns(rows),
         TableColumn("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
         TableColumn("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
@@ -106,6 +107,24 @@ def columns_of(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
         given.append(TableColumn("state", [row.state for row in rows], left=True))
     given.append(TableColumn("reason", [plain(row.error or "") for row in rows], keep=11, left=True))
     return [column for column in given if column.varied or any(column.cells)]
+
+
+def _benchmark_columns(rows: Sequence[Row]) -> list[TableColumn]:
+    """The score after training, and what training changed, of each task of trainer.benchmark."""
+    columns = []
+    for task in dict.fromkeys(task for row in rows for task in row.benchmark):
+        found = [row.benchmark.get(task, {}) for row in rows]
+        columns.append(TableColumn(task, [_maybe(one.get("after"), None) for one in found], keep=4))
+        columns.append(TableColumn(f"{task} change, 95 %", [benchmark_change(one) for one in found], keep=3))
+    return columns
+
+
+def benchmark_change(found: Mapping[str, float]) -> str:
+    """What training changed in a task's score, with its interval."""
+    if "change" not in found:
+        return ""
+    ends = [number(found[name], "+") for name in ("change_low", "change_high") if name in found]
+    return number(found["change"], "+") + (f" ({' .. '.join(ends)})" if len(ends) == 2 else "")
 
 
 def _count_columns(rows: Sequence[Row]) -> list[TableColumn]:

@@ -64,6 +64,8 @@ class Row:
     metrics: dict[str, float]
     """Validation metrics by name."""
     test: dict[str, float]
+    benchmark: dict[str, dict[str, float]]
+    """By task of trainer.benchmark: before, after, change, change_low and change_high; means over seeds and folds."""
     seconds: float | None
     """Training and validation."""
     tokens_per_s: float | None

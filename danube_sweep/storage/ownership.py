@@ -28,6 +28,7 @@ class Kind(Enum):
     sweep = "sweep"
     checkpoints = "checkpoints"
     ensemble = "ensemble"
+    benchmark = "benchmark"
 
 
 _HIDDEN = {MARKER, ".lock", ".claim", ".test.lock"}
@@ -60,18 +61,22 @@ _FILES = {
     },
     Kind.checkpoints: set(),
     Kind.ensemble: {"decisions.json", "ensemble.json", "predictions.parquet", "refit.json"},
+    Kind.benchmark: {"benchmark.json"},
 }
 _FOLDERS = {
     Kind.run: {"adapter", "checkpoints", "model", "wandb"},
     Kind.sweep: {"baselines"},
     Kind.checkpoints: set(),
     Kind.ensemble: {"trials"},
+    Kind.ensemble: set(),
+    Kind.benchmark: {"scores"},
 }
 _NUMBERED = {
     Kind.run: re.compile(r"checkpoints-of-version-\d+(-\d+)?"),
     Kind.sweep: re.compile(r"p\d{3,}\.log"),
     Kind.checkpoints: re.compile(r"step-\d{8}"),
     Kind.ensemble: re.compile(r"(?!)"),
+    Kind.benchmark: re.compile(r"\d{3,}"),
 }
 _TRIAL = re.compile(r"\d{3,}_(.*_)?([0-9a-f]{8}|invalid)")
 """The name of a trial's folder in its sweep."""
@@ -81,6 +86,7 @@ _WAY_OUT = {
     Kind.sweep: "give a new or empty folder by hydra.sweep.dir",
     Kind.checkpoints: "give another storage.checkpoints",
     Kind.ensemble: "give a new or empty folder by -o",
+    Kind.benchmark: "give a new or empty folder by -o",
 }
 
 
@@ -220,4 +226,5 @@ _RECOGNISED: Final[dict[Kind, Callable[[Path], bool]]] = {
     Kind.sweep: _is_sweep,
     Kind.checkpoints: lambda _folder: False,
     Kind.ensemble: lambda _folder: False,
+    Kind.benchmark: lambda _folder: False,
 }

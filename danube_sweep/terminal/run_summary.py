@@ -23,6 +23,10 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
     if held and validation:
         rows.insert(1, ("  to compare with", ", ".join(held)))
     rows += [(f"test {name}", f"{value:.4f}") for name, value in (result["test"] or {}).items()]
+    rows += [
+        (f"benchmark {task}", f"{one['after']:.4f}, before training {one['before']:.4f}")
+        for task, one in result.get("benchmark", {}).items()
+    ]
     parameters = result["parameters"]
     rows += [
         step,

@@ -35,9 +35,17 @@ class AssembledModel:
         return {**self.adapter, **{f"head.{name}": value for name, value in self.head.named_parameters()}}
 
 
-def load_base(config: Config, device: torch.device, *, weights: Model | None = None, padding: float = 1.0) -> Backbone:
+def load_base(
+    config: Config,
+    device: torch.device,
+    *,
+    weights: Model | None = None,
+    padding: float = 1.0,
+    spare: bool = False,
+) -> Backbone:
     """The trial's backbone, with an output layer if its head reads one; `weights` names another model to load.
 
+    `spare`: with an output layer in any case, for a benchmark.
     `padding`: tokens of its forward passes padded over those without, by which data.layout=auto lays rows flat.
     """
     model_type = architecture(config.model).model_type
@@ -47,6 +55,7 @@ def load_base(config: Config, device: torch.device, *, weights: Model | None = N
         with_lm_head=config.head.reads_lm_head,
         device=device,
         flat=lies_flat(config.data.layout, model_type, device.type, padding),
+        spare=spare,
     )
 
 

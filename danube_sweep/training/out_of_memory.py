@@ -1,22 +1,11 @@
-"""Running out of memory: the one place where it is recognised, and where it becomes an error of ours."""
+"""Running out of memory: the one place where it becomes an error of ours."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import DanubeSweepError, OutOfMemory, PackOutOfMemory
-
-MEMORY_SIGNS = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED")
-"""What drivers and allocators say in a plain RuntimeError."""
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether it says that memory, the device's or the host's, did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
+from danube_sweep.model.memory_signs import is_memory_error
 
 
 def is_process_error(error: BaseException) -> bool:

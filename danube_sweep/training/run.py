@@ -21,6 +21,7 @@ from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import given_out, open_tracker
 from danube_sweep.training import finish, trained_weights
 from danube_sweep.training.failure import failure
+from danube_sweep.training.general_ability import compared, score
 from danube_sweep.training.lightning_loop import PackModule, fit
 from danube_sweep.training.out_of_memory import is_process_error, memory_errors
 from danube_sweep.training.prepare import Prepared
@@ -228,7 +229,7 @@ class _PackRun:
             try:
                 with memory_errors(self._training, trial.config):
                     found = finish.finish(trial, begun.prepared, self._evaluate)
-                result |= found
+                    result |= found | self._benchmark(begun)
                 error = _paused(trial) if phase is Phase.paused else None
             except Exception as raised:
                 # Nobody's fault: its checkpoint is there, and it ends when it is alone.
@@ -236,6 +237,16 @@ class _PackRun:
                     raise
                 error = raised
         self._conclude(begun, result, error)
+
+    def _benchmark(self, begun: _Begun) -> dict[str, Any]:
+        """The result's field of trainer.benchmark, for a trial that trained to its end and has its best weights."""
+        trial, before = begun.trial, self._builder.before(begun.prepared)
+        if not before or trial.phase is not Phase.finished:
+            return {}
+        with begun.taken.watch.phase("benchmark"):
+            on_backbone = self._builder.pack.alone(trial)
+            after = score(trial.config, on_backbone, begun.prepared.tokenizer, trial.where.terminal.alive)
+        return {"benchmark": compared(before, after)}
 
     def _evaluate(self, trial: ActiveTrial, part: str) -> dict[str, float]:
         (evaluation,) = self._builder.pack.evaluate([trial], part)

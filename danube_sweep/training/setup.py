@@ -35,6 +35,7 @@ from danube_sweep.training.assemble import AssembledModel, assemble, load_base
 from danube_sweep.training.device import native_types, pick_device
 from danube_sweep.training.environment import environment, versions
 from danube_sweep.training.forecast import predicted
+from danube_sweep.training.general_ability import Scores, score_before
 from danube_sweep.training.journal import Surroundings
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.prepare import Prepared, prepare
@@ -119,12 +120,17 @@ class PackBuilder:
         self._pack: TrainingPack | None = None
         self._prepared: dict[str, Prepared] = {}
         self._device: torch.device | None = None
+        self._before: dict[int, Scores] = {}
 
     @property
     def pack(self) -> TrainingPack:
         """The pack over the backbone; there is none before the first trial is built."""
         assert self._pack is not None
         return self._pack
+
+    def before(self, prepared: Prepared) -> Scores:
+        """The benchmark's scores before anything was trained, {} without one."""
+        return self._before[id(prepared)]
 
     def build(self, config: Config, watch: Stopwatch) -> tuple[Prepared, AssembledModel]:
         """Data and model of a trial. Raises UserError; writes nothing but caches."""
@@ -137,6 +143,9 @@ class PackBuilder:
         with watch.phase("load"):
             pack = self._pack = self._pack or TrainingPack(_base(config, prepared, device))
             _check_positions(config, pack.backbone)
+        with watch.phase("benchmark"):
+            self._before[id(prepared)] = score_before(config, pack.untrained(), prepared.tokenizer)
+        with watch.phase("load"):
             model = assemble(
                 config,
                 pack.backbone,
@@ -158,7 +167,7 @@ class PackBuilder:
 
 def _base(config: Config, prepared: Prepared, device: torch.device) -> Backbone:
     padding = StepPlan(config, prepared.parts["train"], prepared.pad_id).padding()
-    return load_base(config, device, padding=padding)
+    return load_base(config, device, padding=padding, spare=bool(config.trainer.benchmark))
 
 
 def _check_positions(config: Config, backbone: Backbone) -> None:

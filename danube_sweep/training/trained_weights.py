@@ -11,6 +11,7 @@ from danube_sweep import lora
 from danube_sweep.config.schema import Adapter, FullFinetune, LinearAdapter, NoAdapter
 from danube_sweep.errors import CheckpointError
 from danube_sweep.model.backbone import Backbone
+from danube_sweep.model.causal_lm import causal_lm
 from danube_sweep.storage import checkpoint
 from danube_sweep.training.assemble import AssembledModel
 
@@ -79,11 +80,4 @@ def _load_exactly(module: nn.Module, state: dict[str, torch.Tensor], file: Path)
 
 def _whole(backbone: Backbone) -> Any:
     # The causal LM around the body, under transformers' own names, or the body alone where there is no output layer.
-    if backbone.lm_head is None:
-        return backbone.body
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        whole = AutoModelForCausalLM.from_config(backbone.body.config)
-    whole.model, whole.lm_head = backbone.body, backbone.lm_head
-    return whole
+    return backbone.body if backbone.lm_head is None else causal_lm(backbone)

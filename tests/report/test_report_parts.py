@@ -13,6 +13,7 @@ import pytest
 from drawn import BEGAN, Sketch, distinct, grid, write_sweep
 from pyarrow import parquet
 
+from danube_sweep.benchmark.published import published_of
 from danube_sweep.errors import GuardError
 from danube_sweep.report.collect import gather
 from danube_sweep.report.factor_effects import find_factors, student
@@ -26,7 +27,6 @@ from danube_sweep.report.page_data import Shown
 from danube_sweep.report.pictures.axes import Scale, dot, spread, tick_labels
 from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto
 from danube_sweep.report.pictures.factor_pictures import one_factor
-from danube_sweep.report.published import published_of
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.sections.answer_section import answer_section
 from danube_sweep.report.slot_times import timeline

@@ -263,8 +263,9 @@ COMMAND_NAMES: dict[str, str] = {
     **dict.fromkeys(
         ("eval", "evaluate", "test", "score", "validate"),
         "a run validates as it trains; trainer.score_test=true scores its test part, and new rows are for "
-        "danube-sweep predict RUN_DIR INPUT -o OUTPUT",
+        "danube-sweep predict RUN_DIR INPUT -o OUTPUT; for tasks like MMLU give danube-sweep benchmark",
     ),
+    **dict.fromkeys(("lm_eval", "lm-eval", "bench", "harness"), "give danube-sweep benchmark [OVERRIDES] tasks=post"),
     **dict.fromkeys(
         ("infer", "inference", "generate", "submit", "submission"), "give danube-sweep predict RUN_DIR INPUT -o OUTPUT"
     ),

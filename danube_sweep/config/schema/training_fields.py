@@ -75,3 +75,10 @@ class Trainer:
     patience: int | None = setting("stop after this many validations without an improvement; null for never", None)
     log_every: int = setting("steps between writes to metrics.csv", 10)
     score_test: bool = setting("score the test part once at the end", False)
+    benchmark: list[str] = setting(
+        "tasks of lm-evaluation-harness that score the backbone before and after training: post, [arc_easy], …", []
+    )
+    benchmark_limit: int | None = setting("items of each task of trainer.benchmark; null for all", None)
+    benchmark_dir: str | None = setting(
+        "folder of your own tasks for trainer.benchmark: a YAML file and data for each", None, path="folder"
+    )

@@ -6,6 +6,7 @@ the groups · check_sweep  a sweep's settings
 
 from danube_sweep.config import offered_options
 from danube_sweep.config.facts.adapters import FOUR_BIT
+from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import Config
 from danube_sweep.config.validate.check_device import (
@@ -48,6 +49,11 @@ def validate(config: Config) -> None:
     offered_options.check_extension(config.optimizer)
     validate_data(config.data)
     validate_trainer(config.trainer)
+    require(
+        not config.trainer.benchmark or not FAMILIES[config.model.shape.model_type].encoder,
+        f"trainer.benchmark={config.trainer.benchmark} needs a causal language model; {config.model.shape.model_type} "
+        "is an encoder. Leave it out, or choose another model",
+    )
     require(
         config.objective in config.head.metrics,
         f"trainer.best_by={config.trainer.best_by}: this head does not report that metric; it reports "

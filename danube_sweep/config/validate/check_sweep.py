@@ -65,6 +65,11 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
             goal in ("minimize", "maximize", None),
             f"sweep.goal must be minimize or maximize, got {goal}; null uses the metric's own direction",
         )
+    for metric, goal in zip(metrics, goals * len(metrics) if len(goals) == 1 else goals, strict=True):
+        require(
+            goal is not None or not str(metric).startswith("benchmark/"),
+            f"sweep.metric={metric} has no known direction; give sweep.goal=maximize, or minimize for a perplexity",
+        )
     for name in ("trials", "slots"):
         value = getattr(sweep, name)
         require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")
@@ -119,6 +124,7 @@ def check_retry(states: Sequence[str]) -> None:
 def check_metric(sweep: Sweep, config: Config) -> None:
     """Raises ConfigError for a metric that this trial does not report."""
     known = [*(f"validation/{name}" for name in config.head.metrics), *MEASURED]
+    known += [f"benchmark/{task}/{kind}" for task in config.trainer.benchmark for kind in ("after", "change")]
     for metric, _ in objectives(sweep):
         require(
             metric in known, f"sweep.metric={metric}: no trial with this head reports it; there are {', '.join(known)}"

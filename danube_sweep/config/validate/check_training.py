@@ -56,6 +56,11 @@ def validate_trainer(trainer: Trainer) -> None:
         micro == AUTO or (effective >= micro and effective % micro == 0),
         f"trainer.effective_batch must be a multiple of trainer.micro_batch={micro}, got {effective}",
     )
+    limit = trainer.benchmark_limit
+    require(limit is None or limit >= 1, f"trainer.benchmark_limit must be at least 1, got {limit}; null for all items")
+    for name in ("benchmark_limit", "benchmark_dir"):
+        value = getattr(trainer, name)
+        require(value is None or bool(trainer.benchmark), f"trainer.{name}={value} needs trainer.benchmark=[TASK,…]")
     require(
         trainer.clip_norm is None or trainer.clip_norm > 0,
         f"trainer.clip_norm must be above 0, got {trainer.clip_norm}; null does not clip",

@@ -1,8 +1,8 @@
 """The comparison, and published results."""
 
+from danube_sweep.benchmark.published import Published, Table
 from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page_data import Report
-from danube_sweep.report.published import Published, Table
 
 
 def compared_section(report: Report) -> Markup:

@@ -11,7 +11,7 @@ from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Scale
 from danube_sweep.report.pictures.units import unit_of
 from danube_sweep.report.sections.opened_row import opened, shared_pictures
-from danube_sweep.results.ranking_table import named, number, short_titles, shown
+from danube_sweep.results.ranking_table import benchmark_change, named, number, short_titles, shown
 from danube_sweep.results.rows import Ranking
 from danube_sweep.terminal.screen import human
 
@@ -135,6 +135,7 @@ def _columns(report: Report, rows: Sequence[Shown]) -> list[_PageColumn]:
         columns.append(_PageColumn("front", cells, kind=None))
     rest = [
         *_metric_columns(rows, ranking),
+        *_benchmark_columns(rows),
         _numbers(rows, "seeds", lambda one: one.row.seed_count or None, "{:.0f}"),
         _numbers(rows, "folds", lambda one: len(one.row.by_fold) if one.row.folds else None, "{:.0f}"),
         _numbers(rows, "seconds", lambda one: one.seconds, "{:,.0f}", "training and validation, s"),
@@ -187,6 +188,18 @@ def _metric_columns(rows: Sequence[Shown], ranking: Ranking) -> list[_PageColumn
         *(_numbers(rows, name, _metric("metrics", name)) for name in names),
         *(_numbers(rows, f"test {name}", _metric("test", name)) for name in tests),
     ]
+
+
+def _benchmark_columns(rows: Sequence[Shown]) -> list[_PageColumn]:
+    columns = []
+    for task in dict.fromkeys(task for one in rows for task in one.row.benchmark):
+        found = [one.row.benchmark.get(task, {}) for one in rows]
+        after = [_Cell("" if "after" not in one else number(one["after"]), one.get("after")) for one in found]
+        apart = [_Cell(benchmark_change(one), one.get("change")) for one in found]
+        columns.append(_PageColumn(task, after, always=True, about="benchmark, after training"))
+        about = "the score after training minus that before it, with its 95 % interval over the items"
+        columns.append(_PageColumn(f"{task} change", apart, always=True, about=about))
+    return columns
 
 
 def _metric(part: str, name: str) -> Callable[[Shown], float | None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.override_parser.types import Sweep as Swept
 
+from danube_sweep.benchmark.scored_parts import check_benchmark
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
@@ -144,6 +145,7 @@ def check_cells(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], C
         try:
             config = compose(overrides)
             check_metric(sweep, config)
+            check_benchmark(sweep, config)
             check_place(config.device)
             device = planned_device(config.device)
             check_runs(device)

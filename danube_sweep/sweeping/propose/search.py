@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
+from danube_sweep.benchmark.scored_parts import check_benchmark
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.schema.states import Verdict
@@ -166,6 +167,7 @@ class SearchSource:
         try:
             config = self._compose(overrides)
             check_metric(self._sweep, config)
+            check_benchmark(self._sweep, config)
             identity = trial_hash(config, self._folder.hash_version())
             found = misfit_of(config, self._sweep)
             if found is not None and (found.rows is None or self._sweep.on_misfit is not OnMisfit.shrink):

@@ -53,6 +53,16 @@ class TrainingPack:
             trial.companions = len(self.trials)
             trial.most_companions = max(trial.most_companions, trial.companions)
 
+    def untrained(self) -> Backbone:
+        """The backbone without any adapter of the pack, until the next step or evaluation."""
+        self.adapters.expect([], {})
+        return self.backbone
+
+    def alone(self, trial: ActiveTrial) -> Backbone:
+        """The backbone with this trial's adapter, until the next step or evaluation."""
+        self.adapters.expect([self.trials.index(trial)], {})
+        return self.backbone
+
     def hidden(self, micros: Sequence[tuple[ActiveTrial, MicroBatch]]) -> list[torch.Tensor]:
         """Each trial's final hidden states [B, T, H] of its micro-batch, for a step of training."""
         noises = {}

@@ -86,3 +86,18 @@ def published_of(paths: Sequence[str]) -> Published | None:
     models = [name for name, form in _NAMES.items() if any(re.search(form, path) for path in spelled)]
     tables = [table for table in (_LEADERBOARD, _SMALL, _CLASSIFIERS) if set(table.models) & set(models)]
     return Published(models, tables) if models else None
+
+
+def published_score(path: str, label: str) -> str | None:
+    """The published figure of one model in one row, in per cent; None where there is none.
+
+    The figures are of the chat models: a base model has none.
+    """
+    found = published_of([path])
+    if found is None or re.search(r"\bbase\b", path.lower()):
+        return None
+    for table in found.tables:
+        for row, figures in table.rows:
+            if row == label:
+                return next((figures[table.models.index(name)] for name in found.models if name in table.models), None)
+    return None

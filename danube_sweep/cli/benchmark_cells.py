@@ -1,0 +1,200 @@
+"""The models of a benchmark command one after another, each in a process of its own, and the table of them all."""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from danube_sweep.benchmark.asked_model import check_language_model
+from danube_sweep.benchmark.isolated import Ended, isolated
+from danube_sweep.cli.benchmark_table import show_cells
+from danube_sweep.cli.benchmark_words import Cell, Words
+from danube_sweep.composer import compose
+from danube_sweep.config.identity import is_random
+from danube_sweep.config.schema import Config, Device, NoAdapter
+from danube_sweep.errors import ConfigError
+from danube_sweep.storage.files import read_json, write_json
+from danube_sweep.storage.ownership import Kind, take_over
+from danube_sweep.terminal.screen import Terminal
+
+if TYPE_CHECKING:
+    from danube_sweep.benchmark.score_model import Job, Opened, Stage
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command asks of every model."""
+
+    words: Words
+    options: argparse.Namespace
+    tasks_dir: Path | None
+
+
+def run_cells(cells: Sequence[Cell], request: Request, out: Path) -> int:
+    """Scores every model into `out`, or of several into numbered folders in it; returns the exit code.
+
+    Raises UserError for a mistake, before any model is loaded where it can be known by then.
+    """
+    terminal = Terminal()
+    configs = [None if cell.run is not None else _config(cell.overrides, terminal) for cell in cells]
+    several = len(cells) > 1
+    if several:
+        take_over(out, Kind.benchmark)
+        _warm()
+    found = []
+    for number, (cell, config) in enumerate(zip(cells, configs, strict=True)):
+        place = out / f"{number:03d}" if several else out
+        title = str(cell.run) if cell.run is not None else " ".join(cell.overrides) or "the default model"
+        if several:
+            terminal.note(f"{number + 1} of {len(cells)}: {title}")
+        found.append({"title": title, "folder": place.name, **_scored(cell, config, request, place, terminal)})
+    if several:
+        write_json(out / "benchmark.json", {"format": 1, "cells": found})
+    show_cells(found, terminal)
+    terminal.note(f"scores: {out / 'benchmark.json'}")
+    return 0 if all(one["state"] == "finished" for one in found) else 1
+
+
+def _warm() -> None:
+    # Each model's process is a fork of this one: what is imported here is imported once. It touches no GPU.
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+
+    quiet_libraries()
+    import lm_eval.evaluator
+    import lm_eval.models.huggingface  # noqa: F401
+
+
+def _config(overrides: Sequence[str], terminal: Terminal) -> Config:
+    config = compose(overrides)
+    check_language_model(config)
+    if is_random(config.model):
+        raise ConfigError(
+            "benchmark needs trained weights, and this model has random ones; choose one, such as model=danube3_500m, "
+            "or give model=auto model.path=FOLDER"
+        )
+    if heads := [one for one in overrides if one.startswith("head")]:
+        terminal.note(f"{heads[0]}: a head takes no part in a benchmark; the backbone alone is scored")
+    return replace(config, lora=NoAdapter())
+
+
+def _scored(cell: Cell, config: Config | None, request: Request, place: Path, terminal: Terminal) -> dict[str, Any]:
+    def work() -> dict[str, Any]:
+        return _score(cell, config, request, place, terminal)
+
+    hours = request.words.timeout_h
+    ended = isolated(work, None if hours is None else hours * 3600)
+    return ended.value if ended.error is None else _broken(place, ended)
+
+
+def _broken(place: Path, ended: Ended) -> dict[str, Any]:
+    # What was done until then is under scores/, and the same command goes on from there.
+    kept: dict[str, Any] = {"tasks": {}}
+    with suppress(FileNotFoundError):
+        kept |= read_json(place / "benchmark.json")
+    kept |= {"state": ended.state, "error": ended.error}
+    if place.is_dir():
+        write_json(place / "benchmark.json", kept)
+    return kept
+
+
+# ------------------------------------------------------------------------------------------ in a process of its own
+
+
+def _score(cell: Cell, config: Config | None, request: Request, place: Path, terminal: Terminal) -> dict[str, Any]:
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+
+    quiet_libraries()
+    from danube_sweep.benchmark.score_folder import ScoreFolder
+    from danube_sweep.benchmark.score_model import score_model
+
+    job, stages = _of_model(config, request) if config is not None else _of_run(cell, request, terminal)
+    return score_model(job, stages, ScoreFolder(place), terminal.note)
+
+
+def _of_model(config: Config, request: Request) -> "tuple[Job, list[Stage]]":
+    from danube_sweep.benchmark.score_model import MODEL, Stage
+    from danube_sweep.config.weights_identity import weights_identity
+    from danube_sweep.model.hub_download import local_folder
+
+    identity = weights_identity(local_folder(config.model))
+    return _job(config, request, identity, {}), [Stage(MODEL, lambda: _published(config))]
+
+
+def _published(config: Config) -> "Opened":
+    """The backbone as it was published, with its output layer."""
+    from danube_sweep.config.validate import check_types
+    from danube_sweep.data.tokenizer import load_tokenizer
+    from danube_sweep.model.backbone import load_backbone
+    from danube_sweep.model.hub_download import local_folder
+    from danube_sweep.training.device import native_types, pick_device
+
+    device = pick_device(config.device)
+    check_types(config.precision, native_types(device), config.device.name)
+    backbone = load_backbone(config.model, config.precision, with_lm_head=True, device=device)
+    return backbone, load_tokenizer(config.model), local_folder(config.model)
+
+
+def _of_run(cell: Cell, request: Request, terminal: Terminal) -> "tuple[Job, list[Stage]]":
+    from danube_sweep.benchmark.score_model import BEFORE, MODEL, Stage
+    from danube_sweep.inference.benchmarked_run import check_benchmarked, load_benchmarked
+    from danube_sweep.inference.predict import Place, open_run
+
+    assert cell.run is not None
+    options = request.options
+    run = open_run(cell.run)
+    note = check_benchmarked(run)
+    if note is not None:
+        terminal.note(note)
+    place = Place(Device(accelerator=options.accelerator), model_path=options.model_path)
+    config = replace(run.config, device=place.device)
+    if options.model_path is not None:
+        config = replace(config, model=replace(config.model, path=str(options.model_path.expanduser().absolute())))
+
+    def trained() -> "Opened":
+        loaded = load_benchmarked(run, place, merge=options.merge)
+        return loaded.backbone, loaded.tokenizer, _checkpoint(config)
+
+    def untrained() -> "Opened":
+        from danube_sweep.config.schema import Init
+        from danube_sweep.data.tokenizer import load_tokenizer
+        from danube_sweep.training.assemble import load_base
+        from danube_sweep.training.device import pick_device
+
+        own = replace(config.model, path=str(run.weights), init=Init.pretrained)
+        return load_base(config, pick_device(config.device), spare=True), load_tokenizer(own), _checkpoint(config)
+
+    described = {"run": str(cell.run), "merged": options.merge}
+    identity = f"{run.manifest['trial']} {run.manifest.get('files')} {options.merge}"
+    stages = [Stage(MODEL, trained)] if options.after_only else [Stage(BEFORE, untrained), Stage(MODEL, trained)]
+    return _job(config, request, identity, described), stages
+
+
+def _checkpoint(config: Config) -> Path | None:
+    from danube_sweep.model.hub_download import local_folder
+
+    return None if is_random(config.model) else local_folder(config.model)
+
+
+def _job(config: Config, request: Request, identity: str, described: dict[str, Any]) -> "Job":
+    from danube_sweep.benchmark.score_model import Job
+    from danube_sweep.benchmark.score_task import Settings
+    from danube_sweep.planner.benchmark_rows import benchmark_rows
+
+    words, model, precision = request.words, config.model, config.precision
+    described = {
+        "model": {"path": model.path, "revision": model.revision, "variant": model.variant},
+        "precision": {"storage": precision.storage.value, "compute": precision.compute.value,
+                      "double_quant": precision.double_quant},
+        **described,
+    }  # fmt: skip
+    return Job(
+        config,
+        words.tasks,
+        Settings(words.limit, words.shots, words.chat_template),
+        words.batch or benchmark_rows(config),
+        request.tasks_dir,
+        identity,
+        described,
+    )

@@ -1,0 +1,123 @@
+"""trainer.benchmark: what training costs in general ability, in a trial's result, a ranking and a page."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import runs
+import workbench
+from benchmark_tasks import tiny_tasks
+from conftest import TINY, tiny_config
+
+from danube_sweep.benchmark.find_tasks import find_task
+from danube_sweep.benchmark.harness_model import harness_model
+from danube_sweep.benchmark.score_task import Settings, score_task
+from danube_sweep.benchmark.scored_parts import check_benchmark
+from danube_sweep.cli.main import main
+from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.schema import Sweep
+from danube_sweep.errors import ConfigError
+from danube_sweep.inference.benchmarked_run import check_benchmarked, load_benchmarked
+from danube_sweep.inference.predict import Place, open_run
+from danube_sweep.storage.files import read_json
+
+SHORT = ["head=sequence", "lora.rank=4", "optimizer.lr=3e-2", "trainer.max_steps=3", "data.rows=40"]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_tasks(tmp_path_factory.mktemp("tasks") / "own")
+
+
+@pytest.fixture(scope="module")
+def swept(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of two trials, ranked."""
+    place = tmp_path_factory.mktemp("swept")
+    asked = ["trainer.benchmark=[tiny_valid,tiny_pages]", f"trainer.benchmark_dir={tasks}", "sweep.baseline=none"]
+    words = ["-m", *TINY, *SHORT, "optimizer.lr=3e-2,1e-3", *asked, "hydra.sweep.dir=sweep", "sweep.slots=1"]
+    runs.command(*words, cwd=place).check_returncode()
+    return place / "sweep"
+
+
+def test_a_trial_of_a_pack_is_scored_with_its_own_adapter(swept: Path, tasks: Path) -> None:
+    results = [read_json(file) for file in sorted(swept.glob("*/result.json"))]
+    assert [one["measured"]["packed"] for one in results] == [2, 2]
+    before = [one["benchmark"]["tiny_pages"]["before"] for one in results]
+    assert before[0] == before[1]
+    for folder, result in zip(sorted(swept.glob("0*")), results, strict=True):
+        trained = load_benchmarked(open_run(folder), Place(runs.CPU), merge=False)
+        with harness_model(trained.backbone, trained.tokenizer, batch_rows=8) as model:
+            (found,) = score_task(model, find_task("tiny_pages", tasks), Settings())
+        told = result["benchmark"]["tiny_pages"]
+        assert told["after"] == pytest.approx(found.value, rel=1e-4) != told["before"]
+        assert told["change_low"] <= told["change"] <= told["change_high"]
+        assert result["benchmark"]["tiny_valid"]["split"] == "validation"
+
+
+def test_ranking_and_page_show_the_change_with_its_interval(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (swept / "ranking.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        found = {name: float(row[f"benchmark/tiny_pages/{name}"]) for name in ("before", "after", "change")}
+        assert found["change"] == pytest.approx(found["after"] - found["before"])
+    assert "tiny_valid change, 95 %" in (swept / "ranking.md").read_text()
+    assert main(["report", str(swept)]) == 0
+    assert "tiny_valid change" in (swept / "report.html").read_text()
+
+
+def test_training_is_the_same_with_and_without_a_benchmark(tasks: Path, tmp_path: Path) -> None:
+    plain = tiny_config(*SHORT)
+    asked = tiny_config(*SHORT, "trainer.benchmark=[tiny_valid]", f"trainer.benchmark_dir={tasks}")
+    for name, config in (("plain", plain), ("asked", asked)):
+        runs.train(config, tmp_path / name)
+    told = [runs.metrics(tmp_path / one, "train") for one in ("plain", "asked")]
+    columns = [[(row["step"], row["loss"]) for row in rows] for rows in told]
+    assert columns[0] == columns[1] != []
+    files = [tmp_path / one / "adapter" / "adapter_model.safetensors" for one in ("plain", "asked")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert "benchmark" not in read_json(tmp_path / "plain" / "result.json")
+    assert check_benchmarked(open_run(tmp_path / "asked")) == (
+        "the sequence head takes no part: the backbone with its adapter is scored"
+    )
+
+
+def test_the_hash_knows_a_benchmark_only_where_there_is_one(tasks: Path) -> None:
+    plain, asked = tiny_config(*SHORT), tiny_config(*SHORT, "trainer.benchmark=[tiny_valid]")
+    elsewhere = tiny_config(*SHORT, "trainer.benchmark=[tiny_valid]", f"trainer.benchmark_dir={tasks}")
+    assert trial_hash(plain) != trial_hash(asked) == trial_hash(elsewhere)
+
+
+def test_only_a_validation_split_may_choose_among_trials(tasks: Path) -> None:
+    asked = ["trainer.benchmark=[tiny_choice,tiny_valid]", f"trainer.benchmark_dir={tasks}"]
+    config = tiny_config(*SHORT, *asked)
+    check_benchmark(Sweep(metric="benchmark/tiny_valid/after", goal="maximize"), config)
+    with pytest.raises(ConfigError, match="tiny_choice is scored on its test split, which must not choose"):
+        check_benchmark(Sweep(metric="benchmark/tiny_choice/change", goal="maximize"), config)
+    unknown = tiny_config(*SHORT, "trainer.benchmark=[tiny_none]", f"trainer.benchmark_dir={tasks}")
+    with pytest.raises(ConfigError, match="tasks=tiny_none: no such task"):
+        check_benchmark(Sweep(), unknown)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trainer.benchmark_limit=3"], "trainer.benchmark_limit=3 needs trainer.benchmark"),
+        (["trainer.benchmark=[a]", "trainer.benchmark_limit=0"], "trainer.benchmark_limit must be at least 1, got 0"),
+        (["trainer.benchmark=[a]", "model=deberta_v3_base"], "deberta-v2 is an encoder"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        tiny_config(*words)
+
+
+def test_a_flat_backbone_and_an_unread_output_layer_score_as_a_padded_one(tasks: Path) -> None:
+    found = []
+    for layout in ("flat", "padded"):
+        config = tiny_config(*SHORT, f"data.layout={layout}")
+        backbone = workbench.load_base(config, workbench.CPU, spare=True)
+        assert backbone.flat == (layout == "flat") and backbone.lm_head is None
+        tokenizer = workbench.prepare(config).tokenizer
+        with harness_model(backbone, tokenizer, batch_rows=4) as model:
+            found += score_task(model, find_task("tiny_pages", tasks), Settings())
+    assert found[0].value == found[1].value
