@@ -48,12 +48,12 @@ def harness_model(
     """
     from lm_eval.models.huggingface import HFLM
 
-    whole, tokenizer = causal_lm(backbone), copy.deepcopy(tokenizer)  # the harness sets its padding
-    if folder is not None and (folder / "generation_config.json").is_file():
-        whole.generation_config = GenerationConfig.from_pretrained(folder)
     compute = backbone.precision.compute
     before = [module.training for module in backbone.modules()]
     with padded(backbone.body):
+        whole, tokenizer = causal_lm(backbone), copy.deepcopy(tokenizer)  # the harness sets its padding
+        if folder is not None and (folder / "generation_config.json").is_file():
+            whole.generation_config = GenerationConfig.from_pretrained(folder)
         try:
             yield HFLM(
                 pretrained=whole,

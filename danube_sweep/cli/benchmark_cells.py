@@ -14,7 +14,8 @@ from danube_sweep.cli.benchmark_words import Cell, Words
 from danube_sweep.composer import compose
 from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Config, Device, NoAdapter
-from danube_sweep.errors import ConfigError
+from danube_sweep.config.schema.states import State
+from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.terminal.screen import Terminal
@@ -49,7 +50,13 @@ def run_cells(cells: Sequence[Cell], request: Request, out: Path) -> int:
         title = str(cell.run) if cell.run is not None else " ".join(cell.overrides) or "the default model"
         if several:
             terminal.note(f"{number + 1} of {len(cells)}: {title}")
-        found.append({"title": title, "folder": place.name, **_scored(cell, config, request, place, terminal)})
+        try:
+            ended = _scored(cell, config, request, place, terminal)
+        except UserError as error:
+            if not several:
+                raise
+            ended = _invalid(error)  # the other models go on
+        found.append({"title": title, "folder": place.name, **ended})
     if several:
         write_json(out / "benchmark.json", {"format": 1, "cells": found})
     show_cells(found, terminal)
@@ -86,6 +93,10 @@ def _scored(cell: Cell, config: Config | None, request: Request, place: Path, te
     hours = request.words.timeout_h
     ended = isolated(work, None if hours is None else hours * 3600)
     return ended.value if ended.error is None else _broken(place, ended)
+
+
+def _invalid(error: UserError) -> dict[str, Any]:
+    return {"state": State.invalid.value, "error": str(error), "tasks": {}}
 
 
 def _broken(place: Path, ended: Ended) -> dict[str, Any]:

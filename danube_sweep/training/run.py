@@ -330,4 +330,7 @@ def _report_again(taken: Taken, result: dict[str, Any]) -> None:
 
 def _prefixed(result: dict[str, Any]) -> dict[str, float]:
     # The keys that were logged: a sweep's objective is found by them.
-    return {f"validation/{name}": value for name, value in result.get("validation", {}).items()}
+    numbers = {f"validation/{name}": value for name, value in result.get("validation", {}).items()}
+    for task, found in result.get("benchmark", {}).items():
+        numbers |= {f"benchmark/{task}/{name}": found[name] for name in ("before", "after", "change")}
+    return numbers

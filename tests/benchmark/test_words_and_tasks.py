@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_tasks import CHOICE, tiny_tasks, write_task
-from conftest import ROOT, tiny_config
+from conftest import ROOT, compose
 
 from danube_sweep.benchmark.find_tasks import fetch_command, find_task, harness_folder, names_in
 from danube_sweep.benchmark.forgetting import change
@@ -116,10 +116,8 @@ def test_names_are_listed_by_a_word(tasks: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_rows_at_a_time_follow_from_the_memory_of_the_device() -> None:
-    small, large = (
-        benchmark_rows(tiny_config("model=danube3_500m", "precision=fp16", f"device={one}"))
-        for one in ("kaggle_t4", "h200")
-    )
+    devices = ("kaggle_t4", "h200")
+    small, large = (benchmark_rows(compose(["model=danube3_4b", "precision=fp16", f"device={one}"])) for one in devices)
     assert 1 <= small < large == 64
 
 

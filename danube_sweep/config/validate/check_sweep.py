@@ -65,11 +65,7 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
             goal in ("minimize", "maximize", None),
             f"sweep.goal must be minimize or maximize, got {goal}; null uses the metric's own direction",
         )
-    for metric, goal in zip(metrics, goals * len(metrics) if len(goals) == 1 else goals, strict=True):
-        require(
-            goal is not None or not str(metric).startswith("benchmark/"),
-            f"sweep.metric={metric} has no known direction; give sweep.goal=maximize, or minimize for a perplexity",
-        )
+    _directed(metrics, goals)
     for name in ("trials", "slots"):
         value = getattr(sweep, name)
         require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")
@@ -110,6 +106,15 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
         isinstance(pruner, NoPruner) or str(metrics[0]).startswith("validation/"),
         f"pruner: early stopping needs a validation metric, got sweep.metric={metrics[0]}; use pruner=none",
     )
+
+
+def _directed(metrics: Sequence[Any], goals: list[Any]) -> None:
+    # Benchmarks have accuracies and perplexities.
+    for metric, goal in zip(metrics, goals * len(metrics) if len(goals) == 1 else goals, strict=True):
+        require(
+            goal is not None or not str(metric).startswith("benchmark/"),
+            f"sweep.metric={metric} has no known direction; give sweep.goal=maximize, or minimize for a perplexity",
+        )
 
 
 def check_retry(states: Sequence[str]) -> None:
