@@ -21,6 +21,7 @@ from danube_sweep.inference.benchmarked_run import check_benchmarked, load_bench
 from danube_sweep.inference.predict import Place, open_run
 from danube_sweep.storage.files import read_json
 
+ENCODER = ["model=deberta_v3_base", "model.shape.num_key_value_heads=2"]
 SHORT = ["head=sequence", "lora.rank=4", "optimizer.lr=3e-2", "trainer.max_steps=3", "data.rows=40"]
 
 
@@ -103,7 +104,10 @@ def test_only_a_validation_split_may_choose_among_trials(tasks: Path) -> None:
     [
         (["trainer.benchmark_limit=3"], "trainer.benchmark_limit=3 needs trainer.benchmark"),
         (["trainer.benchmark=[a]", "trainer.benchmark_limit=0"], "trainer.benchmark_limit must be at least 1, got 0"),
-        (["trainer.benchmark=[a]", "model=deberta_v3_base"], "deberta-v2 is an encoder"),
+        (
+            ["trainer.benchmark=[a]", "model=deberta_v3_base", "model.shape.num_key_value_heads=2"],
+            "deberta-v2 is an encoder",
+        ),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(words: list[str], said: str) -> None:
