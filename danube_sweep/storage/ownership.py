@@ -68,7 +68,6 @@ _FOLDERS = {
     Kind.sweep: {"baselines"},
     Kind.checkpoints: set(),
     Kind.ensemble: {"trials"},
-    Kind.ensemble: set(),
     Kind.benchmark: {"scores"},
 }
 _NUMBERED = {
