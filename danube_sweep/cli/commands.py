@@ -383,20 +383,8 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "init": init,
-    "predict": predict,
-    "export": export,
-    "resume": resume,
-    "plan": plan,
-    "show": show,
-    "device": device,
-    "rank": rank,
-    "report": report,
-    "watch": watch,
-    "oof": oof,
-    "ensemble": ensemble,
-    "refit": refit,
-    "benchmark": benchmark,
-    "sweep": sweep,
-}
+_EVERY = (
+    init, predict, export, resume, plan, show, device,
+    rank, report, watch, oof, ensemble, refit, benchmark, sweep,
+)  # fmt: skip
+COMMANDS: dict[str, Callable[[list[str]], int]] = {command.__name__: command for command in _EVERY}
