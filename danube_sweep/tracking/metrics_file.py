@@ -4,10 +4,15 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.files import appending, write_text
+
+MEMORY: Final = "memory_bytes"
+"""The GPU's memory in use when the row was written."""
+SAMPLED: Final = (MEMORY,)
+"""Columns that depend on the machine: a run may go on without them, or with them."""
 
 
 @final
@@ -15,6 +20,7 @@ class MetricsFile:
     """metrics.csv: `step`, `part` and then the metrics, one synced line per row."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        """`columns` may hold those of SAMPLED, which a file that is continued may lack, and the other way round."""
         if list(columns[:2]) != ["step", "part"]:
             raise ValueError(f"the columns of {path.name} begin with step and part, got {', '.join(columns)}")
         self._path, self._columns, self._header = path, list(columns), ",".join(columns)
@@ -29,6 +35,8 @@ class MetricsFile:
             return self._lost(set(), after_step, damaged=0)
         header, *lines = self._path.read_bytes().split(b"\n")
         readable = header.isascii() and b"\0" not in header
+        if readable and lines:
+            self._adopt(header.decode().split(","))
         if readable and lines and header.decode() != self._header:
             raise CheckpointError(
                 f"{self._path} has the columns {header.decode()}, this version writes {self._header}; "
@@ -60,6 +68,11 @@ class MetricsFile:
                     os.truncate(self._path, size)
             raise
 
+    def _adopt(self, columns: list[str]) -> None:
+        """Goes on with the columns of a file that differs in what was sampled alone."""
+        if _unsampled(columns) == _unsampled(self._columns):
+            self._columns, self._header = columns, ",".join(columns)
+
     def _lost(self, trained: set[int], after_step: int, damaged: int) -> str | None:
         missing = [step for step in range(1, after_step + 1) if step not in trained]
         lines = f"{damaged} lines of {self._path} are damaged and dropped" if damaged else ""
@@ -77,9 +90,13 @@ class MetricsFile:
         return int(step) if whole else None
 
     def _line(self, row: Mapping[str, float | int | str | None]) -> str:
-        if unknown := [name for name in row if name not in self._columns]:
+        if unknown := [name for name in row if name not in (*self._columns, *SAMPLED)]:
             raise ValueError(f"{', '.join(unknown)}: no such column in {self._path.name}; it has {self._header}")
         return ",".join(_cell(row.get(name)) for name in self._columns) + "\n"
+
+
+def _unsampled(columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name not in SAMPLED]
 
 
 def _is_number(cell: bytes) -> bool:

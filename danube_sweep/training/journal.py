@@ -12,6 +12,7 @@ from danube_sweep.errors import Diverged
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen, duration
 from danube_sweep.tracking import MetricsFile, Tracker
+from danube_sweep.tracking.metrics_file import MEMORY, SAMPLED
 from danube_sweep.training.step_plan import StepPlan
 
 MOST_OVERFLOWS = 20
@@ -40,7 +41,9 @@ class Journal:
 
     def __init__(self, config: Config, plan: StepPlan, where: Surroundings) -> None:
         self._config, self._plan, self._where = config, plan, where
-        self._metrics_file = MetricsFile(where.folder.metrics, [*STEP_COLUMNS, *config.head.metrics])
+        on_gpu = config.device.accelerator != "cpu" and torch.cuda.is_available()
+        sampled = SAMPLED if on_gpu else ()
+        self._metrics_file = MetricsFile(where.folder.metrics, [*STEP_COLUMNS, *sampled, *config.head.metrics])
         self._pending: list[dict[str, Any]] = []
         self._tokens_written, self._seconds_written = 0, 0.0
         self._timed = False
@@ -77,6 +80,8 @@ class Journal:
         for row, (loss, norm) in zip(self._pending, values.tolist(), strict=True):
             row.update(loss=loss, grad_norm=norm)
         self._pending[-1]["seconds"] = seconds
+        if values.is_cuda:
+            self._pending[-1][MEMORY] = torch.cuda.memory_allocated(values.device)  # of a pack, its whole
         rows, self._pending = self._pending, []
         self._metrics_file.append(rows)
         last = rows[-1]

@@ -54,6 +54,19 @@ def test_resuming_a_file_killed_at_its_first_line_starts_it_afresh(tmp_path: Pat
     assert path.read_text() == "step,part,loss,tokens\n6,train,,\n"
 
 
+@pytest.mark.parametrize("sampled_before", [True, False])
+def test_a_run_goes_on_where_memory_is_sampled_or_no_longer_is(tmp_path: Path, sampled_before: bool) -> None:
+    path, sampled = tmp_path / "metrics.csv", [*COLUMNS, "memory_bytes"]
+    before, after = (sampled, COLUMNS) if sampled_before else (COLUMNS, sampled)
+    row = {"step": 1, "part": "train", "loss": 0.5, "tokens": 7, "memory_bytes": 9}
+    MetricsFile(path, before).append([row])
+    metrics = MetricsFile(path, after)
+    metrics.resume(after_step=1)
+    metrics.append([{**row, "step": 2}])
+    assert path.read_text().splitlines()[0] == ",".join(before)
+    assert rows_of(path)[1] == {**{name: str(row[name]) for name in before}, "step": "2"}
+
+
 def test_resuming_without_a_file_writes_nothing(tmp_path: Path) -> None:
     MetricsFile(tmp_path / "metrics.csv", COLUMNS).resume(after_step=0)
     assert not (tmp_path / "metrics.csv").exists()
