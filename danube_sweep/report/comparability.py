@@ -10,6 +10,7 @@ from typing import Any, Final
 from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import path_fields
+from danube_sweep.data.description import restored
 from danube_sweep.errors import CheckpointError, DataError
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.results.trial_results import StoredTrial
@@ -47,11 +48,11 @@ class Fact:
 
 def compared(trials: Sequence[StoredTrial], seen: Sequence[Seen | None], metrics: Iterable[str]) -> list[Fact]:
     """The facts of a sweep; `seen` are the predictions of its rows, `metrics` those that are shown."""
-    facts = [*_data(trials), *_parts(trials, seen)]
-    facts += [Fact(f"metric {name}", MEANING[name]) for name in metrics if name in MEANING]
     environments = [found for trial in trials if (found := environment_of(trial))]
+    facts = [*_data(trials), _same("what was read", environments, _read), *_parts(trials, seen)]
+    facts += [Fact(f"metric {name}", MEANING[name]) for name in metrics if name in MEANING]
     facts += [
-        _same("versions", environments, _versions),
+        *_versions(environments),
         _same("device", environments, lambda one: _spoken(one.get("device"))),
         _same("machine", environments, lambda one: _spoken(one.get("machine"))),
         _same("git", environments, _git),
@@ -64,9 +65,35 @@ def _data(trials: Sequence[StoredTrial]) -> list[Fact]:
     files = dict.fromkeys(str(config[key]) for config in configs for key in _paths(config) if config.get(key))
     facts = [_same("data", configs, lambda one: str(one.get("data.kind") or ""), must=False)]
     facts += [Fact("data file", _digested(path)) for path in files]
-    splits = ("validation_fraction", "test_fraction", "split_seed", "folds", "stratified", "group_column", "group_by")
-    said = [{name: one.get(f"data.{name}") for name in splits} for one in configs]
-    return [*facts, _same("split", said, _spoken), _seeds(trials)]
+    return [*facts, _same("split", configs, _split), _seeds(trials)]
+
+
+def _split(config: Mapping[str, Any]) -> str:
+    """The split that was used: fields that have no effect beside others are left out."""
+    folds = config.get("data.folds")
+    said, drawn = [f"{folds} folds"] if folds else [], bool(folds)
+    for part in ("validation", "test"):
+        own = next((found for name in ("path", "split") if (found := config.get(f"data.{part}_{name}"))), None)
+        share = config.get(f"data.{part}_fraction")
+        if own is not None:
+            said.append(f"{part} rows from {own}")
+        elif share and not (folds and part == "validation"):
+            said.append(f"{part}_fraction {share}")
+            drawn = True
+    how = {name: config.get(f"data.{name}") for name in ("split_seed", "stratified", "group_column", "group_by")}
+    return ", ".join(filter(None, [*said, _spoken(how) if drawn else ""]))
+
+
+def _read(environment: Mapping[str, Any]) -> str:
+    """Rows, classes and cuts, as the run itself recorded them when it read its data."""
+    description = restored(environment.get("data"))
+    if description is None:
+        return ""
+    rows = " and ".join(f"{part.rows:,} {name}" for name, part in description.parts.items())
+    cut = sum(part.cut_rows for part in description.parts.values())
+    classes = f"{len(description.classes)} classes" if description.classes else ""
+    lost = f"{cut:,} cut at" if cut else "none cut at"
+    return ", ".join(filter(None, [f"{rows} rows", classes, f"{lost} data.max_length={description.max_length}"]))
 
 
 def _paths(config: Mapping[str, Any]) -> list[str]:
@@ -128,8 +155,19 @@ def _said(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _versions(environment: Mapping[str, Any]) -> str:
-    return _spoken(environment.get("versions"))
+def _versions(environments: Sequence[Mapping[str, Any]]) -> list[Fact]:
+    """Those that all trials share on one line, and a line for each that differs."""
+    tables = [found for one in environments if isinstance(found := one.get("versions"), Mapping)]
+    facts = [_version(tables, name) for name in dict.fromkeys(str(name) for table in tables for name in table)]
+    shared = ", ".join(f"{fact.name} {fact.value}" for fact in facts if not fact.differs)
+    return [
+        Fact("versions", shared),
+        *(Fact(f"version of {fact.name}", fact.value, differs=True) for fact in facts if fact.differs),
+    ]
+
+
+def _version(tables: Sequence[Mapping[str, Any]], name: str) -> Fact:
+    return _same(name, tables, lambda one: str(one.get(name, "")))
 
 
 def _git(environment: Mapping[str, Any]) -> str:
