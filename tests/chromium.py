@@ -54,6 +54,20 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 
+    def wait(self, script: str) -> Any:
+        """What a script hands to its last argument, a function, some time later."""
+        return self.driver.execute_async_script(script)
+
+    def drag(self, selector: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """The mouse pressed and moved between two places of an element, as shares of its width and height."""
+        self.run(f"{FIRST}.scrollIntoView({{block: 'center'}})", selector)
+        box = f"const one = {FIRST}.getBoundingClientRect(); return [one.left, one.top, one.width, one.height]"
+        left, top, width, height = self.run(box, selector)
+        places = [(left + 1 + x * (width - 2), top + 1 + y * (height - 2)) for x, y in (start, end)]
+        for kind, (x, y) in zip(("mousePressed", "mouseMoved", "mouseReleased"), (*places, places[1]), strict=True):
+            pressed = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
+            self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", pressed)
+
     def click(self, selector: str) -> None:
         """A real click, in the middle of the first element."""
         self.driver.find_element("css selector", selector).click()

@@ -191,17 +191,20 @@ def report(arguments: list[str]) -> int:
         "danube-sweep report",
         description="Draws a sweep, running or ended, as one HTML page that works offline: the answer and its "
         "interval, the ranking, pictures of the effect and cost of each choice, and the data and versions that were "
-        "compared. docs/report.md explains the page. danube-sweep rank --full shows the same in the terminal.",
+        "compared. docs/report.md explains the page. danube-sweep rank --full shows the same in the terminal. With a "
+        "second folder, the rows of both sweeps are ranked together, and the page goes into the current folder.",
         epilog="example: danube-sweep report multirun/2026-11-23/18-20-00. It prints the page's path and size.",
     )
     _add_page(parser)
+    parser.add_argument("second", type=Path, nargs="?", help="another sweep's folder, to be ranked with the first")
     options = parser.parse_args(arguments)
-    say_links(options.directory)
+    for folder in filter(None, (options.directory, options.second)):
+        say_links(folder)
 
     from danube_sweep.report.page import page_file, write_page
 
-    target = page_file(options.directory, options.output, overwrite=options.overwrite)
-    found, file = write_page(options.directory, target)
+    target = page_file(options.directory, options.output, overwrite=options.overwrite, second=options.second)
+    found, file = write_page(options.directory, target, options.second)
     trials = sum(found.counted.values())
     print(f"{file}: {trials} trial{'s' * (trials != 1)}, {file.stat().st_size / 1000:,.0f} kB")
     return 0

@@ -15,28 +15,33 @@ from danube_sweep.report.learning_curves import Curve, read_curve
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.slot_times import timeline
+from danube_sweep.report.validation_rows import validation_rows
 from danube_sweep.report.verdict import references_of, verdict_of
 from danube_sweep.results.rank import rank_trials
 from danube_sweep.results.rows import Row
 from danube_sweep.results.trial_results import StoredTrial, read_trials
-from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.results.two_sweeps import read_two
 
 _POINTS: Final = 6000
 """Of all curves together, so that a page of many trials stays small."""
 
 
-def gather(path: Path, drawn: datetime | None = None, beside: Path | None = None) -> Report:
+def gather(path: Path, drawn: datetime | None = None, beside: Path | None = None, second: Path | None = None) -> Report:
     """Reads a sweep folder, for a page in the folder `beside`, by default the sweep's own.
 
-    Raises CheckpointError for a folder that is not a sweep or from another version.
+    A `second` sweep's rows are ranked among those of the first, by the metric of the first. Raises CheckpointError for
+    a folder that is not a sweep or from another version.
     """
-    with Importance(wanted=sum(1 for _ in path.glob("*/predictions.parquet")) >= FEWEST) as importance:
-        return _gathered(path, beside or path, drawn or datetime.now(UTC), importance)
+    paths = [path] if second is None else [path, second]
+    files = sum(1 for one in paths for _ in one.glob("*/predictions.parquet"))
+    with Importance(wanted=files >= FEWEST) as importance:
+        return _gathered(paths, beside or path, drawn or datetime.now(UTC), importance)
 
 
-def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance) -> Report:
-    trials, notes = read_trials(path)
-    ranking = rank_trials(path, trials, notes)
+def _gathered(paths: Sequence[Path], beside: Path, drawn: datetime, importance: Importance) -> Report:
+    path, *others = paths
+    trials, notes = read_two(paths) if others else read_trials(path)
+    ranking = rank_trials(path, trials, notes, others=others)
     by_name = {trial.name: trial for trial in trials}
     shown = [_shown(f"r{number}", row, by_name) for number, row in enumerate(ranking.rows, start=1)]
     rows = {one.key: one.row for one in shown}
@@ -44,23 +49,23 @@ def _gathered(path: Path, beside: Path, drawn: datetime, importance: Importance)
     counted = Counter(trial.state for trial in trials)
     references = references_of(trials, ranking.metric)
     references |= {f"{row.baseline} baseline": row.mean for row in ranking.baselines if row.mean is not None}
-    folder = SweepFolder(path)
+    answer = verdict_of(ranking, shown, factors)
     return Report(
-        path=path,
+        paths=list(paths),
         beside=beside,
         drawn=drawn,
-        described=folder.read() if folder.file.is_file() else {},
         ranking=ranking,
         shown=shown,
         baselines=[_shown(f"b{place}", row, {}) for place, row in enumerate(ranking.baselines, start=1)],
         curves=_curves(trials, ranking.metric),
-        answer=verdict_of(ranking, shown, factors),
+        answer=answer,
         factors=factors,
         importance=importance.of(ranking.rows, factors, ranking.goal),
         timeline=timeline(trials, drawn.timestamp()),
         compared=compared(trials, [one.seen for one in shown], _metrics(ranking.rows, ranking.metric)),
         published=published_of([str(path) for path in {trial.config.get("model.path") for trial in trials} if path]),
         references=references,
+        validation=validation_rows(answer.best, shown),
         counted=dict(counted),
         data=_data(trials),
     )

@@ -3,13 +3,16 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from danube_sweep.tracking.metrics_file import MEMORY
+
+_RATES: Final = 16
 Floats = NDArray[np.float64]
 
 
@@ -21,6 +24,10 @@ class Curve:
     seconds: Floats
     losses: Floats
     """Of training; each point is the mean of the steps since the one before."""
+    rates: tuple[Floats, Floats]
+    """Steps and the learning rates there."""
+    memory: tuple[Floats, Floats]
+    """Seconds and the bytes of the GPU in use there; empty where none were sampled."""
     at_steps: Floats
     at_seconds: Floats
     values: Floats
@@ -41,6 +48,7 @@ def read_curve(file: Path, metric: str, most: int = 40) -> Curve | None:
         table = csv.read_csv(io.BytesIO(whole + newline), read_options=csv.ReadOptions(use_threads=False))
         part = np.asarray(table["part"].to_pylist(), dtype=object)
         columns = {name: _numbers(table, name) for name in ("step", "epoch", "loss", "seconds")}
+        extra = {name: _numbers(table, name) for name in ("lr", MEMORY) if name in table.column_names}
         value = _numbers(table, metric) if metric in table.column_names else np.full(len(part), np.nan)
     except (OSError, KeyError, ValueError, pa.ArrowException):
         return None
@@ -52,6 +60,8 @@ def read_curve(file: Path, metric: str, most: int = 40) -> Curve | None:
     steps, at_seconds, losses = _thinned(most, step[trained], seconds[trained], loss[trained])
     chosen = _picked(most, np.flatnonzero(validated))
     return Curve(
+        rates=_known(_RATES, step, extra.get("lr"), trained),
+        memory=_known(most, seconds, extra.get(MEMORY), trained),
         steps=steps,
         seconds=at_seconds,
         losses=losses,
@@ -66,6 +76,14 @@ def read_curve(file: Path, metric: str, most: int = 40) -> Curve | None:
 
 def _numbers(table: Any, name: str) -> Floats:
     return np.asarray(table[name].cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _known(most: int, places: Floats, values: Floats | None, chosen: Any) -> tuple[Floats, Floats]:
+    """At most `most` of the finite values with their places."""
+    if values is None:
+        return np.zeros(0), np.zeros(0)
+    kept = _picked(most, np.flatnonzero(chosen & np.isfinite(values)))
+    return places[kept], values[kept]
 
 
 def _filled(steps: Floats, seconds: Floats) -> Floats:

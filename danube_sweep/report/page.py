@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,20 +15,34 @@ from danube_sweep.report.page_data import Report
 from danube_sweep.report.sections.answer_section import answer_section
 from danube_sweep.report.sections.compared_section import compared_section
 from danube_sweep.report.sections.data_section import data_section
+from danube_sweep.report.sections.explore_section import explore_section
 from danube_sweep.report.sections.picture_section import pictures_section
 from danube_sweep.report.sections.ranking_section import ranking_section
+from danube_sweep.report.sections.validation_section import validation_section
 from danube_sweep.storage.files import write_text
 from danube_sweep.storage.outputs import check_place, refuse_existing
 
 FILE: Final = "report.html"
+REFRESH_S: Final = 60
+"""Seconds after which the page of a running sweep loads itself again, as often as `watch` draws it."""
+_SCRIPTS: Final = ("page.js", "filter.js", "explore.js", "sides.js", "refresh.js")
+_SECTIONS: Final[dict[str, Callable[[Report], Markup | None]]] = {
+    "Answer": answer_section,
+    "Ranking": ranking_section,
+    "Explore": explore_section,
+    "Pictures": pictures_section,
+    "Validation": validation_section,
+    "Data": data_section,
+    "Compared": compared_section,
+}
+"""By their name in the navigation, which is also their id."""
 
 
 def page(report: Report) -> str:
     """The page of a sweep."""
-    title = "/".join(report.path.resolve().parts[-2:])
-    script = _static("page.js")
-    sections = [answer_section(report), ranking_section(report), pictures_section(report)]
-    sections += [found for found in (data_section(report), compared_section(report)) if found is not None]
+    title = " and ".join("/".join(path.resolve().parts[-2:]) for path in report.paths)
+    script = "".join(map(_static, _SCRIPTS))
+    drawn = {name: found for name, draw in _SECTIONS.items() if (found := draw(report)) is not None}
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -38,27 +53,36 @@ def page(report: Report) -> str:
         element("style", Markup(_static("page.css"))),
     )
     body = element(
-        "body", _header(report, title), element("main", *sections), _footer(), element("script", Markup(script))
+        "body",
+        _header(report, title, list(drawn)),
+        element("main", *drawn.values()),
+        _footer(),
+        element("script", Markup(script)),
+        data_refresh=str(REFRESH_S) if report.under_way else None,
     )
     return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
 
 
-def page_file(path: Path, output: Path | None, *, overwrite: bool) -> Path:
-    """Where the page of the sweep in `path` goes. Raises CheckpointError for no sweep, DiskError for a place in use."""
-    file = output or path / FILE
+def page_file(path: Path, output: Path | None, *, overwrite: bool, second: Path | None = None) -> Path:
+    """Where the page of the sweep in `path` goes: its report.html, or for two sweeps one in the current folder.
+
+    Raises CheckpointError for no sweep, DiskError for a place in use.
+    """
+    file = output or (path / FILE if second is None else Path(FILE))
     if path.is_dir():  # what is no folder is no sweep, which drawing it says
         check_place(file, "-o")
         refuse_existing(file, "-o", overwrite=overwrite)
     return file
 
 
-def write_page(path: Path, output: Path | None = None) -> tuple[Report, Path]:
-    """Draws the sweep in `path` into `output`, by default its report.html; returns the report and its file.
+def write_page(path: Path, output: Path | None = None, second: Path | None = None) -> tuple[Report, Path]:
+    """Draws the sweep in `path`, with a `second` one beside it, into `output`; returns the report and its file.
 
-    Raises CheckpointError for a folder that is not a sweep and DiskError for a file that cannot be written.
+    Without `output` it is the report.html of the first. Raises CheckpointError for a folder that is not a sweep and
+    DiskError for a file that cannot be written.
     """
     file = output or path / FILE
-    report = gather(path, beside=file.parent)
+    report = gather(path, beside=file.parent, second=second)
     write_text(file, page(report))
     return report, file
 
@@ -74,7 +98,7 @@ def _static(name: str) -> str:
     return (resources.files("danube_sweep.report") / "static" / name).read_text(encoding="utf-8")
 
 
-def _header(report: Report, title: str) -> Markup:
+def _header(report: Report, title: str, sections: Sequence[str]) -> Markup:
     counted = report.counted
     states = ", ".join(f"{count} {state}" for state, count in sorted(counted.items(), key=lambda one: -one[1]))
     total = sum(counted.values())
@@ -84,9 +108,10 @@ def _header(report: Report, title: str) -> Markup:
         said.append(element("b", "nothing was learned", class_="warn"))
     if report.under_way:
         said.append(element("b", "still under way", class_="warn"))
-    links = {"answer": "Answer", "ranking": "Ranking", "pictures": "Pictures"}
-    links |= {**({"data": "Data"} if report.data else {}), "compared": "Compared"}
-    nav = element("nav", *(element("a", name, href=f"#{key}") for key, name in links.items()), aria_label="Sections")
+        said.append(f"danube-sweep watch draws it again, and this page loads itself again every {REFRESH_S} s")
+        said.append(element("button", "Stop loading", type="button", id="stop"))
+    links = [element("a", name, href=f"#{name.lower()}") for name in sections]
+    nav = element("nav", *links, aria_label="Sections")
     heading = element("h1", element("bdi", title))
     return element(
         "header", element("p", "Sweep report", class_="eyebrow"), heading, element("p", joined(*said, by=" · ")), nav

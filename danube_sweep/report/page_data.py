@@ -1,10 +1,9 @@
-"""The data of the page: a sweep folder, read and analysed once."""
+"""The data of the page: one or two sweep folders, read and analysed once."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from danube_sweep.benchmark.published import Published
 from danube_sweep.report.comparability import Fact
@@ -14,6 +13,9 @@ from danube_sweep.report.row_predictions import Seen
 from danube_sweep.report.slot_times import Timeline
 from danube_sweep.results.rows import Ranking, Row
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
+
+if TYPE_CHECKING:
+    from danube_sweep.report.validation_rows import ValidationRows
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,11 @@ class Answer:
 class Report:
     """A sweep as the page and the terminal show it."""
 
-    path: Path
+    paths: list[Path]
+    """The sweep's folder, or those of two sweeps that are ranked together."""
     beside: Path
     """The folder that the page lies in: its links start there."""
     drawn: datetime
-    described: Mapping[str, Any]
-    """Of sweep.json; empty for a folder of another launcher."""
     ranking: Ranking
     shown: list[Shown]
     baselines: list[Shown]
@@ -102,6 +103,8 @@ class Report:
     published: Published | None
     references: dict[str, float]
     """The results of answering without reading, in the metric of the ranking, by name."""
+    validation: "ValidationRows | None" = None
+    """Single validation rows; None without predictions of the best row."""
     counted: dict[str, int] = field(default_factory=dict)
     """Trials by state."""
     data: list[tuple[list[str], list[str]]] = field(default_factory=list)

@@ -50,9 +50,11 @@ class Timeline:
 def timeline(trials: Sequence[StoredTrial], now_s: float) -> Timeline:
     """Every attempt in a lane: its slot where the attempt says so, else the first lane of its host that was free.
 
-    Attempts that name the same pack trained together, and are in one lane.
+    Attempts that name the same pack trained together, and are in one lane. Two sweeps have lanes of their own, and both
+    begin at 0.
     """
-    bars = [bar for trial in trials for bar in (*_ended(trial.folder), *_running(trial, now_s))]
+    sweeps = dict.fromkeys(trial.sweep for trial in trials)
+    bars = [bar for sweep in sweeps for bar in _bars([one for one in trials if one.sweep == sweep], now_s)]
     groups = sorted(_groups(bars), key=lambda group: group[0].start_s)
     free: dict[tuple[str, int], float] = {}
     placed = []
@@ -65,6 +67,18 @@ def timeline(trials: Sequence[StoredTrial], now_s: float) -> Timeline:
     most = [max(bar.place for key, bar in placed if key == lane) + 1 for lane in lanes]
     found = [replace(bar, lane=lanes.index(key)) for key, bar in placed]
     return Timeline(found, [host for host, _ in lanes], most)
+
+
+def _bars(trials: Sequence[StoredTrial], now_s: float) -> list[Bar]:
+    """The attempts of one sweep."""
+    found = [
+        replace(bar, trial=trial.name) for trial in trials for bar in (*_ended(trial.folder), *_running(trial, now_s))
+    ]
+    sweep = trials[0].sweep if trials else None
+    if sweep is None or not found:
+        return found
+    first_s = min(bar.start_s for bar in found)
+    return [replace(bar, start_s=bar.start_s - first_s, host=f"{sweep} {bar.host}".strip()) for bar in found]
 
 
 def _groups(bars: Sequence[Bar]) -> list[list[Bar]]:

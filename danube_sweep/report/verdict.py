@@ -19,13 +19,14 @@ from danube_sweep.results.ranking_table import (
 )
 from danube_sweep.results.rows import Ranking, ties, winner
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
+from danube_sweep.results.two_sweeps import KEY
 from danube_sweep.results.winning_run import best_trial
 from danube_sweep.storage.files import read_json
 
 PRIOR: Final = "class prior"
 _FEW_SEEDS: Final = 3
 _WORTH_SAVING: Final = 0.05
-_NOT_A_TRIAL: Final = ("sweep", "pruner", "hydra")
+_NOT_A_TRIAL: Final = ("sweep", "pruner", "hydra", KEY)
 
 
 def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor]) -> Answer:
@@ -49,8 +50,9 @@ def verdict_of(ranking: Ranking, rows: Sequence[Shown], factors: Sequence[Factor
 
 def _then(ranking: Ranking, best: Shown) -> list[str]:
     """Predict with the best trial or with several, refit it, export it; language modelling predicts nothing."""
-    used = ranking.path / best_trial(ranking, best.row)[0]
-    sweep, trial = (shlex.quote(str(paths.from_here(one))) for one in (ranking.path, used))
+    name = best_trial(ranking, best.row)[0]
+    folder = next(one.folder.path for one in best.used if one.name == name)
+    sweep, trial = (shlex.quote(str(paths.from_here(one))) for one in (folder.parent, folder))
     export = f"danube-sweep export {trial} my-model"
     if best.used[0].config.get("head.kind") == "lm":
         return [export]

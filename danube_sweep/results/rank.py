@@ -40,22 +40,29 @@ def rank_sweep(path: Path, objectives: Objectives | None = None) -> Ranking:
 
 
 def rank_trials(
-    path: Path, trials: list[StoredTrial], notes: list[str], objectives: Objectives | None = None
+    path: Path,
+    trials: list[StoredTrial],
+    notes: list[str],
+    objectives: Objectives | None = None,
+    others: Sequence[Path] = (),
 ) -> Ranking:
-    """`rank_sweep` of trials that have been read."""
-    chosen = list(objectives or _objectives(path))
+    """`rank_sweep` of trials that have been read; some may be of `others`, whose baselines are left out."""
+    chosen = list(objectives or objectives_of_sweep(path))
     varied = varied_keys(trials)
-    scores = _test_scores(path, notes)
+    scores = {key: score for one in (path, *others) for key, score in _test_scores(one, notes).items()}
     rows = [_row(_once(group, notes), varied, chosen, scores) for group in by_row(trials)]
     ended = [TrialOutcome(trial.name, trial.state, trial.reason) for trial in trials]
     rivals = baseline_rows(path, chosen, varied, notes)
-    notes += _confirmed(path)
+    notes += [line for one in (path, *others) for line in _confirmed(one)]
+    if any(next(one.glob("baselines/*/result.json"), None) for one in others):
+        notes.append(f"baselines are those of {path} alone")
     ranked = _with_front(_ordered(rows, chosen), chosen)
     found = Ranking(path, ranked, varied, chosen, ended, notes, baselines=rivals)
     return _with_regret(_compared(found, {trial.name: trial for trial in trials}), trials)
 
 
-def _objectives(path: Path) -> Objectives:
+def objectives_of_sweep(path: Path) -> Objectives:
+    """Metric and goal of every objective of a sweep folder; the defaults for one without sweep.json."""
     folder = SweepFolder(path)
     settings = folder.read().get("settings", {}).get("sweep", {}) if folder.file.is_file() else {}
     asked = {name: settings[name] for name in ("metric", "goal") if name in settings}

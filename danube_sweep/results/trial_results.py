@@ -43,10 +43,13 @@ class StoredTrial:
     state: str
     reason: str | None
     """The first line of what went wrong."""
+    sweep: str | None = None
+    """Where trials of two sweeps are ranked together, what its own is called there."""
 
     @property
     def name(self) -> str:
-        return self.folder.path.name
+        """Its folder's, with its sweep's before it where there are two."""
+        return self.folder.path.name if self.sweep is None else f"{self.sweep}/{self.folder.path.name}"
 
     @property
     def seed(self) -> int | None:

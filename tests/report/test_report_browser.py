@@ -1,9 +1,12 @@
 """The page in a real browser: sorted, filtered, opened, copied, on a phone, in the dark, by keyboard, on paper."""
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from chromium import CHROMIUM, DRIVER, SCREENSHOTS, Browser
 from drawn import Sketch, distinct, grid, write_sweep
@@ -20,6 +23,11 @@ SORT = (
 )
 FILTER = "const [id, value] = arguments, one = document.getElementById(id); one.value = value;"
 FILTER += "one.dispatchEvent(new Event('input', {bubbles: true})); one.dispatchEvent(new Event('change'))"
+COLUMN = (
+    "const [title, rows] = arguments, heads = [...document.querySelectorAll('#table thead th')];"
+    "const place = heads.findIndex((one) => one.textContent === title);"
+    "return rows.map((key) => document.querySelector(`#${key} .row`).cells[place].textContent)"
+)
 NAME = "one.id || one.className || one.textContent"
 WIDER = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 OPEN = "return [...document.querySelectorAll('tr.more')].filter((one) => !one.hidden).map((one) => one.id)"
@@ -95,6 +103,91 @@ def test_the_ranking_is_filtered_by_words_and_by_state(browser: Browser, mixed: 
     assert len(browser.run(ORDER)) == 7
 
 
+def test_numbers_filter_as_terms_and_plots_show_what_is_left(browser: Browser, mixed: Path) -> None:
+    browser.open(mixed)
+    browser.run(FILTER, "words", "lr>=0.0002 targets=qv|mlp")
+    rows = browser.run(ORDER)
+    rates, targets = (browser.run(COLUMN, name, rows) for name in ("lr", "targets"))
+    assert rows and all(float(rate) >= 0.0002 for rate in rates) and set(targets) <= {"qv", "mlp"}
+    kept = "return [...document.querySelectorAll('#scatter .mark:not(.out)')].map((one) => one.dataset.row)"
+    assert set(browser.run(kept)) == set(rows)
+    assert browser.run(kept.replace("#scatter .mark", "#parallel .line")) and browser.errors() == []
+
+
+def test_a_drag_over_marks_and_along_an_axis_filters_the_ranking(browser: Browser, mixed: Path) -> None:
+    browser.open(mixed)
+    browser.drag("#scatter svg", (0.0, 0.0), (0.5, 1.0))
+    said = browser.run("return document.getElementById('words').value")
+    assert re.fullmatch(r"lr>=\S+ lr<=\S+ targets=\S+", said)
+    some = browser.run(ORDER)
+    assert 0 < len(some) < 7
+    high = float(re.findall(r"lr<=(\S+)", said)[0])
+    assert all(float(rate) <= high for rate in browser.run(COLUMN, "lr", some))
+    browser.run(FILTER, "words", "")
+    browser.drag("#parallel svg", (0.99, 0.0), (0.99, 0.4))  # the last axis is the metric, the best at its top
+    assert browser.run("return document.getElementById('words').value").startswith("log_loss>=")
+    assert "r1" in browser.run(ORDER) and len(browser.run(ORDER)) < 6
+    assert browser.errors() == []
+
+
+def test_the_axes_of_both_plots_can_be_chosen(browser: Browser, mixed: Path) -> None:
+    browser.open(mixed)
+    names = "return [...document.querySelectorAll(`#${arguments[0]} text.name`)].map((one) => one.textContent)"
+    assert browser.run(names, "scatter") == ["lr", "targets"]
+    assert browser.run("return document.querySelectorAll('#scatter .map').length") == 720
+    seconds = "return [...document.querySelectorAll('#axis-y option')].find((one) => one.text === 'accuracy').value"
+    browser.run(FILTER, "axis-y", browser.run(seconds))
+    assert browser.run(names, "scatter") == ["lr", "accuracy"]
+    assert len(browser.run(names, "parallel")) == 3
+    browser.run("document.querySelectorAll('#axes input')[0].click()")
+    assert browser.run(names, "parallel") == ["targets", "log_loss, nats"]
+    ticks = browser.texts("#scatter text:not(.name)")
+    assert len(set(ticks)) == len(ticks)
+
+
+def test_two_trials_are_put_side_by_side(browser: Browser, mixed: Path) -> None:
+    browser.open(mixed)
+    before = browser.texts("#sides tr:nth-child(2) td")
+    assert len(before) == 4 and all("; loss " in said for said in before[2:])
+    browser.run(FILTER, "side-b", "2")
+    lines = "return [...document.querySelectorAll('#sides tr')].slice(1)"
+    rows = browser.run(f"{lines}.map((one) => [...one.cells].map((cell) => cell.textContent))")
+    apart = [abs(float(row[2].split("loss ")[1]) - float(row[3].split("loss ")[1])) for row in rows]
+    assert apart == sorted(apart, reverse=True) and apart[0] > 0
+
+
+def test_the_page_of_a_running_sweep_loads_itself_again_and_stays_as_it_was(browser: Browser, tmp_path: Path) -> None:
+    trials = grid(8)
+    trials[7].state = "waiting"
+    file = write_page(write_sweep(tmp_path / "sweep", trials))[1]
+    browser.open(file)
+    assert browser.run("return document.body.dataset.refresh") == "60"
+    browser.run(FILTER, "words", "lr<=0.0003")
+    browser.run("document.getElementById('more').click(); document.querySelector('#r2 .opener').click()")
+    browser.run("window.old = true; document.dispatchEvent(new Event('load-again'))")
+    again = "const done = arguments[0], look = () => window.old || document.readyState !== 'complete' ? "
+    again += "setTimeout(look, 20) : done(document.getElementById('words').value); look()"
+    assert browser.wait(again) == "lr<=0.0003"
+    assert browser.run(OPEN) == ["r2-more"] and browser.run("return document.getElementById('more').checked")
+    browser.run("document.getElementById('stop').click()")
+    assert browser.text("#stop") == "No longer loading" and browser.errors() == []
+
+
+def test_whatever_can_be_used_or_looked_at_has_a_name(browser: Browser, mixed: Path) -> None:
+    browser.open(mixed)
+    browser.run("document.querySelector('details').open = true")
+    browser.run("document.querySelectorAll('.opener').forEach((one) => one.click())")
+    nodes = browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    roles = {"button", "link", "combobox", "checkbox", "searchbox", "region", "image", "columnheader", "rowheader"}
+    named: dict[str, list[str]] = {}
+    for node in nodes:
+        role = node.get("role", {}).get("value")
+        if role in roles and not node.get("ignored"):
+            named.setdefault(role, []).append(node.get("name", {}).get("value", "").strip())
+    assert {"button", "link", "combobox", "checkbox", "searchbox", "region", "image"} <= set(named)
+    assert [role for role, names in named.items() if "" in names] == []
+
+
 def test_a_row_opens_by_mouse_keyboard_and_from_a_picture(browser: Browser, mixed: Path) -> None:
     browser.open(mixed)
     browser.click("#r2 .row > td:nth-child(2)")
@@ -132,7 +225,7 @@ def test_the_command_is_copied(browser: Browser, mixed: Path) -> None:
     browser.click("[data-copy]")
     told = "const done = arguments[0], one = document.querySelector('.copied');"
     told += "const look = () => one.textContent ? done(one.textContent) : requestAnimationFrame(look); look()"
-    assert browser.driver.execute_async_script(told) == "Copied"
+    assert browser.wait(told) == "Copied"
     assert browser.run("return String(getSelection())") == browser.text("#command")
     assert browser.text("#command").startswith("danube-sweep ")
 
@@ -182,6 +275,50 @@ def test_text_stands_out_from_its_ground_in_light_and_dark(browser: Browser, mix
             assert contrast(colours[name], colours[ground]) >= 3, (name, ground)
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_kinds_of_rows_differ_for_the_colour_blind_and_in_form(browser: Browser, mixed: Path, *, dark: bool) -> None:
+    browser.open(mixed, dark=dark)
+    colours = browser.run(
+        "const style = getComputedStyle(document.documentElement);"
+        "return ['best', 'good', 'other', 'bad'].map((name) => style.getPropertyValue('--' + name).trim())"
+    )
+    for matrix in DICHROMATS.values():
+        seen = [matrix @ linear(colour) for colour in colours]
+        for one in range(3):  # the best, ties and others; failures have words beside their colour
+            for other in range(one):
+                assert np.abs(np.cbrt(np.clip(seen[one], 0, 1)) - np.cbrt(np.clip(seen[other], 0, 1))).max() > 0.1
+    shapes = (
+        "return ['best', 'good', 'other'].map((kind) => {const one = document.querySelector(`.legend .mark.${kind}`);"
+    )
+    shapes += "return one.tagName + (one.getAttribute('d') || '').replace(/[^a-zA-Z]/g, '')})"
+    assert len(set(browser.run(shapes))) == 3
+    dashes = "return ['best', 'good', 'early'].map((kind) => document.querySelector(`.line.${kind}`))"
+    dashes += ".map((one) => getComputedStyle(one).strokeDasharray)"
+    assert len(set(browser.run(dashes))) == 3
+
+
+DICHROMATS = {
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]]
+    ),
+}
+"""From linear RGB to what is seen: Machado, Oliveira and Fernandes (2009), severity 1."""
+
+
+def linear(colour: str) -> Any:
+    """Linear RGB of a CSS colour in hex."""
+    digits = colour.lstrip("#")
+    digits = "".join(sign * 2 for sign in digits) if len(digits) == 3 else digits
+    parts = np.array([int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
 def contrast(one: str, other: str) -> float:
     """The ratio of WCAG 2."""
     bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
@@ -189,10 +326,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def luminance(colour: str) -> float:
-    digits = colour.lstrip("#")
-    digits = "".join(sign * 2 for sign in digits) if len(digits) == 3 else digits
-    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    red, green, blue = linear(colour).tolist()
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

@@ -1,6 +1,6 @@
-"""Learning curves: training loss and metric, by step and by seconds."""
+"""Learning curves: training loss, learning rate and metric, by step and by seconds, and the GPU's memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from danube_sweep.report.learning_curves import Curve, Floats
@@ -20,16 +20,64 @@ def learning_curves(report: Report) -> Markup | None:
     if not lines:
         return None
     metric = report.ranking.metric.rpartition("/")[2]
-    drawn = []
-    for what, name, reference in (("loss", "training loss", False), ("metric", metric, True)):
-        for by, unit in (("step", "step"), ("seconds", "training, s")):
-            found = [(one, key, _points(curve, what, by)) for one, key, curve in lines]
-            found = [line for line in found if line[2]]
-            if found:
-                shown = _references(report) if reference else {}
-                note = "" if what == "metric" else "Each point is the mean since the previous one."
-                drawn.append(figure(f"{name} by {by}", _plot(found, f"{name} by {by}", unit, name, shown), note))
-    return joined(*drawn)
+    return joined(
+        _figure(lines, "training loss by step", ("step", "training loss", _losses), _MEANS),
+        _figure(lines, "learning rate by step", ("step", "learning rate", _rates)),
+        _figure(lines, "training loss by seconds", ("training, s", "training loss", _losses_by_second), _MEANS),
+        _figure(lines, f"{metric} by step", ("step", metric, _metrics), references=_references(report)),
+        _figure(
+            lines, f"{metric} by seconds", ("training, s", metric, _metrics_by_second), references=_references(report)
+        ),
+        _figure(
+            lines, "GPU memory over time", ("training, s", "memory, GiB", _memory), "In use when a row was written."
+        ),
+    )
+
+
+_MEANS: Final = "Each point is the mean since the previous one."
+
+
+def _paired(places: Floats, values: Floats) -> Points:
+    return list(zip(places.tolist(), values.tolist(), strict=True))
+
+
+def _losses(curve: Curve) -> Points:
+    return _paired(curve.steps, curve.losses)
+
+
+def _losses_by_second(curve: Curve) -> Points:
+    return _paired(curve.seconds, curve.losses)
+
+
+def _rates(curve: Curve) -> Points:
+    return _paired(*curve.rates)
+
+
+def _metrics(curve: Curve) -> Points:
+    return _paired(curve.at_steps, curve.values)
+
+
+def _metrics_by_second(curve: Curve) -> Points:
+    return _paired(curve.at_seconds, curve.values)
+
+
+def _memory(curve: Curve) -> Points:
+    seconds, found = curve.memory
+    return _paired(seconds, found / 2**30)
+
+
+def _figure(
+    lines: Sequence[tuple[Shown, str, Curve]],
+    title: str,
+    axes: tuple[str, str, Callable[[Curve], Points]],
+    note: str = "",
+    references: dict[str, float] | None = None,
+) -> Markup | None:
+    """A plot of what `axes` (names and points) say; None where no trial has a point."""
+    x_name, y_name, points = axes
+    found = [(one, state, points(curve)) for one, state, curve in lines]
+    found = [line for line in found if line[2]]
+    return figure(title, _plot(found, title, x_name, y_name, references or {}), note) if found else None
 
 
 def _references(report: Report) -> dict[str, float]:
@@ -41,15 +89,6 @@ def _lines(report: Report) -> Iterator[tuple[Shown, str, Curve]]:
         for trial in shown.trials:
             if trial.name in report.curves:
                 yield shown, trial.state, report.curves[trial.name]
-
-
-def _points(curve: Curve, what: str, by: str) -> Points:
-    def paired(places: Floats, values: Floats) -> Points:
-        return list(zip(places.tolist(), values.tolist(), strict=True))
-
-    if what == "loss":
-        return paired(curve.steps if by == "step" else curve.seconds, curve.losses)
-    return paired(curve.at_steps if by == "step" else curve.at_seconds, curve.values)
 
 
 def _plot(
@@ -88,7 +127,7 @@ def _near(values: Sequence[float], references: dict[str, float]) -> list[float]:
 def small_curve(curve: Curve, metric: str, references: dict[str, float]) -> Markup:
     """One trial's training loss as a line and its validations as dots."""
     frame = Frame("learning curve", width=320, height=200, left=56)
-    losses, values = _points(curve, "loss", "step"), _points(curve, "metric", "step")
+    losses, values = _losses(curve), _metrics(curve)
     every = [*losses, *values]
     x = frame.across([place for place, _ in every])
     same = metric in ("log_loss", "mse")

@@ -2,65 +2,12 @@
 
 from itertools import pairwise
 
-from danube_sweep.report.factor_effects import Factor, label_of
+from danube_sweep.report.factor_effects import Factor
 from danube_sweep.report.markup import Markup, element, joined
 from danube_sweep.report.page_data import Report, Shown
-from danube_sweep.report.pictures.axes import Frame, Scale, dot, figure, path, short, spread, svg, text, tick_labels
+from danube_sweep.report.pictures.axes import Frame, Scale, dot, figure, short, svg, text
 from danube_sweep.report.pictures.units import with_unit
-from danube_sweep.results.ranking_table import number, short_titles
-
-_DEPTH = {"best": 3, "good": 2, "other": 1}
-
-
-def parallel_coordinates(report: Report) -> Markup | None:
-    """A line for every row through its values to its metric; None with fewer than two varied keys."""
-    scored = [one for one in report.shown if one.row.mean is not None]
-    if len(report.factors) < 2 or len(scored) < 2:
-        return None
-    width, height, top, bottom = 880.0, 320.0, 40.0, 300.0
-    places = [70 + (width - 150) * axis / len(report.factors) for axis in range(len(report.factors) + 1)]
-    heights = [_heights(factor, bottom, top) for factor in report.factors]
-    ends = (top, bottom) if report.ranking.goal == "minimize" else (bottom, top)
-    means = spread([one.row.mean or 0.0 for one in scored], *ends, room=0.02)
-    titles = short_titles([factor.name for factor in report.factors])
-    marks = [
-        _axis(x, titles[factor.name], _thinned(levels), top, bottom)
-        for x, factor, levels in zip(places, report.factors, heights, strict=False)
-    ]
-    at = means.ticks()
-    ticks = {label: means(tick) for label, tick in zip(tick_labels(at), at, strict=True)}
-    marks.append(_axis(places[-1], report.ranking.metric.rpartition("/")[2], ticks, top, bottom))
-    for one in sorted(scored, key=lambda one: _DEPTH.get(one.kind, 0)):
-        through = [levels[label_of(factor, one.row)] for factor, levels in zip(report.factors, heights, strict=True)]
-        points = list(zip(places, [*through, means(one.row.mean or 0.0)], strict=True))
-        marks.append(path(points, class_=f"line {one.kind}", data_row=one.key))
-    note = "Each line is a configuration; on the last axis the best is at the top."
-    return figure("All choices at once", svg(width, height, "parallel coordinates", *marks), note, class_="wide")
-
-
-def _heights(factor: Factor, bottom: float, top: float) -> dict[str, float]:
-    """Where each level is on its axis."""
-    labels = [level.label for level in factor.levels]
-    if factor.numeric:
-        scale = spread([float(label) for label in labels], bottom, top, logarithmic=factor.is_logarithmic, room=0.0)
-        return {label: scale(float(label)) for label in labels}
-    apart = (bottom - top) / (len(labels) - 1)
-    return {label: bottom - place * apart for place, label in enumerate(labels)}
-
-
-def _thinned(levels: dict[str, float], apart: float = 15.0) -> dict[str, float]:
-    """The labels that can be told apart, both ends among them."""
-    kept: dict[str, float] = {}
-    for label, place in sorted(levels.items(), key=lambda one: -one[1]):
-        if all(abs(place - other) >= apart for other in kept.values()):
-            kept[label] = place
-    return kept
-
-
-def _axis(x: float, title: str, labels: dict[str, float], top: float, bottom: float) -> Markup:
-    names = [text(x - 5, y + 4, short(label, 14), "end", title=label) for label, y in labels.items()]
-    line = element("line", x1=x, x2=x, y1=top, y2=bottom, class_="axis")
-    return joined(line, *names, text(x, top - 16, short(title, 20), "middle", "name", title=title))
+from danube_sweep.results.ranking_table import number
 
 
 def one_factor(report: Report) -> Markup | None:

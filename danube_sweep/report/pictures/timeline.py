@@ -93,7 +93,7 @@ def _bar(bar: Bar, x: Scale, top: float, start_s: float, found: Timeline, key: s
     title = element("title", said)
     classes = f"slot {look} {'best' if kind == 'best' else ''}".strip()
     drawn = element("rect", title, x=left, y=y, width=wide, height=high, rx=2, class_=classes, data_row=key)
-    number = bar.trial.partition("_")[0]
+    number = bar.trial.rpartition("/")[2].partition("_")[0]
     if wide < 7 * len(number) + 6 or high < _THIN - 1:
         return drawn
     label = text(left + 5, y + high / 2 + 4, number, class_=f"slot-label {look}")

@@ -82,29 +82,30 @@ def _seen(one: Shown) -> list[Markup]:
     if seen is None or not seen.classes:
         return []
     pooled = f"Over {len(one.used)} trials together." if len(one.used) > 1 else ""
-    matrix = _confusions(seen) if len(seen.classes) <= _MOST_CLASSES else _confused_pairs(seen)
-    return [figure("Confusions", matrix, pooled), figure("Calibration", _calibration(seen), pooled)]
+    matrix = _confusions(seen) if len(seen.classes) <= _MOST_CLASSES else confused_pairs(seen)
+    return [figure("Confusions", matrix, pooled), figure("Calibration", calibration_plot(seen), pooled)]
 
 
 def _confusions(seen: Seen) -> Markup:
     """A table of actual by predicted, shaded by the share of its row."""
     top = element(
-        "tr", element("td", "actual \\ said"), *(element("th", _name(one), scope="col") for one in seen.classes)
+        "tr", element("td", "actual \\ said"), *(element("th", class_name(one), scope="col") for one in seen.classes)
     )
     rows = []
     for name, counts in zip(seen.classes, seen.confusions_CC.tolist(), strict=True):
         total = max(sum(counts), 1)
         cells = [element("td", count, class_=f"c{round(9 * count / total)}") for count in counts]
-        rows.append(element("tr", element("th", _name(name), scope="row"), *cells))
+        rows.append(element("tr", element("th", class_name(name), scope="row"), *cells))
     return element("table", top, *rows, class_="confusions")
 
 
-def _name(name: str) -> Markup:
+def class_name(name: str) -> Markup:
+    """The name of a class, cut where it is long."""
     return element("bdi", short(name, 16), title=name if len(name) > 16 else None)
 
 
-def _confused_pairs(seen: Seen) -> Markup:
-    """The pairs that are taken for one another most often, where a matrix would be too large."""
+def confused_pairs(seen: Seen) -> Markup:
+    """The pairs of classes that are taken for one another most often."""
     counts = seen.confusions_CC.copy()
     right, total = int(counts.trace()), int(counts.sum())
     for place in range(len(counts)):
@@ -113,14 +114,15 @@ def _confused_pairs(seen: Seen) -> Markup:
     rows = []
     for actual, said in (divmod(place, len(counts)) for place in order):
         if count := int(counts[actual, said]):
-            names = (_name(seen.classes[actual]), _name(seen.classes[said]))
+            names = (class_name(seen.classes[actual]), class_name(seen.classes[said]))
             rows.append(element("tr", *(element("td", name) for name in names), element("td", count, class_="number")))
     head = element("tr", element("th", "actual"), element("th", "taken for"), element("th", "rows"))
     said_ = f"{right} of {total} right; the most confused pairs of {len(counts)} classes"
     return joined(element("p", said_, class_="quiet"), element("table", head, *rows, class_="diff"))
 
 
-def _calibration(seen: Seen) -> Markup:
+def calibration_plot(seen: Seen) -> Markup:
+    """Accuracy by confidence; its axes are those of `shared_pictures`."""
     curve, frame = seen.calibration, Frame(_CALIBRATION, width=260, height=200, left=56)
     if curve is not None:
         x, y = frame.across([0.0, 1.0], room=0.0), frame.upward([0.0, 1.0], room=0.0)

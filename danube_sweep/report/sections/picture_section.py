@@ -7,7 +7,8 @@ from danube_sweep.report.page_data import Report
 from danube_sweep.report.pictures.axes import dot
 from danube_sweep.report.pictures.cost_pictures import predicted_memory, quality_against_cost
 from danube_sweep.report.pictures.curve_pictures import learning_curves
-from danube_sweep.report.pictures.factor_pictures import importances, one_factor, parallel_coordinates
+from danube_sweep.report.pictures.factor_pictures import importances, one_factor
+from danube_sweep.report.pictures.progress_pictures import best_so_far
 from danube_sweep.report.pictures.timeline import slot_timeline
 
 _CURVES: Final = "Learning curves"
@@ -17,7 +18,7 @@ def pictures_section(report: Report) -> Markup:
     """Every picture that the sweep has something for."""
     groups = [
         ("Effects of the choices", [importances(report) if report.factors else None, one_factor(report)]),
-        ("", [parallel_coordinates(report)]),
+        ("Best so far", [best_so_far(report)]),
         ("What quality costs", [quality_against_cost(report), predicted_memory(report)]),
         (_CURVES, [learning_curves(report)]),
         ("When it ran", [slot_timeline(report)]),

@@ -1,6 +1,6 @@
 "use strict";
-// Sorting, filtering, opening rows and copying the command. Without this script the page shows everything but the
-// opened rows.
+// Sorting, opening rows and copying the command. Without the scripts the page shows everything but the opened rows and
+// the plots with axes of the reader's choice.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const table = document.getElementById("table");
@@ -28,28 +28,6 @@
     order.forEach((body) => table.append(body));
   };
   if (table) all("button[data-sort]", table).forEach((one) => one.addEventListener("click", () => sort(one)));
-
-  // ---------------------------------------------------------------- filtering
-  const words = document.getElementById("words");
-  const state = document.getElementById("state");
-  const count = document.getElementById("count");
-  const filter = () => {
-    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const kind = state ? state.value : "";
-    let left = 0;
-    for (const body of bodies) {
-      const fits = wanted.every((word) => body.dataset.words.includes(word));
-      const shown = fits && (kind === "" || body.dataset.states.split(" ").includes(kind));
-      body.hidden = !shown;
-      left += shown ? 1 : 0;
-    }
-    count.textContent = left === bodies.length ? `${left} rows` : `${left} of ${bodies.length} rows`;
-  };
-  if (words) {
-    words.addEventListener("input", filter);
-    words.form.addEventListener("submit", (event) => event.preventDefault());
-    if (state) state.addEventListener("change", filter);
-  }
 
   // ------------------------------------------------------------- opening rows
   const open = (body, wanted) => {
@@ -87,8 +65,7 @@
   });
 
   // -------------------------------------------- one row lit up in every place
-  const marks = new Map();
-  all("[data-row]").forEach((one) => marks.set(one.dataset.row, [...(marks.get(one.dataset.row) || []), one]));
+  const marks = (key) => all(`[data-row="${key}"]`);
   const tell = (mark) => {
     const row = document.getElementById(mark.dataset.row);
     if (!row || !mark.closest("svg") || mark.querySelector("title")) return;
@@ -99,7 +76,7 @@
   const light = (event, on) => {
     const mark = event.target.closest && event.target.closest("[data-row]");
     if (mark && on) tell(mark);
-    if (mark) marks.get(mark.dataset.row).forEach((one) => one.classList.toggle("lit", on));
+    if (mark) marks(mark.dataset.row).forEach((one) => one.classList.toggle("lit", on));
   };
   document.addEventListener("mouseover", (event) => light(event, true));
   document.addEventListener("mouseout", (event) => light(event, false));
