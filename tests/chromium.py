@@ -54,9 +54,9 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 
-    def wait(self, script: str) -> Any:
+    def wait(self, script: str, *arguments: Any) -> Any:
         """What a script hands to its last argument, a function, some time later."""
-        return self.driver.execute_async_script(script)
+        return self.driver.execute_async_script(script, *arguments)
 
     def drag(self, selector: str, start: tuple[float, float], end: tuple[float, float]) -> None:
         """The mouse pressed and moved between two places of an element, as shares of its width and height."""

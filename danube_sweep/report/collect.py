@@ -65,10 +65,16 @@ def _gathered(paths: Sequence[Path], beside: Path, drawn: datetime, importance: 
         compared=compared(trials, [one.seen for one in shown], _metrics(ranking.rows, ranking.metric)),
         published=published_of([str(path) for path in {trial.config.get("model.path") for trial in trials} if path]),
         references=references,
-        validation=validation_rows(answer.best, shown),
+        validation=validation_rows(_first_trials(answer.best, shown)),
         counted=dict(counted),
         data=_data(trials),
     )
+
+
+def _first_trials(best: Shown | None, shown: Sequence[Shown]) -> list[tuple[str, StoredTrial]]:
+    """The first trial of each row that has a metric, that of the best one first."""
+    rows = [] if best is None else [best, *(one for one in shown if one is not best)]
+    return [(one.key, one.used[0]) for one in rows if one.used]
 
 
 def _shown(key: str, row: Row, trials: dict[str, StoredTrial]) -> Shown:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from danube_sweep.benchmark.published import Published
 from danube_sweep.report.comparability import Fact
@@ -11,11 +10,9 @@ from danube_sweep.report.factor_effects import Factor
 from danube_sweep.report.learning_curves import Curve
 from danube_sweep.report.row_predictions import Seen
 from danube_sweep.report.slot_times import Timeline
+from danube_sweep.report.validation_rows import ValidationRows
 from danube_sweep.results.rows import Ranking, Row
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial
-
-if TYPE_CHECKING:
-    from danube_sweep.report.validation_rows import ValidationRows
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class Report:
     published: Published | None
     references: dict[str, float]
     """The results of answering without reading, in the metric of the ranking, by name."""
-    validation: "ValidationRows | None" = None
+    validation: ValidationRows | None = None
     """Single validation rows; None without predictions of the best row."""
     counted: dict[str, int] = field(default_factory=dict)
     """Trials by state."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from danube_sweep.config.schema import Config
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import DataError, UserError
-from danube_sweep.report.page_data import Shown
 from danube_sweep.results.trial_results import StoredTrial
 from danube_sweep.storage import predictions
 from danube_sweep.storage.made_here import made_here
@@ -73,12 +72,15 @@ class _Read:
     table: Any
 
 
-def validation_rows(best: Shown | None, shown: Sequence[Shown]) -> ValidationRows | None:
-    """The rows worth a look; None without a best trial whose predictions can be read."""
-    if best is None or (first := _read(best)) is None or not first.ids:
+def validation_rows(trials: Sequence[tuple[str, StoredTrial]]) -> ValidationRows | None:
+    """The rows worth a look in trials with the key of their row on the page, the best trial first.
+
+    None without a trial whose predictions can be read.
+    """
+    if not trials or (first := _read(*trials[0])) is None or not first.ids:
         return None
-    others = [one for one in shown if one is not best and one.used][: _MOST_TRIALS - 1]
-    alike = [found for one in others if (found := _read(one)) is not None and found.ids == first.ids]
+    others = trials[1:_MOST_TRIALS]
+    alike = [found for one in others if (found := _read(*one)) is not None and found.ids == first.ids]
     worst = np.argsort(-first.losses_N, kind="stable")[:_EACH]
     disputed, unlike = _disputed(first.classified), _unlike([first, *alike])
     chosen = list(dict.fromkeys([*worst.tolist(), *disputed.tolist(), *unlike.tolist()]))
@@ -97,14 +99,11 @@ def validation_rows(best: Shown | None, shown: Sequence[Shown]) -> ValidationRow
     )
 
 
-def _read(one: Shown) -> _Read | None:
-    if not one.used:
-        return None
-    trial = one.used[0]
+def _read(key: str, trial: StoredTrial) -> _Read | None:
     try:
         table = predictions.read(trial.folder.predictions)
         ids = [str(name) for name in table[predictions.ID].to_pylist()]
-        return _Read(one.key, trial, ids, floats(table, LOSS), predictions.classified(table), table)
+        return _Read(key, trial, ids, floats(table, LOSS), predictions.classified(table), table)
     except predictions.DAMAGED:
         return None
 

@@ -105,8 +105,9 @@ def _value(column: Column, one: Shown) -> float | int | None:
 
 def _scatter(columns: Sequence[Column], metric: int) -> Markup:
     """Axes to choose; where the metric is neither, a map of it lies under the marks."""
-    second = next((place for place in range(metric) if place > 0), metric)
-    chosen = {"x": 0, "y": second}
+    numbers_first = sorted(range(metric), key=lambda place: "levels" in columns[place])
+    x, y = [*numbers_first, metric, metric][:2]
+    chosen = {"x": x, "y": y}
     picks = [
         element("label", f"{title} ", _select(f"axis-{name}", columns, chosen[name]))
         for title, name in (("Across", "x"), ("Up", "y"))

@@ -265,7 +265,9 @@ def _body(report: Report, place: int, columns: Sequence[_PageColumn]) -> Markup:
         aria_controls=f"{one.key}-more",
     )
     row = element("tr", element("td", button, class_="stay opens"), *drawn, class_=f"row {one.kind}")
-    more = element("tr", element("td", opened(report, one), colspan=len(columns) + 1), hidden=True, class_="more")
+    # Nothing of a template is laid out: the page's script takes it out when the row is opened.
+    inside = element("template", opened(report, one))
+    more = element("tr", element("td", inside, colspan=len(columns) + 1), hidden=True, class_="more")
     words = " ".join(f"{key}={shown(value)}" for key, value in one.row.values.items())
     told = f"{words} {' '.join(one.row.trials)} {one.row.error or ''}"
     states = " ".join(dict.fromkeys(trial.state for trial in one.trials))

@@ -34,6 +34,8 @@
     const button = body.querySelector(".opener");
     const now = wanted === undefined ? button.getAttribute("aria-expanded") !== "true" : wanted;
     button.setAttribute("aria-expanded", String(now));
+    const inside = body.rows[1].querySelector("template");
+    if (now && inside) inside.replaceWith(inside.content);
     body.rows[1].hidden = !now;
   };
   const reveal = (key) => {
