@@ -8,7 +8,8 @@ from danube_sweep.cli.benchmark import benchmark
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.init import init
-from danube_sweep.cli.parser import Parser
+from danube_sweep.cli.pages import report, watch
+from danube_sweep.cli.parser import Parser, add_overwrite
 from danube_sweep.cli.refit import refit
 from danube_sweep.errors import CheckpointError, ConfigError
 
@@ -166,7 +167,7 @@ def rank(arguments: list[str]) -> int:
     )
     parser.add_argument("directory", type=Path, help="the sweep's folder")
     parser.add_argument("--full", action="store_true", help="show the report in the terminal; write no file")
-    _add_overwrite(parser)
+    add_overwrite(parser)
     options = parser.parse_args(arguments)
     say_links(options.directory)
 
@@ -185,76 +186,6 @@ def rank(arguments: list[str]) -> int:
     return 0
 
 
-def report(arguments: list[str]) -> int:
-    """`danube-sweep report`: a sweep as one page."""
-    parser = Parser(
-        "danube-sweep report",
-        description="Draws a sweep, running or ended, as one HTML page that works offline: the answer and its "
-        "interval, the ranking, pictures of the effect and cost of each choice, and the data and versions that were "
-        "compared. docs/report.md explains the page. danube-sweep rank --full shows the same in the terminal. With a "
-        "second folder, the rows of both sweeps are ranked together, and the page goes into the current folder.",
-        epilog="example: danube-sweep report multirun/2026-11-23/18-20-00. It prints the page's path and size.",
-    )
-    _add_page(parser)
-    parser.add_argument("second", type=Path, nargs="?", help="another sweep's folder, to be ranked with the first")
-    options = parser.parse_args(arguments)
-    for folder in filter(None, (options.directory, options.second)):
-        say_links(folder)
-
-    from danube_sweep.report.page import page_file, write_page
-
-    target = page_file(options.directory, options.output, overwrite=options.overwrite, second=options.second)
-    found, file = write_page(options.directory, target, options.second)
-    trials = sum(found.counted.values())
-    print(f"{file}: {trials} trial{'s' * (trials != 1)}, {file.stat().st_size / 1000:,.0f} kB")
-    return 0
-
-
-def _add_overwrite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
-
-
-def _add_page(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, help="the sweep's folder")
-    parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
-    _add_overwrite(parser)
-
-
-def watch(arguments: list[str]) -> int:
-    """`danube-sweep watch`: a running sweep, live."""
-    parser = Parser(
-        "danube-sweep watch",
-        description="Shows a running sweep live: its ranking, the progress of the trial in each slot, and the time "
-        "left. Draws the page of danube-sweep report again each minute; reload it in the browser. Ends with the sweep. "
-        "Ctrl-C ends it earlier and does not affect the sweep.",
-        epilog="example: danube-sweep watch multirun/2026-11-23/18-20-00, in a second terminal",
-    )
-    _add_page(parser)
-    parser.add_argument("--every", type=float, default=60.0, metavar="S", help="seconds between pages (default 60)")
-    parser.add_argument("--once", action="store_true", help="look once, draw the page and stop")
-    options = parser.parse_args(arguments)
-    if not options.every >= 1:
-        parser.error(f"--every must be at least 1 second, got {options.every:g}")
-    say_links(options.directory)
-
-    from rich.console import Console
-
-    from danube_sweep.report.page import page_file
-    from danube_sweep.report.watch import Watch
-    from danube_sweep.terminal.screen import Neutral
-
-    console = Console()
-    target = page_file(options.directory, options.output, overwrite=options.overwrite)
-    watching = Watch(options.directory, console, output=target, every_s=options.every)
-    if not options.once:
-        watching.follow()
-        return 0
-    watching.look()
-    watching.draw()
-    console.print(Neutral(watching.look()))
-    return 0
-
-
 def oof(arguments: list[str]) -> int:
     """`danube-sweep oof`: out-of-fold predictions of finished folds."""
     parser = Parser(
@@ -269,7 +200,7 @@ def oof(arguments: list[str]) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, help="the .parquet or .csv to write (default oof.parquet in the first DIR)"
     )
-    _add_overwrite(parser)
+    add_overwrite(parser)
     add_trust(parser)
     options = parser.parse_args(arguments)
     for directory in options.directories:
@@ -293,7 +224,7 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("run_dir", type=Path, help="the folder of a run, a sweep or an ensemble; it is only read")
     parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
-    _add_overwrite(parser)
+    add_overwrite(parser)
     parser.add_argument(
         "--id-column", metavar="NAME", help="the id column (default: the run's data.id_column, otherwise id, Id or ID)"
     )

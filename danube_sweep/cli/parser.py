@@ -11,3 +11,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """The option `--overwrite`."""
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
