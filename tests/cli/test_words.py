@@ -26,7 +26,7 @@ from danube_sweep.config.facts.other_names import COMMAND_NAMES
         (["train", "model=danube3_500m"], "train: no such command"),
         (["eval", "outputs/x"], "eval: no such command; a run validates as it trains; trainer.score_test=true"),
         (["models"], "models: no such command; danube-sweep --help lists the options"),
-        (["predct", "a", "b"], "predct: no such command; did you mean danube-sweep predict? there are predict, export"),
+        (["predct", "a", "b"], "predct: no such command; did you mean danube-sweep predict? there are init, predict"),
         (["data.path=a,b.csv"], """or quote a value that contains a comma: 'data.path="a,b.csv"'"""),
         (["--cfg", "job", "+lora.rnk=3"], "lora.rnk: no such field; did you mean lora.rank?"),
         (["lora.rnk=3", "--cfg=job", "--resolve"], "lora.rnk: no such field; did you mean lora.rank?"),
