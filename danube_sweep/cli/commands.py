@@ -8,10 +8,12 @@ from danube_sweep.cli.benchmark import benchmark
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.init import init
+from danube_sweep.cli.newest_folder import add_directory, or_newest
 from danube_sweep.cli.pages import report, watch
 from danube_sweep.cli.parser import Parser, add_overwrite
 from danube_sweep.cli.refit import refit
 from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.storage.ownership import Kind
 
 
 def resume(arguments: list[str]) -> int:
@@ -21,11 +23,14 @@ def resume(arguments: list[str]) -> int:
         description="Continues an interrupted run or sweep. Trials without a result are trained from their last "
         "checkpoint. Several processes may resume one sweep; they share its trials.",
     )
-    parser.add_argument("directory", type=Path, help="the folder of a run or of a sweep")
+    add_directory(parser, "the folder of a run or of a sweep")
     parser.add_argument("--retry", metavar="STATES", help="sweep only: end states to run again: failed,oom,… or all")
     parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help="sweep only: settings to change")
     add_trust(parser)
     options = parser.parse_intermixed_args(arguments)
+    if options.directory is not None and str(options.directory).startswith("sweep."):
+        options.directory, options.settings = None, [str(options.directory), *options.settings]
+    options.directory = or_newest(options.directory, [Kind.sweep, Kind.run], "resume")
     check_received(options.directory, trust=options.trust)
 
     from danube_sweep.storage.sweep_folder import SweepFolder
@@ -165,16 +170,17 @@ def rank(arguments: list[str]) -> int:
         "The intervals cover validation rows and training noise, and hold for all rows at once. A row whose interval "
         "contains 0 is a tie.",
     )
-    parser.add_argument("directory", type=Path, help="the sweep's folder")
+    add_directory(parser, "the sweep's folder")
     parser.add_argument("--full", action="store_true", help="show the report in the terminal; write no file")
     add_overwrite(parser)
     options = parser.parse_args(arguments)
+    if options.full and options.overwrite:
+        parser.error("--full writes no file; leave --overwrite out")
+    options.directory = or_newest(options.directory, [Kind.sweep], "rank")
     say_links(options.directory)
 
     from danube_sweep.terminal.screen import Terminal
 
-    if options.full and options.overwrite:
-        parser.error("--full writes no file; leave --overwrite out")
     if options.full:
         from danube_sweep.report.in_terminal import show_report
 

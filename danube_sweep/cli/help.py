@@ -1,12 +1,14 @@
 """What `danube-sweep --help` prints: how to call it, the groups with their options, and the fields of one group."""
 
 import dataclasses
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from danube_sweep import paths
 from danube_sweep.config import offered_options
+from danube_sweep.config.explain import in_our_words
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Settings
 from danube_sweep.errors import ConfigError
@@ -17,10 +19,10 @@ danube-sweep init FILE [--test FILE]                 recognise a csv, jsonl or p
 danube-sweep -m FIELD=VALUE,VALUE…                   sweep: train every combination, then rank
 danube-sweep -m … --dry-run                          show the trials of a sweep and stop
 danube-sweep sweep FILE                              run a W&B sweep file without a server
-danube-sweep resume DIR [--retry failed,oom]         continue an interrupted run or sweep
-danube-sweep rank SWEEP_DIR [--full]                 rank a sweep's trials, best first
-danube-sweep report SWEEP_DIR                        write a sweep as one HTML page: answer, ranking, pictures
-danube-sweep watch SWEEP_DIR                         show a running sweep live, and redraw its page each minute
+danube-sweep resume [DIR] [--retry failed,oom]       continue an interrupted run or sweep
+danube-sweep rank [SWEEP_DIR] [--full]               rank a sweep's trials, best first
+danube-sweep report [SWEEP_DIR]                      write a sweep as one HTML page: answer, ranking, pictures
+danube-sweep watch [SWEEP_DIR]                       show a running sweep live, and redraw its page each minute
 danube-sweep oof DIR… [-o OUT]                       join the out-of-fold predictions of finished folds
 danube-sweep plan [-m] [OVERRIDES]                   predict memory and time, and whether a device is large enough
 danube-sweep device [--probe]                        show how this machine is recognised; measure how fast it is
@@ -30,7 +32,7 @@ danube-sweep refit DIR -o FOLDER [--seeds N]         train the best settings on 
 danube-sweep benchmark [OVERRIDES | RUN_DIR] tasks=… score a model on MMLU, ARC, … by lm-evaluation-harness
 danube-sweep predict DIR INPUT -o OUTPUT             predict new rows; --like SAMPLE for a submission
 danube-sweep export RUN_DIR OUT_DIR [--merge]        write a folder that PEFT and transformers load
-danube-sweep --help GROUP                            list the fields of a group
+danube-sweep --help GROUP                            list the fields of a group, or find a field: --help pack
 danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop
 
 Examples
@@ -68,14 +70,38 @@ def help_text(group: str | None = None) -> str:
     if group in COMMANDS and group not in GROUPS:
         raise ConfigError(f"--help {group}: that is a command; give danube-sweep {group} --help")
     if group not in GROUPS:
-        raise ConfigError(f"--help {group}: no such group; there are {', '.join([*GROUPS, 'experiment'])}")
-    kinds = SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else OPTIONS[group]
-    sections = [_section(group, name, kind) for name, kind in kinds.items()]
+        return _found(group)
+    sections = [_section(group, name, kind) for name, kind in _kinds(group).items()]
     offers = offered_options.offers(group)
     for name, offer in offers.usable.items():
         sections.append(_section(group, name, offer.extension.schema, f" ({offer.package})"))
     sections += [f"{why}\n" for why in offers.refused.values()]
     return f"{group}: {Settings.__dataclass_fields__[group].metadata['help']}\n\n" + "\n".join(sections)
+
+
+def _found(word: str) -> str:
+    """The fields whose name holds the word, or else those whose help does. Raises ConfigError for none."""
+    every = {
+        field.name if not group else f"{group}.{field.name}": field
+        for group, kind in [("", Config), *((group, kind) for group in GROUPS for kind in _kinds(group).values())]
+        for field in dataclasses.fields(kind)
+        if group or field.name not in OPTIONS
+    }
+    wanted = word.lower().replace("-", "_")
+    ours = in_our_words(wanted)
+    names = [name for name in every if wanted in name.lower()]
+    names = names or [name for name in every if wanted in every[name].metadata["help"].lower()]
+    if not names and ours is None:
+        raise ConfigError(
+            f"--help {word}: no such group, and no field is called so; there are {', '.join([*GROUPS, 'experiment'])}"
+        )
+    lines = "".join(_field_line(name, every[name]) for name in names)
+    hint = f"  another tool's name: {ours}\n" if ours else ""
+    return f"{word}: no group, but these fields\n{lines}{hint}"
+
+
+def _kinds(group: str) -> Mapping[str, type]:
+    return SWEEP_OPTIONS[group] if group in SWEEP_OPTIONS else OPTIONS[group]
 
 
 def _section(group: str, name: str, kind: type, source: str = "") -> str:
@@ -128,8 +154,12 @@ def _fields(kind: type, prefix: str, *, only_plain: bool = False) -> str:
         if isinstance(inner, type):
             lines.append(_fields(inner, f"{prefix}{field.name}."))
         else:
-            lines.append(f"  {prefix + field.name:<28} {_default(field):<16} {field.metadata['help']}\n")
+            lines.append(_field_line(f"{prefix}{field.name}", field))
     return "".join(lines)
+
+
+def _field_line(name: str, field: "dataclasses.Field[Any]") -> str:
+    return f"  {name:<28} {_default(field):<16} {field.metadata['help']}\n"
 
 
 def _default(field: "dataclasses.Field[Any]") -> str:

@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 
 from danube_sweep.cli.folders_of_others import say_links
+from danube_sweep.cli.newest_folder import add_directory, or_newest
 from danube_sweep.cli.parser import Parser, add_overwrite
+from danube_sweep.storage.ownership import Kind
 
 
 def report(arguments: list[str]) -> int:
@@ -20,6 +22,7 @@ def report(arguments: list[str]) -> int:
     _add_page(parser)
     parser.add_argument("second", type=Path, nargs="?", help="another sweep's folder, to be ranked with the first")
     options = parser.parse_args(arguments)
+    options.directory = or_newest(options.directory, [Kind.sweep], "report")
     for folder in filter(None, (options.directory, options.second)):
         say_links(folder)
 
@@ -33,7 +36,7 @@ def report(arguments: list[str]) -> int:
 
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, help="the sweep's folder")
+    add_directory(parser, "the sweep's folder")
     parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
     add_overwrite(parser)
 
@@ -53,6 +56,7 @@ def watch(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if not options.every >= 1:
         parser.error(f"--every must be at least 1 second, got {options.every:g}")
+    options.directory = or_newest(options.directory, [Kind.sweep], "watch")
     say_links(options.directory)
 
     from rich.console import Console

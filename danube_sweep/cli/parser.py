@@ -1,13 +1,19 @@
 """The parser of the subcommands."""
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from danube_sweep.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):
     """Says a mistake in one line, as everything else does."""
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """As argparse's; an argument that may be missing is never named among the required ones."""
+        if options.get("nargs") == "*":
+            options.setdefault("default", [])
+        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")

@@ -23,6 +23,8 @@ from danube_sweep.config.facts.other_names import FIELD_NAMES, OPTION_NAMES
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config
 
+_TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+_CONVERSION = re.compile(rf"Value '(.*)' of type '\w+' could not be converted to ({'|'.join(_TYPES)})", re.S)
 PATHS = ("data.path", "data.validation_path", "data.test_path")
 
 
@@ -47,6 +49,8 @@ def explain(error: BaseException, override: str = "") -> str:
             return f"{key} is required: give {key}=…"
         case ValidationError() if "is not a ListConfig" in first:
             return f"{key} takes a list: write {key}=[…]"
+        case ValidationError() if (match := _CONVERSION.match(first)) is not None:
+            return f"{key} must be {_TYPES[match[2]]}, got {match[1]}"
         case ValidationError():
             return f"{key}: {first[0].lower()}{first[1:]}"
         case InterpolationResolutionError() | InterpolationKeyError():
@@ -162,4 +166,6 @@ def unknown_option(group: str, value: str, options: Sequence[str]) -> str:
     ours = OPTION_NAMES.get(group, {}).get(value.lower())
     close = difflib.get_close_matches(value, options, n=1)
     hint = f"write {ours}; " if ours else f"did you mean {group}={close[0]}? " if close else ""
+    if group == "model":
+        hint += f"for another model write model=auto model.path={value}; "
     return f"{group}={value}: no such option; {hint}there are {', '.join(options)}"

@@ -12,6 +12,8 @@ def file_digest(path: str | Path, field: str = "data.path") -> str:
     """SHA-256 of a file's bytes. Raises DataError, naming `field`, if there is no such file."""
     file = Path(path).expanduser()
     if not file.is_file():
+        if Path(path).expanduser().is_dir():
+            raise DataError(f"{field}={path}: a folder, not a file; give one file in it")
         raise DataError(f"{field}={path}: no such file (looked in {Path.cwd()})")
     return _file_digest(*stamp_of(file))
 

@@ -60,6 +60,8 @@ def load_table(
     optional = [] if data.id_column is None else [data.id_column]
     rows = rows_with_groups(path, [data.text_column, *names, *optional], data.group_column, field, read)
     where = f"{field}={path}"
+    if not rows:
+        raise DataError(f"{where}: the file has no rows; give one with rows")
     refuse_missing(where, data.text_column, [line for line, row in rows if row[data.text_column] is None])
     notes: list[str] = []
     if target is Target.number:

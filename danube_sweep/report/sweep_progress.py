@@ -23,6 +23,8 @@ class Progress:
     """Of its training, 0 to 1; None while it is built."""
     left_s: float | None
     loss: float | None
+    validation: float | None = None
+    """Of the metric that the sweep is ranked by, at its last validation; None before the first."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,12 @@ class Standing:
         return self.ended >= self.total
 
 
-def standing(trials: Sequence[StoredTrial], now_s: float, to_draw: int | None) -> Standing:
-    """Where the sweep is; `to_draw` is how many trials a search is to have, None for a grid."""
-    running = [_progress(trial, now_s) for trial in trials if trial.state == RUNNING]
+def standing(trials: Sequence[StoredTrial], now_s: float, to_draw: int | None, metric: str = "log_loss") -> Standing:
+    """Where the sweep is; `to_draw` is how many trials a search is to have, None for a grid.
+
+    `metric` is the validation metric to show of running trials.
+    """
+    running = [_progress(trial, now_s, metric) for trial in trials if trial.state == RUNNING]
     still_open = sum(trial.state in UNDER_WAY for trial in trials)
     total = max(len(trials), to_draw or 0)
     ended = len(trials) - still_open
@@ -51,15 +56,16 @@ def standing(trials: Sequence[StoredTrial], now_s: float, to_draw: int | None) -
     return Standing(running, ended, total, _left_s(trials, running, waiting))
 
 
-def _progress(trial: StoredTrial, now_s: float) -> Progress:
-    curve = read_curve(trial.folder.metrics, "log_loss")
+def _progress(trial: StoredTrial, now_s: float, metric: str) -> Progress:
+    curve = read_curve(trial.folder.metrics, metric)
     if curve is None:
         return Progress(trial.name, 0, None, None, None)
     share = _share(trial, curve.epoch, curve.step)
     started = started_s(trial)
     took_s = None if started is None else max(now_s - started, 0.0)
     left_s = None if took_s is None or not share else took_s * (1 - share) / share
-    return Progress(trial.name, curve.step, share, left_s, curve.last_loss)
+    last = float(curve.values[-1]) if len(curve.values) else None
+    return Progress(trial.name, curve.step, share, left_s, curve.last_loss, last)
 
 
 def _share(trial: StoredTrial, epoch: float, step: int) -> float | None:

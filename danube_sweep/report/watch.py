@@ -74,11 +74,12 @@ class Watch:
     def look(self) -> RenderableType:
         """The sweep as it is now."""
         trials, notes = read_trials(self._path)
-        self.standing = standing(trials, self._clock(), self._to_draw())
         ranking = self._ranking(trials, notes)
+        metric = ranking.objectives[0][0].rpartition("/")[2]
+        self.standing = standing(trials, self._clock(), self._to_draw(), metric)
         parts: list[RenderableType] = [self._headline()]
         if self.standing.running:
-            parts += [self._slots(self.standing.running), Text()]
+            parts += [self._slots(self.standing.running, metric), Text()]
         parts += [ranking_table(ranking, self._console.width), *map(self._text, lines_below(ranking))]
         return Group(*parts)
 
@@ -111,18 +112,19 @@ class Watch:
         text.stylize("bold")
         return text
 
-    def _slots(self, running: list[Progress]) -> Table:
+    def _slots(self, running: list[Progress], metric: str) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0), expand=True)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
         table.add_column(ratio=1, min_width=8)
-        for _ in range(3):
+        for _ in range(4):
             table.add_column(no_wrap=True, justify="right")
         for one in running:
             bar = ProgressBar(total=1.0, completed=one.share or 0.0)
             share = "starting" if one.share is None else f"{one.share:.0%}"
             left = "" if one.left_s is None else f"{duration(one.left_s)} left"
             loss = "" if one.loss is None else f"loss {one.loss:.4f}"
-            table.add_row(self._text(one.trial), bar, share, loss, left)
+            validated = "" if one.validation is None else self._text(f"{metric} {one.validation:.4f}")
+            table.add_row(self._text(one.trial), bar, share, loss, validated, left)
         return table
 
     def _text(self, content: str) -> Text:

@@ -128,6 +128,7 @@ def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, s
         tokens_per_s=_mean(used, "measured/tokens_per_s"),
         peak_memory_bytes=max(_numbers(used, "measured/peak_memory_bytes"), default=None),
         predicted_memory_bytes=max(_numbers(used, "predicted/peak_memory_bytes"), default=None),
+        packed=max(map(int, _numbers(used, "measured/packed")), default=None),
     )
 
 

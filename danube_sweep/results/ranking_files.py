@@ -58,6 +58,7 @@ def record(ranking: Ranking, row: Row) -> dict[str, Any]:
         **{f"test/{name}": value for name, value in row.test.items()},
         **{f"benchmark/{task}/{name}": one.get(name) for task, one in row.benchmark.items() for name in BENCHMARKED},
         "seconds": row.seconds,
+        "packed": row.packed,
         "tokens_per_s": row.tokens_per_s,
         "peak_memory_bytes": row.peak_memory_bytes,
         "predicted_memory_bytes": row.predicted_memory_bytes,

@@ -99,6 +99,7 @@ def columns_of(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
         *_benchmark_columns(rows),
         *_count_columns(rows),
         TableColumn("seconds", [_maybe(row.seconds, "{:,.0f}") for row in rows], keep=5),
+        TableColumn("packed", _packed(rows), keep=8),
         TableColumn("tokens/s", [_maybe(row.tokens_per_s, "{:,.0f}") for row in rows], keep=10),
         TableColumn("GiB", [_maybe(row.peak_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=9),
         TableColumn("predicted", [_maybe(row.predicted_memory_bytes, "{:.2f}", 2**30) for row in rows], keep=12),
@@ -135,6 +136,13 @@ def _count_columns(rows: Sequence[Row]) -> list[TableColumn]:
         TableColumn("folds", [_folds(row) if any(folds) and row.used else "" for row in rows], keep=3),
         TableColumn("seeds", [_seeds(row, rows) if any(seeds) else "" for row in rows], keep=3),
     ]
+
+
+def _packed(rows: Sequence[Row]) -> list[str]:
+    """How many trials trained together, where any did."""
+    if all((row.packed or 1) == 1 for row in rows):
+        return [""] * len(rows)
+    return [str(row.packed or "") for row in rows]
 
 
 def _seeds(row: Row, rows: Sequence[Row]) -> str:

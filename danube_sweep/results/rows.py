@@ -72,6 +72,8 @@ class Row:
     peak_memory_bytes: float | None
     predicted_memory_bytes: float | None
     """The largest of the trials, as all have to fit."""
+    packed: int | None = None
+    """The most trials that one of its trials trained with at a time, itself included; None where nothing tells."""
     rank: int | None = None
     """From 1; None without a metric."""
     difference: float | None = None

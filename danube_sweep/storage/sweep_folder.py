@@ -137,6 +137,23 @@ class SweepFolder:
         finally:
             lock.release()
 
+    @contextmanager
+    def whole_or_as_before(self) -> Iterator[None]:
+        """Takes the trials of the block out again if it does not come to its end: Ctrl-C, a full disk.
+
+        For a block that ends with `write`, of a folder that is no sweep yet. To be used while `locked`.
+        """
+        began, before = self.file.is_file(), {entry.path for entry in self.entries()}
+        try:
+            yield
+        except BaseException:
+            for entry in [] if began else self.entries():
+                if entry.path not in before:
+                    remove_files(entry.path, Kind.run)
+            if not began and not before:
+                remove_files(self.path, Kind.sweep)
+            raise
+
     def write(self, description: dict[str, Any]) -> None:
         """Writes sweep.json: from here on the folder is a sweep."""
         write_json(self.file, {"format": FORMAT, "hash_version": self.hash_version(), **description})

@@ -91,7 +91,7 @@ def plan_grid(
     if sweep.dry_run:
         return None
     trials = [(_tracked(config, plan), overrides, None) for config, overrides in checked.valid]
-    with plan.folder.locked():
+    with plan.folder.locked(), plan.folder.whole_or_as_before():
         _check_same_kind(plan)
         mend(plan.folder, terminal.note)
         plan.folder.drop_invalid([overrides for _, overrides in checked.valid])

@@ -89,7 +89,7 @@ class Journal:
         self._tokens_written, self._seconds_written = last["tokens"], seconds
         if not self._timed:
             self._timed = True
-            self._note_time_left(last["step"], companions * elapsed / len(rows))
+            self._note_time_left(last["step"], elapsed / len(rows), companions)
         rate = tokens / max(elapsed, 1e-9)
         self._where.terminal.update(self._where.label, last["step"], loss=last["loss"], tokens_per_s=rate)
         logged = {"train/loss": last["loss"], "train/lr": last["lr"], "train/grad_norm": last["grad_norm"]}
@@ -105,12 +105,14 @@ class Journal:
         shown = "  ".join(f"{name} {metric:.4f}" for name, metric in metrics.items())
         self._where.terminal.note(f"step {step} validation  {shown}{'  best' if best else ''}")
 
-    def _note_time_left(self, step: int, step_s: float) -> None:
-        # The planner's figure is corrected by the first steps; validations come on top.
-        left_s = (self._plan.total_steps - step) * step_s
+    def _note_time_left(self, step: int, step_s: float, companions: int) -> None:
+        # The planner's figure is corrected by the first steps; validations come on top. A trial of a pack waits for
+        # the others, but its own share of the step is what compares with its prediction.
+        left_s = (self._plan.total_steps - step) * step_s * companions
         expected = self._where.predicted.get("seconds_per_step")
         said = "" if expected is None else f" (predicted {expected:.2g})"
-        self._where.terminal.note(f"a step takes {step_s:.2g} s{said}: {duration(left_s)} of training left")
+        share = "" if companions == 1 else f", its share in a pack of {companions}"
+        self._where.terminal.note(f"a step takes {step_s:.2g} s{said}{share}: {duration(left_s)} of training left")
 
     def _check_finite(self, rows: list[dict[str, Any]], overflows: int) -> None:
         if overflows >= MOST_OVERFLOWS:

@@ -212,7 +212,7 @@ def test_the_last_of_two_changes_counts_and_the_pruner_can_be_tuned() -> None:
         ("sweep.nope=3", "sweep.nope: no such field; it has metric, goal, trials"),
         ("sweep.slot=3", "did you mean sweep.slots?"),
         ("sweep.slots=0", "sweep.slots must be at least 1, got 0"),
-        ("sweep.slots=x", "sweep.slots: value 'x' of type 'str' could not be converted to Integer"),
+        ("sweep.slots=x", "sweep.slots must be a whole number, got x"),
         ("sweep.sampler=banana", "sweep.sampler: invalid value 'banana', expected one of [tpe, random"),
         ("sweep.retry=[nonsense]", "sweep.retry=nonsense: this state cannot be run again; there are failed, oom"),
         ("sweep.retry=[failed", "sweep.retry=[failed: not YAML; write sweep.FIELD=VALUE"),

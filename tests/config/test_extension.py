@@ -180,7 +180,7 @@ def test_help_lists_it_with_its_fields_and_loads_no_torch(installed: None, tmp_p
     [
         ("head.scale=-1", "head.scale must be above 0, got -1.0"),
         ("head.scal=3", "head.scal: no such field; did you mean head.scale? it has lr, label_smoothing, scale"),
-        ("head.scale=wide", "head.scale: value 'wide' of type 'str' could not be converted to Float"),
+        ("head.scale=wide", "head.scale must be a number, got wide"),
         ("head.scale=inf", "head.scale must be a finite number, got inf"),
         ("optimizer.beta1=2", "optimizer.beta1 must be at least 0 and under 1, got 2.0"),
         ("head=prototype", "head=prototype: no such option; did you mean head=prototypes?"),

@@ -368,3 +368,19 @@ def test_an_attempts_words_hide_secrets(tmp_path: Path, monkeypatch: pytest.Monk
     append_attempt(RunFolder(tmp_path), Attempt("failed", 0.0, "", "", 1, **said))
     [attempt] = attempts(RunFolder(tmp_path))
     assert attempt.reason == 'no such file: "<MY_TOKEN>"'
+
+
+def test_a_sweep_that_is_interrupted_while_trials_are_added_leaves_nothing(folder: SweepFolder) -> None:
+    with pytest.raises(KeyboardInterrupt), folder.locked(), folder.whole_or_as_before():
+        folder.add([trial(0), trial(1)])
+        raise KeyboardInterrupt
+    assert not folder.path.exists()
+
+
+def test_trials_that_were_there_before_stay_after_an_interruption(folder: SweepFolder) -> None:
+    with folder.locked():
+        folder.add([trial(0)])
+    with pytest.raises(KeyboardInterrupt), folder.locked(), folder.whole_or_as_before():
+        folder.add([trial(1)])
+        raise KeyboardInterrupt
+    assert [entry.overrides for entry in folder.entries()] == [["seed=0"]]

@@ -52,7 +52,7 @@ _OPTIMIZER = OurWords("optimizer={value}", values=_OPTIMIZERS)
 _SCHEDULES = {
     **dict.fromkeys(("constant_with_warmup", "none"), "schedule=constant"),
     **dict.fromkeys(("warmup_stable_decay", "trapezoid"), "schedule=wsd"),
-    **dict.fromkeys(("cosine_with_restarts", "cosine_annealing"), "schedule=cosine"),
+    **dict.fromkeys(("cosine_with_restarts", "cosine_annealing", "cosine_with_warmup"), "schedule=cosine"),
     **dict.fromkeys(("polynomial", "linear_with_warmup"), "schedule=linear"),
 }
 _SCHEDULE = OurWords("schedule={value}", values=_SCHEDULES)
@@ -84,7 +84,16 @@ _DATA = {
     **dict.fromkeys(("txt", "raw", "corpus", "pretraining"), "data=text"),
     **dict.fromkeys(("synthetic", "dummy", "demo"), "data=generated"),
 }
-_DEVICES = {"0": "device=cuda:0", "nvidia": "device=cuda", "metal": "device=mps"}
+_DEVICES = {
+    "0": "device=cuda:0",
+    "nvidia": "device=cuda",
+    "metal": "device=mps",
+    **dict.fromkeys(("t4", "kaggle", "colab"), "device=kaggle_t4"),
+    **dict.fromkeys(("2xt4", "t4x2"), "device=kaggle_t4x2"),
+    "p100": "device=kaggle_p100",
+    **{name: f"device=rtx{name}" for name in ("3090", "4090", "5090")},
+    "a100": "device=a100_40gb",
+}
 _PRUNERS = {
     **dict.fromkeys(_OFF, "pruner=none"),
     **dict.fromkeys(("sha", "successive_halving"), "pruner=asha"),
@@ -174,7 +183,7 @@ _FIELDS: dict[tuple[str, ...], OurWords] = {
     ),
     ("label_smoothing_factor",): OurWords("head.label_smoothing={value}"),
     # steps and batches
-    ("num_train_epochs", "num_epochs", "max_epochs", "n_epochs", "train_epochs", "epoch"): _EPOCHS,
+    ("epochs", "num_train_epochs", "num_epochs", "max_epochs", "n_epochs", "train_epochs", "epoch"): _EPOCHS,
     ("max_train_steps", "train_steps", "num_steps", "num_train_steps", "total_steps"): OurWords(
         "trainer.max_steps={value}"
     ),

@@ -1,0 +1,61 @@
+"""What the shell is offered while a command is typed: Hydra's answer, with our subcommands and after a comma.
+
+`eval "$(danube-sweep -sc install=bash)"` turns it on.
+"""
+
+import io
+import os
+from collections.abc import Callable, Collection, Sequence
+from contextlib import redirect_stdout
+
+LINE = "COMP_LINE"
+FLAGS = ("-sc", "--shell-completion")
+_TAKE_OVERRIDES = ("init", "plan", "show", "sweep")
+"""Subcommands whose words are those of a trial."""
+
+
+def is_query(arguments: Sequence[str]) -> bool:
+    """Whether the shell asks how a line goes on."""
+    return any(flag in arguments for flag in FLAGS) and any(word.startswith("query=") for word in arguments)
+
+
+def answer(arguments: list[str], hydra: Callable[[list[str]], int], commands: Collection[str]) -> int:
+    """Prints how the line in COMP_LINE goes on, in words with blanks between them; returns the exit code."""
+    line = os.environ.get(LINE, "")
+    program, *words = line.split() or [""]
+    typed = words.pop() if words and not line.endswith(" ") else ""
+    first = words[0] if words else ""
+    if first in commands and first not in _TAKE_OVERRIDES:
+        return 0  # folders and files, which the shell completes itself
+    offered = [] if words else sorted(name for name in [*commands, "help"] if typed and name.startswith(typed))
+    if not typed and not words:
+        offered = sorted(commands)
+    rest = words[1:] if first in commands else words
+    kept, asked = _after_comma(typed)
+    os.environ[LINE] = " ".join([program, *map(_one_value, rest), asked])
+    told = io.StringIO()
+    with redirect_stdout(told):
+        code = hydra(arguments)
+    field, equals, _ = asked.partition("=")
+    for choice in told.getvalue().split():
+        value = choice.removeprefix(f"{field}{equals}") if equals else choice
+        offered.append(f"{kept}{value}" if kept else choice)
+    taken = set(kept.partition("=")[2].split(","))
+    print(" ".join(one for one in offered if not kept or one.removeprefix(kept) not in taken))
+    return code
+
+
+def _after_comma(typed: str) -> tuple[str, str]:
+    """What stays of `model=a,b`, up to its last comma, and the word to ask about: `model=a,` and `model=b`."""
+    field, equals, value = typed.partition("=")
+    if not equals or "," not in value or value[:1] in ("[", "{", "'", '"'):
+        return "", typed
+    before, _, last = value.rpartition(",")
+    return f"{field}={before},", f"{field}={last}"
+
+
+def _one_value(word: str) -> str:
+    # Of swept values the first is composed: Hydra refuses several while it completes.
+    field, equals, value = word.partition("=")
+    several = equals and "," in value and value[:1] not in ("[", "{", "'", '"')
+    return f"{field}={value.partition(',')[0]}" if several else word
