@@ -75,7 +75,7 @@ def test_the_table_shows_slots_and_ranking(tmp_path: Path) -> None:
     with FileLock(present / ".lock"):
         said = shown(Watch(present.parent, console, clock=lambda: NOW), console)
     assert "4 of 8 ended, 1 running, about 4:0" in said
-    assert re.search(r"005_\S+.* 40% +loss 0\.\d{4} +1:30 left", said)
+    assert re.search(r"005_\S+.* 40% +loss 0\.\d{4} +log_loss 0\.\d{4} +1:30 left", said)
     assert "ranked by validation/log_loss" in said
 
 
