@@ -92,6 +92,8 @@ def sealed(config: Config) -> dict[str, Any]:
     model, data = plain["model"], plain["data"]
     groups = {group: plain[group] for group in ("precision", "lora", "head")}
     groups["head"] = {name: value for name, value in groups["head"].items() if name != "chunk"}  # decides no answer
+    if groups["head"].get("tie_term") == "scalar":  # a field that came later
+        del groups["head"]["tie_term"]
     reading = {f"model.{name}": model[name] for name in ("variant", "start", "chat")}
     if model["own_template"]:  # a field that came later
         reading["model.own_template"] = True

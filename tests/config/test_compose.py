@@ -318,6 +318,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*TEXT, "data.test_fraction=0.1"], "data=text has no test part"),
     (["trainer.epochs=0"], "trainer.epochs must be above 0"),
     (["trainer.max_steps=0"], "trainer.max_steps must be at least 1"),
+    (["trainer.stop_after=0"], "trainer.stop_after must be at least 1"),
     (["trainer.micro_batch=0"], "trainer.micro_batch must be at least 1"),
     (["trainer.effective_batch=12"], "trainer.effective_batch must be a multiple of trainer.micro_batch=8, got 12"),
     (["trainer.eval_batch=0"], "trainer.eval_batch must be at least 1"),
