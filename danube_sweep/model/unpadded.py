@@ -17,7 +17,7 @@ from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 
 from danube_sweep.config.facts.architectures import cannot_be_flat
 from danube_sweep.errors import ConfigError
-from danube_sweep.model.attention import REPEATED, repeated_attention
+from danube_sweep.model.attention import REPEATED, WIDENED, repeated_attention, widened_attention
 
 Attend = Callable[..., tuple[torch.Tensor, Any]]
 
@@ -27,6 +27,7 @@ FLAT = "flat_"
 KERNELS: dict[str, Attend] = {
     "sdpa": sdpa_attention_forward,
     REPEATED: repeated_attention,
+    WIDENED: widened_attention,
     "eager": eager_attention_forward,  # of Gemma 2 alone, whose scores are capped
 }
 """The attention inside a sequence, by that of the padded model."""
