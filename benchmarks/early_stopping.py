@@ -239,14 +239,14 @@ def tune(sweeps: Sequence[Curves], orders: int, pack: int) -> None:
         print(f"rung_share={share} reduction={reduction} worth={worth}: {kept:.1%} {part:.3f} {lost:.4f}", flush=True)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=20)
     parser.add_argument("--synthetic", type=int, default=40)
     parser.add_argument("--pack", type=int, default=1)
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--wandb", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     real, drawn = recorded(), [synthetic(seed) for seed in range(options.synthetic)]

@@ -10,7 +10,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -84,14 +84,14 @@ def padding(options: argparse.Namespace, train: Encoded) -> Iterator[tuple[str, 
         yield name, sum(len(piece) * int(piece.max()) for piece in pieces) / int(train.lengths.sum())
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="0 counts padding only")
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not (options.data / "arena_human.csv").is_file():
         parser.error(f"no arena_human.csv in {options.data}: give --data or set DANUBE_SWEEP_DATA")
     quiet_libraries()

@@ -16,6 +16,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -52,13 +53,13 @@ def readings(folder: Path) -> dict[str, np.ndarray]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--out", type=Path, default=READINGS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     train(options.folder, options.trials, options.steps)
     found = readings(options.folder)
     np.savez_compressed(options.out, **found, steps=np.array(options.steps))

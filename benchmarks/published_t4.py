@@ -249,9 +249,9 @@ def table(rows: Sequence[Row], t4: Device) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    print(table(read(folder), planned_t4()))
+def main(arguments: Sequence[str] | None = None) -> None:
+    folder, *_ = sys.argv[1:] if arguments is None else arguments
+    print(table(read(Path(folder)), planned_t4()))
 
 
 def planned_t4() -> Device:

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -139,12 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("data", "tiny", "real"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--only", default="", help="the beginning of the names of those to record")
+    parser.add_argument("--steps", type=int, help="of a trial, instead of its own number: tries the script out")
     parser.add_argument("--out", type=Path, default=READINGS)
     options = parser.parse_args(arguments)
     known = dict(np.load(options.out)) if options.out.is_file() else {}
     for recording in recordings(options):
         if not recording.name.startswith(options.only):
             continue
+        if options.steps is not None:
+            recording = replace(recording, steps=options.steps, readings=min(options.steps, recording.readings))
         folder = options.folder.absolute() / recording.name
         train(recording, folder)
         losses_TV = curves(folder, recording)

@@ -9,6 +9,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,7 +32,6 @@ from danube_sweep.training.run import run_trial
 from danube_sweep.training.step_plan import Collator, StepPlan
 
 HERE = ["device=cpu", "device.threads=1", "tracking=none"]
-MID = [f"model.shape.{name}={value}" for name, value in (("hidden_size", 256), ("intermediate_size", 768))]
 
 
 def plain_loop(config: Config) -> float:
@@ -89,10 +89,11 @@ def ratio(name: str, ours: list[float], theirs: list[float], target: float) -> N
     print(f"{name:<44} {mine:8.2f} {other:8.2f}   {mine / other:5.2f}x (target {target}x)   {spread}", flush=True)
 
 
-def overhead(precision: list[str], name: str, rounds: int, steps: int) -> None:
+def overhead(precision: list[str], name: str, rounds: int, steps: int, hidden: int) -> None:
     """The overhead of this path over the plain loop, for one precision."""
     short = [f"trainer.max_steps={steps}", f"trainer.validate_every={steps}", "schedule.warmup=0"]
-    config = compose([*HERE, "head=sequence", "data.rows=200", *MID, *precision, *short])
+    shape = [f"model.shape.hidden_size={hidden}", f"model.shape.intermediate_size={3 * hidden}"]
+    config = compose([*HERE, "head=sequence", "data.rows=200", *shape, *precision, *short])
     ours, theirs = [], []
     for _ in range(rounds):
         ours.append(this_path(config))
@@ -113,20 +114,27 @@ def bucketing(data: Path, rounds: int) -> None:
     ratio("rows/s, arena_human: bucketed, shuffled", speeds["bucketed"], speeds["shuffled"], 1.4)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--hidden", type=int, default=256, help="width of the model of the first comparison")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
     parser.add_argument("--only", choices=["overhead", "bucketing"], help="one of the two comparisons")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     quiet_libraries()
     torch.set_num_threads(1)
     print(f"{'':<44} {'ours':>8} {'base':>8}   ratio of medians")
     if options.only != "bucketing":
-        overhead(["precision=fp32"], "fp32", options.rounds, options.steps)
-        overhead(["precision=nf4", "precision.compute=fp32"], "nf4, fp32 compute", options.rounds, options.steps)
-        overhead(["precision=nf4"], "nf4, bf16 compute", options.rounds, options.steps)
+        overhead(["precision=fp32"], "fp32", options.rounds, options.steps, options.hidden)
+        overhead(
+            ["precision=nf4", "precision.compute=fp32"],
+            "nf4, fp32 compute",
+            options.rounds,
+            options.steps,
+            options.hidden,
+        )
+        overhead(["precision=nf4"], "nf4, bf16 compute", options.rounds, options.steps, options.hidden)
     if options.only == "overhead":
         return
     if not (options.data / "arena_human.csv").is_file():

@@ -11,7 +11,7 @@ import argparse
 import math
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,12 +53,12 @@ def search(objective: Objective, sampler: Sampler, seed: int, trials: int, pack:
     return min(found)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--packs", default="1,4,8,16")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     arms = {"random": (Sampler.random, False), "all at once": (Sampler.tpe, False), "ahead": (Sampler.tpe, True)}
     print(f"mean regret of the best of {options.trials}, {options.seeds} seeds")

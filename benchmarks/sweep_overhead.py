@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,14 +88,14 @@ def warn_of_load() -> None:
         print("warning: another load is on this machine; single rounds will spread and ratios may move")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps of each trial")
     parser.add_argument("--fresh", type=int, default=4, help="fresh processes per round, at most --trials")
     parser.add_argument("--only", choices=["stock", "fresh"], help="one of the two comparisons")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     warn_of_load()
     fresh = min(options.fresh, options.trials)
     bench = Bench([f"{1e-3 * 1.05**number:.3e}" for number in range(options.trials)], options.steps, fresh)

@@ -5,6 +5,8 @@
 No GPU is needed or used: these are predictions.
 """
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from danube_sweep.composer import Composer
@@ -52,8 +54,9 @@ LoRA has rank 16 on all linears and a preference head. QLoRA is nf4 with double 
 computing in the device's 16-bit type."""
 
 
-def main() -> None:
-    """Prints the page."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the page; with names of models, only their rows."""
+    models = (sys.argv[1:] if arguments is None else arguments) or MODELS
     composer = Composer()
     print(HEAD)
     print(answers(composer))
@@ -62,7 +65,7 @@ def main() -> None:
         print(f"\n## {title}\n")
         print("| model | method |" + "".join(f" {length} |" for length in LENGTHS))
         print("| --- | --- |" + " --- |" * len(LENGTHS))
-        for model in MODELS:
+        for model in models:
             for method, overrides in METHODS.items():
                 words = [f"model={model}", f"device={device}", *overrides]
                 cells = [cell(composer, words, length) for length in LENGTHS]

@@ -1,0 +1,109 @@
+"""Every benchmark runs in a toy form and prints its table; those of packs are in test_benchmarks.py."""
+
+import csv
+import importlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import warm
+from conftest import ROOT, tiny_config
+from workbench import save_base
+
+PLACE = ROOT / "benchmarks"
+sys.path.insert(0, str(PLACE))
+
+TOYS: dict[str, tuple[str, str]] = {
+    "attention": ("--tokens 32 --lengths 8,16 --rounds 1", "| 16 | "),
+    "early_stopping": ("--orders 1 --synthetic 2", "pruner=hyperband"),
+    "flat": ("--rounds 1 --rows 24 --hidden 64 --data FOLDER", "flat against padded: "),
+    "null_sweep": ("FOLDER/null --trials 2 --steps 1 --out FOLDER/null.npz", "2 trials, "),
+    "record_readings": ("FOLDER/readings --only generated-0 --steps 1 --out FOLDER/out.npz", "generated-0: 12 trials"),
+    "run_overhead": ("--only overhead --rounds 1 --steps 1 --hidden 64", "steps/s, nf4, bf16 compute: ours, plain"),
+    "search_in_packs": ("--seeds 1 --trials 4 --packs 1,2", "   2  ahead"),
+    "sweep_overhead": ("--rounds 1 --trials 1 --steps 1 --fresh 1", "a fresh process per trial (all run)"),
+    "what_fits": ("danube3_500m", "| danube3_500m | QLoRA |"),
+}
+"""The arguments of a script's toy form, and what a line of its table has."""
+OTHERS = {
+    "baseline_hf": "test_benchmarks.py",
+    "bf16_casts": "below",
+    "null_analysis": "test_benchmarks.py",
+    "packing": "test_benchmarks.py",
+    "published_t4": "below, and planner/test_published.py",
+    "real_model": "below, and training/test_against_plain_peft.py",
+    "time_to_best": "test_benchmarks.py",
+}
+"""Scripts that other tests try."""
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of a script whose own processes are forked."""
+
+    def forked(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[0] == sys.executable
+        done = warm.run(*command[1:], env=options.get("env"))
+        assert done.returncode == 0, done.stderr
+        return done
+
+    found = importlib.import_module(name)
+    if hasattr(found, "subprocess"):
+        monkeypatch.setattr(found.subprocess, "run", forked)
+    return found
+
+
+def texts(file: Path, rows: int) -> None:
+    """A table of short texts of three classes, as banking77's is."""
+    with file.open("w", newline="") as stream:
+        lines = [[n, f"query {n} {'again ' * (n % 9)}", "abc"[n % 3]] for n in range(rows)]
+        csv.writer(stream).writerows([["id", "text", "label"], *lines])
+
+
+def arena(file: Path, rows: int) -> None:
+    """Answers to prompts, of different lengths."""
+    names = ["id", "model_a", "model_b", "prompt", "response_a", "response_b"]
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*names, "winner_model_a", "winner_model_b", "winner_tie"])
+        for n in range(rows):
+            texts = [f'["{word} {n} {"more " * (n % 7)}"]' for word in ("prompt", "one", "two")]
+            writer.writerow([n, "x", "y", *texts, *(int(n % 3 == place) for place in range(3))])
+
+
+def test_every_script_is_tried() -> None:
+    scripts = {file.stem for file in PLACE.glob("*.py") if "__main__" in file.read_text()}
+    assert scripts == {*TOYS, *OTHERS}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_script_prints_its_table(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, line = TOYS[name]
+    arena(tmp_path / "arena_human.csv", 40)
+    script(name, monkeypatch).main([word.replace("FOLDER", str(tmp_path)) for word in words.split()])
+    assert line in capsys.readouterr().out
+
+
+def test_a_real_model_is_compared_and_its_casts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_base(tiny_config(), tmp_path / "base")
+    for part in ("train", "test"):
+        texts(tmp_path / f"banking77_{part}.csv", 40)
+    common = ["--model", str(tmp_path / "base"), "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--rows", "4"]
+    script("real_model", monkeypatch).main([*common, "--steps", "2", "data.validation_fraction=0.2"])
+    assert "plain, padded on the left: " in capsys.readouterr().out
+    script("bf16_casts", monkeypatch).main(common)
+    assert "plain PEFT under autocast" in capsys.readouterr().out
+
+
+def test_published_steps_are_predicted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ROOT.parent / "shared" / "published"
+    if not (folder / "t4_measured.csv").is_file():
+        pytest.skip("the published T4 runs are not here: shared/published/t4_measured.csv beside the checkout")
+    script("published_t4", monkeypatch).main([str(folder)])
+    assert "runs, " in capsys.readouterr().out
