@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,11 +53,11 @@ def measured(browser: Browser, file: Path, rounds: int) -> dict[str, float]:
     return {step: statistics.median(times) for step, times in found.items()}
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[200, 1000])
     parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as place:
         browser = Browser(Path(place) / "profile")
         browser.driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})

@@ -22,7 +22,7 @@ TINY = [
     *("model.shape.hidden_size=64", "model.shape.intermediate_size=128", "model.shape.vocab_size=512"),
     *("model.shape.num_hidden_layers=2", "model.shape.num_attention_heads=2", "model.shape.num_key_value_heads=1"),
     *("data.rows=60", "data.max_length=96", "trainer.micro_batch=4", "trainer.effective_batch=8"),
-    *("device=cpu", "device.threads=1", "tracking=none"),
+    *("device=cpu", "device.threads=1", "tracking=none", "sweep.baseline=none"),
 ]
 STOCK = ["hydra/launcher=basic", "hydra/sweeper=basic"]
 

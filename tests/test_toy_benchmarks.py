@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import warm
+from chromium import CHROMIUM, DRIVER
 from conftest import ROOT, tiny_config
 from workbench import save_base
 
@@ -34,7 +35,9 @@ OTHERS = {
     "null_analysis": "test_benchmarks.py",
     "packing": "test_benchmarks.py",
     "published_t4": "below, and planner/test_published.py",
+    "general_ability": "below",
     "real_model": "below, and training/test_against_plain_peft.py",
+    "report_page": "below",
     "time_to_best": "test_benchmarks.py",
 }
 """Scripts that other tests try."""
@@ -99,6 +102,22 @@ def test_a_real_model_is_compared_and_its_casts_too(
     assert "plain, padded on the left: " in capsys.readouterr().out
     script("bf16_casts", monkeypatch).main(common)
     assert "plain PEFT under autocast" in capsys.readouterr().out
+
+
+def test_general_ability_equals_that_of_the_harness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_base(tiny_config(), tmp_path / "base")
+    texts(tmp_path / "banking77_test.csv", 40)
+    words = [str(tmp_path / "base"), "--data", str(tmp_path), "--items", "6"]
+    script("general_ability", monkeypatch).main(words)
+    assert "nf4" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium here: apt-get install chromium chromium-driver")
+def test_the_page_is_opened_and_filtered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    script("report_page", monkeypatch).main(["--trials", "6", "8", "--rounds", "1"])
+    assert "8 trials, " in capsys.readouterr().out
 
 
 def test_published_steps_are_predicted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ WIDENED_TO: dict[tuple[str, Compute], int] = {("cpu", Compute.bf16): 512}
 """Device and compute type -> the most tokens of a row whose attention is computed in fp32.
 
 torch's bf16 kernel for CPUs takes up to ten times as long as its fp32 kernel for short rows, most of it in the backward
-pass. From some 512 tokens on it is the faster one where bf16 is native (docs/decisions/031).
+pass. From some 512 tokens on it is the faster one where bf16 is native (docs/decisions/032).
 """
 
 
