@@ -119,6 +119,13 @@ FAULTS = [
         ("training/test_metrics.py",),
     ),
     Fault(
+        "extra rows weigh as much as the others",
+        "head/base_head.py",
+        "(losses_B * batch.weights_B).sum() / batch.weights_B.sum()",
+        "losses_B.mean()",
+        ("data/test_extra_rows.py::test_a_row_counts_in_the_gradient_by_its_weight",),
+    ),
+    Fault(
         "labels are smoothed in evaluation",
         "head/base_head.py",
         'F.cross_entropy(output, self.wanted(batch), reduction="none")',

@@ -8,6 +8,7 @@ from danube_sweep.cli.benchmark import benchmark
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.init import init
+from danube_sweep.cli.label import label
 from danube_sweep.cli.newest_folder import add_directory, or_newest
 from danube_sweep.cli.pages import report, watch
 from danube_sweep.cli.parser import Parser, add_overwrite
@@ -324,7 +325,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 _EVERY = (
-    init, predict, export, resume, plan, show, device,
+    init, predict, label, export, resume, plan, show, device,
     rank, report, watch, oof, ensemble, refit, benchmark, sweep,
 )  # fmt: skip
 COMMANDS: dict[str, Callable[[list[str]], int]] = {command.__name__: command for command in _EVERY}

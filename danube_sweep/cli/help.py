@@ -31,6 +31,7 @@ danube-sweep ensemble DIR… -o FOLDER                 combine finished models
 danube-sweep refit DIR -o FOLDER [--seeds N]         train the best settings on training and validation rows
 danube-sweep benchmark [OVERRIDES | RUN_DIR] tasks=… score a model on MMLU, ARC, … by lm-evaluation-harness
 danube-sweep predict DIR INPUT -o OUTPUT             predict new rows; --like SAMPLE for a submission
+danube-sweep label DIR INPUT -o OUTPUT               label more training rows, for data.extra
 danube-sweep export RUN_DIR OUT_DIR [--merge]        write a folder that PEFT and transformers load
 danube-sweep --help GROUP                            list the fields of a group, or find a field: --help pack
 danube-sweep --cfg job --resolve [OVERRIDES]         show the composed config and stop

@@ -46,8 +46,11 @@ _COUNTED_BEFORE = {1: {"trainer.micro_batch"}}
 """Those of them that counted in earlier versions."""
 
 
-_NOT_THE_SPLIT = ("max_length", "truncation", "overlap", "batching", "order_seed", "cache_prefix", "swap_augment")
-"""Fields of the data that do not affect the training rows, the validation rows or their labels."""
+_NOT_THE_SPLIT = (
+    "max_length", "truncation", "overlap", "batching", "order_seed", "cache_prefix", "swap_augment",
+    "extra", "extra_weight", "extra_temperature",
+)  # fmt: skip
+"""Fields of the data that do not affect its own training rows, the validation rows or their labels."""
 
 
 def is_random(model: Model) -> bool:
@@ -121,6 +124,8 @@ def _meaning(node: Any, prefix: str, rules: _Rules) -> Any:
         elif field.name in sources:
             fields[field.name] = sources[field.name]
         elif paths.get(field.name) == "files":
+            if value == []:  # no list of files, as before there was such a field
+                continue
             fields[field.name] = _content(value, key)
         elif value != rules.defaults.get(key, _default(field)):
             fields[field.name] = _meaning(value, "", rules)

@@ -38,6 +38,8 @@ class Batch:
     """Tokens without padding."""
     words_P3: torch.Tensor | None = None
     """Sequence, position and class (-1 where unlabelled) of every word that is classified, row by row."""
+    even: bool = True
+    """Whether a plain mean over its labelled rows or words is right: they all have the same weight."""
 
     def to(self, device: torch.device) -> "Batch":
         return replace(
@@ -105,16 +107,18 @@ def collate(encoded: Encoded, rows: Rows, pad_id: int, side: str = "right") -> B
     for place, (row, start) in enumerate(zip(tokens, starts_B, strict=True)):
         ids_BT[place, start : start + len(row)] = row
         mask_BT[place, start : start + len(row)] = True
+    weights_B = encoded.weights[rows]
     return Batch(
         torch.from_numpy(ids_BT),
         torch.from_numpy(mask_BT),
         torch.from_numpy(encoded.spans[sequences].astype(np.int64) + starts_B[:, None, None]),
         torch.from_numpy(encoded.sizes[sequences].astype(np.int64)),
         None if encoded.labels is None else torch.from_numpy(encoded.labels[rows]),
-        torch.from_numpy(encoded.weights[rows]),
+        torch.from_numpy(weights_B),
         rows,
         sum(len(row) for row in tokens),
         None if encoded.words is None else _words(encoded.words, rows, starts_B),
+        encoded.labels is None or bool((weights_B == weights_B[:1]).all()),
     )
 
 

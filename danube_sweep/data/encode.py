@@ -67,7 +67,7 @@ def encode(
         [tokens for tokens, _ in rows],
         np.array([spans for _, spans in rows], dtype=np.int32).reshape(len(rows), len(before), 2),
         np.array(labels, dtype=np.float32).reshape(-1, num_classes) if len(labels) == len(records) else None,
-        np.ones(len(records), dtype=np.float32),
+        np.array([record.weight for record in records], dtype=np.float32),
         np.array(sizes, dtype=np.int32).reshape(len(rows), len(before)),
         passes=len(passes),
         groups=group_codes([record.group for record in records]),
@@ -178,7 +178,8 @@ def _cache_key(
     settings = [CACHE_VERSION, kind, data.max_length, data.truncation.value, dataclasses.asdict(layout), num_classes]
     digest = hashlib.sha256(json.dumps([settings, _tokenizer_meaning(tokenizer)], sort_keys=True).encode())
     for record in records:
-        digest.update(json.dumps([record.id, record.texts, record.label, record.group]).encode() + b"\n")
+        weight = [] if record.weight == 1 else [record.weight]
+        digest.update(json.dumps([record.id, record.texts, record.label, record.group, *weight]).encode() + b"\n")
     return digest.hexdigest()
 
 

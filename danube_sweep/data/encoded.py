@@ -44,7 +44,7 @@ class Encoded:
     labels: NDArray[np.float32] | None
     """[n, classes], or [n, 1] for numbers; None for words and in language modelling."""
     weights: NDArray[np.float32]
-    """[n]: weight of a row in the loss: 1, or its number of words or predicted tokens."""
+    """[n]: weight of a row in the loss: its own (1, but for extra rows), or its number of words or predicted tokens."""
     sizes: NDArray[np.int32]
     """[s, k]: tokens of every text before any was cut off."""
     words: list[Words] | None = None

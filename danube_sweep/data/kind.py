@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from danube_sweep.config.schema import Target
-from danube_sweep.data.records import Parts, Record
+from danube_sweep.data.records import LabelledRows, Parts, Record
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,11 @@ class DataKind(ABC):
     def size(self) -> DataSize | None:
         """Its size, where the rows that train are not the rows of its files."""
         return None
+
+
+class ExtraKind(DataKind):
+    """A kind that takes `data.extra`, to be extended beside `ExtraRows`."""
+
+    @abstractmethod
+    def load_extra(self, path: str, target: Target, classes: list[str]) -> LabelledRows:
+        """The rows of a file of extra rows, with hard or soft labels of these classes. Raises DataError."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from danube_sweep.config.fingerprints import file_digest
 from danube_sweep.config.schema import Data, FileData, Target
+from danube_sweep.data.extra_rows import with_extra
 from danube_sweep.data.kind import DataKind
 from danube_sweep.data.records import LabelledRows, Parts, Record
 from danube_sweep.data.sample import sampled
@@ -16,14 +17,18 @@ from danube_sweep.errors import DataError, GuardError
 def load_parts(config: Data, target: Target = Target.one) -> Parts:
     """The training, validation and test rows; `max_rows` draws some of each part.
 
+    The rows of `data.extra` stand beside them.
     `target`: the head's kind of answer, for files that can be read in several ways.
 
     Raises DataError for anything wrong in the files and when a part has no rows.
     """
     found = _kind(config).load(target)
+    if config.train_on_validation:  # so that its rows are no longer held out
+        own = [*sampled(found.train, config), *sampled(found.validation, config)]
+        test = sampled(found.test, config)
+        return replace(with_extra(replace(found, validation=[]), config, target), train=own, test=test)
+    found = with_extra(found, config, target)
     train, validation, test = (sampled(part, config) for part in (found.train, found.validation, found.test))
-    if config.train_on_validation:
-        train, validation = [*train, *validation], []
     return replace(found, train=train, validation=validation, test=test)
 
 
@@ -41,7 +46,7 @@ def load_undivided(config: Data, target: Target = Target.one) -> list[Record]:
         max_rows=None,
         train_on_validation=False,
     )
-    return load_parts(whole, target).train
+    return _kind(whole).load(target).train
 
 
 def read_unlabelled(config: Data, path: str | Path, field: str = "input") -> Iterator[Record]:

@@ -23,6 +23,8 @@ class Record:
     """A probability per class, a single number, or the class of every word; None without a label."""
     group: str
     """Rows of one group stay in one part: the prompt, or the text."""
+    weight: float = 1.0
+    """Its weight in the loss."""
 
 
 class LabelledRows(NamedTuple):
@@ -47,6 +49,8 @@ class Parts:
     """The lowest log loss that can be expected given the content, in nats, where it is known (generated data)."""
     notes: list[str] = field(default_factory=list)
     """Changes made while reading its files, a line each."""
+    extra: list[Record] = field(default_factory=list)
+    """More rows for training, from other files, with weights of their own."""
 
 
 def group_codes(groups: Sequence[str]) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from danube_sweep.config.schema import Comparison, Data, FileData
+from danube_sweep.config.schema import Comparison, Data, ExtraRows, FileData
 from danube_sweep.data.kind import DataKind, DataSize
 from danube_sweep.data.parts import read_unlabelled
 from danube_sweep.data.read_files import count_rows
@@ -27,6 +27,9 @@ def data_size(config: Data) -> DataSize | None:
         return None
     sample, total = sampled
     rows = min(round(total * training_share(config)), config.max_rows or total)
+    if isinstance(config, ExtraRows) and all(Path(path).expanduser().is_file() for path in config.extra):
+        extra = sum(_count(path, Path(path).expanduser().stat().st_mtime_ns) for path in config.extra)
+        rows += min(extra, config.max_rows or extra)
     doubled = isinstance(config, Comparison) and config.swap_augment
     return DataSize(rows * (2 if doubled else 1), _mean_tokens(sample, config.max_length))
 
@@ -61,7 +64,8 @@ def longest_row(config: Data) -> int:
 def _files(config: Data) -> list[str]:
     if not isinstance(config, FileData):
         return []
-    return [path for path in (config.path, config.validation_path) if path is not None]
+    extra = config.extra if isinstance(config, ExtraRows) else []
+    return [path for path in (config.path, config.validation_path, *extra) if path is not None]
 
 
 class Hashed:

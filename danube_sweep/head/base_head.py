@@ -4,6 +4,7 @@ Axes: B rows, T tokens, H hidden width, C classes, N examples (rows or words), A
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -60,14 +61,28 @@ class Classifies(Head):
         return labels_of(batch) if batch.words_P3 is None else batch.words_P3[:, 2]
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        loss: torch.Tensor = F.cross_entropy(output, self.wanted(batch), label_smoothing=self.label_smoothing)
-        return loss
+        def loss(reduction: str) -> torch.Tensor:
+            wanted = self.wanted(batch)
+            return F.cross_entropy(output, wanted, label_smoothing=self.label_smoothing, reduction=reduction)
+
+        return weighted_mean(loss, batch)
 
     def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         return F.cross_entropy(output, self.wanted(batch), reduction="none")
 
     def answers(self, output: torch.Tensor) -> torch.Tensor | None:
         return output.softmax(dim=-1)
+
+
+def weighted_mean(loss: Callable[[str], torch.Tensor], batch: Batch) -> torch.Tensor:
+    """The mean of a loss over the rows of a batch, each counted by its weight.
+
+    `loss`: takes torch's `reduction`. A loss of several numbers a row counts by their mean.
+    """
+    if batch.even:
+        return loss("mean")
+    losses_B = loss("none").reshape(len(batch.weights_B), -1).mean(dim=1)
+    return (losses_B * batch.weights_B).sum() / batch.weights_B.sum()
 
 
 def labels_of(batch: Batch) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
-from danube_sweep.head.base_head import Head, labels_in, labels_of
+from danube_sweep.head.base_head import Head, labels_in, labels_of, weighted_mean
 from danube_sweep.head.head_layers import Layers
 from danube_sweep.head.pooling import Pooler
 
@@ -37,7 +37,10 @@ class Multilabel(Head):
         return logits_BC
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return F.binary_cross_entropy_with_logits(output, labels_of(batch))
+        def loss(reduction: str) -> torch.Tensor:
+            return F.binary_cross_entropy_with_logits(output, labels_of(batch), reduction=reduction)
+
+        return weighted_mean(loss, batch)
 
     def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         return F.binary_cross_entropy_with_logits(output, labels_of(batch), reduction="none").mean(dim=1)

@@ -3,6 +3,7 @@
 Axes: B rows, N examples.
 """
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -11,9 +12,11 @@ from torch.nn import functional as F
 from danube_sweep.data.batches import Batch
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import GuardError
-from danube_sweep.head.base_head import Head, labels_in, labels_of
+from danube_sweep.head.base_head import Head, labels_in, labels_of, weighted_mean
 from danube_sweep.head.head_layers import Layers
 from danube_sweep.head.pooling import Pooler
+
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 
 
 @final
@@ -41,14 +44,9 @@ class Regression(Head):
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         wanted_B1 = (labels_of(batch) - self.get_buffer("mean")) / self.get_buffer("deviation")
-        match self.kind:
-            case "mse":
-                return F.mse_loss(output, wanted_B1)
-            case "mae":
-                return F.l1_loss(output, wanted_B1)
-            case "huber":
-                return F.huber_loss(output, wanted_B1)
-        raise GuardError(f"head=regression has no loss {self.kind}")
+        if self.kind not in LOSSES:
+            raise GuardError(f"head=regression has no loss {self.kind}")
+        return weighted_mean(lambda reduction: LOSSES[self.kind](output, wanted_B1, reduction=reduction), batch)
 
     def example_losses(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Squared errors."""

@@ -1,11 +1,18 @@
 """Predictions of a run folder for a file, from the words of a command or a call to the csv. Importing it is cheap."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from danube_sweep.storage.outputs import refuse_existing
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.terminal.screen import Terminal, row_bar
+
+if TYPE_CHECKING:
+    from danube_sweep.inference.predict import FinishedRun, Request
+
+    Reshape = Callable[[FinishedRun, Request], Request]
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,11 @@ class PredictWords:
     calibrate: bool = False
 
 
-def predict_run(words: PredictWords) -> int:
-    """Writes the predictions of a run, a sweep's best or an ensemble; returns the number of rows. Raises UserError."""
+def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
+    """Writes the predictions of a run, a sweep's best or an ensemble; returns the number of rows. Raises UserError.
+
+    `reshape`: what is written, where it is another table than that of predictions.
+    """
     quiet_libraries()
     from danube_sweep.config.schema import Compute, Device
     from danube_sweep.inference.predict import Form, Place
@@ -40,6 +50,8 @@ def predict_run(words: PredictWords) -> int:
         notes = [*notes, said]
     form = Form(words.swap, words.labels, words.id_column, words.like)
     requests = checked_requests(parts, words.source, words.target, form)
+    if reshape is not None:
+        requests = [reshape(part.run, request) for part, request in zip(parts, requests, strict=True)]
     refuse_existing(words.target, "-o", overwrite=words.overwrite)
     for note in dict.fromkeys([*notes, *(note for request in requests for note in request.notes)]):
         Terminal().note(note)

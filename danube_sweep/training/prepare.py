@@ -1,6 +1,6 @@
 """From a config's data to encoded rows: records, tokenizer, tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -50,7 +50,8 @@ def prepare(config: Config) -> Prepared:
     layout = layout_for(config.model, config.data, config.head, markup)
     if not is_random(config.model):
         check_vocabulary(tokenizer, layout, architecture(config.model).vocab_size, str(config.model.path))
-    records = {"train": _augmented(loaded.train, config), "validation": loaded.validation, "test": loaded.test}
+    own = _augmented(loaded.train, config)
+    records = {"train": [*own, *_augmented(loaded.extra, config)], "validation": loaded.validation, "test": loaded.test}
     parts = {
         name: encode_cached(rows, tokenizer, config.data, layout, num_classes=len(loaded.classes))
         for name, rows in records.items()
@@ -59,8 +60,10 @@ def prepare(config: Config) -> Prepared:
     for name, part in parts.items():
         if not part.ids:
             raise DataError(f"data: no row is left in the {name} part after tokenising; give more text")
-    references, prior = _without_reading(config, loaded, parts)
-    description = describe(loaded, parts, config.data, config.head.target)
+    references, prior = _without_reading(config, loaded, parts, len(own))
+    description = describe(
+        replace(loaded, train=[*loaded.train, *loaded.extra]), parts, config.data, config.head.target
+    )
     return Prepared(parts, loaded.classes, tokenizer, references, prior, description, markup.note)
 
 
@@ -70,10 +73,14 @@ def _augmented(records: list[Record], config: Config) -> list[Record]:
     return records
 
 
-def _without_reading(config: Config, loaded: Parts, parts: dict[str, Encoded]) -> tuple[dict[str, float], list[float]]:
+def _without_reading(
+    config: Config, loaded: Parts, parts: dict[str, Encoded], own: int
+) -> tuple[dict[str, float], list[float]]:
+    # Of the training file's own rows, so that trials with and without extra rows have the same references.
     if config.head.target is Target.nothing:
         return {}, []
     train = _targets(parts["train"], len(loaded.classes))
+    train = train[:own] if loaded.extra else train
     found: dict[str, float] = {}
     if "validation" in parts:
         found = references(config.head.target, train, _targets(parts["validation"], len(loaded.classes)))

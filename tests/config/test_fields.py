@@ -17,12 +17,13 @@ EVERY = [schema for group in (*OPTIONS.values(), *SWEEP_OPTIONS.values()) for sc
 @pytest.mark.parametrize("schema", EVERY, ids=lambda schema: schema.__name__)
 def test_a_field_is_declared_a_path_to_read_where_its_name_says_so(schema: type) -> None:
     read = {name for name, kind in path_fields(schema).items() if kind != "place"}
-    assert read == {one.name for one in fields(schema) if one.name.endswith("path")}  # type: ignore[arg-type]
+    named = {one.name for one in fields(schema) if one.name.endswith("path")}  # type: ignore[arg-type]
+    assert read - {"extra", "benchmark_dir"} == named  # a list of files, and a folder
 
 
 def test_a_path_names_files_or_else_a_folder_or_hub_name() -> None:
     files = {"path": "files", "validation_path": "files"}
-    assert path_fields(ArenaData) == {**files, "test_path": "files"}
+    assert path_fields(ArenaData) == {**files, "test_path": "files", "extra": "files"}
     assert path_fields(TextData) == files
     assert path_fields(HubData) == path_fields(Model) == {"path": "folder"}
     assert path_fields(GeneratedData()) == {}

@@ -151,6 +151,22 @@ class FileData(Data):
 
 
 @dataclass
+class ExtraRows(FileData):
+    """Rows that train beside the training file's, with labels of people or of a model."""
+
+    extra: list[str] = setting(
+        "files of more training rows, with labels or with a column of probabilities per class, as danube-sweep label "
+        "writes them; never in the validation or test part",
+        [],
+        path="files",
+    )
+    extra_weight: float = setting("weight of an extra row in the loss, where a training row has 1", 1.0)
+    extra_temperature: float = setting(
+        "the log probabilities of extra rows are divided by it: above 1 softer, below 1 sharper", 1.0
+    )
+
+
+@dataclass
 class Comparison(Data):
     """Two answers to a prompt."""
 

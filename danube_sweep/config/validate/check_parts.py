@@ -1,7 +1,7 @@
 """The checks of how data become a training, a validation and a test part; past them they are trusted."""
 
 from danube_sweep.config.require import require
-from danube_sweep.config.schema import Data, Labelled
+from danube_sweep.config.schema import Columns, Data, ExtraRows, Labelled
 
 
 def validate_parts(data: Data) -> None:
@@ -21,10 +21,29 @@ def validate_parts(data: Data) -> None:
         _one_split(data)
     else:
         _folds(data, data.folds)
+    if isinstance(data, ExtraRows):
+        _extra(data)
     require(
         data.has_validation_part or not data.train_on_validation,
         "data.train_on_validation=true adds the validation rows to the training rows, and data.validation_fraction=0 "
         "leaves none; give one of the two",
+    )
+
+
+def _extra(data: ExtraRows) -> None:
+    for name in ("extra_weight", "extra_temperature"):
+        value = getattr(data, name)
+        require(value > 0, f"data.{name} must be above 0, got {value:g}")
+        require(
+            bool(data.extra) or value == 1,
+            f"data.{name}={value:g} is for rows of data.extra, and there are none; give data.extra or data.{name}=1",
+        )
+    twice = [path for path in data.extra if data.extra.count(path) > 1]
+    require(not twice, f"data.extra lists {twice[0] if twice else ''} twice; raise data.extra_weight instead")
+    grouped = isinstance(data, Columns) and data.group_column is not None and data.group_by is not None
+    require(
+        not (data.extra and grouped),
+        "data.extra is compared with the validation rows by data.group_column or by data.group_by; give one of them",
     )
 
 

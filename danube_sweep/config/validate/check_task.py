@@ -8,6 +8,7 @@ from danube_sweep.config.schema import (
     Comparison,
     Config,
     Data,
+    ExtraRows,
     FullFinetune,
     Head,
     Labelled,
@@ -69,6 +70,11 @@ def _reads(head: Head, data: Data) -> None:
         require(
             isinstance(data, TableColumns),
             "head=regression, head=ordinal and head=multilabel read one text and its label; use data=table",
+        )
+    if isinstance(data, ExtraRows) and head.target is Target.number:
+        require(
+            data.extra_temperature == 1,
+            "data.extra_temperature divides log probabilities, and head=regression predicts a number; give 1",
         )
     if isinstance(data, TableColumns) and head.target is Target.number:
         for name in ("classes", "soft_label_columns"):

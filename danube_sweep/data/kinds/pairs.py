@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.require import require
-from danube_sweep.config.schema import Columns, Comparison, FileData, Target, setting
-from danube_sweep.data.kind import DataKind
+from danube_sweep.config.schema import Columns, Comparison, ExtraRows, Target, setting
+from danube_sweep.data.arena_format import probabilities
+from danube_sweep.data.extra_columns import soft_columns
+from danube_sweep.data.kind import ExtraKind
 from danube_sweep.data.labels import ClassIndex, LabelNotes, label_text
 from danube_sweep.data.parts import parts_of_files
 from danube_sweep.data.read_files import as_text, read_rows, rows_with_groups, some_lines
@@ -18,7 +20,7 @@ TIE = "tie"
 
 
 @dataclass
-class PairsData(Comparison, Columns, FileData, DataKind):
+class PairsData(Comparison, Columns, ExtraRows, ExtraKind):
     """Two answers to a prompt in columns of plain text, and which one won, with or without ties."""
 
     prompt_column: str | None = setting("name of the prompt column; null for answers without a prompt", "prompt")
@@ -51,6 +53,11 @@ class PairsData(Comparison, Columns, FileData, DataKind):
 
     def _load(self, path: str, field: str) -> LabelledRows:
         return load_pairs(path, self, field=field)
+
+    def load_extra(self, path: str, target: Target, classes: list[str]) -> LabelledRows:
+        if soft_columns(path, self.label_column, classes):
+            return _load_soft(path, self, classes)
+        return load_pairs(path, self, field="data.extra")
 
     def read_unlabelled(self, path: str | Path, field: str) -> Iterator[Record]:
         return read_pairs(path, self, field)
@@ -90,6 +97,24 @@ def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -
             "them, or set data.a_label, data.b_label and data.tie_labels"
         )
     return LabelledRows(records, classes, notes.lines())
+
+
+def _load_soft(path: str, data: PairsData, classes: list[str]) -> LabelledRows:
+    records: list[Record] = []
+    wrong: list[int] = []
+    rows = rows_with_groups(path, [*_columns(data), *classes], data.group_column, "data.extra")
+    for number, (line, row) in enumerate(rows, 1):
+        label = probabilities([row[name] for name in classes])
+        if label is None:
+            wrong.append(line)
+        record = _record(number, row, data, label)
+        records.append(record if data.group_column is None else replace(record, group=as_text(row[data.group_column])))
+    if wrong:
+        raise DataError(
+            f"data.extra={path}: {some_lines(wrong)} without a valid label; {', '.join(classes)} must be probabilities "
+            "that sum to 1"
+        )
+    return LabelledRows(records, classes, [])
 
 
 def _one_hot(place: int, classes: int) -> tuple[float, ...]:
