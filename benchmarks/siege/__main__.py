@@ -2,11 +2,12 @@
 
 Prints a line for each attack with what it found; docs/reliability.md has the figures. Exits with 1 if anything was.
 
-    python benchmarks/siege [--scale 1] [--only kills,files,words] [--list]
+    python benchmarks/siege [--scale 1] [--only kills,files] [--list]
 """
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,17 +15,33 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import endurance
+import faults
 import fuzz
 import kills
+import signals
+import surroundings
 import words
 
+ROOT = Path(__file__).parents[2]
 Attack = Callable[[float, Path], int]
 """Attacks with a scale in an empty folder, prints its lines and returns how much it found."""
+
+
+def payloads(_scale: float, place: Path) -> int:
+    """Every payload once, at any scale."""
+    return subprocess.run([sys.executable, ROOT / "tests" / "payloads.py"], cwd=place, check=False).returncode
+
 
 ATTACKS: dict[str, tuple[Attack, str]] = {
     "kills": (kills.siege, "kill -9 at random moments, over sweeps and packs, by 1, 2 and 4 processes"),
     "files": (fuzz.siege, "damaged files for every reader"),
     "words": (words.siege, "override strings"),
+    "faults": (faults.siege, "each system call on a file fails once"),
+    "signals": (signals.siege, "signals at random moments"),
+    "surroundings": (surroundings.siege, "no home, few open files, a clock that jumps, a full disk"),
+    "payloads": (payloads, "hostile models, folders and data"),
+    "endurance": (endurance.siege, "many trials in one process and in packs"),
 }
 
 

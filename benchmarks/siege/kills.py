@@ -38,6 +38,7 @@ from rich.console import Console
 
 from danube_sweep.composer import Composer
 from danube_sweep.config.schema.states import COMPLETE
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.start_sweep import plan_grid
 from danube_sweep.terminal.screen import Terminal
@@ -214,16 +215,16 @@ def state(entry: Entry) -> str | None:
     return (entry.folder.read_result() or {}).get("state")
 
 
-def meaning(entry: Entry) -> tuple[Any, ...]:
+def meaning(folder: RunFolder) -> tuple[Any, ...]:
     """What must be the same however often the trial was killed: result, predictions and every row of metrics.csv."""
     result = {
         key: value
-        for key, value in (entry.folder.read_result() or {}).items()
+        for key, value in (folder.read_result() or {}).items()
         if key not in ("measured", "adjusted", "predicted")
     }
-    with entry.folder.metrics.open(newline="") as stream:
+    with folder.metrics.open(newline="") as stream:
         rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(stream)]
-    return result, rows, parquet.read_table(entry.folder.predictions)
+    return result, rows, parquet.read_table(folder.predictions)
 
 
 def same(one: Any, other: Any, near: float) -> bool:
@@ -253,7 +254,7 @@ def compare(folder: Path, undisturbed: Path, near: float = 0.0) -> dict[str, int
         lost = found not in COMPLETE
         counts["lost"] += lost
         # Two processes that train a trial at the same time would leave rows of both.
-        ours, theirs = (meaning(one) for one in (entry, other)) if not lost else ((), ())
+        ours, theirs = (meaning(one.folder) for one in (entry, other)) if not lost else ((), ())
         if found == "pruned":
             ours, theirs = ours[1], theirs[1][: len(ours[1])]
         counts["different"] += not lost and not same(ours, theirs, near)

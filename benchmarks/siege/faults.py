@@ -1,0 +1,104 @@
+"""Every system call that touches a file fails once: is what was there kept, the exit honest, and the resumed run equal?
+
+A preloaded library (failing_calls.c) numbers the calls of a command on the files of its working directory. Calls of one
+kind on one file are one site. The first and the last call of each site fail, in a command of their own, with each of
+ENOSPC, EIO, EACCES and EROFS. Such a command must end with an exit code other than 0 and one line, or reach the
+undisturbed result. Then it is repeated or resumed without a fault, and must reach that result; predictions that were
+there stay whole.
+"""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from scenes import SCENES, Ended, Scene, Stage, prepare
+
+LIBRARY = Path(__file__).with_name("failing_calls.c")
+ERRORS = ("ENOSPC", "EIO", "EACCES", "EROFS")
+SHARES = {"run": 0.5, "packed sweep": 0.1, "search": 0.1, "predict": 1.0}
+"""The share of a scene's sites that is tried at scale 1."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A system call of a command: its number, its name, and its file, as seen from the working directory."""
+
+    number: int
+    name: str
+    path: str
+
+    @property
+    def site(self) -> tuple[str, str]:
+        """The same for the same file of another trial, and for every temporary name."""
+        return self.name, re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", re.sub(r"\.tmp\w{6}$", ".tmp#", self.path))
+
+
+class FaultyStage(Stage):
+    """A scene whose calls are counted, so that one of them can fail; `calls` are those of the undisturbed command."""
+
+    def __init__(self, scene: Scene, start: Path, place: Path) -> None:
+        self.count, self.log = place / "count", place / "log"
+        super().__init__(scene, start, place)
+        parts = [line.split(" ", 2) for line in self.log.read_text().splitlines()]
+        self.calls = sorted((Call(int(one[0]), one[1], one[2]) for one in parts), key=lambda call: call.number)
+
+    def play(self, command: list[str], **more: object) -> Ended:
+        for file in (self.count, self.log):
+            file.unlink(missing_ok=True)
+        counted = {"FAILING_ROOT": self.here, "FAILING_COUNT": self.count, "FAILING_LOG": self.log}
+        return super().play(command, **counted, **more)
+
+    def attack(self, call: Call, error: str) -> str | None:
+        """Lets a call fail and goes on without the fault; returns what was wrong with that."""
+        self.begin()
+        failing = {"FAILING_CALL": call.number, "FAILING_ERRNO": getattr(errno, error)}
+        return self.after(self.play(self.scene.command, **failing))
+
+
+def sites(calls: Iterable[Call], share: float) -> list[Call]:
+    """The first and the last call of each site, or a share of them."""
+    by_site: dict[tuple[str, str], list[Call]] = {}
+    for call in calls:
+        by_site.setdefault(call.site, []).append(call)
+    ends = [call for same in by_site.values() for call in dict.fromkeys((same[0], same[-1]))]
+    return sorted(Random(0).sample(ends, max(1, round(len(ends) * min(share, 1.0)))), key=lambda call: call.number)
+
+
+def compiled(place: Path) -> Path | None:
+    """The library that is preloaded; None without a C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    library = place / "failing_calls.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, LIBRARY, "-ldl"], check=True)
+    return library
+
+
+def siege(scale: float, place: Path) -> int:
+    """At scale 1: every site of a prediction, half of a run's, a tenth of those of a packed sweep and of a search."""
+    library = compiled(place)
+    if library is None:
+        print("skipped: no C compiler (cc)", flush=True)
+        return 0
+    os.environ["LD_PRELOAD"] = str(library)  # for the process that the commands are forked from
+    start, found = prepare(place / "start"), 0
+    for name, scene in SCENES.items():
+        stage = FaultyStage(scene, start, place / name.replace(" ", "-"))
+        tried = sites(stage.calls, SHARES[name] * scale)
+        wrongs = {(call, error): stage.attack(call, error) for call in tried for error in ERRORS}
+        escaped = {which: wrong for which, wrong in wrongs.items() if wrong}
+        print(
+            f"{name:13}{len(tried):4} calls of {len(stage.calls)}, {len(wrongs)} faults: {len(escaped)} found",
+            flush=True,
+        )
+        for (call, error), wrong in escaped.items():
+            print(f"{call.name} {call.path} (call {call.number}) fails with {error}: {wrong}", flush=True)
+        found += len(escaped)
+    del os.environ["LD_PRELOAD"]
+    return found

@@ -1,0 +1,150 @@
+"""Commands that are played again and again under attack, and what tells whether they still reach their result."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kills import TRIAL, meaning, same
+
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.sweep_folder import SweepFolder
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+import warm
+
+NEAR = 1e-5
+MADE = "made"
+SHORT = [
+    *(one for one in TRIAL if not one.startswith(("data.rows", "data.max_length", "trainer.max_steps"))),
+    *("data=table", "head=sequence", "data.path=rows.csv", "data.max_length=24", "trainer.max_steps=4"),
+    *("trainer.validate_every=2", "sweep.disk_wait_s=1", "sweep.baseline=none"),
+]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A command, and what goes on where it ended."""
+
+    command: list[str]
+    again: list[str]
+
+
+PREDICT = ["predict", "sweep", "rows.csv", "-o", "out.csv", "--overwrite"]
+RESUME = ["resume", MADE, "--retry", "all"]
+PACK = ["-m", f"hydra.sweep.dir={MADE}", *SHORT, "sweep.pack=2", "seed=0,1"]
+SEARCH = ["-m", f"hydra.sweep.dir={MADE}", "hydra/sweeper=optuna", *SHORT, "sweep.trials=3", "sweep.pack=1"]
+SCENES = {
+    "run": Scene([f"hydra.run.dir={MADE}", *SHORT], RESUME[:2]),
+    "packed sweep": Scene(PACK, RESUME),
+    "search": Scene([*SEARCH, "optimizer.lr=interval(1e-4,1e-2)"], RESUME),
+    "predict": Scene(PREDICT, PREDICT),
+}
+"""They begin in a folder with rows.csv, a finished sweep (`sweep`) and older predictions (out.csv)."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    said: str
+
+
+class Stage:
+    """A scene in a folder of its own, `here`, that begins as a copy of `start`; `complete` its undisturbed end."""
+
+    def __init__(self, scene: Scene, start: Path, place: Path) -> None:
+        self.scene, self.start, self.here = scene, start, place / "here"
+        place.mkdir(parents=True)
+        self.begin()
+        ended = self.play(scene.command)
+        if ended.code:
+            raise RuntimeError(f"undisturbed: exit code {ended.code}: {ended.said}")
+        self.complete = outcome(self.here)
+
+    def begin(self) -> None:
+        shutil.rmtree(self.here, ignore_errors=True)
+        shutil.copytree(self.start, self.here)
+
+    def environment(self, **more: object) -> dict[str, str]:
+        cache = {"DANUBE_SWEEP_CACHE": str(self.here / "cache")}
+        return {**os.environ, **cache, **{name: str(value) for name, value in more.items()}}
+
+    def play(self, command: list[str], **more: object) -> Ended:
+        """Runs a command to its end, with more environment variables."""
+        return ended(warm.run("-m", "danube_sweep", *command, cwd=self.here, env=self.environment(**more)))
+
+    def after(self, disturbed: Ended) -> str | None:
+        """Judges how a disturbed command ended, goes on undisturbed, and returns what was wrong."""
+        if wrong := badly_ended(disturbed):
+            return wrong
+        if disturbed.code == 0 and (wrong := self.differs()):
+            return wrong
+        if changed := [name for name in ("rows.csv", "out.csv", "sweep/sweep.json") if not self._whole(name)]:
+            return f"{changed[0]} is not what it was"
+        again = self.scene.again if (self.here / MADE).exists() else self.scene.command
+        ended = self.play(again)
+        if ended.code:
+            return f"{' '.join(again[:2])} afterwards: exit code {ended.code}: {ended.said[-500:]}"
+        return self.differs() or self._leftovers()
+
+    def differs(self) -> str | None:
+        """What is not as the undisturbed command leaves it."""
+        found = outcome(self.here)
+        wrong = [name for name, was in self.complete.items() if name not in found or not same(found[name], was, NEAR)]
+        return f"not as undisturbed: {', '.join(wrong)}" if wrong else None
+
+    def _whole(self, name: str) -> bool:
+        """Whether a file is as it was at the start, or as the undisturbed command leaves it."""
+        return (self.here / name).read_bytes() in ((self.start / name).read_bytes(), self.complete.get(name))
+
+    def _leftovers(self) -> str | None:
+        found = [str(file.relative_to(self.here)) for file in self.here.rglob("*.tmp") if "cache" not in file.parts]
+        return f"left behind: {', '.join(found)}" if found else None
+
+
+def ended(ran: subprocess.CompletedProcess[str]) -> Ended:
+    return Ended(ran.returncode, ran.stderr + ran.stdout)
+
+
+def badly_ended(ended: Ended) -> str | None:
+    """A traceback, an end without a word, or an exit code that is none of ours."""
+    if "Traceback" in ended.said or ended.code not in (0, 1, 2):
+        return f"exit code {ended.code}: {ended.said[-1500:]}"
+    if ended.code and not ended.said.strip():
+        return f"exit code {ended.code} without a word"
+    return None
+
+
+def outcome(here: Path) -> dict[str, Any]:
+    """What a scene is judged by: each finished trial's meaning, and the predictions as written."""
+    made = here / MADE
+    single = [made] if (made / "config.yaml").exists() else []
+    folders = [entry.path for entry in SweepFolder(made).entries()] if (made / "sweep.json").exists() else single
+    found: dict[str, Any] = {"out.csv": (here / "out.csv").read_bytes()}
+    for place in folders:
+        if (RunFolder(place).read_result() or {}).get("state") == "finished":
+            found[place.name] = meaning(RunFolder(place))
+    return found
+
+
+def prepare(start: Path) -> Path:
+    """rows.csv, a finished sweep and older predictions."""
+    start.mkdir()
+    words = ("good", "fine", "bad", "poor", "dull", "kind")
+    lines = [
+        f"{words[row % 6]} {words[row % 4]} thing {row},{'no' if 2 <= row % 6 <= 4 else 'yes'}" for row in range(32)
+    ]
+    (start / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    (start / "out.csv").write_text("id,yes\n0,0.5\n")
+    environment = {**os.environ, "DANUBE_SWEEP_CACHE": str(start / "cache")}
+    command = ["-m", "hydra.sweep.dir=sweep", *SHORT, "seed=0,1"]
+    ran = warm.run("-m", "danube_sweep", *command, cwd=start, env=environment)
+    if ran.returncode:
+        raise RuntimeError(ran.stderr)
+    for place in start.glob("cache/*/"):
+        shutil.rmtree(place)  # a command makes its own; what stays says that the sweep was made here
+    return start

@@ -1,0 +1,110 @@
+"""Signals at random moments: the right exit code, no process left after ten seconds, the terminal as it was.
+
+Each scene runs in a terminal of its own (a pty), and so do `watch` and `report`. SIGINT, SIGTERM and SIGHUP stop a run
+at a step border (128 + the number), SIGQUIT ends a process at once, SIGPIPE does nothing. What was stopped is resumed,
+and must reach the undisturbed result.
+"""
+
+import os
+import pty
+import signal
+import termios
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from kills import SEEN_S, processes
+from scenes import SCENES, Ended, Scene, Stage, prepare, warm
+
+SENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+LATEST_S = 12.0
+GONE_WITHIN_S = 10.0
+LONGEST_S = 300.0
+READ = ["report", "sweep", "-o", "page.html", "--overwrite"]
+WATCH = ["watch", "sweep", "--once"]
+READERS = {"report": Scene(READ, READ), "watch": Scene(WATCH, READ)}
+HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
+
+
+def play(stage: Stage, command: list[str], number: signal.Signals, wait_s: float) -> tuple[Ended, str | None]:
+    """Runs a command in a terminal, sends it a signal, and returns how it ended and what it left behind."""
+    ours, theirs = pty.openpty()
+    before, said = termios.tcgetattr(theirs), bytearray()
+    reader = threading.Thread(target=_drain, args=(ours, said), daemon=True)
+    reader.start()
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = warm.popen("-m", "danube_sweep", *command, cwd=stage.here, env=stage.environment(), **streams)
+    _until(lambda: process.poll() is not None, wait_s)
+    offspring = descendants(process.pid)
+    process.send_signal(number)
+    if number is signal.SIGPIPE:
+        _until(lambda: process.poll() is not None, SEEN_S)
+    if not _until(lambda: process.poll() is not None, LONGEST_S):
+        process.kill()
+        return Ended(-9, said.decode(errors="replace")), f"ran on for {LONGEST_S:.0f} s"
+    wrong = None
+    if not _until(lambda: not alive(offspring), GONE_WITHIN_S):
+        wrong = f"processes {alive(offspring)} were there {GONE_WITHIN_S:.0f} s later"
+    elif termios.tcgetattr(theirs) != before or said.count(HIDDEN) > said.count(SHOWN):
+        wrong = "the terminal is not as it was"
+    os.close(theirs)
+    reader.join(1.0)
+    os.close(ours)
+    return Ended(process.returncode, said.decode(errors="replace")), wrong
+
+
+def _drain(handle: int, said: bytearray) -> None:
+    try:
+        while more := os.read(handle, 1 << 16):
+            said += more
+    except OSError:  # the other end was closed
+        return
+
+
+def _until(ready: Callable[[], bool], wait_s: float) -> bool:
+    end_s = time.monotonic() + wait_s
+    while not ready():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(SEEN_S)
+    return True
+
+
+def descendants(pid: int) -> list[int]:
+    children = processes()
+    found = list(children.get(pid, []))
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def alive(pids: list[int]) -> list[int]:
+    living = {one for children in processes().values() for one in children}
+    return [pid for pid in pids if pid in living]
+
+
+def attack(stage: Stage, number: signal.Signals, wait_s: float) -> str | None:
+    """Sends a signal after a while; returns what was wrong."""
+    stage.begin()
+    ended, wrong = play(stage, stage.scene.command, number, wait_s)
+    if wrong:
+        return wrong
+    right = {0, -number, 128 + number} if number is not signal.SIGPIPE else {0}
+    if ended.code not in right or "Traceback" in ended.said:
+        return f"exit code {ended.code}: {ended.said[-1500:]}"
+    return stage.after(Ended(0 if ended.code == 0 else 1, ended.said or "stopped"))
+
+
+def siege(scale: float, place: Path) -> int:
+    """Each signal once for each of six commands at scale 1."""
+    start, found = prepare(place / "start"), 0
+    for name, scene in {**SCENES, **READERS}.items():
+        stage = Stage(scene, start, place / name.replace(" ", "-"))
+        for number in SENT[:: max(1, round(1 / min(scale, 1.0)))] * max(1, round(scale)):
+            wait_s = Random(f"{name}/{number}").uniform(0.0, LATEST_S)
+            wrong = attack(stage, number, wait_s)
+            print(f"{name:13}{number.name:8} after {wait_s:4.1f} s: {wrong or 'well ended'}", flush=True)
+            found += wrong is not None
+    return found

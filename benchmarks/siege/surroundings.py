@@ -1,0 +1,99 @@
+"""Odd surroundings: no home, few open files, an old locale, a clock that jumps, a disk of three megabytes.
+
+A command must reach the result that it has elsewhere, or refuse in one line and reach it later, in plain surroundings.
+"""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from scenes import SCENES, Ended, Scene, Stage, badly_ended, ended, prepare, warm
+
+FEW_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from danube_sweep.cli.main import main
+sys.argv[0] = "danube-sweep"
+raise SystemExit(main())
+"""
+CLOCKS = ("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1")
+VARIABLES: dict[str, dict[str, str | None]] = {
+    "no HOME": {"HOME": None},
+    "a HOME that cannot be written": {"HOME": "/proc"},
+    "TMPDIR is missing": {"TMPDIR": "/nowhere/at/all"},
+    "LC_ALL=C": {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "a terminal of 20 columns": {"COLUMNS": "20", "TERM": "dumb"},
+}
+DISK_MIB = 3
+
+
+def siege(scale: float, place: Path) -> int:
+    """A run and a packed sweep in each of the surroundings; below scale 1, the run alone."""
+    start, found = prepare(place / "start"), 0
+    for name in ("run", "packed sweep") if scale >= 1.0 else ("run",):
+        stage = Stage(SCENES[name], start, place / name.replace(" ", "-"))
+        for about, variables in VARIABLES.items():
+            found += _said(name, about, _tried(stage, lambda one, given=variables: _with(one, given)))
+        found += _said(name, "64 open files", _tried(stage, _few_files))
+        clock = next((library for library in CLOCKS if Path(library).exists()), None)
+        if clock is None:
+            print(f"{name:13}a clock that jumps: skipped: no libfaketime", flush=True)
+        else:
+            found += _said(name, "a clock that jumps", _tried(stage, lambda one, library=clock: _jumps(one, library)))
+        found += _said(name, f"a disk of {DISK_MIB} MiB", _small_disk(SCENES[name], stage, place / f"disk-{len(name)}"))
+    return found
+
+
+def _said(name: str, about: str, wrong: str | None) -> int:
+    skipped = wrong is not None and wrong.startswith("skipped")
+    print(f"{name:13}{about}: {wrong or 'as elsewhere'}", flush=True)
+    return int(wrong is not None and not skipped)
+
+
+def _tried(stage: Stage, play: Callable[[Stage], Ended]) -> str | None:
+    stage.begin()
+    return stage.after(play(stage))
+
+
+def _with(stage: Stage, variables: dict[str, str | None]) -> Ended:
+    environment = stage.environment(**{name: value for name, value in variables.items() if value is not None})
+    for name, value in variables.items():
+        if value is None:
+            environment.pop(name, None)
+    return ended(warm.run("-m", "danube_sweep", *stage.scene.command, cwd=stage.here, env=environment))
+
+
+def _few_files(stage: Stage) -> Ended:
+    return ended(warm.run("-c", FEW_FILES, *stage.scene.command, cwd=stage.here, env=stage.environment()))
+
+
+def _jumps(stage: Stage, library: str) -> Ended:
+    """Each look at the wall clock finds it a thousand times as fast, from a day ten years ago."""
+    clock = {"LD_PRELOAD": library, "FAKETIME": "@2016-02-28 23:59:30 x1000", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    command = ["danube-sweep", *stage.scene.command]
+    return ended(
+        subprocess.run(
+            command, cwd=stage.here, env=stage.environment(**clock), text=True, capture_output=True, check=False
+        )
+    )
+
+
+def _small_disk(scene: Scene, stage: Stage, place: Path) -> str | None:
+    here = place / "here"
+    here.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", here], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        return f"skipped: {mounted.stderr.strip()}"
+    elsewhere, stage.here = stage.here, here
+    try:
+        subprocess.run(["cp", "-r", f"{stage.start}/.", here], check=True)
+        first = stage.play(scene.command)
+        if (wrong := badly_ended(first)) or first.code == 0:
+            return wrong or "there was room for all of it"
+        subprocess.run(["mount", "-o", "remount,size=200m", here], check=True)
+        return stage.after(first)
+    finally:
+        stage.here = elsewhere
+        subprocess.run(["umount", here], check=False)
