@@ -100,7 +100,7 @@ FAULTS = [
     Fault(
         "what is saved is the last step",
         "training/resume.py",
-        ".folder(trial.best.best_step)",
+        ".folder(trial.done.step if best is None else best)",
         ".folder(trial.done.step)",
         (f"{RUN}::test_the_best_step_is_kept_and_not_the_last",),
     ),

@@ -60,7 +60,7 @@ _FILES = {
         "test.json",
     },
     Kind.checkpoints: set(),
-    Kind.ensemble: {"decisions.json", "ensemble.json", "predictions.parquet", "refit.json"},
+    Kind.ensemble: {"ensemble.json", "predictions.parquet", "refit.json"},
     Kind.benchmark: {"benchmark.json"},
 }
 _FOLDERS = {

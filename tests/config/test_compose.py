@@ -207,8 +207,8 @@ REFUSED: list[tuple[list[str], str]] = [
     (["+extra=1"], "extra: no such field"),
     (["lora=none", "lora.rank=3"], "lora.rank: no such field; the chosen lora has none"),
     # wrong types
-    (["lora.rank=many"], "lora.rank: value 'many'"),
-    (["lora.rank=1.5"], "lora.rank: value '1.5'"),
+    (["lora.rank=many"], "lora.rank must be a whole number, got many"),
+    (["lora.rank=1.5"], "lora.rank must be a whole number, got 1.5"),
     (
         ["head.pooling=middle"],
         "head.pooling: invalid value 'middle', expected one of [last, mean, attention, last_mean, pair]",
@@ -318,6 +318,7 @@ REFUSED: list[tuple[list[str], str]] = [
     ([*TEXT, "data.test_fraction=0.1"], "data=text has no test part"),
     (["trainer.epochs=0"], "trainer.epochs must be above 0"),
     (["trainer.max_steps=0"], "trainer.max_steps must be at least 1"),
+    (["trainer.benchmark=[a]", "trainer.benchmark_limit=0"], "trainer.benchmark_limit must be at least 1, got 0"),
     (["trainer.stop_after=0"], "trainer.stop_after must be at least 1"),
     (["trainer.micro_batch=0"], "trainer.micro_batch must be at least 1"),
     (["trainer.effective_batch=12"], "trainer.effective_batch must be a multiple of trainer.micro_batch=8, got 12"),
@@ -380,6 +381,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["device.bandwidth_gb_s=0"], "device.bandwidth_gb_s must be above 0, got 0"),
     (["device.tflops_fp32=-1"], "device.tflops_fp32 must be above 0, got -1"),
     (["device.tflops_16bit=0"], "device.tflops_16bit must be above 0, got 0"),
+    (["device.dequantised_g_s=0"], "device.dequantised_g_s must be above 0, got 0"),
     (["device.launch_us=0"], "device.launch_us must be above 0, got 0"),
     (["device.context_gib=0"], "device.context_gib must be above 0, got 0"),
     (["device.efficiency=0"], "device.efficiency must be above 0 and at most 1, got 0"),
@@ -392,6 +394,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["tracking.timeout_s=0"], "tracking.timeout_s must be above 0"),
     # impossible combinations
     ([*TABLE, "head=preference"], "head=preference and head=bradley_terry_ties compare two answers"),
+    (["head=lm", "data=text", "data.path=[a.jsonl]", "head.chunk=0"], "head.chunk must be at least 1, got 0"),
     (["head=lm"], "head=lm needs data=text"),
     (["data=text", "data.path=[a.jsonl]"], "data=text has no labels; use head=lm"),
     (["data=text", "data.path=[a.jsonl]", "head=sequence"], "data=text has no labels; use head=lm"),
