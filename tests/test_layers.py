@@ -53,6 +53,7 @@ LAYERS = [
         "report": "The page, the terminal's report and the live view of a sweep.",
     },
     {"sweeping": "Many trials to their end: proposed, executed, ended, from every entry."},
+    {"tonight": "One command from a file to a submission, in the hours that it is given."},
     {"api": "The Python functions of `import danube_sweep as ds`.", "cli": "The command line."},
     {"__main__": "python -m danube_sweep."},
 ]

@@ -13,6 +13,7 @@ from danube_sweep.cli.newest_folder import add_directory, or_newest
 from danube_sweep.cli.pages import report, watch
 from danube_sweep.cli.parser import Parser, add_overwrite
 from danube_sweep.cli.refit import refit
+from danube_sweep.cli.tonight import tonight
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.ownership import Kind
 
@@ -326,6 +327,6 @@ def _export(options: argparse.Namespace) -> int:
 
 _EVERY = (
     init, predict, label, export, resume, plan, show, device,
-    rank, report, watch, oof, ensemble, refit, benchmark, sweep,
+    rank, report, watch, oof, ensemble, refit, benchmark, sweep, tonight,
 )  # fmt: skip
 COMMANDS: dict[str, Callable[[list[str]], int]] = {command.__name__: command for command in _EVERY}

@@ -29,6 +29,7 @@ class Kind(Enum):
     checkpoints = "checkpoints"
     ensemble = "ensemble"
     benchmark = "benchmark"
+    night = "night"
 
 
 _HIDDEN = {MARKER, ".lock", ".claim", ".test.lock"}
@@ -62,6 +63,7 @@ _FILES = {
     Kind.checkpoints: set(),
     Kind.ensemble: {"ensemble.json", "predictions.parquet", "refit.json"},
     Kind.benchmark: {"benchmark.json"},
+    Kind.night: {"commands.sh", "night.json", "report.html", "submission.csv"},
 }
 _FOLDERS = {
     Kind.run: {"adapter", "checkpoints", "model", "wandb"},
@@ -69,6 +71,7 @@ _FOLDERS = {
     Kind.checkpoints: set(),
     Kind.ensemble: {"trials"},
     Kind.benchmark: {"scores"},
+    Kind.night: {"ensemble", "refit", "sweep"},
 }
 _NUMBERED = {
     Kind.run: re.compile(r"checkpoints-of-version-\d+(-\d+)?"),
@@ -76,6 +79,7 @@ _NUMBERED = {
     Kind.checkpoints: re.compile(r"step-\d{8}"),
     Kind.ensemble: re.compile(r"(?!)"),
     Kind.benchmark: re.compile(r"\d{3,}"),
+    Kind.night: re.compile(r"(?!)"),
 }
 _TRIAL = re.compile(r"\d{3,}_(.*_)?([0-9a-f]{8}|invalid)")
 """The name of a trial's folder in its sweep."""
@@ -86,6 +90,7 @@ _WAY_OUT = {
     Kind.checkpoints: "give another storage.checkpoints",
     Kind.ensemble: "give a new or empty folder by -o",
     Kind.benchmark: "give a new or empty folder by -o",
+    Kind.night: "give a new or empty folder by -o",
 }
 
 
@@ -226,4 +231,5 @@ _RECOGNISED: Final[dict[Kind, Callable[[Path], bool]]] = {
     Kind.checkpoints: lambda _folder: False,
     Kind.ensemble: lambda _folder: False,
     Kind.benchmark: lambda _folder: False,
+    Kind.night: lambda _folder: False,
 }

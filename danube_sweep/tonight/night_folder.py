@@ -1,0 +1,127 @@
+"""The folder of a night: night.json has what was asked, the commands so far and their seconds."""
+
+import shlex
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from danube_sweep import paths
+from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.files import read_json, write_json, write_text
+from danube_sweep.storage.ownership import Kind, take_over
+from danube_sweep.tonight.asked import Asked, asked_of
+
+FORMAT = 1
+WHOLE, CUT, FAILED = "whole", "cut", "failed"
+"""How a command ended: done, stopped or incomplete as sweeps are, or with an error."""
+
+
+@final
+@dataclass
+class Ran:
+    """A command that was run, or is."""
+
+    stage: str
+    words: list[str]
+    """Behind `danube-sweep`, without the quotes of a shell."""
+    began: float
+    """Seconds since the epoch."""
+    predicted_s: float | None = None
+    backbone: str | None = None
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    """Of a round: hash, backbone and settings of each trial."""
+    seconds: float | None = None
+    """None until it has ended."""
+    outcome: str = ""
+
+
+@final
+class NightFolder:
+    """What is on disk of a night."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path / "night.json"
+        self.commands = path / "commands.sh"
+        self.sweep = path / "sweep"
+        self.ensemble = path / "ensemble"
+        self.refit = path / "refit"
+        self.submission = path / "submission.csv"
+        self.report = path / "report.html"
+        self.ran: list[Ran] = []
+        self.sessions: list[list[float]] = []
+        """Begin and last sign of life of each process that worked on it, in seconds since the epoch."""
+        self.asked: Asked | None = None
+
+    def begin(self, asked: Asked) -> None:
+        """A new night, or the next session of the one in the folder. Raises CheckpointError for another night."""
+        if self.file.is_file():
+            self.check_same(asked)
+            self.ran = [one for one in self.ran if one.outcome or one.cells]  # what was killed is run again
+            self._close_last_session()
+        take_over(self.path, Kind.night)
+        self.asked = asked
+        now = time.time()
+        self.sessions.append([now, now])
+        self.write()
+
+    def check_same(self, asked: Asked) -> None:
+        """Reads the night. Raises CheckpointError if it is of another command; hours may differ."""
+        if self.read().same_night != asked.same_night:
+            raise CheckpointError(f"{self.path} holds another night; give another folder by -o")
+
+    def read(self) -> Asked:
+        """What was asked. Raises CheckpointError for a folder that is no night, or damaged."""
+        if not self.file.is_file():
+            raise CheckpointError(f"{self.path} is no night: it has no night.json; give a training file and --test")
+        stored = read_json(self.file)
+        if stored.get("format") != FORMAT:
+            raise CheckpointError(f"{self.file} is of another version; start in another folder, by -o")
+        self.asked = asked_of(stored.get("asked", {}))
+        try:
+            self.ran = [Ran(**one) for one in stored["ran"]]
+            self.sessions = [[float(began), float(last)] for began, last in stored["sessions"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.file} is damaged; start in another folder, by -o") from error
+        return self.asked
+
+    def write(self) -> None:
+        """night.json and commands.sh. Raises DiskError."""
+        assert self.asked is not None
+        if self.sessions:
+            self.sessions[-1][1] = time.time()
+        stored = {"asked": asdict(self.asked), "ran": [asdict(one) for one in self.ran], "sessions": self.sessions}
+        write_json(self.file, {"format": FORMAT, **stored})
+        lines = [f"# {one.stage}\n{command_line(one.words)}\n" for one in self.ran]
+        where = f"# The commands of one night. Each runs as printed, in this folder:\ncd {shlex.quote(str(Path.cwd()))}"
+        again = "# Finished trials are kept. To repeat all of it, replace the name of the folder first."
+        write_text(self.commands, "\n".join([where, again, "", *lines]))
+
+    def spent_s(self) -> float:
+        """Seconds that all sessions worked, this one until now."""
+        if not self.sessions:
+            return 0.0
+        *before, (began, _) = self.sessions
+        return sum(last - begin for begin, last in before) + time.time() - began
+
+    def has_ended(self, stage: str) -> bool:
+        """Whether a stage has done its work."""
+        return any(one.stage == stage and one.outcome == WHOLE for one in self.ran)
+
+    def place(self, path: Path) -> str:
+        """A path as commands name it."""
+        return str(paths.from_here(path))
+
+    def _close_last_session(self) -> None:
+        # A process that was killed has left its last sign of life in the files that trials write.
+        if not self.sessions:
+            return
+        began, last = self.sessions[-1]
+        signs = [one.lstat().st_mtime for one in self.path.rglob("*")]
+        self.sessions[-1][1] = max([last, *(sign for sign in signs if began <= sign <= time.time())])
+
+
+def command_line(words: list[str]) -> str:
+    """A command as a shell takes it."""
+    return shlex.join(["danube-sweep", *words])

@@ -1,0 +1,172 @@
+"""`danube-sweep tonight`: a whole night on tiny rows, its commands again one by one, and nights that cannot be."""
+
+import csv
+import json
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+from conftest import TINY
+
+from danube_sweep.cli import main
+from danube_sweep.cli.help import help_text
+from danube_sweep.storage.ownership import Kind, is_ours
+
+SMALL = [*(word for word in TINY if "max_length" not in word), "data.max_length=48"]
+FIXED = ["trainer.max_steps=4", "lora.rank=4", "head.pooling=mean", "sweep.baseline=none", "model.lr=3.2e-2"]
+NIGHT = ["--test", "test.csv", "--models", "danube_tiny", *SMALL, *FIXED]
+LADDER = [3.2e-2 * times for times in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)]
+"""Of rates around the usual one."""
+
+
+def write_rows(folder: Path) -> None:
+    """40 queries that tell their label, so that one model is as good as several."""
+    kinds = [("pay with card", "card"), ("send money home", "cash")]
+    rows = [(n, f"{kinds[n % 2][0]} number {n}", kinds[n % 2][1]) for n in range(40)]
+    for name, columns in (("train", 3), ("test", 2)):
+        with (folder / f"{name}.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows([("id", "text", "label")[:columns], *(row[:columns] for row in rows)])
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that a night was started in, and what it printed."""
+    place = tmp_path_factory.mktemp("night")
+    write_rows(place)
+    cache = {"DANUBE_SWEEP_CACHE": str(tmp_path_factory.getbasetemp() / "cache")}
+    words = ["tonight", "train.csv", "--hours", "0.5", *NIGHT, "-o", "night"]
+    done = runs.command(*words, cwd=place, env={**os.environ, **cache, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stderr
+    return place, done.stdout
+
+
+def commands_of(place: Path) -> list[list[str]]:
+    lines = (place / "night" / "commands.sh").read_text().splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("danube-sweep ")]
+
+
+def trials_of(place: Path) -> dict[str, dict[str, Any]]:
+    files = (place / "night" / "sweep").glob("*/result.json")
+    return {file.parent.name: json.loads(file.read_text()) for file in files}
+
+
+def test_a_night_ends_in_a_submission_a_report_and_its_commands(night: tuple[Path, str]) -> None:
+    place, said = night
+    with (place / "night" / "submission.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["id"] for row in rows] == [str(n) for n in range(40)]
+    assert all(abs(float(row["card"]) + float(row["cash"]) - 1) < 1e-4 for row in rows)
+    assert "<title>" in (place / "night" / "report.html").read_text()
+    assert "nothing is left to gain: all neighbours of the best trial were tried" in said
+    assert said.index("first look") < said.index("$ danube-sweep -m")  # the plan comes first
+    assert "refit" in [command[0] for command in commands_of(place)]
+    assert json.loads((place / "night" / "refit" / "result.json").read_text())["rows"]["train"] == 40
+    assert is_ours(place / "night", Kind.night)
+
+
+def test_neighbours_of_the_best_rate_were_all_tried(night: tuple[Path, str]) -> None:
+    place, _ = night
+    tried: dict[float, float] = {}
+    for name, result in trials_of(place).items():
+        told = json.loads((place / "night" / "sweep" / name / "trial.json").read_text())["overrides"]
+        words = dict(word.partition("=")[::2] for word in told)
+        if "seed" not in words:
+            tried[float(words["optimizer.lr"])] = result["validation"]["log_loss"]
+    best = min(tried, key=lambda rate: tried[rate])
+    middle = min(range(len(LADDER)), key=lambda one: abs(LADDER[one] - best))
+    for near in LADDER[max(middle - 1, 0) : middle + 2]:
+        assert any(abs(rate / near - 1) < 0.01 for rate in tried), (near, tried)
+
+
+def test_the_first_command_makes_the_same_trials(night: tuple[Path, str], tmp_path: Path) -> None:
+    place, _ = night
+    (tmp_path / "night").mkdir()
+    shutil.copy(place / "train.csv", tmp_path)
+    first, *_, predict, report = commands_of(place)
+    assert (first[0], predict[0], report[0]) == ("-m", "predict", "report")
+    done = runs.command(*first, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again, known = trials_of(tmp_path), trials_of(place)
+    assert len(again) == 3
+    assert all(known[name]["trial"] == result["trial"] for name, result in again.items())
+
+
+def test_a_night_that_was_killed_before_its_predictions_goes_on_there(
+    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(night[0], tmp_path / "place")
+    place = tmp_path / "place"
+    monkeypatch.chdir(place)
+    stored = json.loads((place / "night" / "night.json").read_text())
+    searched = [one for one in stored["ran"] if one["stage"] not in ("predict", "report")]
+    (place / "night" / "night.json").write_text(json.dumps({**stored, "ran": searched}))
+    (place / "night" / "submission.csv").rename(place / "before.csv")
+    trials = trials_of(place)
+    assert main.main(["tonight", "train.csv", "--hours", "0.5", *NIGHT, "-o", "night"]) == 0
+    assert (place / "night" / "submission.csv").read_bytes() == (place / "before.csv").read_bytes()
+    assert trials_of(place) == trials  # nothing is trained again
+    assert [one[0] for one in commands_of(place)].count("refit") == 1
+    assert main.main(["tonight", "night"]) == 0  # and a night that has ended only draws its page again
+    assert [one[0] for one in commands_of(place)][-3:] == ["predict", "report", "report"]
+
+
+def test_a_plan_of_two_backbones_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path)
+    words = ["tonight", "train.csv", "--test", "test.csv", "--hours", "8", "--device", "kaggle_t4", "--dry-run"]
+    assert main.main(words) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "danube3_500m:" in out and "danube3_4b:" in out and "on a T4" in out
+    assert "optimizer.lr, head.pooling, lora.rank, trainer.epochs" in out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["test.csv", "train.csv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train.csv", "--hours", "1"], "tonight train.csv: --test FILE is missing"),
+        (["train.csv", "--test", "none.csv", "--hours", "1"], "--test none.csv: no such file"),
+        (["train.csv", "--test", "test.csv"], "--hours H is missing"),
+        (["train.csv", "--test", "test.csv", "--hours", "0"], "--hours must be above 0, got 0"),
+        (
+            ["train.csv", "--test", "test.csv", "--hours", "1", "--models", "danube9"],
+            "--models danube9: no such option",
+        ),
+        (["train.csv", "--hours", "1e-4", *NIGHT], "one trial of danube_tiny and the predictions take about"),
+        (["test.csv", "--hours", "1", *NIGHT], "test.csv"),
+        (["train.csv", "--hours", "1", *NIGHT, "-o", "mine"], "mine holds what danube-sweep did not write (notes.txt)"),
+        (["train.csv", "--hours", "1", *NIGHT, "seed=3"], "seed=3: tonight compares settings on one split and seed"),
+        (["train.csv", "--hours", "1", *NIGHT, "sweep.deadline_h=2"], "tonight sets it from --hours"),
+        (["mine"], "mine is no night: it has no night.json"),
+    ],
+    ids=lambda value: " ".join(value[:6]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    assert main.main(["tonight", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and said in err
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["mine", "notes.txt", "test.csv", "train.csv"]
+
+
+def test_a_folder_holds_one_night(
+    night: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(night[0])
+    assert main.main(["tonight", "train.csv", "--hours", "1", *NIGHT, "schedule=linear", "-o", "night"]) == 2
+    assert "night holds another night; give another folder by -o" in capsys.readouterr().err
+
+
+def test_help_leads_to_tonight() -> None:
+    assert "danube-sweep tonight FILE" in help_text()
