@@ -21,6 +21,8 @@ from danube_sweep.tonight.searched_keys import EPOCHS_KEY, Key, Settings, keys_o
 
 LARGER: Final = "danube3_4b"
 """On a GPU, beside the model that every start is made from."""
+TEST_PART: Final = ("data.test_path", "trainer.score_test")
+"""Of a test file with labels, which a night only predicts."""
 
 
 @final
@@ -88,6 +90,8 @@ def backbones_of(asked: Asked, say: Callable[[str], object]) -> list[Backbone]:
         found.append(_backbone(name, start, asked, composer))
     if not found:
         raise MisfitError("no model fits; give another by --models, or a device with more memory")
+    if any(guess.field in TEST_PART and not guess.given for guess in found[0].start.guesses):
+        say(f"{asked.test} has labels, which choose nothing: its rows are predicted, and not scored")
     return found
 
 
@@ -103,7 +107,8 @@ def _backbone(name: str, start: StartingPoint, asked: Asked, composer: Composer)
     fixed = {word.partition("=")[0] for word in asked.of_trials}
     keys = keys_of(start.config, fixed, "1")
     own = {key.name for key in keys}
-    words = [word for word in start.overrides if word.partition("=")[0] not in own]
+    left_out = own | (set(TEST_PART) - fixed)
+    words = [word for word in start.overrides if word.partition("=")[0] not in left_out]
     return Backbone(name, start, words, keys, composer)
 
 

@@ -34,7 +34,7 @@ def subcommand(command: str) -> str:
 
 
 def trains(command: str) -> bool:
-    return subcommand(command) not in {*FOLDER_FIRST, *COMPOSES, "init", "sweep"} and not subcommand(
+    return subcommand(command) not in {*FOLDER_FIRST, *COMPOSES, "init", "sweep", "tonight"} and not subcommand(
         command
     ).startswith("--")
 
