@@ -38,7 +38,9 @@ def imported(*folders: str) -> set[str]:
 def test_the_package_declares_what_it_imports_and_nothing_else() -> None:
     extras = PROJECT["optional-dependencies"]
     used = imported("danube_sweep", "hydra_plugins")
-    assert used - named(PROJECT["dependencies"]) == named(extras["hub"]) | named(extras["benchmark"])
+    assert used - named(PROJECT["dependencies"]) == named(extras["hub"]) | named(extras["benchmark"]) | named(
+        extras["slurm"]
+    )
     assert named(PROJECT["dependencies"]) - used == USED_BY_OTHERS
 
 

@@ -28,6 +28,7 @@ def resume(arguments: list[str]) -> int:
     add_directory(parser, "the folder of a run or of a sweep")
     parser.add_argument("--retry", metavar="STATES", help="sweep only: end states to run again: failed,oom,… or all")
     parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help="sweep only: settings to change")
+    parser.add_argument("--worker", action="store_true", help="sweep only: train here, not in jobs of a cluster")
     add_trust(parser)
     options = parser.parse_intermixed_args(arguments)
     if options.directory is not None and str(options.directory).startswith("sweep."):
@@ -39,9 +40,9 @@ def resume(arguments: list[str]) -> int:
 
     for directory in (options.directory, options.directory / "trials"):  # of a refit of several models
         if SweepFolder(directory).file.is_file():
-            return _resume_sweep(directory, options.retry, options.settings)
-    if options.retry or options.settings:
-        given = "--retry" if options.retry else options.settings[0]
+            return _resume_sweep(directory, options.retry, options.settings, worker=options.worker)
+    if options.retry or options.settings or options.worker:
+        given = "--retry" if options.retry else options.settings[0] if options.settings else "--worker"
         raise CheckpointError(f"{options.directory} is no sweep: {_missing(options.directory, given)}")
     from danube_sweep.config.stored import load_config
     from danube_sweep.storage.run_folder import RunFolder
@@ -55,16 +56,18 @@ def _missing(path: Path, given: str) -> str:
     return f"it has no sweep.json; {given} is for sweeps" if path.is_dir() else "there is no such folder"
 
 
-def _resume_sweep(path: Path, retry: str | None, settings: list[str]) -> int:
+def _resume_sweep(path: Path, retry: str | None, settings: list[str], *, worker: bool) -> int:
     from danube_sweep.sweeping import start_sweep
+    from danube_sweep.sweeping.cluster.follow_jobs import back_to
     from danube_sweep.terminal.screen import Terminal
 
     for setting in settings:
         if not setting.startswith("sweep."):
             raise ConfigError(f"{setting}: a sweep's trials are fixed; only sweep.FIELD=VALUE can change")
-    states = [f"sweep.retry=[{retry}]"] if retry else []
+    changes = [*settings, *([f"sweep.retry=[{retry}]"] if retry else [])]
+    submit = None if worker else back_to(path.absolute(), changes)
     with Terminal() as terminal:
-        start_sweep.resume_sweep(path, [*settings, *states], terminal)
+        start_sweep.resume_sweep(path, changes, terminal, submit, patient=worker)
     return 0
 
 

@@ -14,10 +14,9 @@ from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.options import SWEEP_OPTIONS
-from danube_sweep.config.schema import Config, Confirm, Device, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import Baseline, Config, Confirm, Device, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
-from danube_sweep.config.validate import AUTO
 from danube_sweep.config.validate.check_sweep import check_validated, objectives
 from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
@@ -33,6 +32,7 @@ from danube_sweep.sweeping.execute.close_paused import close_paused
 from danube_sweep.sweeping.execute.executor import Executor
 from danube_sweep.sweeping.execute.slots import find_slots
 from danube_sweep.sweeping.execute.train_baselines import train_baselines
+from danube_sweep.sweeping.other_launchers import Launch, run_batches, say_ignored
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.fits_device import shrink, shrunk_rows
 from danube_sweep.sweeping.propose.grid_cells import check_cells, check_search, depends_on, shared
@@ -43,8 +43,8 @@ from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.probe import probe_once
 from danube_sweep.training.signals import StopRequest
 
-Launch = Callable[[Sequence[Entry]], None]
-"""Trains the given trials in their folders, by other means than our slots."""
+Submit = Callable[[SweepFolder, Terminal], None]
+"""Has a sweep's trials trained by workers on other machines, and returns when these have ended."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class PlannedSweep:
     config_dir: Path | None = None
     config_name: str = "config"
     launch: Launch | None = None
+    submit: Submit | None = None
+    patient: bool = False
+    """Whether only the first request to stop counts, as in a job that its scheduler signals more than once."""
     ranked: bool = True
     """Whether it ends in a ranking, and the winner's test score."""
     tracking: Mapping[str, str] = field(default_factory=dict)
@@ -132,10 +135,13 @@ def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> No
     run_sweep(plan, terminal, composer)
 
 
-def resume_sweep(path: Path, changes: Sequence[str], terminal: Terminal) -> None:
+def resume_sweep(
+    path: Path, changes: Sequence[str], terminal: Terminal, submit: Submit | None = None, *, patient: bool = False
+) -> None:
     """Goes on with the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`); ends like `run_sweep`.
 
-    Raises CheckpointError for a folder that is not a sweep or from another version.
+    `submit` and `patient` are those of `PlannedSweep`. Raises CheckpointError for a folder that is not a sweep or from
+    another version.
     """
     folder = SweepFolder(path.absolute())
     stored = folder.read()
@@ -157,6 +163,8 @@ def resume_sweep(path: Path, changes: Sequence[str], terminal: Terminal) -> None
         None if search is None else Search(search["fixed"], recognised(search["space"])),
         None if config_dir is None else Path(config_dir),
         stored.get("config_name", "config"),
+        submit=submit,
+        patient=patient,
         tracking=stored.get("tracking", {}),
     )
     composer = Composer(config_dir=plan.config_dir, config_name=plan.config_name)
@@ -196,12 +204,15 @@ def run_sweep(
     Raises Interrupted if it was stopped and SweepFailed unless every trial finished or was pruned.
     """
     _say_version(plan, terminal)
+    if plan.submit is not None:
+        _run_elsewhere(plan, plan.submit, terminal)
+        return
     source, drawn = _source(plan, composer), _drawn(plan, composer)
     if plan.launch is not None:
         train_baselines(plan.folder, plan.sweep, terminal, lambda: False, drawn)
-        _say_ignored(plan, terminal)
+        say_ignored(plan.sweep, plan.pruner, terminal)
         try:
-            _run_batches(plan, source, plan.launch, terminal)
+            run_batches(plan.sweep.slots, source, plan.launch, terminal)
         finally:
             conclude(plan.folder, plan.sweep, terminal, lambda: False)
         _raise_unless_complete(plan)
@@ -209,7 +220,7 @@ def run_sweep(
     slots = find_slots(plan.sweep, _accelerators(plan, drawn))
     if not slots.on_cpu:
         probe_once(Device(), terminal.note, slots.environment(0))
-    with StopRequest() as stop:
+    with StopRequest(patient=plan.patient) as stop:
         train_baselines(plan.folder, plan.sweep, terminal, stop, drawn)
         began_s = time.monotonic()
 
@@ -237,6 +248,13 @@ def run_sweep(
                 conclude(plan.folder, plan.sweep, terminal, stop)
     if stop.signal_number is not None:
         raise Interrupted(f"go on with: danube-sweep resume {paths.from_here(plan.folder.path)}", stop.signal_number)
+    _raise_unless_complete(plan)
+
+
+def _run_elsewhere(plan: PlannedSweep, submit: Submit, terminal: Terminal) -> None:
+    # The workers train the baselines and score the winner.
+    submit(plan.folder, terminal)
+    conclude(plan.folder, replace(plan.sweep, score_test=False, baseline=Baseline.none), terminal, lambda: False)
     _raise_unless_complete(plan)
 
 
@@ -331,27 +349,6 @@ def _say_version(plan: PlannedSweep, terminal: Terminal) -> None:
             f"this sweep was begun by version {version} of the hashes and keeps them; its finished trials stay, and "
             "the others train by today's arithmetic"
         )
-
-
-def _run_batches(plan: PlannedSweep, source: FolderSource | SearchSource, launch: Launch, terminal: Terminal) -> None:
-    # Other launchers take a batch and come back when all of it has ended: no slots, no pruning, no early word.
-    while batch := source.batch(plan.sweep.slots or 1):
-        launch([entry for entry in batch if state_of(entry) is None])
-        for entry in batch:
-            source.heard(entry)
-        while source.notes:
-            terminal.note(source.notes.pop(0))
-
-
-def _say_ignored(plan: PlannedSweep, terminal: Terminal) -> None:
-    default = Sweep()
-    names = ("stagger_s", "deadline_h", "timeout_h", "stall_s", "grace_s", "disk_wait_s", "on_oom")
-    ignored = [f"sweep.{name}" for name in names if getattr(plan.sweep, name) != getattr(default, name)]
-    ignored += [] if plan.sweep.confirm is Confirm.none else ["sweep.confirm"]
-    ignored += [] if isinstance(plan.pruner, NoPruner) else ["pruner"]
-    ignored += [] if plan.sweep.pack in (AUTO, 1) else ["sweep.pack"]  # one at a time is what other launchers do
-    if ignored:
-        terminal.note(f"{', '.join(ignored)}: only hydra/launcher=local keeps to it; this launcher does not")
 
 
 def _drawn(plan: PlannedSweep, composer: Composer | None) -> Config | None:

@@ -56,6 +56,9 @@ class Sweep:
     slots: int | None = setting(
         "trials or packs at a time, each in its own process; null means one per GPU, or one on a CPU", None
     )
+    workers: int = setting(
+        "processes on all machines that are expected to share the sweep: a pack leaves the others their part", 1
+    )
     draws_ahead: Any = setting(
         "search only, for tpe, gp and cmaes: trials without a result that a pack may draw; auto: a quarter of the "
         "trials at the start, then half as many as there are results",

@@ -66,7 +66,7 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
             f"sweep.goal must be minimize or maximize, got {goal}; null uses the metric's own direction",
         )
     _directed(metrics, goals)
-    for name in ("trials", "slots"):
+    for name in ("trials", "slots", "workers"):
         value = getattr(sweep, name)
         require(value is None or value >= 1, f"sweep.{name} must be at least 1, got {value}")
     _pack(sweep.pack)

@@ -22,13 +22,16 @@ from danube_sweep.os_errors import as_ours
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.cluster.cluster_options import ClusterOptions, check_named_device, cluster_options
+from danube_sweep.sweeping.cluster.follow_jobs import on_cluster
 from danube_sweep.sweeping.entry.result_folders import held
 from danube_sweep.sweeping.propose.grid_cells import expand, search_of
-from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid, run_search, run_sweep
+from danube_sweep.sweeping.start_sweep import PlannedSweep, Submit, plan_grid, run_search, run_sweep
 from danube_sweep.sweeping.wandb_file.wandb_parameters import override_text
 from danube_sweep.terminal.screen import Terminal
 
 LOCAL = "hydra_plugins.danube_sweep.launcher.LocalLauncher"
+SLURM = "hydra_plugins.danube_sweep.slurm.SlurmLauncher"
 
 
 @final
@@ -40,6 +43,7 @@ class Multirun:
         self._composer = composer_of(context, config)
         self._parser = OverridesParser.create(config_loader=context.config_loader)
         self._path = Path(str(config.hydra.sweep.dir))
+        self._options = cluster_of(config)
 
     def grid(self, arguments: Sequence[str]) -> None:
         """Every combination of the swept values; ends like `run_sweep`."""
@@ -58,20 +62,24 @@ class Multirun:
         overrides = self._parser.parse_overrides(list(arguments))
         sweep, _ = self._composer.sweep(self._fixed(seen))
         with Terminal() as terminal:
+            self._check_device(overrides, terminal)
             cells = expand(overrides, sweep.max_trials)
             planned = plan_grid(self._path, cells, self._composer, terminal, self._launch())
             if planned is not None:
-                run_sweep(planned[0], terminal)
+                run_sweep(replace(planned[0], submit=self._submit()), terminal)
 
     def _search(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
         sweep, pruner = self._composer.sweep(self._fixed(seen))
         if sweep.sampler is Sampler.grid:
             self._grid(seen, arguments)
             return
-        search = search_of(self._parser.parse_overrides(list(arguments)))
+        overrides = self._parser.parse_overrides(list(arguments))
+        search = search_of(overrides)
         folder, name = SweepFolder(self._path.absolute()), str(self._config.hydra.job.config_name)
-        plan = PlannedSweep(folder, sweep, pruner, search, self._config_dir(), name, self._launch())
+        launch, submit = self._launch(), self._submit()
+        plan = PlannedSweep(folder, sweep, pruner, search, self._config_dir(), name, launch, submit)
         with Terminal() as terminal:
+            self._check_device(overrides, terminal)
             run_search(plan, self._composer, terminal)
 
     def _fixed(self, arguments: Sequence[str]) -> list[str]:
@@ -82,9 +90,20 @@ class Multirun:
         given = [one.path for one in self._config.hydra.runtime.config_sources if one.provider == "command-line"]
         return Path(given[0]) if given else None
 
+    def _submit(self) -> Submit | None:
+        return None if self._options is None else on_cluster(self._options)
+
+    def _check_device(self, overrides: Sequence[Any], terminal: Terminal) -> None:
+        if self._options is None:
+            return
+        over = [one for one in overrides if one.key_or_group == "device" and one.is_sweep_override()]
+        swept = [str(value) for one in over for value in one.sweep_string_iterator()]
+        if (line := check_named_device(self._config.device, swept)) is not None:
+            terminal.note(line)
+
     def _launch(self) -> Any:
         # Another launcher than ours gets its trials in batches, each with the folder that is planned for it.
-        if self._config.hydra.launcher._target_ == LOCAL:
+        if self._config.hydra.launcher._target_ in (LOCAL, SLURM):
             return None
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._context, task_function=self._task, config=self._config
@@ -144,17 +163,27 @@ def composer_of(context: Any, config: DictConfig) -> Composer:
     return Composer(lambda overrides: context.config_loader.load_sweep_config(config, overrides), ours=ours)
 
 
+def cluster_of(config: DictConfig) -> ClusterOptions | None:
+    """What hydra/launcher=slurm asks for; None with another launcher. Raises ConfigError."""
+    launcher = config.hydra.launcher
+    return cluster_options(launcher) if launcher._target_ == SLURM else None
+
+
 def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
     """The launcher's side for sweepers that are not ours: runs a batch and returns its objective values."""
     cells = [list(cell) for cell in job_overrides]
     composer, path = composer_of(context, config), Path(str(config.hydra.sweep.dir))
+    options = cluster_of(config)
     with Terminal() as terminal:
+        if options is not None and (line := check_named_device(config.device, [])) is not None:
+            terminal.note(line)
         planned = plan_grid(path, cells, composer, terminal)
         if planned is None:
             return []
         plan, entries = planned
         # A batch is not the end of the sweep: the winner is known, and scored, when it is resumed.
-        plan = replace(plan, sweep=replace(plan.sweep, score_test=False))
+        submit = None if options is None else on_cluster(options)
+        plan = replace(plan, sweep=replace(plan.sweep, score_test=False), submit=submit)
         with suppress(SweepFailed):  # each job's return says it to the sweeper
             run_sweep(plan, terminal)
     metric = objectives(plan.sweep)[0][0]

@@ -187,7 +187,8 @@ class Executor:
             return None
         here = sum(len(one.members) for one in self._running)
         here += sum(len(part.claims) for parts in self._parts for part in parts)
-        free = len(self._slots.environments) - len(self._running)
+        slots = len(self._slots.environments)
+        free = slots - len(self._running) + slots * (self._settings.workers - 1)
         return max(1, -(-(total - ended - here) // free))
 
     def _start(self, part: ClaimedTrials, slot: int) -> None:
