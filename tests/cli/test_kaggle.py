@@ -9,14 +9,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import ROOT, TINY
+from nbclient import NotebookClient
 from workbench import save_base
 
 from danube_sweep.config.schema import Config
 from danube_sweep.data.kinds.generated import generate, write_csv
 
 TEXT = (ROOT / "docs" / "kaggle.md").read_text(encoding="utf-8")
+NOTEBOOK = ROOT / "docs" / "kaggle.ipynb"
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
 
 NO_NETWORK = """
@@ -53,9 +56,19 @@ TEMPLATE = (
 """Danube's markup, which its own tokenizer renders."""
 
 
+ASKS = """
+import socket
+try:
+    socket.create_connection(("127.0.0.1", 9))
+except OSError as error:
+    print(error)
+"""
+"""A cell that shows that the network is refused."""
+
+
 @pytest.fixture
-def kaggle(tiny: Callable[..., Config], tmp_path: Path) -> Callable[[list[str]], list[str]]:
-    """What the document's commands print, their places moved into a folder with a tiny model and forty rows."""
+def place(tiny: Callable[..., Config], tmp_path: Path) -> Path:
+    """A folder like Kaggle's with a tiny model and forty rows, and a module that refuses connections."""
     for name in ("lmsys-chatbot-arena", "h2o-danube3-500m-chat"):
         (tmp_path / "input" / name).mkdir(parents=True)
     (tmp_path / "working").mkdir()
@@ -68,7 +81,13 @@ def kaggle(tiny: Callable[..., Config], tmp_path: Path) -> Callable[[list[str]],
     lines = ["id,winner_model_a,winner_model_b,winner_tie", *(f"{name},0.3,0.3,0.4" for name in ids)]
     (tmp_path / "input" / "lmsys-chatbot-arena" / "sample_submission.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
-    (tmp_path / "all.py").write_text(ALL)
+    return tmp_path
+
+
+@pytest.fixture
+def kaggle(place: Path, tmp_path: Path) -> Callable[[list[str]], list[str]]:
+    """What the document's commands print, their places moved into that folder."""
+    (place / "all.py").write_text(ALL)
 
     def moved(line: str) -> list[str]:
         words = line.replace("/kaggle/", f"{tmp_path}/").split()[1:]
@@ -99,3 +118,30 @@ def test_every_command_of_the_document_works_without_a_network(
     assert "40 rows" in predict and "40 rows" in oof
     header = (tmp_path / "working" / "submission.csv").read_text().splitlines()[0]
     assert header == "id,winner_model_a,winner_model_b,winner_tie"
+
+
+def test_the_notebook_runs_without_a_network(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    small = [*(word for word in TINY if not word.startswith("model.")), "trainer.max_steps=2", "sweep.baseline=none"]
+    for cell in book.cells:
+        cell.source = cell.source.replace("/kaggle/", f"{place}/")
+        cell.source = re.sub(r"SMALLER = .*", f"SMALLER = {[*small, 'precision.compute=fp32']!r}", cell.source)
+        cell.source = cell.source.replace('"seed=0,1", ', "")  # two trials are enough here
+    book.cells.append(nbformat.v4.new_code_cell(ASKS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("IPYTHONDIR", str(place / "ipython"))
+    NotebookClient(book, timeout=280, resources={"metadata": {"path": str(place)}}).execute()
+    assert book.cells[-1].outputs[0].text == "no network here\n"
+    with (place / "working" / "submission.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 40
+    assert all(abs(sum(float(value) for name, value in row.items() if name != "id") - 1) < 1e-4 for row in rows)
+
+
+def test_the_notebook_follows_the_document() -> None:
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(book)
+    told = "\n".join(cell.source for cell in book.cells)
+    assert not any(cell.get("outputs") for cell in book.cells)
+    for name in ("preference_danube3_500m_t4", "h2o-danube3-500m-chat", "lmsys-chatbot-arena", "lora.rank=16,64"):
+        assert name in told and name in TEXT
