@@ -58,7 +58,6 @@ def task_of(controller: str) -> int | None:
     return None
 
 
-@pytest.mark.timeout(900)
 def test_a_preempted_worker_is_queued_again_and_the_command_may_leave_and_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,7 @@ SEEN_S: Final = 30.0
 MARGIN_S: Final = 15
 """Of the time before the kill, left for the requeueing itself."""
 OTHERS: Final = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NPROCS")
-"""By these Lightning takes a trial for one task of a distributed run; by the name below it does not look for others."""
-_ALONE: Final = {"SLURM_JOB_NAME": "interactive"}
+"""By these Lightning takes a trial for one task of a distributed run."""
 
 
 @dataclass
@@ -59,7 +58,6 @@ class Worker:
             print(f"danube-sweep: error: {missing}", file=sys.stderr, flush=True)
             return 2
         environment = {name: value for name, value in os.environ.items() if name not in OTHERS}
-        environment |= {name: value for name, value in _ALONE.items() if name in environment}
         command = [sys.executable, "-m", "danube_sweep", "resume", "--worker", str(self.sweep), *self.settings]
         try:
             # The scheduler signals every process of a job. Those that train are told by this one.
