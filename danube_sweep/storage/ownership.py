@@ -67,7 +67,7 @@ _FILES = {
 }
 _FOLDERS = {
     Kind.run: {"adapter", "checkpoints", "model", "wandb"},
-    Kind.sweep: {"baselines"},
+    Kind.sweep: {"baselines", "workers"},
     Kind.checkpoints: set(),
     Kind.ensemble: {"trials"},
     Kind.benchmark: {"scores"},

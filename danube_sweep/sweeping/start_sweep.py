@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, Sweep
 from danube_sweep.recovery import mend, tracked
 from danube_sweep.storage.made_here import made_here
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.storage.worker_locks import worker_present
 from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.confirm import confirm
 from danube_sweep.sweeping.end_sweep import conclude
@@ -220,7 +221,8 @@ def run_sweep(
     slots = find_slots(plan.sweep, _accelerators(plan, drawn))
     if not slots.on_cpu:
         probe_once(Device(), terminal.note, slots.environment(0))
-    with StopRequest(patient=plan.patient) as stop:
+    shared = worker_present(plan.folder.path) if plan.sweep.workers > 1 else nullcontext()
+    with shared, StopRequest(patient=plan.patient) as stop:
         train_baselines(plan.folder, plan.sweep, terminal, stop, drawn)
         began_s = time.monotonic()
 

@@ -39,7 +39,7 @@ SelectTypeParameters=CR_Core
 ReturnToService=2
 MailProg=/bin/true
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 Boards=1 SocketsPerBoard=2 CoresPerSocket=1 ThreadsPerCore=1 RealMemory=1000
-PartitionName=tiny Nodes={host} Default=YES MaxTime=60 State=UP
+PartitionName=tiny Nodes={host} Default=YES MaxTime=600 State=UP
 """
 
 
@@ -108,7 +108,7 @@ def test_a_signalled_job_checkpoints_and_is_queued_again(
     sweep = start(*words, "trainer.validate_every=2", "sweep.baseline=none", cwd=tmp_path)
     jobs = until(lambda: remembered(tmp_path / "sweep"))
     folder = SweepFolder(tmp_path / "sweep")
-    until(lambda: any(entry.folder.has_checkpoints for entry in folder.entries()))
+    until(lambda: any(entry.folder.has_checkpoints for entry in folder.entries()), 400.0)
     print(cluster("squeue", "--array"))
     for one in jobs.ids:
         cluster("scancel", "--signal=USR2", one)

@@ -1,0 +1,104 @@
+"""Whether the workers of one sweep see each other's locks, found when a second one starts.
+
+Each worker keeps a locked file and one that it rewrites every second. A file of another host that changes while its
+lock is free here belongs to a live worker whose locks this machine does not see: both would train the same trials.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from platform import node
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from danube_sweep.errors import ConfigError
+from danube_sweep.storage.files import writing
+from danube_sweep.storage.locks import is_held
+
+FOLDER: Final = "workers"
+BEAT_S: Final = 1.0
+WATCHED_S: Final = 5.0
+"""Beats that a loaded machine misses count too; no clock but the reader's own is used."""
+
+
+@contextmanager
+def worker_present(sweep: Path, host: str | None = None) -> Iterator[None]:
+    """While it lasts, this process is known as a worker of the sweep. `host`: this machine's name.
+
+    Raises ConfigError if a worker of another host is alive whose lock is not seen here, DiskError.
+    """
+    here = host or node()
+    folder = sweep / FOLDER
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    _check(folder, here)
+    own = folder / f"{here}_{os.getpid()}.lock"
+    lock = FileLock(own, timeout=0, fallback_to_soft=False)
+    with writing(own):
+        lock.acquire()
+    ended = threading.Event()
+    beats = threading.Thread(target=_beat, args=(own.with_suffix(".beat"), ended), daemon=True)
+    beats.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beats.join()
+        with suppress(OSError):
+            own.with_suffix(".beat").unlink()
+            own.unlink()
+        lock.release()
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _beat(file: Path, ended: threading.Event) -> None:
+    count = 0
+    while True:
+        with suppress(OSError):  # a full disk is told by what trains
+            file.write_text(f"{count}\n", encoding="ascii")
+        count += 1
+        if ended.wait(BEAT_S):
+            return
+
+
+def _check(folder: Path, here: str) -> None:
+    seen = {file: _read(file) for file in folder.glob("*.beat") if _host(file) != here}
+    until_s = time.monotonic() + WATCHED_S
+    while seen:
+        for file, count in list(seen.items()):
+            if is_held(file.with_suffix(".lock")):
+                del seen[file]
+            elif _read(file) not in (count, None):
+                raise ConfigError(
+                    f"hydra.sweep.dir={folder.parent}: a worker on {_host(file)} trains this sweep, and its locks are "
+                    f"not seen on {here}, so trials would be trained twice; give a folder on a file system whose locks "
+                    "(flock) all machines share, such as NFS mounted without nolock or local_lock"
+                )
+        if time.monotonic() > until_s:  # left by workers that were killed
+            for file in seen:
+                _remove(file)
+            return
+        time.sleep(BEAT_S / 4)
+
+
+def _remove(file: Path) -> None:
+    lock = FileLock(file.with_suffix(".lock"), timeout=0, fallback_to_soft=False)
+    with suppress(OSError, Timeout), lock:
+        file.unlink(missing_ok=True)
+        file.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="ascii", errors="replace") or None
+    except OSError:
+        return None
+
+
+def _host(file: Path) -> str:
+    return file.stem.rpartition("_")[0]
