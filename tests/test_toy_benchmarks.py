@@ -38,7 +38,9 @@ OTHERS = {
     "general_ability": "below",
     "real_model": "below, and training/test_against_plain_peft.py",
     "report_page": "below",
+    "smollm2_folder": "test_tutorial.py",
     "time_to_best": "test_benchmarks.py",
+    "tutorial": "test_tutorial.py",
 }
 """Scripts that other tests try."""
 
