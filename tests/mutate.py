@@ -119,6 +119,15 @@ FAULTS = [
         ("training/test_metrics.py",),
     ),
     Fault(
+        "the answers of a pack come in the order of ranks",
+        "inference/runs_in_packs.py",
+        "key=lambda pair: pair[0]",
+        "key=lambda pair: 0",
+        (
+            "inference/test_runs_in_packs.py::test_a_pack_answers_as_its_runs_do_one_by_one_and_runs_the_frozen_blocks_once",
+        ),
+    ),
+    Fault(
         "extra rows weigh as much as the others",
         "head/base_head.py",
         "(losses_B * batch.weights_B).sum() / batch.weights_B.sum()",

@@ -22,6 +22,10 @@ TOYS: dict[str, tuple[str, str]] = {
     "early_stopping": ("--orders 1 --synthetic 2", "pruner=hyperband"),
     "flat": ("--rounds 1 --rows 24 --hidden 64 --data FOLDER", "flat against padded: "),
     "null_sweep": ("FOLDER/null --trials 2 --steps 1 --out FOLDER/null.npz", "2 trials, "),
+    "predict": (
+        "--rounds 1 --rows 8 --hidden 64 --blocks 2 --last-k 1 --members 2 --precision fp32",
+        "fp32: 2 as a pack against one by one: ",
+    ),
     "record_readings": ("FOLDER/readings --only generated-0 --steps 1 --out FOLDER/out.npz", "generated-0: 12 trials"),
     "run_overhead": ("--only overhead --rounds 1 --steps 1 --hidden 64", "steps/s, nf4, bf16 compute: ours, plain"),
     "search_in_packs": ("--seeds 1 --trials 4 --packs 1,2", "   2  ahead"),

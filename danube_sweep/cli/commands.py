@@ -251,7 +251,12 @@ def predict(arguments: list[str]) -> int:
         action="store_true",
         help="write the most likely class (head=ordinal: the median); for words, leave out those labelled O",
     )
-    parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
+    parser.add_argument(
+        "--batch-rows",
+        type=int,
+        default=16,
+        help="rows of data.max_length tokens per forward pass; of shorter ones, as many tokens (default 16)",
+    )
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     types = ["fp32", "bf16", "fp16"]
     parser.add_argument("--compute", choices=types, help="compute type, if the device lacks the run's type")

@@ -27,7 +27,12 @@ def label(arguments: list[str]) -> int:
     parser.add_argument(
         "--calibrate", action="store_true", help="divide the logits by a temperature fitted on the validation rows"
     )
-    parser.add_argument("--batch-rows", type=int, default=16, help="rows per forward pass (default 16)")
+    parser.add_argument(
+        "--batch-rows",
+        type=int,
+        default=16,
+        help="rows of data.max_length tokens per forward pass; of shorter ones, as many tokens (default 16)",
+    )
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     types = ["fp32", "bf16", "fp16"]
     parser.add_argument("--compute", choices=types, help="compute type, if the device lacks the run's type")

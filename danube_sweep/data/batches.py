@@ -19,6 +19,10 @@ _BLOCK_STEPS = 4
 """Steps of a bucketed block, whose rows are sorted by length together (docs/decisions/017)."""
 
 
+LEAST_FILLED = 0.75
+"""The shortest row of a batch of predictions over its longest: padding of short rows costs more than a batch more."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows padded to the longest of them."""
@@ -94,6 +98,23 @@ def forward_tokens(lengths: Rows, rows: Rows, *, flat: bool) -> int:
 def eval_batches(lengths: Rows, batch: int) -> list[Rows]:
     """Every row once, sorted by length, longest first."""
     return _cut(_longest_first(np.arange(len(lengths), dtype=np.int64), lengths), batch)
+
+
+def budget_batches(lengths: Rows, tokens: int) -> list[Rows]:
+    """Every row once, sorted by length, longest first.
+
+    With its padding a batch has at most so many tokens, or one row, and no row is shorter than `LEAST_FILLED` of the
+    longest.
+    """
+    order = _longest_first(np.arange(len(lengths), dtype=np.int64), lengths)
+    sorted_lengths, batches, start = lengths[order], [], 0
+    while start < len(order):
+        longest = max(1, int(sorted_lengths[start]))
+        filled = int(np.searchsorted(-sorted_lengths, -LEAST_FILLED * longest, side="right"))
+        end = min(start + max(1, tokens // longest), max(filled, start + 1))
+        batches.append(order[start:end])
+        start = end
+    return batches
 
 
 def collate(encoded: Encoded, rows: Rows, pad_id: int, side: str = "right") -> Batch:

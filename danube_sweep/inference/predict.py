@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,16 @@ from danube_sweep.config.schema import (
     Storage,
 )
 from danube_sweep.config.stored import load_config, sealed
+from danube_sweep.data.batches import Batch
 from danube_sweep.data.chat_markup import markup_for
-from danube_sweep.data.encode import encode
 from danube_sweep.data.layout import Layout, layout_for
-from danube_sweep.data.records import Record, swapped
+from danube_sweep.data.records import Record
 from danube_sweep.data.tokenizer import load_tokenizer
-from danube_sweep.data.vocabulary import check_ids
 from danube_sweep.errors import CheckpointError, ConfigError, ModelError
 from danube_sweep.head.base_head import Head
+from danube_sweep.inference.joint_answers import joint_predictions
 from danube_sweep.inference.predict_input import Input, check_input
 from danube_sweep.inference.prediction_table import (
-    SHARES,
     Predictions,
     Table,
     csv_line,
@@ -44,7 +44,7 @@ from danube_sweep.inference.prediction_table import (
     table_of,
 )
 from danube_sweep.inference.sample_submission import Arrangement, read_sample
-from danube_sweep.lora import PackedAdapters
+from danube_sweep.lora import PackedAdapter, PackedAdapters
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.hub_download import local_folder
 from danube_sweep.storage import checkpoint
@@ -54,7 +54,6 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training import trained_weights
 from danube_sweep.training.assemble import assemble, load_base
 from danube_sweep.training.device import native_types, pick_device
-from danube_sweep.training.evaluate import forward
 from danube_sweep.training.resume import ARITHMETIC
 
 WAY_OUT = "choose another place by -o"
@@ -133,7 +132,17 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False, spare: bool =
     Raises CheckpointError if it was trained over another backbone, ModelError if its backbone cannot be had,
     ConfigError if the device lacks its compute type or it has no backbone that could move.
     """
-    config, manifest = _moved(run, place.model_path), run.manifest
+    config, backbone = load_backbone_of(run, place)
+    adapters = None if by_peft else PackedAdapters(backbone)
+    trained, packed = put_over(run, config, backbone, adapters)
+    if adapters is not None and packed is not None:
+        adapters.put_alone(packed)
+    return trained
+
+
+def load_backbone_of(run: FinishedRun, place: Place) -> tuple[Config, Backbone]:
+    """The backbone that a run was trained over, verified, and the run's config there. Raises what `load` raises."""
+    config, manifest = moved(run, place.model_path), run.manifest
     target = pick_device(place.device)
     if place.compute is not None:
         config = replace(config, precision=_computing_in(config.precision, place.compute))
@@ -146,7 +155,7 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False, spare: bool =
     config = _laid_as_trained(config, manifest)
     product = replace(config.model, path=str(run.weights), init=Init.pretrained)
     try:
-        backbone = load_base(config, target, weights=product if run.full else None, spare=spare)
+        backbone = load_base(config, target, weights=product if run.full else None)
     except ModelError as error:
         if run.full or place.model_path is not None:
             raise
@@ -157,17 +166,22 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False, spare: bool =
             "give back the one it was trained over, by --model-path if it has moved"
         )
     backbone.capped = manifest.get(ARITHMETIC, 1) > 1
+    return config, backbone
+
+
+def put_over(
+    run: FinishedRun, config: Config, backbone: Backbone, adapters: PackedAdapters | None
+) -> tuple[Trained, PackedAdapter | None]:
+    """A finished run over its backbone, and its adapter if that is drawn from `adapters`, not arranged yet."""
+    product = replace(config.model, path=str(run.weights), init=Init.pretrained)
     tokenizer, classes = load_tokenizer(product), run.classes
-    adapters = None if by_peft else PackedAdapters(backbone)
     model = assemble(config, backbone, classes=classes, tokenizer=tokenizer, adapters=adapters)
-    if adapters is not None and model.packed is not None:
-        adapters.put_alone(model.packed)
     trained_weights.load_trained(run.weights, model)
     layout = layout_for(config.model, config.data, config.head, markup_for(config.model, tokenizer, trained=True))
-    return Trained(config, backbone, model.head, tokenizer, classes, layout)
+    return Trained(config, backbone, model.head, tokenizer, classes, layout), model.packed
 
 
-def _moved(run: FinishedRun, model_path: Path | None) -> Config:
+def moved(run: FinishedRun, model_path: Path | None) -> Config:
     """The run's config over a backbone that has moved."""
     if model_path is None:
         return run.config
@@ -309,7 +323,7 @@ def all_predictions(
 def _predicted(
     trained: Trained, request: Request, batch_rows: int, done: Callable[[int], None]
 ) -> Iterator[Predictions]:
-    for records in _chunks(request.input.records()):
+    for records in chunks(request.input.records()):
         yield predictions(trained, records, swap=request.swap, batch_rows=batch_rows, done=done)
 
 
@@ -336,34 +350,16 @@ def predictions(
     done: Callable[[int], None] = lambda _rows: None,
 ) -> Predictions:
     """The answers to some records. Raises ConfigError where there is nothing to swap."""
-    straight = _one_order(trained, records, batch_rows, done)
-    if not swap:
-        return straight
-    if any(len(record.texts) != 3 for record in records) or not isinstance(trained.config.data, Comparison):
-        raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
-    turned = _one_order(trained, [swapped(record) for record in records], batch_rows, done)
-    order = [1, 0, *range(2, len(trained.classes))]
-    return replace(straight, answers_NA=(straight.answers_NA + turned.answers_NA[:, order]) / 2)
+    states = partial(_alone, trained.backbone)
+    (found,) = joint_predictions([trained], states, records, swap=swap, batch_rows=batch_rows, done=done)
+    return found
 
 
-def _one_order(trained: Trained, records: list[Record], batch_rows: int, done: Callable[[int], None]) -> Predictions:
-    rows = encode(records, trained.tokenizer, trained.config.data, trained.layout, num_classes=len(trained.classes))
-    check_ids(rows, trained.backbone.body.get_input_embeddings().num_embeddings, str(trained.config.model.path))
-    pad_id = int(trained.tokenizer.pad_token_id)
-    places: list[torch.Tensor] = []
-    answers: list[torch.Tensor] = []
-    for batch, output in forward(trained.backbone, trained.head, rows, batch_rows=batch_rows, pad_id=pad_id):
-        found = trained.head.answers(output)
-        assert found is not None
-        places.append(torch.from_numpy(rows.places(batch.rows)))
-        answers.append(found.double().cpu())
-        done(len(batch.rows))
-    answers_NA = torch.cat(answers)[torch.cat(places).argsort()]
-    if trained.config.head.target in SHARES:  # in fp32 they sum to 1 within 1e-7 only
-        answers_NA = answers_NA / answers_NA.sum(dim=1, keepdim=True)
-    return Predictions(rows.examples, answers_NA)
+def _alone(backbone: Backbone, batch: Batch) -> list[torch.Tensor]:
+    return [backbone.hidden(batch.input_ids_BT, batch.mask_BT)]
 
 
-def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
+def chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
+    """The records, so many at a time as are sorted by length together."""
     while chunk := list(islice(records, CHUNK_ROWS)):
         yield chunk

@@ -1,4 +1,4 @@
-"""Predictions of an ensemble: its runs answer one after the other, and their answers are averaged.
+"""Predictions of an ensemble: its runs answer, in packs where they share a backbone, and their answers are averaged.
 
 Axes: N examples, A answers of an example.
 """
@@ -24,6 +24,7 @@ from danube_sweep.inference.predict import (
     write_answers,
 )
 from danube_sweep.inference.prediction_table import SHARES, Predictions
+from danube_sweep.inference.runs_in_packs import load_pack, read_alike
 from danube_sweep.results.calibration import calibrate
 from danube_sweep.results.ensemble.members import tempered
 from danube_sweep.results.winning_run import winning_run
@@ -49,7 +50,7 @@ def open_parts(path: Path) -> tuple[list[Part], list[str]]:
     ensemble = EnsembleFolder(path)
     if ensemble.file.is_file():
         parts = open_ensemble(ensemble)
-        return parts, [f"{path}: {len(parts)} run{'s' * (len(parts) > 1)}, loaded one after the other"]
+        return parts, [f"{path}: {len(parts)} run{'s' * (len(parts) > 1)}, in one pass where they share a backbone"]
     if SweepFolder(path).file.is_file():
         path, said = winning_run(path)
         return [Part(open_run(path), 1.0, 1.0)], [said]
@@ -112,22 +113,41 @@ def answer_together(
     batch_rows: int = 16,
     done: Callable[[int], None] = lambda _rows: None,
 ) -> int:
-    """Writes the mean answers, as `answer` does for one run. Each run is loaded in turn. Raises what `load` raises."""
+    """Writes the mean answers, as `answer` does for one run. Raises what `load` raises.
+
+    Runs that share a backbone and read the same tokens answer in one pass; the packs are loaded one after the other.
+    """
     if len(parts) == 1 and parts[0].temperature == 1.0:
         return answer(load(parts[0].run, place), requests[0], batch_rows=batch_rows, done=done)
     examples: list[str] = []
     total_NA = torch.zeros(())
-    for part, request in zip(parts, requests, strict=True):
-        trained = load(part.run, place)
-        found = all_predictions(trained, request, batch_rows=batch_rows, done=done)
-        del trained
-        if examples and found.examples != examples:
+    for places in read_alike([part.run for part in parts], place):
+        members = [parts[number] for number in places]
+        found, mean_NA = _mean(members, requests[places[0]], place, batch_rows, done)
+        if examples and found != examples:
             raise CheckpointError(
-                f"{part.run.path} reads other words than {parts[0].run.path}; make the ensemble again"
+                f"{members[0].run.path} reads other words than {parts[0].run.path}; make the ensemble again"
             )
-        examples = found.examples
-        total_NA = total_NA + part.share * _tempered(found.answers_NA, part)
+        examples = found
+        total_NA = total_NA + mean_NA
     return write_answers(requests[0], [Predictions(examples, total_NA)])
+
+
+def _mean(
+    members: Sequence[Part], request: Request, place: Place, batch_rows: int, done: Callable[[int], None]
+) -> tuple[list[str], torch.Tensor]:
+    """The examples of the file, and the sum of the members' answers, each by its share and at its temperature."""
+    if len(members) == 1:
+        alone = all_predictions(load(members[0].run, place), request, batch_rows=batch_rows, done=done)
+        return alone.examples, members[0].share * _tempered(alone.answers_NA, members[0])
+    examples: list[str] = []
+    means: list[torch.Tensor] = []
+    pack = load_pack([part.run for part in members], place)
+    for found in pack.answers(request, batch_rows=batch_rows, done=done):
+        examples += found[0].examples
+        shares = [part.share * _tempered(one.answers_NA, part) for part, one in zip(members, found, strict=True)]
+        means.append(torch.stack(shares).sum(dim=0))
+    return examples, torch.cat(means)
 
 
 def _tempered(answers_NA: torch.Tensor, part: Part) -> torch.Tensor:

@@ -1,0 +1,91 @@
+"""Answers of several finished runs over one backbone, to the same rows in one forward pass.
+
+Axes: B rows, T tokens, H hidden width, N examples, A answers of an example.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from danube_sweep.config.schema import Comparison
+from danube_sweep.data.batches import Batch, budget_batches, collate
+from danube_sweep.data.encode import encode
+from danube_sweep.data.encoded import Encoded
+from danube_sweep.data.records import Record, swapped
+from danube_sweep.data.vocabulary import check_ids
+from danube_sweep.errors import ConfigError
+from danube_sweep.inference.prediction_table import SHARES, Predictions
+from danube_sweep.training.evaluate import evaluating
+
+if TYPE_CHECKING:
+    from danube_sweep.inference.predict import Trained
+
+States = Callable[[Batch], Sequence[torch.Tensor]]
+"""A batch in, the final hidden states [B, T, H] of each run out."""
+
+
+def joint_predictions(
+    members: Sequence["Trained"],
+    states: States,
+    records: list[Record],
+    *,
+    swap: bool,
+    batch_rows: int,
+    done: Callable[[int], None] = lambda _rows: None,
+) -> list[Predictions]:
+    """The answers of each run to some records. The runs read alike: the rows are encoded as the first one does.
+
+    A forward pass takes the tokens of `batch_rows` rows of data.max_length, divided among the runs, so short rows go
+    more at once. `done` is told the rows of every forward pass, for each run. Raises ConfigError where there is nothing
+    to swap.
+    """
+    first = members[0]
+    straight = _one_order(members, states, records, batch_rows, done)
+    if not swap:
+        return straight
+    if any(len(record.texts) != 3 for record in records) or not isinstance(first.config.data, Comparison):
+        raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
+    turned = _one_order(members, states, [swapped(record) for record in records], batch_rows, done)
+    order = [1, 0, *range(2, len(first.classes))]
+    return [
+        replace(one, answers_NA=(one.answers_NA + other.answers_NA[:, order]) / 2)
+        for one, other in zip(straight, turned, strict=True)
+    ]
+
+
+def _one_order(
+    members: Sequence["Trained"],
+    states: States,
+    records: list[Record],
+    batch_rows: int,
+    done: Callable[[int], None],
+) -> list[Predictions]:
+    first = members[0]
+    data = first.config.data
+    rows = encode(records, first.tokenizer, data, first.layout, num_classes=len(first.classes))
+    check_ids(rows, first.backbone.body.get_input_embeddings().num_embeddings, str(first.config.model.path))
+    pad_id, device = int(first.tokenizer.pad_token_id), first.backbone.device
+    heads = [member.head for member in members]
+    places: list[torch.Tensor] = []
+    answers: list[list[torch.Tensor]] = [[] for _ in members]
+    with evaluating(first.backbone, *heads):
+        for chosen in budget_batches(rows.lengths, max(1, batch_rows * data.max_length // len(members))):
+            batch = collate(rows, chosen, pad_id).to(device)
+            places.append(torch.from_numpy(rows.places(batch.rows)))
+            for head, gathered, states_BTH in zip(heads, answers, states(batch), strict=True):
+                found = head.answers(head(states_BTH, batch))
+                assert found is not None
+                gathered.append(found.double().cpu())
+            done(len(batch.rows) * len(members))
+    order_N = torch.cat(places).argsort()
+    return [
+        _in_order(member, rows, torch.cat(gathered)[order_N]) for member, gathered in zip(members, answers, strict=True)
+    ]
+
+
+def _in_order(member: "Trained", rows: Encoded, answers_NA: torch.Tensor) -> Predictions:
+    if member.config.head.target in SHARES:  # in fp32 they sum to 1 within 1e-7 only
+        answers_NA = answers_NA / answers_NA.sum(dim=1, keepdim=True)
+    return Predictions(rows.examples, answers_NA)
