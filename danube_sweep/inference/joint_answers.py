@@ -5,29 +5,49 @@ Axes: B rows, T tokens, H hidden width, N examples, A answers of an example.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from danube_sweep.config.schema import Comparison
+from danube_sweep.config.schema import Comparison, Config
 from danube_sweep.data.batches import Batch, budget_batches, collate
 from danube_sweep.data.encode import encode
 from danube_sweep.data.encoded import Encoded
+from danube_sweep.data.layout import Layout
 from danube_sweep.data.records import Record, swapped
 from danube_sweep.data.vocabulary import check_ids
 from danube_sweep.errors import ConfigError
+from danube_sweep.head.base_head import Head
 from danube_sweep.inference.prediction_table import SHARES, Predictions
+from danube_sweep.model.backbone import Backbone
 from danube_sweep.training.evaluate import evaluating
 
 if TYPE_CHECKING:
-    from danube_sweep.inference.predict import Trained
+    from transformers import PreTrainedTokenizerBase
 
 States = Callable[[Batch], Sequence[torch.Tensor]]
 """A batch in, the final hidden states [B, T, H] of each run out."""
 
 
+class Member(Protocol):
+    """A finished run, loaded."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def backbone(self) -> Backbone: ...
+    @property
+    def head(self) -> Head: ...
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase": ...
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def layout(self) -> Layout: ...
+
+
 def joint_predictions(
-    members: Sequence["Trained"],
+    members: Sequence[Member],
     states: States,
     records: list[Record],
     *,
@@ -56,7 +76,7 @@ def joint_predictions(
 
 
 def _one_order(
-    members: Sequence["Trained"],
+    members: Sequence[Member],
     states: States,
     records: list[Record],
     batch_rows: int,
@@ -85,7 +105,7 @@ def _one_order(
     ]
 
 
-def _in_order(member: "Trained", rows: Encoded, answers_NA: torch.Tensor) -> Predictions:
+def _in_order(member: Member, rows: Encoded, answers_NA: torch.Tensor) -> Predictions:
     if member.config.head.target in SHARES:  # in fp32 they sum to 1 within 1e-7 only
         answers_NA = answers_NA / answers_NA.sum(dim=1, keepdim=True)
     return Predictions(rows.examples, answers_NA)
