@@ -196,7 +196,7 @@ FAULTS = [
     ),
     Fault(
         "averaging both orders of answers does not exchange the columns",
-        "inference/predict.py",
+        "inference/joint_answers.py",
         "order = [1, 0, *range(2,",
         "order = [0, 1, *range(2,",
         ("inference/test_predict.py",),
