@@ -1,8 +1,9 @@
-"""Odd surroundings: no home, few open files, an old locale, a clock that jumps, a disk of three megabytes.
+"""Odd surroundings: no home, few open files, an old locale, a clock that jumps, a disk that is nearly full.
 
 A command must reach the result that it has elsewhere, or refuse in one line and reach it later, in plain surroundings.
 """
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ VARIABLES: dict[str, dict[str, str | None]] = {
     "LC_ALL=C": {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "a terminal of 20 columns": {"COLUMNS": "20", "TERM": "dumb"},
 }
-DISK_MIB = 3
+LEFT_KIB = 200
+"""What a nearly full disk has left."""
 
 
 def siege(scale: float, place: Path) -> int:
@@ -40,7 +42,9 @@ def siege(scale: float, place: Path) -> int:
             print(f"{name:13}a clock that jumps: skipped: no libfaketime", flush=True)
         else:
             found += _said(name, "a clock that jumps", _tried(stage, lambda one, library=clock: _jumps(one, library)))
-        found += _said(name, f"a disk of {DISK_MIB} MiB", _small_disk(SCENES[name], stage, place / f"disk-{len(name)}"))
+        found += _said(
+            name, f"a disk with {LEFT_KIB} KiB left", _small_disk(SCENES[name], stage, place / f"disk-{len(name)}")
+        )
     return found
 
 
@@ -82,13 +86,15 @@ def _small_disk(scene: Scene, stage: Stage, place: Path) -> str | None:
     here = place / "here"
     here.mkdir(parents=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", here], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", here], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
         return f"skipped: {mounted.stderr.strip()}"
     elsewhere, stage.here = stage.here, here
     try:
         subprocess.run(["cp", "-r", f"{stage.start}/.", here], check=True)
+        usage = shutil.disk_usage(here)
+        subprocess.run(["mount", "-o", f"remount,size={usage.used // 1024 + LEFT_KIB}k", here], check=True)
         first = stage.play(scene.command)
         if (wrong := badly_ended(first)) or first.code == 0:
             return wrong or "there was room for all of it"

@@ -191,7 +191,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The arguments of `predict`."""
+    """The arguments of `predict`. Raises ConfigError for one that cannot be."""
 
     rows: "DataArgument"
     labels: bool
@@ -200,13 +200,15 @@ class _Asked:
     batch_rows: int
     accelerator: str
 
+    def __post_init__(self) -> None:
+        if self.batch_rows < 1:
+            raise ConfigError(f"batch_rows must be at least 1, got {self.batch_rows}")
+        if self.accelerator not in ACCELERATORS:
+            raise ConfigError(f"accelerator={self.accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
+
 
 def _predicted(path: Path, asked: _Asked, target: Target, *, trust: bool) -> "pandas.DataFrame":
     """Predictions in a child, read back from its csv."""
-    if asked.batch_rows < 1:
-        raise ConfigError(f"batch_rows must be at least 1, got {asked.batch_rows}")
-    if asked.accelerator not in ACCELERATORS:
-        raise ConfigError(f"accelerator={asked.accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
     for line in received.check(path, trust=trust):
         print(f"note: {neutral(line)}")
     with TemporaryDirectory() as folder:
