@@ -132,7 +132,7 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False, spare: bool =
     Raises CheckpointError if it was trained over another backbone, ModelError if its backbone cannot be had,
     ConfigError if the device lacks its compute type or it has no backbone that could move.
     """
-    config, backbone = load_backbone_of(run, place)
+    config, backbone = load_backbone_of(run, place, spare=spare)
     adapters = None if by_peft else PackedAdapters(backbone)
     trained, packed = put_over(run, config, backbone, adapters)
     if adapters is not None and packed is not None:
@@ -140,8 +140,8 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False, spare: bool =
     return trained
 
 
-def load_backbone_of(run: FinishedRun, place: Place) -> tuple[Config, Backbone]:
-    """The backbone that a run was trained over, verified, and the run's config there. Raises what `load` raises."""
+def load_backbone_of(run: FinishedRun, place: Place, *, spare: bool = False) -> tuple[Config, Backbone]:
+    """The verified backbone that a run was trained over, and its config there; `spare` and errors as in `load`."""
     config, manifest = moved(run, place.model_path), run.manifest
     target = pick_device(place.device)
     if place.compute is not None:
@@ -155,7 +155,7 @@ def load_backbone_of(run: FinishedRun, place: Place) -> tuple[Config, Backbone]:
     config = _laid_as_trained(config, manifest)
     product = replace(config.model, path=str(run.weights), init=Init.pretrained)
     try:
-        backbone = load_base(config, target, weights=product if run.full else None)
+        backbone = load_base(config, target, weights=product if run.full else None, spare=spare)
     except ModelError as error:
         if run.full or place.model_path is not None:
             raise

@@ -393,6 +393,8 @@ REFUSED: list[tuple[list[str], str]] = [
     (["tracking.mode=sometimes"], "tracking.mode must be one of"),
     (["tracking.timeout_s=0"], "tracking.timeout_s must be above 0"),
     # impossible combinations
+    ([*TABLE, "data.extra_weight=0"], "data.extra_weight must be above 0, got 0"),
+    ([*TABLE, "data.extra_temperature=-1"], "data.extra_temperature must be above 0, got -1"),
     ([*TABLE, "head=preference"], "head=preference and head=bradley_terry_ties compare two answers"),
     (["head=lm", "data=text", "data.path=[a.jsonl]", "head.chunk=0"], "head.chunk must be at least 1, got 0"),
     (["head=lm"], "head=lm needs data=text"),

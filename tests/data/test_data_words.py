@@ -121,7 +121,8 @@ def test_every_word_is_classified_once_at_its_last_token(tiny: Tiny, tmp_path: P
 def test_pieces_repeat_the_end_of_the_one_before(tiny: Tiny, tmp_path: Path) -> None:
     rows = [{"tokens": [f"w{k}" for k in range(60)], "labels": ["O"] * 59 + ["B-X"]}] * 10
     file = jsonl(tmp_path / "a.jsonl", rows)
-    base = ["head=token", "data=tokens", f"data.path={file}", "data.validation_path=" + str(file), "data.max_length=32"]
+    held_out = jsonl(tmp_path / "b.jsonl", rows[:9])
+    base = ["head=token", "data=tokens", f"data.path={file}", f"data.validation_path={held_out}", "data.max_length=32"]
     apart, lapped = (prepare(tiny(*base, f"data.overlap={size}")).parts["validation"] for size in (0, 8))
     assert len(lapped.ids) > len(apart.ids)
     assert apart.words is not None and lapped.words is not None
@@ -167,7 +168,8 @@ def test_pairs_are_texts_as_they_stand(tmp_path: Path) -> None:
 
 def test_ties_are_a_third_class_by_whatever_names(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "a.jsonl", [*PAIRS, {**PAIRS[0], "winner": "tie (bothbad)"}])
-    data = PairsData(path=str(file), tie_labels=["tie", "tie (bothbad)"], validation_path=str(file))
+    held_out = jsonl(tmp_path / "b.jsonl", PAIRS)
+    data = PairsData(path=str(file), tie_labels=["tie", "tie (bothbad)"], validation_path=str(held_out))
     parts = load_parts(data)
     assert parts.classes == ["model_a", "model_b", "tie"] and parts.train[2].label == (0, 0, 1)
     with pytest.raises(DataError, match=r"1 row \(line 3\) whose winner is not one of model_a, model_b"):

@@ -288,7 +288,9 @@ def test_predictions_stay_here_when_asked(tmp_path: Path) -> None:
 
 def test_predictions_that_cannot_be_read_are_said_and_the_rest_goes_on(tmp_path: Path) -> None:
     opened = Opened(WandbTracking(mode="offline"), tmp_path / "run")
-    opened.train(opened.folder / "predictions.parquet")
+    opened.folder.mkdir(parents=True, exist_ok=True)
+    (damaged := opened.folder / "predictions.parquet").write_bytes(b"PAR1")
+    opened.train(damaged)
     (said,) = opened.said
     assert said.startswith("predictions.parquet did not go to W&B (") and said.endswith("it is in the run folder")
     assert opened.read_back()["summary"]["state"] == "finished"

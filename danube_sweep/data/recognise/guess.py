@@ -51,7 +51,7 @@ class Given:
         name = self.text(field)
         return None if name in (None, "null") else seen.require(str(name), field)
 
-    def replace(self, guesses: Sequence[Guess]) -> list[Guess]:
+    def overrule(self, guesses: Sequence[Guess]) -> list[Guess]:
         """The guesses, with those that are given in their place and the other overrides behind them."""
         fields = [guess.field for guess in guesses]
         replaced = [self._given(guess.field) if guess.field in self._words else guess for guess in guesses]

@@ -62,7 +62,7 @@ def recognise(path: str | Path, given: Sequence[str] = (), test: str | Path | No
     tested = None if test is None else read_columns(test, "--test")
     guesses = _guesses(seen, words, None if tested is None else tested.names)
     guesses.insert(1, Guess("data.path", str(path), "the file"))
-    replaced = words.replace([*guesses, *_length(seen, guesses)])
+    replaced = words.overrule([*guesses, *_length(seen, guesses)])
     if tested is None:
         return Recognised(str(path), seen, replaced, None)
     labelled = _labelled(tested, replaced)
@@ -72,7 +72,7 @@ def recognise(path: str | Path, given: Sequence[str] = (), test: str | Path | No
         Guess("data.test_path", str(test), f"it has the labels too ({labelled})"),
         Guess("trainer.score_test", True, "the test file has labels"),
     ]
-    return Recognised(str(path), seen, words.replace([*replaced, *scored]), None)
+    return Recognised(str(path), seen, words.overrule([*replaced, *scored]), None)
 
 
 def _guesses(seen: FileColumns, given: Given, tested: list[str] | None) -> list[Guess]:
