@@ -16,7 +16,7 @@ from danube_sweep.errors import ConfigError
 USAGE = """\
 danube-sweep [GROUP=OPTION | FIELD=VALUE]…          train one trial
 danube-sweep init FILE [--test FILE]                 recognise a csv, jsonl or parquet file, and print a first command
-danube-sweep tonight FILE --test FILE --hours H       search, refit and predict in the hours given
+danube-sweep tonight FILE --test FILE --hours H      search, refit and predict in the hours given
 danube-sweep -m FIELD=VALUE,VALUE…                   sweep: train every combination, then rank
 danube-sweep -m … --dry-run                          show the trials of a sweep and stop
 danube-sweep sweep FILE                              run a W&B sweep file without a server
