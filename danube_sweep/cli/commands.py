@@ -288,9 +288,10 @@ def export(arguments: list[str]) -> int:
     parser = Parser(
         "danube-sweep export",
         description="Writes a finished run as a folder that PEFT and transformers load without danube_sweep. The "
-        "folder is loaded again in a fresh process, and kept only if its logits equal the run's. See docs/export.md.",
+        "folder is loaded again in a fresh process, and kept only if its logits equal the run's. Of an ensemble, each "
+        "run is exported, with the formula that averages their answers. See docs/export.md.",
     )
-    parser.add_argument("run_dir", type=Path, help="the run's folder")
+    parser.add_argument("run_dir", type=Path, help="the folder of a run or an ensemble")
     parser.add_argument("out_dir", type=Path, help="the folder to write, new or empty")
     parser.add_argument("--merge", action="store_true", help="write a whole model with the adapter merged in")
     types = ["fp32", "bf16", "fp16"]
@@ -320,12 +321,21 @@ def _export(options: argparse.Namespace) -> int:
     quiet_libraries()
     from danube_sweep.inference.export.export_run import Options, export_run
     from danube_sweep.inference.predict import Place
+    from danube_sweep.storage.ensemble_folder import EnsembleFolder
 
     out: Path = options.out_dir
     dtype = Compute(options.dtype) if options.dtype else None
     name = options.push or out.resolve().name
     wanted = Options(name, merge=options.merge, dtype=dtype, for_others=options.push is not None)
     place = Place(Device(accelerator=options.accelerator), model_path=options.model_path)
+    if (ensemble := EnsembleFolder(options.run_dir)).file.is_file():
+        from danube_sweep.inference.export.export_ensemble import export_ensemble
+
+        checked = export_ensemble(ensemble, out, place, wanted)
+        worst = max(checked, key=lambda one: one.difference / one.tolerance)
+        said = f"the largest difference is {worst.difference:.2g} ({worst.tolerance:.2g} allowed)"
+        print(f"{out}: {len(checked)} run{'s' * (len(checked) != 1)}, each loaded again; {said}")
+        return 0
     found = export_run(options.run_dir, out, place, wanted)
     print(f"{out}: loaded again, the largest difference is {found.difference:.2g} ({found.tolerance:.2g} allowed)")
     if options.push:

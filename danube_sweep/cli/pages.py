@@ -16,10 +16,11 @@ def report(arguments: list[str]) -> int:
         description="Draws a sweep, running or ended, as one HTML page that works offline: the answer and its "
         "interval, the ranking, pictures of the effect and cost of each choice, and the data and versions that were "
         "compared (docs/report.md). danube-sweep rank --full shows the same in the terminal. With a second folder, "
-        "both sweeps are ranked together, and the page goes into the current folder.",
+        "both sweeps are ranked together, and the page goes into the current folder. The folder of an ensemble gives a "
+        "page of its members and scores.",
         epilog="example: danube-sweep report multirun/2026-11-23/18-20-00. It prints the page's path and size.",
     )
-    _add_page(parser)
+    _add_page(parser, "the folder of a sweep or an ensemble")
     parser.add_argument("second", type=Path, nargs="?", help="another sweep's folder, to be ranked with the first")
     options = parser.parse_args(arguments)
     options.directory = or_newest(options.directory, [Kind.sweep], "report")
@@ -27,16 +28,26 @@ def report(arguments: list[str]) -> int:
         say_links(folder)
 
     from danube_sweep.report.page import page_file, write_page
+    from danube_sweep.storage.ensemble_folder import EnsembleFolder, refuse_ensemble
 
+    if options.second is not None:
+        for folder in (options.directory, options.second):
+            refuse_ensemble(folder, "two sweeps can share a page; draw the ensemble alone")
     target = page_file(options.directory, options.output, overwrite=options.overwrite, second=options.second)
+    if (ensemble := EnsembleFolder(options.directory)).file.is_file():
+        from danube_sweep.report.ensemble_page import write_ensemble_page
+
+        members = write_ensemble_page(ensemble, target)
+        print(f"{target}: {members} member{'s' * (members != 1)}, {target.stat().st_size / 1000:,.0f} kB")
+        return 0
     found, file = write_page(options.directory, target, options.second)
     trials = sum(found.counted.values())
     print(f"{file}: {trials} trial{'s' * (trials != 1)}, {file.stat().st_size / 1000:,.0f} kB")
     return 0
 
 
-def _add_page(parser: argparse.ArgumentParser) -> None:
-    add_directory(parser, "the sweep's folder")
+def _add_page(parser: argparse.ArgumentParser, what: str = "the sweep's folder") -> None:
+    add_directory(parser, what)
     parser.add_argument("-o", "--output", type=Path, help="the page to write (default report.html in the folder)")
     add_overwrite(parser)
 

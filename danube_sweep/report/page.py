@@ -1,16 +1,12 @@
 """The whole page: one HTML text that needs nothing beside it."""
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from danube_sweep import __version__
 from danube_sweep.report.collect import gather
-from danube_sweep.report.markup import Markup, Part, element, joined
+from danube_sweep.report.document import document, header, static
+from danube_sweep.report.markup import Markup, Part, element
 from danube_sweep.report.page_data import Report
 from danube_sweep.report.sections.answer_section import answer_section
 from danube_sweep.report.sections.compared_section import compared_section
@@ -41,26 +37,14 @@ _SECTIONS: Final[dict[str, Callable[[Report], Markup | None]]] = {
 def page(report: Report) -> str:
     """The page of a sweep."""
     title = " and ".join("/".join(path.resolve().parts[-2:]) for path in report.paths)
-    script = "".join(map(_static, _SCRIPTS))
     drawn = {name: found for name, draw in _SECTIONS.items() if (found := draw(report)) is not None}
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{title}: sweep report"),
-        element("style", Markup(_static("page.css"))),
-    )
-    body = element(
-        "body",
+    return document(
+        f"{title}: sweep report",
         _header(report, title, list(drawn)),
-        element("main", *drawn.values()),
-        _footer(),
-        element("script", Markup(script)),
-        data_refresh=str(REFRESH_S) if report.under_way else None,
+        drawn.values(),
+        script="".join(map(static, _SCRIPTS)),
+        refresh_s=REFRESH_S if report.under_way else None,
     )
-    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
 
 
 def page_file(path: Path, output: Path | None, *, overwrite: bool, second: Path | None = None) -> Path:
@@ -87,17 +71,6 @@ def write_page(path: Path, output: Path | None = None, second: Path | None = Non
     return report, file
 
 
-def _policy(script: str) -> str:
-    # The one script that the page carries may run, and nothing may be fetched.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
-
-
-@cache
-def _static(name: str) -> str:
-    return (resources.files("danube_sweep.report") / "static" / name).read_text(encoding="utf-8")
-
-
 def _header(report: Report, title: str, sections: Sequence[str]) -> Markup:
     counted = report.counted
     states = ", ".join(f"{count} {state}" for state, count in sorted(counted.items(), key=lambda one: -one[1]))
@@ -110,14 +83,4 @@ def _header(report: Report, title: str, sections: Sequence[str]) -> Markup:
         said.append(element("b", "still under way", class_="warn"))
         said.append(f"danube-sweep watch draws it again, and this page loads itself again every {REFRESH_S} s")
         said.append(element("button", "Stop loading", type="button", id="stop"))
-    links = [element("a", name, href=f"#{name.lower()}") for name in sections]
-    nav = element("nav", *links, aria_label="Sections")
-    heading = element("h1", element("bdi", title))
-    return element(
-        "header", element("p", "Sweep report", class_="eyebrow"), heading, element("p", joined(*said, by=" · ")), nav
-    )
-
-
-def _footer() -> Markup:
-    said = f"danube-sweep {__version__}. This page is one file. It loads nothing and sends nothing."
-    return element("footer", element("p", said, class_="quiet"))
+    return header("Sweep report", title, said, sections)

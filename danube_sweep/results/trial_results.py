@@ -86,7 +86,7 @@ def read_trials(path: Path) -> tuple[list[StoredTrial], list[str]]:
     notes: list[str] = []
     if not path.is_dir():
         raise CheckpointError(f"{path} is no sweep: there is no such folder; give one like multirun/<date>/<time>")
-    refuse_ensemble(path, "it has no ranking; ensemble.json has its members and scores; give the sweep that it is of")
+    refuse_ensemble(path, "it has no ranking; give the sweep that it is of, or draw it by danube-sweep report")
     folders = [RunFolder(one) for one in sorted(path.iterdir(), key=_by_number)]
     planned = (path / "sweep.json").is_file()  # then a folder without trial.json was being added when its process died
     recovery = Recovery(SweepFolder(path))

@@ -44,22 +44,48 @@ class EnsembleFolder:
         """Of a refit: the sweep folder of the models that it trained."""
         return self.path / "trials"
 
-    def write(self, members: Sequence[Weighted], scores: dict[str, Any]) -> None:
-        """Runs are kept relative to the folder, so that they can move together. Raises CheckpointError, DiskError."""
+    def write(self, members: Sequence[Weighted], scores: dict[str, Any], chosen: str | None = None) -> None:
+        """`scores` by method, and the one that was `chosen`. Raises CheckpointError, DiskError.
+
+        Runs are kept relative to the folder, so that they can move together.
+        """
         take_over(self.path, Kind.ensemble)
         here = self.path.resolve()
         named = [{**asdict(one), "runs": [os.path.relpath(run.resolve(), here) for run in one.runs]} for one in members]
-        write_json(self.file, {"format": FORMAT, "members": named, "scores": scores})
+        of_choice = {} if chosen is None else {"chosen": chosen}
+        write_json(self.file, {"format": FORMAT, "members": named, "scores": scores, **of_choice})
 
     def read(self) -> list[Weighted]:
         """The members. Raises CheckpointError for a file that is missing, damaged or of another version."""
-        stored = read_json(self.file)
-        if stored.get("format") != FORMAT:
-            raise CheckpointError(f"{self.file} is of another version ({stored.get('format')!r}); make it again")
+        stored = self._stored()
         try:
             return [self._member(one) for one in stored["members"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.file} is damaged; make it again with danube-sweep ensemble") from error
+            raise self._damaged() from error
+
+    def read_scores(self) -> tuple[dict[str, dict[str, float]], str | None]:
+        """The figures of each method on unseen rows, and the method that was chosen; none of a refit.
+
+        Raises what `read` raises.
+        """
+        stored = self._stored()
+        try:
+            found = {
+                str(name): {key: float(value) for key, value in one.items()} for name, one in stored["scores"].items()
+            }
+            chosen = stored.get("chosen")
+            return found, None if chosen is None else str(chosen)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._damaged() from error
+
+    def _stored(self) -> dict[str, Any]:
+        stored = read_json(self.file)
+        if stored.get("format") != FORMAT:
+            raise CheckpointError(f"{self.file} is of another version ({stored.get('format')!r}); make it again")
+        return stored
+
+    def _damaged(self) -> CheckpointError:
+        return CheckpointError(f"{self.file} is damaged; make it again with danube-sweep ensemble")
 
     def _member(self, stored: dict[str, Any]) -> Weighted:
         runs = [Path(os.path.normpath(self.path / run)) for run in stored["runs"]]

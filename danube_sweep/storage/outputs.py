@@ -11,7 +11,7 @@ _DRAWN_FROM_A_SWEEP = {"ranking.csv", "ranking.md", "report.html", "oof.parquet"
 
 
 def check_place(target: Path, option: str, read: Iterable[Path] = ()) -> None:
-    """Raises DiskError for a target without a folder, a folder, a link, a file of a run or sweep, or one that is read.
+    """Raises DiskError for a target without a folder, a folder, a link, a file of ours, or one that is read.
 
     `option` is what the user gave the target by.
     """
@@ -25,7 +25,7 @@ def check_place(target: Path, option: str, read: Iterable[Path] = ()) -> None:
             raise DiskError(f"{option} {target} is the same file as {file}, which is read; {way_out}")
     if target.is_symlink():
         raise DiskError(f"{option} {target} is a symbolic link, which is not written through; give the file itself")
-    for kind in (Kind.run, Kind.sweep):
+    for kind in (Kind.run, Kind.sweep, Kind.ensemble):
         if is_our_name(target.name, kind) and target.name not in _DRAWN_FROM_A_SWEEP and is_ours(target.parent, kind):
             raise DiskError(f"{option} {target} is a file of the {kind.value} in {target.parent}; {way_out}")
 

@@ -61,7 +61,7 @@ _FILES = {
         "test.json",
     },
     Kind.checkpoints: set(),
-    Kind.ensemble: {"ensemble.json", "predictions.parquet", "refit.json"},
+    Kind.ensemble: {"ensemble.json", "oof.parquet", "predictions.parquet", "refit.json", "report.html"},
     Kind.benchmark: {"benchmark.json"},
     Kind.night: {"commands.sh", "night.json", "report.html", "submission.csv"},
 }

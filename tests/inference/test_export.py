@@ -13,16 +13,19 @@ import torch
 import yaml
 from peft import PeftModel
 from runs import CPU, StopAfter, command, train
+from scipy.special import expit, softmax
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from workbench import save_base
 
 from danube_sweep.cli import main
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, ConfigError, DiskError, ExportRefused, Interrupted
+from danube_sweep.inference.export.blended import ExportedEnsemble
 from danube_sweep.inference.export.check_export import check_export, compare
 from danube_sweep.inference.export.export_run import Options, Written, export_run, write_export
 from danube_sweep.inference.export.how_to_read import HiddenStates, LoadedSequenceClassifier, LoadedTokenClassifier
 from danube_sweep.inference.predict import Place, load_run
+from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
 
 Tiny = Callable[..., Config]
 
@@ -240,3 +243,35 @@ def test_what_cannot_be_exported_is_said_in_one_line_and_leaves_nothing(
 def test_help_says_what_it_writes(tmp_path: Path) -> None:
     done = command("export", "--help", cwd=tmp_path)
     assert done.returncode == 0 and "PEFT and transformers load" in done.stdout and "--push NAME" in done.stdout
+
+
+def test_an_ensemble_is_an_export_of_each_run_and_the_formula_of_their_mean(
+    finished: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished("head=sequence", "precision=fp32", "data.test_fraction=0.2", "trainer.score_test=true")
+    trial = json.loads((run / "result.json").read_text())["trial"]
+    EnsembleFolder(tmp_path / "best").write([Weighted("alone", 1.0, 2.0, [run], [trial])], {})
+    assert main.main(["export", str(tmp_path / "best"), str(tmp_path / "out"), "--accelerator", "cpu"]) == 0
+    assert "1 run, each loaded again; the largest difference is" in capsys.readouterr().out
+    assert {"01", "README.md", "blend.py", "ensemble.json"} == {one.name for one in (tmp_path / "out").iterdir()}
+    found = written(run, tmp_path / "alone")
+    logits = reloaded(tmp_path / "out" / "01", found)
+    classes = json.loads((tmp_path / "out" / "ensemble.json").read_text())["classes"]
+    assert ExportedEnsemble(tmp_path / "out")([logits]).numpy() == pytest.approx(softmax(logits.numpy() / 2, axis=1))
+    assert classes == load_run(run, CPU).classes
+
+
+def test_the_formula_of_an_ensemble_averages_answers_at_their_temperatures(tmp_path: Path) -> None:
+    members = [{"folder": "01", "share": 0.75, "temperature": 2.0}, {"folder": "02", "share": 0.25, "temperature": 1.0}]
+    logits = [torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[-1.0, 0.0, 3.0]])]
+    for answers, each in (
+        ("one class", lambda x, t: softmax(x / t, axis=1)),
+        ("any number of classes", lambda x, t: expit(x / t)),
+        ("a number", lambda x, _t: x),
+    ):
+        described = {"answers": answers, "classes": ["a", "b", "c"], "members": members}
+        (tmp_path / "ensemble.json").write_text(json.dumps(described))
+        wanted = 0.75 * each(logits[0].numpy(), 2.0) + 0.25 * each(logits[1].numpy(), 1.0)
+        assert ExportedEnsemble(tmp_path)(logits).numpy() == pytest.approx(wanted)
+    with pytest.raises(ValueError, match="2 members answer together, got the logits of 1"):
+        ExportedEnsemble(tmp_path)(logits[:1])

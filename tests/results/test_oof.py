@@ -14,6 +14,7 @@ import torch
 import yaml
 from conftest import tiny_config
 from pyarrow import parquet
+from sklearn.metrics import log_loss
 
 from danube_sweep.cli import main
 from danube_sweep.config.identity import trial_hash
@@ -285,3 +286,48 @@ def test_nothing_is_written_onto_what_is_read(tmp_path: Path, capsys: pytest.Cap
     before = file.read_bytes()
     assert oof(tmp_path / "folds", "-o", file, "--overwrite") == 2
     assert "which is read; choose another place" in capsys.readouterr().err and file.read_bytes() == before
+
+
+def test_an_ensemble_of_models_with_folds_is_a_row_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        folds(tmp_path / f"seed {seed}", f"seed={seed}")
+    config = folds(tmp_path / "weak", "lora.rank=4", sure=-1.0)
+    best = tmp_path / "best"
+    seeds = [str(tmp_path / f"seed {seed}") for seed in (1, 2)]
+    assert main.main(["ensemble", *seeds, "-o", str(best), "--method", "mean"]) == 0
+    capsys.readouterr()
+    assert oof(best, tmp_path / "weak", "-o", tmp_path / "out.parquet") == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    table = parquet.read_table(tmp_path / "out.parquet")
+    records = load_undivided(config.data)
+    assert table["id"].to_pylist() == [record.id for record in records]
+    wanted = np.array([np.mean([guess(one, seed) for seed in (1, 2)], axis=0) for one in records])
+    columns = [name for name in table.column_names if name.startswith("probability_")]
+    assert np.allclose(np.stack([table[name].to_numpy() for name in columns], axis=1), wanted)
+    labels = [int(np.argmax(record.label or ())) for record in records]
+    assert f"{log_loss(labels, wanted):.4f}" in said and "60 rows of the ensemble" in said
+    assert "the weights were chosen on these rows" in said and "its loss on unseen rows is" in said
+
+
+def test_an_ensemble_without_folds_or_with_a_changed_member_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        finished(tmp_path / "plain" / f"{seed}", f"seed={seed}")
+        folds(tmp_path / "dealt", f"seed={seed}")
+    for name in ("plain", "dealt"):
+        assert main.main(["ensemble", str(tmp_path / name), "-o", str(tmp_path / f"best-{name}")]) == 0
+    capsys.readouterr()
+    (tmp_path / "dealt" / "seed=1-0" / "config.yaml").write_text(
+        (tmp_path / "dealt" / "seed=1-0" / "config.yaml").read_text().replace("seed: 1", "seed: 3")
+    )
+    for name, line in (
+        ("plain", "its members have no data.folds, so no row is out of fold"),
+        ("dealt", "its config, data or model files were changed since"),
+    ):
+        assert oof(tmp_path / f"best-{name}", "-o", tmp_path / "out.csv") == 2
+        error = capsys.readouterr().err
+        assert line in error and len([one for one in error.splitlines() if "error" in one]) == 1
+    assert not (tmp_path / "out.csv").exists()

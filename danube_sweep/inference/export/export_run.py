@@ -22,7 +22,6 @@ from danube_sweep.inference.export.loading_code import Base, Weights, Whole, loa
 from danube_sweep.inference.export.model_card import Card, card_of, write_card
 from danube_sweep.inference.predict import Place, Trained, load, open_run
 from danube_sweep.model.precision import DTYPES
-from danube_sweep.storage.ensemble_folder import refuse_ensemble
 from danube_sweep.storage.files import whole_folder
 from danube_sweep.training import trained_weights
 
@@ -57,11 +56,7 @@ def export_run(run: Path, target: Path, place: Place, options: Options) -> Check
     are gone, DiskError if `target` is not empty or cannot be written, and ExportRefused if the export does not answer
     as its run does. After an error there is no `target`.
     """
-    refuse_ensemble(run, "export its members one by one; ensemble.json has their folders, weights, temperatures")
-    if target.is_symlink():
-        raise DiskError(f"{target} is a symbolic link, which is not written through; give the folder itself")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DiskError(f"{target} exists and is not empty; give another OUT_DIR")
+    refuse_target(target)
     with whole_folder(target, "give another OUT_DIR") as folder:
         written = write_export(run, folder, load(open_run(run), place, by_peft=True), options)
         gc.collect()
@@ -72,6 +67,14 @@ def export_run(run: Path, target: Path, place: Place, options: Options) -> Check
         )
         write_card(folder, written.card, checked)
     return checked
+
+
+def refuse_target(target: Path) -> None:
+    """Raises DiskError for a target that is a link, a file or a folder with content."""
+    if target.is_symlink():
+        raise DiskError(f"{target} is a symbolic link, which is not written through; give the folder itself")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DiskError(f"{target} exists and is not empty; give another OUT_DIR")
 
 
 def write_export(run: Path, folder: Path, trained: Trained, options: Options) -> Written:

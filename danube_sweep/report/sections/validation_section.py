@@ -25,7 +25,7 @@ def validation_section(report: Report) -> Markup | None:
     if best is None or rows is None:
         return None
     several = f"Over {len(best.used)} trials together." if len(best.used) > 1 else ""
-    figures = [] if best.seen is None or not best.seen.classes else _figures(best.seen, several)
+    figures = [] if best.seen is None or not best.seen.classes else figures_of(best.seen, several)
     one = f"Single rows are those of {rows.trials[0].trial}."
     texts = "" if rows.texts is not None else f" No texts, as {rows.no_texts}."
     lists = [
@@ -43,7 +43,8 @@ def validation_section(report: Report) -> Markup | None:
     )
 
 
-def _figures(seen: Seen, several: str) -> list[Markup]:
+def figures_of(seen: Seen, several: str) -> list[Markup]:
+    """The classes, their confusions and the calibration of some predictions."""
     return [
         figure("Each class", _classes(seen), several),
         figure("Confused classes", confused_pairs(seen), several),

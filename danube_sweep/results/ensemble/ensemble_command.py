@@ -79,7 +79,9 @@ def run_ensemble(directories: Sequence[Path], output: Path, wanted: Wanted, term
     terminal.show(_weights(members, blends[chosen], pool))
     terminal.note(plain(_verdict(chosen, estimates[chosen])))
     scores = {name: asdict(one) for name, one in estimates.items()}
-    _write(EnsembleFolder(output), members, blends[chosen], pool, scores)
+    used = _weighted(members, blends[chosen], pool)
+    EnsembleFolder(output).write(used, scores, chosen)
+    _write_answers(EnsembleFolder(output), members, blends[chosen], pool)
     terminal.note(plain(f"{output}: {chosen}; predict with: danube-sweep predict {output} test.csv -o submission.csv"))
 
 
@@ -135,17 +137,24 @@ def _weights(members: Sequence[Member], blend: Blend, pool: Pool) -> Table:
     return table
 
 
-def _write(folder: EnsembleFolder, members: Sequence[Member], blend: Blend, pool: Pool, scores: Scores) -> None:
-    used = [
+def _used(members: Sequence[Member], blend: Blend, pool: Pool) -> list[tuple[Member, float, float]]:
+    """The members with a weight, that weight, and their temperature."""
+    return [
         (member, float(weight), temperature_value(int(place), numbers=pool.numbers))
         for member, weight, place in zip(members, blend.weights_M, blend.temperatures_M, strict=True)
         if weight
     ]
-    weighted = [
+
+
+def _weighted(members: Sequence[Member], blend: Blend, pool: Pool) -> list[Weighted]:
+    return [
         Weighted(member.name, weight, temperature, member.runs, [str(trial.hash) for trial in member.trials])
-        for member, weight, temperature in used
+        for member, weight, temperature in _used(members, blend, pool)
     ]
-    folder.write(weighted, scores)
+
+
+def _write_answers(folder: EnsembleFolder, members: Sequence[Member], blend: Blend, pool: Pool) -> None:
+    used = _used(members, blend, pool)
     answers_NA = np.sum([weight * _answers_at(member, temperature) for member, weight, temperature in used], axis=0)
     losses_N = blend.losses(pool, np.arange(len(pool.groups_N)))
     asked = members[0].answers

@@ -61,7 +61,7 @@ def stored_trials(directory: Path, notes: list[str]) -> list[StoredTrial]:
     """The trial of a run's folder, or all of a sweep's. Raises CheckpointError for a folder that is neither."""
     refuse_ensemble(
         directory,
-        "its predictions.parquet has its validation answers, joined over folds; give the folders of its runs or sweeps",
+        "give the folders of its runs or sweeps",
     )
     run = RunFolder(directory)
     if run.config.is_file() or run.trial.is_file():

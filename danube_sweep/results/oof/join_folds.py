@@ -41,8 +41,12 @@ def join(seeds: Sequence[Sequence[RunFolder]], records: Sequence[Record], *, who
     parts = [_averaged([read_predictions(run.predictions) for run in fold]) for fold in zip(*seeds, strict=True)]
     if any(part.column_names != parts[0].column_names for part in parts):
         raise CheckpointError("the folds have other classes; run them again over the same data")
-    joined = pa.concat_tables(parts)
-    return joined.take(_order(joined[ID].to_pylist(), records, whole=whole))
+    return in_order(pa.concat_tables(parts), records, whole=whole)
+
+
+def in_order(found: "pa.Table", records: Sequence[Record], *, whole: bool) -> "pa.Table":
+    """Predictions in the order of `records`; `whole` and errors as in `join`."""
+    return found.take(_order(found[ID].to_pylist(), records, whole=whole))
 
 
 def _averaged(parts: Sequence["pa.Table"]) -> "pa.Table":

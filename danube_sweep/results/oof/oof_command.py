@@ -1,10 +1,9 @@
 """`danube-sweep oof`: the complete groups in a table, best first, and the best one's predictions in a file."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,19 +14,13 @@ from danube_sweep.data.records import Record
 from danube_sweep.errors import CheckpointError, UserError
 from danube_sweep.results.oof.fold_groups import FoldGroup, find_groups
 from danube_sweep.results.oof.join_folds import join, score_joined
+from danube_sweep.results.oof.joined_ensemble import joined_ensemble
+from danube_sweep.results.oof.scored import Scored
 from danube_sweep.results.oof.write_oof import check_target, write_predictions
 from danube_sweep.results.ranking_table import plain
+from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.outputs import check_place, refuse_existing
 from danube_sweep.terminal.screen import Terminal
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A complete group and what its folds say together."""
-
-    group: FoldGroup
-    predictions: pa.Table
-    metrics: dict[str, float]
 
 
 def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal, *, overwrite: bool = False) -> None:
@@ -40,8 +33,13 @@ def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal
     if output is not None:
         check_target(output)
     refuse_existing(target, "--output", overwrite=overwrite)
-    groups, notes = find_groups(directories)
-    scored = _scored(groups, notes)
+    load = _loader()
+    ensembles = [EnsembleFolder(one) for one in directories if EnsembleFolder(one).file.is_file()]
+    joined = [joined_ensemble(one, load) for one in ensembles]
+    groups, notes = find_groups([one for one in directories if EnsembleFolder(one) not in ensembles])
+    scored = [*_scored(groups, notes, load), *(one for one, _ in joined)]
+    scored.sort(key=lambda one: next(iter(one.metrics.items())))  # the head's first metric is a loss
+    notes += [said for _, said in joined]
     incomplete = [plain(f"{group.name}: {group.lacks()} missing") for group in groups if group.missing]
     notes = [plain(note) for note in notes]
     if not scored:
@@ -54,23 +52,21 @@ def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal
     for line in [*incomplete, *notes]:
         terminal.note(line)
     best = scored[0]
-    _refuse_input(target, best.group)
+    check_place(target, "--output", [*best.read, *_data_files(best.config)])
     write_predictions(best.predictions, target)
-    terminal.note(plain(f"{target}: {best.predictions.num_rows} rows of {best.group.name}"))
+    terminal.note(plain(f"{target}: {best.predictions.num_rows} rows of {best.name}"))
 
 
-def _refuse_input(target: Path, group: FoldGroup) -> None:
-    read = [run.predictions for runs in group.seeds.values() for run in runs]
-    assert group.config is not None  # or it could not have been scored
-    for name in path_fields(group.config.data):
-        named = getattr(group.config.data, name) or []
-        read += [Path(one) for one in ([named] if isinstance(named, str) else named)]
-    check_place(target, "--output", read)
+def _data_files(config: Config) -> list[Path]:
+    found: list[Path] = []
+    for name in path_fields(config.data):
+        named = getattr(config.data, name) or []
+        found += [Path(one) for one in ([named] if isinstance(named, str) else named)]
+    return found
 
 
-def _scored(groups: Sequence[FoldGroup], notes: list[str]) -> list[Scored]:
-    """The complete groups, best first by the head's first metric, which is a loss."""
-    load = _loader()
+def _scored(groups: Sequence[FoldGroup], notes: list[str], load: Callable[[Config], list[Record]]) -> list[Scored]:
+    """The complete groups."""
     found = []
     for group in groups:
         if group.config is None or not group.seeds:
@@ -81,8 +77,11 @@ def _scored(groups: Sequence[FoldGroup], notes: list[str]) -> list[Scored]:
         except UserError as error:
             notes.append(f"{group.name} does not count: {error}")
         else:
-            found.append(Scored(group, joined, score_joined(joined, group.config.head.target, records)))
-    return sorted(found, key=lambda one: next(iter(one.metrics.items())))
+            metrics = score_joined(joined, group.config.head.target, records)
+            read = [run.predictions for runs in group.seeds.values() for run in runs]
+            seeds = len(group.seeds)
+            found.append(Scored(group.name, group.values, group.folds, seeds, joined, metrics, group.config, read))
+    return found
 
 
 def _loader() -> Callable[[Config], list[Record]]:
@@ -113,13 +112,13 @@ def _keys(named: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _table(scored: Sequence[Scored], metrics: Sequence[str]) -> Table:
-    varied = _keys([one.group.values for one in scored])
+    varied = _keys([one.values for one in scored])
     table = Table(title=Text("out of fold", style="bold"), title_justify="left", box=None, pad_edge=False)
     for title in ("#", *varied, *metrics, "folds", "seeds", "rows"):
         table.add_column(Text(plain(title), style="cyan"), justify="left" if title in varied else "right")
     for place, one in enumerate(scored, start=1):
-        values = [plain(str(one.group.values.get(key, ""))) for key in varied]
+        values = [plain(str(one.values.get(key, ""))) for key in varied]
         numbers = [f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in metrics]
-        counts = (one.group.folds, len(one.group.seeds), one.predictions.num_rows)
+        counts = (one.folds, one.seeds, one.predictions.num_rows)
         table.add_row(*map(Text, (str(place), *values, *numbers, *map(str, counts))))
     return table

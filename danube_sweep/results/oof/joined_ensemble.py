@@ -1,0 +1,74 @@
+"""The out-of-fold predictions of an ensemble, which were joined and blended when it was made."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from danube_sweep.config.schema import Config
+from danube_sweep.config.stored import load_config
+from danube_sweep.data.records import Record
+from danube_sweep.errors import CheckpointError
+from danube_sweep.results.oof.join_folds import in_order, read_predictions, score_joined
+from danube_sweep.results.oof.scored import Scored
+from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
+from danube_sweep.storage.run_folder import RunFolder
+
+
+def joined_ensemble(folder: EnsembleFolder, load: Callable[[Config], list[Record]]) -> tuple[Scored, str]:
+    """An ensemble of models with folds, and a line on how its score is to be read; `load` reads a config's records.
+
+    Raises CheckpointError for an ensemble whose members have no folds, for a member that has gone or was changed, for
+    data that were changed, and for a refit, which has no out-of-fold predictions.
+    """
+    members = folder.read()
+    if not folder.predictions.is_file():
+        raise CheckpointError(_without_predictions(folder))
+    configs = [_config_of(folder, member) for member in members]
+    folds = max(len(member.runs) for member in members)
+    if folds == 1:
+        raise CheckpointError(
+            f"{folder.path}: its members have no data.folds, so no row is out of fold; their answers to the "
+            f"validation rows are in {folder.predictions}"
+        )
+    records = load(configs[0])
+    joined = in_order(read_predictions(folder.predictions), records, whole=configs[0].data.max_rows is None)
+    metrics = score_joined(joined, configs[0].head.target, records)
+    read = [folder.predictions, *(RunFolder(run).predictions for member in members for run in member.runs)]
+    values = {"ensemble": str(folder.path)}
+    scored = Scored(f"the ensemble {folder.path}", values, folds, len(members), joined, metrics, configs[0], read)
+    return scored, f"{folder.path}: {_how_to_read(folder)}"
+
+
+def _without_predictions(folder: EnsembleFolder) -> str:
+    if folder.trials.is_dir():
+        return f"{folder.path} is a refit, whose rows were trained on; give the sweep that its settings come from"
+    return f"{folder.predictions} is missing; make the ensemble again"
+
+
+def _how_to_read(folder: EnsembleFolder) -> str:
+    scores, chosen = folder.read_scores()
+    said = "the weights were chosen on these rows, so its figures are too good"
+    loss = scores.get(chosen or "", {}).get("loss")
+    return said if loss is None else f"{said}; its loss on unseen rows is {loss:.4f}"
+
+
+def _config_of(folder: EnsembleFolder, member: Weighted) -> Config:
+    found = []
+    for path, wanted in zip(member.runs, member.hashes, strict=True):
+        run = _present(folder, member, path)
+        config = load_config(run.config)
+        if wanted != run.hash_of(config):
+            raise CheckpointError(
+                f"{path} is not what it was in {folder.file}: its config, data or model files were changed since; put "
+                "back what they were, or make the ensemble again"
+            )
+        found.append(config)
+    return found[0]
+
+
+def _present(folder: EnsembleFolder, member: Weighted, path: Path) -> RunFolder:
+    if not path.is_dir():
+        raise CheckpointError(
+            f"{folder.file}: the run {path} of the member {member.name} is gone; bring it back, or make the "
+            "ensemble again without it"
+        )
+    return RunFolder(path)
