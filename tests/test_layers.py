@@ -33,7 +33,7 @@ LAYERS = [
         "model": "The frozen backbone.",
         "planner": "The memory and time of a trial or a pack, and its gain, from configs alone. No torch.",
         "terminal": "The lines, bars and tables of the terminal.",
-        "tracking": "The metrics of a trial while it trains: metrics.csv first, W&B second.",
+        "tracking": "The metrics of a trial while it trains: metrics.csv first, W&B or TensorBoard second.",
     },
     {
         "composer": "Overrides in, a checked Config out. Above the planner, which settles micro_batch=auto.",

@@ -28,6 +28,7 @@ from danube_sweep.config.schema import (
     Places,
     Precision,
     Sweep,
+    TensorboardTracking,
     Trainer,
     Vera,
     WandbHyperband,
@@ -66,7 +67,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "data": _kinds("data"),
     "trainer": {"trainer": Trainer},
     "device": {"device": Device},
-    "tracking": {"wandb": WandbTracking, "none": NoTracking},
+    "tracking": {"wandb": WandbTracking, "tensorboard": TensorboardTracking, "none": NoTracking},
     "storage": {"storage": Places},
 }
 """Config group -> option -> dataclass; groups whose options differ only in values have one."""

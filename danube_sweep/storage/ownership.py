@@ -66,7 +66,7 @@ _FILES = {
     Kind.night: {"commands.sh", "night.json", "report.html", "submission.csv"},
 }
 _FOLDERS = {
-    Kind.run: {"adapter", "checkpoints", "model", "wandb"},
+    Kind.run: {"adapter", "checkpoints", "model", "tensorboard", "wandb"},
     Kind.sweep: {"baselines", "workers"},
     Kind.checkpoints: set(),
     Kind.ensemble: {"trials"},

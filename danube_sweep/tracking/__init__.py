@@ -1,11 +1,12 @@
-"""What is written while a trial trains: files first, W&B second.
+"""What is written while a trial trains: files first, W&B or TensorBoard second.
 
 metrics_file   metrics.csv · prediction_charts  what a run's predictions show · wandb_sending  a run's way to W&B
-open_tracker   a tracker from a config: online, offline or not at all
+tensorboard_sending  a run's TensorBoard events · open_tracker  a tracker from a config: which of them, or none
 """
 
 from danube_sweep.tracking.metrics_file import MetricsFile
 from danube_sweep.tracking.open_tracker import given_out, open_tracker
+from danube_sweep.tracking.tensorboard_sending import check_package
 from danube_sweep.tracking.wandb_sending import Tracker
 
-__all__ = ["MetricsFile", "Tracker", "given_out", "open_tracker"]
+__all__ = ["MetricsFile", "Tracker", "check_package", "given_out", "open_tracker"]

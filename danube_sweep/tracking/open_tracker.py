@@ -1,6 +1,7 @@
 """A tracker from a config: online, offline or not at all, and never a prompt."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -8,9 +9,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from danube_sweep.config.schema import NoTracking, Tracking, WandbTracking
+from danube_sweep.config.schema import NoTracking, TensorboardTracking, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.redaction import redact, redacted
+from danube_sweep.tracking.tensorboard_sending import TensorboardRun, check_package
 from danube_sweep.tracking.wandb_sending import Tracker, WandbRun, reason, upload_later
 
 ADAPTER_WAIT = 30
@@ -20,6 +22,9 @@ SERVICE_END_S = 1.0
 """How long wandb's service process may take to end; it takes a tenth of that."""
 
 _WITH_A_KEY = "run `wandb login`, set WANDB_API_KEY, or do without by tracking=none"
+
+_UNKNOWN_HOST = re.compile(r"\blookup ([\w.-]+?)(?: on \S+)?: ")
+"""How wandb's service process puts a name without an address."""
 
 _unreachable: dict[str, str] = {}
 """Server -> why it could not be reached: of a pack's trials only the first waits for the timeout."""
@@ -43,6 +48,9 @@ def open_tracker(
     match config:
         case NoTracking():
             return WandbRun(None, WandbTracking(), say)
+        case TensorboardTracking():
+            check_package(config)
+            return TensorboardRun(folder, resolved, say)
         case WandbTracking(mode="disabled"):
             return WandbRun(None, config, say)
         case WandbTracking():
@@ -88,7 +96,7 @@ def _online_or_offline(asked: str, start: Callable[[str], Any], say: Callable[[s
         except wandb.errors.UsageError:
             raise
         except Exception as error:  # CommError, TimeoutError and what a proxy or a broken server leads to
-            _unreachable[settings.base_url] = reason(error)
+            _unreachable[settings.base_url] = _unreached(settings.base_url, reason(error))
             # The failed start keeps its id "in use" until wandb's service process ends, and that would also end
             # this process's other runs: while there are any, this trial goes without.
             if wandb.setup().most_recent_active_run:
@@ -126,7 +134,7 @@ def _mode_and_why(mode: str, asked: str, base_url: str) -> tuple[str, str | None
     try:
         if wbauth.authenticate_session(host=base_url, source="", prompt=False, update_session=False):
             return "online", None
-        problem = f"there is no API key for {base_url}"
+        problem = f"there is no API key for {base_url} ({_where_named(base_url)})"
     except AuthenticationError as error:
         problem = reason(error).rstrip(".")
     # wandb's own mode is also "online" when nobody chose one.
@@ -134,6 +142,26 @@ def _mode_and_why(mode: str, asked: str, base_url: str) -> tuple[str, str | None
         if value == "online":
             raise ConfigError(f"{source}=online: {problem}; {_WITH_A_KEY}, or give tracking.mode=offline")
     return "offline", f"W&B: {problem} ({_WITH_A_KEY})"
+
+
+def _unreached(base_url: str, said: str) -> str:
+    """Why the server is not reached; a name that nobody knows, with who chose it."""
+    unknown = _UNKNOWN_HOST.search(said)
+    if unknown is None:
+        return said
+    chosen = f" ({_where_named(base_url)})" if unknown[1] in base_url else ""
+    return f"no address is known for {unknown[1]}{chosen}: check the network and the name"
+
+
+def _where_named(base_url: str) -> str:
+    """Who chose the server, whose name a user may never have seen."""
+    import wandb
+
+    if os.environ.get("WANDB_BASE_URL"):
+        return "from WANDB_BASE_URL"
+    if base_url == wandb.Settings.model_fields["base_url"].default:
+        return f"the default server of wandb {wandb.__version__}; WANDB_BASE_URL names another"
+    return "from W&B's settings file; WANDB_BASE_URL names another"
 
 
 def _start(

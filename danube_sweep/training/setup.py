@@ -30,7 +30,7 @@ from danube_sweep.storage.ownership import Kind, give_back, remove_temporaries, 
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
-from danube_sweep.tracking import Tracker, open_tracker
+from danube_sweep.tracking import Tracker, check_package, open_tracker
 from danube_sweep.training.assemble import AssembledModel, assemble, load_base
 from danube_sweep.training.device import native_types, pick_device
 from danube_sweep.training.environment import environment, versions
@@ -136,6 +136,7 @@ class PackBuilder:
         """Data and model of a trial. Raises UserError; writes nothing but caches."""
         with watch.phase("data"):
             check_runs(planned_device(config.device))
+            check_package(config.tracking)
             device = self._device = self._device or pick_device(config.device)
             check_types(config.precision, native_types(device), config.device.name)
             check_adapter(config, device.type)

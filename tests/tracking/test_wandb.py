@@ -336,6 +336,31 @@ def test_a_refused_port_means_offline_and_the_next_trial_does_not_wait(
     assert not [path for path in first.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.timeout(60)
+def test_a_host_that_nobody_knows_is_named_with_where_its_name_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://no-such-host.invalid")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    opened = Opened(WandbTracking(timeout_s=1.0), tmp_path / "run")
+    opened.train()
+    (said,) = opened.said
+    why = "no address is known for no-such-host.invalid (from WANDB_BASE_URL): check the network and the name"
+    assert said.startswith(f"W&B cannot be reached ({why}); logging offline into ") and "\n" not in said
+
+
+def test_a_server_that_wandb_chose_by_itself_is_called_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    opened = Opened(WandbTracking(), tmp_path / "run")
+    opened.train()
+    default = wandb.Settings.model_fields["base_url"].default
+    assert f"no API key for {default} (the default server of wandb {wandb.__version__}; " in opened.said[0]
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server() as server:

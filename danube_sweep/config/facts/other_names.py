@@ -70,7 +70,8 @@ _HEADS = {
 }
 _HEAD = OurWords("head={value}", values=_HEADS)
 _TRACKERS = {
-    **dict.fromkeys(("tensorboard", "csv", "mlflow", "comet", "neptune", "trackio", "all"), "tracking=none"),
+    **dict.fromkeys(("csv", "mlflow", "comet", "neptune", "trackio", "all"), "tracking=none"),
+    **dict.fromkeys(("tb", "tensorboardx"), "tracking=tensorboard"),
     **dict.fromkeys(_OFF, "tracking=none"),
     **dict.fromkeys(("wandb_offline", "weights_and_biases"), "tracking=wandb"),
 }

@@ -51,7 +51,14 @@ from danube_sweep.config.schema.head_fields import (
     objective,
 )
 from danube_sweep.config.schema.optimizer_fields import Adam, Optimizer
-from danube_sweep.config.schema.run_fields import Device, NoTracking, Places, Tracking, WandbTracking
+from danube_sweep.config.schema.run_fields import (
+    Device,
+    NoTracking,
+    Places,
+    TensorboardTracking,
+    Tracking,
+    WandbTracking,
+)
 from danube_sweep.config.schema.sweep_fields import (
     Asha,
     Baseline,
@@ -139,6 +146,7 @@ __all__ = [
     "Sweep",
     "TableColumns",
     "Target",
+    "TensorboardTracking",
     "Tracking",
     "Trainer",
     "Vera",

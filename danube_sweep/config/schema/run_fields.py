@@ -60,6 +60,11 @@ class NoTracking(Tracking):
 
 
 @dataclass
+class TensorboardTracking(Tracking):
+    """TensorBoard's event files, in the run folder."""
+
+
+@dataclass
 class WandbTracking(Tracking):
     mode: str = setting(
         "auto (online with a key and a network, otherwise offline), online, offline or disabled", "auto"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from danube_sweep.config.schema import WandbTracking
+from danube_sweep.config.schema import NoTracking
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
@@ -28,7 +28,7 @@ def close_paused(folder: SweepFolder, terminal: Terminal, heard: Callable[[Entry
         closed = [entry for entry in entries if _close(entry, terminal)]
     for entry in closed:
         heard(entry)
-        _tell_wandb(entry, terminal)
+        _tell_tracker(entry, terminal)
     if closed:
         terminal.note(f"{len(closed)} paused trial{'s are' if len(closed) > 1 else ' is'} pruned: the sweep ends here")
 
@@ -51,13 +51,13 @@ def _close(entry: Entry, terminal: Terminal) -> bool:
         lock.release()
 
 
-def _tell_wandb(entry: Entry, terminal: Terminal) -> None:
-    """Ends the trial's run there, in a process of its own."""
+def _tell_tracker(entry: Entry, terminal: Terminal) -> None:
+    """Ends the trial's run in W&B or TensorBoard, in a process of its own."""
     try:
         config = load_config(entry.folder.config)
     except CheckpointError:  # the ranking tells
         return
-    if not isinstance(config.tracking, WandbTracking):
+    if isinstance(config.tracking, NoTracking):
         return
     environment = {**os.environ, VISIBLE: ""}
     job = Job(entry.path, Path.cwd(), environment, config, log=entry.folder.log)
@@ -65,7 +65,7 @@ def _tell_wandb(entry: Entry, terminal: Terminal) -> None:
     try:
         child.link.recv()
     except (EOFError, OSError):
-        terminal.note(f"{entry.path.name}: W&B was not told that it is pruned; see {entry.folder.log}")
+        terminal.note(f"{entry.path.name}: its tracking was not told that it is pruned; see {entry.folder.log}")
     finally:
         child.kill()
         child.reap()
