@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import warm
+from conftest import ROOT
 from optuna.trial import TrialState
 
 from danube_sweep.config.schema import Sampler
@@ -47,6 +49,7 @@ OF_WANDB: dict[str, Distribution] = {
     "beta": Beta(2.0, 5.0, step=0.1),
     "weighted": Weighted(["a", "b", "c"], [0.5, 0.0, 0.5]),
 }
+SWEEPS = ROOT / "docs" / "sweeps.md"
 DRAWING = [sampler for sampler in Sampler if sampler is not Sampler.grid]
 
 Open = Callable[..., OptunaJournal]
@@ -318,3 +321,32 @@ def test_a_number_is_found_by_its_path() -> None:
     assert number_at(result, "parameters/trainable") == 7.0
     for nowhere in ("validation", "state", "state/x", "nope", "validation/nope", ""):
         assert number_at(result, nowhere) is None
+
+
+def test_the_documented_statement_opens_the_search_in_optuna_alone(opened: Open, tmp_path: Path) -> None:
+    journal, space = opened(), {"lora.rank": Choice(["4", "8"]), "optimizer.lr": Number(1e-4, 1e-2, log=True)}
+    said = {}
+    for number, loss in enumerate((0.5, 0.25, 0.75)):
+        draw, values = journal.draw(space, Sampler.tpe, 0)
+        journal.name(draw, entry(number).hash or "")
+        state = "pruned" if number == 2 else "finished"
+        journal.ended(entry(number, draw), finished(loss, state), {500: loss})
+        said[entry(number).hash] = values
+    (load,) = [block for block in SWEEPS.read_text().split("```python\n") if block.startswith("study = optuna.load")]
+    script = f"""
+import json, optuna, sys
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+{load.partition("```")[0].replace("SWEEP_DIR", str(tmp_path))}
+trials = [[one.user_attrs["trial"], one.state.name, one.params, one.intermediate_values] for one in study.trials]
+print(json.dumps([study.best_value, study.best_trial.user_attrs["trial"], study.direction.name, trials]))
+assert "danube_sweep" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    value, best, direction, trials = json.loads(done.stdout)
+    assert (value, best, direction) == (0.25, entry(1).hash, "MINIMIZE")
+    assert {identity: params for identity, _, params, _ in trials} == said
+    assert [(state, seen) for _, state, _, seen in trials] == [
+        ("COMPLETE", {}),
+        ("COMPLETE", {}),
+        ("PRUNED", {"500": 0.75}),
+    ]
