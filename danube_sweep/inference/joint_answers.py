@@ -3,14 +3,15 @@
 Axes: B rows, T tokens, H hidden width, N examples, A answers of an example.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
 from danube_sweep.config.schema import Comparison, Config
-from danube_sweep.data.batches import Batch, budget_batches, collate
+from danube_sweep.data.batches import Batch, Rows, budget_batches, collate
 from danube_sweep.data.encode import encode
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.data.layout import Layout
@@ -21,12 +22,14 @@ from danube_sweep.head.base_head import Head
 from danube_sweep.inference.prediction_table import SHARES, Predictions
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.training.evaluate import evaluating
+from danube_sweep.training.pack.kept_rows import KeptRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-States = Callable[[Batch], Sequence[torch.Tensor]]
-"""A batch in, the final hidden states [B, T, H] of each run out."""
+States = Callable[[Batch, torch.Tensor | None], Sequence[torch.Tensor]]
+"""A batch in, with its states of an earlier run where they are kept; the final hidden states [B, T, H] of each run out.
+"""
 
 
 class Member(Protocol):
@@ -53,21 +56,22 @@ def joint_predictions(
     *,
     swap: bool,
     batch_rows: int,
+    kept: KeptRows | None = None,
     done: Callable[[int], None] = lambda _rows: None,
 ) -> list[Predictions]:
     """The answers of each run to some records. The runs read alike: the rows are encoded as the first one does.
 
     A forward pass takes the tokens of `batch_rows` rows of data.max_length, divided among the runs, so short rows go
-    more at once. `done` is told the rows of every forward pass, for each run. Raises ConfigError where there is nothing
-    to swap.
+    more at once. Rows that are `kept` skip the blocks below the adapted ones. `done` is told the rows of every forward
+    pass, for each run. Raises ConfigError where there is nothing to swap.
     """
     first = members[0]
-    straight = _one_order(members, states, records, batch_rows, done)
+    straight = _one_order(members, states, records, batch_rows, kept, done)
     if not swap:
         return straight
     if any(len(record.texts) != 3 for record in records) or not isinstance(first.config.data, Comparison):
         raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
-    turned = _one_order(members, states, [swapped(record) for record in records], batch_rows, done)
+    turned = _one_order(members, states, [swapped(record) for record in records], batch_rows, kept, done)
     order = [1, 0, *range(2, len(first.classes))]
     return [
         replace(one, answers_NA=(one.answers_NA + other.answers_NA[:, order]) / 2)
@@ -80,6 +84,7 @@ def _one_order(
     states: States,
     records: list[Record],
     batch_rows: int,
+    kept: KeptRows | None,
     done: Callable[[int], None],
 ) -> list[Predictions]:
     first = members[0]
@@ -91,10 +96,11 @@ def _one_order(
     places: list[torch.Tensor] = []
     answers: list[list[torch.Tensor]] = [[] for _ in members]
     with evaluating(first.backbone, *heads):
-        for chosen in budget_batches(rows.lengths, max(1, batch_rows * data.max_length // len(members))):
+        for chosen, is_kept in _batches(rows, max(1, batch_rows * data.max_length // len(members)), kept):
             batch = collate(rows, chosen, pad_id).to(device)
             places.append(torch.from_numpy(rows.places(batch.rows)))
-            for head, gathered, states_BTH in zip(heads, answers, states(batch), strict=True):
+            stored_BTH = kept.batch(batch) if kept is not None and is_kept else None
+            for head, gathered, states_BTH in zip(heads, answers, states(batch, stored_BTH), strict=True):
                 found = head.answers(head(states_BTH, batch))
                 assert found is not None
                 gathered.append(found.double().cpu())
@@ -103,6 +109,15 @@ def _one_order(
     return [
         _in_order(member, rows, torch.cat(gathered)[order_N]) for member, gathered in zip(members, answers, strict=True)
     ]
+
+
+def _batches(rows: Encoded, tokens: int, kept: KeptRows | None) -> Iterator[tuple[Rows, bool]]:
+    """Every row once, in batches of at most so many tokens; those whose states are kept are in batches of their own."""
+    everything = np.arange(len(rows.ids), dtype=np.int64)
+    there, others = (everything[:0], everything) if kept is None else kept.divided(rows)
+    for chosen, is_kept in ((there, True), (others, False)):
+        for places in budget_batches(rows.lengths[chosen], tokens):
+            yield chosen[places], is_kept
 
 
 def _in_order(member: Member, rows: Encoded, answers_NA: torch.Tensor) -> Predictions:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from danube_sweep.config import first_version
+from danube_sweep.config.facts.architectures import first_adapted
 from danube_sweep.config.identity import is_random
 from danube_sweep.config.neutral_text import neutral_cell
 from danube_sweep.config.schema import (
@@ -54,6 +54,8 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training import trained_weights
 from danube_sweep.training.assemble import assemble, load_base
 from danube_sweep.training.device import native_types, pick_device
+from danube_sweep.training.pack.kept_rows import KeptRows
+from danube_sweep.training.pack.shared_prefix import SharedPrefix
 from danube_sweep.training.resume import ARITHMETIC
 
 WAY_OUT = "choose another place by -o"
@@ -91,6 +93,21 @@ class Trained:
     tokenizer: PreTrainedTokenizerBase
     classes: list[str]
     layout: Layout
+    prefix: SharedPrefix | None = None
+    """The blocks below the first adapted one, where the run kept what comes out of them (data.cache_prefix)."""
+
+    @property
+    def from_block(self) -> int:
+        """The first adapted block, or their number, of a run that kept states."""
+        assert self.prefix is not None
+        return first_adapted(self.config.lora, self.prefix.blocks)
+
+    def states(self, batch: Batch, stored_BTH: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Its final hidden states [B, T, H] of a batch, by `stored_BTH` where those before `from_block` are kept."""
+        if stored_BTH is None or self.prefix is None:
+            return [self.backbone.hidden(batch.input_ids_BT, batch.mask_BT)]
+        ids_BT, mask_BT = batch.input_ids_BT, batch.mask_BT
+        return [self.prefix.hidden(ids_BT, mask_BT, [0], from_block=self.from_block, stored_UTH=stored_BTH)]
 
 
 @dataclass(frozen=True)
@@ -137,7 +154,7 @@ def load(run: FinishedRun, place: Place, *, by_peft: bool = False, spare: bool =
     trained, packed = put_over(run, config, backbone, adapters)
     if adapters is not None and packed is not None:
         adapters.put_alone(packed)
-    return trained
+    return replace(trained, prefix=SharedPrefix(backbone)) if config.data.cache_prefix else trained
 
 
 def load_backbone_of(run: FinishedRun, place: Place, *, spare: bool = False) -> tuple[Config, Backbone]:
@@ -323,8 +340,9 @@ def all_predictions(
 def _predicted(
     trained: Trained, request: Request, batch_rows: int, done: Callable[[int], None]
 ) -> Iterator[Predictions]:
+    kept = None if trained.prefix is None else KeptRows(trained.backbone, trained.from_block)
     for records in chunks(request.input.records()):
-        yield predictions(trained, records, swap=request.swap, batch_rows=batch_rows, done=done)
+        yield predictions(trained, records, swap=request.swap, batch_rows=batch_rows, kept=kept, done=done)
 
 
 def _rows(request: Request, answered: Iterable[Predictions]) -> Iterator[list[str]]:
@@ -347,16 +365,14 @@ def predictions(
     *,
     swap: bool,
     batch_rows: int,
+    kept: KeptRows | None = None,
     done: Callable[[int], None] = lambda _rows: None,
 ) -> Predictions:
-    """The answers to some records. Raises ConfigError where there is nothing to swap."""
-    states = partial(_alone, trained.backbone)
-    (found,) = joint_predictions([trained], states, records, swap=swap, batch_rows=batch_rows, done=done)
+    """The answers to some records, by what is `kept` of them. Raises ConfigError where there is nothing to swap."""
+    (found,) = joint_predictions(
+        [trained], trained.states, records, swap=swap, batch_rows=batch_rows, kept=kept, done=done
+    )
     return found
-
-
-def _alone(backbone: Backbone, batch: Batch) -> list[torch.Tensor]:
-    return [backbone.hidden(batch.input_ids_BT, batch.mask_BT)]
 
 
 def chunks(records: Iterator[Record]) -> Iterator[list[Record]]:

@@ -30,6 +30,7 @@ from danube_sweep.inference.prediction_table import Predictions
 from danube_sweep.lora import PackedAdapters
 from danube_sweep.model.backbone import architecture
 from danube_sweep.storage.files import content_hash
+from danube_sweep.training.pack.kept_rows import KeptRows
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 from danube_sweep.training.resume import ARITHMETIC
 
@@ -47,20 +48,31 @@ class Pack:
     adapters: PackedAdapters
     prefix: SharedPrefix
 
-    def states(self, batch: Batch) -> list[torch.Tensor]:
-        """Each member's final hidden states [B, T, H]; blocks below the first adapted one run once for all."""
-        blocks, count = self.prefix.blocks, len(self.members)
-        from_block = min(first_adapted(one.config.lora, blocks) for one in self.members)
+    @property
+    def from_block(self) -> int:
+        """The first adapted block, or their number."""
+        return min(first_adapted(one.config.lora, self.prefix.blocks) for one in self.members)
+
+    def states(self, batch: Batch, stored_BTH: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Each member's final hidden states [B, T, H]; blocks below the first adapted one run once for all.
+
+        Not at all, where `stored_BTH` are what comes out of them.
+        """
+        blocks, count, from_block = self.prefix.blocks, len(self.members), self.from_block
         self.adapters.expect(range(count) if from_block < blocks else [], {})
         groups = [0] * (count if from_block < blocks else 1)
-        hidden_BTH = self.prefix.hidden(batch.input_ids_BT, batch.mask_BT, groups, from_block=from_block)
+        hidden_BTH = self.prefix.hidden(
+            batch.input_ids_BT, batch.mask_BT, groups, from_block=from_block, stored_UTH=stored_BTH
+        )
         return list(torch.split(hidden_BTH, len(batch.mask_BT))) * (1 if from_block < blocks else count)
 
     def answers(self, request: Request, *, batch_rows: int, done: Callable[[int], None]) -> Iterator[list[Predictions]]:
         """The answers of the runs, in the order given, to each chunk of the file. Raises DataError if it changed."""
+        keep = any(one.config.data.cache_prefix for one in self.members)
+        kept = KeptRows(self.members[0].backbone, self.from_block) if keep else None
         for records in chunks(request.input.records()):
             found = joint_predictions(
-                self.members, self.states, records, swap=request.swap, batch_rows=batch_rows, done=done
+                self.members, self.states, records, swap=request.swap, batch_rows=batch_rows, kept=kept, done=done
             )
             yield [one for _, one in sorted(zip(self.places, found, strict=True), key=lambda pair: pair[0])]
 

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from danube_sweep.config.schema import Device
+from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import CheckpointError
-from danube_sweep.inference.predict import load_run
+from danube_sweep.inference.predict import Trained, load_run
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
-from danube_sweep.training.evaluate import evaluate
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.training.evaluate import Hidden, eval_batches_of, evaluate_together
+from danube_sweep.training.pack.stored_prefix import StoredStates
 from danube_sweep.training.prepare import prepare
 
 
@@ -26,4 +29,20 @@ def score_test(path: Path, device: Device) -> dict[str, float]:
         raise CheckpointError(f"{path}: its data have no test part; give data.test_path or data.test_fraction")
     rows = config.trainer.eval_batch or folder.micro_batch(config)
     part = prepared.parts["test"]
-    return evaluate(trained.backbone, trained.head, part, batch_rows=rows, pad_id=prepared.pad_id).metrics
+    (found,) = evaluate_together(
+        trained.backbone,
+        [trained.head],
+        part,
+        hidden=_states_of(trained, part),
+        batches=eval_batches_of(part, rows, prepared.pad_id, trained.backbone),
+    )
+    return found.metrics
+
+
+def _states_of(trained: Trained, part: Encoded) -> Hidden:
+    # Kept ones are read, and written where they lack, as in training.
+    if trained.prefix is None:
+        return trained.states
+    stored, terminal = StoredStates(trained.backbone, trained.prefix), Terminal()
+    stored.say = terminal.note
+    return lambda batch: trained.states(batch, stored.batch(part, batch, trained.from_block))

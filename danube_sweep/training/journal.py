@@ -47,6 +47,7 @@ class Journal:
         self._pending: list[dict[str, Any]] = []
         self._tokens_written, self._seconds_written = 0, 0.0
         self._timed = False
+        self._begun_at: int | None = None
 
     def begin(self, step: int, *, tokens: int, seconds: float) -> None:
         """Goes on after `step`, 0 for a fresh trial, with the tokens and seconds so far; later rows are dropped."""
@@ -58,7 +59,12 @@ class Journal:
             self._where.terminal.note(lost)
         if step:
             self._where.terminal.note(f"resumed at step {step} of {self._plan.total_steps}")
-        self._where.terminal.start(self._where.label, self._plan.total_steps, step)
+        self._begun_at = step
+
+    def show(self) -> None:
+        """Shows the trial's bar, from the step that it begins at: the time left counts from here."""
+        if self._begun_at is not None:
+            self._where.terminal.start(self._where.label, self._plan.total_steps, self._begun_at)
 
     def add(self, step: int, *, loss: torch.Tensor | None, lr: float, grad_norm: torch.Tensor, tokens: int) -> None:
         """Takes a step; its loss and its gradient's norm stay on their device until they are written."""

@@ -7,7 +7,6 @@ Lightning keeps device, loop, callbacks and hooks; steps are a trial's own.
 """
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol, Self, final
@@ -55,7 +54,7 @@ class PackModule(L.LightningModule):
         self.pack, self._decisions = pack, decisions
         self.body, self.lm_head = pack.backbone.body, pack.backbone.lm_head
         self._entering = list(trials)
-        self._clock_s = time.monotonic()
+        self._clock_s = self.pack.clock_s()
 
     def cpu(self) -> Self:
         # Lightning moves a module to the CPU when it has fitted; the trial is scored and saved where it trained, and
@@ -75,7 +74,7 @@ class PackModule(L.LightningModule):
         checks.check_precision(self.pack.backbone)
         self._frozen = checks.frozen_digest(self.pack.backbone)
         try_longest_step(self.pack, self._collated)
-        self._clock_s = time.monotonic()  # what came before was set-up
+        self._clock_s = self.pack.clock_s()  # what came before was set-up
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         self._sweep_out()  # who had ended before it began: resumed at its end
@@ -136,7 +135,7 @@ class PackModule(L.LightningModule):
 
     def _charge(self, trials: Sequence[ActiveTrial], *, validating: bool) -> None:
         # The pack's time since it was last charged, in equal parts.
-        now = time.monotonic()
+        now = self.pack.clock_s()
         share, self._clock_s = (now - self._clock_s) / len(trials), now
         for trial in trials:
             trial.charge(share, validating=validating)
@@ -152,7 +151,7 @@ class PackModule(L.LightningModule):
                 self._enter(entering)
                 if entering:
                     try_longest_step(self.pack, self._collated)
-            self._clock_s = time.monotonic()
+            self._clock_s = self.pack.clock_s()
 
     def _enter(self, trials: Sequence[ActiveTrial]) -> None:
         if trials:
@@ -162,6 +161,9 @@ class PackModule(L.LightningModule):
             checks.check_trainable(trial.config.lora, trial.model.adapter, trial.model.head)
             with sparing(trial):
                 trial.start(self._collated)
+        self.pack.keep_prefix([trial for trial in trials if trial.phase is Phase.running])
+        for trial in trials:
+            trial.journal.show()
 
 
 def fit(module: PackModule, *, accelerator: str) -> None:

@@ -88,6 +88,8 @@ class ActiveTrial:
         self.at_border = False
         self.companions = self.most_companions = 1
         """The trials that train in its pack, itself included: now, and at most so far."""
+        self.prefix_seconds = 0.0
+        """Its part of the time that kept states took in this process (data.cache_prefix)."""
         self._step_loss: torch.Tensor | None = None
         self._was_validated = False
 
@@ -190,6 +192,12 @@ class ActiveTrial:
     def eval_rows(self) -> int:
         """Rows of a forward pass in evaluation."""
         return self.config.trainer.eval_batch or int(self.config.trainer.micro_batch)
+
+    @property
+    def parts_read(self) -> list[str]:
+        """The parts of its data that it reads from here to its end."""
+        wanted = {"train": True, "validation": self.config.data.validates, "test": self.config.trainer.score_test}
+        return [part for part in self.data if wanted[part]]
 
     @property
     def validates(self) -> bool:

@@ -33,6 +33,7 @@ class Told:
         prepared = build(config).prepared
         self.journal = Journal(config, StepPlan(config, prepared.parts["train"], prepared.pad_id), where)
         self.journal.begin(step, tokens=100 * step, seconds=float(step))
+        self.journal.show()
 
     def add(self, *losses: float, first: int = 1) -> None:
         for step, loss in enumerate(losses, first):

@@ -3,7 +3,9 @@
 Axes: B rows, T tokens, H hidden width.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, final
 
 import torch
@@ -39,7 +41,7 @@ class TrainingPack:
         self.trials: list[ActiveTrial] = []
         self._prefix = SharedPrefix(backbone)
         self._stored = StoredStates(backbone, self._prefix)
-        self._stored.alive = self._alive
+        self._stored.alive, self._stored.say = self._alive, self._say
         self._first_step = True
 
     def arrange(self, trials: Sequence[ActiveTrial]) -> None:
@@ -52,6 +54,31 @@ class TrainingPack:
         for trial in self.trials:
             trial.companions = len(self.trials)
             trial.most_companions = max(trial.most_companions, trial.companions)
+
+    def clock_s(self) -> float:
+        """Monotonic seconds, without those that kept states took: they count as `prefix_seconds` of the trials."""
+        return time.monotonic() - self._stored.seconds
+
+    def keep_prefix(self, trials: Sequence[ActiveTrial]) -> None:
+        """Computes the states that these trials of the pack read from disk (data.cache_prefix), where they lack."""
+        keeping = [trial for trial in trials if trial.config.data.cache_prefix]
+        if not keeping:
+            return
+        self.adapters.expect([], {})
+        block = min(first_adapted(trial.config.lora, self._prefix.blocks) for trial in self.trials)
+        with self._charging_prefix():
+            for trial in keeping:
+                for part in trial.parts_read:
+                    self._stored.open(trial.data[part], block)
+
+    @contextmanager
+    def _charging_prefix(self) -> Iterator[None]:
+        before = self._stored.seconds
+        try:
+            yield
+        finally:
+            for trial in self.trials:
+                trial.prefix_seconds += (self._stored.seconds - before) / len(self.trials)
 
     def untrained(self) -> Backbone:
         """The backbone without any adapter of the pack, until the next step or evaluation."""
@@ -102,6 +129,10 @@ class TrainingPack:
         for trial in self.trials:
             trial.where.terminal.alive()
 
+    def _say(self, line: str) -> None:
+        for trial in self.trials:
+            trial.where.terminal.tell(line, [line])
+
     def _forward(
         self, given: Sequence[tuple[ActiveTrial, Encoded, Batch]], noises: dict[int, tuple[float, int]]
     ) -> list[torch.Tensor]:
@@ -117,7 +148,8 @@ class TrainingPack:
         self._expect(given, noises, from_block)
         stored = None
         if given[0][0].config.data.cache_prefix:
-            states = [self._stored.batch(rows, batch, from_block) for rows, batch in distinct]
+            with self._charging_prefix():
+                states = [self._stored.batch(rows, batch, from_block) for rows, batch in distinct]
             stored = torch.cat([_filled(one, height, width) for one in states])
         hidden_BTH = self._prefix.hidden(
             torch.cat([_filled(batch.input_ids_BT, height, width) for _, batch in distinct]),

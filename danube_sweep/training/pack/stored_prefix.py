@@ -1,6 +1,7 @@
 """The inputs of the first adapted block, kept on disk: later epochs and later sweeps never run the blocks below it.
 
-One file per encoded part, in the compute type, its name the hash of everything that they follow from.
+One file per encoded part, in the compute type, its name the hash of everything that they follow from. An index beside
+it names every sequence, so that predictions find the rows that they share with it.
 Axes: B rows, T tokens, H hidden width, V tokens of a part.
 """
 
@@ -9,7 +10,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,15 +30,18 @@ from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES, weight_dtype
 from danube_sweep.storage.caches import alone
 from danube_sweep.storage.files import content_hash, remove_abandoned, whole_file, write_text, writing
+from danube_sweep.terminal.screen import LINE_EVERY_S, duration
 from danube_sweep.training.evaluate import evaluating
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = 2
+VERSION: Final = 3
 BATCH_TOKENS: Final = 8192
 """Padded tokens of a forward pass while a file is written."""
 WAY_OUT: Final = "give data.cache_prefix=false"
+SUFFIX: Final = ".states"
+DIGEST_BYTES: Final = 16
 ROOM: Final = 1.05
 """Free space wanted, in sizes of the file."""
 
@@ -52,6 +57,29 @@ class Kept:
 
 
 @final
+class _Told:
+    """The lines about a file while it is written: when it begins, every ten seconds, when it is whole."""
+
+    def __init__(self, say: Callable[[str], None], rows: int, states_VH: torch.Tensor) -> None:
+        self._say, self._rows, self._done = say, rows, 0
+        self._began_s = self._said_s = time.monotonic()
+        gib = states_VH.nbytes / 2**30
+        say(f"data.cache_prefix: the states below the adapted blocks of {rows} rows are computed once ({gib:.2g} GiB)")
+
+    def add(self, rows: int) -> None:
+        self._done += rows
+        now = time.monotonic()
+        if now - self._said_s >= LINE_EVERY_S and self._done < self._rows:
+            left = (now - self._began_s) / self._done * (self._rows - self._done)
+            self._said_s = now
+            self._say(f"data.cache_prefix: {self._done} of {self._rows} rows  {duration(left)} left")
+
+    def end(self) -> None:
+        took = duration(time.monotonic() - self._began_s)
+        self._say(f"data.cache_prefix: the states of {self._rows} rows are kept, after {took}")
+
+
+@final
 class StoredStates:
     """The files of one backbone, written when they are first asked for."""
 
@@ -60,22 +88,31 @@ class StoredStates:
         self._kept: dict[tuple[int, int], Kept | None] = {}
         self.alive: Callable[[], None] = lambda: None
         """Called after every batch while a file is written."""
+        self.say: Callable[[str], None] = lambda _line: None
+        """Takes the lines that tell how far a file is."""
+        self.seconds = 0.0
+        """Spent on files so far: writing them, or checking those that are there."""
+
+    def open(self, rows: Encoded, block: int) -> Kept | None:
+        """The states of these rows, written first where they are not there; None where they cannot be kept."""
+        key = (id(rows), block)
+        if key not in self._kept:
+            start = time.monotonic()
+            self._kept[key] = self._open(rows, block)
+            self.seconds += time.monotonic() - start
+        return self._kept[key]
 
     def batch(self, rows: Encoded, batch: Batch, block: int) -> torch.Tensor:
         """The inputs [B, T, H] of a block for a batch of these rows, zero at padding.
 
         Where they cannot be kept they are computed for each batch; a line in the log says so.
         """
-        key = (id(rows), block)
-        if key not in self._kept:
-            self._kept[key] = self._open(rows, block)
-        kept = self._kept[key]
+        kept = self.open(rows, block)
         if kept is None:
             return self._computed(batch, block)
-        states_BTH = kept.states_VH.new_zeros(*batch.input_ids_BT.shape, kept.states_VH.shape[1])
-        for place, sequence in enumerate(_sequences(rows, batch.rows)):
-            start, length = kept.starts[sequence], len(rows.tokens[sequence])
-            states_BTH[place, :length] = kept.states_VH[start : start + length]
+        sequences = _sequences(rows, batch.rows)
+        lengths = np.array([len(rows.tokens[sequence]) for sequence in sequences])
+        states_BTH = laid_out(kept.states_VH, kept.starts[sequences], lengths, batch.input_ids_BT.shape[1])
         return states_BTH.to(self._backbone.device, weight_dtype(self._backbone.precision))
 
     def _computed(self, batch: Batch, block: int) -> torch.Tensor:
@@ -88,16 +125,18 @@ class StoredStates:
 
     def _open(self, rows: Encoded, block: int) -> Kept | None:
         lengths = np.array([len(sequence) for sequence in rows.tokens], dtype=np.int64)
-        file = paths.cache_dir() / "prefix" / f"{self._name(rows, lengths, block)}.states"
+        file = folder() / self._name(rows, lengths, block)
         shape = int(lengths.sum()), self._backbone.hidden_size
         dtype = DTYPES[self._backbone.precision.compute]
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         size = shape[0] * shape[1] * dtype.itemsize
         try:
             with alone(file), writing(file, WAY_OUT):
-                if not _is_whole(file, size):
+                if not is_whole(file, size):
                     _check_room(file, size)
                     self._write(file, rows, starts, shape, dtype, block)
+                elif not index_of(file).is_file():
+                    write_index(file, rows)
             states = torch.from_file(str(file), shared=False, size=shape[0] * shape[1], dtype=dtype)
         except DiskError as error:
             log.warning("the states below the adapted blocks are not kept but computed in every step: %s", error)
@@ -105,14 +144,9 @@ class StoredStates:
         return Kept(rows, states.view(shape), starts)
 
     def _name(self, rows: Encoded, lengths: np.ndarray, block: int) -> str:
-        precision = {key: str(value) for key, value in asdict(self._backbone.precision).items()}
-        del precision["gradient_checkpointing"]
-        made_by = [torch.__version__, transformers.__version__, self._backbone.device.type, self._backbone.flat]
-        meaning = [VERSION, self._backbone.fingerprint, precision, block, made_by]
-        digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
-        digest.update(lengths.tobytes())
+        digest = hashlib.sha256(lengths.tobytes())
         digest.update(np.concatenate(rows.tokens).tobytes())
-        return digest.hexdigest()[:32]
+        return f"{meaning(self._backbone, block)}-{digest.hexdigest()[:24]}{SUFFIX}"
 
     def _write(
         self, file: Path, rows: Encoded, starts: np.ndarray, shape: tuple[int, int], dtype: torch.dtype, block: int
@@ -122,13 +156,17 @@ class StoredStates:
             with temporary.open("wb") as stream:  # a full disk shows here, and not as a fault in the mapped memory
                 os.posix_fallocate(stream.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
             states_VH = torch.from_file(str(temporary), shared=True, size=shape[0] * shape[1], dtype=dtype).view(shape)
+            told = _Told(self.say, len(rows.ids), states_VH)
             at_once = max(1, BATCH_TOKENS // int(rows.lengths.max()))
             with evaluating(self._backbone):
                 for chosen in eval_batches(rows.lengths, at_once):
                     self._fill(states_VH, rows, starts, chosen, block)
                     self.alive()
+                    told.add(len(chosen))
             del states_VH
-        write_text(_seal(file), content_hash(file))
+        write_text(seal_of(file), content_hash(file))
+        write_index(file, rows)
+        told.end()
 
     def _fill(self, states_VH: torch.Tensor, rows: Encoded, starts: np.ndarray, chosen: np.ndarray, block: int) -> None:
         batch = collate(rows, chosen, 0).to(self._backbone.device)
@@ -138,21 +176,64 @@ class StoredStates:
             states_VH[starts[sequence] : starts[sequence] + length] = found_BTH[place, :length]
 
 
+def folder() -> Path:
+    """Where the files are."""
+    return paths.cache_dir() / "prefix"
+
+
+def meaning(backbone: Backbone, block: int) -> str:
+    """What states of a block follow from, but for the tokens, as a hash: a file's name begins with it."""
+    precision = {key: str(value) for key, value in asdict(backbone.precision).items()}
+    del precision["gradient_checkpointing"]
+    made_by = [torch.__version__, transformers.__version__, backbone.device.type, backbone.flat]
+    described = json.dumps([VERSION, backbone.fingerprint, precision, block, made_by], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()[:24]
+
+
+def laid_out(states_VH: torch.Tensor, starts: np.ndarray, lengths: np.ndarray, width: int) -> torch.Tensor:
+    """The states of sequences that start there and are so long, as [B, T, H] of a width, zero at padding."""
+    ends = np.cumsum(lengths)
+    places = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+    mask_BT = torch.from_numpy(np.arange(width) < lengths[:, None])
+    states_BTH = states_VH.new_zeros(*mask_BT.shape, states_VH.shape[1])
+    states_BTH[mask_BT] = states_VH[torch.from_numpy(places)]
+    return states_BTH
+
+
+def index_of(file: Path) -> Path:
+    """The file that names its sequences."""
+    return file.with_suffix(".rows")
+
+
+def digests_of(sequences: Sequence[np.ndarray]) -> list[bytes]:
+    """A name for each sequence of tokens."""
+    return [hashlib.blake2b(one.astype(np.int32).tobytes(), digest_size=DIGEST_BYTES).digest() for one in sequences]
+
+
+def write_index(file: Path, rows: Encoded) -> None:
+    """Writes the index: a digest and a length (int64) for each sequence, and the SHA-256 of both at the end."""
+    lengths = np.array([len(sequence) for sequence in rows.tokens], dtype=np.int64)
+    content = b"".join(digests_of(rows.tokens)) + lengths.tobytes()
+    with whole_file(index_of(file), WAY_OUT) as temporary:
+        temporary.write_bytes(content + hashlib.sha256(content).digest())
+
+
 def _sequences(rows: Encoded, chosen: np.ndarray) -> np.ndarray:
     # In a batch: all rows' first sequences, then all rows' second ones.
     return np.concatenate([chosen * rows.passes + number for number in range(rows.passes)])
 
 
-def _seal(file: Path) -> Path:
+def seal_of(file: Path) -> Path:
+    """The file that holds its hash."""
     return file.with_suffix(".sha256")
 
 
-def _is_whole(file: Path, size: int) -> bool:
+def is_whole(file: Path, size: int) -> bool:
     """Whether a file of states is there as it was written; one that is not is noted."""
     if not file.is_file():
         return False
     with suppress(OSError, UnicodeError):
-        sealed = _seal(file).read_text(encoding="utf-8")
+        sealed = seal_of(file).read_text(encoding="utf-8")
         # A file is read once a machine for it, until it changes.
         if file.stat().st_size == size and sealed == kept(file, "sha256", lambda: content_hash(file)):
             return True
