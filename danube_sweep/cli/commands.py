@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from danube_sweep.cli.benchmark import benchmark
+from danube_sweep.cli.decide import decide
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.init import init
 from danube_sweep.cli.label import label
 from danube_sweep.cli.newest_folder import add_directory, or_newest
 from danube_sweep.cli.pages import report, watch
-from danube_sweep.cli.parser import Parser, add_overwrite
+from danube_sweep.cli.parser import Parser, add_calibrate, add_overwrite
 from danube_sweep.cli.refit import refit
 from danube_sweep.cli.tonight import tonight
 from danube_sweep.errors import CheckpointError, ConfigError
@@ -243,13 +244,15 @@ def predict(arguments: list[str]) -> int:
         "--like", type=Path, metavar="SAMPLE", help="a sample submission, whose columns, order and ids are used"
     )
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
-    parser.add_argument(
-        "--calibrate", action="store_true", help="divide the logits by a temperature fitted on the validation rows"
-    )
+    add_calibrate(parser)
     parser.add_argument(
         "--labels",
         action="store_true",
-        help="write the most likely class (head=ordinal: the median); for words, leave out those labelled O",
+        help="write the class that the rule of danube-sweep decide gives, otherwise the most likely one (head=ordinal: "
+        "the median); for words, leave out those labelled O",
+    )
+    parser.add_argument(
+        "--likeliest", dest="plainly", action="store_true", help="with --labels: ignore the rule of danube-sweep decide"
     )
     parser.add_argument(
         "--batch-rows",
@@ -265,6 +268,8 @@ def predict(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.batch_rows < 1:
         parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
+    if options.plainly and not options.labels:
+        parser.error("--likeliest is for labels; give --labels, or leave it out")
     check_received(options.run_dir, trust=options.trust)
     return _predict(options)
 
@@ -345,6 +350,6 @@ def _export(options: argparse.Namespace) -> int:
 
 _EVERY = (
     init, predict, label, export, resume, plan, show, device,
-    rank, report, watch, oof, ensemble, refit, benchmark, sweep, tonight,
+    rank, report, watch, oof, ensemble, decide, refit, benchmark, sweep, tonight,
 )  # fmt: skip
 COMMANDS: dict[str, Callable[[list[str]], int]] = {command.__name__: command for command in _EVERY}

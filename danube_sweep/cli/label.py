@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from danube_sweep.cli.folders_of_others import add_trust, check_received
-from danube_sweep.cli.parser import Parser
+from danube_sweep.cli.parser import Parser, add_calibrate
 
 
 def label(arguments: list[str]) -> int:
@@ -24,9 +24,7 @@ def label(arguments: list[str]) -> int:
         "--id-column", metavar="NAME", help="the id column (default: the run's data.id_column, otherwise id, Id or ID)"
     )
     parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
-    parser.add_argument(
-        "--calibrate", action="store_true", help="divide the logits by a temperature fitted on the validation rows"
-    )
+    add_calibrate(parser)
     parser.add_argument(
         "--batch-rows",
         type=int,

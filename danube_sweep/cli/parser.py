@@ -22,3 +22,15 @@ class Parser(argparse.ArgumentParser):
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """The option `--overwrite`."""
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
+
+
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    """The option `--calibrate`."""
+    parser.add_argument(
+        "--calibrate",
+        nargs="?",
+        const="auto",
+        choices=["auto", "temperature", "vector"],
+        help="calibrate on the validation rows: divide the logits by a temperature, or scale them by class; auto takes "
+        "the better one on unseen rows",
+    )

@@ -36,6 +36,7 @@ from danube_sweep.head.base_head import Head
 from danube_sweep.inference.joint_answers import joint_predictions
 from danube_sweep.inference.predict_input import Input, check_input
 from danube_sweep.inference.prediction_table import (
+    Form,
     Predictions,
     Table,
     csv_line,
@@ -231,20 +232,6 @@ def _computing_in(precision: Precision, compute: Compute) -> Precision:
 
 
 @dataclass(frozen=True)
-class Form:
-    """What is written: a probability per class, or a number; words have a row each."""
-
-    swap: bool = False
-    """Both orders of the answers are averaged."""
-    labels: bool = False
-    """The likeliest class instead, of ordered ones the median; of words those that are no O: the PII competition's."""
-    id_column: str | None = None
-    """The input's column of ids, where it is neither the run's data.id_column nor called id."""
-    like: Path | None = None
-    """A sample submission, whose columns, order and ids the output takes."""
-
-
-@dataclass(frozen=True)
 class Request:
     """A file to predict and the table to write of it, all of it checked: what is left is to predict."""
 
@@ -271,10 +258,10 @@ def checked_request(run: "FinishedRun | Trained", source: Path, target: Path, fo
         raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
     own = _own_files(run) if isinstance(run, FinishedRun) else []
     check_place(target, "-o", [source, *([] if form.like is None else [form.like]), *own])
-    table_of(run.config, run.classes, labels=form.labels, id_column=None)  # refuses before the file is read
+    table_of(run.config, run.classes, form=form, id_column=None)  # refuses before the file is read
     sample = None if form.like is None else read_sample(form.like)
     given = check_input(data, source, form.id_column, [] if sample is None else sample.columns)
-    table, notes = table_of(run.config, run.classes, labels=form.labels, id_column=given.id_column)
+    table, notes = table_of(run.config, run.classes, form=form, id_column=given.id_column)
     arrangement = None if sample is None else sample.arranged(table, given)
     notes = [] if arrangement else [*notes, *notes_on_names(table.header)]
     symmetric = form.swap and run.config.head.symmetric

@@ -13,7 +13,6 @@ from danube_sweep.config.schema import Target
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.inference.predict import (
     FinishedRun,
-    Form,
     Place,
     Request,
     all_predictions,
@@ -23,9 +22,10 @@ from danube_sweep.inference.predict import (
     open_run,
     write_answers,
 )
-from danube_sweep.inference.prediction_table import SHARES, Predictions
+from danube_sweep.inference.prediction_table import SHARES, Form, Predictions
 from danube_sweep.inference.runs_in_packs import load_pack, read_alike
-from danube_sweep.results.calibration import calibrate
+from danube_sweep.results.calibration import Scaling, calibrate
+from danube_sweep.results.decisions.decide_command import Decided, read_rule
 from danube_sweep.results.ensemble.members import tempered
 from danube_sweep.results.winning_run import winning_run
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
@@ -40,6 +40,13 @@ class Part:
     run: FinishedRun
     share: float
     temperature: float
+    scaling: Scaling | None = None
+    """Of its logits by class, instead of a temperature."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether its answers are taken as they are."""
+        return self.temperature == 1.0 and self.scaling is None
 
 
 def open_parts(path: Path) -> tuple[list[Part], list[str]]:
@@ -57,12 +64,22 @@ def open_parts(path: Path) -> tuple[list[Part], list[str]]:
     return [Part(open_run(path), 1.0, 1.0)], []
 
 
-def calibrated(parts: Sequence[Part]) -> tuple[list[Part], str]:
-    """A run at the temperature of its validation rows, and a line on what that is worth. Raises ConfigError."""
+def calibrated(parts: Sequence[Part], method: str) -> tuple[list[Part], str]:
+    """A run with the calibration of its validation rows, and a line on what that is worth. Raises ConfigError."""
     if len(parts) > 1:
         raise ConfigError("--calibrate is for a single run; an ensemble's members have temperatures of their own")
-    found = calibrate(RunFolder(parts[0].run.path).predictions)
-    return [replace(parts[0], temperature=found.temperature)], found.said()
+    found = calibrate(RunFolder(parts[0].run.path).predictions, method)
+    return [replace(parts[0], temperature=found.temperature, scaling=found.scaling)], found.said()
+
+
+def rule_of(path: Path, parts: Sequence[Part]) -> Decided | None:
+    """The rule that labels are decided by, of the ensemble in `path` or of the run that answers for it; None without.
+
+    Raises CheckpointError for one that is damaged or of another model.
+    """
+    folder = path if EnsembleFolder(path).file.is_file() else parts[0].run.path
+    run = parts[0].run
+    return read_rule(folder, run.config.head.target, run.classes)
 
 
 def open_ensemble(folder: EnsembleFolder) -> list[Part]:
@@ -117,7 +134,7 @@ def answer_together(
 
     Runs that share a backbone and read the same tokens answer in one pass; the packs are loaded one after the other.
     """
-    if len(parts) == 1 and parts[0].temperature == 1.0:
+    if len(parts) == 1 and parts[0].plain:
         return answer(load(parts[0].run, place), requests[0], batch_rows=batch_rows, done=done)
     examples: list[str] = []
     total_NA = torch.zeros(())
@@ -154,4 +171,6 @@ def _tempered(answers_NA: torch.Tensor, part: Part) -> torch.Tensor:
     target = part.run.config.head.target
     if target is Target.number:
         return answers_NA
+    if part.scaling is not None:
+        return torch.from_numpy(part.scaling(answers_NA.numpy()))
     return torch.from_numpy(tempered(answers_NA.numpy(), part.temperature, shares=target in SHARES))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from danube_sweep.errors import ConfigError
 from danube_sweep.storage.outputs import refuse_existing
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.terminal.screen import Terminal, row_bar
@@ -31,7 +32,10 @@ class PredictWords:
     compute: str | None = None
     model_path: Path | None = None
     overwrite: bool = False
-    calibrate: bool = False
+    calibrate: str | None = None
+    """The method of calibration."""
+    plainly: bool = False
+    """With labels: without the rule that is kept with the run or the ensemble."""
 
 
 def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
@@ -41,14 +45,28 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
     """
     quiet_libraries()
     from danube_sweep.config.schema import Compute, Device
-    from danube_sweep.inference.predict import Form, Place
-    from danube_sweep.inference.predict_ensemble import answer_together, calibrated, checked_requests, open_parts
+    from danube_sweep.inference.predict import Place
+    from danube_sweep.inference.predict_ensemble import (
+        answer_together,
+        calibrated,
+        checked_requests,
+        open_parts,
+        rule_of,
+    )
+    from danube_sweep.inference.prediction_table import Form
 
     parts, notes = open_parts(words.run)
+    rule = rule_of(words.run, parts) if words.labels and not words.plainly else None
+    if rule is not None:
+        notes = [*notes, f"labels are decided by the rule for {rule.said}"]
     if words.calibrate:
-        parts, said = calibrated(parts)
+        if rule is not None:
+            raise ConfigError(
+                "--calibrate changes what the rule of the labels was fitted on; give --likeliest, or no --calibrate"
+            )
+        parts, said = calibrated(parts, words.calibrate)
         notes = [*notes, said]
-    form = Form(words.swap, words.labels, words.id_column, words.like)
+    form = Form(words.swap, words.labels, words.id_column, words.like, rule)
     requests = checked_requests(parts, words.source, words.target, form)
     if reshape is not None:
         requests = [reshape(part.run, request) for part, request in zip(parts, requests, strict=True)]

@@ -4,6 +4,8 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,11 +13,28 @@ from danube_sweep.config.neutral_text import neutral_cell
 from danube_sweep.config.schema import Config, Target
 from danube_sweep.data.records import OUTSIDE
 from danube_sweep.errors import ConfigError
+from danube_sweep.results.decisions.decide_command import Decided
 from danube_sweep.training.metrics import decided
 
 SHARES = (Target.one, Target.ordered, Target.words)
 """The targets whose answers to an example are probabilities that sum to 1."""
 _KIND = {Target.many: "this run finds any number of them", Target.number: "this run predicts a number"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is written: a probability per class, or a number; words have a row each."""
+
+    swap: bool = False
+    """Both orders of the answers are averaged."""
+    labels: bool = False
+    """The likeliest class instead, of ordered ones the median; of words those that are no O: the PII competition's."""
+    id_column: str | None = None
+    """The input's column of ids, where it is neither the run's data.id_column nor called id."""
+    like: Path | None = None
+    """A sample submission, whose columns, order and ids the output takes."""
+    rule: Decided | None = None
+    """What decides the labels instead."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +62,28 @@ class Table:
         return [*self.names, *self.answers]
 
 
-def table_of(config: Config, classes: Sequence[str], *, labels: bool, id_column: str | None) -> tuple[Table, list[str]]:
+def table_of(config: Config, classes: Sequence[str], *, form: Form, id_column: str | None) -> tuple[Table, list[str]]:
     """The table of a run, and notes on columns that had to be renamed.
 
-    `labels`: the likeliest class of each row, of ordered ones the median; of words those that are no O.
     `id_column`: the header that the ids have. Raises ConfigError where there is nothing to predict or no class to name.
     """
-    target = config.head.target
+    target, labels, rule = config.head.target, form.labels, form.rule
     if target is Target.nothing:
         raise ConfigError("head=lm predicts no classes; predict needs a run with another head")
-    if labels and target in _KIND:
-        raise ConfigError(f"--labels names one class a row, and {_KIND[target]}; leave it out")
+    if labels and rule is None and target in _KIND:
+        raise ConfigError(
+            f"--labels names one class a row, and {_KIND[target]}; leave it out, or get a rule by danube-sweep decide"
+        )
     names = [id_column or "document", "token"] if target is Target.words else [id_column or "id"]
     if not labels:
         answers, rows = list(classes), _probabilities(target)
     elif target is Target.words:
-        names, answers, rows = ["row_id", *names], ["label"], _entities(target, classes)
+        names, answers, rows = ["row_id", *names], ["label"], _entities(classes, _decide(target, rule))
+    elif target is Target.many:
+        answers, rows = list(classes), _there(_decide(target, rule))
     else:
-        answers, rows = [config.data.label_name], _likeliest(target, classes)
+        named = rule.classes if rule is not None and target is Target.number else classes
+        answers, rows = [config.data.label_name], _one_label(named, _decide(target, rule))
     free = [_free(name, answers) for name in names]
     notes = [
         f"the column {name!r} is written as {new!r}: a column of the answers is called {name!r} too"
@@ -87,19 +110,38 @@ def _probabilities(target: Target) -> Callable[[Predictions, int], Iterator[list
     return rows
 
 
-def _likeliest(target: Target, classes: Sequence[str]) -> Callable[[Predictions, int], Iterator[list[str]]]:
+Decide = Callable[[torch.Tensor], list[Any]]
+
+
+def _decide(target: Target, rule: Decided | None) -> Decide:
+    """What is decided from the answers: by the rule, else the likeliest class, or the median of ordered ones."""
+    if rule is None:
+        return lambda answers_NA: decided(target, answers_NA).tolist()
+    chosen = rule.rule
+    return lambda answers_NA: chosen.decide(answers_NA.numpy()).tolist()
+
+
+def _one_label(classes: Sequence[str], decide: Decide) -> Callable[[Predictions, int], Iterator[list[str]]]:
     def rows(found: Predictions, _before: int) -> Iterator[list[str]]:
-        for name, place in zip(found.examples, decided(target, found.answers_NA).tolist(), strict=True):
+        for name, place in zip(found.examples, decide(found.answers_NA), strict=True):
             yield [name, classes[place]]
 
     return rows
 
 
-def _entities(target: Target, classes: Sequence[str]) -> Callable[[Predictions, int], Iterator[list[str]]]:
+def _there(decide: Decide) -> Callable[[Predictions, int], Iterator[list[str]]]:
+    def rows(found: Predictions, _before: int) -> Iterator[list[str]]:
+        for name, there in zip(found.examples, decide(found.answers_NA), strict=True):
+            yield [name, *("1" if one else "0" for one in there)]
+
+    return rows
+
+
+def _entities(classes: Sequence[str], decide: Decide) -> Callable[[Predictions, int], Iterator[list[str]]]:
     def rows(found: Predictions, before: int) -> Iterator[list[str]]:
-        for name, place in zip(found.examples, decided(target, found.answers_NA).tolist(), strict=True):
+        for name, place in zip(found.examples, decide(found.answers_NA), strict=True):
             if classes[place] != OUTSIDE:
-                yield [str(before), *_split(name, target), classes[place]]
+                yield [str(before), *_split(name, Target.words), classes[place]]
                 before += 1
 
     return rows

@@ -1,10 +1,13 @@
-"""A temperature for a run's probabilities, fitted on its validation rows, and its worth on unseen rows.
+"""Calibration of a run's probabilities, fitted on its validation rows, and its worth on unseen rows.
 
-Temperature scaling (arXiv:1706.04599) divides the logits by one number. Axes: N examples, C classes.
+Temperature scaling (arXiv:1706.04599) divides the logits by one number. Vector scaling multiplies the logit of each
+class by a number of its own and adds another. Axes: N examples, C classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +18,36 @@ from danube_sweep.storage.predictions import Floats
 
 FOLDS = 5
 """Of the cross-fitting, over groups of rows."""
+ROWS_PER_CLASS = 50
+"""Of the rarest class, below which no number is fitted for each class."""
 LOWEST, HIGHEST = 0.05, 20.0
 _SURE = 1e-12
+AUTO, TEMPERATURE, VECTOR = "auto", "temperature", "vector"
+METHODS = (AUTO, TEMPERATURE, VECTOR)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What the log probability of each class is multiplied by, and what is added to it, before they sum to 1 again."""
+
+    slopes_C: tuple[float, ...]
+    biases_C: tuple[float, ...]
+
+    def __call__(self, probabilities_NC: Floats) -> Floats:
+        """The scaled probabilities."""
+        scaled_NC = np.log(np.maximum(probabilities_NC, _SURE)) * np.array(self.slopes_C) + np.array(self.biases_C)
+        powered_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
+        return np.asarray(powered_NC / powered_NC.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature, and log loss and ECE before and after, each row scored by a temperature of other rows."""
+    """A temperature or a scaling, and log loss and ECE before and after, each row scored by one of other rows."""
 
     temperature: float
+    """1 where there is a scaling."""
+    scaling: Scaling | None
+    classes: list[str]
     rows: int
     before: dict[str, float]
     after: dict[str, float]
@@ -31,27 +55,87 @@ class Calibration:
     def said(self) -> str:
         """One line."""
         changes = (f"{name} {self.before[name]:.4f} -> {self.after[name]:.4f}" for name in ("log_loss", "ece"))
-        told = f"temperature {self.temperature:.3f} from {self.rows:,} validation rows"
-        return f"{told}; on unseen ones {', '.join(changes)}"
+        told = f"temperature {self.temperature:.3f}"
+        if self.scaling is not None:
+            numbers = zip(self.classes, self.scaling.slopes_C, self.scaling.biases_C, strict=True)
+            each = [f"{name} x{slope:.3f} {bias:+.3f}" for name, slope, bias in numbers]
+            told = f"logits scaled by class ({', '.join(each[:6])}{', …' if len(each) > 6 else ''})"
+        return f"{told} from {self.rows:,} validation rows; on unseen ones {', '.join(changes)}"
 
 
-def calibrate(predictions: Path) -> Calibration:
-    """The calibration of a run by its predictions. Raises ConfigError where there is nothing to fit it on."""
+def calibrate(predictions: Path, method: str = TEMPERATURE) -> Calibration:
+    """The calibration of a run by its predictions. Raises ConfigError where there is nothing to fit it on.
+
+    `auto` takes vector scaling if every class has enough rows and its log loss on unseen rows is lower.
+    """
+    found = _answers(predictions)
+    assert found.labels_N is not None and found.probabilities_NC is not None
+    rarest = int(np.bincount(found.labels_N, minlength=len(found.classes)).min())
+    if method == VECTOR and rarest < ROWS_PER_CLASS:
+        raise ConfigError(
+            f"--calibrate vector needs {ROWS_PER_CLASS} validation rows of each class, and the rarest has {rarest}; "
+            "give --calibrate temperature"
+        )
+    by_temperature = _judged(found, best_temperature)
+    if method == TEMPERATURE or rarest < ROWS_PER_CLASS:
+        return by_temperature
+    by_class = _judged(found, best_scaling)
+    better = by_class.after["log_loss"] < by_temperature.after["log_loss"]
+    return by_class if method == VECTOR or better else by_temperature
+
+
+def _answers(predictions: Path) -> Answers:
     found = read_answers(predictions)
     if isinstance(found, str):
         raise ConfigError(f"--calibrate is fitted on validation rows, and {predictions} has {found}; leave it out")
     if found.labels_N is None or found.probabilities_NC is None:
         raise ConfigError("--calibrate needs one class an example; this run answers otherwise, so leave it out")
-    groups_N = found.places_N
-    if len(np.unique(groups_N)) < FOLDS:
+    if len(np.unique(found.places_N)) < FOLDS:
         raise ConfigError(f"--calibrate needs validation rows of {FOLDS} groups, to be judged; leave it out")
-    after_NC = _cross_fitted(found.probabilities_NC, found.labels_N, groups_N)
-    return Calibration(
-        best_temperature(found.probabilities_NC, found.labels_N),
-        len(found.labels_N),
-        _scores(found.probabilities_NC, found),
-        _scores(after_NC, found),
-    )
+    return found
+
+
+def _judged(found: Answers, fit: Callable[[Floats, Codes], float | Scaling]) -> Calibration:
+    probabilities_NC, labels_N = found.probabilities_NC, found.labels_N
+    assert labels_N is not None and probabilities_NC is not None
+    fitted, groups_N = fit(probabilities_NC, labels_N), found.places_N
+    fold_G = np.random.default_rng(0).permutation(int(groups_N.max()) + 1) % FOLDS
+    after_NC = np.empty_like(probabilities_NC)
+    for fold in range(FOLDS):
+        out_N = fold_G[groups_N] == fold
+        after_NC[out_N] = _applied(fit(probabilities_NC[~out_N], labels_N[~out_N]), probabilities_NC[out_N])
+    scaling = fitted if isinstance(fitted, Scaling) else None
+    temperature = 1.0 if isinstance(fitted, Scaling) else fitted
+    scores = (_scores(probabilities_NC, found), _scores(after_NC, found))
+    return Calibration(temperature, scaling, found.classes, len(labels_N), *scores)
+
+
+def _applied(fitted: float | Scaling, probabilities_NC: Floats) -> Floats:
+    if isinstance(fitted, Scaling):
+        return fitted(probabilities_NC)
+    return tempered(probabilities_NC, fitted, shares=True)
+
+
+def best_scaling(probabilities_NC: Floats, labels_N: Codes) -> Scaling:
+    """The slope and bias of each class with the lowest log loss on these rows; the biases sum to 0."""
+    from scipy.optimize import minimize
+
+    log_NC = np.log(np.maximum(probabilities_NC, _SURE))
+    classes = log_NC.shape[1]
+    wanted_NC = np.eye(classes)[labels_N]
+
+    def loss(numbers: Any) -> tuple[float, Any]:
+        scaled_NC = log_NC * numbers[:classes] + numbers[classes:]
+        scaled_NC = scaled_NC - scaled_NC.max(axis=1, keepdims=True)
+        total_N = np.log(np.exp(scaled_NC).sum(axis=1, keepdims=True))
+        wrong_NC = (np.exp(scaled_NC - total_N) - wanted_NC) / len(labels_N)
+        gradient = np.concatenate([(wrong_NC * log_NC).sum(axis=0), wrong_NC.sum(axis=0)])
+        return float(-((scaled_NC - total_N) * wanted_NC).sum() / len(labels_N)), gradient
+
+    start = np.concatenate([np.ones(classes), np.zeros(classes)])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7}).x
+    biases_C = found[classes:] - found[classes:].mean()
+    return Scaling(tuple(map(float, found[:classes])), tuple(map(float, biases_C)))
 
 
 def best_temperature(probabilities_NC: Floats, labels_N: Codes) -> float:
@@ -68,16 +152,6 @@ def best_temperature(probabilities_NC: Floats, labels_N: Codes) -> float:
 
     bounds = (np.log(LOWEST), np.log(HIGHEST))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
-
-
-def _cross_fitted(probabilities_NC: Floats, labels_N: Codes, groups_N: Codes) -> Floats:
-    fold_G = np.random.default_rng(0).permutation(int(groups_N.max()) + 1) % FOLDS
-    found_NC = np.empty_like(probabilities_NC)
-    for fold in range(FOLDS):
-        out_N = fold_G[groups_N] == fold
-        temperature = best_temperature(probabilities_NC[~out_N], labels_N[~out_N])
-        found_NC[out_N] = tempered(probabilities_NC[out_N], temperature, shares=True)
-    return found_NC
 
 
 def _scores(probabilities_NC: Floats, answers: Answers) -> dict[str, float]:

@@ -40,6 +40,7 @@ _FILES = {
         "attempts.jsonl",
         "checkpoints.json",
         "config.yaml",
+        "decisions.json",
         "environment.json",
         "log.txt",
         "metrics.csv",
@@ -61,7 +62,14 @@ _FILES = {
         "test.json",
     },
     Kind.checkpoints: set(),
-    Kind.ensemble: {"ensemble.json", "oof.parquet", "predictions.parquet", "refit.json", "report.html"},
+    Kind.ensemble: {
+        "decisions.json",
+        "ensemble.json",
+        "oof.parquet",
+        "predictions.parquet",
+        "refit.json",
+        "report.html",
+    },
     Kind.benchmark: {"benchmark.json"},
     Kind.night: {"commands.sh", "night.json", "report.html", "submission.csv"},
 }

@@ -11,6 +11,7 @@ attempts.jsonl     in a sweep: a line per attempt, how it ended and how long it 
 adjusted.json      in a sweep: the micro-batch that an out-of-memory trial was given instead
 adapter/ | model/  when finished: what was trained, ready for PEFT | transformers
 predictions.parquet   the answers to the validation rows, where there are any
+decisions.json     by danube-sweep decide: how answers become labels
 refit.json         of a refit: what its settings promised before
 paused.json        in a sweep: what result.json would hold, of a trial that is paused
 result.json        last, atomic, for every terminal state

@@ -27,6 +27,9 @@ from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Target
 from danube_sweep.errors import CheckpointError, ConfigError, Diverged
 from danube_sweep.inference.predict import Form, Trained, load_run, predict_file
+from danube_sweep.inference.prediction_table import Predictions, table_of
+from danube_sweep.results.decisions.decide_command import Decided
+from danube_sweep.results.decisions.rules import Cuts, Outside, Thresholds
 from danube_sweep.training.evaluate import evaluate
 from danube_sweep.training.prepare import prepare
 
@@ -526,6 +529,8 @@ def test_words_predict_a_row_each_and_a_submission_of_entities(trial: Tiny, enti
     assert lines[0] == "row_id,document,token,label" and len(lines) == found + 1 and 0 < found < words
     assert [line.split(",")[0] for line in lines[1:]] == [str(number) for number in range(found)]
     assert not any(line.endswith(",O") for line in lines)
+    never = Decided(Outside([2.0], 0), ["O", "B-NAME", "I-NAME"], "never O")
+    assert predict_file(trained, entities, tmp_path / "none.csv", form=Form(labels=True, rule=never)) == words
 
 
 def test_a_number_is_predicted_as_a_number_and_has_no_likeliest_class(
@@ -538,6 +543,24 @@ def test_a_number_is_predicted_as_a_number_and_has_no_likeliest_class(
     assert header == "id,score" and all(0 < float(row.split(",")[1]) < 5 for row in rows)
     with pytest.raises(ConfigError, match="--labels names one class a row, and this run predicts a number"):
         predict_file(trained, scores, tmp_path / "labels.csv", form=Form(labels=True))
+    numbers = [float(row.split(",")[1]) for row in rows]
+    cut = sorted(numbers)[29] / 2 + sorted(numbers)[30] / 2
+    rule = Decided(Cuts([0.0, cut]), ["1", "2", "3"], "two borders")
+    predict_file(trained, scores, tmp_path / "grades.csv", form=Form(labels=True, rule=rule))
+    header, *rows = (tmp_path / "grades.csv").read_text().splitlines()
+    assert header == "id,score" and [row.split(",")[1] for row in rows] == [
+        "3" if one > cut else "2" for one in numbers
+    ]
+
+
+def test_several_classes_a_row_have_labels_by_a_rule_alone(tiny: Tiny) -> None:
+    config = tiny(
+        "data=table", "data.path=x.jsonl", "data.text_column=text", "data.label_column=label", "head=multilabel"
+    )
+    rule = Decided(Thresholds([0.5, 0.1]), ["a", "b"], "thresholds")
+    table, _ = table_of(config, ["a", "b"], form=Form(labels=True, rule=rule), id_column=None)
+    answers = Predictions(["x", "y"], torch.tensor([[0.5, 0.05], [0.4, 0.2]], dtype=torch.float64))
+    assert table.header == ["id", "a", "b"] and list(table.rows(answers, 0)) == [["x", "1", "0"], ["y", "0", "1"]]
 
 
 def test_the_likeliest_class_stands_in_the_column_that_was_learned(trial: Tiny, scores: Path, tmp_path: Path) -> None:

@@ -1,0 +1,161 @@
+"""A rule for a run or an ensemble, and its worth on rows that did not choose it.
+
+Axes: N examples, C classes, A answers of an example, G groups.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from danube_sweep.config.schema import Target
+from danube_sweep.data.records import OUTSIDE
+from danube_sweep.errors import ConfigError
+from danube_sweep.results.answers import Codes
+from danube_sweep.results.bootstrap import LEVEL
+from danube_sweep.results.decisions.counts import Metric, Truth, metric_from, score
+from danube_sweep.results.decisions.fit_rules import fit
+from danube_sweep.results.decisions.rules import Biases, Cuts, Decisions, Outside, Rule, Thresholds
+from danube_sweep.storage import predictions
+from danube_sweep.storage.predictions import GROUP, LABEL, PREDICTION, Floats, floats
+from danube_sweep.training.metrics import decided
+
+FOLDS = 5
+"""Of the cross-fitting, over groups of rows."""
+MOST_GRADES = 50
+_RESAMPLES = 500
+
+OFFERED = {
+    Target.one: ("macro_f1", ("macro_f",)),
+    Target.ordered: ("qwk", ("qwk", "macro_f")),
+    Target.many: ("macro_f1", ("macro_f", "micro_f")),
+    Target.number: ("qwk", ("qwk",)),
+    Target.words: ("token_f5", ("token_f",)),
+}
+"""By target: the metric without a wish, and those that can be asked for; an F-measure has a beta after its name."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Answers to rows whose labels are known."""
+
+    target: Target
+    classes: list[str]
+    """Of numbers, the grades that the rows have, as text."""
+    answers_NA: Floats
+    truth: Truth
+    groups_N: Codes
+
+
+@dataclass(frozen=True)
+class Worth:
+    """A metric with the plain decisions and with the rule's, each row decided by a rule of other groups of rows."""
+
+    before: float
+    after: float
+    half: float
+    """Half of the difference's 95 % interval over groups of rows."""
+
+    def said(self, metric: Metric) -> str:
+        low, high = self.after - self.before - self.half, self.after - self.before + self.half
+        return (
+            f"{metric.name} {self.before:.4f} -> {self.after:.4f} on unseen rows ({self.after - self.before:+.4f}, "
+            f"95 % {low:+.4f} .. {high:+.4f})"
+        )
+
+
+def wanted_metric(target: Target, name: str | None) -> Metric:
+    """The metric that is asked for, or the usual one of the target. Raises ConfigError for one that does not fit it."""
+    if target not in OFFERED:
+        raise ConfigError("head=lm decides nothing; decide needs a run with another head")
+    usual, families = OFFERED[target]
+    metric = metric_from(name or usual)
+    if metric is None or metric.family not in families:
+        offered = ", ".join("qwk" if one == "qwk" else f"{one}BETA ({one}1, {one}2, …)" for one in families)
+        raise ConfigError(f"--metric {name}: the answers of this head are decided for {offered}")
+    return metric
+
+
+def judged_from(table: "pa.Table", target: Target, where: str) -> Judged:
+    """What a file of predictions holds. Raises ConfigError for labels that make no decisions, and errors of DAMAGED."""
+    names = table.column_names
+    groups_N = np.unique(table[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in names else np.arange(len(table))
+    groups_N = groups_N.astype(np.int64)
+    if target is Target.number:
+        if PREDICTION not in names:
+            raise KeyError(PREDICTION)
+        return _graded(floats(table, LABEL), floats(table, PREDICTION), groups_N, where)
+    classes = predictions.class_names(names)
+    if target is Target.many:
+        if (found := predictions.several(table)) is None:
+            raise KeyError("labels of several classes")
+        return Judged(target, classes, found[1], Truth(found[0] > 0.5, len(classes)), groups_N)
+    if (one := predictions.classified(table)) is None:
+        raise KeyError("labels of one class")
+    if target is Target.words and OUTSIDE not in classes:
+        raise ConfigError(f"{where}: no class {OUTSIDE}, whose threshold a rule for words chooses")
+    outside = classes.index(OUTSIDE) if target is Target.words else -1
+    return Judged(target, classes, one.probabilities_NC, Truth(one.labels_N, len(classes), outside), groups_N)
+
+
+def _graded(labels_N: Floats, numbers_N: Floats, groups_N: Codes, where: str) -> Judged:
+    whole = np.isfinite(labels_N).all() and np.array_equal(labels_N, np.round(labels_N))
+    grades = int(labels_N.max() - labels_N.min()) + 1 if whole else 0
+    if not 1 < grades <= MOST_GRADES:
+        raise ConfigError(f"{where}: grades are 2 to {MOST_GRADES} whole numbers in a row, and these labels are others")
+    lowest = int(labels_N.min())
+    names = [str(lowest + place) for place in range(grades)]
+    truth = Truth((labels_N - lowest).astype(np.int64), grades)
+    return Judged(Target.number, names, numbers_N[:, None], truth, groups_N)
+
+
+def plain(judged: Judged) -> Decisions:
+    """What is decided without a rule: the likeliest class, of ordered ones the median, above 0.5, the nearest grade."""
+    answers_NA, count = judged.answers_NA, judged.truth.classes
+    if judged.target is Target.many:
+        return np.asarray(answers_NA > 0.5)
+    if judged.target is Target.number:
+        nearest_N = np.floor(answers_NA[:, 0] - int(judged.classes[0]) + 0.5)
+        return np.clip(nearest_N, 0, count - 1).astype(np.int64)
+    return np.asarray(decided(judged.target, torch.from_numpy(answers_NA.copy())).numpy())
+
+
+def rule_of(judged: Judged, metric: Metric, rows: Codes | None = None) -> Rule:
+    """The best rule on some of the rows, or on all of them."""
+    rows = np.arange(len(judged.groups_N)) if rows is None else rows
+    truth = Truth(judged.truth.wanted[rows], judged.truth.classes, judged.truth.outside)
+    return fit(metric, judged.answers_NA[rows], truth, _kind(judged.target, metric))
+
+
+def _kind(target: Target, metric: Metric) -> type[Rule]:
+    if metric.family == "qwk":
+        return Cuts
+    return {Target.many: Thresholds, Target.words: Outside}.get(target, Biases)
+
+
+def worth_of(judged: Judged, metric: Metric) -> Worth:
+    """What the rule is worth, by cross-fitting. Raises ConfigError for rows of fewer groups than there are folds."""
+    groups = int(judged.groups_N.max(initial=-1)) + 1
+    if groups < FOLDS:
+        raise ConfigError(f"a rule is judged on {FOLDS} parts of the rows, and there are {groups} groups of rows")
+    before, after = plain(judged), plain(judged)
+    fold_N = (np.random.default_rng(0).permutation(groups) % FOLDS)[judged.groups_N]
+    for fold in range(FOLDS):
+        out_N = fold_N == fold
+        after[out_N] = rule_of(judged, metric, np.flatnonzero(~out_N)).decide(judged.answers_NA[out_N])
+    return Worth(score(metric, before, judged.truth), score(metric, after, judged.truth),
+                 _half(judged, metric, before, after))  # fmt: skip
+
+
+def _half(judged: Judged, metric: Metric, before: Decisions, after: Decisions) -> float:
+    generator = np.random.default_rng(1)
+    groups = int(judged.groups_N.max()) + 1
+    apart: list[float] = []
+    for _ in range(_RESAMPLES):
+        drawn_G = generator.multinomial(groups, np.full(groups, 1 / groups)).astype(np.float64)
+        weights_N = drawn_G[judged.groups_N]
+        apart.append(score(metric, after, judged.truth, weights_N) - score(metric, before, judged.truth, weights_N))
+    found: Any = np.array(apart)
+    return float(np.quantile(np.abs(found - found.mean()), LEVEL))

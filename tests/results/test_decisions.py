@@ -1,0 +1,179 @@
+"""Rules for labels: the metrics are scikit-learn's, the rule is the best one of a search, and its worth is honest."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import cohen_kappa_score, f1_score, fbeta_score, make_scorer
+from sklearn.model_selection import TunedThresholdClassifierCV
+
+from danube_sweep.config.schema import Target
+from danube_sweep.errors import ConfigError
+from danube_sweep.results.decisions.counts import Metric, Truth, metric_from, score
+from danube_sweep.results.decisions.fit_rules import fit
+from danube_sweep.results.decisions.judge_rules import judged_from, plain, rule_of, wanted_metric, worth_of
+from danube_sweep.results.decisions.rules import Biases, Cuts, Outside, Thresholds, described, rule_from
+from danube_sweep.storage import predictions
+from danube_sweep.storage.predictions import Answered
+
+MACRO, MICRO, QWK, F5 = Metric("macro_f"), Metric("micro_f"), Metric("qwk"), Metric("token_f", 5.0)
+
+
+def drawn(rows: int, classes: int, seed: int = 0, skew: float = 1.0) -> tuple[Any, Any]:
+    """Probabilities, and labels drawn from them; the first class is the commonest."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(rows, classes)) + np.linspace(skew, -skew, classes)
+    sure = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return sure, np.array([random.choice(classes, p=one) for one in sure])
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 5.0])
+def test_metrics_are_those_of_scikit_learn(beta: float) -> None:
+    sure, wanted = drawn(200, 4)
+    found, many, there = sure.argmax(axis=1), sure > 0.3, np.random.default_rng(1).random((200, 4)) > 0.7
+    weights = np.random.default_rng(2).integers(0, 4, 200).astype(float)
+    for some in (None, weights):
+        assert score(Metric("macro_f", beta), found, Truth(wanted, 4), some) == pytest.approx(
+            fbeta_score(wanted, found, beta=beta, average="macro", sample_weight=some))  # fmt: skip
+        assert score(QWK, found, Truth(wanted, 4), some) == pytest.approx(
+            cohen_kappa_score(wanted, found, weights="quadratic", sample_weight=some))  # fmt: skip
+        assert score(Metric("token_f", beta), found, Truth(wanted, 4, outside=0), some) == pytest.approx(
+            fbeta_score(wanted, found, beta=beta, average="micro", labels=[1, 2, 3], sample_weight=some))  # fmt: skip
+        for average in ("macro", "micro"):
+            assert score(Metric(f"{average}_f", beta), many, Truth(there, 4), some) == pytest.approx(
+                fbeta_score(there, many, beta=beta, average=average, sample_weight=some))  # fmt: skip
+
+
+def test_one_threshold_is_as_good_as_scikit_learns_search() -> None:
+    sure, wanted = drawn(300, 2, skew=0.8)
+    features = np.log(sure[:, 1:] / sure[:, :1])
+
+    class Given(DummyClassifier):
+        """Answers with the probabilities that are given."""
+
+        def predict_proba(self, X: Any) -> Any:
+            return np.concatenate([1 / (1 + np.exp(X)), 1 / (1 + np.exp(-X))], axis=1)
+
+    tuned = TunedThresholdClassifierCV(
+        Given().fit(features, wanted), scoring=make_scorer(f1_score, average="macro"), thresholds=150, cv="prefit",
+        refit=False).fit(features, wanted)  # fmt: skip
+    own = score(MACRO, fit(MACRO, sure, Truth(wanted, 2), Biases).decide(sure), Truth(wanted, 2))
+    assert own >= tuned.best_score_ - 1e-9
+    assert own == pytest.approx(tuned.best_score_, abs=1e-2)  # its thresholds stand on a grid
+
+
+def test_each_class_gets_the_threshold_of_a_search_over_all() -> None:
+    random = np.random.default_rng(3)
+    there = random.random((30, 3)) > [0.5, 0.8, 0.95]
+    sure = np.clip(random.random((30, 3)) * 0.5 + there * random.random((30, 3)) * 0.5, 0, 1)
+    rule = fit(MACRO, sure, Truth(there, 3), Thresholds)
+    best = np.mean([max(f1_score(there[:, c], sure[:, c] >= one, zero_division=0) for one in sure[:, c])
+                    for c in range(3)])  # fmt: skip
+    assert score(MACRO, rule.decide(sure), Truth(there, 3)) == pytest.approx(best)
+    micro = score(MICRO, fit(MICRO, sure, Truth(there, 3), Thresholds).decide(sure), Truth(there, 3))
+    grids = [np.quantile(sure[:, c], np.linspace(0, 1, 5)) for c in range(3)]
+    assert micro >= max(f1_score(there, sure >= np.array(one), average="micro") for one in product(*grids)) - 1e-9
+
+
+def test_biases_and_cuts_are_as_good_as_a_search_over_a_grid() -> None:
+    sure, wanted = drawn(60, 3, skew=1.2)
+    rule = fit(MACRO, sure, Truth(wanted, 3), Biases)
+    searched = max(
+        f1_score(wanted, (np.log(sure) + np.array([0, one, two])).argmax(axis=1), average="macro")
+        for one, two in product(np.linspace(-1, 3, 11), repeat=2)
+    )
+    assert score(MACRO, rule.decide(sure), Truth(wanted, 3)) >= searched - 5e-3
+    scores = sure @ np.arange(3)
+    cuts = fit(QWK, sure, Truth(wanted, 3), Cuts)
+    searched = max(
+        cohen_kappa_score(wanted, np.digitize(scores, [low, high]), weights="quadratic")
+        for low, high in product(np.linspace(0.05, 1.95, 15), repeat=2) if low <= high
+    )  # fmt: skip
+    assert score(QWK, cuts.decide(sure), Truth(wanted, 3)) >= searched - 1e-9
+
+
+def test_words_have_the_threshold_of_o_that_a_search_over_all_finds() -> None:
+    sure, wanted = drawn(70, 4, skew=1.0)
+    rule = fit(F5, sure, Truth(wanted, 4, outside=0), Outside)
+    assert isinstance(rule, Outside) and rule.place == 0
+
+    def by_hand(threshold: float) -> float:
+        found = np.where(sure[:, 0] >= threshold, 0, 1 + sure[:, 1:].argmax(axis=1))
+        return float(fbeta_score(wanted, found, beta=5, average="micro", labels=[1, 2, 3]))
+
+    assert by_hand(rule.numbers[0]) == pytest.approx(max(map(by_hand, [*sure[:, 0], 2.0])))
+
+
+def test_a_rule_is_read_back_as_it_was_and_nothing_else_is_read() -> None:
+    for rule in (Biases([0.0, 1.5]), Thresholds([0.2, 0.7]), Cuts([0.5, 1.5]), Outside([0.9], 2)):
+        assert rule_from(described(rule)) == rule
+    for wrong in (
+        {"kind": "cuts", "numbers": [2, 1]},
+        {"kind": "new", "numbers": [1]},
+        {"kind": "biases"},
+        {"kind": "thresholds", "numbers": [float("nan")]},
+        {"kind": "outside", "numbers": [1, 2], "place": 0},
+    ):
+        with pytest.raises((ValueError, KeyError)):
+            rule_from(wrong)
+
+
+def file_of(folder: Path, target: Target, classes: list[str], labels: Any, answers: Any, groups: Any = None) -> Path:
+    file, rows = folder / "predictions.parquet", len(answers)
+    answered = Answered([str(k) for k in range(rows)], np.ones(rows), labels, np.ones(rows), answers, groups)
+    predictions.write(file, target, classes, answered)
+    return file
+
+
+def test_a_rule_gains_on_unseen_rows_where_there_is_something_to_gain_and_else_nothing(tmp_path: Path) -> None:
+    sure, wanted = drawn(1500, 3, skew=1.5)
+    file = file_of(tmp_path, Target.one, ["a", "b", "c"], np.eye(3)[wanted], sure)
+    judged = judged_from(predictions.read(file), Target.one, "it")
+    found = worth_of(judged, MACRO)
+    assert found.before == pytest.approx(f1_score(wanted, sure.argmax(axis=1), average="macro"))
+    assert found.after - found.half > found.before
+    own = score(MACRO, rule_of(judged, MACRO).decide(sure), judged.truth)
+    assert found.after < own  # on the rows that chose it, a rule looks better
+    noise = np.random.default_rng(5).dirichlet(np.ones(3), 60)
+    labels = np.random.default_rng(6).integers(0, 3, 60)
+    file = file_of(tmp_path, Target.one, ["a", "b", "c"], np.eye(3)[labels], noise)
+    lost = worth_of(judged_from(predictions.read(file), Target.one, "it"), MACRO)
+    assert lost.after - lost.half < lost.before
+
+
+def test_grades_from_numbers_and_from_ordered_classes(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    grades = random.integers(2, 6, 400)
+    numbers = 0.4 * (grades - 3.5) + 3.5 + 0.2 * random.normal(size=400)  # a regression answers near the middle
+    file = file_of(tmp_path, Target.number, ["n"], grades[:, None].astype(float), numbers[:, None])
+    judged = judged_from(predictions.read(file), Target.number, "it")
+    assert judged.classes == ["2", "3", "4", "5"]
+    assert (plain(judged) + 2 == np.clip(np.round(numbers), 2, 5)).all()
+    found = worth_of(judged, QWK)
+    assert found.before == pytest.approx(cohen_kappa_score(grades, np.round(numbers), weights="quadratic"))
+    assert found.after > found.before + 0.1
+    file = file_of(tmp_path, Target.number, ["n"], grades[:, None] / 3, numbers[:, None])
+    with pytest.raises(ConfigError, match="grades are 2 to 50 whole numbers"):
+        judged_from(predictions.read(file), Target.number, "it")
+
+
+def test_names_of_metrics_and_those_that_fit_a_head() -> None:
+    assert metric_from("macro_f1") == MACRO and metric_from("token_f0.5") == Metric("token_f", 0.5)
+    assert [metric_from(name) for name in ("accuracy", "macro_f", "macro_f0", "f1", "macro_f1000")] == [None] * 5
+    assert wanted_metric(Target.words, None).name == "token_f5" and wanted_metric(Target.ordered, "macro_f2").beta == 2
+    for target, name in ((Target.one, "qwk"), (Target.number, "macro_f1"), (Target.words, "accuracy")):
+        with pytest.raises(ConfigError, match=f"--metric {name}: the answers of this head are decided for "):
+            wanted_metric(target, name)
+    with pytest.raises(ConfigError, match="head=lm decides nothing"):
+        wanted_metric(Target.nothing, None)
+
+
+def test_rows_of_one_group_choose_and_judge_together(tmp_path: Path) -> None:
+    sure, wanted = drawn(40, 3)
+    groups = np.arange(40) // 14
+    file = file_of(tmp_path, Target.one, ["a", "b", "c"], np.eye(3)[wanted], sure, groups)
+    with pytest.raises(ConfigError, match="judged on 5 parts of the rows, and there are 3 groups"):
+        worth_of(judged_from(predictions.read(file), Target.one, "it"), MACRO)
