@@ -138,6 +138,14 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cache_of_the_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For files whose runs are trained in fixtures, before a test's own surroundings are set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished sweep of 12 trials, trained once for all processes of the test run; to be read, not written."""

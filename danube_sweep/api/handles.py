@@ -2,7 +2,7 @@
 
 import functools
 import os
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, final
@@ -39,13 +39,67 @@ _WHOLE: Final = r"0|-?[1-9]\d{0,17}"
 ACCELERATORS: Final = ("auto", "cpu", "cuda")
 
 
-@final
-class Run:
-    """One run: a trial and its results. `trust` lets `predict` follow the paths of a folder that was not made here."""
+class _Answering(ABC):
+    """What answers new rows: a folder, and whether its paths are trusted."""
 
     def __init__(self, path: "str | os.PathLike[str]", *, trust: bool = False) -> None:
         self.path, self._trust = Path(path).absolute(), trust
-        self._folder = RunFolder(self.path)
+
+    @property
+    @abstractmethod
+    def _target(self) -> Target:
+        """What the answers are."""
+
+    def predict(
+        self,
+        rows: "DataArgument",
+        *,
+        labels: bool = False,
+        swap: bool = False,
+        id_column: str | None = None,
+        batch_rows: int = 16,
+        accelerator: str = "auto",
+    ) -> "pandas.DataFrame":
+        """Answers to a file or a DataFrame, in its order: ids, and a probability for each class or a number.
+
+        An ensemble gives the weighted mean of its members' answers. `labels`, `swap` and `id_column` are those of
+        `danube-sweep predict`, as are the errors.
+        """
+        if batch_rows < 1:
+            raise ConfigError(f"batch_rows must be at least 1, got {batch_rows}")
+        if accelerator not in ACCELERATORS:
+            raise ConfigError(f"accelerator={accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
+        target = self._target
+        for line in received.check(self.path, trust=self._trust):
+            print(f"note: {neutral(line)}")
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "predictions.csv"
+            words = PredictWords(
+                self.path,
+                file_of(rows),
+                file,
+                id_column=id_column,
+                swap=swap,
+                labels=labels,
+                batch_rows=batch_rows,
+                accelerator=accelerator,
+            )
+            job = Job(self.path, Path.cwd(), dict(os.environ))
+            run_in_child(functools.partial(predict_task, words), job, on_cpu=accelerator == "cpu")
+            return _typed(file, target, labels=labels)
+
+
+@final
+class Run(_Answering):
+    """One run: a trial and its results. `trust` lets `predict` follow the paths of a folder that was not made here."""
+
+    @property
+    def _folder(self) -> RunFolder:
+        return RunFolder(self.path)
+
+    @property
+    def _target(self) -> Target:
+        return self.config.head.target
 
     @property
     def config(self) -> Config:
@@ -78,23 +132,6 @@ class Run:
         if not self._folder.metrics.is_file():
             raise CheckpointError(f"{self.path} has not begun to train: it has no {self._folder.metrics.name}")
         return pandas.read_csv(self._folder.metrics)
-
-    def predict(
-        self,
-        rows: "DataArgument",
-        *,
-        labels: bool = False,
-        swap: bool = False,
-        id_column: str | None = None,
-        batch_rows: int = 16,
-        accelerator: str = "auto",
-    ) -> "pandas.DataFrame":
-        """The run's answers to a file or a DataFrame, in its order: ids, and a probability for each class or a number.
-
-        `labels`, `swap` and `id_column` are those of `danube-sweep predict`, as are the errors.
-        """
-        asked = _Asked(rows, labels, swap, id_column, batch_rows, accelerator)
-        return _predicted(self.path, asked, self.config.head.target, trust=self._trust)
 
     def __repr__(self) -> str:
         return f"Run({str(paths.from_here(self.path))!r}, {self.state})"
@@ -152,11 +189,12 @@ class Sweep:
 
 
 @final
-class Ensemble:
+class Ensemble(_Answering):
     """Several finished models that answer together: an ensemble, or a refit of several. `trust` is that of a run."""
 
-    def __init__(self, path: "str | os.PathLike[str]", *, trust: bool = False) -> None:
-        self.path, self._trust = Path(path).absolute(), trust
+    @property
+    def _target(self) -> Target:
+        return self.runs[0].config.head.target
 
     @property
     def runs(self) -> list[Run]:
@@ -171,53 +209,8 @@ class Ensemble:
         named = ((one.name, one.weight, one.temperature, len(one.runs)) for one in members)
         return pandas.DataFrame(named, columns=["member", "weight", "temperature", "runs"])
 
-    def predict(
-        self,
-        rows: "DataArgument",
-        *,
-        labels: bool = False,
-        swap: bool = False,
-        id_column: str | None = None,
-        batch_rows: int = 16,
-        accelerator: str = "auto",
-    ) -> "pandas.DataFrame":
-        """The weighted mean of its members' answers, as `Run.predict` gives a run's. Raises what `predict` raises."""
-        asked = _Asked(rows, labels, swap, id_column, batch_rows, accelerator)
-        return _predicted(self.path, asked, self.runs[0].config.head.target, trust=self._trust)
-
     def __repr__(self) -> str:
         return f"Ensemble({str(paths.from_here(self.path))!r}, {len(EnsembleFolder(self.path).read())} members)"
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The arguments of `predict`. Raises ConfigError for one that cannot be."""
-
-    rows: "DataArgument"
-    labels: bool
-    swap: bool
-    id_column: str | None
-    batch_rows: int
-    accelerator: str
-
-    def __post_init__(self) -> None:
-        if self.batch_rows < 1:
-            raise ConfigError(f"batch_rows must be at least 1, got {self.batch_rows}")
-        if self.accelerator not in ACCELERATORS:
-            raise ConfigError(f"accelerator={self.accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
-
-
-def _predicted(path: Path, asked: _Asked, target: Target, *, trust: bool) -> "pandas.DataFrame":
-    """Predictions in a child, read back from its csv."""
-    for line in received.check(path, trust=trust):
-        print(f"note: {neutral(line)}")
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "predictions.csv"
-        how = (asked.id_column, None, asked.swap, asked.labels, asked.batch_rows, asked.accelerator)
-        words = PredictWords(path, file_of(asked.rows), file, *how)
-        job = Job(path, Path.cwd(), dict(os.environ))
-        run_in_child(functools.partial(predict_task, words), job, on_cpu=asked.accelerator == "cpu")
-        return _typed(file, target, labels=asked.labels)
 
 
 def _typed(file: Path, target: Target, *, labels: bool) -> "pandas.DataFrame":

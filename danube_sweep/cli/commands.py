@@ -9,10 +9,10 @@ from danube_sweep.cli.decide import decide
 from danube_sweep.cli.ensemble import ensemble
 from danube_sweep.cli.folders_of_others import add_trust, check_received, say_links
 from danube_sweep.cli.init import init
-from danube_sweep.cli.label import label
 from danube_sweep.cli.newest_folder import add_directory, or_newest
 from danube_sweep.cli.pages import report, watch
-from danube_sweep.cli.parser import Parser, add_calibrate, add_overwrite
+from danube_sweep.cli.parser import Parser, add_model_path, add_overwrite
+from danube_sweep.cli.predict_and_label import label, predict
 from danube_sweep.cli.refit import refit
 from danube_sweep.cli.tonight import tonight
 from danube_sweep.errors import CheckpointError, ConfigError
@@ -225,69 +225,6 @@ def oof(arguments: list[str]) -> int:
     return 0
 
 
-def predict(arguments: list[str]) -> int:
-    """`danube-sweep predict`: a csv for new rows."""
-    parser = Parser(
-        "danube-sweep predict",
-        description="Writes a csv with the id of each input row and a probability per class, or the predicted number. "
-        "For head=token it writes a row for every word. The folder of a sweep stands for its best trial, the folder of "
-        "an ensemble for all its members.",
-    )
-    parser.add_argument("run_dir", type=Path, help="the folder of a run, a sweep or an ensemble; it is only read")
-    parser.add_argument("input", type=Path, help="csv, jsonl, json or parquet with the columns of the run's data")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the csv to write")
-    add_overwrite(parser)
-    parser.add_argument(
-        "--id-column", metavar="NAME", help="the id column (default: the run's data.id_column, otherwise id, Id or ID)"
-    )
-    parser.add_argument(
-        "--like", type=Path, metavar="SAMPLE", help="a sample submission, whose columns, order and ids are used"
-    )
-    parser.add_argument("--swap", action="store_true", help="average both orders of the two answers")
-    add_calibrate(parser)
-    parser.add_argument(
-        "--labels",
-        action="store_true",
-        help="write the class that the rule of danube-sweep decide gives, otherwise the most likely one (head=ordinal: "
-        "the median); for words, leave out those labelled O",
-    )
-    parser.add_argument(
-        "--likeliest", dest="plainly", action="store_true", help="with --labels: ignore the rule of danube-sweep decide"
-    )
-    parser.add_argument(
-        "--batch-rows",
-        type=int,
-        default=16,
-        help="rows of data.max_length tokens per forward pass; of shorter ones, as many tokens (default 16)",
-    )
-    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
-    types = ["fp32", "bf16", "fp16"]
-    parser.add_argument("--compute", choices=types, help="compute type, if the device lacks the run's type")
-    _add_model_path(parser)
-    add_trust(parser)
-    options = parser.parse_args(arguments)
-    if options.batch_rows < 1:
-        parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
-    if options.plainly and not options.labels:
-        parser.error("--likeliest is for labels; give --labels, or leave it out")
-    check_received(options.run_dir, trust=options.trust)
-    return _predict(options)
-
-
-def _add_model_path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-path", type=Path, metavar="FOLDER", help="folder of the backbone, if it has moved")
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from danube_sweep.inference.predict_run import PredictWords, predict_run
-
-    given = {"run": options.run_dir, "source": options.input, "target": options.output}
-    how = {name: value for name, value in vars(options).items() if name not in ("run_dir", "input", "output", "trust")}
-    rows = predict_run(PredictWords(**given, **how))
-    print(f"{options.output}: {rows} rows")
-    return 0
-
-
 def export(arguments: list[str]) -> int:
     """`danube-sweep export`: a finished run as a folder for peft and transformers."""
     parser = Parser(
@@ -304,7 +241,7 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--push", metavar="NAME", help="upload it to the Hugging Face hub as OWNER/NAME")
     parser.add_argument("--private", action="store_true", help="make the uploaded repository private")
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
-    _add_model_path(parser)
+    add_model_path(parser)
     add_trust(parser)
     options = parser.parse_args(arguments)
     if options.dtype and not options.merge:

@@ -1,6 +1,7 @@
 """The parser of the subcommands."""
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn
 
 from danube_sweep.errors import ConfigError
@@ -24,13 +25,6 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
 
 
-def add_calibrate(parser: argparse.ArgumentParser) -> None:
-    """The option `--calibrate`."""
-    parser.add_argument(
-        "--calibrate",
-        nargs="?",
-        const="auto",
-        choices=["auto", "temperature", "vector"],
-        help="calibrate on the validation rows: divide the logits by a temperature, or scale them by class; auto takes "
-        "the better one on unseen rows",
-    )
+def add_model_path(parser: argparse.ArgumentParser) -> None:
+    """The option `--model-path`."""
+    parser.add_argument("--model-path", type=Path, metavar="FOLDER", help="folder of the backbone, if it has moved")

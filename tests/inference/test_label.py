@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,7 @@ from danube_sweep.data.parts import load_parts
 from danube_sweep.inference.predict import load_run, predict_file
 from danube_sweep.storage.run_folder import RunFolder
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The runs of this file are trained before a test's own surroundings are set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
+pytestmark = pytest.mark.usefixtures("cache_of_the_file")
 
 
 @pytest.fixture(scope="module")

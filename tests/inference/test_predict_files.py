@@ -23,15 +23,9 @@ from danube_sweep.inference.export.export_run import Options, write_export
 from danube_sweep.inference.predict import Form, Place, Trained, load, load_run, open_run, predict_file
 from danube_sweep.inference.prediction_table import csv_line
 
+pytestmark = pytest.mark.usefixtures("cache_of_the_file")
+
 TEXTS = [f"how far is {k}" for k in range(5)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The runs of this file are trained before a test's own surroundings are set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Runs over one backbone answer in one pass, with the probabilities that each gives alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from danube_sweep.data.parts import read_unlabelled
 from danube_sweep.inference.predict import Form, Place, checked_request, load_run, open_run, predictions
 from danube_sweep.inference.runs_in_packs import load_pack, read_alike
 
+pytestmark = pytest.mark.usefixtures("cache_of_the_file")
+
 MEMBERS = {
     "two": ["lora.rank=4", "lora.last_k=1"],
     "one": ["lora.rank=2", "lora.last_k=1", "seed=1"],
@@ -25,14 +27,6 @@ MEMBERS = {
     "other": ["lora.rank=2", "model.init_seed=5"],
 }
 TOGETHER = ["two", "one", "none"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The runs of this file are trained before a test's own surroundings are set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
 
 
 def trained(folder: Path, layout: str, names: Iterable[str]) -> Path:

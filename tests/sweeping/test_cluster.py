@@ -18,14 +18,9 @@ from danube_sweep import paths
 from danube_sweep.errors import CheckpointError, ConfigError, DiskError
 from danube_sweep.storage.sweep_folder import SweepFolder, attempts
 from danube_sweep.sweeping.cluster import cluster_worker
+from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions, from_plain
 from danube_sweep.sweeping.cluster.cluster_jobs import ClusterJobs, remembered, submit
-from danube_sweep.sweeping.cluster.cluster_options import (
-    ClusterOptions,
-    check_named_device,
-    cluster_options,
-    from_plain,
-    state_folder,
-)
+from danube_sweep.sweeping.cluster.cluster_options import check_named_device, cluster_options, state_folder
 from danube_sweep.sweeping.cluster.cluster_worker import Worker
 from hydra_plugins.danube_sweep.slurm import SlurmLauncherConf
 

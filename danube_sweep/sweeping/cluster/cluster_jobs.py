@@ -12,7 +12,8 @@ from danube_sweep import paths
 from danube_sweep.errors import CheckpointError, ConfigError, DiskError
 from danube_sweep.storage.files import read_json, write_json, writing
 from danube_sweep.storage.sweep_folder import SweepFolder
-from danube_sweep.sweeping.cluster.cluster_options import AT, ClusterOptions, from_plain, state_folder
+from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions, from_plain
+from danube_sweep.sweeping.cluster.cluster_options import AT, state_folder
 from danube_sweep.sweeping.cluster.cluster_worker import Worker
 
 _LISTED_S: Final = 60.0

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,46 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from danube_sweep.config.schema import Device
 from danube_sweep.errors import ConfigError
+from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions
 
 AT = "hydra.launcher"
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """What a sweep asks of the cluster; the fields are those of `hydra.launcher`, with their defaults there."""
-
-    cluster: str = "slurm"
-    jobs: int = 1
-    nodes: int = 1
-    gpus_per_node: Any = None
-    cpus_per_task: int | None = None
-    mem_gb: float | None = None
-    timeout_min: int = 240
-    partition: str | None = None
-    qos: str | None = None
-    account: str | None = None
-    constraint: str | None = None
-    array_parallelism: int = 256
-    setup: list[str] = field(default_factory=list)
-    signal_delay_s: int = 120
-    max_num_timeout: int = 100
-    name: str = "danube_sweep"
-    folder: str | None = None
-    additional_parameters: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def workers(self) -> int:
-        """How many workers share the sweep: one on each node of each job."""
-        return self.jobs * self.nodes
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON; `from_plain` reads it."""
-        return asdict(self)
-
-
-def from_plain(found: dict[str, Any]) -> ClusterOptions:
-    """The inverse of `ClusterOptions.plain`; a field of a later version is left out."""
-    return ClusterOptions(**{one.name: found[one.name] for one in fields(ClusterOptions) if one.name in found})
 
 
 def cluster_options(launcher: DictConfig) -> ClusterOptions:

@@ -8,8 +8,9 @@ from typing import Final
 from danube_sweep import paths
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions
 from danube_sweep.sweeping.cluster.cluster_jobs import ClusterJobs, remembered, submit
-from danube_sweep.sweeping.cluster.cluster_options import ClusterOptions, check_scheduler
+from danube_sweep.sweeping.cluster.cluster_options import check_scheduler
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.signals import StopRequest
 
