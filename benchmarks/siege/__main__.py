@@ -37,7 +37,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "kills": (kills.siege, "kill -9 at random moments, over sweeps and packs, by 1, 2 and 4 processes"),
     "files": (fuzz.siege, "damaged files for every reader"),
     "words": (words.siege, "override strings"),
-    "faults": (faults.siege, "each system call on a file fails once"),
+    "faults": (faults.siege, "the first and the last system call of each kind on each file fail, one in each command"),
     "signals": (signals.siege, "signals at random moments"),
     "surroundings": (surroundings.siege, "no home, few open files, a clock that jumps, a full disk"),
     "payloads": (payloads, "hostile models, folders and data"),

@@ -12,6 +12,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -102,8 +103,9 @@ def siege(scale: float, place: Path) -> int:
     start, found = prepare(place / "start"), 0
     for name, scene in {**SCENES, **READERS}.items():
         stage = Stage(scene, start, place / name.replace(" ", "-"))
-        for number in SENT[:: max(1, round(1 / min(scale, 1.0)))] * max(1, round(scale)):
-            wait_s = Random(f"{name}/{number}").uniform(0.0, LATEST_S)
+        sent = SENT[:: max(1, round(1 / min(scale, 1.0)))]
+        for turn, number in product(range(max(1, round(scale))), sent):
+            wait_s = Random(f"{name}/{number}/{turn}").uniform(0.0, LATEST_S)
             wrong = attack(stage, number, wait_s)
             print(f"{name:13}{number.name:8} after {wait_s:4.1f} s: {wrong or 'well ended'}", flush=True)
             found += wrong is not None
