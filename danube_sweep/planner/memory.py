@@ -264,7 +264,6 @@ def _distances(walk: Pass) -> float:
 def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
     # Trials that are at a border together go through together, or once for all where no block is adapted.
     trainer = configs[0].trainer
-    tokens = _tokens(configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch, walk)
-    rows = trainer.eval_batch or trainer.micro_batch
-    logits = _logits(configs if walk.trains else configs[:1], walk, rows, PER_LOGIT[False])
+    together, rows = configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch
+    tokens, logits = _tokens(together, rows, walk), _logits(together, walk, rows, PER_LOGIT[False])
     return max(tokens * _evaluated(walk), logits) + _distances(walk) + _unpacked(walk)

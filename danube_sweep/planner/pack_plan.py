@@ -12,11 +12,11 @@ from danube_sweep.config.schema import Config, Device, FullFinetune, Lora
 from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.joint_pass import batches_key, distinct_batches
-from danube_sweep.planner.memory import GIB, SPREAD, Memory, pack_memory
+from danube_sweep.planner.memory import GIB, Memory, pack_memory
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
 from danube_sweep.planner.step_seconds import pack_seconds
-from danube_sweep.planner.what_fits import TIGHT, Fit
+from danube_sweep.planner.what_fits import TIGHT, fit_on
 
 MOST: Final = 16
 """The largest pack. A seventeenth trial gains less than a process that dies with all of them costs."""
@@ -361,7 +361,7 @@ class _Chooser:
     def _numbers(self, pack: PlannedPack) -> str:
         assert pack.memory is not None
         has = "" if self._capacity is None else f" of {self._capacity / GIB:.1f}"
-        fit = Fit(pack.memory, self._capacity, SPREAD[self._device.accelerator == "cpu"])
+        fit = fit_on(pack.memory, self._device)
         tight = ", which is tight" if fit.verdict == TIGHT else ""
         trials = [self._configs[number] for number in pack.trials]
         orders = distinct_batches(trials)

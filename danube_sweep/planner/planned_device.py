@@ -137,15 +137,14 @@ def _host_bytes() -> float:
 
 def option_of(gpu: PresentGpu) -> str | None:
     """The packaged option that describes a GPU; None if its figures are a guess."""
-    stems = [file.stem for file in sorted((paths.conf_dir() / "device").glob("*.yaml"))]
-    return next((stem for stem in stems if gpu.name in _described(stem).get("drivers_names", [])), None)
+    return _options_by_name().get(gpu.name or "")
 
 
 def _known_gpu(gpu: PresentGpu) -> Device:
-    described = _files_of_devices().get(gpu.name or "")
-    if described is None:
+    option = option_of(gpu)
+    if option is None:
         return guessed_device(gpu)
-    device, gib = Device(**described), gpu.memory_gib
+    device, gib = Device(**_described(option)), gpu.memory_gib
     if gib is None or device.memory_gib is None:
         return device
     same = abs(gib / device.memory_gib - 1) <= SAME_CARD
@@ -153,10 +152,10 @@ def _known_gpu(gpu: PresentGpu) -> Device:
 
 
 @lru_cache(maxsize=1)
-def _files_of_devices() -> dict[str, dict[str, Any]]:
-    # What the packaged files say, by the driver's name.
-    files = [_described(file.stem) for file in sorted((paths.conf_dir() / "device").glob("*.yaml"))]
-    return {name: described for described in files for name in described.get("drivers_names", [])}
+def _options_by_name() -> dict[str, str]:
+    # The packaged options, by the driver's name of the GPU.
+    stems = [file.stem for file in sorted((paths.conf_dir() / "device").glob("*.yaml"))]
+    return {name: stem for stem in stems for name in _described(stem).get("drivers_names", [])}
 
 
 @lru_cache(maxsize=32)

@@ -17,9 +17,10 @@ RowsOf = Callable[[Config], int | None]
 def steps_of(config: Config, rows: int | None) -> int | None:
     """The optimizer steps of a trial; None where they follow from rows that nobody knows."""
     trainer = config.trainer
-    if trainer.max_steps:
-        return trainer.max_steps
-    return None if rows is None else math.ceil(trainer.epochs * math.ceil(rows / trainer.effective_batch))
+    steps = trainer.max_steps
+    if not steps and rows is not None:
+        steps = math.ceil(trainer.epochs * math.ceil(rows / trainer.effective_batch))
+    return min((one for one in (steps, trainer.stop_after) if one), default=None)
 
 
 def sweep_seconds(

@@ -57,6 +57,11 @@ def fit_of(config: Config, model: Architecture, device: Device, *, classes: int 
     """The fit of a trial on a device that `planned_device` has completed."""
     on_device = dataclasses.replace(config, device=device)
     memory = memory_of(on_device, model, classes=classes, longest=longest)
+    return fit_on(memory, device)
+
+
+def fit_on(memory: Memory, device: Device) -> Fit:
+    """The fit of predicted memory on a device that `planned_device` has completed."""
     return Fit(memory, capacity_bytes(device), SPREAD[device.accelerator == "cpu"])
 
 

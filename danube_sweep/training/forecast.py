@@ -5,11 +5,11 @@ from dataclasses import replace
 from danube_sweep.config.schema import Config, RowLayout
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.model.backbone import Backbone
-from danube_sweep.planner.memory import GIB, SPREAD, memory_of
+from danube_sweep.planner.memory import GIB, memory_of
 from danube_sweep.planner.planned_architecture import described_architecture
-from danube_sweep.planner.planned_device import capacity_bytes, planned_device
+from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.step_seconds import seconds_of
-from danube_sweep.planner.what_fits import FITS, Fit
+from danube_sweep.planner.what_fits import FITS, fit_on
 from danube_sweep.training.prepare import Prepared
 from danube_sweep.training.step_plan import StepPlan
 
@@ -40,7 +40,7 @@ def predicted(
         "peak_memory_bytes": round(memory.total if on_cpu else memory.peak),
         "seconds_per_step": seconds.step,
     }
-    fit = Fit(memory, capacity_bytes(device), SPREAD[on_cpu])
+    fit = fit_on(memory, device)
     if fit.capacity_bytes is None or fit.verdict == FITS:
         return found, None
     needs = f"predicted to need {memory.total / GIB:.2f} GiB, and {device.name} has {fit.capacity_bytes / GIB:.2f}"

@@ -22,7 +22,12 @@ def trial() -> Config:
 def test_steps_are_those_of_whole_batches(trial: Config) -> None:
     assert steps_of(trial, 100) == 11  # 1.5 epochs of 7 steps
     assert steps_of(trial, None) is None
-    assert steps_of(replace(trial, trainer=replace(trial.trainer, max_steps=3)), None) == 3
+    for given, rows, steps in (
+        ({"max_steps": 3}, None, 3),
+        ({"stop_after": 4}, 100, 4),
+        ({"max_steps": 8, "stop_after": 4}, None, 4),
+    ):
+        assert steps_of(replace(trial, trainer=replace(trial.trainer, **given)), rows) == steps
 
 
 def test_a_sweep_takes_the_time_of_its_packs_over_its_slots(trial: Config) -> None:
