@@ -94,11 +94,9 @@ def find_task(name: str, tasks_dir: Path | None) -> FoundTask:
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("datasets").setLevel(logging.ERROR)
-    own = {} if tasks_dir is None else names_in(tasks_dir)
-    places = [] if name in own else _top_folders(name)
     try:
         try:
-            manager = TaskManager(include_path=[*places, *([tasks_dir] if tasks_dir else [])], include_defaults=False)
+            manager = TaskManager(include_path=_places(name, tasks_dir), include_defaults=False)
             loaded = _load(manager, name)
         except KeyError:  # a group of tasks from elsewhere
             manager = TaskManager(include_path=[tasks_dir] if tasks_dir else None)
@@ -106,7 +104,7 @@ def find_task(name: str, tasks_dir: Path | None) -> FoundTask:
     except DanubeSweepError:
         raise
     except Exception as error:  # whatever a task's own YAML, templates and functions raise
-        raise _unusable(name, error) from error
+        raise _unusable(name, error, tasks_dir) from error
     for task in loaded["tasks"].values():
         if getattr(task, "UNSAFE_CODE", False):
             raise ConfigError(f"tasks={name}: it runs code that the model writes, which this command does not do")
@@ -142,17 +140,22 @@ def _offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
-def _top_folders(name: str) -> list[Path]:
+def _places(name: str, tasks_dir: Path | None) -> list[Path]:
+    """The folders that define a name; a later one goes before an earlier one."""
+    if tasks_dir is not None and name in names_in(tasks_dir):
+        return [tasks_dir]
     root = harness_folder()
-    return sorted({root / file.relative_to(root).parts[0] for file in names_in(root)[name]})
+    places = sorted({root / file.relative_to(root).parts[0] for file in names_in(root)[name]})
+    return places if tasks_dir is None else [*places, tasks_dir]
 
 
-def _unusable(name: str, error: Exception) -> DanubeSweepError:
+def _unusable(name: str, error: Exception, tasks_dir: Path | None) -> DanubeSweepError:
     said = " ".join(str(error).split())[:300]
     if isinstance(error, ConnectionError):
+        command = fetch_command(name, tasks_dir)
+        fetch = f"fetch it where there is a network: {command}; or " if command else ""
         return DataError(
-            f"tasks={name}: its data set is not in the cache and the hub cannot be reached; fetch it where there is a "
-            f"network: {fetch_command(name)}; or give --tasks-dir"
+            f"tasks={name}: its data set is not in the cache and the hub cannot be reached; {fetch}give --tasks-dir"
         )
     if isinstance(error, FileNotFoundError):
         return DataError(f"tasks={name}: its data are missing ({said}); check the paths in the task's YAML file")
@@ -161,18 +164,20 @@ def _unusable(name: str, error: Exception) -> DanubeSweepError:
     )
 
 
-def fetch_command(name: str) -> str:
-    """The command that brings a task's data into the cache of Hugging Face."""
-    sources = sorted(_sources(name))
+def fetch_command(name: str, tasks_dir: Path | None = None) -> str | None:
+    """The command that brings a task's data into the cache of Hugging Face; None if the task names no data set."""
+    sources = sorted(_sources(name, tasks_dir))
+    if not sources:
+        return None
     calls = "; ".join(f"load_dataset({', '.join(map(repr, source))})" for source in sources)
     return f'python -c "from datasets import load_dataset; {calls}"'
 
 
-def _sources(name: str) -> set[tuple[str, ...]]:
+def _sources(name: str, tasks_dir: Path | None) -> set[tuple[str, ...]]:
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    manager = TaskManager(include_path=_top_folders(name), include_defaults=False)
+    manager = TaskManager(include_path=_places(name, tasks_dir), include_defaults=False)
     found: set[tuple[str, ...]] = set()
     waiting, seen = [name], set()
     while waiting:

@@ -82,10 +82,14 @@ _CLASSIFIERS: Final = Table(
 
 def published_of(paths: Sequence[str]) -> Published | None:
     """The figures of the models at these paths or hub names; None if there are none."""
-    spelled = [re.sub(r"[_\s]", "-", path.lower()) for path in paths]
+    spelled = [_spelled(path) for path in paths]
     models = [name for name, form in _NAMES.items() if any(re.search(form, path) for path in spelled)]
     tables = [table for table in (_LEADERBOARD, _SMALL, _CLASSIFIERS) if set(table.models) & set(models)]
     return Published(models, tables) if models else None
+
+
+def _spelled(path: str) -> str:
+    return re.sub(r"[_\s]", "-", path.lower())
 
 
 def published_score(path: str, label: str) -> str | None:
@@ -94,7 +98,7 @@ def published_score(path: str, label: str) -> str | None:
     The figures are of the chat models: a base model has none.
     """
     found = published_of([path])
-    if found is None or re.search(r"\bbase\b", path.lower()):
+    if found is None or re.search(r"\bbase\b", _spelled(path)):
         return None
     for table in found.tables:
         for row, figures in table.rows:

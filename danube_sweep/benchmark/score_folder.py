@@ -37,6 +37,8 @@ class ScoreFolder:
             )
         with writing(self.path):
             (self.path / "scores").mkdir(exist_ok=True)
+        if "key" not in stored:  # also the scores of a process that is killed are of this model alone
+            self.write({"tasks": {}, "state": "missing", **stored, "key": key})
 
     def read(self, stage: str, task: str) -> dict[str, Any] | None:
         """What is kept of a task: its scores, and what was measured; None if it is not done."""

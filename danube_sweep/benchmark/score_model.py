@@ -51,16 +51,17 @@ class Job:
     batch_rows: int
     tasks_dir: Path | None = None
     identity: str = ""
-    """Of the weights, whatever was trained included."""
+    """Of the weights and the tokenizer, whatever was trained included."""
     described: dict[str, Any] = field(default_factory=dict)
     """The model in words, for benchmark.json."""
 
     @property
     def key(self) -> str:
         """What a folder is resumed by: the model, the settings and the versions."""
-        precision = asdict(self.config.precision)
+        model, precision = self.config.model, asdict(self.config.precision)
+        prompts = [model.variant, asdict(model.chat)]
         own = None if self.tasks_dir is None else folder_digest(self.tasks_dir)
-        parts = [self.identity, precision, asdict(self.settings), own, versions(), SEEDS]
+        parts = [self.identity, prompts, precision, asdict(self.settings), own, versions(), SEEDS]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
@@ -113,6 +114,7 @@ def _score_stage(
         for number, (task, one) in enumerate(zip(tasks, found, strict=True), 1):
             say(f"{stage.name}: {task} ({number} of {len(tasks)})")
             began = time.monotonic()
+            scores = None
             try:
                 scores = score_task(model, one, settings)
             except (RuntimeError, MemoryError) as error:
@@ -120,6 +122,7 @@ def _score_stage(
                     raise
                 bad[task] = {"state": "oom", "error": _smaller(job.batch_rows)}
                 say(f"{task}: {bad[task]['error']}")
+            if scores is None:  # now that the error is gone, whose traceback held the tensors
                 _free()
                 continue
             measured = {"seconds": time.monotonic() - began, "batch_rows": job.batch_rows}
@@ -170,8 +173,10 @@ def _summary(job: Job, stages: Sequence[Stage], folder: ScoreFolder, bad: dict[s
 
 def _described(job: Job, score: Score) -> dict[str, Any]:
     plain = {key: value for key, value in asdict(score).items() if key not in ("task", "scores", "prompts", "pooled")}
-    chosen = pinned(score.task)
-    figure = None if chosen is None else published_score(str(job.config.model.path), chosen.label)
+    chosen, model = pinned(score.task), job.config.model
+    if chosen is None or model.variant == "base":
+        return {**plain, "published": None}
+    figure = published_score(str(model.path), chosen.label)
     return {**plain, "published": None if figure is None else float(figure)}
 
 

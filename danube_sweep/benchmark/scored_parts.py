@@ -40,14 +40,19 @@ def tasks_dir(config: Config) -> Path | None:
 
 
 def scored_parts(name: str, folder: Path | None) -> set[str]:
-    """`test` or `validation` for each task that a name stands for, as the harness chooses them."""
+    """`test` or `validation` for each task that a name stands for, as the harness chooses them.
+
+    A member that no file defines counts as scored on its test split.
+    """
     own = {} if folder is None else names_in(folder)
-    known = own if name in own else names_in(harness_folder())
     found: set[str] = set()
     waiting, seen = [name], {name}
     while waiting:
         one = waiting.pop()
-        for described in map(described_in, known.get(one, own.get(one, []))):
+        files = own.get(one) or names_in(harness_folder()).get(one, [])
+        if not files:
+            found.add("test")
+        for described in map(described_in, files):
             members = _members(described, one)
             if not members:
                 found.add("test" if described.get("test_split") else "validation")

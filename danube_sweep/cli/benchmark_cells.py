@@ -60,7 +60,8 @@ def run_cells(cells: Sequence[Cell], request: Request, out: Path) -> int:
     if several:
         write_json(out / "benchmark.json", {"format": 1, "cells": found})
     show_cells(found, terminal)
-    terminal.note(f"scores: {out / 'benchmark.json'}")
+    if (out / "benchmark.json").is_file():
+        terminal.note(f"scores: {out / 'benchmark.json'}")
     return 0 if all(one["state"] == "finished" for one in found) else 1
 
 
@@ -126,10 +127,12 @@ def _score(cell: Cell, config: Config | None, request: Request, place: Path, ter
 
 def _of_model(config: Config, request: Request) -> "tuple[Job, list[Stage]]":
     from danube_sweep.benchmark.score_model import MODEL, Stage
+    from danube_sweep.config.tokenizer_identity import tokenizer_identity
     from danube_sweep.config.weights_identity import weights_identity
     from danube_sweep.model.hub_download import local_folder
 
-    identity = weights_identity(local_folder(config.model))
+    folder = local_folder(config.model)
+    identity = f"{weights_identity(folder)} {tokenizer_identity(folder)}"
     return _job(config, request, identity, {}), [Stage(MODEL, lambda: _published(config))]
 
 

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from danube_sweep.config import offered_options
 from danube_sweep.errors import ConfigError
 from danube_sweep.inference.export.export_weights import dense_weight
 from danube_sweep.inference.predict import FinishedRun, Place, Trained, load
 from danube_sweep.model.precision import DTYPES
+from danube_sweep.training.evaluate import evaluating
 
 
 def check_benchmarked(run: FinishedRun) -> str | None:
@@ -17,7 +18,7 @@ def check_benchmarked(run: FinishedRun) -> str | None:
     head = run.config.head
     if head.reads_lm_head:
         return None
-    kind = type(head).__name__.removesuffix("Head").lower()
+    kind = next(name for name, schema in offered_options.options("head").items() if schema is type(head))
     if run.full:
         raise ConfigError(
             f"{run.path} trained the whole model under a {kind} head, without an output layer for words; "
@@ -34,11 +35,11 @@ def load_benchmarked(run: FinishedRun, place: Place, *, merge: bool) -> Trained:
     """
     trained = load(run, place, by_peft=True, spare=True)
     if merge:
-        _merge(trained)
+        with evaluating(trained.backbone, trained.head):  # without the adapter's dropout
+            _merge(trained)
     return trained
 
 
-@torch.no_grad()
 def _merge(trained: Trained) -> None:
     body, dtype = trained.backbone.body, DTYPES[trained.config.precision.compute]
     for name, layer in [*body.named_modules()]:

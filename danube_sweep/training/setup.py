@@ -145,7 +145,8 @@ class PackBuilder:
             pack = self._pack = self._pack or TrainingPack(_base(config, prepared, device))
             _check_positions(config, pack.backbone)
         with watch.phase("benchmark"):
-            self._before[id(prepared)] = score_before(config, pack.untrained(), prepared.tokenizer)
+            if id(prepared) not in self._before:
+                self._before[id(prepared)] = score_before(config, pack.untrained(), prepared.tokenizer)
         with watch.phase("load"):
             model = assemble(
                 config,

@@ -1,8 +1,10 @@
 """Our scores against `lm_eval.simple_evaluate`, run plainly on the same folder: the same numbers to the last digit."""
 
+import argparse
 import json
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from workbench import CAUSAL, save_base
 from danube_sweep.benchmark.find_tasks import find_task
 from danube_sweep.benchmark.harness_model import harness_model
 from danube_sweep.benchmark.score_task import Score, Settings, score_task
+from danube_sweep.cli.benchmark_cells import Request, _of_model
+from danube_sweep.cli.benchmark_words import Words
 from danube_sweep.config.schema import Config
 from danube_sweep.data.tokenizer import load_tokenizer
 from danube_sweep.inference.benchmarked_run import load_benchmarked
@@ -81,7 +85,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         for row, sample in zip(known[:3], answered, strict=False):
             row["a"] = sample["resps"][0][0]
         write_rows(made.tasks / "answers_test.jsonl", known)
-        lora = ["lora.rank=4", "optimizer.lr=3e-2", "trainer.max_steps=3", "data.rows=40"]
+        lora = ["lora.rank=4", "lora.dropout=0.5", "optimizer.lr=3e-2", "trainer.max_steps=3", "data.rows=40"]
         runs.train(made.config(*CAUSAL, *lora), made.run)
         yield made
 
@@ -163,6 +167,18 @@ def test_the_command_scores_each_precision_and_goes_on_where_it_stopped(bench: B
     (tmp_path / "out" / "001" / "scores" / "model-tiny_choice.json").unlink()
     again = runs.command(*words, cwd=tmp_path)
     assert [line for line in again.stdout.splitlines() if line.startswith("model:")] == ["model: tiny_choice (1 of 1)"]
+
+
+def test_a_folder_is_resumed_only_with_the_same_tokenizer(bench: Bench, tmp_path: Path) -> None:
+    words = Words(["tiny_choice"], None, None, None, 1, None)
+    other = shutil.copytree(bench.base, tmp_path / "other")
+    request, keys = Request(words, argparse.Namespace(), None), set[str]()
+    for place, template in ((bench.base, None), (other, None), (other, "{{ messages }}")):
+        if template is not None:
+            (place / "chat_template.jinja").write_text(template)
+        job, _ = _of_model(replace(bench.config(), model=replace(bench.config().model, path=str(place))), request)
+        keys.add(job.key)
+    assert len(keys) == 2
 
 
 def test_a_run_is_scored_before_and_after_its_training(bench: Bench, tmp_path: Path) -> None:

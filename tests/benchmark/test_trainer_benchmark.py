@@ -1,6 +1,7 @@
 """trainer.benchmark: what training costs in general ability, in a trial's result, a ranking and a page."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from danube_sweep.benchmark.score_task import Settings, score_task
 from danube_sweep.benchmark.scored_parts import check_benchmark
 from danube_sweep.cli.main import main
 from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Sweep
 from danube_sweep.errors import ConfigError
 from danube_sweep.inference.benchmarked_run import check_benchmarked, load_benchmarked
@@ -77,9 +79,11 @@ def test_training_is_the_same_with_and_without_a_benchmark(tasks: Path, tmp_path
     files = [tmp_path / one / "adapter" / "adapter_model.safetensors" for one in ("plain", "asked")]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert "benchmark" not in read_json(tmp_path / "plain" / "result.json")
-    assert check_benchmarked(open_run(tmp_path / "asked")) == (
-        "the sequence head takes no part: the backbone with its adapter is scored"
-    )
+    run = open_run(tmp_path / "asked")
+    for name in ("sequence", "bradley_terry_ties"):
+        headed = replace(run, config=replace(run.config, head=OPTIONS["head"][name]()))
+        said = f"the {name} head takes no part: the backbone with its adapter is scored"
+        assert check_benchmarked(headed) == said
 
 
 def test_the_hash_knows_a_benchmark_only_where_there_is_one(tasks: Path) -> None:

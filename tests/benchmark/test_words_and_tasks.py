@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from danube_sweep.benchmark.isolated import isolated
 from danube_sweep.benchmark.pinned_tasks import PINNED, named_tasks
 from danube_sweep.benchmark.published import published_score
 from danube_sweep.benchmark.score_folder import ScoreFolder
-from danube_sweep.benchmark.score_task import Score
+from danube_sweep.benchmark.score_model import Job, _described
+from danube_sweep.benchmark.score_task import Score, Settings
 from danube_sweep.benchmark.scored_parts import described_in, scored_parts
 from danube_sweep.cli.main import main
 from danube_sweep.errors import CheckpointError, ConfigError, DataError
@@ -75,6 +77,10 @@ def test_data_that_are_missing_are_one_line(tasks: Path, tmp_path: Path) -> None
         find_task("tiny_gone", tmp_path)
     with pytest.raises(DataError, match=r"python -c .* load_dataset\('allenai/ai2_arc', 'ARC-Easy'\)"):
         find_task("arc_easy", None)  # the tests are offline
+    (own := tmp_path / "own").mkdir()
+    (own / "far.yaml").write_text(f"task: tiny_far\ndataset_path: some/set\ntest_split: test\n{CHOICE}")
+    with pytest.raises(DataError, match=r"python -c .* load_dataset\('some/set'\)"):
+        find_task("tiny_far", own)
 
 
 def test_the_six_are_tasks_of_the_harness_with_the_pinned_versions_and_metrics() -> None:
@@ -94,12 +100,20 @@ def test_a_published_figure_is_of_the_chat_model() -> None:
     assert published_score("h2oai/h2o-danube3-4b-chat", "MMLU (5)") == "54.74"
     assert published_score("microsoft/Phi-3-mini-4k-instruct", "GSM8K (5)") == "85.70"
     assert published_score("h2oai/h2o-danube3-4b-base", "MMLU (5)") is None
+    assert published_score("models/danube3_4b_base", "MMLU (5)") is None
+    score = replace(a_score([[1.0]]), task="mmlu")
+    for variant, figure in (("chat", 54.74), ("base", None)):
+        config = compose(["model=danube3_4b", f"model.variant={variant}", "model.path=some/h2o-danube3-4b"])
+        assert _described(Job(config, ["mmlu"], Settings(), 1), score)["published"] == figure
     assert published_score("some/other", "MMLU (5)") is None
 
 
-def test_the_part_that_is_scored_is_read_from_the_yaml(tasks: Path) -> None:
+def test_the_part_that_is_scored_is_read_from_the_yaml(tasks: Path, tmp_path: Path) -> None:
     assert scored_parts("tiny_choice", tasks) == {"test"} and scored_parts("tiny_valid", tasks) == {"validation"}
     assert scored_parts("tiny_both", tasks) == {"test", "validation"}
+    (tmp_path / "mine.yaml").write_text("group: mine\ntask: [arc_easy, hellaswag]\n")
+    (tmp_path / "odd.yaml").write_text("group: odd\ntask: [nowhere, hellaswag]\n")
+    assert scored_parts("mine", tmp_path) == scored_parts("odd", tmp_path) == {"test", "validation"}
     assert scored_parts("hellaswag", None) == {"validation"} and scored_parts("mmlu", None) == {"test"}
     assert scored_parts("arc_challenge", None) == {"test"}  # through what it includes
 
@@ -152,10 +166,15 @@ def test_a_process_that_is_killed_or_late_ends_alone() -> None:
         isolated(mistaken)
 
 
+def test_what_decides_the_prompts_is_in_the_key_of_a_folder() -> None:
+    words = (["model.variant=base"], ["model.variant=chat"], ["model.variant=chat", "model.chat.user=Q"])
+    jobs = [Job(compose(["model=danube3_4b", *more]), ["mmlu"], Settings(), 1) for more in words]
+    assert len({job.key for job in jobs}) == 3
+
+
 def test_a_folder_takes_no_other_model(tmp_path: Path) -> None:
     folder = ScoreFolder(tmp_path / "out")
-    folder.take("one")
-    folder.write({"key": "one"})
+    folder.take("one")  # and nothing is written: it is killed
     folder.take("one")
     with pytest.raises(CheckpointError, match="holds the benchmark of another model"):
         folder.take("two")
