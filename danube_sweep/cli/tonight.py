@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from danube_sweep.cli.folders_of_others import add_trust, check_received
 from danube_sweep.cli.parser import Parser
 from danube_sweep.errors import ConfigError
 
@@ -33,6 +34,8 @@ def tonight(arguments: list[str]) -> int:
         train, test = str(options.file), str(options.test)
         asked = Asked(train, test, options.hours, models, like, [*device, *options.overrides])
         folder = options.output or Path(f"tonight-{options.file.name.partition('.')[0]}")
+    if folder.is_dir():
+        check_received(folder, trust=options.trust)
     run_night(asked, folder, Terminal(), dry_run=options.dry_run)
     return 0
 
@@ -57,6 +60,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--like", type=Path, metavar="SAMPLE", help="a sample submission, as for danube-sweep predict")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="the folder to write (tonight-FILE)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    add_trust(parser)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="settings of every trial, or of the sweep")
     return parser.parse_intermixed_args(arguments)
 

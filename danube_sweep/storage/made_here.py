@@ -12,8 +12,8 @@ from typing import Final
 
 from danube_sweep import paths
 
-WITNESSES: Final = ("config.yaml", "environment.json", "trial.json", "sweep.json", "ensemble.json")
-"""The files of a run, a sweep or an ensemble that decide what is read when it goes on."""
+WITNESSES: Final = ("config.yaml", "environment.json", "trial.json", "sweep.json", "ensemble.json", "night.json")
+"""The files of a run, a sweep, an ensemble or a night that decide what is read when it goes on."""
 
 
 def remember(content: bytes) -> None:

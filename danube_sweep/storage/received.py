@@ -48,11 +48,19 @@ def note_on_links(folder: Path) -> list[str]:
 
 
 def parts(folder: Path) -> list[Path]:
-    """The folder, those of its trials and, of an ensemble that was made here, its members; links are not followed."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    inside = [one for one in found if one.is_dir() and not one.is_symlink()]
+    """The folder, those of the runs and sweeps in it and, of an ensemble that was made here, its members.
+
+    Links are not followed.
+    """
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        if not {*folders, *files}.isdisjoint(WITNESSES):
+            found.append(Path(place))
+        elif Path(place).name == "wandb":  # of W&B's client, whose files have the names of ours
+            folders.clear()
     members = _members(folder) if made_here(folder) else []
-    return [one for one in (folder, *inside, *members) if any(os.path.lexists(one / name) for name in WITNESSES)]
+    return [*found, *(one for one in members if any(os.path.lexists(one / name) for name in WITNESSES))]
 
 
 def _members(folder: Path) -> list[Path]:
@@ -91,9 +99,14 @@ def _stated(folder: Path) -> Iterator[Stated]:
         )
     sweep, trial = _mapping(_read(folder / "sweep.json")), _mapping(_read(folder / "trial.json"))
     search = _mapping(sweep.get("search"))
-    for override in [*_list(search.get("fixed")), *_list(trial.get("overrides"))]:
+    asked = _mapping(_mapping(_read(folder / "night.json")).get("asked"))
+    words = [*_list(search.get("fixed")), *_list(trial.get("overrides")), *_list(asked.get("overrides"))]
+    for override in words:
         key, _, value = str(override).lstrip("+~").partition("=")
         yield key, value.strip("'\"")
+    yield from (("data.path", asked[name]) for name in ("train", "test", "like") if asked.get(name))
+    models = map(str, _list(asked.get("models")))
+    yield from (("model.path", name) for name in models if "/" in name or Path(name).is_dir())  # others are options
     for key, space in _mapping(search.get("space")).items():
         yield from ((str(key).lstrip("+~"), value) for value in _list(_mapping(space).get("values")) or [""])
     yield from (("ensemble.runs", str(run)) for run in _members(folder))

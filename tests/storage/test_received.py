@@ -61,6 +61,33 @@ def test_a_file_that_others_changed_makes_a_folder_theirs(sweep: Path, name: str
         received.check(sweep, trust=False)
 
 
+@pytest.mark.parametrize("place", ["trials", "refit/trials", "wandb"])
+def test_runs_deeper_in_a_folder_are_asked_about_too(elsewhere: Path, place: str) -> None:
+    """Those of a refit of several models and of a night, and whatever has the name of another's folder."""
+    [file] = elsewhere.glob("*/config.yaml")
+    (deeper := elsewhere.parent / "received" / place).mkdir(parents=True)
+    shutil.copytree(file.parent, deeper / "000_x") if place != "wandb" else shutil.copy(file, deeper)
+    with pytest.raises(CheckpointError, match=r"goes outside itself: data\.path="):
+        received.check(elsewhere.parent / "received", trust=False)
+
+
+def test_the_files_of_wandbs_client_are_none_of_a_run(sweep: Path) -> None:
+    [run] = [one.parent for one in sweep.glob("*/config.yaml")]
+    (files := run / "wandb" / "run-20261130_120000-abc" / "files").mkdir(parents=True)
+    (files / "config.yaml").write_text("data:\n  value:\n    path: /elsewhere\n")
+    assert received.check(sweep, trust=False) == []
+
+
+def test_a_night_of_others_lists_its_files_and_models(tmp_path: Path) -> None:
+    asked = {"train": "/elsewhere/a.csv", "test": str(tmp_path / "b.csv"), "models": ["danube3_500m", "/a/model"]}
+    (tmp_path / "night.json").write_text(json.dumps({"asked": {**asked, "overrides": ["hydra.callbacks.x=y"]}}))
+    with pytest.raises(CheckpointError, match=r"hydra\.callbacks\.x belongs to Hydra"):
+        received.check(tmp_path, trust=False)
+    (tmp_path / "night.json").write_text(json.dumps({"asked": {**asked, "overrides": []}}))
+    with pytest.raises(CheckpointError, match=r"itself: data\.path=/elsewhere/a\.csv, model\.path=/a/model; if"):
+        received.check(tmp_path, trust=False)
+
+
 def test_data_inside_the_folder_and_names_on_the_hub_are_not_outside(elsewhere: Path) -> None:
     [file] = elsewhere.glob("*/config.yaml")
     inside = shutil.copy(elsewhere.parent / "rows.csv", elsewhere / "rows.csv")

@@ -14,6 +14,7 @@ from conftest import TINY
 
 from danube_sweep.cli import main
 from danube_sweep.cli.help import help_text
+from danube_sweep.storage.files import write_json
 from danube_sweep.storage.ownership import Kind, is_ours
 
 SMALL = [*(word for word in TINY if "max_length" not in word), "data.max_length=48"]
@@ -95,6 +96,16 @@ def test_the_first_command_makes_the_same_trials(night: tuple[Path, str], tmp_pa
     assert all(known[name]["trial"] == result["trial"] for name, result in again.items())
 
 
+def test_a_night_of_others_is_asked_about(
+    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(night[0], tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path / "of another user"))
+    assert main.main(["tonight", "night"]) == 2
+    assert "goes outside itself: data.path=train.csv, data.path=test.csv" in capsys.readouterr().err
+
+
 def test_a_night_that_was_killed_before_its_predictions_goes_on_there(
     night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +114,7 @@ def test_a_night_that_was_killed_before_its_predictions_goes_on_there(
     monkeypatch.chdir(place)
     stored = json.loads((place / "night" / "night.json").read_text())
     searched = [one for one in stored["ran"] if one["stage"] not in ("predict", "report")]
-    (place / "night" / "night.json").write_text(json.dumps({**stored, "ran": searched}))
+    write_json(place / "night" / "night.json", {**stored, "ran": searched})  # as the night itself does
     (place / "night" / "submission.csv").rename(place / "before.csv")
     trials = trials_of(place)
     assert main.main(["tonight", "train.csv", "--hours", "0.5", *NIGHT, "-o", "night"]) == 0
