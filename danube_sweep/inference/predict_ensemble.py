@@ -115,11 +115,11 @@ def _parts(folder: EnsembleFolder, member: Weighted) -> list[Part]:
 def checked_requests(parts: Sequence[Part], source: Path, target: Path, form: Form) -> list[Request]:
     """A request for each part; the input is read once for each way to read it. Raises what `checked_request` raises."""
     read: dict[str, Request] = {}
-    for part in parts:
-        key = repr(part.run.config.data)
+    keys = [repr((part.run.config.data, part.run.config.head.symmetric)) for part in parts]  # a symmetric head: no swap
+    for key, part in zip(keys, parts, strict=True):
         if key not in read:
             read[key] = checked_request(part.run, source, target, form)
-    return [read[repr(part.run.config.data)] for part in parts]
+    return [read[key] for key in keys]
 
 
 def answer_together(

@@ -5,7 +5,6 @@ Axes: B rows, T tokens, H hidden width.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ import torch
 from danube_sweep.config.facts.adapters import shares_backbone
 from danube_sweep.config.facts.architectures import first_adapted
 from danube_sweep.config.schema import Config, Data
+from danube_sweep.config.tokenizer_identity import WHOLE, tokenizer_identity
 from danube_sweep.data.batches import Batch
 from danube_sweep.errors import ModelError
 from danube_sweep.inference.joint_answers import joint_predictions
@@ -29,7 +29,6 @@ from danube_sweep.inference.predict import (
 from danube_sweep.inference.prediction_table import Predictions
 from danube_sweep.lora import PackedAdapters
 from danube_sweep.model.backbone import architecture
-from danube_sweep.storage.files import content_hash
 from danube_sweep.training.pack.kept_rows import KeptRows
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 from danube_sweep.training.resume import ARITHMETIC
@@ -105,23 +104,20 @@ def read_alike(runs: Sequence[FinishedRun], place: Place) -> list[list[int]]:
 
 
 def _key(run: FinishedRun, place: Place) -> str | None:
-    config, tokenizer = moved(run, place.model_path), run.weights / "tokenizer.json"
+    config = moved(run, place.model_path)
     try:
         model_type = architecture(config.model).model_type
+        if run.full or not shares_backbone(config.lora, model_type) or not (run.weights / WHOLE).is_file():
+            return None
+        tokenizer = tokenizer_identity(run.weights)
     except ModelError:  # said where the run is loaded
-        return None
-    if run.full or not shares_backbone(config.lora, model_type) or not tokenizer.is_file():
         return None
     head = config.head
     of_model = [asdict(config.model), asdict(config.precision), run.manifest["backbone"], run.manifest.get("flat")]
     of_head = [head.reads_lm_head, head.passes, head.cued, head.target, run.manifest.get(ARITHMETIC), run.classes]
-    return repr([of_model, of_head, _reading(config.data), _tokenizer(tokenizer)])
+    return repr([of_model, of_head, _reading(config.data), tokenizer])
 
 
 def _reading(data: Data) -> list[Any]:
     names = [one.name for one in fields(data) if one.name in _READING or one.name.endswith("_column")]
     return [type(data), *((name, getattr(data, name)) for name in names)]
-
-
-def _tokenizer(file: Path) -> list[str]:
-    return [content_hash(one) for one in sorted(file.parent.glob("*token*.json"))]

@@ -60,7 +60,6 @@ class Steps:
 
     scheduled: int
     stop: int
-    growth: float
     said: str
 
 
@@ -172,18 +171,13 @@ def steps_of(chosen: Chosen, config: Config) -> Steps:
 
     Raises CheckpointError for a trial whose files do not state its steps.
     """
-    stopped, scheduled, growths = [], [], []
-    for trial in chosen.trials:
-        counted = [_steps_of(trial, config)]
-        stopped += [stop * growth for stop, _, growth in counted]
-        scheduled += [total * growth for _, total, growth in counted]
-        growths += [growth for _, _, growth in counted]
-    stop, total, growth = max(1, round(fmean(stopped))), max(1, round(fmean(scheduled))), fmean(growths)
-    stop = min(stop, total)
-    own = fmean(one / other for one, other in zip(stopped, growths, strict=True))
-    of = f"mean best step {own:.4g}" if len(stopped) > 1 else f"best step {own:.4g}"
+    counted = [_steps_of(trial, config) for trial in chosen.trials]
+    total = max(1, round(fmean(steps * growth for _, steps, growth in counted)))
+    stop = min(total, max(1, round(fmean(best * growth for best, _, growth in counted))))
+    own, growth = fmean(best for best, _, _ in counted), fmean(growth for _, _, growth in counted)
+    of = f"mean best step {own:.4g}" if len(counted) > 1 else f"best step {own:.4g}"
     course = "" if stop == total else f", on the learning rate's course over {total}"
-    return Steps(total, stop, growth, f"{stop} steps{course}: {of} times {growth:.4g} for the added validation rows")
+    return Steps(total, stop, f"{stop} steps{course}: {of} times {growth:.4g} for the added validation rows")
 
 
 def _steps_of(trial: StoredTrial, config: Config) -> tuple[int, int, float]:

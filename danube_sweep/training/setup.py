@@ -188,6 +188,7 @@ def _length_note(model: AssembledModel, prepared: Prepared) -> str | None:
 def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveTrial:
     """Begins the trial's files; from here on its folder is that of a run."""
     config, asked, folder, terminal = taken.config, taken.entrant.config, taken.folder, taken.entrant.terminal
+    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)  # may refuse, so before any file
     plain = plain_config(asked)  # by its config.yaml a trial is known again
     with writing(folder.result):
         folder.result.unlink(missing_ok=True)  # of an attempt that failed
@@ -212,7 +213,6 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveT
     where.told.append((_data_set(config), prepared.description.lines()))
     if prepared.markup_note is not None:
         where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
-    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)
     write_json(folder.environment, {**found, "data": asdict(prepared.description), **_steps(plan)})
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
     for line in (stay, other_rows, warning, _length_note(model, prepared)):

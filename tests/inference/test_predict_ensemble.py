@@ -2,16 +2,20 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sweeps
-from runs import CPU
+from runs import CPU, train
 
 from danube_sweep.cli import main
 from danube_sweep.config.schema import Target
-from danube_sweep.inference.predict import load_run, open_run, predict_file
+from danube_sweep.config.stored import load_config
+from danube_sweep.head.kinds.bradley_terry_ties import BradleyTerryHead
+from danube_sweep.inference.predict import Form, load_run, open_run, predict_file
+from danube_sweep.inference.predict_ensemble import Part, checked_requests
 from danube_sweep.results.ensemble.members import tempered
 from danube_sweep.storage import predictions
 from danube_sweep.storage.decision_file import write_decisions
@@ -167,3 +171,12 @@ def test_decide_says_what_it_gains_and_keeps_a_rule_only_if_it_does(
     ):
         assert main.main(["decide", *words]) == 2
         assert line in capsys.readouterr().err
+
+
+def test_each_member_is_asked_both_ways_if_its_own_head_needs_that(ran: sweeps.Ran, rows: Path, tmp_path: Path) -> None:
+    config = load_config(ran[1].folder.config)
+    train(replace(config, head=BradleyTerryHead(lr=1e-3)), tmp_path / "symmetric")
+    parts = [Part(open_run(path), 0.5, 1.0) for path in (tmp_path / "symmetric", ran[1].path)]
+    for order in (parts, parts[::-1]):
+        asked = checked_requests(order, rows, tmp_path / "out.csv", Form(swap=True))
+        assert [one.swap for one in asked] == [not part.run.config.head.symmetric for part in order]

@@ -23,7 +23,7 @@ from danube_sweep.inference.predict import load_run, predict_file
 from danube_sweep.results.calibration import calibrate
 from danube_sweep.results.refit_settings import find_chosen, seeds_of, steps_of
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
-from danube_sweep.storage.refit_file import read_refit
+from danube_sweep.storage.files import read_json
 from danube_sweep.storage.sweep_folder import SweepFolder
 
 SHORT = [*TINY, "data.rows=40", "trainer.max_steps=4", "trainer.validate_every=2"]
@@ -117,7 +117,7 @@ def test_steps_are_the_best_step_times_the_growth_of_the_training_part(swept: Pa
 def test_a_refit_keeps_the_promise_and_prints_it(refitted: Path, swept: Path) -> None:
     (chosen,), _ = find_chosen(swept, 1)
     value = result(chosen.trials[0].folder.path)["validation"]["log_loss"]  # type: ignore[index]
-    (kept,) = read_refit(refitted)
+    (kept,) = read_json(refitted / "refit.json")["rows"]
     assert kept["promised"] == chosen.promise.said() and f"validation/log_loss {value:.4f}, 95 %" in kept["promised"]
     assert chosen.promise.interval is not None and chosen.promise.interval[0] < value < chosen.promise.interval[1]
 
