@@ -80,6 +80,8 @@ def _split(config: Mapping[str, Any]) -> str:
         elif share and not (folds and part == "validation"):
             said.append(f"{part}_fraction {share}")
             drawn = True
+    if config.get("data.train_on_validation"):
+        said.append("validation rows trained on")
     how = {name: config.get(f"data.{name}") for name in ("split_seed", "stratified", "group_column", "group_by")}
     return ", ".join(filter(None, [*said, _spoken(how) if drawn else ""]))
 

@@ -5,14 +5,14 @@ Shapes: N rows, C classes, T trials.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from danube_sweep.config.schema import Config
+from danube_sweep.config.schema import Config, ExtraRows
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import DataError, UserError
 from danube_sweep.results.trial_results import StoredTrial
@@ -165,7 +165,9 @@ def _texts(found: _Read, truths: Sequence[str], chosen: Sequence[int]) -> tuple[
         texts, labels = _records(config)
     except UserError as error:
         return None, f"the data cannot be read: {error}"
-    same = all(labels.get(name, truth) == truth for name, truth in zip(found.ids, truths, strict=True))
+    same = found.classified is None or all(
+        labels.get(name, truth) == truth for name, truth in zip(found.ids, truths, strict=True)
+    )
     if not same:
         return None, "the data file has other labels now than when it was read"
     if not any(found.ids[row] in texts for row in chosen):
@@ -174,7 +176,7 @@ def _texts(found: _Read, truths: Sequence[str], chosen: Sequence[int]) -> tuple[
 
 
 def _unreadable(config: Config) -> str | None:
-    files = [getattr(config.data, name, None) for name in ("path", "validation_path")]
+    files = [getattr(config.data, name, None) for name in ("path", "validation_path", "test_path")]
     for file in [Path(str(one)).expanduser() for one in files if one]:
         with suppress(OSError):
             if not file.is_file():
@@ -188,12 +190,14 @@ def _records(config: Config) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Text and label of each validation row by id; a label that is no single class is left out. Raises DataError."""
     from danube_sweep.data.parts import load_parts
 
-    found = load_parts(config.data, config.head.target)
+    data = replace(config.data, extra=[]) if isinstance(config.data, ExtraRows) else config.data
+    found = load_parts(data, config.head.target)
     texts, labels = {}, {}
     for record in found.validation:
         texts[record.id] = " \N{PILCROW SIGN} ".join(record.texts) if len(record.texts) <= 3 else "".join(record.texts)
-        if record.label is not None and len(record.label) == len(found.classes) and sorted(record.label)[-1] == 1:
-            labels[record.id] = found.classes[record.label.index(1)]
+        label = record.label
+        if label is not None and len(label) == len(found.classes) and max(label) == sum(label) == 1:
+            labels[record.id] = found.classes[label.index(1)]
     if not texts:
         raise DataError("no validation rows")
     return texts, labels

@@ -300,6 +300,18 @@ def test_the_labels_of_ticks_are_round_and_differ(
     assert tick_labels(Scale(low, high, 0, 100, logarithmic=logarithmic).ticks()) == wanted
 
 
+@pytest.mark.parametrize(
+    ("ticks", "wanted"),
+    [
+        ([1.5e-4, 3e-4], ["1.5e-4", "3.0e-4"]),
+        ([0.5, 1.5, 2.5], ["0.5", "1.5", "2.5"]),
+        ([16.0], ["16"]),
+    ],
+)
+def test_a_label_says_the_value_of_its_tick(ticks: list[float], wanted: list[str]) -> None:
+    assert tick_labels(ticks) == wanted
+
+
 def test_a_key_of_numbers_lies_on_a_numeric_axis_with_its_values_as_ticks(tmp_path: Path) -> None:
     trials = [Sketch([f"optimizer.lr={lr}", f"lora.rank={r}"], 0.5) for lr in (1e-4, 1e-3, 1e-2) for r in (4, 8, 16)]
     drawn = str(one_factor(gather(write_sweep(tmp_path / "sweep", trials))))

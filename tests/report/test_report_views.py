@@ -2,21 +2,30 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import yaml
+from conftest import tiny_config
 from drawn import Sketch, distinct, grid, write_sweep
 from pages import Node, parsed, ranking_of, section
 from pyarrow import parquet
 from sklearn.metrics import precision_recall_fscore_support
 
 from danube_sweep.cli import main
+from danube_sweep.config.stored import plain_config
+from danube_sweep.data.parts import load_parts
+from danube_sweep.report import validation_rows
 from danube_sweep.report.collect import gather
 from danube_sweep.report.comparability import compared
 from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.page import page
 from danube_sweep.results.trial_results import read_trials
+from danube_sweep.storage.run_folder import RunFolder
 
 
 def drawn(path: Path, second: Path | None = None) -> Node:
@@ -120,6 +129,28 @@ def test_rows_are_shown_with_their_texts_while_the_data_is_there(
     assert rows.texts[rows.worst[0]][:40] in section(drawn(real_sweep), "validation")
 
 
+@pytest.mark.parametrize(
+    ("head", "labels"), [("regression", ["1.5", "2", "3"]), ("multilabel", ["['a','b']", "['b','c']", "['a']"])]
+)
+def test_numbers_and_several_classes_a_row_have_texts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, labels: list[str]
+) -> None:
+    monkeypatch.setattr(validation_rows, "made_here", lambda _folder: True)
+    lines = [f'{n},text {n},"{labels[n % 3]}"' for n in range(30)]
+    (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *lines, ""]))
+    (tmp_path / "extra.csv").write_text("\n".join(["id,text,label", *lines[:3], ""]).replace(",text", ",more"))
+    files = [f"data.path={tmp_path / 'train.csv'}", f"data.extra=[{tmp_path / 'extra.csv'}]"]
+    config = tiny_config("data=table", f"head={head}", "data.id_column=id", *files)
+    (tmp_path / "extra.csv").unlink()  # not needed for the validation rows
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain_config(config)))
+    ids = [record.id for record in load_parts(replace(config.data, extra=[]), config.head.target).validation]
+    trial = SimpleNamespace(folder=RunFolder(tmp_path))
+    found = validation_rows._Read("r1", cast(Any, trial), ids, np.zeros(len(ids)), None, None)
+    truths = ["a, b" if head == "multilabel" else "2"] * len(ids)
+    texts, why = validation_rows._texts(found, truths, range(len(ids)))
+    assert (texts, why) == ([f"text {name}" for name in ids], "")
+
+
 # --------------------------------------------------------------------------------------------- the right words
 
 
@@ -135,6 +166,10 @@ def test_rows_are_shown_with_their_texts_while_the_data_is_there(
         (
             {"data.validation_path": "v.csv", "data.test_path": "t.csv"},
             "validation rows from v.csv, test rows from t.csv",
+        ),
+        (
+            {"data.validation_fraction": 0.25, "data.train_on_validation": True},
+            "validation_fraction 0.25, validation rows trained on",
         ),
     ],
 )

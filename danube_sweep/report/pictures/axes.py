@@ -86,18 +86,17 @@ def said(value: float) -> str:
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:
-    """The ticks of an axis in one form, with as many digits as tell them apart."""
+    """The ticks of an axis in one form, with as many digits as give their values to a hundredth of a step."""
     sizes = [abs(tick) for tick in ticks if tick != 0]
     small, large = min(sizes, default=1.0), max(sizes, default=1.0)
     apart = min((abs(b - a) for a, b in pairwise(ticks)), default=small)
-    if large >= 1e6 or large < 1e-3 or apart < 1e-6 or (small < 1e-3 and large >= 10 * small):
-        return next(texts for digits in range(17) if _told_apart(texts := [_scientific(one, digits) for one in ticks]))
-    digits = next(count for count in range(8) if abs(round(apart, count) - apart) <= 0.01 * apart or count == 7)
-    return [f"{one + 0.0:,.{digits}f}" for one in ticks]
-
-
-def _told_apart(texts: Sequence[str]) -> bool:
-    return len(set(texts)) == len(texts)
+    scientific = large >= 1e6 or large < 1e-3 or apart < 1e-6 or (small < 1e-3 and large >= 10 * small)
+    texts: list[str] = []
+    for digits in range(17 if scientific else 8):
+        texts = [_scientific(one, digits) if scientific else f"{one + 0.0:,.{digits}f}" for one in ticks]
+        if all(abs(float(text.replace(",", "")) - one) <= 0.01 * apart for text, one in zip(texts, ticks, strict=True)):
+            break
+    return texts
 
 
 def _scientific(value: float, digits: int) -> str:
