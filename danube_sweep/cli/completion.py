@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 
 LINE = "COMP_LINE"
 FLAGS = ("-sc", "--shell-completion")
-_TAKE_OVERRIDES = ("init", "plan", "show", "sweep")
+_TAKE_OVERRIDES = ("benchmark", "device", "init", "plan", "show", "sweep", "tonight")
 """Subcommands whose words are those of a trial."""
 
 
@@ -30,7 +30,7 @@ def answer(arguments: list[str], hydra: Callable[[list[str]], int], commands: Co
     offered = [] if words else sorted(name for name in [*commands, "help"] if typed and name.startswith(typed))
     if not typed and not words:
         offered = sorted(commands)
-    rest = words[1:] if first in commands else words
+    rest = [one for one in words[1:] if "=" in one and not one.startswith("-")] if first in commands else words
     kept, asked = _after_comma(typed)
     os.environ[LINE] = " ".join([program, *map(_one_value, rest), asked])
     told = io.StringIO()

@@ -30,6 +30,10 @@ def data_size(config: Data) -> DataSize | None:
     if isinstance(config, ExtraRows) and all(Path(path).expanduser().is_file() for path in config.extra):
         extra = sum(_count(path, Path(path).expanduser().stat().st_mtime_ns) for path in config.extra)
         rows += min(extra, config.max_rows or extra)
+    validation = config.validation_path if isinstance(config, FileData) else None
+    if config.train_on_validation and validation is not None and Path(validation).expanduser().is_file():
+        added = _count(validation, Path(validation).expanduser().stat().st_mtime_ns)
+        rows += min(added, config.max_rows or added)
     doubled = isinstance(config, Comparison) and config.swap_augment
     return DataSize(rows * (2 if doubled else 1), _mean_tokens(sample, config.max_length))
 

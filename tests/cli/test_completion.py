@@ -13,6 +13,8 @@ from danube_sweep.errors import ConfigError
         ("danube-sweep re", {"resume", "report"}, {"rank"}),
         ("danube-sweep ", {"init", "rank", "lora="}, set()),
         ("danube-sweep rank ", set(), {"rank", "lora="}),
+        ("danube-sweep init train.csv prec", {"precision="}, set()),
+        ("danube-sweep tonight train.csv --test test.csv lora=lora prec", {"precision="}, set()),
         ("danube-sweep plan prec", {"precision="}, {"plan"}),
         ("danube-sweep -m precision=nf4,b", {"precision=nf4,bf16"}, {"precision=nf4,nf4"}),
         ("danube-sweep -m lora=lora,dora head=seq", {"head=sequence"}, {"head=token"}),

@@ -176,6 +176,11 @@ def test_the_rows_of_an_epoch_are_those_outside_the_fold(tmp_path: Path) -> None
     assert rows(GeneratedData(rows=100, folds=4, fold=0)) == 75
     assert rows(GeneratedData(rows=100, folds=4, fold=0, test_fraction=0.2)) == 60
     assert rows(GeneratedData(rows=100, test_fraction=0.2)) == 60
+    for name, count in (("train", 50), ("validation", 20)):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(f"{name} {n},{n % 2}\n" for n in range(count)))
+    table = TableData(path=str(tmp_path / "train.csv"), validation_path=str(tmp_path / "validation.csv"))
+    whole = replace(table, train_on_validation=True)
+    assert (rows(table), rows(whole), rows(replace(whole, max_rows=30))) == (50, 70, 50)
     (tmp_path / "a.csv").write_text("text\n" + ("a" * 64 + "\n") * 100)
     text = TextData(path=[str(tmp_path / "a.csv")], max_length=16)
     assert (rows(text), rows(replace(text, folds=2, fold=0))) == (80, 50)

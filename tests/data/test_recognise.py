@@ -211,6 +211,13 @@ def test_a_test_file_shows_the_label_and_is_scored_or_predicted(tmp_path: Path) 
     assert whole.overrides[-2:] == [f"data.test_path={train}", "trainer.score_test=true"]
 
 
+def test_columns_of_shares_whose_names_are_quoted_are_found_in_the_test_file(tmp_path: Path) -> None:
+    file = written(tmp_path, rows_with(**{"very toxic": [0, 1], "rude": [1, 1]}))
+    found = recognise(file, test=file)
+    assert "data.soft_label_columns=['very toxic',rude]" in found.overrides
+    assert found.to_predict is None and "trainer.score_test=true" in found.overrides
+
+
 def test_the_recogniser_imports_no_torch() -> None:
     script = "import sys, danube_sweep.data.recognise.recognise_file; assert 'torch' not in sys.modules; print('light')"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"light\n"

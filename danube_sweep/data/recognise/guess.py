@@ -65,7 +65,7 @@ def guess_id(seen: FileColumns, given: Given, but: Sequence[str | None]) -> list
     """The id column, if there is one."""
     if given.text("data.id_column") is not None:
         given.column("data.id_column", seen)
-        return [Guess("data.id_column", None, GIVEN)]  # `replace` puts the given one in its place
+        return [Guess("data.id_column", None, GIVEN)]  # `overrule` puts the given one in its place
     name = seen.named(ID_NAMES, but=but)
     if name is None:
         return []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+from danube_sweep.data.arena_format import CLASSES, TEXTS
 from danube_sweep.data.file_columns import FileColumns, read_columns
 from danube_sweep.data.recognise.comparisons import guess_arena, guess_pairs, lacks_winners
 from danube_sweep.data.recognise.guess import Given, Guess
@@ -35,11 +36,6 @@ class Recognised:
     """Each with its reason; given overrides stand among them."""
     to_predict: str | None
     """The test file, if it has no labels."""
-
-    def text(self, field: str) -> str | None:
-        """The value of a field as text, guessed or given; None if it is neither."""
-        found = [guess.word.partition("=")[2].strip("'\"") for guess in self.guesses if guess.field == field]
-        return found[0] if found else None
 
     @property
     def overrides(self) -> list[str]:
@@ -101,7 +97,7 @@ def _length(seen: FileColumns, guesses: Sequence[Guess]) -> list[Guess]:
         return []  # texts are cut into pieces of any length
     columns = [values.get(f"data.{field}") for field in TEXT_FIELDS]
     if values["data"] == "arena":
-        columns = ["prompt", "response_a", "response_b"]
+        columns = list(TEXTS)
     sizes = sorted(seen.sizes([name for name in columns if name is not None]))
     needed = sizes[min(len(sizes) - 1, int(len(sizes) * SHARE_THAT_FITS))] / BYTES_PER_TOKEN + MARKUP_TOKENS
     least = LEAST_FOR_WORDS if values["data"] == "tokens" else 0
@@ -116,10 +112,10 @@ def _labelled(tested: FileColumns, guesses: Sequence[Guess]) -> str | None:
     if values["data"] == "text":
         raise ConfigError(f"--test {tested.path}: data=text has no test part and predicts nothing; leave it out")
     columns = {
-        "arena": ["winner_model_a", "winner_model_b", "winner_tie"],
+        "arena": CLASSES,
         "tokens": [values.get("data.labels_column", "labels")],
     }.get(values["data"], [values.get("data.label_column", "")])
     if "data.soft_label_columns" in values:
-        columns = values["data.soft_label_columns"].strip("[]").split(",")
+        columns = [name.strip(" '\"") for name in values["data.soft_label_columns"].strip("[]").split(",")]
     there = [name for name in columns if name in tested.names and len(tested.labels(name)) == tested.rows]
     return ", ".join(columns) if len(there) == len(columns) else None
