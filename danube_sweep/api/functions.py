@@ -56,7 +56,7 @@ def plan(*overrides: str, data: "DataArgument | None" = None) -> "pandas.DataFra
     import pandas
 
     words = with_data(checked_words(overrides), data)
-    planned = plan_cells(words, multirun=_swept(words) is not None)
+    planned, _ = plan_cells(words, multirun=_swept(words) is not None)
     plans = pandas.json_normalize([_plain(one) for one in planned], sep="/")
     return pandas.concat([pandas.DataFrame(varied_values(planned)), plans], axis=1)
 

@@ -30,12 +30,12 @@ def show_plan(
     `config_dir`: a folder of options beside ours. Raises UserError for a mistake: of a sweep only if no cell is without
     one.
     """
-    planned = plan_cells(overrides, multirun=multirun, config_dir=config_dir)
+    planned, sweep = plan_cells(overrides, multirun=multirun, config_dir=config_dir)
     if as_json:
         print(json.dumps([_plain(one) for one in planned], indent=1))
     elif multirun:
         terminal.show(_table(planned, terminal.width))
-        for line in lines_of_packs(planned, overrides):
+        for line in lines_of_packs(planned, sweep):
             terminal.note(line)
     else:
         assert planned[0].plan is not None

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from danube_sweep.composer import Composer, choices, parse_sweep
-from danube_sweep.config.schema import Config
+from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.data.kind import DataSize
 from danube_sweep.data.kinds.generated import GeneratedData
 from danube_sweep.data.size import data_size
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.planner.trial_plan import TrialPlan, plan_of
-from danube_sweep.sweeping.dry_run import pack_lines
 from danube_sweep.sweeping.propose.grid_cells import expand
 
 NEEDED_PATH = "data.path is required"
@@ -30,8 +29,10 @@ class Planned:
     config: Config | None = None
 
 
-def plan_cells(overrides: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> list[Planned]:
-    """The plan of a trial, or with `multirun` of every combination of the swept values.
+def plan_cells(
+    overrides: Sequence[str], *, multirun: bool, config_dir: Path | None = None
+) -> tuple[list[Planned], Sweep]:
+    """The plan of a trial, or with `multirun` of every combination of the swept values; and the sweep that they make.
 
     `config_dir`: a folder of options beside ours. Raises UserError for a mistake: of a sweep only if no cell is without
     one.
@@ -47,7 +48,7 @@ def plan_cells(overrides: Sequence[str], *, multirun: bool, config_dir: Path | N
     wrong = [one.error for one in planned if one.error is not None]
     if len(wrong) == len(planned):
         raise ConfigError(wrong[0])
-    return planned
+    return planned, sweep
 
 
 def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Planned:
@@ -64,7 +65,7 @@ def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Pla
         return Planned(overrides, error=str(error))
 
 
-def lines_of_packs(planned: Sequence[Planned], overrides: Sequence[str]) -> list[str]:
+def lines_of_packs(planned: Sequence[Planned], sweep: Sweep) -> list[str]:
     """The packs and hours of the sweep that the cells make; none for cells of several devices."""
     known = [one for one in planned if one.config is not None and one.plan is not None and one.plan.fit.fits]
     configs = [one.config for one in known if one.config is not None]
@@ -73,8 +74,9 @@ def lines_of_packs(planned: Sequence[Planned], overrides: Sequence[str]) -> list
         return []
     if any(one.size is None and one.config is not None and not one.config.trainer.max_steps for one in known):
         return ["packs and hours of the sweep: give data.path, since both follow from its rows"]
-    swept = [one for one in choices(overrides) if one.startswith("sweep.") and "," not in one]
-    return pack_lines(configs, Composer().sweep(swept)[0])
+    from danube_sweep.sweeping.dry_run import pack_lines  # with all of optuna: for a sweep alone
+
+    return pack_lines(configs, sweep)
 
 
 def _composed(overrides: list[str], composer: Composer) -> Config:

@@ -27,10 +27,6 @@ class ClusterJobs:
     options: ClusterOptions
     ids: tuple[str, ...] = ()
 
-    @property
-    def file(self) -> Path:
-        return self.folder / "jobs.json"
-
     def alive(self) -> list[str] | None:
         """The ids that wait or run; None while the scheduler does not answer."""
         if self.options.cluster == "local":
@@ -68,7 +64,7 @@ class ClusterJobs:
 
 def remembered(sweep: Path) -> ClusterJobs | None:
     """The jobs that this user submitted for the sweep in a folder; None if there are none."""
-    file = state_folder(sweep, None, paths.cache_dir()) / "jobs.json"
+    file = _state(sweep) / "jobs.json"
     if not file.is_file():
         return None
     _check_private(file.parent)
@@ -83,7 +79,7 @@ def remembered(sweep: Path) -> ClusterJobs | None:
 def submit(sweep: SweepFolder, options: ClusterOptions, settings: Sequence[str]) -> ClusterJobs:
     """Submits the workers of a sweep. Raises ConfigError for what the scheduler refuses, DiskError."""
     folder = state_folder(sweep.path, options.folder, paths.cache_dir())
-    for place in (folder, state_folder(sweep.path, None, paths.cache_dir())):
+    for place in (folder, _state(sweep.path)):
         with writing(place, f"choose another {AT}.folder"):
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_private(place)
@@ -94,8 +90,13 @@ def submit(sweep: SweepFolder, options: ClusterOptions, settings: Sequence[str])
     )
     jobs = replace(ClusterJobs(folder, options), ids=tuple(_submitted(folder, options, worker)))
     record = {"sweep": str(sweep.path), "folder": str(folder), "options": options.plain(), "ids": list(jobs.ids)}
-    write_json(state_folder(sweep.path, None, paths.cache_dir()) / "jobs.json", record)
+    write_json(_state(sweep.path) / "jobs.json", record)
     return jobs
+
+
+def _state(sweep: Path) -> Path:
+    """Where the jobs of a sweep are remembered, wherever submitit's own files lie."""
+    return state_folder(sweep, None, paths.cache_dir())
 
 
 def _submitted(folder: Path, options: ClusterOptions, worker: Worker) -> list[str]:
