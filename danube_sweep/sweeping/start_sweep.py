@@ -113,7 +113,7 @@ def plan_grid(
 
 def plan_trials(plan: PlannedSweep, trials: Sequence[tuple[Config, list[str]]]) -> list[Entry]:
     """Adds trials that are composed already; returns their entries, in the order given. Raises DiskError, …"""
-    with plan.folder.locked():
+    with plan.folder.locked(), plan.folder.whole_or_as_before():
         common = shared([overrides for _, overrides in trials]) if len(trials) > 1 else set()
         added = plan.folder.add([(config, overrides, None) for config, overrides in trials], common)
         _describe(plan)
@@ -166,6 +166,7 @@ def resume_sweep(
         stored.get("config_name", "config"),
         submit=submit,
         patient=patient,
+        ranked=stored.get("ranked", True),
         tracking=stored.get("tracking", {}),
     )
     composer = Composer(config_dir=plan.config_dir, config_name=plan.config_name)
@@ -313,6 +314,7 @@ def _describe(plan: PlannedSweep, before: Mapping[str, Any] | None = None) -> No
             "config_dir": None if plan.config_dir is None else str(plan.config_dir),
             "config_name": plan.config_name,
             "tracking": dict(plan.tracking),
+            "ranked": plan.ranked,
         }
     )
 

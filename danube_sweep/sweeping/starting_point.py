@@ -43,7 +43,7 @@ def starting_point(
     for overrides that cannot be composed, and for a trial that fits in no way.
     """
     composer, words = composer or Composer(), choices(given)
-    device = planned_device(composer.trial([one for one in words if one.startswith("device")]).device)
+    device = device_of(composer, given)
     fields = {one.partition("=")[0] for one in words}
     guesses = [guess for guess in _guesses(device) if guess.field not in fields]
     fixed = [*recognised.guesses, *guesses]
@@ -55,14 +55,24 @@ def starting_point(
     return StartingPoint(whole, config, plan_of(config, rows=rows, tokens_per_row=tokens), size)
 
 
+def device_of(composer: Composer, given: Sequence[str]) -> Device:
+    """The device that overrides ask for, as it is planned for. Raises UserError for one that is none."""
+    return planned_device(composer.trial([one for one in choices(given) if one.startswith("device")]).device)
+
+
+def usual_model(device: Device) -> str:
+    """The model to start from on a device."""
+    return CPU_MODEL if device.accelerator == "cpu" else GPU_MODEL
+
+
 def _guesses(device: Device) -> list[Guess]:
     memory = "" if device.memory_gib is None else f" with {device.memory_gib:.1f} GiB"
     here = Guess("device", "auto", f"{device.name}{memory}")
     if device.accelerator == "cpu":
-        return [Guess("model", CPU_MODEL, "small enough for a CPU"), here]
+        return [Guess("model", usual_model(device), "small enough for a CPU"), here]
     sixteen = "bf16" if "bf16" in device.types else "fp16"
     return [
-        Guess("model", GPU_MODEL, "the smallest Danube; larger ones once this one works"),
+        Guess("model", usual_model(device), "the smallest Danube; larger ones once this one works"),
         Guess("precision", sixteen, f"{device.name} computes in it"),
         here,
     ]

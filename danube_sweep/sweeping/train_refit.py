@@ -21,7 +21,7 @@ from danube_sweep.results import refit_settings
 from danube_sweep.results.refit_settings import Chosen
 from danube_sweep.results.trial_results import read_trials
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
-from danube_sweep.storage.ownership import Kind, give_back, take_over
+from danube_sweep.storage.ownership import Kind, give_back, remove_files, take_over
 from danube_sweep.storage.refit_file import NAME, write_refit
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -143,20 +143,32 @@ def _train_together(
     hashes = {id(config): trial_hash(config) for model in models for config, _ in model.trials}
     new = [trial for model in models for trial in model.trials if hashes[id(trial[0])] not in known]
     ensemble = EnsembleFolder(output)
-    take_over(output, Kind.ensemble)
     # On a CPU, too, one at a time is a slot: those that may share a backbone train as a pack.
     sweep = Sweep(baseline=Baseline.none, score_test=False)
     plan = PlannedSweep(SweepFolder(ensemble.trials.absolute()), sweep, NoPruner(), ranked=False)
     if reused := sum(len(model.trials) for model in models) - len(new):
         terminal.note(f"{reused} of the models are finished trials of {source}, which are taken as they are")
-    entries = plan_trials(plan, new) if new else []
-    places = {**known, **{entry.hash: entry.path for entry in entries}}
-    for entry in entries:
-        write_refit(entry.path, source, described)
-    write_refit(output, source, described)
-    ensemble.write([_member(model, models, places, hashes) for model in models], {})  # whole once all are trained
+    try:
+        take_over(output, Kind.ensemble)
+        entries = plan_trials(plan, new) if new else []
+        places = {**known, **{entry.hash: entry.path for entry in entries}}
+        for entry in entries:
+            write_refit(entry.path, source, described)
+        write_refit(output, source, described)
+        ensemble.write([_member(model, models, places, hashes) for model in models], {})  # whole once all are trained
+    except BaseException:  # Ctrl-C, a full disk: nothing has begun
+        _withdraw(plan.folder, output)
+        raise
     if new:
         run_sweep(plan, terminal)
+
+
+def _withdraw(trials: SweepFolder, output: Path) -> None:
+    for entry in trials.entries():
+        remove_files(entry.path, Kind.run)
+    for folder, kind in ((trials.path, Kind.sweep), (output, Kind.ensemble)):
+        if folder.is_dir():
+            remove_files(folder, kind)
 
 
 def _member(model: Model, models: Sequence[Model], places: dict[str | None, Path], hashes: dict[int, str]) -> Weighted:

@@ -15,7 +15,7 @@ from danube_sweep.data.recognise.recognise_file import recognise
 from danube_sweep.data.size import data_size
 from danube_sweep.errors import ConfigError, MisfitError
 from danube_sweep.planner.trial_plan import plan_of
-from danube_sweep.sweeping.starting_point import GPU_MODEL, StartingPoint, starting_point
+from danube_sweep.sweeping.starting_point import GPU_MODEL, StartingPoint, device_of, starting_point, usual_model
 from danube_sweep.tonight.asked import Asked
 from danube_sweep.tonight.searched_keys import EPOCHS_KEY, Key, Settings, keys_of, settings_at_start
 
@@ -114,8 +114,7 @@ def _backbone(name: str, start: StartingPoint, asked: Asked, composer: Composer)
 
 def _usual(asked: Asked, composer: Composer) -> list[str]:
     """The models for the device: on a CPU the one that `init` takes, on a GPU a larger one beside it."""
-    guessed = starting_point(recognise(asked.train, asked.of_trials, asked.test), asked.of_trials, composer)
-    name = next((one.partition("=")[2] for one in guessed.overrides if one.startswith("model=")), GPU_MODEL)
+    name = usual_model(device_of(composer, asked.of_trials))
     return [name, LARGER] if name == GPU_MODEL else [name]
 
 

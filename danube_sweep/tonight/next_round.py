@@ -10,7 +10,7 @@ from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.rows import winner
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.tonight.backbones import Backbone
-from danube_sweep.tonight.costs import predict_s, reserve_s, trial_s
+from danube_sweep.tonight.costs import correction, predict_s, reserve_s, trial_s
 from danube_sweep.tonight.night_folder import NightFolder
 from danube_sweep.tonight.searched_keys import LR, Settings
 
@@ -142,7 +142,7 @@ def _round(
     """The combinations of some values on top of `base`; None if none is new or some do not go together."""
     every = {name: values.get(name, [value]) for name, value in base.items()}
     known, new = _known(night), []
-    predicted = seconds = 0.0
+    predicted = 0.0
     try:
         for picked in itertools.product(*every.values()):
             settings = dict(zip(every, picked, strict=True))
@@ -151,7 +151,8 @@ def _round(
                 continue
             new.append({"hash": identity, "backbone": backbone.name, "settings": settings})
             predicted += backbone.predicted_s(settings)
-            seconds += trial_s(night, backbone, settings)
     except UserError:
         return None
-    return Round(stage, backbone, every, new, predicted, seconds, limit_s) if new else None
+    if not new:
+        return None
+    return Round(stage, backbone, every, new, predicted, predicted * correction(night, backbone), limit_s)

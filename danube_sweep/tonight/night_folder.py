@@ -10,6 +10,7 @@ from danube_sweep import paths
 from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.files import read_json, write_json, write_text
 from danube_sweep.storage.ownership import Kind, take_over
+from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.tonight.asked import Asked, asked_of
 
 FORMAT = 1
@@ -58,6 +59,7 @@ class NightFolder:
         """A new night, or the next session of the one in the folder. Raises CheckpointError for another night."""
         if self.file.is_file():
             self.check_same(asked)
+            self._forget_what_is_not_there()
             self.ran = [one for one in self.ran if one.outcome or one.cells]  # what was killed is run again
             self._close_last_session()
         take_over(self.path, Kind.night)
@@ -112,6 +114,14 @@ class NightFolder:
     def place(self, path: Path) -> str:
         """A path as commands name it."""
         return str(paths.from_here(path))
+
+    def _forget_what_is_not_there(self) -> None:
+        # A round that was killed may have added only some of its trials; without a sweep no round has added any.
+        sweep = SweepFolder(self.sweep)
+        there = {one.hash for one in sweep.entries()} if sweep.file.is_file() else set()
+        for one in self.ran:
+            if not one.outcome or not there:
+                one.cells = [cell for cell in one.cells if cell["hash"] in there]
 
     def _close_last_session(self) -> None:
         # A process that was killed has left its last sign of life in the files that trials write.

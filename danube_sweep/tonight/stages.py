@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import final
 
 from danube_sweep.config.override_words import override_word
-from danube_sweep.config.schema import Confirm, Sweep
-from danube_sweep.config.stored import load_config
-from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, Interrupted, SweepFailed
+from danube_sweep.config.stored import load_config, load_sweep
+from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed
 from danube_sweep.inference.predict_run import PredictWords, predict_run
 from danube_sweep.report.page import write_page
-from danube_sweep.results.ensemble.ensemble_command import GREEDY, SINGLE, run_ensemble
+from danube_sweep.results.ensemble.ensemble_command import SINGLE, run_ensemble
 from danube_sweep.results.ensemble.ensemble_command import Wanted as Blended
 from danube_sweep.results.ensemble.held_out import Estimate
 from danube_sweep.results.rank import rank_sweep
@@ -74,7 +73,8 @@ class Stages:
         """Trains rows that are tied with the best again, where there are such and time is left."""
         folder = SweepFolder(self.night.sweep)
         ranking = rank_sweep(folder.path)
-        coming = confirm.next_round(ranking, folder, Sweep(confirm=Confirm.auto))
+        sweep, _ = load_sweep(folder.read()["settings"], ["sweep.confirm=auto"])
+        coming = confirm.next_round(ranking, folder, sweep)
         if coming is None:
             if rows := confirm.tied(ranking):
                 said = "fresh seeds for them take more than sweep.confirm_share of the steps so far"
@@ -103,7 +103,7 @@ class Stages:
                 return False
         scores = read_json(self.night.ensemble / "ensemble.json")["scores"]
         found = {name: Estimate(**one) for name, one in scores.items() if name != SINGLE}
-        chosen = min(found, key=lambda name: (found[name].loss, name != GREEDY))
+        chosen = min(found, key=lambda name: found[name].loss)  # as it was chosen: of equal ones the first
         if len(EnsembleFolder(self.night.ensemble).read()) == 1:
             self.terminal.note("it holds one model, with a temperature: no ensemble of several is better")
             return False
@@ -123,7 +123,7 @@ class Stages:
                 else:
                     with Terminal() as live:
                         run_refit(self.night.sweep, self.night.refit, Refitted(), live)
-        except (ConfigError, CheckpointError) as error:
+        except (ConfigError, CheckpointError, TrialFailed) as error:
             self.terminal.note(f"no refit: {error}")
             return False
         return True

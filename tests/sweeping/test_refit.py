@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from danube_sweep.results.refit_settings import find_chosen, seeds_of, steps_of
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping import start_sweep, train_refit
+from danube_sweep.terminal.screen import Terminal
 
 SHORT = [*TINY, "data.rows=40", "trainer.max_steps=4", "trainer.validate_every=2"]
 NAMES = ["winner_model_a", "winner_model_b", "winner_tie"]
@@ -207,6 +210,27 @@ def test_a_refit_that_cannot_be_is_one_line_and_writes_nothing(
     line = capsys.readouterr().err
     assert said in line and line.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("room", "called"), [(start_sweep, "_describe"), (train_refit, "write_refit")])
+def test_an_interrupt_before_several_models_train_leaves_nothing(
+    tmp_path: Path, swept: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType, called: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, called, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train_refit.run_refit(swept, tmp_path / "final", train_refit.Wanted(seeds=2), Terminal())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_refit_ranks_nothing(tmp_path: Path, refitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(refitted / "trials", tmp_path / "trials")
+    plans: list[start_sweep.PlannedSweep] = []
+    monkeypatch.setattr(start_sweep, "run_sweep", lambda plan, *_: plans.append(plan))
+    start_sweep.resume_sweep(tmp_path / "trials", [], Terminal())
+    assert [plan.ranked for plan in plans] == [False]
 
 
 def test_data_that_changed_since_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], swept: Path) -> None:

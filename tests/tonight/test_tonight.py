@@ -14,8 +14,13 @@ from conftest import TINY
 
 from danube_sweep.cli import main
 from danube_sweep.cli.help import help_text
+from danube_sweep.errors import TrialFailed
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.ownership import Kind, is_ours
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.tonight import stages
+from danube_sweep.tonight.asked import Asked
+from danube_sweep.tonight.night_folder import NightFolder, Ran
 
 SMALL = [*(word for word in TINY if "max_length" not in word), "data.max_length=48"]
 FIXED = ["trainer.max_steps=4", "lora.rank=4", "head.pooling=mean", "sweep.baseline=none", "model.lr=3.2e-2"]
@@ -177,6 +182,43 @@ def test_a_folder_holds_one_night(
     monkeypatch.chdir(night[0])
     assert main.main(["tonight", "train.csv", "--hours", "1", *NIGHT, "schedule=linear", "-o", "night"]) == 2
     assert "night holds another night; give another folder by -o" in capsys.readouterr().err
+
+
+def test_a_night_that_was_killed_before_its_first_trials_begins_again(tmp_path: Path) -> None:
+    asked = Asked("train.csv", "test.csv", 1.0, [], None, [])
+    killed = NightFolder(tmp_path / "night")
+    killed.begin(asked)
+    cell = {"hash": "0" * 32, "backbone": "danube_tiny", "settings": {}}
+    killed.ran.append(Ran("first look", ["-m"], 0.0, cells=[cell]))
+    killed.write()
+    again = NightFolder(killed.path)
+    again.begin(asked)
+    assert again.ran == []
+
+
+def test_a_refit_that_fails_leaves_the_answer_to_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TrialFailed("the loss is not finite")
+
+    monkeypatch.setattr(stages, "run_refit", fail)
+    begun = NightFolder(tmp_path / "night")
+    begun.begin(Asked("train.csv", "test.csv", 1.0, [], None, []))
+    assert not stages.Stages(begun, Terminal()).refit()
+
+
+def test_ties_are_confirmed_with_the_share_that_was_asked_for(
+    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = json.loads((night[0] / "night" / "sweep" / "sweep.json").read_text())
+    stored["settings"]["sweep"]["confirm_share"] = 0.0625
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(stored))
+    shares: list[float] = []
+    monkeypatch.setattr(stages, "rank_sweep", lambda _path: None)
+    monkeypatch.setattr(stages.confirm, "tied", lambda _ranking: [])
+    monkeypatch.setattr(stages.confirm, "next_round", lambda _1, _2, sweep: shares.append(sweep.confirm_share))
+    stages.Stages(NightFolder(tmp_path), Terminal()).confirm(60.0)
+    assert shares == [0.0625]
 
 
 def test_help_leads_to_tonight() -> None:
