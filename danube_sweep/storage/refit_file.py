@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from danube_sweep.storage.files import write_json
+from danube_sweep.errors import CheckpointError
+from danube_sweep.storage.files import read_json, write_json
 
 NAME = "refit.json"
 FORMAT = 1
@@ -15,3 +16,14 @@ def write_refit(folder: Path, source: Path, rows: Sequence[Mapping[str, Any]]) -
     """Writes the file; `source` is kept relative to the folder. Raises DiskError."""
     place = os.path.relpath(source.resolve(), folder.resolve())
     write_json(folder / NAME, {"format": FORMAT, "source": place, "rows": list(rows)})
+
+
+def read_refit(folder: Path) -> list[dict[str, Any]]:
+    """The settings of a refit and their promises; none for a folder that is no refit or whose file is damaged."""
+    if not (folder / NAME).is_file():
+        return []
+    try:
+        rows = read_json(folder / NAME)["rows"]
+        return [{**one, "promised": str(one["promised"])} for one in rows]
+    except (CheckpointError, KeyError, TypeError):
+        return []
