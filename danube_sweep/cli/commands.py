@@ -14,6 +14,7 @@ from danube_sweep.cli.pages import report, watch
 from danube_sweep.cli.parser import Parser, add_model_path, add_overwrite
 from danube_sweep.cli.predict_and_label import label, predict
 from danube_sweep.cli.refit import refit
+from danube_sweep.cli.soup import soup
 from danube_sweep.cli.tonight import tonight
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.ownership import Kind
@@ -287,6 +288,6 @@ def _export(options: argparse.Namespace) -> int:
 
 _EVERY = (
     init, predict, label, export, resume, plan, show, device,
-    rank, report, watch, oof, ensemble, decide, refit, benchmark, sweep, tonight,
+    rank, report, watch, oof, ensemble, soup, decide, refit, benchmark, sweep, tonight,
 )  # fmt: skip
 COMMANDS: dict[str, Callable[[list[str]], int]] = {command.__name__: command for command in _EVERY}

@@ -29,6 +29,7 @@ danube-sweep plan [-m] [OVERRIDES]                   predict memory and time, an
 danube-sweep device [--probe]                        show how this machine is recognised; measure how fast it is
 danube-sweep show [OVERRIDES]                        show rows as the model reads them, and facts about the data
 danube-sweep ensemble DIR… -o FOLDER                 combine finished models
+danube-sweep soup DIR… -o FOLDER [--rank R]          average trials into one adapter
 danube-sweep decide DIR [--metric macro_f1]          choose how probabilities become labels, for a metric
 danube-sweep refit DIR -o FOLDER [--seeds N]         train the best settings on training and validation rows
 danube-sweep benchmark [OVERRIDES | RUN_DIR] tasks=… score a model on MMLU, ARC, … by lm-evaluation-harness

@@ -73,3 +73,15 @@ def _counts(generator: np.random.Generator, samples: int, groups: int) -> Floats
     drawn = generator.integers(0, groups, size=(samples, groups))
     drawn += np.arange(samples)[:, None] * groups
     return np.bincount(drawn.ravel(), minlength=samples * groups).reshape(samples, groups).astype(np.float64)
+
+
+def paired(differences_N: Floats, groups_N: Codes) -> tuple[float, float]:
+    """The mean of differences between two models on the same rows, and half its 95 % interval over whole groups."""
+    sums_G, sizes_G = np.bincount(groups_N, differences_N), np.bincount(groups_N).astype(np.float64)
+    groups = len(sums_G)
+    generator = np.random.default_rng(1)
+    drawn_BG = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(np.float64)
+    means_B = (drawn_BG @ sums_G) / (drawn_BG @ sizes_G)
+    middle = float(differences_N.mean())
+    stretch = np.sqrt(groups / (groups - 1))
+    return middle, float(np.quantile(np.abs(means_B - middle), LEVEL) * stretch)

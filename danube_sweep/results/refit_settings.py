@@ -21,6 +21,7 @@ from danube_sweep.results.rows import Ranking, Row, winner
 from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.soup_file import refuse_soup
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def find_chosen(path: Path, top: int) -> tuple[list[Chosen], list[str]]:
     """
     run = RunFolder(path)
     if run.config.is_file() or run.trial.is_file():
+        refuse_soup(path, "refit the sweep that its trials are of")
         if top > 1:
             raise ConfigError(f"--top {top}: {path} is one run; give a sweep's folder, or --seeds {top}")
         return [_of_run(path, read_trial(run, []))], []

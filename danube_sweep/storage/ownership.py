@@ -47,6 +47,7 @@ _FILES = {
         "predictions.parquet",
         "refit.json",
         "result.json",
+        "soup.json",
         "trial.json",
     },
     Kind.sweep: {

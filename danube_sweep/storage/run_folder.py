@@ -13,6 +13,7 @@ adapter/ | model/  when finished: what was trained, ready for PEFT | transformer
 predictions.parquet   the answers to the validation rows, where there are any
 decisions.json     by danube-sweep decide: how answers become labels
 refit.json         of a refit: what its settings promised before
+soup.json          by danube-sweep soup: the trials whose average it is
 paused.json        in a sweep: what result.json would hold, of a trial that is paused
 result.json        last, atomic, for every terminal state
 .danube_sweep      the marker of our folders; ownership.py has every name

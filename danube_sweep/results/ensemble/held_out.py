@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from danube_sweep.results.answers import Codes
-from danube_sweep.results.bootstrap import LEVEL, RESAMPLES
+from danube_sweep.results.bootstrap import paired
 from danube_sweep.results.ensemble.selection import Blend, Pool
-from danube_sweep.storage.predictions import Floats
 
 SPLITS = 20
 """Random halvings of the groups; each row is scored once in each."""
@@ -52,18 +51,6 @@ def held_out(pool: Pool, choosers: Mapping[str, Chooser], single: str) -> dict[s
             for name, choose in choosers.items():
                 losses[name][other] += choose(pool, rows).losses(pool, other) / SPLITS
     return {
-        name: Estimate(float(found.mean()), *_paired(found - losses[single], pool.groups_N))
+        name: Estimate(float(found.mean()), *paired(found - losses[single], pool.groups_N))
         for name, found in losses.items()
     }
-
-
-def _paired(differences_N: Floats, groups_N: Codes) -> tuple[float, float]:
-    """The mean difference, and half its 95 % interval when whole groups are drawn again."""
-    sums_G, sizes_G = np.bincount(groups_N, differences_N), np.bincount(groups_N).astype(np.float64)
-    groups = len(sums_G)
-    generator = np.random.default_rng(1)
-    drawn_BG = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(np.float64)
-    means_B = (drawn_BG @ sums_G) / (drawn_BG @ sizes_G)
-    middle = float(differences_N.mean())
-    stretch = np.sqrt(groups / (groups - 1))
-    return middle, float(np.quantile(np.abs(means_B - middle), LEVEL) * stretch)

@@ -41,7 +41,7 @@ class Member:
         return [trial.folder.path for trial in self.trials]
 
 
-def find_members(directories: Sequence[Path]) -> tuple[list[Member], list[str]]:
+def find_members(directories: Sequence[Path], wanted: str = "an ensemble") -> tuple[list[Member], list[str]]:
     """The models of run and sweep folders that can be blended, the most that agree, and notes on the others.
 
     Raises CheckpointError for a folder that is neither, ConfigError if fewer than two models agree in their rows.
@@ -63,7 +63,7 @@ def find_members(directories: Sequence[Path]) -> tuple[list[Member], list[str]]:
     notes += [f"{count} trial{'s' * (count > 1)} left out: {why}" for why, count in refused.items()]
     if len(agreeing) < 2:
         said = "; ".join(notes) or f"{len(agreeing)} finished"
-        raise ConfigError(f"{', '.join(map(str, directories))}: an ensemble needs two models of the same rows: {said}")
+        raise ConfigError(f"{', '.join(map(str, directories))}: {wanted} needs two models of the same rows: {said}")
     return agreeing, notes
 
 

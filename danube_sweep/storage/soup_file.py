@@ -1,0 +1,22 @@
+"""soup.json: the trials whose average a run's folder holds, and what the average is worth."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from danube_sweep.errors import ConfigError
+from danube_sweep.storage.files import write_json
+
+NAME = "soup.json"
+FORMAT = 1
+
+
+def write_soup_file(folder: Path, described: Mapping[str, Any]) -> None:
+    """Writes the file. Raises DiskError."""
+    write_json(folder / NAME, {"format": FORMAT, **described})
+
+
+def refuse_soup(folder: Path, way_out: str) -> None:
+    """Raises ConfigError for the folder of a soup, where a run must have been trained as its config says."""
+    if (folder / NAME).is_file():
+        raise ConfigError(f"{folder} is a soup, whose config was never trained; {way_out}")
