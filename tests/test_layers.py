@@ -72,6 +72,7 @@ SWEEPING_LAYERS = [
     {"confirm": "Rows that are tied with the best, trained again with fresh seeds."},
     {"other_launchers": "Trials that launchers of others train, in batches."},
     {"end_sweep": "The winner's test part, the ranking written and shown."},
+    {"shared_sweep": "How the workers of a sweep hold its trials, and that they see each other."},
     {"start_sweep": "What every entry calls: plan a grid or a search, run it."},
     {"train_refit": "The best settings of a sweep, trained on all rows."},
     {"entry": "The ways in: Hydra's plugins, the W&B agent, a sweep file."},

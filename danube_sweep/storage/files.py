@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from danube_sweep.decoding import Undecodable, json_of
 from danube_sweep.errors import CheckpointError, DanubeSweepError, DiskError
 from danube_sweep.os_errors import number_of
+from danube_sweep.storage.leases import fence
 from danube_sweep.storage.made_here import WITNESSES, remember
 from danube_sweep.storage.redaction import redacted
 
@@ -36,13 +37,14 @@ def whole_file(target: Path, way_out: str = WAY_OUT) -> Iterator[Path]:
     """Gives a temporary path to write to; at the end of the block that file is synced and becomes `target`.
 
     After an error in the block there is no temporary file, and an older `target` is as it was. Raises DiskError, as
-    `writing` does.
+    `writing` does, and BusyError where another process has taken over the folder.
     """
     temporary = _temporary(target)
     try:
         with writing(target, way_out):
             yield temporary
             _sync(temporary)
+            fence(target)
             temporary.replace(target)
             _sync(target.parent)
     finally:
@@ -63,6 +65,7 @@ def whole_folder(target: Path, way_out: str = WAY_OUT, *, replace: bool = False)
             yield temporary
             for path in (*temporary.rglob("*"), temporary):
                 _sync(path)
+            fence(target)
             if replace:
                 shutil.rmtree(target, ignore_errors=True)
             temporary.rename(target)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.files import abandoned, remove, write_json, writing
+from danube_sweep.storage.leases import is_lease
 
 MARKER: Final = ".danube_sweep"
 _ABOUT = "danube-sweep writes, replaces and removes files of its own names in this folder, and no others"
@@ -55,6 +56,7 @@ _FILES = {
         "confirm.json",
         "history.lock",
         "history.log",
+        "leases.json",
         "oof.parquet",
         "ranking.csv",
         "ranking.md",
@@ -105,7 +107,7 @@ _WAY_OUT = {
 
 def is_our_name(name: str, kind: Kind) -> bool:
     """Whether a name in a folder of this kind is one that we write."""
-    return name in _HIDDEN | _FILES[kind] | _FOLDERS[kind] or bool(_NUMBERED[kind].fullmatch(name))
+    return name in _HIDDEN | _FILES[kind] | _FOLDERS[kind] or bool(_NUMBERED[kind].fullmatch(name)) or is_lease(name)
 
 
 def is_ours(folder: Path, kind: Kind) -> bool:
@@ -154,7 +156,7 @@ def give_back(folder: Path) -> None:
 def remove_files(folder: Path, kind: Kind) -> None:
     """Removes our files and, if nothing else is in it, the folder; of a link nothing. Raises OSError."""
     for name in [] if folder.is_symlink() else os.listdir(folder):
-        if name in _HIDDEN | _FILES[kind] and not (folder / name).is_dir():
+        if (name in _HIDDEN | _FILES[kind] or is_lease(name)) and not (folder / name).is_dir():
             (folder / name).unlink()
     with suppress(OSError):  # what somebody else has put there stays
         folder.rmdir()

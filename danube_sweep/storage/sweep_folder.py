@@ -8,6 +8,7 @@ history.log          Optuna's journal, if the sweep searches or prunes
 p001.log             what the process of a pack printed
 ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or leaves it
 .lock                held while trials are added
+leases.json          where several machines share the sweep: how they hold its trials
 .danube_sweep        the marker of our folders; ownership.py has every name
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, final
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from danube_sweep.config.identity import HASH_VERSION, trial_hash
 from danube_sweep.config.schema import Config
@@ -33,6 +34,7 @@ from danube_sweep.storage.field_types import ATTEMPT, misfit
 from danube_sweep.storage.field_types import TRIAL as TRIAL_FIELDS
 from danube_sweep.storage.files import DAMAGED, appending, read_json, write_json, write_text
 from danube_sweep.storage.folder_names import number_in, trial_folder_name
+from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, remove_files, take_over
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import TRIAL, RunFolder
@@ -125,7 +127,7 @@ class SweepFolder:
         if not self._taken:
             take_over(self.path, Kind.sweep)
             self._taken = True
-        lock = FileLock(self.path / ".lock", timeout=LOCK_TIMEOUT_S, fallback_to_soft=False)
+        lock = FolderLock(self.path / ".lock", LOCK_TIMEOUT_S)
         try:
             lock.acquire()
         except Timeout as error:

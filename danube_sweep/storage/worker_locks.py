@@ -1,7 +1,8 @@
 """Whether the workers of one sweep see each other's locks, found when a second one starts.
 
 Each worker keeps a locked file and one that it rewrites every second. A file of another host that changes while its
-lock is free here belongs to a live worker whose locks this machine does not see: both would train the same trials.
+lock is free here belongs to a live worker whose locks this machine does not see. Unless both hold leases, they would
+train the same trials.
 """
 
 import os
@@ -17,34 +18,37 @@ from filelock import FileLock, Timeout
 
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.files import writing
-from danube_sweep.storage.locks import is_held
+from danube_sweep.storage.locks import is_kernel_held
 
 FOLDER: Final = "workers"
+_LEASES: Final = "leases"
 BEAT_S: Final = 1.0
 WATCHED_S: Final = 5.0
 """Beats that a loaded machine misses count too; no clock but the reader's own is used."""
 
 
 @contextmanager
-def worker_present(sweep: Path, host: str | None = None) -> Iterator[None]:
-    """While it lasts, this process is known as a worker of the sweep. `host`: this machine's name.
+def worker_present(sweep: Path, host: str | None = None, *, leases: bool = False) -> Iterator[str | None]:
+    """While it lasts, this process is known as a worker of the sweep. Gives a host whose locks are not seen, if any.
 
-    Raises ConfigError if a worker of another host is alive whose lock is not seen here, DiskError.
+    `host`: this machine's name; `leases`: whether this worker holds its trials by leases too. Raises ConfigError if a
+    worker of another host is alive whose lock is not seen here, unless both hold leases; DiskError.
     """
     here = host or node()
     folder = sweep / FOLDER
     with writing(folder):
         folder.mkdir(exist_ok=True)
-    _check(folder, here)
+    unseen = _unseen(folder, here, leases=leases)
     own = folder / f"{here}_{os.getpid()}.lock"
     lock = FileLock(own, timeout=0, fallback_to_soft=False)
     with writing(own):
         lock.acquire()
     ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(own.with_suffix(".beat"), ended), daemon=True)
+    said = _LEASES if leases else ""
+    beats = threading.Thread(target=_beat, args=(own.with_suffix(".beat"), ended, said), daemon=True)
     beats.start()
     try:
-        yield
+        yield unseen
     finally:
         ended.set()
         beats.join()
@@ -56,34 +60,43 @@ def worker_present(sweep: Path, host: str | None = None) -> Iterator[None]:
             folder.rmdir()
 
 
-def _beat(file: Path, ended: threading.Event) -> None:
+def _beat(file: Path, ended: threading.Event, said: str = "") -> None:
     count = 0
     while True:
         with suppress(OSError):  # a full disk is told by what trains
-            file.write_text(f"{count}\n", encoding="ascii")
+            file.write_text(f"{count} {said}\n", encoding="ascii")
         count += 1
         if ended.wait(BEAT_S):
             return
 
 
-def _check(folder: Path, here: str) -> None:
+def _unseen(folder: Path, here: str, *, leases: bool) -> str | None:
+    """A host whose worker is alive and whose locks are not seen, and which holds leases as this one does."""
+    found = None
     seen = {file: _read(file) for file in folder.glob("*.beat") if _host(file) != here}
     until_s = time.monotonic() + WATCHED_S
     while seen:
         for file, count in list(seen.items()):
-            if is_held(file.with_suffix(".lock")):
+            now = _read(file)
+            if is_kernel_held(file.with_suffix(".lock")):
                 del seen[file]
-            elif _read(file) not in (count, None):
+            elif now in (count, None):
+                continue
+            elif leases and _LEASES in str(now):
+                found = _host(file)
+                del seen[file]
+            else:
                 raise ConfigError(
                     f"hydra.sweep.dir={folder.parent}: a worker on {_host(file)} trains this sweep, and its locks are "
-                    f"not seen on {here}, so trials would be trained twice; give a folder on a file system whose locks "
-                    "(flock) all machines share, such as NFS mounted without nolock or local_lock"
+                    f"not seen on {here}, so trials would be trained twice; give every worker sweep.workers=N without "
+                    "sweep.lock=flock, or a folder on a file system whose locks (flock) all machines share"
                 )
         if time.monotonic() > until_s:  # left by workers that were killed
             for file in seen:
                 _remove(file)
-            return
+            break
         time.sleep(BEAT_S / 4)
+    return found
 
 
 def _remove(file: Path) -> None:

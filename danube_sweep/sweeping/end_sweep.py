@@ -6,14 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from danube_sweep.config.schema import Sweep
 from danube_sweep.config.stored import load_config, load_sweep
-from danube_sweep.errors import CheckpointError, DiskError
+from danube_sweep.errors import BusyError, CheckpointError, DiskError
 from danube_sweep.results import rank, ranking_files, ranking_table
 from danube_sweep.results.rows import Ranking, winner
 from danube_sweep.storage.files import read_json, write_json
+from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.confirm import offer
 from danube_sweep.sweeping.execute import child_process
@@ -72,11 +73,11 @@ def _offer(ranking: Ranking, path: Path) -> str | None:
 
 
 def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal, stopping: Callable[[], bool]) -> None:
-    lock = FileLock(folder.path / ".test.lock", timeout=0, fallback_to_soft=False)
+    lock = FolderLock(folder.path / ".test.lock", timeout_s=0)
     try:
         with lock:
             _score_unscored(folder, entries, terminal, stopping)
-    except Timeout:
+    except (Timeout, BusyError):
         terminal.note("another process scores the winner on its test part")
 
 

@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,6 @@ from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, Sweep
 from danube_sweep.recovery import mend, tracked
 from danube_sweep.storage.made_here import made_here
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
-from danube_sweep.storage.worker_locks import worker_present
 from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.confirm import confirm
 from danube_sweep.sweeping.end_sweep import conclude
@@ -40,6 +39,7 @@ from danube_sweep.sweeping.propose.grid_cells import check_cells, check_search, 
 from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
 from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Search, described, recognised
+from danube_sweep.sweeping.shared_sweep import as_worker, settle_locks
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.probe import probe_once
 from danube_sweep.training.signals import StopRequest
@@ -95,6 +95,7 @@ def plan_grid(
     if sweep.dry_run:
         return None
     trials = [(_tracked(config, plan), overrides, None) for config, overrides in checked.valid]
+    settle_locks(plan.folder, sweep)
     with plan.folder.locked(), plan.folder.whole_or_as_before():
         _check_same_kind(plan)
         mend(plan.folder, terminal.note)
@@ -129,6 +130,7 @@ def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> No
         known = len(plan.folder.entries())
         terminal.show(dry_run.search_table(plan.search, plan.sweep, known, first if plan.launch is None else None))
         return
+    settle_locks(plan.folder, plan.sweep)
     with plan.folder.locked():
         _check_same_kind(plan)
         mend(plan.folder, terminal.note)
@@ -170,6 +172,7 @@ def resume_sweep(
         tracking=stored.get("tracking", {}),
     )
     composer = Composer(config_dir=plan.config_dir, config_name=plan.config_name)
+    settle_locks(folder, sweep)
     with folder.locked():
         mend(folder, terminal.note)
         if any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):  # what ranks is the sweep's, for good
@@ -222,8 +225,7 @@ def run_sweep(
     slots = find_slots(plan.sweep, _accelerators(plan, drawn))
     if not slots.on_cpu:
         probe_once(Device(), terminal.note, slots.environment(0))
-    shared = worker_present(plan.folder.path) if plan.sweep.workers > 1 else nullcontext()
-    with shared, StopRequest(patient=plan.patient) as stop:
+    with as_worker(plan.folder, plan.sweep, terminal), StopRequest(patient=plan.patient) as stop:
         train_baselines(plan.folder, plan.sweep, terminal, stop, drawn)
         began_s = time.monotonic()
 

@@ -8,6 +8,7 @@ from typing import Final, final
 
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.files import appending, write_text
+from danube_sweep.storage.leases import fence
 
 MEMORY: Final = "memory_bytes"
 """The GPU's memory in use when the row was written."""
@@ -53,8 +54,10 @@ class MetricsFile:
     def append(self, rows: Sequence[Mapping[str, float | int | str | None]]) -> None:
         """Adds whole lines and syncs them; a missing metric is an empty cell, a float comes back bit for bit.
 
-        Raises DiskError, and ValueError for a column or a text that does not fit; the file is then as it was.
+        Raises DiskError, BusyError where another process has taken over the folder, and ValueError for a column or a
+        text that does not fit; the file is then as it was.
         """
+        fence(self._path)
         text = "".join(self._line(row) for row in rows)
         size = self._path.stat().st_size if self._path.exists() else 0
         try:

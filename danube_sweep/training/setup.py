@@ -10,7 +10,7 @@ from typing import Any, final
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from danube_sweep.config.facts.positions import length_note, row_limit, too_long
 from danube_sweep.config.identity import HASH_VERSION, hub_source, is_random, other_hashes
@@ -26,6 +26,7 @@ from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.checkpoint_places import place_checkpoints
 from danube_sweep.storage.files import write_json, write_text, writing
+from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, give_back, remove_temporaries, take_over
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
@@ -280,7 +281,7 @@ def _stored_result(folder: RunFolder, identity: str) -> dict[str, Any] | None:
 @contextmanager
 def _locked(folder: RunFolder, wait_s: float) -> Iterator[None]:
     take_over(folder.path, Kind.run)
-    lock = FileLock(folder.lock, timeout=wait_s, fallback_to_soft=False)
+    lock = FolderLock(folder.lock, wait_s)
     try:
         with writing(folder.path):
             lock.acquire()

@@ -45,6 +45,25 @@ def test_a_live_worker_whose_lock_is_not_seen_ends_the_second_one_in_one_line(tm
         beats.join()
 
 
+def test_a_worker_that_holds_leases_too_is_no_reason_to_end_and_is_told(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "node1_17.lock").touch()
+    ended = threading.Event()
+    file = tmp_path / FOLDER / "node1_17.beat"
+    beats = threading.Thread(target=worker_locks._beat, args=(file, ended, worker_locks._LEASES))
+    beats.start()
+    try:
+        while not file.exists():
+            pass
+        with worker_present(tmp_path, host="node2", leases=True) as unseen:
+            assert unseen == "node1"
+        with pytest.raises(ConfigError, match=r"sweep\.workers=N"), worker_present(tmp_path, host="node2"):
+            pytest.fail("without leases of its own it must not begin")
+    finally:
+        ended.set()
+        beats.join()
+
+
 def test_what_a_killed_worker_left_stops_nobody_and_goes(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "node1_17.lock").touch()

@@ -37,6 +37,12 @@ class Confirm(Enum):
     auto = "auto"
 
 
+class Lock(Enum):
+    auto = "auto"
+    flock = "flock"
+    lease = "lease"
+
+
 @dataclass
 class Sweep:
     metric: Any = setting(
@@ -58,6 +64,14 @@ class Sweep:
     )
     workers: int = setting(
         "processes on all machines that are expected to share the sweep: a pack leaves the others their part", 1
+    )
+    lock: Lock = setting(
+        "how workers hold trials: auto adds leases to the kernel's locks where sweep.workers is above 1; flock uses "
+        "the locks alone, which all machines must see; lease uses leases alone, for file systems without locks",
+        Lock.auto,
+    )
+    lease_s: float = setting(
+        "seconds without a sign of life after which another worker takes over a trial that is held by a lease", 60.0
     )
     draws_ahead: Any = setting(
         "search only, for tpe, gp and cmaes: trials without a result that a pack may draw; auto: a quarter of the "

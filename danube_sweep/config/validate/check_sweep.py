@@ -84,8 +84,7 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
     for name in ("deadline_h", "timeout_h", "stall_s", "budget_h"):
         value = getattr(sweep, name)
         require(value is None or value > 0, f"sweep.{name} must be above 0, got {value}; null for none")
-    for name in ("stagger_s", "grace_s", "disk_wait_s"):
-        require(getattr(sweep, name) >= 0, f"sweep.{name} must be at least 0, got {getattr(sweep, name)}")
+    _seconds(sweep)
     require(sweep.confirm_share > 0, f"sweep.confirm_share must be above 0, got {sweep.confirm_share}")
     require(
         sweep.confirm is Confirm.none or len(metrics) == 1,
@@ -105,6 +104,15 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
     require(
         isinstance(pruner, NoPruner) or str(metrics[0]).startswith("validation/"),
         f"pruner: early stopping needs a validation metric, got sweep.metric={metrics[0]}; use pruner=none",
+    )
+
+
+def _seconds(sweep: Sweep) -> None:
+    for name in ("stagger_s", "grace_s", "disk_wait_s"):
+        require(getattr(sweep, name) >= 0, f"sweep.{name} must be at least 0, got {getattr(sweep, name)}")
+    require(
+        2 <= sweep.lease_s < float("inf"),
+        f"sweep.lease_s must be at least 2 seconds, got {sweep.lease_s:g}; a network file system needs about 60",
     )
 
 

@@ -87,11 +87,17 @@ class Records:
         self._owed.append(one)
 
     def settle(self) -> list[EndedAttempt]:
-        """Puts on record what it can, and returns what is to be run again at once, still claimed."""
+        """Puts on record what it can, and returns what is to be run again at once, still claimed.
+
+        Of a trial that another process has taken over nothing is written.
+        """
         again = []
         self.blocked = None
         while self._owed:
             one = self._owed[0]
+            if one.claim.lost():
+                self._lose(self._owed.pop(0))
+                continue
             try:
                 state, reason = _judge(one)
                 self._write(one, state, reason)
@@ -108,6 +114,12 @@ class Records:
             elif one.split is None:
                 self._release(one.claim, state)
         return again
+
+    def _lose(self, one: EndedAttempt) -> None:
+        self._terminal.note(
+            f"{one.name}  lost: another worker took it over while this one did not answer; this attempt is not recorded"
+        )
+        one.claim.release()
 
     def give_up(self) -> None:
         """Lets go of what could not be written."""

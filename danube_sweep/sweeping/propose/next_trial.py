@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, final
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import COMPLETE, State, Verdict
@@ -19,7 +19,7 @@ from danube_sweep.errors import CheckpointError
 from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.recovery import mended_config
 from danube_sweep.storage.files import set_aside, writing
-from danube_sweep.storage.locks import is_held
+from danube_sweep.storage.locks import FolderLock, forget, is_held
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
@@ -33,16 +33,23 @@ Wanted = Callable[[Config], bool]
 
 @dataclass
 class Claim:
-    """A trial that this process runs: no other process takes it while the claim lives, and it dies with its process."""
+    """A trial that this process runs: no other process takes it while the claim lives, and it dies with its process.
+
+    Where machines share the sweep by leases, a process that did not answer for too long may have `lost` it.
+    """
 
     entry: Entry
     config: Config
-    lock: FileLock
+    lock: FolderLock
 
     @property
     def trained(self) -> Config:
         """The config with the micro-batch that the sweep has given the trial. Raises CheckpointError."""
         return trained(self.entry, self.config)
+
+    def lost(self) -> bool:
+        """Whether another process has taken the trial over."""
+        return self.lock.lost()
 
     def release(self) -> None:
         """Lets others have the trial."""
@@ -85,16 +92,17 @@ def trained(entry: Entry, config: Config) -> Config:
     return with_micro_batch(config, entry.folder.micro_batch(config))
 
 
-def claimed(entry: Entry) -> FileLock | None:
+def claimed(entry: Entry) -> FolderLock | None:
     """The held claim of a trial, or None if another process has it."""
     if is_held(entry.folder.lock):  # by a run of its own: a W&B agent's, say
         return None
-    lock = FileLock(entry.folder.claim, timeout=0, fallback_to_soft=False)
+    lock = FolderLock(entry.folder.claim, timeout_s=0)
     try:
         with writing(entry.folder.claim):
             lock.acquire()
     except Timeout:
         return None
+    forget(entry.folder.lock)  # of a process of another machine that died while it trained
     return lock
 
 

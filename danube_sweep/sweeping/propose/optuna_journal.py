@@ -12,7 +12,6 @@ from secrets import token_hex
 from typing import Any, cast, final
 
 import optuna
-from filelock import FileLock
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
@@ -22,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from danube_sweep.config.schema import Sampler
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import ConfigError
+from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
@@ -60,7 +60,7 @@ class _Lock:
     # Optuna's own locks are files that stay behind when their process is killed. A writer that was killed, or whose
     # disk was full, may leave half a line, after which Optuna would refuse the whole journal: the next one removes it.
     def __init__(self, journal: Path) -> None:
-        self._journal, self._lock = journal, FileLock(journal.with_suffix(".lock"), fallback_to_soft=False)
+        self._journal, self._lock = journal, FolderLock(journal.with_suffix(".lock"))
 
     def acquire(self) -> bool:
         self._lock.acquire()
