@@ -1,1 +1,1 @@
-"""What is on disk: run folders, sweep folders, checkpoints, predictions."""
+"""The files on disk: run folders, sweep folders, checkpoints and predictions."""

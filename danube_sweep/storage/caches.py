@@ -1,6 +1,7 @@
-"""Caches are never fatal: what is damaged is made again, what cannot be kept is done without. The log says so.
+"""Caches are never fatal: a damaged entry is made again, and one that cannot be kept is not. The log has a line on it.
 
-Every entry is named by a hash of what decides its content, written whole, and checked by a hash of its content.
+Every entry is named by a hash of all that decides its content. It is written whole, and checked by a hash of its
+content.
 """
 
 import logging
@@ -15,7 +16,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def alone(entry: Path) -> Iterator[None]:
-    """While one process makes an entry, others wait for it; where no lock can be had, each makes its own."""
+    """Inside, this process alone makes the entry, and others wait. Where no lock can be had, each process makes its
+    own.
+    """
     with ExitStack() as stack:
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""Checkpoints: safetensors and JSON of what was trained, whole or not there at all, verified on load. No pickle.
+"""Checkpoints: the trained tensors and states as safetensors and JSON. No pickle.
 
-A checkpoint is a folder:
-    adapter_config.json, adapter_model.safetensors   what PEFT's `from_pretrained` loads (LoRA, DoRA)
-    config.json, model.safetensors                   what transformers loads (lora=full)
+A checkpoint is whole or absent, and it is verified when it is loaded. It is a folder:
+
+    adapter_config.json, adapter_model.safetensors   for PEFT's `from_pretrained` (LoRA, DoRA)
+    config.json, model.safetensors                   for transformers (lora=full)
     head.safetensors                                 if the head has weights
     training.safetensors                             optimizer state (checkpoints/ only)
     predictions.safetensors                          validation output at this step (checkpoints/ only)
@@ -29,9 +30,9 @@ SEAL = "seal"
 
 
 def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Callable[[Path], None]) -> None:
-    """Fills a folder by `write_files` and seals it with hashes.
+    """Fills a folder by `write_files` and seals it with hashes. An existing `folder` is replaced.
 
-    An existing `folder` is replaced. Raises DiskError, and then leaves no half of it, when the disk is full.
+    Raises DiskError, for example when the disk is full; then no part of the new checkpoint stays.
     """
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Cal
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The verified manifest of a checkpoint.
 
-    Raises DamagedCheckpoint if anything was changed or is missing, CheckpointError for another format.
+    Raises DamagedCheckpoint if a file was changed or is missing, CheckpointError for another format.
     """
     file = folder / MANIFEST
     if not file.is_file():
@@ -78,13 +79,16 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors from any device as safetensors; nothing for none."""
+    """Writes tensors from any device as safetensors. Without tensors no file is written."""
     if tensors:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file, metadata)
 
 
 def pack_state(state: Any) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Splits a nested state (an optimizer's, say) into JSON and tensors; `unpack_state` joins them again."""
+    """Splits a nested state, such as an optimizer's, into JSON and tensors. `unpack_state` joins them again.
+
+    Raises TypeError for a value that is neither.
+    """
     tensors: dict[str, torch.Tensor] = {}
     names: dict[int, str] = {}  # bitsandbytes' parameters share their quantisation maps
 

@@ -1,4 +1,4 @@
-"""Where a run's checkpoints are: in its folder, or in a folder of their own below storage.checkpoints."""
+"""The place of a run's checkpoints: its own folder, or another folder below storage.checkpoints."""
 
 import secrets
 from contextlib import suppress
@@ -12,7 +12,7 @@ from danube_sweep.storage.run_folder import PLACE, RunFolder
 
 
 def place_checkpoints(folder: RunFolder, wanted: str | None) -> str | None:
-    """Settles where the run's checkpoints go, once for all; returns a note where that is not the place wanted.
+    """Settles where the run's checkpoints go, once for all. Returns a note if that is not the wanted place, else None.
 
     Raises CheckpointError for a place that lost its marker, DiskError for one that cannot be made.
     """

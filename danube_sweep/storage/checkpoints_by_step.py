@@ -1,4 +1,4 @@
-"""The checkpoints of a run as folders: which there are, and the removal of those that are not needed. No torch."""
+"""The checkpoints of a run as folders: their steps, and the removal of those that are not needed. No torch."""
 
 import re
 from collections.abc import Collection
@@ -38,7 +38,9 @@ class Checkpoints:
         return target
 
     def keep(self, steps: Collection[int | None]) -> None:
-        """Removes every checkpoint but those of `steps`, and what an interrupted write left behind; nothing else."""
+        """Removes the remains of interrupted writes and every checkpoint except those of `steps`. Nothing else is
+        removed.
+        """
         kept = {self.folder(step).name for step in steps if step is not None}
         for folder in self._root.iterdir():
             ours = _STEP.fullmatch(abandoned(folder.name) or folder.name)

@@ -1,4 +1,4 @@
-"""decisions.json: how a run or an ensemble turns its answers into labels, and what that is worth on unseen rows."""
+"""decisions.json: how a run or an ensemble turns its answers into labels, and the score of that on unseen rows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ def write_decisions(folder: Path, described: Mapping[str, Any]) -> None:
 
 
 def read_decisions(folder: Path) -> dict[str, Any] | None:
-    """What the file holds; None without one. Raises CheckpointError for one that is damaged or of another model."""
+    """The content of the file; None without one. Raises CheckpointError for one that is damaged or of another model."""
     file = folder / NAME
     if not file.is_file():
         return None

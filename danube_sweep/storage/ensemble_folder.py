@@ -64,9 +64,9 @@ class EnsembleFolder:
             raise self._damaged() from error
 
     def read_scores(self) -> tuple[dict[str, dict[str, float]], str | None]:
-        """The figures of each method on unseen rows, and the method that was chosen; none of a refit.
+        """The scores of each method on unseen rows, and the method that was chosen. A refit has neither.
 
-        Raises what `read` raises.
+        Raises CheckpointError, as `read` does.
         """
         stored = self._stored()
         try:
@@ -96,6 +96,6 @@ class EnsembleFolder:
 
 
 def refuse_ensemble(path: Path, way_out: str) -> None:
-    """Raises CheckpointError for the folder of an ensemble, with what to do instead, where only runs and sweeps go."""
+    """Raises CheckpointError, with `way_out`, for the folder of an ensemble, where only runs and sweeps are accepted."""
     if EnsembleFolder(path).file.is_file():
         raise CheckpointError(f"{path} is an ensemble; {way_out}")

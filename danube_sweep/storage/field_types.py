@@ -1,4 +1,4 @@
-"""What the JSON files of a run folder must hold, so that whoever reads one may trust the types of its fields."""
+"""The types of the fields in the JSON files of a run folder, checked before any field is used."""
 
 import math
 from collections.abc import Mapping
@@ -41,14 +41,14 @@ ADJUSTED: Final[dict[str, Kinds]] = {MICRO_BATCH: (int,)}
 
 
 def misfit(found: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> str | None:
-    """The first field whose value has another type, as `seed=…`; fields that are missing or unknown are not told."""
+    """The first field whose value has the wrong type, as `seed=…`. Missing and unknown fields are accepted."""
     return next(
         (_named(name, found[name]) for name in kinds if name in found and not _is(found[name], kinds[name])), None
     )
 
 
 def misfit_of_result(found: Mapping[str, Any]) -> str | None:
-    """What is wrong with a result: no state of ours, or a field that whoever reads it could not use."""
+    """The first field of a result that cannot be used, as `state=…`; None if all can. An unknown state is such a field."""
     if not isinstance(found.get("state"), str) or found["state"] not in _STATES:
         return _named("state", found.get("state"))
     if (wrong := misfit(found, RESULT)) is not None:

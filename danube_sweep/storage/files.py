@@ -27,7 +27,7 @@ from danube_sweep.storage.made_here import WITNESSES, remember
 from danube_sweep.storage.redaction import redacted
 
 DAMAGED = ".damaged"
-"""What follows the name of a damaged file that was set aside."""
+"""Appended to the name of a damaged file that was set aside."""
 WAY_OUT = "free some space or choose another folder"
 _SUFFIX = ".tmp"
 
@@ -56,7 +56,7 @@ def whole_file(target: Path, way_out: str = WAY_OUT) -> Iterator[Path]:
 def whole_folder(target: Path, way_out: str = WAY_OUT, *, replace: bool = False) -> Iterator[Path]:
     """`whole_file` for a folder: gives an empty temporary folder, which becomes `target`.
 
-    `replace`: an older folder gives way. Without it only an empty one does; for any other DiskError is raised.
+    With `replace`, an older folder is removed. Without it, DiskError is raised unless the older folder is empty.
     """
     temporary = _temporary(target)
     try:
@@ -76,9 +76,9 @@ def whole_folder(target: Path, way_out: str = WAY_OUT, *, replace: bool = False)
 
 @contextmanager
 def writing(target: Path, way_out: str = WAY_OUT) -> Iterator[None]:
-    """Raises DiskError, naming `target` and the way out, for what the operating system refuses in the block.
+    """Turns the errors of writing in the block into DiskError, which names `target` and the way out.
 
-    That is an OSError, or what safetensors and tokenizers raise for one. Our own errors pass as they are.
+    These are OSError, and the errors of safetensors and tokenizers that stand for one. Our own errors pass unchanged.
     """
     try:
         yield
@@ -95,13 +95,13 @@ def writing(target: Path, way_out: str = WAY_OUT) -> Iterator[None]:
 
 @contextmanager
 def appending(file: Path, way_out: str = WAY_OUT) -> Iterator[IO[bytes]]:
-    """Opens a file for adding to its end, made if need be, never through a symbolic link. Raises DiskError."""
+    """Opens a file for appending and creates it if necessary. A symbolic link is refused. Raises DiskError."""
     with writing(file, way_out), open(append_only(file), "ab") as stream:
         yield stream
 
 
 def append_only(file: Path) -> int:
-    """The descriptor of a file that can only grow; what is a symbolic link is refused with an OSError."""
+    """The descriptor of a file that can only grow. Raises OSError, also for a symbolic link."""
     try:
         return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -111,7 +111,7 @@ def append_only(file: Path) -> int:
 
 
 def move(source: Path, target: Path) -> None:
-    """Gives a file or folder another place in its file system. Raises DiskError."""
+    """Renames a file or folder within its file system. Raises DiskError."""
     with writing(target):
         source.rename(target)
 
@@ -123,19 +123,22 @@ def content_hash(file: Path) -> str:
 
 
 def abandoned(name: str) -> str | None:
-    """The name that a temporary file or folder of ours would have got; None for any other."""
+    """The final name of a temporary file or folder of ours; None for any other name."""
     found = re.fullmatch(r"\.(.+)\.\d+(-[0-9a-f]{6})?" + re.escape(_SUFFIX), name)
     return None if found is None else found[1]
 
 
 def remove_abandoned(target: Path) -> None:
-    """Removes what processes that were killed left of `target`; to be called where no other process can write it."""
+    """Removes the temporary files that killed processes left beside `target`.
+
+    To be called only while no other process can write `target`.
+    """
     for path in target.parent.glob(f".{glob.escape(target.name)}.*{_SUFFIX}"):
         remove(path)
 
 
 def remove(path: Path) -> None:
-    """Removes a file or folder of ours as far as the file system lets it."""
+    """Removes a file or folder of ours, as far as the file system allows. Errors are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return

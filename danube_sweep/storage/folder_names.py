@@ -1,8 +1,8 @@
-"""What folders of results are called: a run's, a sweep's, and a trial's in its sweep.
+"""The names of result folders: of a run, of a sweep, and of a trial in its sweep.
 
 outputs/2026-11-23/18-20-00-3fa2b1c9                    a run; Hydra makes it by hydra.run.dir of conf/config.yaml
 multirun/2026-11-23/18-20-00                            a sweep
-multirun/2026-11-23/18-20-00/001_rank-16_3fa2b1c9       its first trial: number, what it varies, start of its hash
+multirun/2026-11-23/18-20-00/001_rank-16_3fa2b1c9       its first trial: number, varied values, start of its hash
 """
 
 import re
@@ -44,7 +44,11 @@ def hash_in(name: str) -> str | None:
 
 
 def slug(overrides: Sequence[str], longest: int = 80) -> str:
-    """What a trial varies, as part of a folder's name: `rank-16_lr-0.001`; safe in any shell and as an override."""
+    """The varied values of a trial as part of a folder's name: `rank-16_lr-0.001`. Safe in any shell and as an
+    override.
+
+    `longest` is in characters.
+    """
     words = []
     pairs = [override.lstrip("+~").partition("=")[::2] for override in overrides]
     lasts = Counter(key.rpartition(".")[2] for key, _ in pairs)

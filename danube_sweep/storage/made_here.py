@@ -1,6 +1,6 @@
-"""Which folders this user made here: the digests of their files, kept in the cache.
+"""The folders that this user made here, known by the digests of their files in the cache.
 
-A folder that came from elsewhere, or whose files others changed, is not among them, whatever it states of itself.
+A folder that came from elsewhere, or whose files others changed, is not among them. Its own statements do not count.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Final
 from danube_sweep import paths
 
 WITNESSES: Final = ("config.yaml", "environment.json", "trial.json", "sweep.json", "ensemble.json", "night.json")
-"""The files of a run, a sweep, an ensemble or a night that decide what is read when it goes on."""
+"""The files of a run, sweep, ensemble or night that decide which other files are read when it is continued."""
 
 
 def remember(content: bytes) -> None:
@@ -23,13 +23,13 @@ def remember(content: bytes) -> None:
         record.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(handle, f"{_digest(content)}\n".encode())  # in one piece, whoever else writes
+            os.write(handle, f"{_digest(content)}\n".encode())  # in one piece, also with several writers
         finally:
             os.close(handle)
 
 
 def made_here(folder: Path) -> bool:
-    """Whether every witness in a folder is as it was written here; links are not followed."""
+    """Whether every witness in a folder has the content that was written here. Links are not followed."""
     if any((folder / name).is_symlink() for name in WITNESSES):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Files that a command writes where the user says: never onto what it reads, and onto an older file only if asked."""
+"""Files that a command writes to a place of the user's: never onto its input, onto an older file only if asked."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +11,9 @@ _DRAWN_FROM_A_SWEEP = {"ranking.csv", "ranking.md", "report.html", "oof.parquet"
 
 
 def check_place(target: Path, option: str, read: Iterable[Path] = ()) -> None:
-    """Raises DiskError for a target without a folder, a folder, a link, a file of ours, or one that is read.
+    """Raises DiskError for a target in a missing folder, a folder, a link, a file of ours, or one that is read.
 
-    `option` is what the user gave the target by.
+    `option` is the command-line option of the target, for the message.
     """
     way_out = f"choose another place by {option}"
     if not target.parent.is_dir():
@@ -31,7 +31,9 @@ def check_place(target: Path, option: str, read: Iterable[Path] = ()) -> None:
 
 
 def refuse_existing(target: Path, option: str, *, overwrite: bool) -> None:
-    """Raises DiskError for a file that is there, unless it is to give way or is drawn anew in a folder of ours."""
+    """Raises DiskError if the target exists, unless `overwrite` or it is a file of a sweep that is drawn anew at any
+    time.
+    """
     if overwrite or not target.exists():
         return
     if target.name not in _DRAWN_FROM_A_SWEEP or not any(is_ours(target.parent, kind) for kind in Kind):

@@ -23,7 +23,7 @@ _ABOUT = "danube-sweep writes, replaces and removes files of its own names in th
 
 
 class Kind(Enum):
-    """What a folder of ours holds."""
+    """The kinds of our folders."""
 
     run = "run"
     sweep = "sweep"
@@ -138,7 +138,7 @@ def check(folder: Path, kind: Kind) -> None:
 
 
 def take_over(folder: Path, kind: Kind) -> None:
-    """Makes the folder if need be, and marks it as ours. Raises what `check` raises, and DiskError."""
+    """Makes the folder if necessary, and marks it as ours. Raises CheckpointError, as `check` does, and DiskError."""
     with writing(folder, "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         check(folder, kind)
@@ -158,12 +158,15 @@ def remove_files(folder: Path, kind: Kind) -> None:
     for name in [] if folder.is_symlink() else os.listdir(folder):
         if (name in _HIDDEN | _FILES[kind] or is_lease(name)) and not (folder / name).is_dir():
             (folder / name).unlink()
-    with suppress(OSError):  # what somebody else has put there stays
+    with suppress(OSError):  # a file that is not ours stays
         folder.rmdir()
 
 
 def remove_temporaries(folder: Path, kind: Kind) -> None:
-    """Removes what killed processes left half-written of our names, where no other process can write them now."""
+    """Removes the temporary files of our names that killed processes left.
+
+    To be called only while no other process can write them.
+    """
     with suppress(FileNotFoundError):
         for name in os.listdir(folder):
             whole = abandoned(name)

@@ -1,7 +1,4 @@
-"""predictions.parquet, what a run answered to its validation examples. Only this file knows the names of its columns.
-
-Axes: N examples, C classes, A answers of an example: a probability for each class, or a number.
-"""
+"""predictions.parquet: the answers of a run to its validation examples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +19,12 @@ ID, GROUP, LOSS, WEIGHT, LABEL, PREDICTION = "id", "group", "loss", "weight", "l
 _PROBABILITY, _ONE_LABEL = "probability_", "label_"
 
 DAMAGED = (OSError, KeyError, ValueError, pa.ArrowException)
-"""What comes of a file that is missing or damaged, when it is read or asked for a column."""
+"""The errors of a missing or damaged file, when it is read or asked for a column."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """n examples, and what a trial answered; in language modelling there are no answers."""
+    """n examples with a trial's answers. In language modelling there are no answers."""
 
     ids: Sequence[str]
     losses_N: NDArray[Any]
@@ -52,9 +49,13 @@ class Classified:
 def write(file: Path, target: Target, classes: Sequence[str], answered: Answered) -> None:
     """Writes the file, whole or not at all. Raises DiskError.
 
-    Beside `id`, `group` (examples of one prompt, text or document share its code) and `loss`, for a class: `label` and
-    a `probability_` each; for several: a `label_` and a `probability_` each; for a number: `label` and
-    `prediction`; in language modelling the `weight` of a row, its predicted tokens.
+    Every file has `id`, `loss` and, for rows that have one, `group`: examples of one prompt, text or document share its
+    code. The other columns depend on the target:
+
+        one class        label, a probability_ per class
+        several classes  a label_ and a probability_ per class
+        a number         label, prediction
+        language model   weight: the predicted tokens of a row
     """
     groups = {} if answered.groups_N is None else {GROUP: answered.groups_N}
     columns = {ID: answered.ids, **groups, LOSS: answered.losses_N, **_answers(target, classes, answered)}
@@ -87,7 +88,7 @@ def is_answer(column: str) -> bool:
 
 
 def is_truth(column: str) -> bool:
-    """Whether a column says which example it is, or what should have been answered."""
+    """Whether a column identifies the example or holds its label."""
     return column in (ID, LABEL) or column.startswith(_ONE_LABEL)
 
 

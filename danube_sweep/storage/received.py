@@ -19,10 +19,10 @@ _STRANGE = "was not made here, or was edited since,"
 
 
 def check(folder: Path, *, trust: bool) -> list[str]:
-    """Lines on what lies outside a folder that was not made here, for the user who trusts it.
+    """Lines on the files outside a folder that was not made here, for the user who trusts it.
 
-    Raises CheckpointError for a folder that states more than a trial or takes variables of this environment, and,
-    unless it is trusted, for one that reads or writes outside itself.
+    Raises CheckpointError for a folder that states more than a trial or takes variables of this environment. One that
+    reads or writes outside itself is refused too, unless `trust` is given.
     """
     strange = [part for part in parts(folder) if not made_here(part)]
     if not strange:
@@ -85,11 +85,11 @@ def _log_of_wandb(link: Path) -> bool:
 
 
 Stated = tuple[str, Any]
-"""`group.field`, or "" for what is no field, and its value."""
+"""`group.field` and its value; the name is "" for a value outside the fields."""
 
 
 def _stated(folder: Path) -> Iterator[Stated]:
-    """What the files of a run or a sweep say that decides what is read."""
+    """The statements in the files of a run or a sweep that decide which other files are read."""
     config = _mapping(_read(folder / "config.yaml"))
     for group, fields in config.items():
         yield from (
@@ -115,7 +115,7 @@ def _stated(folder: Path) -> Iterator[Stated]:
 
 
 def _read(file: Path) -> Any:
-    # What is damaged is said by whoever reads it for what it holds.
+    # A damaged file is reported by the code that needs its content.
     if file.is_symlink():
         return None
     try:
@@ -158,7 +158,7 @@ def _outside(folder: Path, texts: Sequence[Stated]) -> Iterator[str]:
 
 
 def _path_kinds() -> dict[str, dict[str, str]]:
-    """By group, the fields that hold paths and what they name."""
+    """By group, the fields that hold paths and the kind of file that each names."""
     options = {group: offered_options.options(group).values() for group in OPTIONS}
     return {
         group: {name: kind for schema in schemas for name, kind in path_fields(schema).items()}

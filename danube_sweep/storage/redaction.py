@@ -1,7 +1,8 @@
-"""Texts without secrets: known by the shape of a value, by the name of its field, or as a secret variable's value.
+"""Texts without secrets. A secret is known by its shape, by the name of its field, or as the value of a secret
+variable.
 
-Shapes and fields count everywhere. The value of a variable is replaced in free text alone (messages, names, commands):
-in a field that this package reads back, a variable STAGE_KEY=finished must not change a word.
+Shapes and fields count everywhere. The value of a variable is replaced only in free text: messages, names, commands. In
+a field that this package reads back, a variable STAGE_KEY=finished must not change a word.
 """
 
 import os
@@ -64,7 +65,7 @@ def redact(text: str) -> str:
 
 
 def without_shapes(text: str) -> str:
-    """The text without what looks like a key, a token, a password or an address with credentials."""
+    """The text without keys, tokens, passwords and addresses with credentials, as far as their shapes show them."""
     for shape, put in _SHAPES:
         text = shape.sub(put, text)
     return _FORTY_HEX.sub(lambda found: found[0] if _is_commit(found) else HIDDEN, text)
@@ -75,9 +76,9 @@ def _is_commit(found: "re.Match[str]") -> bool:
 
 
 def redacted(node: Any, field: str = "", *, shown: bool = False) -> Any:
-    """Nested mappings and lists without secrets; to be used before anything escapes their signs.
+    """Nested mappings and lists without secrets. To be called before special characters are escaped.
 
-    `shown`: nothing reads it back, so that every text is free text.
+    `shown`: nothing reads the result back, so every text counts as free text.
     """
     match node:
         case str() if node and _FIELD.fullmatch(field):
@@ -97,7 +98,7 @@ _COMMITS = ("commit", "revision")
 
 
 def _secrets() -> Iterator[tuple[str, str]]:
-    """Variables that are named like secrets, with values that are no words of everyday text and no files' paths."""
+    """Variables with the names of secrets whose values have at least 8 characters and are no words or paths of files."""
     taken = {name: value for value, name in from_environment.values().items()}
     for name, value in {**os.environ, **taken}.items():
         named = name in taken or _SECRET_VARIABLE.search(name)

@@ -1,4 +1,4 @@
-"""refit.json: where a refit's settings come from, and what they promised before they were trained on all rows."""
+"""refit.json: the source of a refit's settings, and their scores before they were trained on all rows."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ FORMAT = 1
 
 
 def write_refit(folder: Path, source: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the file; `source` is kept relative to the folder. Raises DiskError."""
+    """Writes the file; `source` is stored relative to the folder. Raises DiskError."""
     place = os.path.relpath(source.resolve(), folder.resolve())
     write_json(folder / NAME, {"format": FORMAT, "source": place, "rows": list(rows)})
 
 
 def read_refit(folder: Path) -> list[dict[str, Any]]:
-    """The settings of a refit and their promises; none for a folder that is no refit or whose file is damaged."""
+    """The settings of a refit and their earlier scores. Empty for a folder that is no refit, and for a damaged file."""
     if not (folder / NAME).is_file():
         return []
     try:

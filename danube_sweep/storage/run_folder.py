@@ -1,20 +1,20 @@
-"""The folder of a run, and what its files are called.
+"""The folder of a run, and its files.
 
 config.yaml        the resolved config
 environment.json   versions, device, git state, command
 metrics.csv        a row per step and per validation
-log.txt            what the terminal showed
+log.txt            the lines of the terminal
 checkpoints/       while it trains: the last step and the best one
 checkpoints.json   with storage.checkpoints: where they are instead
 trial.json         in a sweep: number, overrides, hash
 attempts.jsonl     in a sweep: a line per attempt, how it ended and how long it took
 adjusted.json      in a sweep: the micro-batch that an out-of-memory trial was given instead
-adapter/ | model/  when finished: what was trained, ready for PEFT | transformers
-predictions.parquet   the answers to the validation rows, where there are any
+adapter/ | model/  when finished: the trained weights, ready for PEFT | transformers
+predictions.parquet   the answers to the validation rows, if there are any
 decisions.json     by danube-sweep decide: how answers become labels
-refit.json         of a refit: what its settings promised before
+refit.json         of a refit: the scores of its settings before
 soup.json          by danube-sweep soup: the trials whose average it is
-paused.json        in a sweep: what result.json would hold, of a trial that is paused
+paused.json        in a sweep: the future result.json of a trial that is paused
 result.json        last, atomic, for every terminal state
 .danube_sweep      the marker of our folders; ownership.py has every name
 """
@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Raises CheckpointError for a damaged checkpoints.json."""
+        """The folder of its checkpoints. Raises CheckpointError for a damaged checkpoints.json."""
         if not self.elsewhere.is_file():
             return self.path / "checkpoints"
         place = read_json(self.elsewhere).get(PLACE)
@@ -80,7 +80,7 @@ class RunFolder:
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether it trained for a while and has not ended."""
+        """Whether it has trained for some time and has not ended."""
         return self.elsewhere.is_file() or self.checkpoints.is_dir()
 
     @property
@@ -116,7 +116,7 @@ class RunFolder:
         return self.path / "adjusted.json"
 
     def micro_batch(self, config: Config) -> int:
-        """Rows of a forward pass: what the config asks for, or what a sweep has given the trial to make it fit.
+        """Rows of a forward pass: those of the config, or those that a sweep gave the trial after it ran out of memory.
 
         Raises CheckpointError for a damaged adjusted.json.
         """
@@ -129,34 +129,34 @@ class RunFolder:
         return int(rows)
 
     def hash_version(self) -> int:
-        """The version of the rules behind the hash that this folder holds; a folder without a hash has today's.
+        """The version of the rules behind the hash in this folder; today's for a folder without a hash.
 
-        A damaged file is passed over: the other one states the same.
+        A damaged file is skipped, since the other one has the same version.
         """
         stated = self.stated()
         return HASH_VERSION if stated is None else int(stated.get("hash_version", 1))
 
     def stated(self) -> dict[str, Any] | None:
-        """What the folder states of its trial: its hash as `trial`, its names as `also`, `hash_version`.
+        """The folder's statement on its trial: its hash as `trial`, its other names as `also`, and `hash_version`.
 
-        That is environment.json, or where it is missing or damaged trial.json; None if neither can be read.
+        It is environment.json, or trial.json if that is missing or damaged. None if neither can be read.
         """
         return self.stated_environment() or self.stated_trial()
 
     def stated_environment(self) -> dict[str, Any] | None:
-        """What environment.json holds; None if it is missing or damaged."""
+        """The content of environment.json; None if it is missing or damaged."""
         return readable(self.environment, ENVIRONMENT)
 
     def stated_trial(self) -> dict[str, Any] | None:
-        """What trial.json holds, the hash as `trial` too; None if it is missing or damaged."""
+        """The content of trial.json, the hash also as `trial`; None if it is missing or damaged."""
         found = readable(self.trial, TRIAL_FIELDS)
         return None if found is None else {**found, "trial": found.get("hash")}
 
     def hash_of(self, config: Config) -> str:
-        """The hash of a trial as this folder states hashes; its own, if the trial is its own by any name.
+        """The hash of a trial by the rules of this folder; the folder's own hash, if the trial is its own by any name.
 
-        A backbone has a hub name with a commit and the tensors of its download; a run states the hashes of both.
-        Raises UserError for files that a trial means and that are missing.
+        A hub backbone can be named by its commit or by the tensors of its download, and a run states the hashes of
+        both. Raises UserError if a file that the trial names is missing.
         """
         version = self.hash_version()
         own = trial_hash(config, version)
@@ -167,7 +167,10 @@ class RunFolder:
         return own
 
     def read_result(self) -> dict[str, Any] | None:
-        """The result of an ended run; None if it is running, interrupted or new. Raises CheckpointError."""
+        """The result of an ended run; None if it is running, interrupted or new.
+
+        Raises CheckpointError for a damaged file.
+        """
         if not self.result.is_file():
             return None
         try:
@@ -183,17 +186,17 @@ class RunFolder:
         return found
 
     def result_fields(self) -> dict[str, Any]:
-        """`read_result`, empty where there is none or it is damaged: for those who need not say so."""
+        """`read_result`, or {} if the file is missing or damaged: for callers that need not report the damage."""
         with suppress(CheckpointError):
             return self.read_result() or {}
         return {}
 
     def read_paused(self) -> dict[str, Any] | None:
-        """What the result of a trial would be, if it stays paused; None for one that is not."""
+        """The result that a paused trial will have if it stays paused; None for a trial that is not paused."""
         return read_json(self.paused) if self.paused.is_file() and not self.result.is_file() else None
 
     def paused_fields(self) -> dict[str, Any]:
-        """`read_paused` in the same way."""
+        """`read_paused`, or {} if the file is missing or damaged."""
         with suppress(CheckpointError):
             return self.read_paused() or {}
         return {}
@@ -218,7 +221,7 @@ def interrupted_run(identity: str) -> Path | None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Removes a run's folder that was made before a mistake was found, and those above it: nothing but empty ones."""
+    """Removes a run's folder that was made before a mistake was found, and the folders above it, if they are empty."""
     with suppress(OSError):
         place, here = folder.resolve(), Path.cwd()
         if not here.is_relative_to(place):
@@ -228,7 +231,7 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def number_at(result: Mapping[str, Any], address: str) -> float | None:
-    """The finite number in a result at an address like measured/seconds/train; None if there is none."""
+    """The finite number in a result at an address like measured/seconds/train; None without one."""
     node: Any = result
     for word in address.split("/"):
         node = node.get(word) if isinstance(node, Mapping) else None

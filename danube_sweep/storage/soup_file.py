@@ -1,4 +1,4 @@
-"""soup.json: the trials whose average a run's folder holds, and what the average is worth."""
+"""soup.json: the trials whose average a run's folder holds, and the scores of the average."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""The sweep on disk. The folder is the database: what is not in it is not known.
+"""The sweep on disk. The folder is the database: nothing about a sweep is kept anywhere else.
 
-sweep.json           format, door, settings, and what a search needs to go on
-001_rank-16_3fa2b1c9/ a run folder per trial: number, what it varies, the first digits of its hash
+sweep.json           format, door, settings, and the state of a search
+001_rank-16_3fa2b1c9/ a run folder per trial: number, varied values, the first digits of its hash
 baselines/           linear models on the trials' splits
 confirm.json         the ranking before tied rows were trained again
 history.log          Optuna's journal, if the sweep searches or prunes
-p001.log             what the process of a pack printed
+p001.log             the output of a pack's process
 ranking.csv, .md     the ranking, rewritten whenever a process ends the sweep or leaves it
 .lock                held while trials are added
 leases.json          where several machines share the sweep: how they hold its trials
@@ -46,7 +46,7 @@ _OTHER_VERSION = "{} is from another version of danube_sweep; start the sweep in
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial of the sweep, as its trial.json states it; a cell with a mistake has no `hash`."""
+    """A trial of the sweep, as its trial.json states it. A cell with a mistake has no `hash`."""
 
     number: int
     hash: str | None
@@ -55,7 +55,7 @@ class Entry:
     draw: int | None = None
     """The number of the search's draw that led here."""
     confirms: bool = False
-    """Whether it trains a row again that was tied with the best, beyond what the sweep was asked for."""
+    """Whether it trains a row that was tied with the best once more, beyond the trials that the sweep was asked for."""
     hash_version: int = 1
     """Of the rules behind `hash`; a file that does not state it is of version 1."""
 
@@ -78,7 +78,7 @@ class Damaged:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A line of attempts.jsonl: one execution of a trial, written by whoever watched it."""
+    """A line of attempts.jsonl: one execution of a trial, written by the process that watched it."""
 
     state: str
     seconds: float
@@ -109,7 +109,7 @@ class SweepFolder:
 
     @property
     def confirmed(self) -> Path:
-        """What the ranking was before tied rows were trained again, and which trials did it."""
+        """The ranking before tied rows were trained again, and the trials that did it."""
         return self.path / "confirm.json"
 
     @property
@@ -119,10 +119,10 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone in the folder among all processes; the kernel releases it with the process.
+        """Alone in the folder among all processes. The kernel releases the lock when the process dies.
 
-        Raises CheckpointError when another one holds it for two minutes and for a folder of somebody else's, DiskError
-        if the folder cannot be made.
+        Raises CheckpointError if another process holds it for two minutes or the folder is not ours, DiskError if the
+        folder cannot be made.
         """
         if not self._taken:
             take_over(self.path, Kind.sweep)
@@ -141,9 +141,9 @@ class SweepFolder:
 
     @contextmanager
     def whole_or_as_before(self) -> Iterator[None]:
-        """Takes the trials of the block out again if it does not come to its end: Ctrl-C, a full disk.
+        """Removes the trials that the block added, unless it ends normally (Ctrl-C, a full disk).
 
-        For a block that ends with `write`, of a folder that is no sweep yet. To be used while `locked`.
+        For a block that ends with `write`, in a folder that is no sweep yet. To be used while `locked`.
         """
         began, before = self.file.is_file(), {entry.path for entry in self.entries()}
         try:
@@ -161,7 +161,7 @@ class SweepFolder:
         write_json(self.file, {"format": FORMAT, "hash_version": self.hash_version(), **description})
 
     def hash_version(self) -> int:
-        """The version of the rules behind its trials' hashes, which a sweep keeps; today's for a new folder.
+        """The version of the rules behind its trials' hashes, which a sweep keeps. Today's for a new folder.
 
         Raises CheckpointError for a damaged sweep.
         """
@@ -170,7 +170,9 @@ class SweepFolder:
         return min((entry.hash_version for entry in self.entries() if entry.hash), default=HASH_VERSION)
 
     def read(self) -> dict[str, Any]:
-        """What `write` was given. Raises CheckpointError for a folder that is not a sweep or from another version."""
+        """The description that `write` was given. Raises CheckpointError for a folder that is no sweep or of another
+        version.
+        """
         stored = self._stored()
         del stored["hash_version"]
         return stored
@@ -191,7 +193,7 @@ class SweepFolder:
 
     def entries(self) -> list[Entry]:
         """Every trial, by number; those whose trial.json is damaged are in `damaged`."""
-        # Copies: what has been read once is everybody's.
+        # Copies: all callers share one cached reading.
         found = [replace(one, overrides=[*one.overrides]) for one in self._read() if isinstance(one, Entry)]
         return sorted(found, key=lambda entry: entry.number)
 
@@ -203,10 +205,10 @@ class SweepFolder:
         return [_read_entry(file, *state) for file, state in _trial_files(self.path)]
 
     def hashes(self, trials: Sequence[tuple[Config, list[str]]], *, planning: bool = False) -> list[str]:
-        """What each trial (config, overrides) is known by here.
+        """The hash of each trial (config, overrides) in this sweep.
 
-        In a sweep that an older version began, one with the overrides of an entry is that entry: defaults have changed
-        since. `planning` as in `trial_hash`, whose errors it raises.
+        In a sweep of an older version, a trial with the overrides of an entry is that entry, since defaults have
+        changed. `planning` is that of `trial_hash`. Raises its errors.
         """
         version = self.hash_version()
         told = {tuple(one.overrides): one.hash for one in self.entries()} if version < HASH_VERSION else {}
@@ -221,10 +223,10 @@ class SweepFolder:
         *,
         confirms: bool = False,
     ) -> list[tuple[Entry, bool]]:
-        """Adds trials (config, overrides, draw), each once: one whose hash is known already is that entry.
+        """Adds trials (config, overrides, draw), each once: one with a known hash is the entry that has it.
 
-        `shared` overrides stay out of the folders' names. Returns entry and whether it is new, in the order given. To
-        be called while `locked`.
+        `shared` overrides stay out of the folders' names. Returns each entry and whether it is new, in the order given.
+        To be called while `locked`.
         """
         known = {entry.hash: entry for entry in self.entries() if entry.hash is not None}
         number, version = self._next_number(), self.hash_version()
@@ -245,7 +247,7 @@ class SweepFolder:
     ) -> list[Entry]:
         """Adds cells (overrides, error) that cannot be trials, with their result. To be called while `locked`.
 
-        `left_out`: the sweep was asked to do without them, and is complete without them.
+        `left_out`: the user asked to leave such cells out, and the sweep is complete without them.
         """
         known = {tuple(entry.overrides): entry for entry in self.entries() if entry.hash is None}
         number = self._next_number()
@@ -258,7 +260,7 @@ class SweepFolder:
         return [known[as_stored(overrides)] for overrides, _ in cells]
 
     def drop_invalid(self, cells: Collection[Sequence[str]]) -> None:
-        """Takes out cells that could not be trials, by their overrides. To be called while `locked`."""
+        """Removes cells that could not be trials, by their overrides. To be called while `locked`."""
         wanted = {as_stored(overrides) for overrides in cells}
         for entry in self.entries():
             if entry.hash is None and tuple(entry.overrides) in wanted:
@@ -284,7 +286,7 @@ class SweepFolder:
         return entry
 
     def write_config(self, entry: Entry, config: Config) -> None:
-        """Writes what a trial is. Raises DiskError."""
+        """Writes a trial's config.yaml. Raises DiskError."""
         text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
         write_text(entry.folder.config, text)
 
@@ -316,7 +318,7 @@ def _made(path: Path) -> Iterator[None]:
 
 
 def _trial_files(sweep: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """Every trial.json, and what tells its content from an earlier one: each write of ours makes a new file."""
+    """Every trial.json with numbers that change when it is rewritten: each of our writes makes a new file."""
     folders = []
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(sweep) as found:
         folders = [folder.path for folder in found]
@@ -329,7 +331,7 @@ def _trial_files(sweep: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
 
 @lru_cache(maxsize=100_000)
 def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry | Damaged:
-    # A sweep asks for its entries some four times a trial, and hardly any has changed since.
+    # A sweep asks for its entries about four times a trial, and hardly any has changed since.
     file = Path(name)
     try:
         described = read_json(file)
@@ -346,7 +348,7 @@ def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry | D
 
 
 def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
-    """Adds a line to attempts.jsonl and syncs it. Raises DiskError."""
+    """Appends a line to attempts.jsonl and syncs it. Raises DiskError."""
     with appending(folder.attempts, "free some space") as stream:
         if folder.attempts.stat().st_size and not folder.attempts.read_bytes().endswith(b"\n"):
             stream.write(b"\n")  # a full disk has cut the line before
@@ -356,7 +358,7 @@ def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
 
 
 def attempts(folder: RunFolder) -> list[Attempt]:
-    """The attempts so far; a line that was cut short is left out."""
+    """The attempts so far. A line that was cut short is skipped."""
     if not folder.attempts.is_file():
         return []
     found = []

@@ -1,4 +1,4 @@
-"""Whether the workers of one sweep see each other's locks, found when a second one starts.
+"""Whether the workers of one sweep see each other's locks, checked when a second worker starts.
 
 Each worker keeps a locked file and one that it rewrites every second. A file of another host that changes while its
 lock is free here belongs to a live worker whose locks this machine does not see. Unless both hold leases, they would
@@ -24,7 +24,7 @@ FOLDER: Final = "workers"
 _LEASES: Final = "leases"
 BEAT_S: Final = 1.0
 WATCHED_S: Final = 5.0
-"""Beats that a loaded machine misses count too; no clock but the reader's own is used."""
+"""Long enough for the missed beats of a loaded machine. Only the reader's own clock is used."""
 
 
 @contextmanager

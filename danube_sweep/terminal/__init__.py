@@ -1,1 +1,1 @@
-"""What the terminal shows."""
+"""The output in the terminal."""

@@ -1,4 +1,4 @@
-"""How far the reading of a large file is, on stderr: it happens before a trial has a terminal of its own."""
+"""Progress of reading a large file, on stderr. It happens before a trial has a terminal of its own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,10 @@ SHOWN_FROM_BYTES: Final = 2**30
 
 @contextmanager
 def byte_bar(title: str, total_bytes: int) -> Iterator[Callable[[int], object]]:
-    """Yields what is told of the bytes that are done: a bar on a terminal, elsewhere one line; nothing when short."""
+    """Yields a function to call with the bytes of each advance.
+
+    Shows a bar on a terminal and one line elsewhere; nothing if the reading is short.
+    """
     console = Console(stderr=True)
     if total_bytes < SHOWN_FROM_BYTES:
         yield lambda _done: None

@@ -1,4 +1,4 @@
-"""Library chatter that says nothing to a user of this package, turned off where a command starts."""
+"""Turns off messages of libraries that are of no use to our users, where a command starts."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # bitsandbytes looks for an optional CPU kernel when it is imported and logs an error if there is none.
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its retries; the outcome is ours to say
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its retries; we report the outcome
     for message in (
         ".*does not have many workers.*",  # rows are tokenised beforehand; a worker would only copy them
         ".*GPU available but not used.*",

@@ -6,7 +6,7 @@ SHOWN_SECONDS = ("data", "load", "train", "validation")
 
 
 def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Label and value of what a reader wants first."""
+    """Label and value of the most important fields of a result."""
     validation, references, measured = result["validation"], result["references"], result["measured"]
     rows = [(f"validation {name}", f"{value:.4f}") for name, value in validation.items()]
     step = "best step", f"{result['best_step']} of {result['steps']} ({result['epochs']:.1f} epochs)"

@@ -1,7 +1,7 @@
-"""What the terminal shows: one bar per running trial, lines above them, and a short table at the end.
+"""The terminal: one bar per running trial, lines above them, and a short table at the end.
 
-`Terminal` owns the console, the bars and the log. On a terminal the bars move; elsewhere (a file, a notebook, CI)
-each trial gets a line every ten seconds. log.txt gets the lines in either case, notes and table included.
+`Terminal` owns the console, the bars and the log. On a terminal the bars move. Elsewhere (a file, a notebook, CI) each
+trial prints a line every ten seconds. log.txt gets all lines in both cases, notes and tables included.
 """
 
 import time
@@ -43,7 +43,7 @@ class Log:
 
 
 class Screen(Protocol):
-    """What a trial shows itself on: `Terminal`, or a sweep's link to the process that has the terminal."""
+    """Where a trial shows its progress: `Terminal`, or a sweep's link to the process that owns the terminal."""
 
     def start(self, name: str, total_steps: int, done_steps: int = 0) -> None: ...
     def update(self, name: str, step: int, *, loss: float, tokens_per_s: float) -> None: ...
@@ -66,7 +66,7 @@ class _Bar:
 
 @final
 class Terminal:
-    """A context manager around training; `plain` forces lines (True) or bars (False) and follows the console."""
+    """A context manager around training. `plain` forces lines (True) or bars (False); by default the console decides."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Terminal:
             self._rich.stop()
 
     def start(self, name: str, total_steps: int, done_steps: int = 0) -> None:
-        """Shows a trial that has `done_steps` of `total_steps` behind it."""
+        """Shows a trial that has done `done_steps` of `total_steps`."""
         widest = self._console.width // 5  # rich would shorten the numbers on the right as much as the name
         short = encodable(neutral(name if len(name) <= widest else name[: widest - 2] + ".."), self._console)
         task = self._rich.add_task(short, total=total_steps, completed=done_steps, state="")
@@ -125,7 +125,7 @@ class Terminal:
         self._rich.remove_task(bar.task)
 
     def alive(self) -> None:
-        """A sign of life between two updates: there is nothing to show."""
+        """A sign of life between two updates. Nothing is shown."""
 
     def note(self, text: str) -> None:
         """Prints a line above the bars."""
@@ -147,7 +147,7 @@ class Terminal:
         return self._console.width
 
     def log_to(self, path: Path) -> None:
-        """From here on, what is shown also goes to `path`."""
+        """From now on, all output also goes to `path`."""
         self._log = Log(path)
 
     def record(self, text: str) -> None:
@@ -178,7 +178,7 @@ class Terminal:
 
 @contextmanager
 def row_bar(total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar over rows, with the time left if their number is known; yields what it is advanced by."""
+    """A bar over rows, with the time left if `total` is known. Yields a function to call with the rows of each advance."""
     columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     with RichProgress(*columns, console=Console(stderr=True), expand=True, transient=True) as bar:
         task = bar.add_task("", total=total)
@@ -203,7 +203,7 @@ def _left(bar: _Bar, step: int, now: float) -> str:
 
 
 def human(seconds: float) -> str:
-    """Seconds as people say them: 0.31 s, 42 s, 18 min, 2 h 5 min."""
+    """Seconds in readable units: 0.31 s, 42 s, 18 min, 2 h 5 min."""
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -223,7 +223,7 @@ def _neutral_lines(text: str) -> str:
 
 @final
 class Neutral:
-    """What rich renders, with the control signs in its texts written out: names come from data and from strangers."""
+    """A renderable for rich with escaped control characters in its texts. Names come from data and from strangers."""
 
     def __init__(self, what: RenderableType) -> None:
         self._what = what
@@ -238,5 +238,5 @@ class Neutral:
 
 
 def encodable(text: str, console: Console) -> str:
-    """The text with a question mark for each sign that the console cannot show."""
+    """The text with a question mark for each character that the console cannot show."""
     return text.encode(console.encoding, "replace").decode(console.encoding)
