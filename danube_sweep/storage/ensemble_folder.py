@@ -96,6 +96,6 @@ class EnsembleFolder:
 
 
 def refuse_ensemble(path: Path, way_out: str) -> None:
-    """Raises CheckpointError, with `way_out`, for the folder of an ensemble, where only runs and sweeps are accepted."""
+    """Raises CheckpointError, with `way_out`, for the folder of an ensemble: only runs and sweeps are accepted."""
     if EnsembleFolder(path).file.is_file():
         raise CheckpointError(f"{path} is an ensemble; {way_out}")

@@ -48,7 +48,10 @@ def misfit(found: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> str | None:
 
 
 def misfit_of_result(found: Mapping[str, Any]) -> str | None:
-    """The first field of a result that cannot be used, as `state=…`; None if all can. An unknown state is such a field."""
+    """The first field of a result that cannot be used, as `state=…`; None if all can.
+
+    A state that is not ours is such a field.
+    """
     if not isinstance(found.get("state"), str) or found["state"] not in _STATES:
         return _named("state", found.get("state"))
     if (wrong := misfit(found, RESULT)) is not None:

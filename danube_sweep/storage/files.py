@@ -36,8 +36,8 @@ _SUFFIX = ".tmp"
 def whole_file(target: Path, way_out: str = WAY_OUT) -> Iterator[Path]:
     """Gives a temporary path to write to; at the end of the block that file is synced and becomes `target`.
 
-    After an error in the block there is no temporary file, and an older `target` is as it was. Raises DiskError, as
-    `writing` does, and BusyError where another process has taken over the folder.
+    After an error in the block, the temporary file is gone and an older `target` is unchanged. Raises DiskError, as
+    `writing` does, and BusyError if another process has taken over the folder.
     """
     temporary = _temporary(target)
     try:

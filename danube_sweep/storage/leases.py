@@ -80,7 +80,7 @@ class Lease:
         return _now_s() - self._beaten_s >= self.interval_s
 
     def beat(self) -> None:
-        """Makes the next number; what the file system refuses meanwhile is tried again at the next beat."""
+        """Makes the next number. If the file system refuses it, the next beat tries again."""
         with self._one, suppress(OSError):
             now_s = _now_s()
             if self._taken or not self._number:

@@ -110,7 +110,7 @@ class FolderLock:
 
 
 def is_held(file: Path) -> bool:
-    """Whether some process holds the lock now; where a file system cannot lock, nobody does.
+    """Whether some process holds the lock now. False on a file system that cannot lock.
 
     A lease that this process sees for the first time counts as held until its term has passed.
     """
@@ -123,7 +123,7 @@ def is_held(file: Path) -> bool:
 
 
 def is_kernel_held(file: Path) -> bool:
-    """The same of the kernel's lock alone, whatever leases say."""
+    """Whether some process holds the kernel's lock now. Leases do not count."""
     if not file.is_file():
         return False
     with suppress(OSError, NotImplementedError):

@@ -98,7 +98,7 @@ _COMMITS = ("commit", "revision")
 
 
 def _secrets() -> Iterator[tuple[str, str]]:
-    """Variables with the names of secrets whose values have at least 8 characters and are no words or paths of files."""
+    """Variables with the names of secrets and values of at least 8 characters that are no words or paths of files."""
     taken = {name: value for value, name in from_environment.values().items()}
     for name, value in {**os.environ, **taken}.items():
         named = name in taken or _SECRET_VARIABLE.search(name)

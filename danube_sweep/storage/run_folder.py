@@ -116,7 +116,7 @@ class RunFolder:
         return self.path / "adjusted.json"
 
     def micro_batch(self, config: Config) -> int:
-        """Rows of a forward pass: those of the config, or those that a sweep gave the trial after it ran out of memory.
+        """Rows of a forward pass: the config's, or those that the sweep gave the trial after it ran out of memory.
 
         Raises CheckpointError for a damaged adjusted.json.
         """

@@ -1,7 +1,7 @@
 """Whether the workers of one sweep see each other's locks, checked when a second worker starts.
 
-Each worker keeps a locked file and one that it rewrites every second. A file of another host that changes while its
-lock is free here belongs to a live worker whose locks this machine does not see. Unless both hold leases, they would
+Each worker keeps a locked file, and a file that it rewrites every second. If the file of another host changes while its
+lock is free here, that worker lives and its locks are invisible on this machine. Unless both hold leases, they would
 train the same trials.
 """
 
@@ -29,10 +29,10 @@ WATCHED_S: Final = 5.0
 
 @contextmanager
 def worker_present(sweep: Path, host: str | None = None, *, leases: bool = False) -> Iterator[str | None]:
-    """While it lasts, this process is known as a worker of the sweep. Gives a host whose locks are not seen, if any.
+    """Inside, this process is registered as a worker of the sweep. Gives a host whose locks are not seen, or None.
 
-    `host`: this machine's name; `leases`: whether this worker holds its trials by leases too. Raises ConfigError if a
-    worker of another host is alive whose lock is not seen here, unless both hold leases; DiskError.
+    `host` is this machine's name. `leases`: whether this worker holds its trials by leases too. Raises DiskError, and
+    ConfigError if a live worker of another host holds a lock that is not seen here, unless both hold leases.
     """
     here = host or node()
     folder = sweep / FOLDER
@@ -63,7 +63,7 @@ def worker_present(sweep: Path, host: str | None = None, *, leases: bool = False
 def _beat(file: Path, ended: threading.Event, said: str = "") -> None:
     count = 0
     while True:
-        with suppress(OSError):  # a full disk is told by what trains
+        with suppress(OSError):  # training reports a full disk
             file.write_text(f"{count} {said}\n", encoding="ascii")
         count += 1
         if ended.wait(BEAT_S):

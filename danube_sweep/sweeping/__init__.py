@@ -1,10 +1,10 @@
-"""A sweep: many trials to their end, whatever dies on the way, and a ranking.
+"""A sweep: many trials to their end, in spite of crashes, and a ranking.
 
 start_sweep  plan, run and resume a sweep · end_sweep  the winner's test part, the ranking · dry_run  only look
-propose/  which trial is next: a grid's cells, a search's draws; what ends a trial early
+propose/  the next trial: a grid's cells, a search's draws; early ends of trials
 execute/  trials in processes of their own, several at a time
 other_launchers  batches for Hydra's own launchers
 cluster/  jobs of a cluster that share a sweep's folder
 train_refit  the best settings on all rows
-entry/  Hydra's plugins, the W&B agent, a W&B sweep file · wandb_file/  how that file is read
+entry/  Hydra's plugins, the W&B agent, a W&B sweep file · wandb_file/  the reading of that file
 """

@@ -1,4 +1,4 @@
-"""Rows that cannot be told from the best are trained again with fresh seeds, until they can or the share is spent."""
+"""Rows tied with the best are trained again with fresh seeds, until the tie is broken or the share is spent."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ def confirm(folder: SweepFolder, sweep: Sweep, terminal: Terminal, train: Callab
 
 
 def tied(ranking: Ranking) -> list[Row]:
-    """The rows that cannot be told from the best, the best first; none where it is told apart."""
+    """The rows that cannot be told from the best, the best first. Empty if the best is told apart."""
     best = winner(ranking)
     whole = [row for row in ranking.rows if row.used and not row.pruned and not row.lost and row is not best]
     ties = [row for row in whole if row.tie]
@@ -98,7 +98,7 @@ def next_round(ranking: Ranking, folder: SweepFolder, sweep: Sweep) -> Round | N
 
 
 def offer(ranking: Ranking, folder: SweepFolder, sweep: Sweep) -> str | None:
-    """A line that offers to confirm a tie, with its predicted cost; None where there is nothing to confirm."""
+    """A line that offers to confirm a tie, with its predicted cost; None if there is nothing to confirm."""
     coming = None if nothing_learned(ranking) else next_round(ranking, folder, sweep)
     if coming is None:
         return None

@@ -1,4 +1,4 @@
-"""What --dry-run shows: the trials of a sweep, which are done, and nothing written."""
+"""--dry-run: shows the trials of a sweep and which of them are done. Writes nothing."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -40,9 +40,9 @@ def grid_table(
     shared: Collection[str],
     sweep: Sweep | None,
 ) -> RenderableType:
-    """A row per cell: what it varies, the first digits of its hash, pack and state in `folder`; then the counts.
+    """A row per cell: its varied values, the first digits of its hash, pack and state in `folder`; then the counts.
 
-    With `sweep` the packs follow, in their order and with a reason each; without, nothing packs them.
+    With `sweep` the packs follow, each with the reason for its size. Without it, there are no packs.
     """
     states = {entry.hash: _state(entry) for entry in folder.entries()}
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -83,7 +83,7 @@ def _is_open(state: str | None, sweep: Sweep | None) -> bool:
 
 
 def _packs(configs: Sequence[Config], sweep: Sweep) -> list[tuple[str, PlannedPack]]:
-    """The packs by name; what trains alone has none."""
+    """The packs by name. A trial that trains alone is not among them."""
     packs = plan_packs(configs, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
     numbers = count(1)
     return [("-" if len(pack.trials) == 1 else f"p{next(numbers)}", pack) for pack in packs]
@@ -119,7 +119,7 @@ def _state(entry: Entry) -> str:
 
 
 def search_table(search: Search, sweep: Sweep, known: int, first: Config | None) -> RenderableType:
-    """What a search draws from, how many trials are left, and what packs of trials like `first` would be."""
+    """The distributions of a search, the number of trials left, and the packs that trials like `first` would form."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("searched", "from"):
         table.add_column(name, overflow="fold")

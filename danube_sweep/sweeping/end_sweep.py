@@ -30,7 +30,7 @@ POLL_S = 0.5
 
 
 def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, stopping: Callable[[], bool]) -> None:
-    """Ranks what there is. Once every trial has ended, the winner is scored on its test part first, if it has one."""
+    """Ranks the trials so far. Once all trials have ended, the winner is first scored on its test part, if any."""
     entries = folder.entries()
     if not entries:
         return

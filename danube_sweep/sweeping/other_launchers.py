@@ -31,6 +31,6 @@ def say_ignored(sweep: Sweep, pruner: Pruner, terminal: Terminal) -> None:
     ignored = [f"sweep.{name}" for name in names if getattr(sweep, name) != getattr(default, name)]
     ignored += [] if sweep.confirm is Confirm.none else ["sweep.confirm"]
     ignored += [] if isinstance(pruner, NoPruner) else ["pruner"]
-    ignored += [] if sweep.pack in (AUTO, 1) else ["sweep.pack"]  # one at a time is what other launchers do
+    ignored += [] if sweep.pack in (AUTO, 1) else ["sweep.pack"]  # other launchers train one at a time
     if ignored:
         terminal.note(f"{', '.join(ignored)}: only hydra/launcher=local and slurm keep to it; this launcher does not")

@@ -1,4 +1,4 @@
-"""What a trial, or every combination of swept values, would need, from configs alone. Imports no torch."""
+"""The needs of a trial, or of every combination of swept values, from configs alone. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ NO_FILE = "no-file-yet"
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell of the plan: its overrides, and its plan or what is wrong with it."""
+    """A cell of the plan: its overrides, and its plan or its error."""
 
     overrides: list[str]
     plan: TrialPlan | None = None
     size: DataSize | None = None
-    """Of its data; None where there are none."""
+    """Of its data; None without any."""
     error: str | None = None
     config: Config | None = None
 

@@ -1,4 +1,4 @@
-"""Plan a grid or a search, run it, rank it: what every entry calls. Entries differ only in where trials come from."""
+"""Plan a grid or a search, run it, rank it. Every entry calls this; entries differ only in the source of trials."""
 
 import re
 import sys
@@ -65,7 +65,7 @@ class PlannedSweep:
     ranked: bool = True
     """Whether it ends in a ranking, and the winner's test score."""
     tracking: Mapping[str, str] = field(default_factory=dict)
-    """What W&B's group and mode are for trials that leave them open; the group is by default the folder's name."""
+    """W&B's group and mode for trials that leave them open. The default group is the folder's name."""
 
 
 def plan_grid(
@@ -141,10 +141,10 @@ def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> No
 def resume_sweep(
     path: Path, changes: Sequence[str], terminal: Terminal, submit: Submit | None = None, *, patient: bool = False
 ) -> None:
-    """Goes on with the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`); ends like `run_sweep`.
+    """Continues the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`). Ends like `run_sweep`.
 
-    `submit` and `patient` are those of `PlannedSweep`. Raises CheckpointError for a folder that is not a sweep or from
-    another version.
+    `submit` and `patient` are those of `PlannedSweep`. Raises CheckpointError for a folder that is no sweep or of
+    another version, ConfigError for a change that a sweep cannot take.
     """
     folder = SweepFolder(path.absolute())
     stored = folder.read()
@@ -175,7 +175,9 @@ def resume_sweep(
     settle_locks(folder, sweep)
     with folder.locked():
         mend(folder, terminal.note)
-        if any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):  # what ranks is the sweep's, for good
+        if any(
+            re.match(r"sweep\.(metric|goal)=", change) for change in changes
+        ):  # a changed metric stays with the sweep
             _describe(plan, stored)
         if {"invalid", "all"} & set(sweep.retry):
             _recheck(plan, composer, terminal)
@@ -372,7 +374,7 @@ def _accelerators(plan: PlannedSweep, drawn: Config | None) -> set[str]:
 
 
 def _accelerator(entry: Entry) -> str | None:
-    # A config that is damaged beyond repair is told when its trial would begin.
+    # A config that is damaged beyond repair is reported when its trial would begin.
     with suppress(OSError, Undecodable, KeyError, TypeError):
         return str(yaml_of(entry.folder.config)["device"]["accelerator"])
     return None

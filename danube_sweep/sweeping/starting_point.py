@@ -1,4 +1,4 @@
-"""The settings to start from for a file: what it was recognised as, a model, and what fits the device."""
+"""The settings to start from for a file: its recognised data, a model, and sizes that fit the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def starting_point(
 
 
 def device_of(composer: Composer, given: Sequence[str]) -> Device:
-    """The device that overrides ask for, as it is planned for. Raises UserError for one that is none."""
+    """The device that overrides ask for, as it is planned for. Raises UserError for an unknown one."""
     return planned_device(composer.trial([one for one in choices(given) if one.startswith("device")]).device)
 
 

@@ -49,10 +49,10 @@ class Model:
 
 
 def run_refit(source: Path, output: Path, wanted: Wanted, terminal: Terminal) -> None:
-    """Chooses, trains and says what was promised.
+    """Chooses the settings, trains them on all rows, and prints their expected scores.
 
-    Raises CheckpointError and ConfigError before anything is written, Interrupted, TrialFailed and SweepFailed; the
-    lines of these say how to go on.
+    Raises CheckpointError and ConfigError before anything is written. Later it raises Interrupted, TrialFailed or
+    SweepFailed, with a line on how to continue.
     """
     _check_output(output)
     found, notes = refit_settings.find_chosen(source, wanted.top)

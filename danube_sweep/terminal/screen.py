@@ -66,7 +66,7 @@ class _Bar:
 
 @final
 class Terminal:
-    """A context manager around training. `plain` forces lines (True) or bars (False); by default the console decides."""
+    """A context manager around training. `plain` forces lines (True) or bars (False); the default is the console's."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class Terminal:
 
 @contextmanager
 def row_bar(total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar over rows, with the time left if `total` is known. Yields a function to call with the rows of each advance."""
+    """A bar over rows, with the time left if `total` is known. Yields a function for the rows of each advance."""
     columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     with RichProgress(*columns, console=Console(stderr=True), expand=True, transient=True) as bar:
         task = bar.add_task("", total=total)

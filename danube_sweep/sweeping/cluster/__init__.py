@@ -1,6 +1,6 @@
 """Jobs of a cluster that train the trials of one sweep folder.
 
-cluster_fields  what a user may ask of the cluster · cluster_options  the same, checked
-cluster_jobs  the jobs of a sweep: submitted, listed, ended · cluster_worker  what runs in a job
+cluster_fields  the options for the cluster · cluster_options  the same, checked
+cluster_jobs  the jobs of a sweep: submitted, listed, ended · cluster_worker  the code that runs in a job
 follow_jobs  the command that submits them and waits
 """

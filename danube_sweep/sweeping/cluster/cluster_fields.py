@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass
 class ClusterOptions:
-    """What a sweep asks of the cluster: the fields of `hydra.launcher`. Not frozen: Hydra could not override them."""
+    """The fields of `hydra.launcher`: the request to the cluster. Not frozen, or Hydra could not override them."""
 
     cluster: str = "slurm"
     jobs: int = 1

@@ -21,7 +21,7 @@ _LISTED_S: Final = 60.0
 
 @dataclass(frozen=True)
 class ClusterJobs:
-    """What was asked for a sweep, and the ids of its jobs; `folder` holds submitit's files and their logs."""
+    """The request for a sweep, and the ids of its jobs. `folder` holds submitit's files and their logs."""
 
     folder: Path
     options: ClusterOptions
@@ -42,13 +42,13 @@ class ClusterJobs:
         return [one for one in self.ids if one in listed]
 
     def unsuccessful(self) -> list[str]:
-        """A line for each worker that did not end by itself, with the last that its log says."""
+        """A line for each worker that did not end by itself, with the last line of its log."""
         found = []
         for one in self.ids:
             for rank in range(self.options.nodes):
                 report = self.folder / f"{one}_{rank}{Worker.reported}"
                 code = report.read_text(encoding="utf-8").strip() if report.is_file() else None
-                if code not in ("0", "1"):  # 1: a trial failed, which the ranking tells
+                if code not in ("0", "1"):  # 1: a trial failed, which the ranking shows
                     found.append(f"job {one}: {self._last_said(one, rank, code)}")
         return found
 
@@ -63,7 +63,10 @@ class ClusterJobs:
 
 
 def remembered(sweep: Path) -> ClusterJobs | None:
-    """The jobs that this user submitted for the sweep in a folder; None if there are none."""
+    """The jobs that this user submitted for the sweep in a folder; None without any.
+
+    Raises CheckpointError for a damaged record of them.
+    """
     file = _state(sweep) / "jobs.json"
     if not file.is_file():
         return None
@@ -77,7 +80,7 @@ def remembered(sweep: Path) -> ClusterJobs | None:
 
 
 def submit(sweep: SweepFolder, options: ClusterOptions, settings: Sequence[str]) -> ClusterJobs:
-    """Submits the workers of a sweep. Raises ConfigError for what the scheduler refuses, DiskError."""
+    """Submits the workers of a sweep. Raises ConfigError if the scheduler refuses them, and DiskError."""
     folder = state_folder(sweep.path, options.folder, paths.cache_dir())
     for place in (folder, _state(sweep.path)):
         with writing(place, f"choose another {AT}.folder"):
@@ -148,7 +151,7 @@ def _stated(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_private(folder: Path) -> None:
-    # Jobs unpickle what lies here.
+    # Jobs unpickle the files in this folder.
     stat = folder.stat()
     if stat.st_uid != os.getuid() or stat.st_mode & 0o022:
         raise DiskError(

@@ -64,10 +64,10 @@ def _check_local(options: ClusterOptions) -> None:
 
 
 def check_named_device(device: DictConfig, swept: Sequence[str]) -> str | None:
-    """Raises ConfigError unless the trials' device is stated: what is planned here must hold on the nodes.
+    """Raises ConfigError unless the trials' device is stated, since a plan made here must hold on the nodes.
 
-    `device`: that of the command; `swept`: the options of a sweep over devices. Returns a line for the user about a
-    CPU.
+    `device` is that of the command, `swept` holds the options of a sweep over devices. Returns a line for the user
+    about a CPU, else None.
     """
     present = [one for one in swept if one == "auto" or one.partition(":")[0] == "cuda"]
     accelerator, figures = str(device.accelerator), str(device.figures)
@@ -83,7 +83,11 @@ def check_named_device(device: DictConfig, swept: Sequence[str]) -> str | None:
 
 
 def state_folder(sweep: Path, options_folder: str | None, cache: Path) -> Path:
-    """Where submitit's files of a sweep are: never inside its folder, which may come from somebody else."""
+    """The folder of submitit's files for a sweep. It is never inside the sweep's folder, which other users may have
+    made.
+
+    Raises ConfigError for such a place.
+    """
     import hashlib
 
     key = hashlib.sha256(str(sweep.resolve()).encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
-"""What runs in a job: `danube-sweep resume` on the sweep's folder, stopped and requeued on the scheduler's signal.
+"""A job on the cluster: `danube-sweep resume` on the sweep's folder, stopped and requeued on the scheduler's signal.
 
-submitit pickles a `Worker`, which holds paths and settings. What it imports at its top is all that a job loads for it.
+submitit pickles a `Worker`, which holds paths and settings. A job loads only the imports at the top of this file for
+it.
 """
 
 import os
@@ -60,7 +61,7 @@ class Worker:
         environment = {name: value for name, value in os.environ.items() if name not in OTHERS}
         command = [sys.executable, "-m", "danube_sweep", "resume", "--worker", str(self.sweep), *self.settings]
         try:
-            # The scheduler signals every process of a job. Those that train are told by this one.
+            # The scheduler signals every process of a job. This process tells those that train.
             before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
             self.child = subprocess.Popen(command, cwd=self.cwd, env=environment)
             signal.signal(signal.SIGUSR2, before if leads else lambda *_: self._stop())

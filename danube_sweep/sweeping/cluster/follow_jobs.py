@@ -22,10 +22,11 @@ Run = Callable[[SweepFolder, Terminal], None]
 
 
 def on_cluster(options: ClusterOptions, settings: Sequence[str] = ()) -> Run:
-    """What runs a planned sweep on a cluster. It returns when its jobs have ended, however their trials did.
+    """The function that runs a planned sweep on a cluster. It returns when the jobs have ended, with any outcome of
+    trials.
 
-    Jobs that are still there are followed, and none is added. Raises Interrupted for a stop, which the jobs do not
-    hear, and SweepFailed for workers that could not train.
+    Jobs that are still there are followed, and none is added. Raises Interrupted for a stop, which does not reach the
+    jobs, and SweepFailed for workers that could not train.
     """
 
     def run(folder: SweepFolder, terminal: Terminal) -> None:
@@ -41,7 +42,7 @@ def on_cluster(options: ClusterOptions, settings: Sequence[str] = ()) -> Run:
 
 
 def back_to(sweep: Path, settings: Sequence[str]) -> Run | None:
-    """The same for a sweep whose jobs were submitted before, with what was asked then; None for any other sweep."""
+    """`on_cluster` with the earlier request for a sweep whose jobs were submitted before; None for any other sweep."""
     jobs = remembered(sweep)
     if jobs is None:
         return None

@@ -1,4 +1,4 @@
-"""Hydra's entry: what its launcher and sweeper plugins do. Everything past it knows nothing of Hydra."""
+"""Hydra's entry: the code behind its launcher and sweeper plugins. No code beyond it knows Hydra."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -59,7 +59,7 @@ class Multirun:
             self._search(arguments, [*arguments, *held()])
 
     def _grid(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
-        # `seen`: what Hydra itself could compose, which is enough for the sweep's settings.
+        # `seen`: the config that Hydra itself could compose, which is enough for the sweep's settings.
         overrides = self._parser.parse_overrides(list(arguments))
         sweep, _ = self._composer.sweep(self._fixed(seen))
         with Terminal() as terminal:
@@ -136,7 +136,7 @@ def _not_the_users() -> Iterator[None]:
 
 
 def _job(entry: Entry) -> list[str]:
-    # What the plan has settled and Hydra, which composes the trial anew, would not know.
+    # Settled by the plan. Hydra, which composes the trial anew, would not know it.
     tracking = load_config(entry.folder.config).tracking
     group = tracking.group if isinstance(tracking, WandbTracking) else None
     planned = [] if group is None else [f"tracking.group={override_text('tracking.group', group)}"]
@@ -150,7 +150,7 @@ def _settle(entry: Entry, returned: JobReturn) -> None:
     error: BaseException = returned._return_value
     if isinstance(error, Interrupted):
         raise error
-    if isinstance(error, BusyError):  # whoever trains it says how it ends
+    if isinstance(error, BusyError):  # the process that trains it reports its end
         return
     state = State.invalid if isinstance(error, UserError) else State.failed
     said = " ".join(f"{type(error).__name__}: {error}".split())
@@ -165,7 +165,7 @@ def composer_of(context: Any, config: DictConfig) -> Composer:
 
 
 def cluster_of(config: DictConfig) -> ClusterOptions | None:
-    """What hydra/launcher=slurm asks for; None with another launcher. Raises ConfigError."""
+    """The options of hydra/launcher=slurm; None with another launcher. Raises ConfigError for a bad one."""
     launcher = config.hydra.launcher
     return cluster_options(launcher) if launcher._target_ == SLURM else None
 
@@ -185,7 +185,7 @@ def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[st
         # A batch is not the end of the sweep: the winner is known, and scored, when it is resumed.
         submit = None if options is None else on_cluster(options)
         plan = replace(plan, sweep=replace(plan.sweep, score_test=False), submit=submit)
-        with suppress(SweepFailed):  # each job's return says it to the sweeper
+        with suppress(SweepFailed):  # the return of each job reports it to the sweeper
             run_sweep(plan, terminal)
     metric = objectives(plan.sweep)[0][0]
     return [_returned(entry, cell, metric) for entry, cell in zip(entries, cells, strict=True)]

@@ -22,10 +22,10 @@ SWEEPER = "hydra/sweeper="
 
 
 def run_call(words: Sequence[str], folder: Path | None, terminal: Terminal) -> Path:
-    """Runs the sweep that the overrides describe and returns its folder; ends like `run_sweep`.
+    """Runs the sweep that the overrides describe and returns its folder. Ends like `run_sweep`.
 
-    Without a folder it goes on with the newest sweep of the same call (sys.argv) that has trials without an end, else
-    it starts one in multirun/. Raises ConfigError for another sweeper than ours and for a dry run.
+    Without a folder, it continues the newest sweep of the same call (sys.argv) that has trials without an end. If there
+    is none, it starts one in multirun/. Raises ConfigError for another sweeper than ours and for a dry run.
     """
     own, searches = _sweeper(words)
     parsed, composer = parse_sweep(own), Composer()

@@ -30,10 +30,11 @@ def held() -> list[str]:
 
 @contextmanager
 def placed(arguments: list[str]) -> Iterator[list[str]]:
-    """The command with its place: a fresh sweep folder for -m, the trial's own under a W&B agent, else as it is.
+    """The command with its folder: a fresh sweep folder for -m, the trial's own under a W&B agent, else unchanged.
 
-    Also turns --dry-run into its setting, and holds back what Hydra would refuse of a sweep over groups (`held`). A
-    fresh folder that stayed empty is removed. Raises ConfigError for -m under an agent and for --dry-run without -m.
+    Also turns --dry-run into its setting, and holds back overrides of groups in a sweep, which Hydra would refuse
+    (`held`). A fresh folder that stayed empty is removed. Raises ConfigError for -m under an agent and for --dry-run
+    without -m.
     """
     words = [word for word in arguments if word != "--dry-run"]
     dry, multirun = len(words) < len(arguments), any(word in ("-m", "--multirun") for word in words)
@@ -67,7 +68,7 @@ def _holding(words: list[str]) -> Iterator[list[str]]:
 def _chooses_several(word: str) -> bool:
     if word.startswith("-"):
         return False
-    with suppress(HydraException):  # what is no override is said by Hydra
+    with suppress(HydraException):  # Hydra reports words that are no overrides
         return OverridesParser.create().parse_overrides([word])[0].is_sweep_override()
     return False
 

@@ -13,7 +13,7 @@ from danube_sweep.storage.folder_names import SWEEPS
 from danube_sweep.storage.sweep_folder import SweepFolder
 
 SWEEP_ID, PARAMETERS = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
-"""What the agent tells its children: the sweep, and the file with the values that it chose for this trial."""
+"""Variables that the agent sets for its children: the sweep, and the file with the values chosen for this trial."""
 DOOR = "wandb agent"
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -64,7 +64,7 @@ def trial_folder(config: Config, overrides: list[str], base: Path = SWEEPS) -> P
 
 
 def _fixed(overrides: list[str]) -> list[str]:
-    # What stands in the sweep file's command is the same for every trial and would only lengthen the folders' names.
+    # The constants in the sweep file's command are the same for every trial and would only lengthen the folders' names.
     chosen = _parameters()
     return [one for one in overrides if chosen and one.lstrip("+~").partition("=")[0] not in chosen]
 

@@ -1,4 +1,4 @@
-"""How attempts ended: judged, written down as soon as there is room, told to the source and shown."""
+"""The ends of attempts: judged, written down as soon as the disk has room, reported to the source and shown."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from danube_sweep.terminal.screen import Terminal, duration
 
 @dataclass(frozen=True)
 class EndedAttempt:
-    """An attempt that is over, and what the sweep knows of its end."""
+    """An attempt that is over, with the sweep's knowledge of its end."""
 
     claim: Claim
     slot: int
@@ -41,9 +41,9 @@ class EndedAttempt:
     present: Sequence[Claim] = ()
     """Those that were there when it ended, itself included."""
     log: Path | None = None
-    """What its process printed, if that is not in its own log."""
+    """The output of its process, if that is not in the trial's own log."""
     split: str | None = None
-    """What ended its pack, where no trial is blamed for it; it goes on."""
+    """The reason why its pack ended, if no trial is blamed for it; the trial continues in a smaller pack."""
 
     @property
     def name(self) -> str:
@@ -56,7 +56,7 @@ class EndedAttempt:
 
 @final
 class Records:
-    """Puts on record what has ended; what cannot be written on a full disk is kept and tried again."""
+    """Records attempts that have ended. One that cannot be written to a full disk is kept and tried again."""
 
     def __init__(
         self,
@@ -87,9 +87,9 @@ class Records:
         self._owed.append(one)
 
     def settle(self) -> list[EndedAttempt]:
-        """Puts on record what it can, and returns what is to be run again at once, still claimed.
+        """Records as many ended attempts as possible. Returns those that run again at once, still claimed.
 
-        Of a trial that another process has taken over nothing is written.
+        Nothing is written for a trial that another process has taken over.
         """
         again = []
         self.blocked = None
@@ -122,7 +122,7 @@ class Records:
         one.claim.release()
 
     def give_up(self) -> None:
-        """Lets go of what could not be written."""
+        """Drops the attempts that could not be written, with a line for each."""
         for one in self._owed:
             self._terminal.note(f"{one.name}: how it ended could not be written; it counts as not run")
             one.claim.release()

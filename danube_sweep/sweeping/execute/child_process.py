@@ -1,4 +1,4 @@
-"""A trial or a pack of trials in a process of its own: what the child does, and what it tells over its link."""
+"""A trial or a pack in a process of its own: the child's work, and its messages to the parent."""
 
 import faulthandler
 import fcntl
@@ -102,14 +102,14 @@ def train_task(job: Job, link: Connection) -> None:
 
 @final
 class Line:
-    """What a pack asks the parent of its process, and what it tells it: the `Door` of `run_pack`."""
+    """The `Door` of `run_pack` in a child: it passes questions and reports to the parent."""
 
     def __init__(self, link: Connection) -> None:
         self._link = link
         self._dismissed: dict[str, str] = {}
 
     def entrant(self, trial: PackTrial) -> "Entrant":
-        """The trial, ready to train; its log says that it is in a pack."""
+        """The trial, ready to train. Its log has a line on the pack."""
         from danube_sweep.training.setup import Entrant
 
         def judge(number: int) -> Verdict:
@@ -159,7 +159,7 @@ def _record(path: Path, text: str) -> None:
 
 
 def score_task(job: Job, link: Connection) -> None:
-    """Tells the metrics of a finished trial on its test part."""
+    """Sends the metrics of a finished trial on its test part."""
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
     quiet_libraries()
@@ -170,7 +170,7 @@ def score_task(job: Job, link: Connection) -> None:
 
 
 def baseline_task(job: Job, link: Connection) -> None:
-    """Trains the baselines of the job's config into the folder of its path, whose name is the split's; tells None."""
+    """Trains the baselines of the job's config into the folder of its path, named after the split. Sends None."""
     from danube_sweep.baseline.write_baselines import write_baselines
 
     assert job.config is not None
@@ -179,7 +179,7 @@ def baseline_task(job: Job, link: Connection) -> None:
 
 
 def publish_task(job: Job, link: Connection) -> None:
-    """Sends W&B the end of a trial that was paused and is pruned now; tells None."""
+    """Sends W&B the end of a trial that was paused and is pruned now. Sends the parent None."""
     from danube_sweep.training.run import publish_result
 
     assert job.config is not None
@@ -188,7 +188,7 @@ def publish_task(job: Job, link: Connection) -> None:
 
 
 def count_gpus_task(job: Job, link: Connection) -> None:
-    """Tells how many GPUs torch sees."""
+    """Sends the number of GPUs that torch sees."""
     import torch
 
     link.send(torch.cuda.device_count())
@@ -238,7 +238,7 @@ def _failed(error: BaseException) -> Failed:
     from danube_sweep.config.schema.states import State
     from danube_sweep.training.failure import failure
 
-    if isinstance(error, BusyError):  # whoever has it says how it ends
+    if isinstance(error, BusyError):  # the process that trains it reports its end
         return Failed(State.preempted.value, str(error))
     if isinstance(error, PackOutOfMemory):
         return Failed(State.oom.value, str(error))
@@ -248,8 +248,8 @@ def _failed(error: BaseException) -> Failed:
 
 
 def _redirect(job: Job) -> None:
-    # Whatever prints, a library's C code and a dying interpreter included, prints into the trial's log, or to whoever
-    # asked for it.
+    # All output goes into the trial's log or to the caller that asked for it, also that of C code and of a dying
+    # interpreter.
     if job.output is not None:
         handle = os.dup(job.output.fileno())
         job.output.close()
@@ -262,8 +262,8 @@ def _redirect(job: Job) -> None:
 
 def _die_with_the_sweep() -> None:
     # multiprocessing gives each child a pipe whose other end only the sweep's process holds. When it closes, the kernel
-    # sends SIGKILL to the child, even if that hangs in C code, and to what the child has started; a thread does the
-    # same where there is no such signal.
+    # sends SIGKILL to the child, even if that hangs in C code, and to the processes that the child has started. Where
+    # there is no such signal, a thread does the same.
     parent: Any = multiprocessing.parent_process()
     if parent is None:
         return

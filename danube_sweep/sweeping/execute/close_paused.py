@@ -20,7 +20,7 @@ from danube_sweep.terminal.screen import Terminal
 
 
 def close_paused(folder: SweepFolder, terminal: Terminal, heard: Callable[[Entry], None]) -> None:
-    """Prunes the paused trials, and tells `heard` of each; none while any trial of the sweep waits or trains."""
+    """Prunes the paused trials, and calls `heard` for each. Does nothing while a trial of the sweep waits or trains."""
     with folder.locked():
         entries = [entry for entry in folder.entries() if not entry.folder.result.is_file()]
         if not entries or not all(entry.folder.paused.is_file() for entry in entries):
@@ -55,7 +55,7 @@ def _tell_tracker(entry: Entry, terminal: Terminal) -> None:
     """Ends the trial's run in W&B or TensorBoard, in a process of its own."""
     try:
         config = load_config(entry.folder.config)
-    except CheckpointError:  # the ranking tells
+    except CheckpointError:  # the ranking reports it
         return
     if isinstance(config.tracking, NoTracking):
         return

@@ -1,6 +1,6 @@
-"""Slots, each with a process that trains a trial or a pack, until the source is dry, the deadline comes or a stop does.
+"""Slots, each with a process that trains a trial or a pack, until the source is empty, the deadline or a stop.
 
-Knows nothing of Hydra, Optuna or W&B: a `Source` says what is next and hears what became of it.
+Knows nothing of Hydra, Optuna or W&B. A `Source` gives the next trial and is told how it ended.
 """
 
 import time
@@ -67,7 +67,8 @@ class Executor:
         self._records = Records(source, settings, terminal, len(slots.environments), self._packer.learn)
         self._running: list[SlotProcess] = []
         self._parts: list[deque[ClaimedTrials]] = [deque() for _ in slots.environments]
-        """What starts next in each slot and is claimed: halves of a pack that died, a trial with less micro-batch."""
+        """Claimed trials that start next in each slot: halves of a pack that died, a trial with a smaller micro-batch.
+        """
         self._began_s = time.monotonic()
         self._closed = False
         self._told: set[str] = set()
@@ -94,7 +95,7 @@ class Executor:
             self._wind_up()
 
     def _wind_up(self) -> None:
-        # After a failure of the sweep's own: what runs gets its time to checkpoint.
+        # After an error in the sweep's own code: running trials get their time to checkpoint.
         for one in self._running:
             one.child.ask_to_stop()
         while self._running:
@@ -167,7 +168,7 @@ class Executor:
     def _claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
         try:
             claim = self._source.claim(wanted, draws)
-        except (UserError, OSError) as error:  # a full disk, most likely: what runs goes on
+        except (UserError, OSError) as error:  # most likely a full disk: running trials continue
             full = isinstance(error, DiskError) or not isinstance(error, UserError)
             if not self._running and wanted is None and not full:
                 raise
@@ -181,7 +182,7 @@ class Executor:
         return claim
 
     def _share(self) -> int | None:
-        # Free slots share what waits: one pack of it all would leave the others nothing to do.
+        # Free slots share the waiting trials: one pack of them all would leave the other slots idle.
         ended, total = self._source.progress()
         if total is None:
             return None
@@ -247,7 +248,7 @@ class Executor:
         for one in heard.values():
             self._hear(one)
             if not one.child.process.is_alive():
-                self._hear(one)  # what it said last
+                self._hear(one)  # its last messages
                 self._end(one)
 
     def _hear(self, one: SlotProcess) -> None:
@@ -330,7 +331,7 @@ class Executor:
             self._leave(one, member, code, failed, killed=killed)
 
     def _blame(self, one: SlotProcess, unfinished: list[RunningTrial], state: str, reason: str) -> None:
-        """Splits a pack that died, whoever did it; a trial alone is the one."""
+        """Splits a pack that died, without blaming a trial. A trial that ran alone is blamed."""
         key, claims = one.part.key, [member.claim for member in unfinished]
         if state == State.preempted.value:
             return

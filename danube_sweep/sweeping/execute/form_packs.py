@@ -26,7 +26,7 @@ Claiming = Callable[[Wanted, int], Claim | None]
 
 @final
 class Packer:
-    """What sweep.pack says, the planner predicts, and has turned out so far."""
+    """Forms packs from sweep.pack, the planner's predictions and the outcomes so far."""
 
     def __init__(self, settings: Sweep, source: Source, claim: Claiming) -> None:
         self._pack, self._slots, self._source, self._claim = settings.pack, settings.slots, source, claim
@@ -34,7 +34,7 @@ class Packer:
         self._most: dict[str, int] = {}
         """Key -> the largest pack, where a larger one has died."""
         self._before: dict[str, int | None] = {}
-        """Key -> what stood there before a death that a single trial may be to blame for."""
+        """Key -> the largest pack before a death that a single trial may have caused."""
 
     def key(self, claim: Claim) -> str | None:
         """Trials with the same key may train together; None trains alone."""
@@ -45,7 +45,7 @@ class Packer:
     def gathered(self, first: Claim, key: str, share: int | None) -> list[Claim]:
         """The claimed trial and those that start together with it, claimed as well.
 
-        `share`: the slot's share of what waits, which a pack whose size is chosen here keeps to.
+        `share`: the slot's share of the waiting trials, an upper limit for a pack whose size is chosen here.
         """
         claims, (mates, draws) = [first], self._chosen(first, key, share)
         for mate in mates:
@@ -80,7 +80,7 @@ class Packer:
             return [], 0
         known = self._same(key)
         candidates = [first.trained, *known]
-        candidates += [first.trained] * min(self._source.drawable(), WINDOW)  # what is drawn is taken to be like it
+        candidates += [first.trained] * min(self._source.drawable(), WINDOW)  # draws are assumed to be like it
         try:
             pack = choose_pack(
                 candidates,
@@ -90,7 +90,7 @@ class Packer:
                 lengths=self._lengths,
                 corrections=self._corrections,
             )
-        except (UserError, OSError):  # the model or the data have gone: its own run says so
+        except (UserError, OSError):  # the model or the data are missing, which the trial's own run reports
             return [], 0
         others = [number for number in pack.trials if number > 0]
         mates = [candidates[number] for number in others if number <= len(known)]
@@ -119,7 +119,7 @@ class Packer:
             corrections=self._corrections,
         )
 
-    # -------------------------------------------------------------------------------------------- what turned out
+    # -------------------------------------------------------------------------------------------- outcomes
 
     def _capped(self, key: str, size: int) -> int:
         return min(size, self._most.get(key, size))

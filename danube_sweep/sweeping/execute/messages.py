@@ -1,7 +1,7 @@
-"""What a sweep gives to a process of its own, and what the two tell each other over their link.
+"""The job that a sweep gives to a process of its own, and the messages between the two.
 
-A message about a trial names it by its folder. What the parent sends is an answer, to whoever waits for one, or a
-`Dismissal`, which may come at any time and is kept until it is looked for.
+A message about a trial names it by its folder. The parent sends answers to a child that waits for one. It may send a
+`Dismissal` at any time, which is kept until the child looks for it.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class PackTrial:
     path: Path
     config: Config
     note: str
-    """What its log says about the pack."""
+    """The line about the pack in its log."""
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class PackTrial:
 
 @dataclass(frozen=True)
 class Job:
-    """What a child needs: pickled, so nothing of it is recomposed or read again."""
+    """The data that a child needs. It is pickled, so nothing of it is composed or read again."""
 
     path: Path
     working_directory: Path
@@ -87,9 +87,10 @@ class Validated:
 
 @dataclass(frozen=True)
 class Failed:
-    """What ended the trial, a user's mistake perhaps that only showed while it was built, and the state it ends in.
+    """The error that ended the trial, and the state it ends in. It can be a user's mistake found while the trial was
+    built.
 
-    Of a process with a pack: what ended all that were left in it.
+    From a process with a pack: the error that ended all trials left in it.
     """
 
     state: str

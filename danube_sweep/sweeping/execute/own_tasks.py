@@ -1,4 +1,4 @@
-"""What a child does for Python's own functions: train one trial or predict with it, as the command line would."""
+"""The tasks of a child for Python's own functions: train one trial or predict with it, like the command line."""
 
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -12,7 +12,7 @@ from danube_sweep.training.train_one_trial import train_one_trial
 
 
 def run_task(job: Job, link: Connection) -> None:
-    """Trains the job's trial in its folder; tells its objective, or the error as it is."""
+    """Trains the job's trial in its folder. Sends its objective, or the error as it is."""
     config = job.config
     assert config is not None
     with StopRequest(patient=True) as stop:
@@ -20,14 +20,14 @@ def run_task(job: Job, link: Connection) -> None:
 
 
 def predict_task(words: PredictWords, _job: Job, link: Connection) -> None:
-    """Predicts with a finished run; tells the number of rows, or the error as it is."""
+    """Predicts with a finished run. Sends the number of rows, or the error as it is."""
     _tell(link, lambda: predict_run(words))
 
 
 def _tell(link: Connection, work: Callable[[], Any]) -> None:
     try:
         link.send(work())
-    except Exception as error:  # the operating system, a parser, a decoder; anything else is a defect
+    except Exception as error:  # an error of the operating system, a parser or a decoder; anything else is a defect
         if (ours := as_ours(error)) is None:
             raise
         link.send(ours)

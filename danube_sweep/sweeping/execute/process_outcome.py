@@ -1,4 +1,4 @@
-"""How a trial's process ended: a state and a reason from its exit code, its files and what the sweep did to it."""
+"""The end of a trial's process as a state and a reason, from its exit code, its files and the sweep's own actions."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import Failed
 
 INTERRUPTED: Final = "interrupted"
-"""The state of an attempt that the sweep itself has stopped; the trial goes on when the sweep does."""
+"""The state of an attempt that the sweep itself has stopped. The trial continues with the sweep."""
 _KILLS = {signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _LAST_LINES, _LAST_BYTES = 50, 16384
 

@@ -27,7 +27,7 @@ WARM = [
     "transformers.models.mistral.modeling_mistral",
     "danube_sweep.sweeping.execute.warm_tables",
 ]
-"""What the parent of all trials imports; PEFT imports bitsandbytes, and that initialises CUDA, so neither is here."""
+"""The imports of the parent of all trials. PEFT imports bitsandbytes, which initialises CUDA, so neither is here."""
 GONE_WITHIN_S = 5.0
 STARTS = 5
 """How often a child is started before a warm parent that keeps dying counts as an error."""
@@ -49,11 +49,11 @@ class Child:
         return time.monotonic() - self.started_s
 
     def places(self) -> list[Any]:
-        """What to wait for: its next message, and its end."""
+        """The handles to wait for: its next message, and its end."""
         return [self.process.sentinel] if self.silent else [self.link, self.process.sentinel]
 
     def hear(self) -> Message | None:
-        """The next message, or None if there is none now."""
+        """The next message; None if there is none now."""
         try:
             if not self.silent and self.link.poll():
                 message: Message = self.link.recv()
@@ -75,7 +75,7 @@ class Child:
             self._send(os.kill, signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends the process and whatever it has started."""
+        """Ends the process and all processes that it has started."""
         self._send(os.killpg, signal.SIGKILL)
         self._send(os.kill, signal.SIGKILL)  # it may not have come as far as a group of its own
 
@@ -84,8 +84,8 @@ class Child:
         self.process.join()
         code = int(self.process.exitcode)
         if code == 255 and self._lives():  # the warm parent died, and with it the child's exit code
-            code = -int(signal.SIGTERM)  # as if asked to stop: the trial goes on from its checkpoint
-        self.kill()  # what the child has left behind: its group outlives it
+            code = -int(signal.SIGTERM)  # as if asked to stop: the trial continues from its checkpoint
+        self.kill()  # processes that the child left behind: its group outlives it
         self._wait_until_gone()
         self.link.close()
         return code
@@ -143,8 +143,8 @@ class Pool:
 
 @contextmanager
 def _without_the_script() -> Iterator[None]:
-    # A child would run the script that is running here, to find in it what it was sent. Nothing of ours is in there,
-    # and a script that calls ds.train outside of functions would train again.
+    # multiprocessing would run the current script in a child to find the functions that it was sent. None of ours is in
+    # there, and a script that calls ds.train outside of functions would train again.
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -22,15 +22,15 @@ from danube_sweep.training.signals import StopRequest
 
 POLL_S: Final = 0.5
 _DRAWN: Final = ("FORCE_COLOR", "CLICOLOR_FORCE")
-"""Set in every notebook; rich then draws bars that move, and what is printed here is lines."""
+"""Set in every notebook. With them, rich draws moving bars, but lines are printed here."""
 _ENDED_BY: Final = (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 def run_in_child(task: Task, job: Job, *, on_cpu: bool) -> Any:
-    """What the task tells, or None; what it prints goes to sys.stdout as it comes.
+    """Returns the value that the task sends, or None. Its output goes to sys.stdout as it comes.
 
     A first Ctrl-C asks it for a checkpoint and an end, a second one ends it at once. Raises the DanubeSweepError that
-    it tells, Interrupted for a child that was stopped, and TrialFailed for one that broke or died.
+    it sends, Interrupted for a child that was stopped, and TrialFailed for one that broke or died.
     """
     before = kernel_kills()
     environment = {name: value for name, value in job.environment.items() if name not in _DRAWN}
@@ -61,13 +61,13 @@ def _death(job: Job, code: int, told: Failed | None, *, kernel_killed: bool) -> 
 
 
 def _attend(child: Child, echo: "_Echo", stop: StopRequest) -> Any:
-    """Shows what the child prints and passes on a request to stop; returns the last thing that it told."""
+    """Shows the child's output and passes on a request to stop. Returns its last message."""
     told: Any = None
     while True:
         wait([*child.places(), *echo.places()], POLL_S)
         if stop():
             child.ask_to_stop()
-        lives = child.process.is_alive()  # asked first: what it printed and told last is there by then
+        lives = child.process.is_alive()  # asked first: its last output and message are there by then
         echo.pass_on()
         while (message := child.hear()) is not None:
             told = message
@@ -77,7 +77,7 @@ def _attend(child: Child, echo: "_Echo", stop: StopRequest) -> Any:
 
 @final
 class _Echo:
-    """What a child prints, on whatever sys.stdout is now: a notebook has put its own there."""
+    """Writes the child's output to the current sys.stdout, which a notebook has replaced by its own."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe, self._open = pipe, True
@@ -85,7 +85,7 @@ class _Echo:
         os.set_blocking(pipe.fileno(), False)
 
     def places(self) -> list[Connection]:
-        """What to wait for: nothing once nobody can print any more."""
+        """The handles to wait for. Empty once no process can write any more."""
         return [self._pipe] if self._open else []
 
     def pass_on(self) -> None:

@@ -1,4 +1,4 @@
-"""What runs in a slot: a process with one trial or a pack of trials that train together."""
+"""The process in a slot: with one trial, or with a pack of trials that train together."""
 
 import time
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class RunningTrial:
     timed_out: str | None = None
     dismissed_s: float | None = None
     split: str | None = None
-    """What ended its pack, if no trial of it is blamed for that."""
+    """The reason why its pack ended, if no trial of it is blamed for that."""
     began_s: float = field(default_factory=time.monotonic)
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -48,12 +48,12 @@ class RunningTrial:
 
 @dataclass
 class SlotProcess:
-    """A slot's present process and those of its trials that have not left."""
+    """A slot's current process and those of its trials that have not left."""
 
     child: Child
     slot: int
     part: ClaimedTrials
-    """What it began with."""
+    """The trials that it began with."""
     members: dict[str, RunningTrial]
     kernel_kills: int
     log: Path | None = None
@@ -114,7 +114,7 @@ class SlotProcess:
         return state, str(reason)
 
     def explains(self, code: int, *, kernel_killed: bool) -> bool:
-        """Whether it is the trial that a pack died of, whatever the pack's size was: left alone it ends badly too."""
+        """Whether its trial caused the death of an earlier pack: it was split off, and alone it ends badly too."""
         if self.log is not None or not self.part.split:
             return False
         state, _ = self.death(code, kernel_killed=kernel_killed)
@@ -143,7 +143,7 @@ class SlotProcess:
 
 
 def log_of_a_new_pack(sweep: Path) -> Path:
-    """An empty file p001.log, p002.log, …: no other pack of the sweep has its name, whoever runs it. Raises OSError."""
+    """A new empty file p001.log, p002.log, …, with a name that no other pack of the sweep has. Raises OSError."""
     taken = {file.name for file in sweep.glob("p*.log")}
     for file in (sweep / f"p{number:03d}.log" for number in count(1)):
         if file.name in taken:

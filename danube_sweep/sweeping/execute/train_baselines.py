@@ -19,7 +19,7 @@ from danube_sweep.terminal.screen import Terminal
 
 POLL_S = 0.5
 TARGETS = frozenset({Target.one, Target.ordered, Target.many, Target.number})
-"""What a linear model on a text can answer."""
+"""The targets that a linear model on a text can predict."""
 _GROUPS = ("data", "head", "experiment")
 """The options that decide which rows train and validate."""
 
@@ -41,7 +41,7 @@ def train_baselines(
             continue
         try:
             split = split_hash(config)[:8]
-        except DataError:  # its trial tells
+        except DataError:  # its trial reports it
             continue
         if not any(folder.baselines.glob(f"{split}_*")):
             _train(folder, split, config, terminal, stopping)

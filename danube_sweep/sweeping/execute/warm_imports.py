@@ -1,4 +1,4 @@
-"""Preloaded by the parent of all trials, before what is noisy; it and `warm_tables` do something when imported."""
+"""Preloaded by the parent of all trials, before libraries that print. This file and `warm_tables` act when imported."""
 
 import ctypes
 import signal

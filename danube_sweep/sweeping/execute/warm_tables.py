@@ -1,4 +1,4 @@
-"""Preloaded by the parent of all trials: what each of them would otherwise work out again in its own process."""
+"""Preloaded by the parent of all trials: tables that each of them would otherwise compute again in its own process."""
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 

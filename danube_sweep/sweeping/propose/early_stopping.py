@@ -1,7 +1,7 @@
-"""Which trials of a sweep pause, end early, and go on later: a pruner's rule over the folder.
+"""Which trials of a sweep pause, end early and continue later: a pruner's rule over the folder.
 
-The folder holds all that decides: each trial's validations in its metrics.csv, and a paused.json where it is paused. So
-any process may decide, and any may be killed.
+All decisions follow from files in the folder: each trial's metrics.csv, and paused.json for a paused one. So any
+process may decide, and any process may be killed.
 """
 
 import time
@@ -22,7 +22,7 @@ from danube_sweep.sweeping.propose.pruners import Ending, Pausing, build_pruner
 class EarlyStopping:
     """Judges the trials of `folder` by a validation metric.
 
-    `to_draw` tells how many trials a search has still to draw. Only one thread may use it.
+    `to_draw` returns how many trials a search has still to draw. Only one thread may use an object of this class.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class EarlyStopping:
         limit = None if self._budget is None and self._budget_h is None else self.most_steps
         self._policy = PausePolicy(self._rule, limit) if isinstance(self._rule, Pausing) else None
         self._promoted: dict[int, int] = {}
-        """Number of a trial -> the validation past which it was told to go on."""
+        """Number of a trial -> the count of validations up to which it must not be paused again."""
         self._going: set[int] = set()
         """Paused trials that this process has just claimed: their paused.json is there until they train."""
         self._began_s = clock()
         self._made_at_start: float | None = None
 
     def verdict(self, entry: Entry, validations: int) -> Verdict:
-        """What becomes of a trial after so many validations, the last of which is on its record."""
+        """The verdict on a trial after `validations` validations, the last of which is on its record."""
         known = self._known(self._folder.entries())
         course = known.courses.get(entry.number, Course())
         course = Course(course.readings[:validations], course.total_steps)
@@ -64,7 +64,7 @@ class EarlyStopping:
         return Verdict.pause
 
     def promotions(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The paused trials that rank high enough by now to go on, those that have come furthest first."""
+        """The paused trials that now rank high enough to continue, the most advanced first."""
         return [] if self._policy is None else _named(entries, self._policy.promotions(self._known(entries)))
 
     def revivals(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -72,7 +72,7 @@ class EarlyStopping:
         return [] if self._policy is None else _named(entries, self._policy.revivals(self._known(entries)))
 
     def promoted(self, entry: Entry) -> None:
-        """States that a paused trial goes on."""
+        """Records that a paused trial continues."""
         self._promoted[entry.number] = len(self._course(entry).readings)
         self._going.add(entry.number)
 

@@ -32,9 +32,9 @@ class Cells:
 
 
 def expand(overrides: Sequence[Override], most: int) -> list[list[str]]:
-    """Every combination of the swept values, in the order of the command; of a key given twice the last one counts.
+    """Every combination of the swept values, in the order of the command. Of a key given twice, the last one counts.
 
-    Raises ConfigError, before anything is expanded, for more than `most` cells and for what is no grid.
+    Raises ConfigError, before anything is expanded, for more than `most` cells and for values that form no grid.
     """
     axes = _last_of_each(overrides)
     size = math.prod(_length(override) for override in axes)
@@ -98,7 +98,7 @@ def _values(override: Override) -> list[str]:
 
 
 def search_of(overrides: Sequence[Override]) -> Search:
-    """The search that Hydra's own sweep syntax describes. Raises ConfigError for what cannot be searched."""
+    """The search that Hydra's own sweep syntax describes. Raises ConfigError for values that cannot be searched."""
     last = _last_of_each(overrides)
     fixed = [_values(override)[0] for override in last if not override.is_sweep_override()]
     swept = [override for override in last if override.is_sweep_override()]
@@ -115,7 +115,7 @@ def _distribution(override: Override) -> Distribution:
         case RangeSweep() as swept:
             return _stepped(override, swept)
         case ChoiceSweep() as swept:
-            swept.shuffle = False  # a search that goes on must find its values in the same order
+            swept.shuffle = False  # a search that continues must find its values in the same order
     return Choice([value.partition("=")[2] for value in dict.fromkeys(_values(override))])
 
 
@@ -139,7 +139,7 @@ def _stepped(override: Override, swept: RangeSweep) -> Number:
 
 
 def check_cells(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], Config], sweep: Sweep) -> Cells:
-    """Composes and checks every cell; what is wrong with one is kept beside its overrides."""
+    """Composes and checks every cell. The error of a cell is kept beside its overrides."""
     checked = Cells()
     for overrides in cells:
         try:
@@ -166,9 +166,9 @@ def check_cells(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], C
 
 
 def check_search(search: Search, compose: Callable[[Sequence[str]], Config], sweep: Sweep) -> Config:
-    """One trial of a search. Raises ConfigError when neither end of its space is one: the mistake is in what is fixed.
+    """One trial of a search. A key that is both drawn and given is a mistake.
 
-    A key that is drawn and given too is a mistake of its own.
+    Raises ConfigError if both ends of the space are invalid: then the mistake is in the fixed overrides.
     """
     given = {one.lstrip("+~").partition("=")[0] for one in search.fixed}
     if twice := sorted(given & search.space.keys()):
@@ -180,7 +180,7 @@ def check_search(search: Search, compose: Callable[[Sequence[str]], Config], swe
 
 
 def shared(cells: Sequence[list[str]]) -> set[str]:
-    """The overrides that all cells have: what a trial's folder is not named by."""
+    """The overrides that all cells have. They stay out of the folders' names."""
     return set(cells[0]).intersection(*map(set, cells[1:]))
 
 

@@ -1,7 +1,7 @@
-"""Which trial is next: the trials of a folder that have not ended, each claimed by one process at a time.
+"""The next trial: the trials of a folder that have not ended, each claimed by one process at a time.
 
-What was begun comes first, then paused trials that rank high enough by now, then new ones, and when there are none of
-these paused ones that may still win.
+The order is: trials that were begun, paused trials that now rank high enough, new trials, and last those paused trials
+that may still win.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -60,12 +60,12 @@ class Source(Protocol):
     """Where an executor gets its trials."""
 
     notes: list[str]
-    """What the user should know; whoever shows it empties it."""
+    """Lines for the user. The caller that shows them empties the list."""
 
     def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
-        """The next trial to run, or None if there is none now.
+        """The next trial to run; None if there is none now.
 
-        With `wanted` one of those: of the trials that are known or, in a search, of as many new draws.
+        `wanted` restricts it to some of the known trials or, in a search, of `draws` new draws.
         """
 
     def waiting(self, wanted: Wanted, most: int) -> list[Config]:
@@ -81,7 +81,7 @@ class Source(Protocol):
         """How many trials have ended, here and elsewhere, and how many there will be, if that is known."""
 
     def validated(self, claim: Claim, number: int) -> Verdict:
-        """What becomes of a trial after so many validations; its metrics.csv has them."""
+        """The verdict on a trial after `number` validations, which are in its metrics.csv."""
 
     def ended(self, claim: Claim, state: str) -> None:
         """Takes the end of an attempt, still claimed."""
@@ -128,7 +128,8 @@ class FolderSource:
     """The trials of `folder` that have no result, and those whose state is in `retry`, by number.
 
     Trials that others add meanwhile are found too. A trial that left no result here (preempted) is not tried twice,
-    unless it is paused. `journal` hears of results; `early` says who pauses, and which paused ones go on.
+    unless it is paused. `journal` is told of results. `early` decides which trials pause, and which paused ones
+    continue.
     """
 
     def __init__(
@@ -147,13 +148,13 @@ class FolderSource:
         self._tried: set[int] = set()
         self._elsewhere = False
         self.notes: list[str] = []
-        """What the user should know; whoever shows it empties it."""
+        """Lines for the user. The caller that shows them empties the list."""
 
     def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
         return self.begin(wanted) or self.revive(wanted)
 
     def begin(self, wanted: Wanted | None = None) -> Claim | None:
-        """`claim` of those that are not paused, or rank high enough to go on."""
+        """`claim` among trials that are not paused, or rank high enough to continue."""
         self._elsewhere = False
         return self._first(self._in_turn(self._folder.entries()), wanted)
 
@@ -166,7 +167,7 @@ class FolderSource:
         )
 
     def is_settled(self) -> bool:
-        """Whether no paused trial would go on now."""
+        """Whether no paused trial would continue now."""
         entries = self._left(self._folder.entries())
         return self._early is None or not (self._early.promotions(entries) or self._early.revivals(entries))
 

@@ -1,7 +1,7 @@
-"""Optuna's journal of a search: its draws and what became of them, from which samplers learn.
+"""Optuna's journal of a search: its draws and their outcomes, from which samplers learn.
 
-The journal lies in the sweep folder and its lock dies with its process, so several processes may write and any of
-them may be killed.
+The journal lies in the sweep folder and its lock dies with its process. So several processes may write, and any of them
+may be killed.
 """
 
 import os
@@ -147,7 +147,7 @@ class OptunaJournal:
         sampler: BaseSampler,
         wanted: dict[str, BaseDistribution],
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a sampler draws that takes paused trials for pruned ones, and what it wants to remember of it."""
+        """The values drawn by a sampler that takes paused trials for pruned ones, and the attributes it stores."""
         seen = optuna.create_study(directions=self.study.directions, sampler=sampler)
         seen.add_trials([_as_pruned(one, paused[one.number]) if one.number in paused else one for one in trials])
         drawn = seen.ask(wanted)
@@ -177,12 +177,14 @@ class OptunaJournal:
         return None
 
     def open_draws(self) -> dict[int, str | None]:
-        """The draws that have not ended, each with the hash of its trial, if it has become one."""
+        """The draws that have not ended, each with the hash of its trial, or None if it is no trial yet."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return {trial.number: trial.user_attrs.get(TRIAL) for trial in running}
 
     def ended(self, entry: Entry, result: Mapping[str, Any] | None, validations: Values | None = None) -> None:
-        """Takes the result of a trial, and its validations if it is pruned; None leaves it open: it will go on."""
+        """Records the result of a trial, and its validations if it is pruned. With None it stays open and will
+        continue.
+        """
         if result is None or self._is_known(entry, result):
             return
         state = str(result["state"])

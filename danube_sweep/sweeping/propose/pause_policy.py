@@ -1,4 +1,4 @@
-"""Which trials pause and which paused ones go on, from the courses of all: no files and no clock."""
+"""Which trials pause and which paused ones continue, from the courses of all. No files and no clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from danube_sweep.results.regret import chances
 from danube_sweep.sweeping.propose.pruners import Pausing
 
 WORTH_REVIVING: Final = 0.05
-"""The chance of being the best from which a paused trial goes on when nothing new is left to start."""
+"""The least chance of being the best with which a paused trial continues once nothing new is left to start."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Known:
     """The trials of a sweep at a moment, by number."""
 
     courses: dict[int, Course]
-    """Of those that have not failed."""
+    """Of the trials that have not failed."""
     paused: set[int]
     open: set[int]
     """Without a result and not paused: they wait, train, or will be resumed."""
@@ -54,14 +54,14 @@ class Known:
 @final
 @dataclass(frozen=True)
 class PausePolicy:
-    """A pruner's rule, and what may be spent: `most_steps` of all trials together; None for no limit."""
+    """A pruner's rule and a budget: `most_steps` is for all trials together, None for no limit."""
 
     rule: Pausing
     most_steps: Callable[[Known], float] | None = None
     worth: float = WORTH_REVIVING
 
     def goes_on(self, number: int, known: Known) -> bool:
-        """Whether a trial goes on that stands at its last validation."""
+        """Whether a trial that has come to a rung with its last validation continues."""
         others = Known(known.courses, known.paused, known.open - {number}, known.to_draw)
         if self.rule.passes(number, known.judged):
             return self._is_affordable(number, others)
@@ -69,7 +69,7 @@ class PausePolicy:
         return next(iter(self.revivals(resting)), None) == number
 
     def promotions(self, known: Known) -> list[int]:
-        """The paused trials that rank high enough by now to go on, those that have come furthest first."""
+        """The paused trials that now rank high enough to continue, the most advanced first."""
         judged = known.judged
         passing = [number for number in known.paused if number in judged and self.rule.passes(number, judged)]
         passing.sort(key=lambda number: (-judged[number].share, judged[number].best))
@@ -87,7 +87,7 @@ class PausePolicy:
         return [one for worth, one in ranked if worth > self.worth and self._is_affordable(one, known)]
 
     def _is_new(self, number: int, course: Course) -> bool:
-        """Whether a trial has not come to where it is first judged."""
+        """Whether a trial has not yet reached the point where it is first judged."""
         counts = range(1, len(course.readings) + 1)
         return not any(self.rule.stands(number, Course(course.readings[:count])) for count in counts)
 
@@ -105,5 +105,5 @@ class PausePolicy:
 
 
 def _lacks_a_whole_one(known: Known) -> bool:
-    # One at least comes to its end, whatever the budget.
+    # At least one trial comes to its end, whatever the budget.
     return not known.open and not any(course.share >= 1 - NEARLY for course in known.courses.values())

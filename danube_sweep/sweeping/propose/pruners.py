@@ -1,4 +1,4 @@
-"""What a pruner says of a trial at a validation, from the courses of all trials: no files, no clock, no chance."""
+"""A pruner's verdict on a trial at a validation, from the courses of all trials. No files, no clock, no chance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ def _count(share: float) -> int:
 @final
 @dataclass(frozen=True)
 class Rungs:
-    """Successive halving: rungs at every `share` of a trial's steps, past which the best 1/`reduction` go on.
+    """Successive halving: rungs at every `share` of a trial's steps. The best 1/`reduction` continue past a rung.
 
-    A trial comes to a rung with its first validation there that is not before its `least`-th. With several brackets a
-    trial's number says at which rung it is first judged, and it is compared with those of its own bracket.
+    A trial comes to a rung with its first validation there, from its `least`-th on. With several brackets, a trial's
+    number decides the rung at which it is first judged, and it is compared with the trials of its bracket.
     """
 
     share: float
@@ -55,7 +55,7 @@ class Rungs:
         return len(course.readings) in self._readings(number, course).values()
 
     def passes(self, number: int, courses: Courses) -> bool:
-        """Whether a trial that stands ranks high enough to go on."""
+        """Whether a trial that has come to a rung ranks high enough to continue."""
         reached = self._readings(number, courses[number])
         rung = max(rung for rung, reading in reached.items() if reading == len(courses[number].readings))
         rivals = [
@@ -81,7 +81,7 @@ def _best_of(course: Course, readings: int) -> float:
 @final
 @dataclass(frozen=True)
 class MedianRule:
-    """A trial goes on while its best value is no worse than the median of what the others had at its share.
+    """A trial continues while its best value is no worse than the median of the others' values at its share of steps.
 
     Nothing is judged before `share` of a trial's steps, its `least`-th validation, and `startup` others at that share.
     """
@@ -96,7 +96,7 @@ class MedianRule:
         return validated and self.share - NEARLY <= course.share < 1 - NEARLY
 
     def passes(self, number: int, courses: Courses) -> bool:
-        """Whether a trial that stands ranks high enough to go on."""
+        """Whether a trial that is judged now ranks high enough to continue."""
         own = courses[number]
         reached = [
             course for other, course in courses.items() if other != number and course.share >= own.share - NEARLY
@@ -122,7 +122,7 @@ class Patience:
     min_delta: float
 
     def verdict(self, number: int, courses: Courses) -> Verdict:
-        """What becomes of a trial after its last validation."""
+        """The verdict on a trial after its last validation."""
         late = self.patience + 1
         values = [reading.value for reading in courses[number].readings]
         before, after = values[:-late], values[-late:]
@@ -153,9 +153,9 @@ def bands(pruner: WandbHyperband) -> list[int]:
 class WandbBands:
     """W&B's hyperband, as its package `sweeps` 0.3.0 computes it, for a trial at each of its validations.
 
-    At a band the values of all trials are sorted; the one at floor(n / eta) is the threshold. A trial ends when its
-    best value so far, or with `strict` its value at the band, is worse than the threshold of the last band it has come
-    to.
+    At a band the values of all trials are sorted, and the one at floor(n / eta) is the threshold. A trial is judged at
+    the last band that it has reached. It ends when its best value so far is worse than the threshold. With `strict`,
+    its value at the band is compared instead.
     """
 
     bands: list[int]
@@ -163,7 +163,7 @@ class WandbBands:
     strict: bool
 
     def verdict(self, number: int, courses: Courses) -> Verdict:
-        """What becomes of a trial after its last validation."""
+        """The verdict on a trial after its last validation."""
         values = [reading.value for reading in courses[number].readings]
         band = max((band for band in self.bands if band <= len(values)), default=None)
         if band is None:
@@ -175,7 +175,7 @@ class WandbBands:
 
 
 Pausing = Rungs | MedianRule
-"""Rules that pause trials, which may go on later."""
+"""Rules that pause trials, which may continue later."""
 Ending = Patience | WandbBands
 """Rules that end trials, for good."""
 

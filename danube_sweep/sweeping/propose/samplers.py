@@ -1,4 +1,4 @@
-"""What draws the next trial of a search: a low-discrepancy sequence, Optuna's samplers, and its distributions."""
+"""The sources of a search's next trial: a low-discrepancy sequence, Optuna's samplers, and its distributions."""
 
 import math
 from collections.abc import Mapping
@@ -84,9 +84,10 @@ def to_optuna(distribution: Distribution) -> BaseDistribution:
 
 
 def build_sampler(sampler: Sampler, seed: int, drawn: int) -> BaseSampler:
-    """The sampler for the next draw; a search that goes on does not begin its random numbers again.
+    """The sampler for the next draw. A search that continues does not begin its random numbers again.
 
-    It learns from the first result on: the draws at the start are `evenly_spread`, as those of qmc all are.
+    It learns from the first result on. The draws before it are `evenly_spread`, like all draws of qmc. Raises
+    ConfigError for grid and for a missing package, TypeError for qmc, which has no sampler.
     """
     own_seed = (seed * 1_000_003 + drawn) % 2**32
     match sampler:

@@ -1,4 +1,4 @@
-"""Where a search's trials come from: each is drawn when a slot is free, from all that is known by then."""
+"""The trials of a search: each is drawn when a slot is free, from all results until then."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
@@ -22,7 +22,7 @@ MOST_REPEATS: Final = 200
 """Draws in a row that were trials already, after which the space counts as exhausted."""
 
 SPREAD_AFTER: Final = 5
-"""Draws in a row that were trials already, after which the sampler is passed over: it draws what it likes best."""
+"""Draws in a row that repeat trials. After these the sampler, which draws its favourite again, is skipped."""
 
 
 @final
@@ -48,7 +48,7 @@ class SearchSource:
         self._early, self._startup = early, startup_draws(sweep.trials)
         self._fixed = as_stored(search.fixed)
         self._points: set[tuple[str, ...]] = set()
-        """What need not be drawn again: it is a trial, another text of one, or a mistake."""
+        """Points that need not be drawn again: a trial, another text of one, or a mistake."""
         self._undone: list[tuple[int, dict[str, Any]]] = []
         """Draws, each with its values, that became no trial yet."""
         self.notes = self._known.notes
@@ -97,7 +97,7 @@ class SearchSource:
         return ended, drawn if self._exhausted else self._sweep.trials
 
     def is_settled(self) -> bool:
-        """Whether no paused trial would go on now, and nothing is left to draw."""
+        """Whether no paused trial would continue now, and nothing is left to draw."""
         return self._left() == 0 and self._known.is_settled()
 
     def validated(self, claim: Claim, number: int) -> Verdict:
@@ -119,7 +119,7 @@ class SearchSource:
         self._known.heard(entry)
 
     def _draw(self) -> bool:
-        """Adds a trial to the folder; False if there is none to add. The folder is locked."""
+        """Adds a trial to the folder. False if there is none to add. To be called with the folder locked."""
         entries = self._folder.entries()
         self._close_draws(entries)
         if self._exhausted or _drawn(entries) >= self._most:
@@ -191,9 +191,9 @@ class SearchSource:
         return tuple(overrides[len(self._search.fixed) :])
 
     def _close_draws(self, entries: Sequence[Entry]) -> None:
-        # A full disk or a kill between drawing and adding left a draw without a trial: it becomes one now, so that the
-        # search draws as if nothing had happened. One between a trial's result and its word to the journal left a draw
-        # that looks as if it still ran.
+        # After a full disk or a kill between drawing and adding, a draw has no trial: it becomes one now, so the search
+        # draws as if nothing had happened. After one between a trial's result and its entry in the journal, a draw
+        # looks as if it still ran.
         self._undone = []
         trials = {entry.hash: entry for entry in entries}
         drawn = {entry.draw: entry for entry in entries}

@@ -1,4 +1,4 @@
-"""What a search draws from: one distribution per varied override, written to sweep.json and read back."""
+"""The space of a search: one distribution per varied override, written to sweep.json and read back."""
 
 import math
 from collections.abc import Mapping
@@ -141,7 +141,7 @@ def _has_numbers_in_its_tails(distribution: Normal) -> bool:
 
 
 def drawn_text(distribution: Distribution, value: Any) -> str:
-    """The override's value for what the sampler drew; for Normal, Beta and Weighted it drew a quantile from 0 to 1."""
+    """The override's value for a drawn `value`. For Normal, Beta and Weighted, that is a quantile from 0 to 1."""
     match distribution:
         case Choice():
             return str(value)

@@ -1,6 +1,6 @@
 """A Weights & Biases sweep file, read so that it runs without a server and every key keeps W&B's meaning.
 
-docs/wandb.md has the table: W&B's key, and what it becomes here.
+docs/wandb.md has the table of W&B's keys and their equivalents here.
 """
 
 import math
@@ -55,7 +55,7 @@ class SweepFile:
     fixed: list[str]
     """Overrides of every trial: those written into `command`, the constants, W&B's project and entity."""
     space: dict[str, Distribution]
-    """The key of each varied override with what it is drawn from; for a grid, its axes, the last one fastest."""
+    """The distribution of each varied override, by key. For a grid: its axes, the last one fastest."""
     settings: list[str]
     """Overrides of the sweep's own settings: sweep.* and pruner."""
     run_cap: int | None = None
@@ -253,7 +253,7 @@ def _environment(match: re.Match[str]) -> str:
 
 
 def _arguments(parts: list[str], program: Any) -> list[str]:
-    """What follows the program, which must be ours."""
+    """The words after the program, which must be ours."""
     if "${program}" in parts:
         if program is None:
             raise ConfigError("program is missing: command names ${program}; write program: danube-sweep")

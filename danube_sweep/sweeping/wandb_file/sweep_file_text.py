@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what YAML lets pass: a key given twice, tags, and aliases, with which a small file grows without end."""
+    """Refuses parts of YAML: a key given twice, tags, and aliases, with which a small file grows without end."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]

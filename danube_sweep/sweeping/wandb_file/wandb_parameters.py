@@ -59,7 +59,7 @@ _BARE = re.compile(r"(?!(?i:null|true|false|inf|nan)$)[A-Za-z_/][A-Za-z0-9_./-]*
 def read_parameters(node: Any, method: str) -> tuple[dict[str, str], dict[str, Distribution]]:
     """The constants (key: text of the override) and the distributions, both in W&B's order: sorted, level by level.
 
-    Raises ConfigError for what W&B does not allow or what cannot be drawn here.
+    Raises ConfigError for parameters that W&B does not allow or that cannot be drawn here.
     """
     constants: dict[str, str] = {}
     space: dict[str, Distribution] = {}
@@ -252,7 +252,7 @@ def _positive(key: str, name: str, leaf: Mapping[str, Any]) -> int | float:
 
 
 def override_text(key: str, value: Any) -> str:
-    """A YAML value as what stands behind the = of a Hydra override, which reads it back as the same one value.
+    """A YAML value as the text after the = of a Hydra override, which reads it back as the same single value.
 
     Raises ConfigError for a value that an override cannot state.
     """
