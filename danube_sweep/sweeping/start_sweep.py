@@ -175,9 +175,7 @@ def resume_sweep(
     settle_locks(folder, sweep)
     with folder.locked():
         mend(folder, terminal.note)
-        if any(
-            re.match(r"sweep\.(metric|goal)=", change) for change in changes
-        ):  # a changed metric stays with the sweep
+        if any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):  # stays with the sweep
             _describe(plan, stored)
         if {"invalid", "all"} & set(sweep.retry):
             _recheck(plan, composer, terminal)
