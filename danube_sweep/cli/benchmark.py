@@ -12,7 +12,7 @@ from danube_sweep.cli.parser import Parser
 from danube_sweep.errors import ConfigError
 
 _READ = ("model", "precision", "device", "head")
-"""Groups of the config that a benchmark reads, or says that it does not."""
+"""Groups of the config that a benchmark reads, or reports as unused."""
 
 
 def benchmark(arguments: list[str]) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What the command asks of every model."""
+    """The part of the command that is the same for every model."""
 
     words: Words
     options: argparse.Namespace
@@ -34,9 +34,9 @@ class Request:
 
 
 def run_cells(cells: Sequence[Cell], request: Request, out: Path) -> int:
-    """Scores every model into `out`, or of several into numbered folders in it; returns the exit code.
+    """Scores one model into `out`, or several into numbered folders in it. Returns the exit code.
 
-    Raises UserError for a mistake, before any model is loaded where it can be known by then.
+    Raises UserError for a mistake, if possible before any model is loaded.
     """
     terminal = Terminal()
     configs = [None if cell.run is not None else _config(cell.overrides, terminal) for cell in cells]
@@ -55,7 +55,7 @@ def run_cells(cells: Sequence[Cell], request: Request, out: Path) -> int:
         except UserError as error:
             if not several:
                 raise
-            ended = _invalid(error)  # the other models go on
+            ended = _invalid(error)  # the other models continue
         found.append({"title": title, "folder": place.name, **ended})
     if several:
         write_json(out / "benchmark.json", {"format": 1, "cells": found})
@@ -66,7 +66,7 @@ def run_cells(cells: Sequence[Cell], request: Request, out: Path) -> int:
 
 
 def _warm() -> None:
-    # Each model's process is a fork of this one: what is imported here is imported once. It touches no GPU.
+    # Each model's process is a fork of this one, so the imports here happen once. They touch no GPU.
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
     quiet_libraries()
@@ -101,7 +101,7 @@ def _invalid(error: UserError) -> dict[str, Any]:
 
 
 def _broken(place: Path, ended: Ended) -> dict[str, Any]:
-    # What was done until then is under scores/, and the same command goes on from there.
+    # The finished tasks are under scores/, and the same command continues from there.
     kept: dict[str, Any] = {"tasks": {}}
     with suppress(FileNotFoundError):
         kept |= read_json(place / "benchmark.json")

@@ -120,7 +120,7 @@ def plan(arguments: list[str]) -> int:
 
 
 def device(arguments: list[str]) -> int:
-    """`danube-sweep device`: what is known of this machine's GPU and CPU, and a probe of them."""
+    """`danube-sweep device`: the known facts about this machine's GPU and CPU, and a probe of them."""
     parser = Parser(
         "danube-sweep device",
         description="Shows the GPUs and the CPU of this machine: how they are recognised, their memory, types and "

@@ -1,4 +1,4 @@
-"""What the shell is offered while a command is typed: Hydra's answer, with our subcommands and after a comma.
+"""Completion in the shell while a command is typed: Hydra's answer, with our subcommands and after a comma.
 
 `eval "$(danube-sweep -sc install=bash)"` turns it on.
 """
@@ -15,12 +15,12 @@ _TAKE_OVERRIDES = ("benchmark", "device", "init", "plan", "show", "sweep", "toni
 
 
 def is_query(arguments: Sequence[str]) -> bool:
-    """Whether the shell asks how a line goes on."""
+    """Whether the shell asks for completions of a line."""
     return any(flag in arguments for flag in FLAGS) and any(word.startswith("query=") for word in arguments)
 
 
 def answer(arguments: list[str], hydra: Callable[[list[str]], int], commands: Collection[str]) -> int:
-    """Prints how the line in COMP_LINE goes on, in words with blanks between them; returns the exit code."""
+    """Prints the completions of the line in COMP_LINE, separated by blanks. Returns the exit code."""
     line = os.environ.get(LINE, "")
     program, *words = line.split() or [""]
     typed = words.pop() if words and not line.endswith(" ") else ""
@@ -46,7 +46,7 @@ def answer(arguments: list[str], hydra: Callable[[list[str]], int], commands: Co
 
 
 def _after_comma(typed: str) -> tuple[str, str]:
-    """What stays of `model=a,b`, up to its last comma, and the word to ask about: `model=a,` and `model=b`."""
+    """The part of `model=a,b` up to its last comma, and the word to complete: `model=a,` and `model=b`."""
     field, equals, value = typed.partition("=")
     if not equals or "," not in value or value[:1] in ("[", "{", "'", '"'):
         return "", typed

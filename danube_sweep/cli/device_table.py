@@ -1,4 +1,4 @@
-"""`danube-sweep device`: what is known of this machine's devices, and a probe of them. Imports no torch."""
+"""`danube-sweep device`: the known facts about this machine's devices, and a probe of them. Imports no torch."""
 
 from collections.abc import Sequence
 

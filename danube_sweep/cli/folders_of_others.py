@@ -15,7 +15,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def check_received(folder: Path, *, trust: bool) -> None:
-    """Prints what a trusted folder reads outside itself. Raises CheckpointError for one that is not trusted."""
+    """Prints the paths outside itself that a trusted folder reads. Raises CheckpointError if it is not trusted."""
     from danube_sweep.storage import received
 
     _say(received.check(folder, trust=trust))

@@ -1,4 +1,4 @@
-"""What `danube-sweep --help` prints: how to call it, the groups with their options, and the fields of one group."""
+"""`danube-sweep --help`: usage, the groups with their options, and the fields of one group."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -127,7 +127,7 @@ def _hydra(arguments: list[str]) -> int:
                 error.__cause__ = error.__context__ = error.__traceback__ = None
             failures.append(error)  # all are said below; Hydra would say only the first, and in its own way
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise failures[-1]  # to the launcher, which says to the sweep how the trial ended
+            raise failures[-1]  # to the launcher, which reports the trial's end to the sweep
         return None
 
     try:

@@ -8,7 +8,7 @@ from danube_sweep.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says a mistake in one line, as everything else does."""
+    """Reports a mistake in one line, like all other errors."""
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         """As argparse's; an argument that may be missing is never named among the required ones."""

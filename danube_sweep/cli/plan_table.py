@@ -1,4 +1,4 @@
-"""`danube-sweep plan`: what trials would need, from their configs alone. Imports no torch."""
+"""`danube-sweep plan`: the needs of trials, from their configs alone. Imports no torch."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from danube_sweep.terminal.screen import Terminal, duration, human
 NOTHING = "fits in no way that the planner knows: take a smaller model or data.max_length"
 GAP = 2
 DROPPED = ("disk", "grads", "work", "trained", "states", "params", "activ.", "weights", "epoch")
-"""What a narrow terminal does without, first what matters least."""
+"""Columns that a narrow terminal leaves out, the least important first."""
 LABELS = {"trained": "adapter, head"}
 PARTS = ("weights", "trained", "gradients", "optimizer", "activations", "workspace")
 
@@ -47,7 +47,7 @@ def _plain(one: Planned) -> dict[str, object]:
     return {"overrides": one.overrides, **told}
 
 
-# ------------------------------------------------------------------------------------------------------ what is shown
+# ------------------------------------------------------------------------------------------------------ the table
 
 
 def _trial_table(planned: Planned, plan: TrialPlan) -> RenderableType:

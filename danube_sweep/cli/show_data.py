@@ -1,4 +1,4 @@
-"""What `danube-sweep show` prints: the facts about a trial's data, and some rows as the model reads them."""
+"""`danube-sweep show`: the facts about a trial's data, and some rows as the model reads them."""
 
 from danube_sweep.config.schema import Config
 from danube_sweep.data.shown_rows import row_lines, rows_to_show

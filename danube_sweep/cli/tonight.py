@@ -66,7 +66,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _stored(options: argparse.Namespace) -> "Asked":
-    """What the night in a folder was asked for, with other hours if they are given."""
+    """The request of the night in a folder, with other hours if they are given.
+
+    Raises ConfigError for options that only a new night can have.
+    """
     import dataclasses
 
     from danube_sweep.tonight.night_folder import NightFolder

@@ -1,1 +1,1 @@
-"""What a finished run is used for: predictions, its test part, an export."""
+"""The uses of a finished run: predictions, its test part, an export."""

@@ -28,10 +28,10 @@ def check_benchmarked(run: FinishedRun) -> str | None:
 
 
 def load_benchmarked(run: FinishedRun, place: Place, *, merge: bool) -> Trained:
-    """The run in PEFT's own layers, with an output layer for words; `merge` puts the adapter into the weights.
+    """The run in PEFT's own layers, with a language-model output layer. `merge` adds the adapter to the weights.
 
-    Quantised weights are dequantised before an adapter is merged, so that nothing is rounded again. Raises what `load`
-    raises, and ConfigError for an adapter that cannot be merged.
+    Quantised weights are dequantised before an adapter is merged, so nothing is rounded again. Raises the errors of
+    `load`, and ConfigError for an adapter that cannot be merged.
     """
     trained = load(run, place, by_peft=True, spare=True)
     if merge:

@@ -59,11 +59,11 @@ def joint_predictions(
     kept: KeptRows | None = None,
     done: Callable[[int], None] = lambda _rows: None,
 ) -> list[Predictions]:
-    """The answers of each run to some records. The runs read alike: the rows are encoded as the first one does.
+    """The answers of each run to some records. The runs read alike: the rows are encoded as for the first one.
 
-    A forward pass takes the tokens of `batch_rows` rows of data.max_length, divided among the runs, so short rows go
-    more at once. Rows that are `kept` skip the blocks below the adapted ones. `done` is told the rows of every forward
-    pass, for each run. Raises ConfigError where there is nothing to swap.
+    A forward pass takes the tokens of `batch_rows` rows of data.max_length, divided among the runs, so more short rows
+    fit. Rows that are `kept` skip the blocks below the adapted ones. `done` is called with the rows of every forward
+    pass, for each run. Raises ConfigError for `swap` without two answers to swap.
     """
     first = members[0]
     straight = _one_order(members, states, records, batch_rows, kept, done)

@@ -71,7 +71,7 @@ class FinishedRun:
     path: Path
     config: Config
     weights: Path
-    """The folder of what was trained."""
+    """The folder of the trained weights."""
     manifest: Mapping[str, Any]
 
     @property
@@ -95,7 +95,7 @@ class Trained:
     classes: list[str]
     layout: Layout
     prefix: SharedPrefix | None = None
-    """The blocks below the first adapted one, where the run kept what comes out of them (data.cache_prefix)."""
+    """The blocks below the first adapted one, if the run kept their output (data.cache_prefix)."""
 
     @property
     def from_block(self) -> int:
@@ -113,7 +113,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is loaded; what is None is as it was trained."""
+    """The device and files for loading a run. None stands for the run's own."""
 
     device: Device
     compute: Compute | None = None
@@ -138,17 +138,17 @@ def open_run(path: Path) -> FinishedRun:
 
 
 def load_run(path: Path, device: Device, compute: Compute | None = None, *, by_peft: bool = False) -> Trained:
-    """`load` of the run in a folder. Raises what `open_run` and `load` raise."""
+    """`load` of the run in a folder. Raises the errors of `open_run` and `load`."""
     return load(open_run(path), Place(device, compute), by_peft=by_peft)
 
 
 def load(run: FinishedRun, place: Place, *, by_peft: bool = False, spare: bool = False) -> Trained:
-    """Loads a finished run. It answers as it was validated, to the last bit; `by_peft` over PEFT's own layers.
+    """Loads a finished run. It answers as it was validated, to the last bit. `by_peft`: over PEFT's own layers.
 
     `spare`: with an output layer that its head does not read, for a benchmark.
 
-    Raises CheckpointError if it was trained over another backbone, ModelError if its backbone cannot be had,
-    ConfigError if the device lacks its compute type or it has no backbone that could move.
+    Raises CheckpointError if it was trained over another backbone, and ModelError if its backbone cannot be loaded.
+    Raises ConfigError if the device lacks its compute type, or for a model_path if it has no backbone that could move.
     """
     config, backbone = load_backbone_of(run, place, spare=spare)
     adapters = None if by_peft else PackedAdapters(backbone)
@@ -212,7 +212,7 @@ def moved(run: FinishedRun, model_path: Path | None) -> Config:
 
 
 def _fingerprint(model: Model, backbone: Backbone, manifest: Mapping[str, Any]) -> str:
-    """What the run would know its backbone by: version 1 took a sample of the weights."""
+    """The backbone's fingerprint by the rules of the run: version 1 took a sample of the weights."""
     if manifest.get(ARITHMETIC, 1) > 1 or is_random(model):
         return backbone.fingerprint
     return first_version.weights_fingerprint(local_folder(model))
@@ -233,7 +233,7 @@ def _computing_in(precision: Precision, compute: Compute) -> Precision:
 
 @dataclass(frozen=True)
 class Request:
-    """A file to predict and the table to write of it, all of it checked: what is left is to predict."""
+    """A file to predict and the table to write from it, all of it checked."""
 
     input: Input
     target: Path
@@ -248,10 +248,10 @@ class Request:
 
 
 def checked_request(run: "FinishedRun | Trained", source: Path, target: Path, form: Form) -> Request:
-    """Reads the whole input and settles what is written, with nothing loaded and nothing written yet.
+    """Reads the whole input and settles the output. Nothing is loaded and nothing is written yet.
 
-    Raises DataError for a bad file, ConfigError where there is nothing to predict or to swap and for columns that do
-    not match, DiskError for a `target` that cannot be written or is one of the files that are read.
+    Raises DataError for a bad file. Raises ConfigError if there is nothing to predict or to swap, and for columns that
+    do not match. Raises DiskError for a `target` that cannot be written or is an input.
     """
     data = run.config.data
     if form.swap and not isinstance(data, Comparison):
@@ -278,7 +278,7 @@ def predict_file(
     batch_rows: int = 16,
     done: Callable[[int], None] = lambda _rows: None,
 ) -> int:
-    """`answer` to `checked_request`. Raises what they raise."""
+    """`answer` to `checked_request`. Raises the errors of both."""
     return answer(trained, checked_request(trained, source, target, form or Form()), batch_rows=batch_rows, done=done)
 
 
@@ -287,8 +287,8 @@ def answer(
 ) -> int:
     """Writes the ids and the answers of every row, in the order of the file or of the sample; returns their number.
 
-    `done` is told the rows of every forward pass. Reads and predicts in chunks; the target appears whole or not at all.
-    Raises DataError for a file that has changed, DiskError.
+    `done` is called with the rows of every forward pass. Reads and predicts in chunks. The target appears whole or not
+    at all. Raises DataError for a file that has changed, DiskError.
     """
     return write_answers(request, _predicted(trained, request, batch_rows, done))
 
@@ -355,7 +355,7 @@ def predictions(
     kept: KeptRows | None = None,
     done: Callable[[int], None] = lambda _rows: None,
 ) -> Predictions:
-    """The answers to some records, by what is `kept` of them. Raises ConfigError where there is nothing to swap."""
+    """The answers to some records. Rows in `kept` skip the prefix. Raises ConfigError for `swap` of single texts."""
     (found,) = joint_predictions(
         [trained], trained.states, records, swap=swap, batch_rows=batch_rows, kept=kept, done=done
     )

@@ -65,7 +65,7 @@ def open_parts(path: Path) -> tuple[list[Part], list[str]]:
 
 
 def calibrated(parts: Sequence[Part], method: str) -> tuple[list[Part], str]:
-    """A run with the calibration of its validation rows, and a line on what that is worth. Raises ConfigError."""
+    """The runs with the calibration of their validation rows, and a line on its gain. Raises ConfigError."""
     if len(parts) > 1:
         raise ConfigError("--calibrate is for a single run; an ensemble's members have temperatures of their own")
     found = calibrate(RunFolder(parts[0].run.path).predictions, method)
@@ -113,7 +113,7 @@ def _parts(folder: EnsembleFolder, member: Weighted) -> list[Part]:
 
 
 def checked_requests(parts: Sequence[Part], source: Path, target: Path, form: Form) -> list[Request]:
-    """A request for each part; the input is read once for each way to read it. Raises what `checked_request` raises."""
+    """A request for each part. The input is read once for each way to read it. Raises as `checked_request` does."""
     read: dict[str, Request] = {}
     keys = [repr((part.run.config.data, part.run.config.head.symmetric)) for part in parts]  # a symmetric head: no swap
     for key, part in zip(keys, parts, strict=True):
@@ -130,7 +130,7 @@ def answer_together(
     batch_rows: int = 16,
     done: Callable[[int], None] = lambda _rows: None,
 ) -> int:
-    """Writes the mean answers, as `answer` does for one run. Raises what `load` raises.
+    """Writes the mean answers, as `answer` does for one run. Raises the errors of `load`.
 
     Runs that share a backbone and read the same tokens answer in one pass; the packs are loaded one after the other.
     """

@@ -14,7 +14,7 @@ from danube_sweep.data.records import Record
 from danube_sweep.errors import DataError
 
 FIELD = "input"
-"""What messages call the file."""
+"""The name of the file in messages."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Input:
 def check_input(data: Data, path: Path, id_column: str | None = None, sample: Sequence[str] = ()) -> Input:
     """Reads the whole file. `data` is the run's, `sample` the columns of a sample submission.
 
-    The ids are in `id_column`, else in the run's data.id_column, else in the first column of `sample` if the file has
-    it, else in a column called id in any case; without one the rows are numbered.
+    The first of these that exists holds the ids: `id_column`; the run's data.id_column; the first column of `sample`,
+    if the file has it; a column called id in any case. Without one the rows are numbered.
+
     Raises DataError, with the lines, for rows that cannot be read and for rows without an id.
     """
     known = getattr(data, "id_column", None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictWords:
-    """What `danube-sweep predict` takes, as plain values; None is as the run has it."""
+    """The arguments of `danube-sweep predict`, as plain values. None stands for the run's own."""
 
     run: Path
     source: Path
@@ -41,7 +41,7 @@ class PredictWords:
 def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
     """Writes the predictions of a run, a sweep's best or an ensemble; returns the number of rows. Raises UserError.
 
-    `reshape`: what is written, where it is another table than that of predictions.
+    `reshape` turns the request for predictions into one for another table.
     """
     quiet_libraries()
     from danube_sweep.config.schema import Compute, Device

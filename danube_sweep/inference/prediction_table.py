@@ -23,7 +23,7 @@ _KIND = {Target.many: "this run finds any number of them", Target.number: "this 
 
 @dataclass(frozen=True)
 class Form:
-    """What is written: a probability per class, or a number; words have a row each."""
+    """The form of the output: a probability per class, or a number. Each word has a row."""
 
     swap: bool = False
     """Both orders of the answers are averaged."""
@@ -34,7 +34,7 @@ class Form:
     like: Path | None = None
     """A sample submission, whose columns, order and ids the output takes."""
     rule: Decided | None = None
-    """What decides the labels instead."""
+    """The rule that decides the labels; None takes the default above."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Table:
-    """What is written for a run's answers."""
+    """The table written for a run's answers."""
 
     names: list[str]
     """The columns that say which row, or which word, an answer is to."""
@@ -65,7 +65,7 @@ class Table:
 def table_of(config: Config, classes: Sequence[str], *, form: Form, id_column: str | None) -> tuple[Table, list[str]]:
     """The table of a run, and notes on columns that had to be renamed.
 
-    `id_column`: the header that the ids have. Raises ConfigError where there is nothing to predict or no class to name.
+    `id_column` is the header of the ids. Raises ConfigError if there is nothing to predict or no class to name.
     """
     target, labels, rule = config.head.target, form.labels, form.rule
     if target is Target.nothing:
@@ -114,7 +114,7 @@ Decide = Callable[[torch.Tensor], list[Any]]
 
 
 def _decide(target: Target, rule: Decided | None) -> Decide:
-    """What is decided from the answers: by the rule, else the likeliest class, or the median of ordered ones."""
+    """The decision on an answer: by the rule, otherwise the likeliest class, or the median of ordered ones."""
     if rule is None:
         return lambda answers_NA: decided(target, answers_NA).tolist()
     chosen = rule.rule

@@ -53,9 +53,9 @@ class Pack:
         return min(first_adapted(one.config.lora, self.prefix.blocks) for one in self.members)
 
     def states(self, batch: Batch, stored_BTH: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Each member's final hidden states [B, T, H]; blocks below the first adapted one run once for all.
+        """Each member's final hidden states [B, T, H]. Blocks below the first adapted one run once for all members.
 
-        Not at all, where `stored_BTH` are what comes out of them.
+        They do not run if their output is given as `stored_BTH`.
         """
         blocks, count, from_block = self.prefix.blocks, len(self.members), self.from_block
         self.adapters.expect(range(count) if from_block < blocks else [], {})
@@ -77,7 +77,7 @@ class Pack:
 
 
 def load_pack(runs: Sequence[FinishedRun], place: Place) -> Pack:
-    """Loads runs that `read_alike`. Raises what `load` raises."""
+    """Loads runs that `read_alike`. Raises the errors of `load`."""
     order = sorted(range(len(runs)), key=lambda number: getattr(runs[number].config.lora, "rank", 0))
     config, backbone = load_backbone_of(runs[order[0]], place)
     adapters = PackedAdapters(backbone)

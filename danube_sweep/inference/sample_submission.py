@@ -23,7 +23,7 @@ class Sample:
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return f"--like={self.path}"
 
     def arranged(self, table: Table, given: Input) -> "Arrangement":
@@ -42,9 +42,9 @@ class Sample:
         return Arrangement(self.columns, ids, places)
 
     def _id_place(self, id_column: str | None, answers: Sequence[str]) -> int:
-        """Where its ids are: in the input's id column, else in one called id in any case, else in the first.
+        """The place of its id column: the input's id column, else one called id in any case, else the first.
 
-        A class may be called so too, and is none of these.
+        Columns with the name of a class are skipped.
         """
         free = [name for name in self.columns if name not in answers] or self.columns
         called = [name for name in free if name == id_column] + [name for name in free if name.lower() == "id"]
@@ -74,7 +74,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The header of a sample, its ids in order, and for each of its columns the place of the cell in a row of ours."""
+    """The header of a sample, its ids in order, and for each of its columns the place of the cell in our row."""
 
     header: list[str]
     ids: list[str]
@@ -91,9 +91,9 @@ def read_sample(path: Path) -> Sample:
 
 
 def _matched(columns: Sequence[str], answers: Sequence[str]) -> dict[str, int]:
-    """The place in `answers` of each column that has its name.
+    """The place in `answers` of each column with the same name.
 
-    Exactly, else as a csv of ours spells it, else but for case, signs and `winner_`.
+    Names are compared exactly, then as our csv spells them, then without case and signs, then without `winner_`.
     """
     matched: dict[str, int] = {}
     for reading in (str, plain_cell, _folded, _without_winner):

@@ -1,4 +1,4 @@
-"""A finished run on its test part: the one look that selection has not had."""
+"""A finished run on its test part, whose rows took no part in the selection."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a trial answered to its validation examples, read from predictions.parquet and put into one order.
+"""A trial's answers to its validation examples, read from predictions.parquet and put into one order.
 
 Axes: N examples, C classes, G groups.
 """
@@ -21,7 +21,7 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Answers:
-    """Validation examples and what was answered; what a file has not is None."""
+    """Validation examples with a trial's answers. A column that the file lacks is None."""
 
     ids: Any
     groups_N: Codes | None
@@ -51,7 +51,7 @@ class Answers:
 
 
 def read_answers(file: Path, *, losses_alone: bool = False) -> Answers | str:
-    """The answers in a file, or in a few words why there are none; `losses_alone` leaves labels and answers out."""
+    """The answers in a file, or a few words on why there are none. `losses_alone` skips labels and answers."""
 
     def wanted(column: str) -> bool:
         return not losses_alone or column in (ID, GROUP, LOSS, WEIGHT)

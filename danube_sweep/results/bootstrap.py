@@ -44,10 +44,10 @@ def is_affordable(groups: int, sums: int) -> bool:
 
 
 def resampled(metric: MetricSums, fold: Fold, *, seed: int) -> Floats:
-    """How far the metric of each trial is from its own on all rows, in each of 2000 resamples: [B, T].
+    """The distance of each trial's metric from its value on all rows, in each of 2000 resamples: [B, T].
 
-    All trials see the same resamples, so what they share cancels in a difference; the same seed gives the same
-    numbers. Distances are stretched by sqrt(G / (G - 1)), as a bootstrap of few groups is that much too narrow.
+    All trials see the same resamples, so common parts cancel in a difference. The same seed gives the same numbers.
+    Distances are multiplied by sqrt(G / (G - 1)), since a bootstrap of few groups is that much too narrow.
     """
     trials, groups, width = fold.sums_TGS.shape
     together = fold.sums_TGS.transpose(1, 0, 2).reshape(groups, trials * width)

@@ -28,7 +28,7 @@ METHODS = (AUTO, TEMPERATURE, VECTOR)
 
 @dataclass(frozen=True)
 class Scaling:
-    """What the log probability of each class is multiplied by, and what is added to it, before they sum to 1 again."""
+    """A factor and an offset for the log probability of each class, before the probabilities sum to 1 again."""
 
     slopes_C: tuple[float, ...]
     biases_C: tuple[float, ...]
@@ -64,7 +64,7 @@ class Calibration:
 
 
 def calibrate(predictions: Path, method: str = TEMPERATURE) -> Calibration:
-    """The calibration of a run by its predictions. Raises ConfigError where there is nothing to fit it on.
+    """The calibration of a run by its predictions. Raises ConfigError if there is nothing to fit it on.
 
     `auto` takes vector scaling if every class has enough rows and its log loss on unseen rows is lower.
     """

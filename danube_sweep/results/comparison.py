@@ -1,4 +1,4 @@
-"""Which rows can be told from the best one: simultaneous intervals over validation rows and training noise.
+"""The rows that can be told from the best one: simultaneous intervals over validation rows and training noise.
 
 Axes: B resamples, R rows without the best, K rows with it (first).
 """
@@ -31,15 +31,17 @@ class Compared:
 def half_widths(
     compared: Sequence[Compared], noise: TrainingNoise | None, *, best_trained: bool = True, seed: int = 1
 ) -> list[float]:
-    """Half of each difference's 95 % interval; with probability .95 all of them hold, whichever row looked best.
+    """Half of each difference's 95 % interval. With probability .95 all of them hold, whichever row looked best.
 
-    The two errors add in quadrature: resamples of the validation rows, and normal draws of the training noise, its own
-    size drawn as well (so few repeats give Student's wide tails). Each difference is measured in its own 95 % quantile
-    over the draws, so that the wide tails of noisy rows do not widen the others (balanced: Beran 1988). In each draw
-    the largest difference between any two rows is taken, as the best was chosen by looking; its 95 % quantile is the
-    factor (Tukey's range by bootstrap). Then rows that are told apart leave, and the others are compared again among
-    themselves: they are fewer (step-down: Romano and Wolf 2005; the set that stays is Hansen's model confidence set,
-    2011).
+    The two errors are combined in quadrature. One comes from resamples of the validation rows. The other comes from
+    normal draws of the training noise, whose size is drawn too, so few repeats give Student's wide tails.
+
+    Each difference is measured in its own 95 % quantile over the draws, so the wide tails of noisy rows do not widen
+    the others (balanced: Beran 1988). In each draw the largest difference between any two rows is taken, since the best
+    was chosen by looking. Its 95 % quantile is the factor (Tukey's range by bootstrap).
+
+    Then rows that are told apart leave, and the fewer others are compared again among themselves (step-down: Romano and
+    Wolf 2005). The set that stays is Hansen's model confidence set (2011).
     """
     if not compared:
         return []
@@ -77,7 +79,7 @@ def _quantiles(away_BK: Floats) -> Floats:
     place = round(LEVEL * (len(away_BK) - 1))
     apart = [np.partition(np.abs(away_BK - away_BK[:, [row]]), place, axis=0)[place] for row in range(away_BK.shape[1])]
     found_KK = np.stack(apart).astype(np.float64)
-    # What is left of equal rows by rounding is nothing.
+    # A remainder from rounding between equal rows is zero.
     return np.asarray(np.where(found_KK > 1e-6 * np.abs(away_BK).max(initial=0.0), found_KK, 0.0))
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from danube_sweep.storage.run_folder import RunFolder
 
 NEARLY: Final = 1e-6
-"""Shares are quotients of whole numbers: what is so near is equal."""
+"""Shares are quotients of whole numbers: a smaller difference is rounding."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def course_of(folder: RunFolder, metric: str, goal: str) -> Course:
 
 
 def _version(file: Path) -> tuple[str, int, int, int]:
-    """A file's name, and what tells its content from an earlier one; zeros for none."""
+    """A file's name and numbers that change when it is rewritten; zeros for a missing file."""
     with suppress(OSError):
         stat = file.stat()
         return str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns
@@ -74,7 +74,7 @@ def _total_steps(name: str, _inode: int, _size: int, _mtime_ns: int) -> int | No
 
 @lru_cache(maxsize=10_000)
 def _validations(name: str, _inode: int, _size: int, _mtime_ns: int, metric: str) -> tuple[tuple[int, float], ...]:
-    # A line may be half written, or damaged: the trial itself refuses to go on from it, and says so.
+    # A line may be half written, or damaged: the trial itself refuses to continue from it, and reports that.
     found: dict[int, float] = {}
     with suppress(OSError), Path(name).open(newline="", encoding="utf-8", errors="replace") as stream:
         header = stream.readline()

@@ -25,10 +25,10 @@ class _Spans:
 
 
 def entity_sums(found_N: Places, wanted_N: Places, starts_N: NDArray[np.bool_], classes: Sequence[str]) -> Floats:
-    """[N, 3]: whether an entity that is found, that is wanted, that is both begins at each word.
+    """[N, 3]: whether an entity that was found, that is true, or that is both begins at each word.
 
-    An entity begins at B-, at a type that changes, and at an I- with none before it, as conlleval has it; none reaches
-    over the first word of a text (`starts_N`).
+    As in conlleval, an entity begins at B-, at a change of type, and at an I- without an entity before it. No entity
+    crosses the first word of a text (`starts_N`).
     """
     found, wanted = (_spans(places_N, starts_N, classes) for places_N in (found_N, wanted_N))
     begins_N, wanted_begins_N = (one.first_N & (one.kinds_N >= 0) for one in (found, wanted))

@@ -47,7 +47,7 @@ class Intervals:
     noise: TrainingNoise | None = None
     """Training noise as it counts here; between rows of single trials their own spread."""
     resampled: str = ""
-    """What is drawn again: `200 validation rows`, or `40 groups of 200 validation rows`."""
+    """The resampled units: `200 validation rows`, or `40 groups of 200 validation rows`."""
     notes: list[str] = field(default_factory=list)
 
 

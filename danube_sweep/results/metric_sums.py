@@ -98,7 +98,8 @@ def _class_counts(found: Answers) -> Floats:
 
 
 def _macro_counts(found: Answers) -> Floats:
-    # The last column tells the value apart: of one class an example, one that nobody has or says does not count.
+    # The last column tells two cases apart: with one class an example, a class that nobody has or predicts does not
+    # count.
     several = np.full((len(found.losses_N), 1), float(found.labels_NC is not None))
     return np.concatenate([_class_counts(found), several], axis=1)
 
@@ -157,7 +158,7 @@ def _pearson(sums: Floats, total: Floats) -> Floats:
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
-    """part / whole, 0 where there is nothing to divide by."""
+    """part / whole, 0 where whole is 0."""
     return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=np.asarray(whole) > 0)
 
 

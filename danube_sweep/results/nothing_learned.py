@@ -20,7 +20,7 @@ class Prior:
     better_by: float
     """How much better the best row is; negative if it is worse."""
     half: float | None
-    """Half of the 95 % interval of that; None where there is none."""
+    """Half of the 95 % interval of that; None without one."""
     reasons: list[str]
     """Why nothing was learned, the likeliest first, if so."""
 

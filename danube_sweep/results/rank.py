@@ -1,6 +1,7 @@
-"""The ranking of a sweep folder: its trials by what they vary, best first, and how sure the differences are.
+"""The ranking of a sweep folder: its trials by their varied values, best first, with intervals of the differences.
 
-It reads what is there, so it works while the sweep runs, after it was killed, and in folders of Hydra's own launchers.
+It reads the files that are there. So it works while the sweep runs, after a crash, and in folders of Hydra's own
+launchers.
 """
 
 from collections import Counter
@@ -70,7 +71,7 @@ def objectives_of_sweep(path: Path) -> Objectives:
 
 
 def _confirmed(path: Path) -> list[str]:
-    """A note on what the ranking was before tied rows were trained again."""
+    """A note on the ranking before tied rows were trained again."""
     file = SweepFolder(path).confirmed
     try:
         stored = read_json(file) if file.is_file() else {}
@@ -138,7 +139,7 @@ def _by_fold(trials: Sequence[StoredTrial]) -> dict[int | None, list[str]]:
 
 
 def _cells(trials: Sequence[StoredTrial], metric: str) -> dict[Cell, float]:
-    # Seeds that nobody knows (their config is damaged) are told apart.
+    # Unknown seeds (of a damaged config) count as different.
     seeds = [-1 - place if trial.seed is None else trial.seed for place, trial in enumerate(trials)]
     numbers = [(trial.fold, trial.number(metric)) for trial in trials]
     return {(seed, fold): number for seed, (fold, number) in zip(seeds, numbers, strict=True) if number is not None}

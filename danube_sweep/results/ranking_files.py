@@ -15,13 +15,13 @@ from danube_sweep.storage.files import write_text
 from danube_sweep.storage.outputs import refuse_existing
 
 BENCHMARKED = ("before", "after", "change", "change_low", "change_high")
-"""What a row says of each task of trainer.benchmark."""
+"""The values of a row for each task of trainer.benchmark."""
 
 
 def write(ranking: Ranking, folder: Path, *, overwrite: bool = False) -> None:
     """Writes ranking.csv in full precision and ranking.md, rounded, each whole or not at all.
 
-    Raises DiskError, also for a file that is there in a folder that is no sweep of ours.
+    Raises DiskError, also for an existing file in a folder that is no sweep of ours, unless `overwrite`.
     """
     for name, text in (("ranking.csv", _csv(ranking)), ("ranking.md", _markdown(ranking))):
         refuse_existing(folder / name, "rank:", overwrite=overwrite)
@@ -104,5 +104,5 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, whatever a name or an error holds."""
+    """Text that Markdown shows unchanged, for names and errors."""
     return re.sub(r"([\\`*\[\]|~#])", r"\\\1", html.escape(text, quote=False))

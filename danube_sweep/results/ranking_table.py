@@ -59,7 +59,9 @@ class _Drawn:
 
 
 def ranking_table(ranking: Ranking, width: int) -> _Drawn:
-    """A rich renderable at most `width` wide; what matters least is left out first, and values are cut last."""
+    """A rich renderable at most `width` characters wide. The least important columns are left out first, values are cut
+    last.
+    """
     return _Drawn(ranking, width)
 
 
@@ -111,7 +113,7 @@ def columns_of(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
 
 
 def _benchmark_columns(rows: Sequence[Row]) -> list[TableColumn]:
-    """The score after training, and what training changed, of each task of trainer.benchmark."""
+    """The score after training, and its change by training, for each task of trainer.benchmark."""
     columns = []
     for task in dict.fromkeys(task for row in rows for task in row.benchmark):
         found = [row.benchmark.get(task, {}) for row in rows]
@@ -121,7 +123,7 @@ def _benchmark_columns(rows: Sequence[Row]) -> list[TableColumn]:
 
 
 def benchmark_change(found: Mapping[str, float]) -> str:
-    """What training changed in a task's score, with its interval."""
+    """The change of a task's score by training, with its interval."""
     if "change" not in found:
         return ""
     ends = [number(found[name], "+") for name in ("change_low", "change_high") if name in found]
@@ -222,7 +224,7 @@ def _cut(column: TableColumn, width: int) -> TableColumn:
 def _short(text: str, width: int) -> str:
     if cell_len(text) <= width:
         return text
-    if "/" in text:  # the end of a path tells more than its start
+    if "/" in text:  # the end of a path is more telling than its start
         while cell_len(text) > width - 2:
             text = text[1:]
         return ".." + text
@@ -318,7 +320,7 @@ def nothing_learned_statement(ranking: Ranking) -> str | None:
 
 
 def cheaper_rival_lines(ranking: Ranking) -> list[str]:
-    """One line, or none where the best row is better than every baseline, or there is none."""
+    """One line, or none if the best row is better than every baseline or there is no baseline."""
     best = winner(ranking)
     if best is None or best.mean is None or not ranking.baselines:
         return []
@@ -335,7 +337,7 @@ def cheaper_rival_lines(ranking: Ranking) -> list[str]:
 
 
 def regret_lines(ranking: Ranking) -> list[str]:
-    """What is known of rows that ended early; none without such rows."""
+    """Lines on rows that ended early; none without such rows."""
     early = [row for row in ranking.rows if row.pruned]
     lines = []
     if ranking.regret is not None:
@@ -373,7 +375,7 @@ def _goes_on(ranking: Ranking) -> bool:
 
 
 def named(row: Row) -> str:
-    """A row by what it varies."""
+    """A row by its varied values."""
     return ", ".join(f"{key}={shown(value)}" for key, value in row.values.items()) or row.used[0]
 
 

@@ -1,6 +1,6 @@
-"""What `danube-sweep refit` trains: the settings of a sweep's best rows, or of a run, on training and validation rows.
+"""The settings of `danube-sweep refit`: those of a sweep's best rows, or of a run, for training and validation rows.
 
-Which settings, seeds and steps follow from the folder alone; nothing is trained here.
+Settings, seeds and steps follow from the folder alone. Nothing is trained here.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from danube_sweep.storage.soup_file import refuse_soup
 
 @dataclass(frozen=True)
 class Promise:
-    """What the validation rows said of settings, before they were trained on."""
+    """The validation scores of settings, before they were trained on those rows."""
 
     metric: str
     value: float
@@ -195,7 +195,7 @@ def _steps_of(trial: StoredTrial, config: Config) -> tuple[int, int, float]:
 
 
 def overrides_of(chosen: Chosen, config: Config) -> list[str]:
-    """The overrides that lead to a refit: those of its trial, with what a refit changes."""
+    """The overrides of a refit: those of its trial, with the changes of the refit."""
     changed: dict[str, Any] = {"seed": config.seed}
     if config.data.train_on_validation:
         changed |= {"data.train_on_validation": "true", "trainer.max_steps": config.trainer.max_steps}

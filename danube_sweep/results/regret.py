@@ -1,4 +1,4 @@
-"""The chance that a trial which has not trained to its end would have been the best, by the sweep's own crossings."""
+"""The chance that a trial which did not train to its end would have been the best, from the sweep's own courses."""
 
 import math
 from bisect import bisect_right
@@ -15,15 +15,15 @@ FROM_SHARE: Final = 0.1
 MOST_CLOSING: Final = 1.0
 """A gap closes at most with one over the share of the steps."""
 CAUTION: Final = 1.5
-"""Standard deviations of what is to come, in those of what was seen: only trials that stood well were trained on."""
+"""Ratio of the standard deviation ahead to the observed one, which is too small: only good trials were continued."""
 
 
 def chances(courses: Mapping[Key, Course]) -> dict[Key, float]:
     """For each trial that was validated and did not train to its end, the chance that it would beat all others.
 
-    A trial's gap to the leader is followed from validation to validation, in logarithms of the share of its steps. It
-    closes at a rate that all trials have in common, and beyond that walks at random. The leader is the best trial that
-    has come to its end, or the best one if none has; while none has, the leader itself is left out.
+    A trial's gap to the leader is followed from validation to validation, over the logarithm of the share of its steps.
+    It closes at a rate common to all trials, and beyond that walks at random. The leader is the best trial that has
+    come to its end. If none has, it is the best trial, which is then left out.
     """
     seen = {key: course for key, course in courses.items() if course.readings}
     if not seen:
@@ -74,7 +74,7 @@ class _Leader:
 
 
 def _closing(followed: list[list[tuple[float, float]]]) -> tuple[float, float]:
-    """The rate at which gaps close, and the variance of what they do besides, both for a factor e of the share."""
+    """The rate at which gaps close, and the variance of their other changes, both for a factor e of the share."""
     moves = [
         (gap * span, after - gap, span)
         for gaps in followed
@@ -84,7 +84,7 @@ def _closing(followed: list[list[tuple[float, float]]]) -> tuple[float, float]:
     if len(moves) < 3:
         return 0.0, 0.0
     squares = sum(drift * drift for drift, _, _ in moves)
-    # Half of what the fit says: a gap that is read with noise seems to close.
+    # Half of the fitted rate: a gap that is read with noise seems to close.
     fitted = 0.5 * sum(drift * change for drift, change, _ in moves) / squares if squares > 0 else 0.0
     rate = min(0.0, max(-MOST_CLOSING, fitted))
     return rate, sum((change - rate * drift) ** 2 / span for drift, change, span in moves) / len(moves)

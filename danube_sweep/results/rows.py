@@ -1,4 +1,4 @@
-"""What a ranking holds: its rows, best first, and the row that wins.
+"""The content of a ranking: its rows, best first, and the row that wins.
 
 A row's trials differ only in their seed and fold.
 """
@@ -32,9 +32,9 @@ class TrialOutcome:
 class Row:
     """Trials that differ only in their seed and fold.
 
-    Numbers are means over `used`: the finished ones, else those that ended early or are paused. The comparison with the
-    best row is over the seeds and folds that both have, and there is none with survivors: of a row that has `lost` some
-    of its trials.
+    Numbers are means over `used`: the finished trials, or if there are none, those that ended early or are paused. A
+    row is compared with the best row over the seeds and folds that both have. A row that has `lost` trials is not
+    compared.
     """
 
     values: dict[str, Any]
@@ -55,7 +55,7 @@ class Row:
     pruned: bool
     """Whether the numbers are those of trials that were ended early, or are paused."""
     lost: str
-    """`1 pruned, 1 oom`: how its other trials ended, where some are finished; else empty."""
+    """`1 pruned, 1 oom`: the ends of its other trials, if some are finished; otherwise empty."""
     error: str | None
     objectives: list[float | None]
     """Means, in the order of Ranking.objectives."""
@@ -73,13 +73,13 @@ class Row:
     predicted_memory_bytes: float | None
     """The largest of the trials, as all have to fit."""
     packed: int | None = None
-    """The most trials that one of its trials trained with at a time, itself included; None where nothing tells."""
+    """The largest number of trials in a pack with one of its trials, itself included; None if it is unknown."""
     rank: int | None = None
     """From 1; None without a metric."""
     difference: float | None = None
-    """First objective minus that of the best row, over what both have; None for that row itself."""
+    """First objective minus that of the best row, over the seeds and folds of both; None for the best row."""
     interval: tuple[float, float] | None = None
-    """95 % interval of the difference, of all rows at once; of what is in Ranking.covers."""
+    """95 % interval of the difference, for all rows at once. Ranking.covers names the errors in it."""
     own_interval: tuple[float, float] | None = None
     """Of the best row: 95 % interval of its mean."""
     tie: bool = False
@@ -121,7 +121,7 @@ class Ranking:
     noise: TrainingNoise | None = None
     """How much a trial differs when it is trained again; None where nothing was."""
     covers: str | None = None
-    """A sentence on what the intervals cover; None without any."""
+    """A sentence on the errors in the intervals; None without intervals."""
     baselines: list[Row] = field(default_factory=list)
     """Rows of linear models on the same split, best first."""
     prior: Prior | None = None
@@ -147,15 +147,15 @@ class Ranking:
 
 
 def winner(ranking: Ranking) -> Row | None:
-    """The best row, trained to its end or not: what it has learned is saved. None while no row has a metric.
+    """The best row, trained to its end or not, since its best step is saved. None while no row has a metric.
 
-    Rows that have lost trials, and with fewer of their folds than others, are for want of any other.
+    Rows that have lost trials, or have fewer of their folds than others, win only if there is no other.
     """
     return _winner(ranking.rows)
 
 
 def ties(ranking: Ranking) -> list[Row]:
-    """The rows that cannot be told from the best one: those whose interval of the difference holds 0."""
+    """The rows that cannot be told from the best one: their interval of the difference contains 0."""
     return [row for row in ranking.rows if row.difference is not None and row.tie]
 
 

@@ -37,8 +37,8 @@ class TrainingNoise:
     rows: int
     """How many it is pooled over."""
     resampled: float = 0.0
-    """The variance of a trial around its row's mean that resampled validation rows have already: trainings differ on
-    single rows too, and that part is not counted twice."""
+    """The part of the variance around a row's mean that resampling validation rows covers already. Trainings also
+    differ on single rows, and that part is not counted twice."""
 
     def draws(self, generator: np.random.Generator, resamples: int) -> Floats:
         """Deviations beyond the resamples', as likely as the estimate is sure: normal draws of them have wide tails."""
@@ -47,15 +47,16 @@ class TrainingNoise:
 
 
 def training_noise(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None:
-    """The noise of trials of a sweep; None where nothing was repeated. `rows`: metric by seed and fold, best row first.
+    """The noise of trials of a sweep; None if nothing was repeated. `rows`: metric by seed and fold, best row first.
 
-    Seeds of one row and fold differ by nothing but noise. Without a second seed anywhere, folds tell a little: what is
-    left of rows and folds when the mean of each is taken out. That holds the rows' own reaction to a fold's validation
-    rows too, so it is rather too large.
+    Seeds of one row and fold differ by noise alone. Without a second seed anywhere, folds are used: the residuals after
+    the means of rows and of folds are subtracted. These contain the rows' own reaction to a fold's validation rows too,
+    so the estimate is rather too large.
 
-    Each row has a variance; the pooled one is their median, as a row that diverged (a learning rate too high) has
-    another noise than the rows that are worth a comparison, and would hide every difference among these. Where the
-    better half of the rows has more than twice the deviation (the others learned nothing, and repeat that), it counts.
+    Each row has a variance, and the pooled one is their median. A row that diverged (a learning rate too high) has
+    other noise than the rows worth a comparison, and its variance would hide every difference between these. The better
+    half of the rows is used alone if its deviation is more than twice the pooled one: the others learned nothing, again
+    and again.
     """
     every, better = _pooled(rows), _pooled(rows[: (len(rows) + 1) // 2])
     if every is not None and better is not None and better.over == every.over and better.sd > _NOISIER * every.sd:
@@ -75,11 +76,11 @@ def _pooled(rows: Sequence[Mapping[Cell, float]]) -> TrainingNoise | None:
 
 
 def spread_between_rows(values_R: Floats, away_BR: Floats) -> TrainingNoise:
-    """What stands in for training noise among rows of single trials: the robust spread of the rows themselves.
+    """A substitute for training noise among rows of single trials: the robust spread of the rows themselves.
 
-    For equal rows that spread is the noise. For others it holds their true differences too and is rather too large: a
-    row is told from the best only where it stands out from most others. `away_BR`: how far each row's metric is from
-    itself in each resample of the validation rows. At least two rows.
+    For equal rows that spread is the noise. For others it contains their true differences too and is rather too large,
+    so a row is told from the best only if it stands out from most others. `away_BR`: the distance of each row's metric
+    from its value on all rows, in each resample of the validation rows. Needs at least two rows.
     """
     rows = len(values_R)
     freedom = (rows - 1) * (_MEDIAN_EFFICIENCY if rows >= _FEW else 1.0)
@@ -100,7 +101,10 @@ def resampled_variance(rows: Sequence[Mapping[Cell, Floats]]) -> float:
 
 
 def _repeats(rows: Sequence[Mapping[Cell, Any]]) -> tuple[list[tuple[float, float]], str]:
-    """A variance and its degrees of freedom of every row that has some, and of what; the mean of it for draws."""
+    """A variance with its degrees of freedom for every row that has repeats, and the name of the repeats.
+
+    For draws, the variance is the mean over them.
+    """
     found = [one for row in rows if (one := _within(row)) is not None]
     return (found, "seeds") if found else (_between_folds(rows), "folds")
 
@@ -118,7 +122,7 @@ def _within(row: Mapping[Cell, Any]) -> tuple[float, float] | None:
 
 
 def _between_folds(rows: Sequence[Mapping[Cell, Any]]) -> list[tuple[float, float]]:
-    """For each row that has all folds: the variance of what neither its mean nor its folds' explain."""
+    """For each row that has all folds: the variance that neither the row's mean nor the folds' means explain."""
     folds = sorted({fold for row in rows for _, fold in row if fold is not None})
     whole = [row for row in rows if len(row) == len(folds) and {fold for _, fold in row} == set(folds)]
     if len(folds) < 2 or len(whole) < 2:

@@ -1,4 +1,4 @@
-"""What a sweep folder holds of each trial: its config, its result, and where it stands without one."""
+"""The trials of a sweep folder: the config, the result, and without one the state."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ RUNNING: Final = "running"
 WAITING: Final = "waiting"
 STOPPED: Final = "interrupted"
 DAMAGED: Final = "damaged"
-"""The state of a trial whose files do not say what it is."""
+"""The state of a trial that cannot be identified from its files."""
 PAUSED: Final = State.paused.value
 UNDER_WAY: Final = (RUNNING, WAITING, STOPPED, State.preempted.value, PAUSED)
 """The states of a trial that has not ended."""
@@ -39,16 +39,16 @@ class StoredTrial:
     overrides: dict[str, Any] | None
     """Value by key, from trial.json; None where one of Hydra's own launchers has made the folder."""
     result: dict[str, Any]
-    """Empty without a result.json; of a paused trial, what it would be."""
+    """Empty without a result.json. Of a paused trial, the result it will have if it stays paused."""
     state: str
     reason: str | None
-    """The first line of what went wrong."""
+    """The first line of its error."""
     sweep: str | None = None
-    """Where trials of two sweeps are ranked together, what its own is called there."""
+    """The name of its own sweep, if trials of two sweeps are ranked together."""
 
     @property
     def name(self) -> str:
-        """Its folder's, with its sweep's before it where there are two."""
+        """The name of its folder, after that of its sweep if there are two."""
         return self.folder.path.name if self.sweep is None else f"{self.sweep}/{self.folder.path.name}"
 
     @property
@@ -110,8 +110,8 @@ def read_trials(path: Path) -> tuple[list[StoredTrial], list[str]]:
 def read_trial(folder: RunFolder, notes: list[str], recovery: Recovery | None = None) -> StoredTrial:
     """The trial of one run folder; a file that cannot be read goes into `notes`.
 
-    Of trial.json and config.yaml one is enough. A trial of which neither says what it is, is `damaged` and has no
-    result here: nobody knows whose it would be.
+    One of trial.json and config.yaml is enough. If neither identifies the trial, it is `damaged` and its result is not
+    used, since nobody knows which trial it belongs to.
     """
     described, result = _described(folder, notes), _result(folder, notes)
     overrides = _overrides(described["overrides"]) if "overrides" in described else None
@@ -177,7 +177,7 @@ def _paused(folder: RunFolder, notes: list[str]) -> dict[str, Any]:
 
 
 def _config(file: Path, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Values by dotted key; None for a file that is damaged, or says otherwise than the overrides."""
+    """Values by dotted key; None for a file that is damaged, or contradicts the overrides."""
     try:
         text = file.read_bytes()
         found = yaml_from(text)

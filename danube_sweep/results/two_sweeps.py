@@ -10,7 +10,7 @@ from danube_sweep.results.rank import objectives_of_sweep
 from danube_sweep.results.trial_results import StoredTrial, read_trials
 
 KEY: Final = "from_sweep"
-"""The key that tells the sweeps apart in a ranking."""
+"""The key that names a row's sweep in a ranking of two."""
 
 
 def read_two(paths: Sequence[Path]) -> tuple[list[StoredTrial], list[str]]:

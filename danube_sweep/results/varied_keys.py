@@ -1,4 +1,4 @@
-"""What varies between the trials of a sweep, as its user would say it, and which differ by seed and fold only."""
+"""The keys that vary between the trials of a sweep, in its user's words; trials that differ by seed and fold only."""
 
 import json
 import re
@@ -35,8 +35,8 @@ def _identity(trial: StoredTrial) -> str:
 def varied_keys(trials: Sequence[StoredTrial]) -> list[str]:
     """The keys, or groups like `model`, whose values differ between trials; without seed and fold.
 
-    Overrides say it best. In a folder without them the configs are compared, and what follows from another choice
-    (a model's shape and learning rate, the fields of another kind of head) is left out.
+    They are taken from overrides. In a folder without overrides the configs are compared. Keys that follow from another
+    choice are then left out: a model's shape and learning rate, the fields of another kind of head.
     """
     if any(trial.overrides is not None for trial in trials):
         keys = dict.fromkeys(key for trial in trials for key in trial.overrides or {})
@@ -45,7 +45,7 @@ def varied_keys(trials: Sequence[StoredTrial]) -> list[str]:
 
 
 def value_of(trial: StoredTrial, key: str) -> Any:
-    """What a trial has for a varied key: what was asked for, or else what its config holds; None if it has none."""
+    """A trial's value for a varied key: its override, or else the value in its config; None without either."""
     overrides = trial.overrides or {}
     return overrides[key] if key in overrides else _configured(trial.config, key)
 
@@ -92,7 +92,7 @@ def _differing(configs: list[dict[str, Any]]) -> list[str]:
 
 
 def _told(configs: list[dict[str, Any]], group: str, members: list[str]) -> list[str]:
-    """The members, or the group itself and what does not follow from its choice."""
+    """The members, or the group itself with the members that do not follow from its choice."""
     labels = [_label(config, group) for config in configs]
     choices = {"model.path", "precision.storage", f"{group}.kind"}
     if _distinct(labels) == 1 or (len(members) == 1 and members[0] not in choices):

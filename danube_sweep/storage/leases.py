@@ -160,7 +160,7 @@ def fence(target: Path) -> None:
             )
 
 
-# ---------------------------------------------------------------------------------------------------- what is seen
+# ---------------------------------------------------------------------------------------------------- observations
 
 
 def _prefix(file: Path) -> str:
@@ -180,7 +180,7 @@ def _highest(file: Path) -> int:
 
 
 _seen: Final[dict[Path, tuple[int, str, float, float]]] = {}
-"""File -> its highest number, what that says, and when this process saw it first and last."""
+"""File -> its highest number, the text in that file, and when this process saw it first and last."""
 
 
 def _lives(file: Path, number: int, term_s: float) -> bool:

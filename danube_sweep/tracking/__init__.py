@@ -1,7 +1,7 @@
-"""What is written while a trial trains: files first, W&B or TensorBoard second.
+"""The metrics of a trial while it trains: files first, W&B or TensorBoard second.
 
-metrics_file   metrics.csv · prediction_charts  what a run's predictions show · wandb_sending  a run's way to W&B
-tensorboard_sending  a run's TensorBoard events · open_tracker  a tracker from a config: which of them, or none
+metrics_file  metrics.csv · prediction_charts  charts of a run's predictions · wandb_sending  a run's way to W&B
+tensorboard_sending  a run's TensorBoard events · open_tracker  from a config to one of them, or none
 """
 
 from danube_sweep.tracking.metrics_file import MetricsFile

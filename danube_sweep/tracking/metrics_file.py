@@ -13,7 +13,7 @@ from danube_sweep.storage.leases import fence
 MEMORY: Final = "memory_bytes"
 """The GPU's memory in use when the row was written."""
 SAMPLED: Final = (MEMORY,)
-"""Columns that depend on the machine: a run may go on without them, or with them."""
+"""Columns that depend on the machine: a run may continue without them, or with them."""
 
 
 @final
@@ -72,7 +72,7 @@ class MetricsFile:
             raise
 
     def _adopt(self, columns: list[str]) -> None:
-        """Goes on with the columns of a file that differs in what was sampled alone."""
+        """Continues with the columns of a file that differs only in SAMPLED columns."""
         if _unsampled(columns) == _unsampled(self._columns):
             self._columns, self._header = columns, ",".join(columns)
 

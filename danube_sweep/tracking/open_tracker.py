@@ -39,11 +39,11 @@ def open_tracker(
     resolved: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> Tracker:
-    """The tracker that `config` describes; W&B's files lie in `folder`/wandb, and it never prompts.
+    """The tracker that `config` describes. W&B's files lie in `folder`/wandb, and it never prompts.
 
-    Without a key, a network or a willing server it logs offline, after `timeout_s` and little more, and `say` gets
-    the reason and the command that uploads the run later. Raises ConfigError for a wandb package or a key that is
-    missing though asked for, and for names W&B refuses.
+    Without a key, a network or a willing server it logs offline, soon after `timeout_s` seconds. `say` then gets the
+    reason and the command that uploads the run later. Raises ConfigError if the wandb package or a requested key is
+    missing, and for names that W&B refuses.
     """
     match config:
         case NoTracking():
@@ -95,10 +95,10 @@ def _online_or_offline(asked: str, start: Callable[[str], Any], say: Callable[[s
             return start("online")
         except wandb.errors.UsageError:
             raise
-        except Exception as error:  # CommError, TimeoutError and what a proxy or a broken server leads to
+        except Exception as error:  # CommError, TimeoutError, and the errors of a proxy or a broken server
             _unreachable[settings.base_url] = _unreached(settings.base_url, reason(error))
-            # The failed start keeps its id "in use" until wandb's service process ends, and that would also end
-            # this process's other runs: while there are any, this trial goes without.
+            # The failed start keeps its id "in use" until wandb's service process ends, and that would also end this
+            # process's other runs. While there are any, this trial has no W&B run.
             if wandb.setup().most_recent_active_run:
                 raise
             _end_service()
@@ -173,7 +173,8 @@ def _start(
     quiet: dict[str, Any] = {"silent": True, "console": "off", "symlink": False, "save_code": False}
     quiet |= {"disable_code": True, "disable_git": True, "x_save_requirements": False, "x_disable_viewer": True}
     quiet |= {"x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True}
-    # A server that is gone costs a trial one of the two: whoever never came is not waited for at the end.
+    # A server that is gone costs a trial one of the two waits: if it did not come at the start, the end does not wait
+    # for it.
     finish_timeout = config.timeout_s * (ADAPTER_WAIT if config.log_adapter else 1)
     bounds = {"init_timeout": config.timeout_s, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
     # By itself it would interrupt the process, and with it every trial of the pack. A method would be copied.

@@ -1,4 +1,4 @@
-"""What a run's validation predictions show: confusions and calibration. Shapes: N rows, C classes, B bins."""
+"""Charts of a run's validation predictions: confusions and calibration. Shapes: N rows, C classes, B bins."""
 
 from dataclasses import dataclass
 

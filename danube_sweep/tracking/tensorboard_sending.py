@@ -1,4 +1,4 @@
-"""A run's TensorBoard events, in its own folder. Whatever goes wrong with them, the trial goes on."""
+"""A run's TensorBoard events, in its own folder. Errors in writing them never stop the trial."""
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from danube_sweep.tracking.wandb_sending import MOST_CLASSES, reason
 FOLDER: Final = "tensorboard"
 """Where the events of a run lie, in its folder; `tensorboard --logdir` of a sweep shows one run per trial."""
 RESULT: Final = "result/"
-"""The tags of what lists of runs show: the metrics of the best step."""
+"""The prefix of tags for lists of runs: the metrics of the best step."""
 
 
 def check_package(tracking: Tracking) -> None:
@@ -39,7 +39,7 @@ class TensorboardRun:
         self._folder, self._config, self._say = folder / FOLDER, redacted(resolved, shown=True), say
         self._writer: Any = None
         self._end: Any = None
-        """The end of a session of hyperparameters: TensorBoard keeps the first, so a run that may go on has none."""
+        """The end of a session of hyperparameters. TensorBoard keeps the first, so a run that may continue has none."""
         self._failed = self._complete = False
         self._step = 0
 
@@ -57,8 +57,8 @@ class TensorboardRun:
         self._guarded(self._finish, exit_code)
 
     def _open(self, step: int | None = None) -> Any:
-        # Opened by the first row, which says where a run that goes on from a checkpoint begins: TensorBoard then
-        # hides the rows after that step which an earlier process had written.
+        # Opened by the first row, which has the step after a checkpoint: TensorBoard then hides the later rows that an
+        # earlier process had written.
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
             from torch.utils.tensorboard import summary as summaries
@@ -110,7 +110,7 @@ class TensorboardRun:
             return
         try:
             call(*arguments)
-        except Exception as error:  # whatever it is, the trial goes on: metrics.csv has the numbers
+        except Exception as error:  # the trial continues after any error: metrics.csv has the numbers
             self._failed = True
             self._say(f"TensorBoard's events failed ({reason(error)}), nothing more goes into {self._folder}")
 

@@ -1,4 +1,4 @@
-"""A run's way to W&B. Whatever goes wrong there, the trial goes on: its folder has everything."""
+"""A run's way to W&B. Errors there never stop the trial: its folder has everything."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -31,13 +31,13 @@ class Tracker(Protocol):
         """Sends the metrics of a step."""
 
     def publish(self, predictions: Path, product: Path | None) -> None:
-        """Sends what a run ends with: its predictions' file as table and charts, the folder with what it trained."""
+        """Sends the files of the run's end: its predictions as table and charts, and the folder of trained weights."""
 
     def summary(self, values: Mapping[str, object]) -> None:
-        """Sends what lists of runs show."""
+        """Sends the values for lists of runs."""
 
     def finish(self, exit_code: int) -> None:
-        """Says that the run is over, and lets go."""
+        """Ends the run in the tracker with its exit code."""
 
 
 @final
@@ -137,7 +137,7 @@ class WandbRun:
             return
         try:
             call(*arguments)
-        except Exception as error:  # whatever it is, the trial goes on: metrics.csv has the numbers
+        except Exception as error:  # the trial continues after any error: metrics.csv has the numbers
             folder, self._run = self._run.settings.sync_dir, None
             self._say(f"W&B failed ({reason(error)}), nothing more goes there; {upload_later(folder)}")
 
@@ -157,7 +157,7 @@ def _goal(name: str) -> str | None:
 
 
 def upload_later(folder: str) -> str:
-    """The command for W&B's folder of a run; what began online, `wandb sync` otherwise leaves out."""
+    """The command that uploads W&B's folder of a run. Without its flag, `wandb sync` skips runs that began online."""
     option = "" if Path(folder).name.startswith("offline") else "--no-skip-online "
     return f"upload later with: wandb sync {option}{shlex.quote(folder)}"
 

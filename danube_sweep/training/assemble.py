@@ -26,8 +26,8 @@ class AssembledModel:
     adapter: dict[str, nn.Parameter]
     """The parameters that train besides the head's, by name."""
     packed: PackedAdapter | None
-    """The adapter, if the packed operation trains it; None if the backbone holds it in PEFT's own layers, or if there
-    is none."""
+    """The adapter, if the packed operation trains it. None if the backbone holds it in PEFT's own layers, or without
+    one."""
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -69,8 +69,8 @@ def assemble(
 ) -> AssembledModel:
     """Draws the trial's adapter and its head over the backbone, each from the seed alone.
 
-    Plain LoRA is drawn from `adapters`, which decide who is on the backbone; with None it goes into PEFT's own layers,
-    as every other adapter does. Raises ConfigError for an adapter or a head that does not fit the backbone.
+    Plain LoRA is drawn from `adapters`, which decide which trials are on the backbone. With None it goes into PEFT's
+    own layers, like every other adapter. Raises ConfigError for an adapter or a head that does not fit the backbone.
     """
     adapter, packed = config.lora, None
     if adapters is not None and is_packed(adapter):

@@ -27,7 +27,7 @@ def check_trainable(config: Adapter, backbone: Mapping[str, nn.Parameter], head:
 
 
 def check_precision(backbone: Backbone) -> None:
-    """The linears are stored in the way that was asked for, everything else in the type beside it."""
+    """Raises GuardError unless the linears have the configured storage and all other weights the type beside it."""
     asked, kinds = linear_kind(backbone.precision), {"Linear", "Linear4bit", "Linear8bitLt"}
     # PEFT's wrappers bear the same names as the layers they hold; some have linears of their own.
     wrapped = tuple(f"{name}." for name, layer in backbone.body.named_modules() if hasattr(layer, "base_layer"))
@@ -64,7 +64,7 @@ def compute_checked(backbone: Backbone) -> Iterator[None]:
 
 
 def check_train_mode(backbone: Backbone) -> None:
-    """Nothing in the backbone was left in eval mode: dropout and checkpointing would be off without a word."""
+    """Raises GuardError if part of the backbone is in eval mode, which silently disables dropout and checkpointing."""
     for name, module in backbone.body.named_modules():
         if not module.training:
             raise GuardError(f"{name or 'the backbone'} is in eval mode while it trains")
@@ -107,6 +107,6 @@ def _frozen(backbone: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def check_frozen(before: str, backbone: Backbone) -> None:
-    """The frozen backbone's bytes are what they were."""
+    """Raises GuardError if the bytes of the frozen backbone have changed."""
     if frozen_digest(backbone) != before:
         raise GuardError("the frozen backbone's weights changed while training")

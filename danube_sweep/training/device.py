@@ -17,7 +17,7 @@ def pick_device(config: Device) -> torch.device:
     """The device to run on, with CPU threads set as asked. Raises ConfigError if it is not there."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    gc.collect()  # what an earlier trial of this process left
+    gc.collect()  # left by an earlier trial of this process
     if config.accelerator != "cpu" and torch.cuda.is_available():
         return _prepared_gpu(config)
     if config.accelerator == "cuda":

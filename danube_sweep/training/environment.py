@@ -1,4 +1,4 @@
-"""Where and with what a run happened: versions, machine, git state. What environment.json holds."""
+"""The place and the means of a run, as in environment.json: versions, machine, git state."""
 
 import importlib.metadata
 import os
@@ -19,8 +19,8 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "hydra
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides a result, packages that offer heads and optimizers among it."""
-    # What an editable install knows of itself may be older.
+    """Installed versions of the packages that decide a result, with those that offer heads and optimizers."""
+    # The metadata of an editable install may be older.
     return {"danube_sweep": __version__, **installed_packages(), **offered_options.packages()}
 
 

@@ -101,7 +101,7 @@ def _alone(backbone: Backbone, batch: Batch) -> list[torch.Tensor]:
 
 @contextmanager
 def evaluating(backbone: Backbone, *heads: Head) -> Iterator[None]:
-    """Eval mode and no gradients inside; after it what was before: one may lie in another."""
+    """Inside: eval mode and no gradients. Afterwards every module is in its earlier mode, so blocks can be nested."""
     modules = [*backbone.modules(), *heads]
     before = [module.training for module in modules]
     for module in modules:

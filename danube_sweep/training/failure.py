@@ -10,7 +10,7 @@ from danube_sweep.os_errors import is_full
 def failure(error: BaseException) -> dict[str, Any]:
     """The result's fields of a trial that ended badly.
 
-    There are none for what leaves no result: a stop, a pause or a user's mistake.
+    Empty for an end without a result: a stop, a pause or a user's mistake.
     """
     match error:
         case _ if is_full(error):

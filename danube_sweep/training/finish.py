@@ -57,7 +57,7 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
 
 
 def _backbone_parameters(adapter: Adapter, backbone: Backbone) -> int:
-    # What trains in it is the adapter, but for lora=full.
+    # Its trained parameters are the adapter, except with lora=full.
     counted = (
         one for _, one in backbone.named_parameters() if isinstance(adapter, FullFinetune) or not one.requires_grad
     )
@@ -84,9 +84,9 @@ def _write_predictions(trial: ActiveTrial, prepared: Prepared, tensors: dict[str
 
 
 def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:
-    """What varies from run to run: memory, speed, seconds by phase, host.
+    """The values that vary from run to run: memory, speed, seconds by phase, host.
 
-    In a pack the memory is the pack's, and its seconds are divided among the trials that trained at the time.
+    In a pack the memory is the pack's. Its seconds are divided among the trials that trained at the time.
     """
     device = trial.model.backbone.device
     trained = max(trial.done.train_seconds, 1e-9)

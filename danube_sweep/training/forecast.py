@@ -1,4 +1,4 @@
-"""What the planner expects of a run that is built: its true shape, its own longest row, the device it is on."""
+"""The planner's prediction for a run that is built: its true shape, its own longest row, its device."""
 
 from dataclasses import replace
 

@@ -35,10 +35,10 @@ Said = Callable[[], None]
 
 
 def score_before(config: Config, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Scores:
-    """The scores of the backbone that nothing has trained yet, by task; {} without trainer.benchmark.
+    """The scores of the untrained backbone by task; {} without trainer.benchmark.
 
-    They are kept in the cache, so that the trials of a sweep over one backbone share them. Raises ConfigError for a
-    task that is none, DataError for one without data.
+    They are kept in the cache, so the trials of a sweep over one backbone share them. Raises ConfigError for an unknown
+    task, DataError for one without data.
     """
     if not config.trainer.benchmark:
         return {}
@@ -57,9 +57,9 @@ def score_before(config: Config, backbone: Backbone, tokenizer: PreTrainedTokeni
 
 
 def score(config: Config, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, alive: Said = lambda: None) -> Scores:
-    """The scores of what is on the backbone now, by task. `alive` is called in every forward pass.
+    """The scores of the backbone with its present adapter, by task. `alive` is called in every forward pass.
 
-    Generators of random numbers are left as they were.
+    The states of random number generators are restored.
     """
     folder = tasks_dir(config)
     found: Scores = {}

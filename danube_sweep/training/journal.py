@@ -1,4 +1,4 @@
-"""What a trial tells while it trains: rows of metrics.csv, the tracker, the terminal, and that it diverged."""
+"""The reports of a trial while it trains: rows of metrics.csv, the tracker, the terminal, and divergence."""
 
 import math
 from collections.abc import Mapping
@@ -28,11 +28,11 @@ class Surroundings:
     terminal: Screen
     label: str
     manifest: dict[str, Any] = field(default_factory=dict)
-    """What every checkpoint of this trial states: identity, classes, pad id, versions."""
+    """The fields of every checkpoint of this trial: identity, classes, pad id, versions."""
     predicted: dict[str, float] = field(default_factory=dict)
-    """What the planner expected, for the result and for the note about the time left."""
+    """The planner's predictions, for the result and for the note about the time left."""
     told: list[tuple[str, list[str]]] = field(default_factory=list)
-    """Lines for the terminal when training begins, each group under what it is about."""
+    """Lines for the terminal when training begins, grouped by their subject."""
 
 
 @final
@@ -50,7 +50,7 @@ class Journal:
         self._begun_at: int | None = None
 
     def begin(self, step: int, *, tokens: int, seconds: float) -> None:
-        """Goes on after `step`, 0 for a fresh trial, with the tokens and seconds so far; later rows are dropped."""
+        """Continues after `step`, 0 for a fresh trial, with the tokens and seconds so far. Later rows are dropped."""
         self._tokens_written, self._seconds_written = tokens, seconds
         lost = self._metrics_file.resume(after_step=step)
         for about, lines in self._where.told:
@@ -112,8 +112,8 @@ class Journal:
         self._where.terminal.note(f"step {step} validation  {shown}{'  best' if best else ''}")
 
     def _note_time_left(self, step: int, step_s: float, companions: int) -> None:
-        # The planner's figure is corrected by the first steps; validations come on top. A trial of a pack waits for
-        # the others, but its own share of the step is what compares with its prediction.
+        # The planner's figure is corrected by the first steps; validations come on top. A trial of a pack waits for the
+        # others, but only its own share of the step is compared with its prediction.
         left_s = (self._plan.total_steps - step) * step_s * companions
         expected = self._where.predicted.get("seconds_per_step")
         said = "" if expected is None else f" (predicted {expected:.2g})"

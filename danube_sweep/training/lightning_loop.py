@@ -1,8 +1,8 @@
-"""The LightningModule: a pack of trials over one frozen backbone; an ordinary run is a pack of one.
+"""The LightningModule: a pack of trials over one frozen backbone. An ordinary run is a pack of one.
 
-In a step every trial draws its next micro-batch, all rows pass through the backbone together, and the sum of the
+In a step every trial draws its next micro-batch, and all rows pass through the backbone together. The sum of the
 trials' losses is differentiated: their parameters are disjoint, so each trial's gradient is exactly its own. At its
-step border a trial is updated, written and validated, and leaves when it has ended; another may take its place.
+step border a trial is updated, written and validated. It leaves when it has ended, and another may take its place.
 Lightning keeps device, loop, callbacks and hooks; steps are a trial's own.
 """
 
@@ -38,7 +38,7 @@ class BorderDecisions(Protocol):
 
 @final
 class Ticks(IterableDataset[int]):
-    """What Lightning's loop runs over: the trials draw their batches themselves, each from where it stands."""
+    """An endless count for Lightning's loop. Each trial draws its batches itself, from its own position."""
 
     def __iter__(self) -> Iterator[int]:
         return itertools.count()
@@ -74,7 +74,7 @@ class PackModule(L.LightningModule):
         checks.check_precision(self.pack.backbone)
         self._frozen = checks.frozen_digest(self.pack.backbone)
         try_longest_step(self.pack, self._collated)
-        self._clock_s = self.pack.clock_s()  # what came before was set-up
+        self._clock_s = self.pack.clock_s()  # earlier time was set-up
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         self._sweep_out()  # who had ended before it began: resumed at its end

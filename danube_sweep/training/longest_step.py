@@ -11,11 +11,11 @@ from danube_sweep.training.trial import ActiveTrial, Phase, sparing
 
 
 def try_longest_step(pack: TrainingPack, collated: Collator) -> None:
-    """Runs forward and backward passes over every running trial's largest micro-batch that is still to come, together.
+    """Runs forward and backward passes over the largest micro-batch ahead of every running trial, all together.
 
-    Its gradients are thrown away and nothing else changes, so training goes on to the last bit as it would without.
-    On a GPU, room for the optimizers' states and gradients that are not there yet is held meanwhile. Raises what the
-    passes raise when memory does not suffice; what fails in a trial's own loss ends that trial.
+    The gradients are thrown away and nothing else changes, so training continues bit for bit as it would without. On a
+    GPU, memory for optimizer states and gradients that do not exist yet is held meanwhile. If memory does not suffice,
+    the error of the passes is raised. An error in a trial's own loss ends that trial.
     """
     trials = [trial for trial in pack.trials if trial.phase is Phase.running]
     if not trials:

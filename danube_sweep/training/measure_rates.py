@@ -83,7 +83,7 @@ def _dequantised(device: torch.device, dtype: torch.dtype, side: int) -> float:
 
 
 def _launch_us(device: torch.device) -> float:
-    # Layers that are too small to keep any device busy, forward and backward, as modules: the host is what is timed.
+    # Modules that are too small to keep any device busy, forward and backward: this times the host.
     layers = nn.ModuleList(nn.Linear(8, 8, device=device) for _ in range(LAYERS))
     start = torch.randn(1, 8, device=device, requires_grad=True)
 

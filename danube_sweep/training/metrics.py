@@ -1,4 +1,4 @@
-"""What a trial's predictions are worth, by torchmetrics and scikit-learn.
+"""Metrics of a trial's predictions, by torchmetrics and scikit-learn.
 
 Axes: N examples, C classes.
 """
@@ -45,7 +45,7 @@ def classification_metrics(probabilities_NC: torch.Tensor, labels_NC: torch.Tens
 def area_under_curve(scores_NC: torch.Tensor, labels_NC: torch.Tensor) -> float:
     """The mean over classes of the area under the ROC curve, each class against the rest.
 
-    A class that no row has, or every row, has none; without any other it is 0.5: nothing is told apart.
+    Classes of no row or of every row are skipped. If no class is left, it is 0.5, the area of a random answer.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -139,7 +139,7 @@ def _marked(places_N: Places, outside: int) -> set[tuple[int, int]]:
 
 
 def _scores(found: set[Span] | set[tuple[int, int]], wanted: set[Span] | set[tuple[int, int]]) -> tuple[float, float]:
-    # Precision and recall; 0 where there is nothing to divide by.
+    # Precision and recall; 0 where the divisor is 0.
     right = len(found & wanted)
     return right / max(len(found), 1), right / max(len(wanted), 1)
 
@@ -152,7 +152,7 @@ def _f_score(precision: float, recall: float, *, beta: float) -> float:
 def measure(
     target: Target, classes: list[str], answers_NA: torch.Tensor | None, losses_N: torch.Tensor, truth: Truth
 ) -> dict[str, float]:
-    """What answers are worth: the metrics that METRICS names for a target, in their order."""
+    """The metrics that METRICS names for a target, in their order. Raises ValueError for a target without metrics."""
     labels_NC = torch.from_numpy(truth.labels)
     loss = float(np.average(losses_N.double().numpy(), weights=truth.weights))
     if answers_NA is None:
@@ -178,8 +178,8 @@ def measure(
 def answer_without_reading(target: Target, train_NC: torch.Tensor) -> torch.Tensor:
     """The best answer to any row from the training labels alone: each class's share, or the mean of the numbers.
 
-    Shares are smoothed by the rule of succession (Laplace): each class counts as if one more row had it, so that one
-    that no training row has is not impossible. For several classes an example each share is (n + 1) / (N + 2).
+    Shares are smoothed by the rule of succession (Laplace): each class counts as if one more row had it. So a class
+    without training rows is not impossible. With several classes an example, each share is (n + 1) / (N + 2).
     """
     if target is Target.number:
         return train_NC.double().mean(dim=0)
@@ -188,7 +188,10 @@ def answer_without_reading(target: Target, train_NC: torch.Tensor) -> torch.Tens
 
 
 def references(target: Target, train_NC: torch.Tensor, labels_NC: torch.Tensor) -> dict[str, float]:
-    """What the validation labels cost without reading: by `answer_without_reading`, or with every class alike."""
+    """The losses of the validation labels without reading: by `answer_without_reading`, or with every class alike.
+
+    Raises ValueError for a target without labels.
+    """
     mean_C = answer_without_reading(target, train_NC)
     match target:
         case Target.number:

@@ -20,9 +20,9 @@ def concerns_the_pack(error: Exception) -> bool:
 
 @contextmanager
 def memory_errors(training: Callable[[], Sequence[Config]], config: Config | None = None) -> Iterator[None]:
-    """Inside, a lack of memory is raised as PackOutOfMemory if several trials are `training`, else as OutOfMemory.
+    """Inside, a lack of memory is raised as PackOutOfMemory if several trials are `training`, otherwise as OutOfMemory.
 
-    `training` is asked when it happens; then `config` is named, or without it the one that trains.
+    `training` is called when it happens. The error names `config`, or without it the one trial that trains.
     """
     try:
         yield

@@ -24,13 +24,13 @@ from danube_sweep.training.metrics import answer_without_reading, references
 
 @dataclass(frozen=True)
 class Prepared:
-    """A trial's rows by part (train and, where there are such rows, validation and test), ready to batch."""
+    """A trial's rows by part (train and, if there are such rows, validation and test), ready to batch."""
 
     parts: dict[str, Encoded]
     classes: list[str]
     tokenizer: PreTrainedTokenizerBase
     references: dict[str, float]
-    """What answering without reading reaches: the class shares, or the mean, of the training part; and the like."""
+    """The scores of answering without reading, from the training part's class shares or mean."""
     prior: list[float]
     """The answer itself: a probability a class in the order of `classes`, or the mean; empty in language modelling."""
     description: DataDescription

@@ -34,9 +34,10 @@ def probe_once(device: Device, say: Callable[[str], object], environment: Mappin
 
 
 def measure(device: Device, key: Key, environment: Mapping[str, str] | None = None, *, again: bool = False) -> Probe:
-    """Measures the device in a child, alone on it, and keeps what was found; another process's fresh probe is taken.
+    """Measures the device in a child, alone on it, and keeps the result. A fresh probe of another process is taken
+    instead.
 
-    `again`: even if it was probed before. Raises ConfigError, in one line, if it cannot be measured.
+    `again`: also if it was probed before. Raises ConfigError, in one line, if it cannot be measured.
     """
     name = f"{key['name'] or 'the device'}"
     with alone(record_of(key)):

@@ -28,7 +28,7 @@ _MAY_DIFFER = ("versions", "hub", "flat")
 
 @dataclass
 class Progressed:
-    """What a resumed trial must remember besides weights, optimizer and its best step. The names are the file's."""
+    """The state of a resumed trial besides weights, optimizer and best step. The names are those in the file."""
 
     step: int = 0
     tokens: int = 0
@@ -117,9 +117,9 @@ def go_on(trial: Resumable) -> bool:
 
 @contextmanager
 def of_a_trial(folder: Path) -> Iterator[None]:
-    """Raises DamagedCheckpoint for what the block cannot find in the checkpoint in `folder`.
+    """Raises DamagedCheckpoint if the block does not find a value in the checkpoint in `folder`.
 
-    The manifests of version 0.1 have no hash of their own: a changed one may lack anything.
+    The manifests of version 0.1 have no hash of their own, so a changed one may lack anything.
     """
     try:
         yield
@@ -134,7 +134,7 @@ def of_a_trial(folder: Path) -> Iterator[None]:
 def _newest_whole(trial: Resumable) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that verifies together with its best one, without which the trial could not end.
 
-    A note tells where that is not the newest there is.
+    A note is printed if that is not the newest of all.
     """
     kept, said = checkpoints_of(trial), ""
     steps = kept.steps()

@@ -33,19 +33,19 @@ __all__ = ["Door", "Entrant", "run_pack", "run_trial"]
 
 
 class Door(Protocol):
-    """What a pack asks, and whom it tells, while it trains."""
+    """The questions and reports of a pack while it trains."""
 
     def next(self) -> Entrant | None:
-        """Another trial of the same pack for a free place; asked when one has left, until there is none."""
+        """Another trial of the same pack for a free place. Called when a trial has left, until it returns None."""
 
     def dismisses(self, entrant: Entrant) -> str | None:
         """A reason if the trial is to leave now: it checkpoints, and has no result. Asked at every border."""
 
     def left(self, entrant: Entrant, error: BaseException | None) -> None:
-        """The trial has left, and its folder is whole and free: without an error after a result.
+        """The trial has left, and its folder is whole and free. `error` is None after a result.
 
-        Interrupted and Dismissed leave a checkpoint, Paused a paused.json too, a trial that could not begin leaves
-        nothing, and others leave a result that says how it ended.
+        Interrupted and Dismissed leave a checkpoint, Paused a paused.json too. A trial that could not begin leaves
+        nothing, and all others leave a result with their state.
         """
 
 
@@ -60,8 +60,8 @@ def run_trial(
 ) -> dict[str, Any]:
     """Trains one trial in the folder `path`, or resumes what is there, or reports it; returns its result.json.
 
-    `judge` may end or pause it. Raises UserError before anything is written, Interrupted and Paused after a
-    checkpoint, and TrialFailed after a result.json that says how the trial ended.
+    `judge` may end or pause it. Raises UserError before anything is written, Interrupted and Paused after a checkpoint,
+    and TrialFailed after a result.json with the trial's state.
     """
     alone = _Alone()
     entrant = Entrant(config, path, terminal, judge)
@@ -80,10 +80,10 @@ def run_trial(
 def run_pack(
     entrants: Sequence[Entrant], door: Door, *, stop: StopRequest | None = None, lock_wait_s: float = 1.0
 ) -> None:
-    """Trains trials together, in their folders, and those that `door` sends after them; tells it how each one ended.
+    """Trains trials together, in their folders, and those that `door` sends after them. Reports each end to `door`.
 
-    All must have one `pack_plan.pack_key`. Raises PackOutOfMemory when memory does not suffice for several of them,
-    and Interrupted once all have checkpointed after a stop was requested.
+    All must have one `pack_plan.pack_key`. Raises PackOutOfMemory if memory does not suffice for several of them, and
+    Interrupted once all have checkpointed after a stop was requested.
     """
     with ExitStack() as stack:
         requested = stop or stack.enter_context(StopRequest())
@@ -127,7 +127,7 @@ class _Alone:
 
 @dataclass(frozen=True)
 class _Begun:
-    """A trial that has begun and has not ended: its folder is held. It has what the trial's end needs."""
+    """A trial that has begun and has not ended, with the data for its end. Its folder is held."""
 
     taken: Taken
     trial: ActiveTrial
@@ -137,9 +137,9 @@ class _Begun:
 
 @final
 class _PackRun:
-    """A pack from its first trial to its last: takes their folders, trains them, ends them, tells the door.
+    """A pack from its first trial to its last: takes their folders, trains them, ends them, reports to the door.
 
-    It alone knows which folders are held; it makes the decisions at the borders of `PackModule`.
+    It alone knows which folders are held, and it makes the decisions at the borders of `PackModule`.
     """
 
     def __init__(self, door: Door, stopping: Callable[[], bool], lock_wait_s: float) -> None:
@@ -190,7 +190,7 @@ class _PackRun:
         return entering
 
     def _entering(self, entrants: Sequence[Entrant]) -> list[ActiveTrial]:
-        """Those of the entrants that train; the door is told of the others."""
+        """The entrants that train. The others are reported to the door."""
         trials = []
         for entrant in entrants:
             try:
@@ -221,7 +221,7 @@ class _PackRun:
     # ------------------------------------------------------------------------------------------------- the ends
 
     def _end(self, begun: _Begun, phase: Phase) -> None:
-        """Concludes one trial: its product and its result, or why there is none; then tells the door."""
+        """Ends one trial with its weights and result, or with the reason for having none; then reports to the door."""
         trial, error = begun.trial, begun.trial.error
         result = _begun_result(begun)
         error = error or self._why_stopped(trial) if phase in (Phase.stopped, Phase.failed) else None
@@ -260,7 +260,9 @@ class _PackRun:
         return Interrupted(f"at step {step} of {total}; go on with: danube-sweep resume {place}", number)
 
     def _end_badly(self, error: BaseException) -> None:
-        """After what ended the fit: a trial alone ends as it; of several none is blamed, and the process is to end."""
+        """Handles the error that ended the fit. One trial alone ends by it. Of several none is blamed, and the process
+        ends.
+        """
         for begun in [*self._begun.values()]:
             several = len(self._begun) > 1
             if several or not isinstance(error, Exception):

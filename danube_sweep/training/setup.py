@@ -237,7 +237,7 @@ def _steps(plan: StepPlan) -> dict[str, int]:
 
 
 def _data_set(config: Config) -> str:
-    """The same text for trials of one data set, whatever fold of it they see and however long their rows are."""
+    """The same text for trials of one data set, with any fold of it and any length of rows."""
     data = {name: value for name, value in asdict(config.data).items() if name not in VIEW}
     return json.dumps([type(config.data).__name__, data], default=str)
 

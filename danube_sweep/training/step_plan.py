@@ -35,14 +35,14 @@ class MicroBatch:
 
 @final
 class Collator:
-    """Rows as tensors on a device; trials that ask for the same rows get the same batch, which tells a pack so."""
+    """Rows as tensors on a device. Trials that ask for the same rows get the same object, which tells the pack so."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._recent: OrderedDict[tuple[int, int, bytes], tuple[Encoded, Batch]] = OrderedDict()
 
     def __call__(self, encoded: Encoded, rows: Rows, pad_id: int) -> Batch:
-        """The batch of these rows. Parts are told apart by their identity: equal data must be one object."""
+        """The batch of these rows. Equal data must be one object, since parts are compared by identity."""
         key = (id(encoded), pad_id, rows.tobytes())
         if key not in self._recent:
             self._recent[key] = encoded, collate(encoded, rows, pad_id).to(self._device)

@@ -1,4 +1,4 @@
-"""One trial with its summary: what the command line trains, and what Python's `train` does in a child."""
+"""One trial with its summary, for the command line, and in a child for Python's `train`."""
 
 from pathlib import Path
 
@@ -17,9 +17,7 @@ from danube_sweep.training.signals import StopRequest
 def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = None) -> float | None:
     """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective.
 
-    A trial that no rows validate has none.
-
-    Raises what `run_trial` raises.
+    The objective is None for a trial without validation rows. Raises the errors of `run_trial`.
     """
     quiet_libraries()
     from danube_sweep.training.run import run_trial

@@ -1,4 +1,4 @@
-"""What a trial trained, as files: an adapter for PEFT or a model for transformers, and the head."""
+"""The trained weights as files: an adapter for PEFT or a model for transformers, and the head."""
 
 from pathlib import Path
 from typing import Any
@@ -79,5 +79,5 @@ def _load_exactly(module: nn.Module, state: dict[str, torch.Tensor], file: Path)
 
 
 def _whole(backbone: Backbone) -> Any:
-    # The causal LM around the body, under transformers' own names, or the body alone where there is no output layer.
+    # The causal LM around the body, under transformers' own names, or the body alone without an output layer.
     return backbone.body if backbone.lm_head is None else causal_lm(backbone)

@@ -1,7 +1,7 @@
 """A trial while it trains: its steps, loss, clipping, optimizer, schedule, loss scale and phase.
 
-What it tells is in journal.py, its checkpoints in resume.py, its best step and its patience in best_and_patience.py.
-The forward pass and evaluation belong to the pack (pack/), the order of things in a step to lightning_loop.py.
+Its reports are in journal.py, its checkpoints in resume.py, its best step and patience in best_and_patience.py. The
+forward pass and evaluation belong to the pack (pack/), the order within a step to lightning_loop.py.
 """
 
 import math
@@ -31,7 +31,7 @@ from danube_sweep.training.resume import Progressed
 from danube_sweep.training.step_plan import Collator, MicroBatch, StepPlan
 
 Judge = Callable[[int], Verdict]
-"""Told the number of validations so far, which are in metrics.csv, says what becomes of the trial."""
+"""Called with the number of validations so far, which are in metrics.csv. Returns the verdict on the trial."""
 
 
 class Phase(Enum):
@@ -52,7 +52,9 @@ _PHASE_AFTER = {Verdict.pause: Phase.paused, Verdict.prune: Phase.pruned, Verdic
 
 @contextmanager
 def sparing(trial: "ActiveTrial") -> Iterator[None]:
-    """What fails inside ends this trial and no other; a lack of memory, or of a working device, is everybody's."""
+    """An error inside ends this trial alone. A lack of memory or of a working device is raised, as it concerns the
+    pack.
+    """
     try:
         yield
     except Interrupted:  # asked twice: at once
@@ -67,7 +69,7 @@ def sparing(trial: "ActiveTrial") -> Iterator[None]:
 class ActiveTrial:
     """One trial of a pack: `start` it on its device, feed it its micro-batches, take it over its borders, read `phase`.
 
-    What it trains is the adapter and the head of `model`; the rest of the backbone it shares with the pack.
+    It trains the adapter and the head of `model`. It shares the rest of the backbone with the pack.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""An export's logits in a fresh process, against the run's own: the proof that the folder is what it says."""
+"""An export's logits in a fresh process, compared with the run's own."""
 
 import os
 import subprocess
@@ -30,12 +30,12 @@ MOST_TOKENS = 128
 TOLERANCES = {Compute.fp32: 1e-4, Compute.fp16: 1e-2, Compute.bf16: 5e-2}
 """The largest difference of a logit, by the coarsest type that computes, for logits up to 1; above in proportion."""
 INT8_MERGED = 5e-2
-"""The same for merged int8: the run rounds what enters a layer to 8 bits, and the export does not."""
+"""The same for merged int8: the run rounds the input of a layer to 8 bits, and the export does not."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the run answers for some rows: `logits` for what `inputs` hold."""
+    """The run's `logits` for some rows, whose encoded `inputs` are kept with them."""
 
     inputs: dict[str, torch.Tensor]
     logits: torch.Tensor
@@ -85,7 +85,9 @@ def _inputs(batch: Batch, reading: Reading) -> dict[str, torch.Tensor]:
 
 
 def tolerance(precision: Precision, merged: Compute | None, largest: float) -> float:
-    """What a logit may differ by, when the largest logit is `largest`; `merged` is the type of a merged model."""
+    """The largest accepted difference of a logit if the largest logit is `largest`. `merged` is the type of a merged
+    model.
+    """
     allowed = max(TOLERANCES[one] for one in (precision.compute, merged) if one is not None)
     if merged is not None and precision.storage is Storage.int8:
         allowed = max(allowed, INT8_MERGED)

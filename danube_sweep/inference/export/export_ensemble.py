@@ -20,9 +20,9 @@ from danube_sweep.storage.files import whole_folder
 
 
 def export_ensemble(ensemble: EnsembleFolder, target: Path, place: Place, options: Options) -> list[Checked]:
-    """Writes the folder `target` with a numbered folder for each run, and returns what the checks of them found.
+    """Writes the folder `target` with a numbered folder for each run, and returns the results of their checks.
 
-    Raises what `open_ensemble` and `export_run` raise, and ConfigError for an upload. After an error there is no
+    Raises the errors of `open_ensemble` and `export_run`, and ConfigError for an upload. After an error there is no
     `target`.
     """
     if options.for_others:

@@ -39,7 +39,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Written:
-    """What the check and the card need; by then the run itself is out of memory again."""
+    """The data for the check and the card. The run itself is out of memory again at that point."""
 
     reading: Reading
     code: str
@@ -50,11 +50,11 @@ class Written:
 
 
 def export_run(run: Path, target: Path, place: Place, options: Options) -> Checked:
-    """Writes the folder `target` and returns what the check of it found.
+    """Writes the folder `target` and returns the result of its check.
 
-    Raises what `open_run` and `load` raise, ConfigError for what cannot be exported so, DataError if the run's data
-    are gone, DiskError if `target` is not empty or cannot be written, and ExportRefused if the export does not answer
-    as its run does. After an error there is no `target`.
+    Raises the errors of `open_run` and `load`, ConfigError for a run that cannot be exported with these options, and
+    DataError if the run's data are missing. DiskError: `target` is not empty or cannot be written. ExportRefused: the
+    export does not answer like its run. After an error there is no `target`.
     """
     refuse_target(target)
     with whole_folder(target, "give another OUT_DIR") as folder:
@@ -78,7 +78,9 @@ def refuse_target(target: Path) -> None:
 
 
 def write_export(run: Path, folder: Path, trained: Trained, options: Options) -> Written:
-    """Fills `folder` with everything but its README. Raises ConfigError for what cannot be exported so."""
+    """Fills `folder` with everything except its README. Raises ConfigError if the run cannot be exported with
+    `options`.
+    """
     weights = _weights(run, trained, options)
     source = run / trained_weights.folder_name(trained.config.lora)
     reading = reading_of(trained, whole=isinstance(weights, Whole), peft_type=peft_type(source))

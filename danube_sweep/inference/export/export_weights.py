@@ -50,7 +50,7 @@ _INPUTS_AT_ONCE = 512
 
 
 def peft_type(source: Path) -> str | None:
-    """PEFT's name for the kind of adapter in a folder; None if there is none."""
+    """PEFT's name for the kind of adapter in a folder; None without one."""
     file = source / ADAPTER_CONFIG
     return str(read_json(file)["peft_type"]) if file.is_file() else None
 
@@ -70,8 +70,8 @@ def write_adapter(source: Path, folder: Path, trained: Trained, reading: Reading
 
 
 def _score(trained: Trained, reading: LoadedSequenceClassifier) -> dict[str, torch.Tensor]:
-    # With a bias it is a transformers Conv1D, whose weight is [I, O]: PEFT drops a bias that its model has no place
-    # for without a word, and stops at a weight of another shape.
+    # With a bias it is a transformers Conv1D, whose weight is [I, O]. PEFT silently drops a bias that its model has no
+    # place for, and stops at a weight of another shape.
     weight_OI = trained.head.get_parameter(f"{reading.layer}.weight")
     if not reading.biased:
         return {f"{_BODY}score.weight": weight_OI}
@@ -156,10 +156,10 @@ def _of_backbone(backbone: Backbone, owner: str, leaf: str) -> torch.Tensor:
 
 @torch.no_grad()
 def dense_weight(layer: nn.Module, name: str) -> torch.Tensor:
-    """weight_OI of the linear map that an adapted or quantised layer is, in fp32.
+    """weight_OI, in fp32, of the linear map that an adapted or quantised layer computes.
 
-    The unit vectors go through the layer one by one, so what the layer multiplies with is what comes out: quantised
-    weights dequantised, and any adapter that is linear added. Raises ConfigError if it is none, or moves the bias.
+    The unit vectors go through the layer one by one. So quantised weights come out dequantised, with any linear adapter
+    added. Raises ConfigError if the layer is not linear, or if its adapter changes the bias.
     """
     base = _base(layer, name)
     with _in_fp32(layer, base):

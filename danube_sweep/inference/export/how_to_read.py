@@ -15,14 +15,14 @@ from danube_sweep.head.pooling import AnswerPooler, PairPooler, Pooler
 from danube_sweep.inference.predict import Trained
 
 POOLINGS = {"last", "mean", "attention"}
-"""What head.py pools by itself; several of them joined by _ stand one after the other."""
+"""The poolings that head.py computes itself. Several of them, joined by _, are concatenated."""
 
 
 @dataclass(frozen=True)
 class LoadedSequenceClassifier:
     """`AutoModelForSequenceClassification`; `layer` is the name of the head's only one.
 
-    `biased` if it needs a bias, which transformers' own has not.
+    `biased` if it needs a bias, which transformers' own layer lacks.
     """
 
     layer: str

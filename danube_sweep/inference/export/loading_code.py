@@ -17,7 +17,7 @@ from danube_sweep.model.precision import DTYPES, UNQUANTISED, quantization_confi
 
 @dataclass(frozen=True)
 class Base:
-    """What the folder stands on: a model named elsewhere, with or without an adapter over it."""
+    """The base of the folder: a model named elsewhere, with or without an adapter over it."""
 
     name: str
     revision: str | None

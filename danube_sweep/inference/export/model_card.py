@@ -1,4 +1,4 @@
-"""README.md of an export, a model card: what it is, how it is loaded, what it was measured to do."""
+"""README.md of an export, a model card: the model, the code that loads it, and its measured scores."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from danube_sweep.storage.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Card:
-    """Everything the card says but the check."""
+    """The content of the card, except the check."""
 
     data: ModelCardData
     sections: list[str]
@@ -56,7 +56,7 @@ def card_of(run: Path, name: str, trained: Trained, reading: Reading, weights: W
 
 
 def write_card(folder: Path, card: Card, checked: Checked) -> None:
-    """Writes README.md, with what the check found."""
+    """Writes README.md, with the result of the check."""
     said = (
         f"Loaded again in a fresh process by the code below, without danube_sweep, it gave the run's own logits on "
         f"{checked.rows} validation rows: the largest difference was {checked.difference:.2g} "
@@ -88,7 +88,7 @@ def _as_yaml(config: dict[str, Any]) -> str:
     return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
-# ------------------------------------------------------------------------------------------------- what it is
+# ------------------------------------------------------------------------------------------------- the model
 
 
 def _what(trained: Trained, reading: Reading, weights: Weights, config: dict[str, Any]) -> str:

@@ -6,10 +6,7 @@ from danube_sweep.errors import ConfigError, HubError
 
 
 def check_push(name: str) -> None:
-    """Finds before any work what would stop an upload: a name that is none, no token, offline mode.
-
-    Raises ConfigError.
-    """
+    """Raises ConfigError, before any work, if an upload cannot work: an invalid name, no token, offline mode."""
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -25,10 +22,10 @@ def check_push(name: str) -> None:
 
 
 def push(folder: Path, name: str, *, private: bool) -> str:
-    """Uploads the folder as one commit, into a repository that is made if there is none; returns its address.
+    """Uploads the folder as one commit, into a repository that is created if necessary; returns its address.
 
-    Raises HubError, in one line, for a token without the right and for a hub that cannot be reached, and ConfigError
-    for `private` and a repository that is public already. `folder` stays.
+    Raises HubError, in one line, if the token lacks the right or the hub cannot be reached. Raises ConfigError for
+    `private` if the repository is public already. `folder` stays.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's

@@ -1,6 +1,6 @@
-"""Labels from probabilities and numbers: the rule that is best for a metric, and its worth on unseen rows.
+"""Labels from probabilities and numbers: the best rule for a metric, and its score on unseen rows.
 
-rules      what a rule is, and what it decides · counts  the metrics of decisions, with weights for the rows
+rules      the rules and their decisions · counts  the metrics of decisions, with weights for the rows
 fit_rules  the best rule on some rows, one number of it at a time · judge_rules  its worth, by cross-fitting
 decide_command  `danube-sweep decide`
 """

@@ -34,7 +34,7 @@ def metric_from(name: str) -> Metric | None:
 
 @dataclass(frozen=True)
 class Truth:
-    """What should have been decided, in the form of decisions, and how many classes or grades there are."""
+    """The right decisions, in the form of decisions, and the number of classes or grades."""
 
     wanted: Decisions
     classes: int

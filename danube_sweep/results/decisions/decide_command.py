@@ -23,7 +23,7 @@ from danube_sweep.terminal.screen import Terminal
 
 @dataclass(frozen=True)
 class Decided:
-    """The rule that a folder's labels are decided by, and a line on what it is worth."""
+    """The rule for a folder's labels, and a line on its score."""
 
     rule: Rule
     classes: list[str]

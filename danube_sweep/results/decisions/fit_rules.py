@@ -1,8 +1,10 @@
 """The best rule for a metric on some rows.
 
 A rule has one number or several. One number at a time is moved to its exact optimum among all places where a decision
-changes, the others kept, until a round over all of them gains nothing. Axes: N examples in the order of the number that
-they change at, C classes, K grades, S steps: the first s of the N examples have changed.
+changes, with the others fixed. This ends when a round over all of them gains nothing.
+
+Axes: N examples in the order of the number at which they change, C classes, K grades. S steps: at step s, the first s
+of the N examples have changed.
 """
 
 from collections.abc import Callable
@@ -204,7 +206,7 @@ def _kappas(found_N: Codes, wanted_N: Codes, free: Codes, grades: int) -> Floats
     observed_S = squared.sum() + np.concatenate([[0.0], np.cumsum(gains)])
     places_K = np.arange(grades)
     true_K = np.bincount(wanted_N, minlength=grades).astype(np.float64)
-    # What each grade costs by chance: the squared distance to a true grade drawn from all of them.
+    # The cost of each grade by chance: the squared distance to a true grade drawn from all of them.
     costs_K = (np.square(places_K[:, None] - places_K[None, :]) * true_K[None, :]).sum(axis=1) / len(wanted_N)
     chance = float(costs_K[found_N].sum())
     chance_S = chance + np.arange(len(free) + 1) * (costs_K[above - 1] - costs_K[above])

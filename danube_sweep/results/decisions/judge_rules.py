@@ -79,7 +79,10 @@ def wanted_metric(target: Target, name: str | None) -> Metric:
 
 
 def judged_from(table: "pa.Table", target: Target, where: str) -> Judged:
-    """What a file of predictions holds. Raises ConfigError for labels that make no decisions, and errors of DAMAGED."""
+    """The rows of a file of predictions, ready to judge rules on.
+
+    Raises ConfigError for labels that no rule can decide, and the errors of DAMAGED.
+    """
     names = table.column_names
     groups_N = np.unique(table[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in names else np.arange(len(table))
     groups_N = groups_N.astype(np.int64)
@@ -112,7 +115,7 @@ def _graded(labels_N: Floats, numbers_N: Floats, groups_N: Codes, where: str) ->
 
 
 def plain(judged: Judged) -> Decisions:
-    """What is decided without a rule: the likeliest class, of ordered ones the median, above 0.5, the nearest grade."""
+    """The decisions without a rule: the likeliest class; of ordered ones the median; above 0.5; the nearest grade."""
     answers_NA, count = judged.answers_NA, judged.truth.classes
     if judged.target is Target.many:
         return np.asarray(answers_NA > 0.5)
@@ -136,7 +139,7 @@ def _kind(target: Target, metric: Metric) -> type[Rule]:
 
 
 def worth_of(judged: Judged, metric: Metric) -> Worth:
-    """What the rule is worth, by cross-fitting. Raises ConfigError for rows of fewer groups than there are folds."""
+    """The rule's score on unseen rows, by cross-fitting. Raises ConfigError for fewer groups of rows than folds."""
     groups = int(judged.groups_N.max(initial=-1)) + 1
     if groups < FOLDS:
         raise ConfigError(f"a rule is judged on {FOLDS} parts of the rows, and there are {groups} groups of rows")

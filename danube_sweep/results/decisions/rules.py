@@ -41,7 +41,7 @@ class Thresholds:
 class Cuts:
     """A grade: the number of borders that a score reaches.
 
-    The score is the answer itself where it is a number, else the mean of the places of ordered classes.
+    For numbers the score is the answer itself, for ordered classes the mean of their places.
     """
 
     kind: ClassVar[str] = "cuts"
@@ -54,7 +54,7 @@ class Cuts:
 
 @dataclass(frozen=True)
 class Outside:
-    """The class of a word: O if its probability reaches the threshold, else the likeliest of the others."""
+    """The class of a word: O if its probability reaches the threshold, otherwise the likeliest of the other classes."""
 
     kind: ClassVar[str] = "outside"
     numbers: list[float]
@@ -76,7 +76,7 @@ def log_of(answers_NC: Floats) -> Floats:
 
 
 def score_of(answers_NA: Floats) -> Floats:
-    """One number for each example: the answer where it is one, else the mean of the places of the classes."""
+    """One number for each example: the answer if it is a number, otherwise the mean of the places of the classes."""
     if answers_NA.shape[1] == 1:
         return np.asarray(answers_NA[:, 0])
     return np.asarray(answers_NA @ np.arange(answers_NA.shape[1]))

@@ -1,7 +1,7 @@
 """Several finished models that answer together.
 
-members     which finished runs can be blended: same rows, same labels, same classes
+members     finished runs that can be blended: same rows, same labels, same classes
 selection   temperatures and weights: greedy selection with replacement
-held_out    how good that is on rows that chose nothing
+held_out    its score on rows that chose nothing
 ensemble_folder  the folder that it is kept in
 """

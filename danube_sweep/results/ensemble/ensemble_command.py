@@ -52,7 +52,7 @@ class Wanted:
 
 
 def run_ensemble(directories: Sequence[Path], output: Path, wanted: Wanted, terminal: Terminal) -> None:
-    """Chooses, scores, shows and writes.
+    """Chooses the members and weights, scores them, prints the result and writes the ensemble's folder.
 
     Raises CheckpointError for folders that are no runs or sweeps and for an `output` that is not ours, ConfigError if
     fewer than two models can be blended, DiskError.
@@ -94,7 +94,7 @@ def _check_output(output: Path, directories: Sequence[Path]) -> None:
 
 
 def _considered(members: list[Member], groups_N: Codes, most: int, notes: list[str]) -> tuple[list[Member], Pool]:
-    """The best members, best first, and what they answered."""
+    """The best members, best first, and their answers."""
     numbers = members[0].answers.numbers_N is not None
     own = [float(losses(parts_as_answered(one.answers), numbers=numbers).mean()) for one in members]
     order = np.argsort(own, kind="stable")
@@ -172,7 +172,7 @@ def _answers_at(member: Member, temperature: float) -> Floats:
 
 
 def _truth(asked: Answers) -> tuple[Target, Floats]:
-    """What was asked, in the form that predictions are written from; words are written as rows are."""
+    """The targets, in the form from which predictions are written. Words are written like rows."""
     if asked.wanted_N is not None:
         return Target.number, asked.wanted_N[:, None]
     if asked.labels_NC is not None:

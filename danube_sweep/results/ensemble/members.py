@@ -79,7 +79,7 @@ def _by_model(trials: Sequence[StoredTrial]) -> list[list[StoredTrial]]:
 
 
 def _member(trials: list[StoredTrial], varied: Sequence[str]) -> Member | str:
-    """The trials as one model, or in a few words why they are none."""
+    """The trials as one model, or in a few words the reason why they are none."""
     first = trials[0]
     folds = {trial.fold: trial for trial in trials}
     if first.folds is not None and first.fold is not None and len(folds) < first.folds:
@@ -141,7 +141,7 @@ def check_members(members: Sequence[Member]) -> Codes:
 
 
 def tempered(answers_NA: Floats, temperature: float, *, shares: bool) -> Floats:
-    """Probabilities at a temperature: logits divided by it. `shares`: they sum to 1; else each is for itself."""
+    """Probabilities at a temperature: logits divided by it. `shares`: they sum to 1; otherwise each stands alone."""
     if temperature == 1.0:
         return answers_NA
     sure = np.clip(answers_NA, _SURE, 1.0 if shares else 1.0 - _SURE)

@@ -18,7 +18,7 @@ ROUNDS = 25
 
 @dataclass(frozen=True)
 class Pool:
-    """What the members answered, as parts of the loss that blend linearly."""
+    """The members' answers, as parts of the loss that blend linearly."""
 
     parts_TNA: Sequence[Floats]
     """Of each member."""

@@ -20,7 +20,7 @@ class FoldGroup:
     """Trials with folds that differ only in fold and seed."""
 
     values: dict[str, Any]
-    """By what varies between the groups."""
+    """By the keys that vary between the groups."""
     name: str
     folds: int
     config: Config | None
@@ -28,7 +28,7 @@ class FoldGroup:
     seeds: dict[int, list[RunFolder]]
     """The finished runs in the order of the folds, for each seed that has them all."""
     missing: dict[int, dict[int, str]]
-    """For the other seeds, what became of each fold that is missing."""
+    """For the other seeds, by fold: why it is missing."""
 
     def lacks(self) -> str:
         """`folds 1, 3 of 5 (3: oom)`, for each seed that lacks some."""
@@ -42,7 +42,7 @@ class FoldGroup:
 
 
 def find_groups(directories: Sequence[Path]) -> tuple[list[FoldGroup], list[str]]:
-    """The groups of all trials with folds in run and sweep folders, and notes on what does not count.
+    """The groups of all trials with folds in run and sweep folders, and notes on trials that do not count.
 
     Raises CheckpointError for a folder that is neither.
     """
@@ -101,7 +101,7 @@ def _name(values: dict[str, Any], trial: StoredTrial) -> str:
 
 
 def _unchanged(trial: StoredTrial, notes: list[str]) -> tuple[Config | None, str]:
-    """The config of a trial whose files are what they were when it ran; else None and what has become of it."""
+    """The config of a trial whose files are unchanged since it ran; otherwise None and the reason."""
     try:
         config = load_config(trial.folder.config)
         if trial.folder.hash_of(config) == trial.hash:

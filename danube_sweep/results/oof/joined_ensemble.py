@@ -14,10 +14,10 @@ from danube_sweep.storage.run_folder import RunFolder
 
 
 def joined_ensemble(folder: EnsembleFolder, load: Callable[[Config], list[Record]]) -> tuple[Scored, str]:
-    """An ensemble of models with folds, and a line on how its score is to be read; `load` reads a config's records.
+    """An ensemble of models with folds, and a line on reading its score. `load` reads a config's records.
 
-    Raises CheckpointError for an ensemble whose members have no folds, for a member that has gone or was changed, for
-    data that were changed, and for a refit, which has no out-of-fold predictions.
+    Raises CheckpointError for a refit and for members without folds, which have no out-of-fold predictions. Also for a
+    member that is missing or was changed, and for changed data.
     """
     members = folder.read()
     if not folder.predictions.is_file():

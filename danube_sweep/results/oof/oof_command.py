@@ -24,10 +24,10 @@ from danube_sweep.terminal.screen import Terminal
 
 
 def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal, *, overwrite: bool = False) -> None:
-    """Joins, scores, shows and writes.
+    """Joins the folds of each group, scores them, prints the table and writes the best group's predictions.
 
-    Raises CheckpointError, naming what is missing, when no group is complete, DiskError for a file that is there and is
-    not to be overwritten, and what `check_target` and `write_predictions` raise.
+    Raises CheckpointError, with the missing folds, if no group is complete. Raises DiskError for a file that exists
+    unless `overwrite`, and the errors of `check_target` and `write_predictions`.
     """
     target = output or directories[0] / "oof.parquet"
     if output is not None:

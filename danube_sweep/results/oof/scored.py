@@ -1,4 +1,4 @@
-"""A model with out-of-fold predictions, and what they are worth."""
+"""A model with out-of-fold predictions, and their scores."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,11 @@ from danube_sweep.config.schema import Config
 
 @dataclass(frozen=True)
 class Scored:
-    """Trials with all their folds, or an ensemble of such, and what their folds say together."""
+    """Trials with all their folds, or an ensemble of such, and the joined answers of their folds."""
 
     name: str
     values: dict[str, Any]
-    """By what varies between the models."""
+    """By the keys that vary between the models."""
     folds: int
     seeds: int
     """Trials that were averaged in a fold; of an ensemble its members."""

@@ -14,7 +14,7 @@ KINDS = (".parquet", ".csv")
 
 
 def check_target(target: Path) -> None:
-    """Raises ConfigError for a name that says no kind of file, DiskError for a folder that is not there."""
+    """Raises ConfigError for a name without a known ending, DiskError for a folder that does not exist."""
     if target.suffix.lower() not in KINDS:
         raise ConfigError(f"--output {target}: its name must end in {' or '.join(KINDS)}")
     if not target.parent.is_dir():

@@ -233,7 +233,7 @@ class Executor:
         return over
 
     def _too_late(self) -> bool:
-        # A trial is not begun when the longest one so far would not have finished in what is left.
+        # A trial is not begun when the longest one so far would not have finished in the time left.
         longest_s = self._records.longest_s
         if self._left_s() >= longest_s:
             return False

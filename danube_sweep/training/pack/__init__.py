@@ -1,8 +1,8 @@
-"""The trials that train together over one backbone: what they share, and how they pass through it.
+"""The trials that train together over one backbone: their shared parts, and their way through it.
 
-forward_pass.py    who trains, their forward pass, their evaluation
+forward_pass.py    the trials in training, their forward pass, their evaluation
 shared_prefix.py   blocks below the first adapted one run once for trials that read the same rows
-stored_prefix.py   what comes out of them kept on disk (data.cache_prefix)
+stored_prefix.py   their output kept on disk (data.cache_prefix)
 kept_rows.py       the same, found row by row, for predictions
 """
 

@@ -45,7 +45,10 @@ class TrainingPack:
         self._first_step = True
 
     def arrange(self, trials: Sequence[ActiveTrial]) -> None:
-        """These trials from now on; the adapters of those who stay go on as they were. Raises ConfigError."""
+        """Puts these trials on the backbone. The adapters of trials that stay are unchanged.
+
+        Raises ConfigError for an adapter that cannot share the backbone.
+        """
         model_type = self.backbone.body.config.model_type
         if len(trials) > 1 and not all(shares_backbone(trial.config.lora, model_type) for trial in trials):
             raise ConfigError(ALONE)

@@ -18,7 +18,7 @@ from danube_sweep.model.unpadded import flatten
 MASKS: Final = 1
 """How many arguments after the hidden states are repeated with them: an encoder's block takes its mask by place."""
 SPREAD: Final = ("attention_mask", "position_ids", "position_embeddings", "segments")
-"""What a decoder's block takes by name that has a row for every row of the batch, or one for all."""
+"""Named arguments of a decoder's block that have a row for every row of the batch, or one for all."""
 
 
 def blocks_of(body: PreTrainedModel) -> list[nn.Module]:
@@ -108,7 +108,7 @@ class SharedPrefix:
     @contextmanager
     def _starting_from(self, stored_UTH: torch.Tensor, mask_UT: torch.Tensor, groups: int) -> Iterator[None]:
         states = flatten(mask_UT, groups).lay(stored_UTH) if self._backbone.flat else stored_UTH
-        encoder = hasattr(self._backbone.body, "encoder")  # its blocks also give what they attended to
+        encoder = hasattr(self._backbone.body, "encoder")  # its blocks also return their attention
         skipped = self._blocks[: self._from_block]
         for number, block in enumerate(skipped):
             block.forward = partial(_skipped, states if number == 0 else None, encoder)

@@ -105,7 +105,7 @@ class StoredStates:
     def batch(self, rows: Encoded, batch: Batch, block: int) -> torch.Tensor:
         """The inputs [B, T, H] of a block for a batch of these rows, zero at padding.
 
-        Where they cannot be kept they are computed for each batch; a line in the log says so.
+        If they cannot be kept, they are computed for each batch, and the log has a line on that.
         """
         kept = self.open(rows, block)
         if kept is None:
@@ -182,7 +182,7 @@ def folder() -> Path:
 
 
 def meaning(backbone: Backbone, block: int) -> str:
-    """What states of a block follow from, but for the tokens, as a hash: a file's name begins with it."""
+    """A hash of all that decides the states of a block, except the tokens. A file's name begins with it."""
     precision = {key: str(value) for key, value in asdict(backbone.precision).items()}
     del precision["gradient_checkpointing"]
     made_by = [torch.__version__, transformers.__version__, backbone.device.type, backbone.flat]
