@@ -85,6 +85,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default=16,
         help="rows of data.max_length tokens per forward pass; of shorter ones, as many tokens (default 16)",
     )
+    parser.add_argument(
+        "--deadline-h",
+        type=float,
+        metavar="H",
+        help="hours that it may take: leaves out --swap and members of an ensemble, if they do not fit, and says so",
+    )
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
     types = ["fp32", "bf16", "fp16"]
     parser.add_argument("--compute", choices=types, help="compute type, if the device lacks the run's type")
@@ -96,6 +102,8 @@ def _words(parser: Parser, arguments: list[str]) -> "PredictWords":
     options = parser.parse_args(arguments)
     if options.batch_rows < 1:
         parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
+    if options.deadline_h is not None and not 0 < options.deadline_h < 10_000:
+        parser.error(f"--deadline-h must be above 0, got {options.deadline_h:g}")
     check_received(options.run_dir, trust=options.trust)
 
     from danube_sweep.inference.predict_run import PredictWords

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +290,7 @@ def answer(
     `done` is called with the rows of every forward pass. Reads and predicts in chunks. The target appears whole or not
     at all. Raises DataError for a file that has changed, DiskError.
     """
-    return write_answers(request, _predicted(trained, request, batch_rows, done))
+    return write_answers(request, predicted(trained, request, batch_rows, done))
 
 
 def write_answers(request: Request, answered: Iterable[Predictions]) -> int:
@@ -298,7 +298,7 @@ def write_answers(request: Request, answered: Iterable[Predictions]) -> int:
     rows = _rows(request, answered)
     if (wanted := request.arrangement) is not None:
         rows = in_sample_order(rows, wanted.ids, wanted.places)
-    count = 0
+    written = 0
     with (
         whole_file(request.target, WAY_OUT) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
@@ -306,8 +306,8 @@ def write_answers(request: Request, answered: Iterable[Predictions]) -> int:
         stream.write(csv_line(request.header if wanted else list(map(neutral_cell, request.header))))
         for row in rows:
             stream.write(csv_line(row if wanted else _spelled(row, request.table)))
-            count += 1
-    return count
+            written += 1
+    return written
 
 
 def _spelled(row: list[str], table: Table) -> list[str]:
@@ -319,16 +319,17 @@ def all_predictions(
     trained: Trained, request: Request, *, batch_rows: int = 16, done: Callable[[int], None] = lambda _rows: None
 ) -> Predictions:
     """The answers to every row of the file, in its order. Raises DataError for a file that has changed."""
-    found = list(_predicted(trained, request, batch_rows, done))
+    found = list(predicted(trained, request, batch_rows, done))
     examples = [name for one in found for name in one.examples]
     return Predictions(examples, torch.cat([one.answers_NA for one in found]))
 
 
-def _predicted(
-    trained: Trained, request: Request, batch_rows: int, done: Callable[[int], None]
+def predicted(
+    trained: Trained, request: Request, batch_rows: int, done: Callable[[int], None], skip: int = 0
 ) -> Iterator[Predictions]:
+    """The answers to each chunk of the file, without the first ones. Raises DataError for a file that has changed."""
     kept = None if trained.prefix is None else KeptRows(trained.backbone, trained.from_block)
-    for records in chunks(request.input.records()):
+    for records in chunks(request.input.records(), skip):
         yield predictions(trained, records, swap=request.swap, batch_rows=batch_rows, kept=kept, done=done)
 
 
@@ -362,7 +363,11 @@ def predictions(
     return found
 
 
-def chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """The records, so many at a time as are sorted by length together."""
-    while chunk := list(islice(records, CHUNK_ROWS)):
-        yield chunk
+def chunks(records: Iterator[Record], skip: int = 0) -> Iterator[list[Record]]:
+    """The records, so many at a time as are sorted by length together, without the first chunks."""
+    for number in count():
+        chunk = list(islice(records, CHUNK_ROWS))
+        if not chunk:
+            return
+        if number >= skip:
+            yield chunk

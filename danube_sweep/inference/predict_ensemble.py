@@ -3,23 +3,26 @@
 Axes: N examples, A answers of an example.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from danube_sweep import __version__
 from danube_sweep.config.schema import Target
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.inference.predict import (
+    CHUNK_ROWS,
     FinishedRun,
     Place,
     Request,
-    all_predictions,
-    answer,
     checked_request,
     load,
     open_run,
+    predicted,
     write_answers,
 )
 from danube_sweep.inference.prediction_table import SHARES, Form, Predictions
@@ -29,6 +32,9 @@ from danube_sweep.results.decisions.decide_command import Decided, read_rule
 from danube_sweep.results.ensemble.members import tempered
 from danube_sweep.results.winning_run import winning_run
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
+from danube_sweep.storage.files import content_hash
+from danube_sweep.storage.prediction_parts import Part as Stored
+from danube_sweep.storage.prediction_parts import PredictionParts
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
 
@@ -112,6 +118,24 @@ def _parts(folder: EnsembleFolder, member: Weighted) -> list[Part]:
     return found
 
 
+def fingerprint(parts: Sequence[Part], requests: Sequence[Request], place: Place) -> str:
+    """What the answers depend on: the content of the input and of the members, and how they are asked."""
+    members = [
+        [
+            part.run.manifest.get("backbone"),
+            part.run.manifest["files"],
+            part.share,
+            part.temperature,
+            repr(part.scaling),
+        ]
+        for part in parts
+    ]
+    compute = None if place.compute is None else place.compute.value
+    asked = [[content_hash(one.input.path), one.input.id_column, repr(one.input.data), one.swap] for one in requests]
+    described = json.dumps([__version__, members, asked, compute, CHUNK_ROWS], sort_keys=True, default=str)
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
 def checked_requests(parts: Sequence[Part], source: Path, target: Path, form: Form) -> list[Request]:
     """A request for each part. The input is read once for each way to read it. Raises as `checked_request` does."""
     read: dict[str, Request] = {}
@@ -129,42 +153,89 @@ def answer_together(
     *,
     batch_rows: int = 16,
     done: Callable[[int], None] = lambda _rows: None,
+    kept: PredictionParts | None = None,
 ) -> int:
     """Writes the mean answers, as `answer` does for one run. Raises the errors of `load`.
 
     Runs that share a backbone and read the same tokens answer in one pass; the packs are loaded one after the other.
+    What is `kept` of an earlier, interrupted call is not computed again.
     """
-    if len(parts) == 1 and parts[0].plain:
-        return answer(load(parts[0].run, place), requests[0], batch_rows=batch_rows, done=done)
+    packs = read_alike([part.run for part in parts], place)
+    answered = [
+        _answers(number, [parts[one] for one in places], requests[places[0]], place, batch_rows, done, kept)
+        for number, places in enumerate(packs)
+    ]
+    if len(answered) == 1:
+        return write_answers(requests[0], answered[0])
     examples: list[str] = []
     total_NA = torch.zeros(())
-    for places in read_alike([part.run for part in parts], place):
-        members = [parts[number] for number in places]
-        found, mean_NA = _mean(members, requests[places[0]], place, batch_rows, done)
-        if examples and found != examples:
+    for found, places in zip(answered, packs, strict=True):
+        chunks = list(found)
+        names = [name for one in chunks for name in one.examples]
+        if examples and names != examples:
             raise CheckpointError(
-                f"{members[0].run.path} reads other words than {parts[0].run.path}; make the ensemble again"
+                f"{parts[places[0]].run.path} reads other words than {parts[0].run.path}; make the ensemble again"
             )
-        examples = found
-        total_NA = total_NA + mean_NA
+        examples = names
+        total_NA = total_NA + torch.cat([one.answers_NA for one in chunks])
     return write_answers(requests[0], [Predictions(examples, total_NA)])
 
 
-def _mean(
-    members: Sequence[Part], request: Request, place: Place, batch_rows: int, done: Callable[[int], None]
-) -> tuple[list[str], torch.Tensor]:
-    """The examples of the file, and the sum of the members' answers, each by its share and at its temperature."""
+def rows_left(parts: Sequence[Part], requests: Sequence[Request], place: Place, kept: PredictionParts | None) -> int:
+    """The rows that are still to be answered, once for each member and each order."""
+    total = 0
+    for number, places in enumerate(read_alike([part.run for part in parts], place)):
+        request = requests[places[0]]
+        there = 0 if kept is None else kept.count(number) * CHUNK_ROWS
+        total += max(len(request.input.ids) - there, 0) * len(places) * (1 + request.swap)
+    return total
+
+
+def _answers(
+    number: int,
+    members: Sequence[Part],
+    request: Request,
+    place: Place,
+    batch_rows: int,
+    done: Callable[[int], None],
+    kept: PredictionParts | None,
+) -> Iterator[Predictions]:
+    """The sum of the members' answers to each chunk of the file, each by its share and at its temperature."""
+    chunk = 0
+    for part in [] if kept is None else kept.stored(number):
+        yield Predictions(part.examples, part.answers_NA)
+        chunk += 1
+    if chunk * CHUNK_ROWS >= len(request.input.ids):  # then nothing is loaded
+        return
+    for found in _computed(members, request, place, batch_rows, done, chunk):
+        if kept is not None:
+            kept.keep(number, chunk, Stored(found.examples, found.answers_NA))
+        yield found
+        chunk += 1
+
+
+def _computed(
+    members: Sequence[Part],
+    request: Request,
+    place: Place,
+    batch_rows: int,
+    done: Callable[[int], None],
+    skip: int,
+) -> Iterator[Predictions]:
     if len(members) == 1:
-        alone = all_predictions(load(members[0].run, place), request, batch_rows=batch_rows, done=done)
-        return alone.examples, members[0].share * _tempered(alone.answers_NA, members[0])
-    examples: list[str] = []
-    means: list[torch.Tensor] = []
+        for one in predicted(load(members[0].run, place), request, batch_rows, done, skip):
+            yield replace(one, answers_NA=_share(members[0], one))
+        return
     pack = load_pack([part.run for part in members], place)
-    for found in pack.answers(request, batch_rows=batch_rows, done=done):
-        examples += found[0].examples
-        shares = [part.share * _tempered(one.answers_NA, part) for part, one in zip(members, found, strict=True)]
-        means.append(torch.stack(shares).sum(dim=0))
-    return examples, torch.cat(means)
+    for found in pack.answers(request, batch_rows=batch_rows, done=done, skip=skip):
+        shares = [_share(part, one) for part, one in zip(members, found, strict=True)]
+        yield Predictions(found[0].examples, torch.stack(shares).sum(dim=0))
+
+
+def _share(part: Part, found: Predictions) -> torch.Tensor:
+    if part.share == 1.0 and part.plain:
+        return found.answers_NA
+    return part.share * _tempered(found.answers_NA, part)
 
 
 def _tempered(answers_NA: torch.Tensor, part: Part) -> torch.Tensor:

@@ -1,17 +1,21 @@
 """Predictions of a run folder for a file, from the words of a command or a call to the csv. Importing it is cheap."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.storage.outputs import refuse_existing
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
-from danube_sweep.terminal.screen import Terminal, row_bar
+from danube_sweep.terminal.row_bar import row_bar
+from danube_sweep.terminal.screen import Terminal
 
 if TYPE_CHECKING:
-    from danube_sweep.inference.predict import FinishedRun, Request
+    from danube_sweep.inference.predict import FinishedRun, Place, Request
+    from danube_sweep.inference.predict_ensemble import Part
+    from danube_sweep.storage.prediction_parts import PredictionParts
 
     Reshape = Callable[[FinishedRun, Request], Request]
 
@@ -36,6 +40,8 @@ class PredictWords:
     """The method of calibration."""
     plainly: bool = False
     """With labels: without the rule that is kept with the run or the ensemble."""
+    deadline_h: float | None = None
+    """Hours in which all must be written; fewer members and one order are chosen before, if need be."""
 
 
 def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
@@ -43,11 +49,11 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
 
     `reshape` turns the request for predictions into one for another table.
     """
+    started = time.monotonic()
     quiet_libraries()
     from danube_sweep.config.schema import Compute, Device
     from danube_sweep.inference.predict import Place
     from danube_sweep.inference.predict_ensemble import (
-        answer_together,
         calibrated,
         checked_requests,
         open_parts,
@@ -75,6 +81,74 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
         Terminal().note(note)
     compute = Compute(words.compute) if words.compute else None
     place = Place(Device(accelerator=words.accelerator), compute, words.model_path)
-    orders = sum(2 if request.swap else 1 for request in requests)
-    with row_bar(len(requests[0].input.ids) * orders) as done:
-        return answer_together(parts, requests, place, batch_rows=words.batch_rows, done=done)
+    return _answered(parts, requests, place, words, started)
+
+
+def _answered(
+    parts: "list[Part]", requests: "list[Request]", place: "Place", words: PredictWords, started: float
+) -> int:
+    """Answers, and keeps what is answered on disk until all of it is, where that takes several steps."""
+    from danube_sweep.inference.predict import CHUNK_ROWS
+    from danube_sweep.inference.predict_ensemble import fingerprint
+    from danube_sweep.storage.prediction_parts import held_parts
+
+    if len(requests[0].input.ids) <= CHUNK_ROWS and len(parts) == 1:
+        parts, requests = _fitted(parts, requests, place, words, started, None)
+        return _shown(parts, requests, place, words, None)
+    with held_parts(words.target) as kept:
+        if kept.begin(fingerprint(parts, requests, place)):
+            Terminal().note(f"{kept.folder}: an earlier prediction was interrupted; it goes on")
+        try:
+            parts, requests = _fitted(parts, requests, place, words, started, kept)
+            count = _shown(parts, requests, place, words, kept)
+        except KeyboardInterrupt:
+            Terminal().note(f"{kept.folder} keeps what is predicted; the same command goes on, or delete it")
+            raise
+        except UserError:
+            kept.give_up()
+            raise
+        kept.finish()
+    return count
+
+
+def _shown(
+    parts: "list[Part]",
+    requests: "list[Request]",
+    place: "Place",
+    words: PredictWords,
+    kept: "PredictionParts | None",
+) -> int:
+    from danube_sweep.inference.predict_ensemble import answer_together, rows_left
+
+    with row_bar(rows_left(parts, requests, place, kept)) as done:
+        return answer_together(parts, requests, place, batch_rows=words.batch_rows, done=done, kept=kept)
+
+
+def _fitted(
+    parts: "list[Part]",
+    requests: "list[Request]",
+    place: "Place",
+    words: PredictWords,
+    started: float,
+    kept: "PredictionParts | None",
+) -> "tuple[list[Part], list[Request]]":
+    """The members and orders that fit the deadline; those of an interrupted prediction stay as they were chosen."""
+    from danube_sweep.inference.deadline import Choice, choose, chosen_parts, measured
+
+    if words.deadline_h is None:
+        return parts, requests
+    known = None if kept is None else kept.choice()
+    if known is not None:
+        choice = Choice([int(one) for one in known["members"]], bool(known["swap"]), None)
+        if len(choice.members) < len(parts) or choice.swap < any(request.swap for request in requests):
+            Terminal().note(f"--deadline-h: {len(choice.members)} of {len(parts)} runs answer, as was chosen before")
+        return chosen_parts(parts, requests, choice)
+    packs, costs = measured(parts, requests, place, batch_rows=words.batch_rows)
+    left_s = words.deadline_h * 3600 - (time.monotonic() - started)
+    swap = any(request.swap for request in requests)
+    choice = choose([part.share for part in parts], packs, costs, left_s, swap=swap)
+    if choice.said is not None:
+        Terminal().note(choice.said)
+    if kept is not None:
+        kept.choose({"members": choice.members, "swap": choice.swap})
+    return chosen_parts(parts, requests, choice)

@@ -65,11 +65,16 @@ class Pack:
         )
         return list(torch.split(hidden_BTH, len(batch.mask_BT))) * (1 if from_block < blocks else count)
 
-    def answers(self, request: Request, *, batch_rows: int, done: Callable[[int], None]) -> Iterator[list[Predictions]]:
-        """The answers of the runs, in the order given, to each chunk of the file. Raises DataError if it changed."""
+    def answers(
+        self, request: Request, *, batch_rows: int, done: Callable[[int], None], skip: int = 0
+    ) -> Iterator[list[Predictions]]:
+        """The answers of the runs, in the order given, to each chunk of the file but the first ones to `skip`.
+
+        Raises DataError if it changed.
+        """
         keep = any(one.config.data.cache_prefix for one in self.members)
         kept = KeptRows(self.members[0].backbone, self.from_block) if keep else None
-        for records in chunks(request.input.records()):
+        for records in chunks(request.input.records(), skip):
             found = joint_predictions(
                 self.members, self.states, records, swap=request.swap, batch_rows=batch_rows, kept=kept, done=done
             )

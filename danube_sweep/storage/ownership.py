@@ -31,6 +31,8 @@ class Kind(Enum):
     ensemble = "ensemble"
     benchmark = "benchmark"
     night = "night"
+    prediction = "prediction"
+    """What is left of one that was interrupted."""
 
 
 _HIDDEN = {MARKER, ".lock", ".claim", ".test.lock"}
@@ -75,6 +77,7 @@ _FILES = {
     },
     Kind.benchmark: {"benchmark.json"},
     Kind.night: {"commands.sh", "night.json", "report.html", "submission.csv"},
+    Kind.prediction: {"parts.json"},
 }
 _FOLDERS = {
     Kind.run: {"adapter", "checkpoints", "model", "tensorboard", "wandb"},
@@ -83,6 +86,7 @@ _FOLDERS = {
     Kind.ensemble: {"trials"},
     Kind.benchmark: {"scores"},
     Kind.night: {"ensemble", "refit", "sweep"},
+    Kind.prediction: set(),
 }
 _NUMBERED = {
     Kind.run: re.compile(r"checkpoints-of-version-\d+(-\d+)?"),
@@ -91,6 +95,7 @@ _NUMBERED = {
     Kind.ensemble: re.compile(r"(?!)"),
     Kind.benchmark: re.compile(r"\d{3,}"),
     Kind.night: re.compile(r"(?!)"),
+    Kind.prediction: re.compile(r"\d{3,}-\d{6,}\.safetensors"),
 }
 _TRIAL = re.compile(r"\d{3,}_(.*_)?([0-9a-f]{8}|invalid)")
 """The name of a trial's folder in its sweep."""
@@ -102,6 +107,7 @@ _WAY_OUT = {
     Kind.ensemble: "give a new or empty folder by -o",
     Kind.benchmark: "give a new or empty folder by -o",
     Kind.night: "give a new or empty folder by -o",
+    Kind.prediction: "choose another place by -o",
 }
 
 
@@ -246,4 +252,5 @@ _RECOGNISED: Final[dict[Kind, Callable[[Path], bool]]] = {
     Kind.ensemble: lambda _folder: False,
     Kind.benchmark: lambda _folder: False,
     Kind.night: lambda _folder: False,
+    Kind.prediction: lambda _folder: False,
 }

@@ -5,8 +5,7 @@ trial prints a line every ten seconds. log.txt gets all lines in both cases, not
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +13,7 @@ from typing import Protocol, Self, final
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.segment import Segment
 from rich.table import Column, Table
@@ -174,15 +173,6 @@ class Terminal:
 
     def _shown(self, text: str) -> str:
         return encodable(_neutral_lines(redact(text)), self._console)
-
-
-@contextmanager
-def row_bar(total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar over rows, with the time left if `total` is known. Yields a function for the rows of each advance."""
-    columns = (BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
-    with RichProgress(*columns, console=Console(stderr=True), expand=True, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda rows: bar.advance(task, rows)
 
 
 def result_table(rows: Sequence[tuple[str, str]], title: str) -> Table:

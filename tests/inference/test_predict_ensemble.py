@@ -8,18 +8,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sweeps
+import torch
 from runs import CPU, train
 
 from danube_sweep.cli import main
-from danube_sweep.config.schema import Target
+from danube_sweep.config.schema import Device, Target
 from danube_sweep.config.stored import load_config
+from danube_sweep.errors import ConfigError
 from danube_sweep.head.kinds.bradley_terry_ties import BradleyTerryHead
-from danube_sweep.inference.predict import Form, load_run, open_run, predict_file
-from danube_sweep.inference.predict_ensemble import Part, checked_requests
+from danube_sweep.inference.deadline import Cost, choose
+from danube_sweep.inference.predict import Place, load_run, open_run, predict_file
+from danube_sweep.inference.predict_ensemble import (
+    Part,
+    answer_together,
+    checked_requests,
+    fingerprint,
+    open_ensemble,
+    rows_left,
+)
+from danube_sweep.inference.prediction_table import Form
 from danube_sweep.results.ensemble.members import tempered
 from danube_sweep.storage import predictions
 from danube_sweep.storage.decision_file import write_decisions
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
+from danube_sweep.storage.prediction_parts import Part as Stored
+from danube_sweep.storage.prediction_parts import held_parts
 from danube_sweep.storage.predictions import Answered
 from danube_sweep.storage.run_folder import RunFolder
 
@@ -30,7 +43,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> sweeps.Ran:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DANUBE_SWEEP_CACHE", str(place.parent / "cache"))
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        return sweeps.run(sweeps.planned(place, [["lora.rank=2"], ["lora.rank=4"]]))
+        return sweeps.run(
+            sweeps.planned(place, [["lora.rank=2"], ["lora.rank=4"], ["lora.rank=2", "data.max_length=40"]])
+        )
 
 
 @pytest.fixture
@@ -75,7 +90,7 @@ def test_a_sweep_predicts_with_its_best_trial_and_says_which(
 ) -> None:
     sweep = ran.plan.folder.path
     assert main.main(["predict", str(sweep), str(rows), "-o", str(tmp_path / "out.csv")]) == 0
-    losses = [(ran.result(number) or {})["validation"]["log_loss"] for number in (1, 2)]
+    losses = [(ran.result(number) or {})["validation"]["log_loss"] for number in (1, 2, 3)]
     best = ran[1 + int(np.argmin(losses))].path
     captured = capsys.readouterr()
     assert f"its trial {best.name} (validation/log_loss {min(losses):.4f})" in captured.out + captured.err
@@ -180,3 +195,135 @@ def test_each_member_is_asked_both_ways_if_its_own_head_needs_that(ran: sweeps.R
     for order in (parts, parts[::-1]):
         asked = checked_requests(order, rows, tmp_path / "out.csv", Form(swap=True))
         assert [one.swap for one in asked] == [not part.run.config.head.symmetric for part in order]
+
+
+def three(ran: sweeps.Ran, folder: Path) -> EnsembleFolder:
+    """Two runs that answer in one pass, and one that reads other tokens and answers after them."""
+    path = ran[3].path
+    third = Weighted("third", 0.5, 1.0, [path], [str((RunFolder(path).read_result() or {})["trial"])])
+    first, second = members(ran)
+    ensemble = EnsembleFolder(folder)
+    ensemble.write([replace(first, weight=0.3), replace(second, weight=0.2), third], {})
+    return ensemble
+
+
+class Stopped(Exception):
+    """What a test stops a prediction with."""
+
+
+def test_an_interrupted_prediction_goes_on_with_its_parts_and_removes_them(
+    ran: sweeps.Ran, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble, out = three(ran, tmp_path / "best"), tmp_path / "out.csv"
+    command = ["predict", str(ensemble.path), str(rows), "-o"]
+    assert main.main([*command, str(tmp_path / "whole.csv")]) == 0
+    assert not (tmp_path / "whole.csv.parts").exists()
+
+    parts, place = open_ensemble(ensemble), Place(CPU)
+    requests = checked_requests(parts, rows, out, Form())
+    told: list[int] = []
+
+    def stop(answered: int) -> None:
+        told.append(answered)
+        if sum(told) > 10:
+            raise Stopped
+
+    with held_parts(out) as kept, pytest.raises(Stopped):
+        assert not kept.begin(fingerprint(parts, requests, place))
+        assert rows_left(parts, requests, place, kept) == 15
+        answer_together(parts, requests, place, done=stop, kept=kept)
+    assert not out.exists() and (tmp_path / "out.csv.parts" / "000-000000.safetensors").is_file()
+    with held_parts(out) as kept:
+        assert kept.begin(fingerprint(parts, requests, place))
+        assert rows_left(parts, requests, place, kept) == 5
+        with pytest.raises(ConfigError, match="another process predicts into it"), held_parts(out):
+            pass
+    capsys.readouterr()
+    assert main.main([*command, str(out)]) == 0
+    captured = capsys.readouterr()
+    assert "an earlier prediction was interrupted; it goes on" in captured.out + captured.err
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_parts_of_another_prediction_are_not_used_and_a_folder_of_others_is_left_alone(
+    ran: sweeps.Ran, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble, out = three(ran, tmp_path / "best"), tmp_path / "out.csv"
+    with held_parts(out) as kept:
+        kept.begin("of another input")
+        kept.keep(0, 0, Stored(["wrong"], torch.ones(1, 3)))
+        kept.keep(0, 1, Stored(["wrong"], torch.ones(1, 3)))
+        (kept.folder / "000-000001.safetensors").write_bytes(b"cut short")
+        assert [one.examples for one in kept.stored(0)] == [["wrong"]]
+    assert main.main(["predict", str(ensemble.path), str(rows), "-o", str(out)]) == 0
+    assert "goes on" not in capsys.readouterr().out and numbers(out).shape == (5, 3)
+    assert not (tmp_path / "out.csv.parts").exists()
+    foreign = tmp_path / "mine.csv.parts"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
+    assert main.main(["predict", str(ensemble.path), str(rows), "-o", str(tmp_path / "mine.csv")]) == 2
+    assert "holds what danube-sweep did not write (notes.txt); choose another place by -o" in capsys.readouterr().err
+    assert [one.name for one in foreign.iterdir()] == ["notes.txt"]
+
+
+COSTS = [Cost(100, 1000, 400), Cost(50, 600, 0)]
+PACKS = [[0, 1], [2]]
+EVERYTHING = 1.15 * (100 + 1400 + 50 + 600)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "members_left", "swap"),
+    [
+        (1.15 * (150 + 2 * 2000), [0, 1, 2], True),
+        (1.15 * (150 + 2 * 2000) - 1, [0, 1, 2], False),
+        (EVERYTHING, [0, 1, 2], False),
+        (EVERYTHING - 1, [0, 2], False),
+        (1.15 * (100 + 1000 + 50 + 600) - 1, [2], False),
+        (1.15 * 650, [2], False),
+    ],
+)
+def test_a_deadline_leaves_out_the_other_order_and_then_the_smallest_shares(
+    left_s: float, members_left: list[int], swap: bool
+) -> None:
+    found = choose([0.3, 0.2, 0.5], PACKS, COSTS, left_s, swap=True)
+    assert (found.members, found.swap) == (members_left, swap)
+    if len(members_left) < 3 or not swap:
+        assert found.said is not None and "--deadline-h: everything would take" in found.said
+        assert ("of 3 runs" in found.said) == (len(members_left) < 3)
+    with pytest.raises(ConfigError, match="a single run without --swap takes 12 min; give more time, or fewer rows"):
+        choose([0.3, 0.2, 0.5], PACKS, COSTS, 700, swap=True)
+
+
+def test_a_deadline_that_is_far_changes_nothing_and_one_that_is_over_writes_nothing(
+    ran: sweeps.Ran, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble, out = three(ran, tmp_path / "best"), tmp_path / "out.csv"
+    command = ["predict", str(ensemble.path), str(rows), "-o", str(out), "--overwrite"]
+    assert main.main(command) == 0
+    before = out.read_bytes()
+    assert main.main([*command, "--deadline-h", "5"]) == 0
+    assert out.read_bytes() == before
+    out.unlink()
+    capsys.readouterr()
+    assert main.main([*command, "--deadline-h", "1e-9"]) == 2
+    assert "and a single run without --swap takes" in capsys.readouterr().err
+    assert not out.exists() and not (tmp_path / "out.csv.parts").exists()
+    assert main.main([*command, "--deadline-h", "0"]) == 2
+    assert "--deadline-h must be above 0, got 0" in capsys.readouterr().err
+
+
+def test_what_a_deadline_chose_is_kept_for_the_command_that_goes_on(
+    ran: sweeps.Ran, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble, out = three(ran, tmp_path / "best"), tmp_path / "out.csv"
+    parts, place = open_ensemble(ensemble), Place(Device(accelerator="cpu"))
+    requests = checked_requests(parts, rows, out, Form())
+    with held_parts(out) as kept:
+        kept.begin(fingerprint(parts, requests, place))
+        kept.choose({"members": [2], "swap": False})
+    command = ["predict", str(ensemble.path), str(rows), "-o", str(out), "--accelerator", "cpu", "--deadline-h", "5"]
+    assert main.main(command) == 0
+    assert "1 of 3 runs answer, as was chosen before" in " ".join(capsys.readouterr().out.split())
+    predict_file(load_run(ran[3].path, CPU), rows, tmp_path / "alone.csv")
+    assert numbers(out) == pytest.approx(numbers(tmp_path / "alone.csv"), abs=1e-9)
