@@ -19,9 +19,8 @@ import optuna
 
 from danube_sweep.config.schema import Sampler, Sweep
 from danube_sweep.storage.sweep_folder import Entry
+from danube_sweep.sweeping.propose.draws_ahead import draws_ahead, startup_draws
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
-from danube_sweep.sweeping.propose.samplers import startup_draws
-from danube_sweep.sweeping.propose.search import draws_ahead
 from danube_sweep.sweeping.propose.search_space import Number
 
 SPACE = {"lr": Number(1e-5, 1e-1, log=True), "x": Number(0.0, 1.0), "y": Number(0.0, 1.0)}

@@ -9,6 +9,7 @@ packed_adapters.py   plain LoRA of many trials over one backbone, and of one
 packed_operation.py  the update that their adapters add to a linear
 """
 
+from danube_sweep.lora import imported_peft  # noqa: F401  # isort: skip  # before what imports PEFT
 from danube_sweep.lora.adalora_ranks import rank_allocation
 from danube_sweep.lora.adapter_state import adapter_state, load_adapter_state
 from danube_sweep.lora.attach_adapter import attach

@@ -116,6 +116,17 @@ def move(source: Path, target: Path) -> None:
         source.rename(target)
 
 
+def link(source: Path, target: Path) -> None:
+    """Makes `target`, whole or not at all, another name of a file; an older `target` gives way. Raises OSError."""
+    temporary = _temporary(target)
+    try:
+        os.link(source, temporary)
+        temporary.replace(target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
 def content_hash(file: Path) -> str:
     """The SHA-256 of a file. Raises OSError."""
     with file.open("rb") as stream:

@@ -81,7 +81,7 @@ _FILES = {
 }
 _FOLDERS = {
     Kind.run: {"adapter", "checkpoints", "model", "tensorboard", "wandb"},
-    Kind.sweep: {"baselines", "workers"},
+    Kind.sweep: {"baselines", "tokenizers", "workers"},
     Kind.checkpoints: set(),
     Kind.ensemble: {"trials"},
     Kind.benchmark: {"scores"},

@@ -3,6 +3,7 @@
 sweep.json           format, door, settings, and the state of a search
 001_rank-16_3fa2b1c9/ a run folder per trial: number, varied values, the first digits of its hash
 baselines/           linear models on the trials' splits
+tokenizers/          the tokenizers' files, which finished trials have links to
 confirm.json         the ranking before tied rows were trained again
 history.log          Optuna's journal, if the sweep searches or prunes
 p001.log             the output of a pack's process
@@ -16,8 +17,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -31,49 +31,20 @@ from danube_sweep.config.stored import plain_config
 from danube_sweep.decoding import json_from
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.field_types import ATTEMPT, misfit
-from danube_sweep.storage.field_types import TRIAL as TRIAL_FIELDS
 from danube_sweep.storage.files import DAMAGED, appending, read_json, write_json, write_text
 from danube_sweep.storage.folder_names import number_in, trial_folder_name
 from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, remove_files, take_over
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import TRIAL, RunFolder
+from danube_sweep.storage.trial_index import FORMAT, Damaged, Entry, TrialIndex
 
-FORMAT = 1
+__all__ = ["Attempt", "Damaged", "Entry", "SweepFolder", "append_attempt", "as_stored", "attempts"]
+
 LOCK_TIMEOUT_S = 120.0
+TRUSTED_S = 10.0
+"""How long a watched sweep takes a trial.json that it has seen to be as it was."""
 _OTHER_VERSION = "{} is from another version of danube_sweep; start the sweep in a new folder"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A trial of the sweep, as its trial.json states it. A cell with a mistake has no `hash`."""
-
-    number: int
-    hash: str | None
-    overrides: list[str]
-    path: Path
-    draw: int | None = None
-    """The number of the search's draw that led here."""
-    confirms: bool = False
-    """Whether it trains a row that was tied with the best once more, beyond the trials that the sweep was asked for."""
-    hash_version: int = 1
-    """Of the rules behind `hash`; a file that does not state it is of version 1."""
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.path)
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """A trial whose trial.json cannot be used."""
-
-    path: Path
-    reason: str
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.path)
 
 
 @dataclass(frozen=True)
@@ -98,6 +69,8 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._taken = False
+        self._index = TrialIndex(path)
+        self._written: dict[Path, tuple[tuple[int, ...] | None, Config]] = {}
 
     @property
     def file(self) -> Path:
@@ -191,18 +164,28 @@ class SweepFolder:
             raise CheckpointError(_OTHER_VERSION.format(self.file))
         return {"hash_version": 1, **described}
 
+    def watched(self) -> "SweepFolder":
+        """The same folder for whoever asks for its trials all the time: a changed trial.json is seen late.
+
+        New trials are seen at once, wherever they come from.
+        """
+        watched = SweepFolder(self.path)
+        watched._taken, watched._index = self._taken, TrialIndex(self.path, TRUSTED_S)
+        watched._written = self._written
+        return watched
+
     def entries(self) -> list[Entry]:
         """Every trial, by number; those whose trial.json is damaged are in `damaged`."""
-        # Copies: all callers share one cached reading.
-        found = [replace(one, overrides=[*one.overrides]) for one in self._read() if isinstance(one, Entry)]
-        return sorted(found, key=lambda entry: entry.number)
+        return self._index.entries()
 
     def damaged(self) -> list[Damaged]:
         """The trials whose trial.json cannot be used, by name."""
-        return sorted((one for one in self._read() if isinstance(one, Damaged)), key=lambda one: one.path.name)
+        return self._index.damaged()
 
-    def _read(self) -> list["Entry | Damaged"]:
-        return [_read_entry(file, *state) for file, state in _trial_files(self.path)]
+    def written_config(self, entry: Entry) -> Config | None:
+        """The config that this process wrote for a trial, if its file is still that one: reading one takes 50 ms."""
+        stamp, config = self._written.get(entry.path, (None, None))
+        return config if stamp is not None and stamp == _stamp(entry.folder.config) else None
 
     def hashes(self, trials: Sequence[tuple[Config, list[str]]], *, planning: bool = False) -> list[str]:
         """The hash of each trial (config, overrides) in this sweep.
@@ -287,13 +270,23 @@ class SweepFolder:
 
     def write_config(self, entry: Entry, config: Config) -> None:
         """Writes a trial's config.yaml. Raises DiskError."""
-        text = yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True)
-        write_text(entry.folder.config, text)
+        plain = plain_config(config)
+        stored = redacted(plain)
+        write_text(entry.folder.config, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True))
+        if stored == plain:  # with a secret it is another one when it is read
+            self._written[entry.path] = _stamp(entry.folder.config), config
 
     def write_trial(self, entry: Entry) -> None:
         """Writes a trial's trial.json. Raises DiskError."""
         described = {key: value for key, value in asdict(entry).items() if key != "path"}
         write_json(entry.folder.trial, {"format": FORMAT, **described})
+
+
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    with suppress(OSError):
+        stat = file.stat()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return None
 
 
 def as_stored(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -315,36 +308,6 @@ def _made(path: Path) -> Iterator[None]:
             with suppress(OSError):
                 remove_files(path, Kind.run)
         raise
-
-
-def _trial_files(sweep: Path) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """Every trial.json with numbers that change when it is rewritten: each of our writes makes a new file."""
-    folders = []
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(sweep) as found:
-        folders = [folder.path for folder in found]
-    for folder in folders:
-        file = os.path.join(folder, TRIAL)
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            stat = os.stat(file)
-            yield file, (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=100_000)
-def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry | Damaged:
-    # A sweep asks for its entries about four times a trial, and hardly any has changed since.
-    file = Path(name)
-    try:
-        described = read_json(file)
-        if (wrong := misfit(described, TRIAL_FIELDS)) is not None:
-            return Damaged(file.parent, wrong)
-        if described.pop("format") != FORMAT:
-            return Damaged(file.parent, "it is from another version of danube_sweep")
-        overrides = [str(one) for one in described.pop("overrides")]
-        return Entry(**described, overrides=overrides, path=file.parent)
-    except (KeyError, TypeError) as error:
-        return Damaged(file.parent, f"a field is missing or unknown: {error}")
-    except CheckpointError as error:
-        return Damaged(file.parent, str(error.__cause__ or error))
 
 
 def append_attempt(folder: RunFolder, attempt: Attempt) -> None:

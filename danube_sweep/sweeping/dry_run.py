@@ -16,8 +16,8 @@ from danube_sweep.data.size import data_size
 from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, plan_packs
 from danube_sweep.planner.sweep_seconds import sweep_seconds
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.propose.draws_ahead import draws_ahead
 from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
-from danube_sweep.sweeping.propose.search import draws_ahead
 from danube_sweep.sweeping.propose.search_space import (
     Beta,
     Choice,

@@ -334,9 +334,10 @@ def _check_same_kind(plan: PlannedSweep) -> None:
 
 
 def _source(plan: PlannedSweep, composer: Composer | None) -> FolderSource | SearchSource:
-    early = None if isinstance(plan.pruner, NoPruner) else EarlyStopping(plan.folder, plan.pruner, plan.sweep)
+    folder = plan.folder.watched()
+    early = None if isinstance(plan.pruner, NoPruner) else EarlyStopping(folder, plan.pruner, plan.sweep)
     if plan.search is None:
-        return FolderSource(plan.folder, plan.sweep.retry, early=early)
+        return FolderSource(folder, plan.sweep.retry, early=early)
     from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 
     assert composer is not None
@@ -345,7 +346,7 @@ def _source(plan: PlannedSweep, composer: Composer | None) -> FolderSource | Sea
     def compose(overrides: Sequence[str]) -> Config:
         return _tracked(composer.trial(overrides), plan)
 
-    return SearchSource(plan.folder, plan.search, plan.sweep, journal, compose, early)
+    return SearchSource(folder, plan.search, plan.sweep, journal, compose, early)
 
 
 def _say_version(plan: PlannedSweep, terminal: Terminal) -> None:

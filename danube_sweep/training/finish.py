@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from danube_sweep.config.schema import Adapter, FullFinetune
 from danube_sweep.config.schema.states import State
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.storage import checkpoint, predictions
+from danube_sweep.storage.shared_files import share
 from danube_sweep.training import resume, trained_weights
 from danube_sweep.training.device import describe_device, peak_memory_bytes
 from danube_sweep.training.prepare import Prepared
@@ -32,7 +34,9 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
 
     def write_files(target: Any) -> None:
         trained_weights.save_trained(target, model)
-        prepared.tokenizer.save_pretrained(target)
+        written = prepared.tokenizer.save_pretrained(target)
+        if folder.trial.is_file():
+            share([target / Path(one).name for one in written], folder.path.parent)
 
     sealed = {key: value for key, value in manifest.items() if key not in ("format", "files", "state")}
     checkpoint.write_checkpoint(folder.path / trained_weights.folder_name(trial.config.lora), sealed, write_files)

@@ -23,6 +23,7 @@ from danube_sweep.errors import Interrupted
 from danube_sweep.inference.predict import load_run, predict_file
 from danube_sweep.results.calibration import calibrate
 from danube_sweep.results.refit_settings import find_chosen, seeds_of, steps_of
+from danube_sweep.storage.checkpoint import read_manifest
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -90,6 +91,15 @@ def test_a_refit_of_two_seeds_averages_two_models_of_one_pack(
     labels = [0, 1, 2, 0]
     by_hand = -np.mean(np.log(((own[0] + own[1]) / 2)[range(4), labels]))
     assert log_loss(labels, found, labels=[0, 1, 2]) == pytest.approx(by_hand)
+
+
+def test_trials_of_a_sweep_have_one_tokenizer_on_the_disk_and_each_of_them_whole(swept: Path) -> None:
+    first, second = sorted(swept.glob("*_*/adapter/tokenizer.json"))
+    assert first.samefile(second)
+    (kept,) = (swept / "tokenizers").iterdir()
+    assert kept.samefile(first)
+    for run in (first, second):
+        read_manifest(run.parent)
 
 
 def test_a_refit_trains_on_the_rows_of_both_parts_and_has_no_metric(refitted: Path, swept: Path) -> None:

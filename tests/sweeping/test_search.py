@@ -16,10 +16,11 @@ from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import DiskError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.propose.draws_ahead import draws_ahead
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
-from danube_sweep.sweeping.propose.search import SearchSource, draws_ahead
+from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search
 
 FIXED = [*TINY, "data.rows=60"]

@@ -33,14 +33,21 @@ class Packer:
         self._lengths, self._corrections = lengths_of_rows(), Corrections()
         self._most: dict[str, int] = {}
         """Key -> the largest pack, where a larger one has died."""
+        self._keys: dict[int, tuple[Config, str | None]] = {}
+        """By the identity of a config, which it keeps: a key takes longer than a look at it."""
         self._before: dict[str, int | None] = {}
         """Key -> the largest pack before a death that a single trial may have caused."""
 
     def key(self, claim: Claim) -> str | None:
         """Trials with the same key may train together; None trains alone."""
         with suppress(CheckpointError):
-            return None if self._pack == 1 else pack_key(claim.trained)
+            return None if self._pack == 1 else self._key(claim.trained)
         return None
+
+    def _key(self, config: Config) -> str | None:
+        if id(config) not in self._keys:
+            self._keys[id(config)] = config, pack_key(config)
+        return self._keys[id(config)][1]
 
     def gathered(self, first: Claim, key: str, share: int | None) -> list[Claim]:
         """The claimed trial and those that start together with it, claimed as well.
@@ -97,14 +104,14 @@ class Packer:
         return mates, len(others) - len(mates)
 
     def _same(self, key: str) -> list[Config]:
-        return self._source.waiting(lambda config: pack_key(config) == key, WINDOW)
+        return self._source.waiting(lambda config: self._key(config) == key, WINDOW)
 
     def _joining(self, key: str, present: Sequence[Claim]) -> Wanted:
         running = [claim.trained for claim in present]
 
         def wanted(config: Config) -> bool:
             if not running:
-                return pack_key(config) == key
+                return self._key(config) == key
             return self._joins(running, [config]) is not None
 
         return wanted
@@ -153,6 +160,6 @@ class Packer:
             mean = self._lengths(configs[0]).mean
             predicted_s = pack_seconds(configs, model, device, tokens_per_row=mean).micro_batch
             micro_batch_s = measured_s * trainer.micro_batch / trainer.effective_batch
-            if (key := pack_key(configs[0])) is not None:
+            if (key := self._key(configs[0])) is not None:
                 measured_s = micro_batch_s * len(configs)
                 self._corrections.observe(key, len(configs), predicted_s=predicted_s, measured_s=measured_s)

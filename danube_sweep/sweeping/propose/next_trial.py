@@ -4,11 +4,12 @@ The order is: trials that were begun, paused trials that now rank high enough, n
 that may still win.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from filelock import Timeout
 
@@ -26,6 +27,11 @@ from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 
 if TYPE_CHECKING:
     from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
+
+RECOUNT_S: Final = 5.0
+"""How old the count of ended trials may be, where other processes end some too."""
+RECOUNTED: Final = 100
+"""Trials that are looked at each time."""
 
 Wanted = Callable[[Config], bool]
 """Whether a trial, by the config that it trains with, may join a pack."""
@@ -144,6 +150,13 @@ class FolderSource:
         """Trials whose end is to be tried again -> attempts so far: another process may do it first."""
         self._configs: dict[str, Config] = {}
         """Hash -> config: reading one takes 50 ms."""
+        self._of_training: dict[int, Config] = {}
+        """Number -> the config that a trial trains with."""
+        self._running: dict[int, Entry] = {}
+        """Trials that are claimed here."""
+        self._ended: set[int] = set()
+        """Trials that had a result when it was last looked for."""
+        self._counted_s = -float("inf")
         self._settled: set[int] = set()
         self._tried: set[int] = set()
         self._elsewhere = False
@@ -191,6 +204,7 @@ class FolderSource:
                     if self._early is not None and entry.folder.paused.is_file():
                         self._early.promoted(entry)
                     self._tried.add(entry.number)
+                    self._running[entry.number] = entry
                     return Claim(entry, self._config(entry, mend=True), lock)
             except (CheckpointError, OSError) as error:
                 self.notes.append(f"{entry.path.name} is left out: {error}")
@@ -228,20 +242,35 @@ class FolderSource:
         """The config of a trial that looks as if it could be claimed; one that cannot be read is left to `claim`."""
         if entry.number in self._settled or entry.number in self._tried:
             return None
-        if entry.folder.result.is_file() and entry.number not in self._attempts:
-            return None
-        if is_held(entry.folder.claim) or is_held(entry.folder.lock):
-            return None
         with suppress(CheckpointError, OSError):
-            config = trained(entry, self._config(entry))
-            return config if wanted(config) else None
+            # Most are told apart by their configs alone, which are in memory.
+            if not self._is_at_hand(entry) and not self._is_free(entry):
+                return None
+            config = self._trained(entry)
+            return config if wanted(config) and self._is_free(entry) else None
         return None
+
+    def _trained(self, entry: Entry) -> Config:
+        # The same object each time, by which a packer knows it again.
+        found, known = trained(entry, self._config(entry)), self._of_training.get(entry.number)
+        if known is not None and known.trainer.micro_batch == found.trainer.micro_batch:
+            return known
+        self._of_training[entry.number] = found
+        return found
+
+    def _is_at_hand(self, entry: Entry) -> bool:
+        return entry.hash in self._configs or self._folder.written_config(entry) is not None
+
+    def _is_free(self, entry: Entry) -> bool:
+        if entry.folder.result.is_file() and entry.number not in self._attempts:
+            return False
+        return not is_held(entry.folder.claim) and not is_held(entry.folder.lock)
 
     def _config(self, entry: Entry, *, mend: bool = False) -> Config:
         assert entry.hash is not None
         if entry.hash not in self._configs:
             try:
-                self._configs[entry.hash] = load_config(entry.folder.config)
+                self._configs[entry.hash] = self._folder.written_config(entry) or load_config(entry.folder.config)
             except CheckpointError:
                 mended = mended_config(self._folder, entry, self.notes.append) if mend else None
                 if mended is None:
@@ -267,19 +296,27 @@ class FolderSource:
             return False
         with writing(entry.folder.result):
             entry.folder.result.unlink()
+        self._ended.discard(entry.number)
         return True
 
     def pending(self) -> bool:
         return self._elsewhere
 
     def progress(self) -> tuple[int, int | None]:
-        entries = self._folder.entries()
-        return sum(entry.folder.result.is_file() for entry in entries), len(entries)
+        entries, now_s = self._folder.entries(), time.monotonic()
+        if now_s - self._counted_s >= RECOUNT_S:
+            self._counted_s, self._ended = now_s, set()
+        self._ended -= self._running.keys()  # one may have been taken back, to run with less memory
+        waiting = [entry for entry in entries if entry.number not in self._ended]
+        looked_at = waiting if not self._ended or len(waiting) <= RECOUNTED else self._running.values()
+        self._ended.update(entry.number for entry in looked_at if entry.folder.result.is_file())
+        return len(self._ended), len(entries)
 
     def validated(self, claim: Claim, number: int) -> Verdict:
         return Verdict.go_on if self._early is None else self._early.verdict(claim.entry, number)
 
     def ended(self, claim: Claim, state: str) -> None:
+        self._running.pop(claim.entry.number, None)
         if state == State.paused.value:
             self._tried.discard(claim.entry.number)
         if self._early is not None:

@@ -25,7 +25,8 @@ from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry
-from danube_sweep.sweeping.propose.samplers import LEARNING, build_sampler, evenly_spread, to_optuna
+from danube_sweep.sweeping.propose.draws_ahead import LEARNING
+from danube_sweep.sweeping.propose.samplers import build_sampler, evenly_spread, to_optuna
 from danube_sweep.sweeping.propose.search_space import Distribution
 
 TRIAL = "trial"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -20,15 +20,6 @@ from danube_sweep.sweeping.propose.search_space import (
     Rounded,
     Weighted,
 )
-
-LEARNING: Final = frozenset({Sampler.tpe, Sampler.gp, Sampler.cmaes})
-"""The samplers whose draws depend on the results so far."""
-MOST_STARTUP: Final = 10
-
-
-def startup_draws(trials: int | None) -> int:
-    """How many draws of a search of so many trials are spread evenly, before a sampler learns: a quarter at most."""
-    return MOST_STARTUP if trials is None else max(1, min(MOST_STARTUP, trials // 4))
 
 
 def evenly_spread(space: Mapping[str, Distribution], seed: int, place: int) -> dict[str, Any]:

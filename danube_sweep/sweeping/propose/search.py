@@ -1,22 +1,23 @@
 """The trials of a search: each is drawn when a slot is free, from all results until then."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from danube_sweep.benchmark.scored_parts import check_benchmark
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.schema.states import Verdict
-from danube_sweep.config.validate import AUTO
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, as_stored
+from danube_sweep.sweeping.propose.draws_ahead import LEARNING, draws_ahead, startup_draws
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.fits_device import misfit_of, shrink
 from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource, Wanted
-from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
-from danube_sweep.sweeping.propose.samplers import LEARNING, startup_draws
 from danube_sweep.sweeping.propose.search_space import Search, drawn_text, size
+
+if TYPE_CHECKING:
+    from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 
 MOST_REPEATS: Final = 200
 """Draws in a row that were trials already, after which the space counts as exhausted."""
@@ -34,7 +35,7 @@ class SearchSource:
         folder: SweepFolder,
         search: Search,
         sweep: Sweep,
-        journal: OptunaJournal,
+        journal: "OptunaJournal",
         compose: Callable[[Sequence[str]], Config],
         early: EarlyStopping | None = None,
     ) -> None:
@@ -206,19 +207,6 @@ class SearchSource:
                 self._journal.drop(draw)
             else:
                 self._known.heard(entry)
-
-
-def draws_ahead(sweep: Sweep, drawn: int, known: int) -> int | None:
-    """How many trials without a result a search's pack may have; None for no limit.
-
-    By itself those of the start-up, which learn from nothing, and then half as many as there are results.
-    """
-    if sweep.sampler not in LEARNING:
-        return None
-    if sweep.draws_ahead != AUTO:
-        return int(sweep.draws_ahead)
-    startup = startup_draws(sweep.trials)
-    return startup if drawn < startup else max(2, known // 2)
 
 
 def _drawn(entries: Sequence[Entry]) -> int:
