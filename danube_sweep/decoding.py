@@ -1,6 +1,9 @@
 """JSON and YAML from files that anything may have happened to: a value, or one error that says why there is none."""
 
 import json
+import re
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +56,29 @@ def yaml_from(text: str | bytes) -> Any:
         raise Undecodable(_in_a_line(error)) from error
     _check_size(value)
     return value
+
+
+def yaml_in_sections(text: str | bytes) -> Any:
+    """`yaml_from`, which reads what stands under one key of the top once, however many texts have it.
+
+    Texts share these values, so that nobody may change them. Raises Undecodable.
+    """
+    with suppress(UnicodeDecodeError, Undecodable):
+        whole = text if isinstance(text, str) else text.decode("utf-8")
+        sections = [one for one in _AT_THE_TOP.split(whole) if one]
+        found = [_section(one) for one in sections if _NAMED.match(one)]
+        if sections and len(found) == len(sections) and all(isinstance(one, dict) for one in found):
+            return {key: value for one in found for key, value in one.items()}
+    return yaml_from(text)
+
+
+_AT_THE_TOP: Final = re.compile(r"^(?=\S)", re.MULTILINE)
+_NAMED: Final = re.compile(r"[A-Za-z_]\w*:[ \n]")
+
+
+@lru_cache(maxsize=4096)
+def _section(text: str) -> Any:
+    return yaml_from(text)
 
 
 def _check_depth(text: str) -> None:

@@ -21,6 +21,7 @@ TOYS: dict[str, tuple[str, str]] = {
     "attention": ("--tokens 32 --lengths 8,16 --rounds 1", "| 16 | "),
     "early_stopping": ("--orders 1 --synthetic 2", "pruner=hyperband"),
     "flat": ("--rounds 1 --rows 24 --hidden 64 --data FOLDER", "flat against padded: "),
+    "instant_trials": ("--trials 2 --only sweep", "2 trials: claim, start, end"),
     "null_sweep": ("FOLDER/null --trials 2 --steps 1 --out FOLDER/null.npz", "2 trials, "),
     "predict": (
         "--rounds 1 --rows 8 --hidden 64 --blocks 2 --last-k 1 --members 2 --precision fp32",

@@ -99,7 +99,8 @@ def _once(group: list[StoredTrial], notes: list[str]) -> list[StoredTrial]:
         if key in kept:
             notes.append(f"{trial.name} is the same trial as {kept[key].name} and does not count")
         kept.setdefault(key, trial)
-    return [trial for trial in group if trial in kept.values()]
+    counted = {id(trial) for trial in kept.values()}
+    return [trial for trial in group if id(trial) in counted]
 
 
 def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, scores: dict[str, Any]) -> Row:
@@ -148,10 +149,11 @@ def _cells(trials: Sequence[StoredTrial], metric: str) -> dict[Cell, float]:
 def _lost(trials: list[StoredTrial], used: list[StoredTrial]) -> str:
     if not used or used[0].state in EARLY:
         return ""
+    counted = {id(trial) for trial in used}
     gone = Counter(
         "without a metric" if trial.state == FINISHED else trial.state
         for trial in trials
-        if trial not in used and trial.state not in UNDER_WAY
+        if id(trial) not in counted and trial.state not in UNDER_WAY
     )
     return ", ".join(f"{count} {state}" for state, count in gone.items())
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.stored import plain_config
-from danube_sweep.decoding import Undecodable, yaml_from
+from danube_sweep.decoding import Undecodable, yaml_in_sections
 from danube_sweep.errors import CheckpointError
 from danube_sweep.recovery import Recovery
 from danube_sweep.storage.ensemble_folder import refuse_ensemble
@@ -180,7 +180,7 @@ def _config(file: Path, overrides: Mapping[str, Any]) -> dict[str, Any] | None:
     """Values by dotted key; None for a file that is damaged, or contradicts the overrides."""
     try:
         text = file.read_bytes()
-        found = yaml_from(text)
+        found = yaml_in_sections(text)
     except (OSError, Undecodable):
         return None
     if not isinstance(found, dict) or not text.endswith(b"\n"):
