@@ -22,6 +22,8 @@ DanubeSweepError
 ├── Paused                  a trial that stands low in its sweep, after a checkpoint; it may be promoted
 ├── Interrupted             stopped on request after a checkpoint; exit code 129, 130 or 143
 └── GuardError              a promise of this package is broken: a defect to report (also AssertionError)
+
+RankLost is none of them: it is a SystemExit, and ends the process of a rank whose partner has died.
 """
 
 
@@ -127,3 +129,12 @@ class Interrupted(DanubeSweepError):
 
 class GuardError(DanubeSweepError, AssertionError):
     """A promise of this package does not hold; please report it."""
+
+
+class RankLost(SystemExit):
+    """Another process of the same trial has died: this one ends without a result, which is for its parent to write."""
+
+    exit_code = 76
+
+    def __init__(self) -> None:
+        super().__init__(self.exit_code)

@@ -23,7 +23,7 @@ MISTAKES = [
     ("lora.r=8", "lora.r: no such field; write lora.rank=8"),
     ("lora.target_modules=[q_proj,v_proj]", "lora.target_modules: no such field; write lora.targets=[q_proj,v_proj]"),
     ("optimizer.learning_rate=1e-4", "optimizer.learning_rate: no such field; write optimizer.lr=1e-4"),
-    ("trainer.devices=2", "trainer.devices: no such field; a trial uses one device; a sweep runs sweep.slots trials"),
+    ("trainer.devices=2", "trainer.devices: no such field; write device.count=2 (GPUs that train each trial together"),
     ("trainer.epoch=3", "trainer.epoch: no such field; write trainer.epochs=3"),
     ("trainer.num_train_epochs=3", "trainer.num_train_epochs: no such field; write trainer.epochs=3"),
     (f"{TRAIN} data.label=topic", "data.label: no such field; write data.label_column=topic"),

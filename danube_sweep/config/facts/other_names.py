@@ -130,7 +130,10 @@ _CLASSES = OurWords("", "classes are read from the data; data.classes=[…] sets
 _CHECKPOINTS = OurWords("", "a checkpoint is kept at every validation, trainer.validate_every=STEPS")
 _EPOCHS = OurWords("trainer.epochs={value}")
 _VALIDATE = OurWords("trainer.validate_every={value}", "steps between validations")
-_ONE_GPU = OurWords("", "a trial uses one device; a sweep runs sweep.slots trials at a time")
+_RANKS = "GPUs that train each trial together, all with whole weights; by default a sweep trains a trial on each"
+_SEVERAL_GPUS = OurWords("device.count=…", _RANKS)
+_GPU_COUNT = OurWords("device.count={value}", _RANKS, {"auto": "device.count=all", "-1": "device.count=all"})
+_SHARDED = OurWords("", "weights are not sharded; write device.count=… for GPUs that each hold them (DDP)")
 
 _FIELDS: dict[tuple[str, ...], OurWords] = {
     # the adapter
@@ -237,9 +240,12 @@ _FIELDS: dict[tuple[str, ...], OurWords] = {
     # where it runs and where it is logged
     ("accelerator", "use_cuda", "use_cpu", "no_cuda"): OurWords(
         "device.accelerator={value}",
-        values={**dict.fromkeys(("true", "false"), "device.accelerator=auto"), "gpu": "device.accelerator=cuda"},
+        "device.count=N for several GPUs",
+        {**dict.fromkeys(("true", "false"), "device.accelerator=auto"), "gpu": "device.accelerator=cuda"},
     ),
-    ("devices", "num_gpus", "n_gpu", "gpus", "strategy", "num_nodes", "num_processes", "deepspeed", "fsdp"): _ONE_GPU,
+    ("devices", "num_gpus", "n_gpu", "gpus", "num_processes", "nproc_per_node", "world_size"): _GPU_COUNT,
+    ("strategy", "distributed", "ddp", "num_nodes"): _SEVERAL_GPUS,
+    ("deepspeed", "fsdp", "fsdp_config", "sharding"): _SHARDED,
     ("output_dir", "out_dir", "save_dir", "output_path", "default_root_dir", "log_dir"): _FOLDER,
     ("run_name", "task_name", "experiment_name", "exp_name"): OurWords("name={value}"),
     ("report_to", "logger", "log_with", "logging"): _TRACKER,

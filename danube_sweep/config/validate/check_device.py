@@ -5,6 +5,9 @@ from danube_sweep.config.require import require
 from danube_sweep.config.schema import Compute, Config, Device, Precision, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
 
+ALL = "all"
+"""device.count for every visible GPU."""
+
 
 def validate_device(config: Config) -> None:
     """Raises ConfigError for a device that cannot be, or that lacks the compute type."""
@@ -21,6 +24,7 @@ def validate_device(config: Config) -> None:
         f"device.index={device.index} counts GPUs, and device.accelerator={device.accelerator} uses none; "
         "use device=cuda",
     )
+    _check_count(device)
     require(device.gpus is None or device.gpus >= 1, f"device.gpus must be at least 1, got {device.gpus}")
     known = {compute.value for compute in Compute} - {Compute.auto.value}
     require(
@@ -47,6 +51,28 @@ def validate_device(config: Config) -> None:
         share = getattr(device, name)
         require(0 < share <= 1, f"device.{name} must be above 0 and at most 1, got {share}")
     check_types(config.precision, device.types, device.name)
+
+
+def _check_count(device: Device) -> None:
+    count = device.count
+    if count == ALL:
+        return
+    whole = isinstance(count, int) and not isinstance(count, bool) and count >= 1
+    require(whole, f"device.count must be a number from 1 on or {ALL}, got {count}")
+    require(
+        count == 1 or device.index == 0,
+        f"device.count={count} takes the first {count} visible GPUs, device.index={device.index} one; "
+        "choose them by CUDA_VISIBLE_DEVICES",
+    )
+    require(
+        count == 1 or device.accelerator != "cpu" or device.threads is not None,
+        f"device.count={count}: a CPU is one device, whose threads train a trial together; leave it out, or give "
+        f"device.threads for {count} processes with so many threads each",
+    )
+    require(
+        device.gpus is None or count <= device.gpus,
+        f"device.count={count}: {device.name} has device.gpus={device.gpus}",
+    )
 
 
 def validate_tracking(tracking: Tracking) -> None:
