@@ -48,9 +48,9 @@ def resume(arguments: list[str]) -> int:
         raise CheckpointError(f"{options.directory} is no sweep: {_missing(options.directory, given)}")
     from danube_sweep.config.stored import load_config
     from danube_sweep.storage.run_folder import RunFolder
-    from danube_sweep.training.train_one_trial import train_one_trial
+    from danube_sweep.sweeping.execute.train_run import train_run
 
-    train_one_trial(load_config(RunFolder(options.directory).config), options.directory)
+    train_run(load_config(RunFolder(options.directory).config), options.directory)
     return 0
 
 

@@ -165,7 +165,7 @@ def _train(config: Any, folder: Path) -> float | None:
     from danube_sweep.planner.planned_device import planned_device
     from danube_sweep.storage.ownership import Kind, check
     from danube_sweep.storage.run_folder import remove_if_empty
-    from danube_sweep.training.train_one_trial import train_one_trial
+    from danube_sweep.sweeping.execute.train_run import train_run
 
     try:
         refuse_unknown_fields(cast("DictConfig", HydraConfig.get()), "hydra")
@@ -173,7 +173,7 @@ def _train(config: Any, folder: Path) -> float | None:
         check(folder, Kind.run)
         check_runs(planned_device(typed.device))
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
-        return train_one_trial(typed, folder)
+        return train_run(typed, folder)
     except DanubeSweepError:
         remove_if_empty(folder)
         raise

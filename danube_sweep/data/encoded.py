@@ -59,6 +59,10 @@ class Encoded:
         lengths = np.array([len(sequence) for sequence in self.tokens], dtype=np.int64)
         return np.asarray(lengths.reshape(-1, self.passes).max(axis=1) if len(lengths) else lengths)
 
+    def tokens_of(self, rows: NDArray[np.int64]) -> int:
+        """The tokens of these rows."""
+        return sum(len(self.tokens[row * self.passes + number]) for row in rows for number in range(self.passes))
+
     @property
     def examples(self) -> list[str]:
         """The ids of the predictions: the rows', or <text>:<word> for every word."""

@@ -7,7 +7,7 @@ Axes: n trials of a group, I inputs, O outputs, R rank.
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -180,7 +180,7 @@ class PackedLinear(nn.Module):
     def _with_noise(self, part: GroupInBatch, group: RankGroup) -> GroupInBatch:
         present = self._present
         noises = [
-            None if noise is None else Noise(noise.share, _mixed(noise.seed, self._number), noise.rows, noise.length)
+            None if noise is None else replace(noise, seed=_mixed(noise.seed, self._number))
             for noise in (present.noises.get(place) for place in group.places if place in present.places)
         ]
         return GroupInBatch(part.stack, part.batch, part.scale_n11, noises)

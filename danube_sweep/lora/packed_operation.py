@@ -17,6 +17,17 @@ Places = slice | torch.Tensor
 
 
 @dataclass(frozen=True)
+class DrawnFor:
+    """The rows and tokens that a dropout is drawn for, where a rank has only some of them."""
+
+    rows: int
+    length: int
+    taken: torch.Tensor
+    """Which of them it has: numbers of rows (`axis` 0), or of tokens that lie flat (1)."""
+    axis: int
+
+
+@dataclass(frozen=True)
 class Noise:
     """A trial's dropout before its adapter: a function of its seed, so that the backward pass draws it again."""
 
@@ -25,12 +36,16 @@ class Noise:
     rows: int
     length: int
     """The trial's own rows and tokens of the batch: padding for others' longer rows gets no draw."""
+    whole: DrawnFor | None = None
+    """What is drawn, if that is more."""
 
     def factors(self, shape: torch.Size, device: torch.device) -> torch.Tensor:
         """The factors of a trial's inputs [rows, tokens, I]: 0 or 1 / (1 - share)."""
         generator = torch.Generator(device).manual_seed(self.seed)
-        own = (self.rows, self.length, shape[-1])
-        kept = torch.rand(own, generator=generator, device=device) >= self.share
+        drawn = (self.rows, self.length) if self.whole is None else (self.whole.rows, self.whole.length)
+        kept = torch.rand((*drawn, shape[-1]), generator=generator, device=device) >= self.share
+        if self.whole is not None:
+            kept = kept.index_select(self.whole.axis, self.whole.taken)[:, : self.length]
         factors = torch.ones(shape, device=device)
         factors[: self.rows, : self.length] = kept / (1 - self.share)
         return factors

@@ -222,7 +222,7 @@ def run_sweep(
             conclude(plan.folder, plan.sweep, terminal, lambda: False)
         _raise_unless_complete(plan)
         return
-    slots = find_slots(plan.sweep, _accelerators(plan, drawn))
+    slots = find_slots(plan.sweep, _of_devices("accelerator", plan, drawn), _together(plan, drawn))
     if not slots.on_cpu:
         probe_once(Device(), terminal.note, slots.environment(0))
     with as_worker(plan.folder, plan.sweep, terminal), StopRequest(patient=plan.patient) as stop:
@@ -365,17 +365,25 @@ def _drawn(plan: PlannedSweep, composer: Composer | None) -> Config | None:
     return check_search(plan.search, composer.trial, plan.sweep)
 
 
-def _accelerators(plan: PlannedSweep, drawn: Config | None) -> set[str]:
+def _together(plan: PlannedSweep, drawn: Config | None) -> int | str:
+    counts = _of_devices("count", plan, drawn)
+    if len(counts) > 1:
+        raise ConfigError(f"device.count differs among trials ({', '.join(map(str, counts))}); give all the same one")
+    return next(iter(counts), 1)
+
+
+def _of_devices(field: str, plan: PlannedSweep, drawn: Config | None) -> set[Any]:
+    """The values that a field of device has among the trials."""
     if drawn is not None:
-        return {drawn.device.accelerator}
-    found = (_accelerator(entry) for entry in plan.folder.entries() if entry.hash is not None)
+        return {getattr(drawn.device, field)}
+    found = (_of_device(field, entry) for entry in plan.folder.entries() if entry.hash is not None)
     return {one for one in found if one is not None}
 
 
-def _accelerator(entry: Entry) -> str | None:
-    # A config that is damaged beyond repair is reported when its trial would begin.
+def _of_device(field: str, entry: Entry) -> Any:
+    # A config that is damaged beyond repair is reported when its trial would begin. One of an older version may lack it.
     with suppress(OSError, Undecodable, KeyError, TypeError):
-        return str(yaml_of(entry.folder.config)["device"]["accelerator"])
+        return yaml_of(entry.folder.config)["device"].get(field, getattr(Device(), field))
     return None
 
 

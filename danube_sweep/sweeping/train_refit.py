@@ -121,12 +121,12 @@ def _check_trials(trials: Sequence[tuple[Config, list[str]]]) -> None:
 
 
 def _train_alone(config: Config, source: Path, output: Path, described: list[dict[str, Any]]) -> None:
-    from danube_sweep.training.train_one_trial import train_one_trial
+    from danube_sweep.sweeping.execute.train_run import train_run
 
     take_over(output, Kind.run)
     try:
         write_refit(output, source, described)
-        train_one_trial(config, output)
+        train_run(config, output)
     except DanubeSweepError:
         if not RunFolder(output).config.is_file():  # nothing has begun
             (output / NAME).unlink(missing_ok=True)

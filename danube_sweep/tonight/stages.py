@@ -117,9 +117,9 @@ class Stages:
         try:
             with self._running(Ran("refit", words, time.time())):
                 if words[0] == "resume":
-                    from danube_sweep.training.train_one_trial import train_one_trial
+                    from danube_sweep.sweeping.execute.train_run import train_run
 
-                    train_one_trial(load_config(RunFolder(self.night.refit).config), self.night.refit)
+                    train_run(load_config(RunFolder(self.night.refit).config), self.night.refit)
                 else:
                     with Terminal() as live:
                         run_refit(self.night.sweep, self.night.refit, Refitted(), live)

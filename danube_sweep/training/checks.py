@@ -1,7 +1,7 @@
 """Promises that are checked while a pack trains, because breaking them shows in no loss curve."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,7 @@ from danube_sweep.config.schema import Adapter, FullFinetune
 from danube_sweep.errors import GuardError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES, linear_kind, weight_dtype
+from danube_sweep.training.ranks import Ranks
 
 SAMPLE = 4096
 """Elements of each frozen tensor that `frozen_digest` reads."""
@@ -70,6 +71,12 @@ def check_train_mode(backbone: Backbone) -> None:
             raise GuardError(f"{name or 'the backbone'} is in eval mode while it trains")
 
 
+def check_alike(models: Sequence[Mapping[str, nn.Parameter]], ranks: Ranks) -> None:
+    """Every rank has the same trained weights, to the last bit."""
+    if ranks.count > 1 and len(set(ranks.each(_digest(one for model in models for one in model.items())))) > 1:
+        raise GuardError("the ranks of this trial have different weights")
+
+
 def check_gradients(parameters: Mapping[str, nn.Parameter]) -> None:
     """Every trainable parameter got a gradient."""
     for name, parameter in parameters.items():
@@ -79,8 +86,13 @@ def check_gradients(parameters: Mapping[str, nn.Parameter]) -> None:
 
 def frozen_digest(backbone: Backbone) -> str:
     """A hash over every frozen tensor and its scales (up to 4096 elements spread over each, and its layout)."""
+    return _digest(_frozen(backbone))
+
+
+def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in _frozen(backbone):
+    for name, tensor in tensors:
+        tensor = tensor.detach()
         flat = tensor.reshape(-1)
         step = max(1, flat.numel() // SAMPLE)
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -12,6 +12,7 @@ from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base_head import Head
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.training.metrics import measure
+from danube_sweep.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Evaluation:
         named = {"losses": self.losses_N, "answers": self.answers_NA}
         return {name: value for name, value in named.items() if value is not None}
 
+
+Gathered = tuple[list[torch.Tensor], list[torch.Tensor]]
+"""The losses and the answers of a trial, by batch."""
 
 Hidden = Callable[[Batch], Sequence[torch.Tensor]]
 """A batch in, the hidden states [B, T, H] of every trial that is evaluated out."""
@@ -57,10 +61,14 @@ def evaluate_together(
     hidden: Hidden,
     batches: Iterable[Batch],
     alive: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> list[Evaluation]:
-    """The evaluations of several trials on the same rows; `hidden` gives each one's states of a batch."""
+    """The evaluations of several trials on the same rows; `hidden` gives each one's states of a batch.
+
+    `batches` are this rank's; the evaluations are of those of all `ranks`. The leading one has the metrics.
+    """
     places: list[torch.Tensor] = []
-    gathered: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = [([], []) for _ in heads]
+    gathered: list[Gathered] = [([], []) for _ in heads]
     with evaluating(backbone, *heads):
         for batch in batches:
             places.append(torch.from_numpy(rows.places(batch.rows)))
@@ -70,19 +78,29 @@ def evaluate_together(
                 found = head.answers(output)
                 answers += [] if found is None else [found.float().cpu()]
             alive()
+    if ranks.count > 1:
+        shares = ranks.each((places, gathered))
+        places = [one for own, _ in shares for one in own]
+        gathered = [_joined([own[place] for _, own in shares]) for place in range(len(heads))]
     order_N = torch.cat(places).argsort()
     evaluations = []
     for head, (losses, answers) in zip(heads, gathered, strict=True):
         losses_N = torch.cat(losses)[order_N]
         answers_NA = torch.cat(answers)[order_N] if answers else None
-        metrics = measure(head.target, head.classes, answers_NA, losses_N, rows.truth)
+        metrics = measure(head.target, head.classes, answers_NA, losses_N, rows.truth) if ranks.leads else {}
         evaluations.append(Evaluation(losses_N, answers_NA, metrics))
     return evaluations
 
 
-def eval_batches_of(rows: Encoded, batch_rows: int, pad_id: int, backbone: Backbone) -> Iterator[Batch]:
-    """Every row once, on the backbone's device, longest first."""
-    for chosen in eval_batches(rows.lengths, batch_rows):
+def _joined(shares: Sequence[Gathered]) -> Gathered:
+    return [one for losses, _ in shares for one in losses], [one for _, answers in shares for one in answers]
+
+
+def eval_batches_of(
+    rows: Encoded, batch_rows: int, pad_id: int, backbone: Backbone, ranks: Ranks = ALONE
+) -> Iterator[Batch]:
+    """Every row once, on the backbone's device, longest first; of several `ranks` each has its share of the batches."""
+    for chosen in eval_batches(rows.lengths, batch_rows)[ranks.rank :: ranks.count]:
         yield collate(rows, chosen, pad_id).to(backbone.device)
 
 

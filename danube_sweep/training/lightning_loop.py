@@ -13,13 +13,16 @@ from typing import Any, Protocol, Self, final
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch.utils.data import IterableDataset
 
+from danube_sweep.errors import TrialFailed
 from danube_sweep.optimizer.build_optimizer import answering
 from danube_sweep.training import checks
 from danube_sweep.training.evaluate import Evaluation
 from danube_sweep.training.longest_step import try_longest_step
 from danube_sweep.training.pack import TrainingPack
+from danube_sweep.training.ranks import ALONE, Ranks
 from danube_sweep.training.step_plan import Collator, MicroBatch, random_state
 from danube_sweep.training.trial import ActiveTrial, Phase, sparing
 
@@ -48,10 +51,16 @@ class Ticks(IterableDataset[int]):
 class PackModule(L.LightningModule):
     """Trains `trials` together, and those that `decisions` puts in the place of others."""
 
-    def __init__(self, pack: TrainingPack, trials: Sequence[ActiveTrial], decisions: BorderDecisions) -> None:
+    def __init__(
+        self,
+        pack: TrainingPack,
+        trials: Sequence[ActiveTrial],
+        decisions: BorderDecisions,
+        ranks: Ranks = ALONE,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.pack, self._decisions = pack, decisions
+        self.pack, self._decisions, self._ranks = pack, decisions, ranks
         self.body, self.lm_head = pack.backbone.body, pack.backbone.lm_head
         self._entering = list(trials)
         self._clock_s = self.pack.clock_s()
@@ -74,6 +83,7 @@ class PackModule(L.LightningModule):
         checks.check_precision(self.pack.backbone)
         self._frozen = checks.frozen_digest(self.pack.backbone)
         try_longest_step(self.pack, self._collated)
+        self._agree()
         self._clock_s = self.pack.clock_s()  # earlier time was set-up
 
     def training_step(self, batch: int, batch_idx: int) -> None:
@@ -87,10 +97,12 @@ class PackModule(L.LightningModule):
         if losses:
             self.manual_backward(torch.stack(losses).sum())
             self.pack.adapters.bind()
+        self._agree()
         for trial, micro in micros:
             if trial.phase is Phase.running:
                 with sparing(trial):
                     trial.after_backward(micro)
+        self._agree()
         self._charge(trained, validating=False)
         self._cross_borders(trained)
         self._sweep_out()
@@ -111,11 +123,14 @@ class PackModule(L.LightningModule):
 
     def _cross_borders(self, trained: Sequence[ActiveTrial]) -> None:
         at_border = [trial for trial in trained if trial.at_border and trial.phase is Phase.running]
+        if not at_border:
+            return
         leaving = {id(trial) for trial in at_border if self._decisions.leaves(trial)}
-        for trial in at_border:
+        for trial in at_border if self._ranks.leads else []:
             with sparing(trial):
                 trial.write(id(trial) in leaving)
         self._charge(trained, validating=False)
+        self._follow()
         at_border = [trial for trial in at_border if trial.phase is Phase.running]
         validating = [trial for trial in at_border if trial.validates]
         with ExitStack() as stack:
@@ -123,15 +138,41 @@ class PackModule(L.LightningModule):
                 stack.enter_context(answering(trial.optimizer))
             found: dict[int, Evaluation] = {}
             if validating:
-                found.update(zip(map(id, validating), self.pack.evaluate(validating, "validation"), strict=True))
-            for trial in at_border:
-                with sparing(trial):
-                    trial.keep(found.get(id(trial)), id(trial) in leaving)
+                checks.check_alike([one.model.parameters for one in validating], self._ranks)
+                evaluations = self.pack.evaluate(validating, "validation", self._ranks)
+                found.update(zip(map(id, validating), evaluations, strict=True))
+            if self._ranks.leads:
+                self._keep(at_border, found, leaving)
+        self._follow()
+        self._charge(validating or trained, validating=bool(validating))
+
+    def _keep(self, at_border: Sequence[ActiveTrial], found: dict[int, Evaluation], leaving: set[int]) -> None:
+        for trial in at_border:
+            with sparing(trial):
+                trial.keep(found.get(id(trial)), id(trial) in leaving)
         # Trials that validate together are judged together: each is kept, and its validation written, before any.
         for trial in [trial for trial in at_border if trial.phase is Phase.running]:
             with sparing(trial):
                 trial.cross(id(trial) in leaving)
-        self._charge(validating or trained, validating=bool(validating))
+
+    def _agree(self) -> None:
+        # A trial that has failed on one rank has failed on all of them.
+        trials = self.pack.trials
+        failed = self._ranks.either([trial.phase is Phase.failed for trial in trials])
+        if self._ranks.count == 1 or not any(failed):
+            return
+        errors = [trial.error for trial in trials]
+        reasons = self._ranks.each([None if one is None else f"{type(one).__name__}: {one}" for one in errors])
+        for place, trial in enumerate(trials):
+            if failed[place] and trial.phase is not Phase.failed:
+                rank, said = next((rank, said[place]) for rank, said in enumerate(reasons) if said[place])
+                trial.phase, trial.error = Phase.failed, TrialFailed(f"on rank {rank}: {said}")
+
+    def _follow(self) -> None:
+        # The leading rank's phases are everybody's.
+        phases = self._ranks.said([trial.phase for trial in self.pack.trials])
+        for trial, phase in zip(self.pack.trials, phases, strict=True):
+            trial.phase = phase
 
     def _charge(self, trials: Sequence[ActiveTrial], *, validating: bool) -> None:
         # The pack's time since it was last charged, in equal parts.
@@ -151,6 +192,7 @@ class PackModule(L.LightningModule):
                 self._enter(entering)
                 if entering:
                     try_longest_step(self.pack, self._collated)
+                    self._agree()
             self._clock_s = self.pack.clock_s()
 
     def _enter(self, trials: Sequence[ActiveTrial]) -> None:
@@ -161,6 +203,10 @@ class PackModule(L.LightningModule):
             checks.check_trainable(trial.config.lora, trial.model.adapter, trial.model.head)
             with sparing(trial):
                 trial.start(self._collated)
+        if trials:
+            self._agree()
+            self._follow()
+            checks.check_alike([one.model.parameters for one in trials], self._ranks)
         self.pack.keep_prefix([trial for trial in trials if trial.phase is Phase.running])
         for trial in trials:
             trial.journal.show()
@@ -180,5 +226,6 @@ def fit(module: PackModule, *, accelerator: str) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        plugins=[LightningEnvironment()],  # whatever a cluster's variables say, this is one process of Lightning's
     )
     trainer.fit(module, loader)

@@ -100,6 +100,17 @@ def go_on(trial: Resumable) -> bool:
     for key, value in trial.where.manifest.items():
         if key not in _MAY_DIFFER and manifest.get(key) != value:
             raise CheckpointError(f"{folder} was written with another {key}; give another hydra.run.dir")
+    return _restore(trial, folder, manifest)
+
+
+def restore(trial: Resumable, step: int) -> None:
+    """Puts the trial where its checkpoint of that step left it, which verifies; at step 0 it stays where it is."""
+    if step:
+        folder = checkpoints_of(trial).folder(step)
+        _restore(trial, folder, checkpoint.read_manifest(folder))
+
+
+def _restore(trial: Resumable, folder: Path, manifest: dict[str, Any]) -> bool:
     trained_weights.load_trained(folder, trial.model)
     with of_a_trial(folder):
         state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))

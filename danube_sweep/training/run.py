@@ -20,11 +20,14 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import given_out, open_tracker
 from danube_sweep.training import finish, trained_weights
+from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.failure import failure
+from danube_sweep.training.follow import agreed
 from danube_sweep.training.general_ability import compared, score
 from danube_sweep.training.lightning_loop import PackModule, fit
 from danube_sweep.training.out_of_memory import is_process_error, memory_errors
 from danube_sweep.training.prepare import Prepared
+from danube_sweep.training.ranks import ALONE, Ranks
 from danube_sweep.training.setup import Entrant, PackBuilder, Taken, activate, take, tracker_of
 from danube_sweep.training.signals import StopRequest
 from danube_sweep.training.trial import ActiveTrial, Judge, Phase
@@ -57,17 +60,19 @@ def run_trial(
     stop: StopRequest | None = None,
     judge: Judge | None = None,
     lock_wait_s: float = 1.0,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains one trial in the folder `path`, or resumes what is there, or reports it; returns its result.json.
 
-    `judge` may end or pause it. Raises UserError before anything is written, Interrupted and Paused after a checkpoint,
-    and TrialFailed after a result.json with the trial's state.
+    `judge` may end or pause it. With `ranks` this is the leading one, and the others call `follow`.
+    Raises UserError before anything is written, Interrupted and Paused after a checkpoint, and TrialFailed after a
+    result.json with the trial's state.
     """
     alone = _Alone()
     entrant = Entrant(config, path, terminal, judge)
     with ExitStack() as stack:
         requested = stop or stack.enter_context(StopRequest())
-        pack_run = _PackRun(alone, requested, lock_wait_s)
+        pack_run = _PackRun(alone, requested, lock_wait_s, ranks)
         pack_run.run([entrant])
         if alone.error is not None:
             raise alone.error
@@ -78,16 +83,22 @@ def run_trial(
 
 
 def run_pack(
-    entrants: Sequence[Entrant], door: Door, *, stop: StopRequest | None = None, lock_wait_s: float = 1.0
+    entrants: Sequence[Entrant],
+    door: Door,
+    *,
+    stop: StopRequest | None = None,
+    lock_wait_s: float = 1.0,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Trains trials together, in their folders, and those that `door` sends after them. Reports each end to `door`.
 
-    All must have one `pack_plan.pack_key`. Raises PackOutOfMemory if memory does not suffice for several of them, and
-    Interrupted once all have checkpointed after a stop was requested.
+    All must have one `pack_plan.pack_key`. With `ranks` this is the leading one, and the others call `follow`.
+    Raises PackOutOfMemory when memory does not suffice for several of them, and Interrupted once all have checkpointed
+    after a stop was requested.
     """
     with ExitStack() as stack:
         requested = stop or stack.enter_context(StopRequest())
-        _PackRun(door, requested, lock_wait_s).run(entrants)
+        _PackRun(door, requested, lock_wait_s, ranks).run(entrants)
         if requested():
             raise Interrupted("this pack has stopped", requested.signal_number or 2)
 
@@ -142,8 +153,9 @@ class _PackRun:
     It alone knows which folders are held, and it makes the decisions at the borders of `PackModule`.
     """
 
-    def __init__(self, door: Door, stopping: Callable[[], bool], lock_wait_s: float) -> None:
+    def __init__(self, door: Door, stopping: Callable[[], bool], lock_wait_s: float, ranks: Ranks) -> None:
         self._door, self._stopping, self._lock_wait_s = door, stopping, lock_wait_s
+        self._ranks = ranks
         self._builder = PackBuilder()
         self._begun: dict[int, _Begun] = {}
         self.last_result: dict[str, Any] | None = None
@@ -151,6 +163,7 @@ class _PackRun:
     def run(self, entrants: Sequence[Entrant]) -> None:
         """Returns when every trial has left."""
         trials = self._entering(entrants)
+        self._ranks.said(None)  # no more for now
         if not trials:
             return
         try:
@@ -169,7 +182,7 @@ class _PackRun:
     def _train(self, trials: Sequence[ActiveTrial]) -> None:
         pack = self._builder.pack
         with memory_errors(self._training):
-            fit(PackModule(pack, trials, self), accelerator=pack.backbone.device.type)
+            fit(PackModule(pack, trials, self, self._ranks), accelerator=pack.backbone.device.type)
 
     def _training(self) -> list[Config]:
         return [begun.trial.config for begun in self._begun.values()]
@@ -187,6 +200,7 @@ class _PackRun:
         entering: list[ActiveTrial] = []
         while not self._stopping() and (entrant := self._door.next()) is not None:
             entering += self._entering([entrant])
+        self._ranks.said(None)
         return entering
 
     def _entering(self, entrants: Sequence[Entrant]) -> list[ActiveTrial]:
@@ -205,9 +219,9 @@ class _PackRun:
         error: BaseException | None = None
         try:
             if taken.stored is None:
-                with memory_errors(self._training, taken.config):
-                    prepared, model = self._builder.build(taken.config, taken.watch)
-                trial = activate(taken, prepared, model)
+                prepared, model = self._build(taken)
+                with agreed(self._ranks):
+                    trial = activate(taken, prepared, model, self._ranks)
                 self._begun[id(trial)] = _Begun(taken, trial, prepared)
                 return [trial]
             _report_again(taken, taken.stored)
@@ -217,6 +231,11 @@ class _PackRun:
         taken.release()
         self._door.left(taken.entrant, error)
         return []
+
+    def _build(self, taken: Taken) -> tuple[Prepared, AssembledModel]:
+        self._ranks.said((taken.config, taken.folder.path))
+        with agreed(self._ranks), memory_errors(self._training, taken.config):
+            return self._builder.build(taken.config, taken.watch)
 
     # ------------------------------------------------------------------------------------------------- the ends
 

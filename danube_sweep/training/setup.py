@@ -40,6 +40,7 @@ from danube_sweep.training.general_ability import Scores, score_before
 from danube_sweep.training.journal import Surroundings
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.prepare import Prepared, prepare
+from danube_sweep.training.ranks import Ranks
 from danube_sweep.training.resume import ARITHMETIC
 from danube_sweep.training.step_plan import StepPlan
 from danube_sweep.training.trial import ActiveTrial, Judge
@@ -115,9 +116,13 @@ def take(entrant: Entrant, lock_wait_s: float) -> Taken:
 
 @final
 class PackBuilder:
-    """Makes trials over one backbone, which the first of them loads; equal data are read once and are one object."""
+    """Makes trials over one backbone, which the first of them loads; equal data are read once and are one object.
 
-    def __init__(self) -> None:
+    Without `leads` no benchmark is scored.
+    """
+
+    def __init__(self, *, leads: bool = True) -> None:
+        self._leads = leads
         self._pack: TrainingPack | None = None
         self._prepared: dict[str, Prepared] = {}
         self._device: torch.device | None = None
@@ -146,7 +151,7 @@ class PackBuilder:
             pack = self._pack = self._pack or TrainingPack(_base(config, prepared, device))
             _check_positions(config, pack.backbone)
         with watch.phase("benchmark"):
-            if id(prepared) not in self._before:
+            if self._leads and id(prepared) not in self._before:
                 self._before[id(prepared)] = score_before(config, pack.untrained(), prepared.tokenizer)
         with watch.phase("load"):
             model = assemble(
@@ -186,10 +191,10 @@ def _length_note(model: AssembledModel, prepared: Prepared) -> str | None:
     return length_note(row_limit(described), pretrained, max_length=config.data.max_length, longest=longest)
 
 
-def activate(taken: Taken, prepared: Prepared, model: AssembledModel) -> ActiveTrial:
+def activate(taken: Taken, prepared: Prepared, model: AssembledModel, ranks: Ranks) -> ActiveTrial:
     """Begins the trial's files; from here on its folder is that of a run."""
     config, asked, folder, terminal = taken.config, taken.entrant.config, taken.folder, taken.entrant.terminal
-    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id)  # may refuse, so before any file
+    plan = StepPlan(config, prepared.parts["train"], prepared.pad_id, ranks)  # may refuse, so before any file
     plain = plain_config(asked)  # by its config.yaml a trial is known again
     with writing(folder.result):
         folder.result.unlink(missing_ok=True)  # of an attempt that failed

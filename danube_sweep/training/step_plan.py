@@ -10,18 +10,30 @@ from typing import final
 import numpy as np
 import torch
 
-from danube_sweep.config.schema import Batching, Config
+from danube_sweep.config.facts.adapters import is_packed
+from danube_sweep.config.facts.architectures import family_of
+from danube_sweep.config.schema import Batching, Config, Peft
 from danube_sweep.data.batches import Batch, Rows, collate, epoch_steps, forward_tokens
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import ConfigError
+from danube_sweep.model.backbone import architecture
+from danube_sweep.training.ranks import ALONE, Ranks
 
 RECENT = 64
 """Batches that a pack keeps at hand; its trials ask for the same one within a step, or a few steps apart."""
 
 
 @dataclass(frozen=True)
+class PartOf:
+    """The micro-batch that several ranks share, and where this rank's rows begin in it."""
+
+    whole: Batch
+    first: int
+
+
+@dataclass(frozen=True)
 class MicroBatch:
-    """The rows of one forward pass of one trial."""
+    """The rows of one forward pass of one trial on one rank."""
 
     batch: Batch
     step: int
@@ -29,8 +41,13 @@ class MicroBatch:
     share: float
     """Its weight in the gradient: the weight of its rows over that of an average full step."""
     of_step: float
-    """Its part of the step's own weight; a step's parts sum to 1."""
+    """Its part of the step's own weight; a step's parts sum to 1 over all ranks."""
     last: bool
+    """Whether it is this rank's last one of the step."""
+    tokens: int
+    """At the last one, the tokens of the whole step; before it 0."""
+    part: PartOf | None = None
+    """Where its rows are one rank's part of a micro-batch: what is drawn for the whole of it is drawn for them."""
 
 
 @final
@@ -55,8 +72,9 @@ class Collator:
 class StepPlan:
     """The optimizer steps of a trial over its encoded training rows."""
 
-    def __init__(self, config: Config, train: Encoded, pad_id: int) -> None:
-        self._config, self.train, self.pad_id = config, train, pad_id
+    def __init__(self, config: Config, train: Encoded, pad_id: int, ranks: Ranks = ALONE) -> None:
+        self._config, self.train, self.pad_id, self.ranks = config, train, pad_id, ranks
+        self._splits = ranks.count > 1 and draws_by_row(config)
         trainer = config.trainer
         self.steps_per_epoch = math.ceil(len(train.ids) / trainer.effective_batch)
         wanted = trainer.max_steps or math.ceil(trainer.epochs * self.steps_per_epoch)
@@ -75,10 +93,19 @@ class StepPlan:
         self._epoch = lru_cache(maxsize=2)(self._steps_of_epoch)
 
     def micro_batches(self, from_step: int, collated: Collator) -> Iterator[MicroBatch]:
-        """Every micro-batch from the first of step `from_step` to the last of the trial."""
+        """This rank's micro-batches from the first of step `from_step` to the last of the trial.
+
+        All ranks have as many of a step. Whole ones are dealt in turn; of those left over each rank has some rows, or
+        the first row once more, with a weight of 0.
+        """
         for step in range(from_step, self.total_steps):
-            for index in range(len(self._pieces(step))):
-                yield self._micro_batch(step, index, collated)
+            dealt = self._dealt(len(self._pieces(step)))
+            for index in dealt:
+                yield self._micro_batch(step, index, collated, last=index == dealt[-1])
+
+    def _dealt(self, pieces: int) -> list[int]:
+        whole = pieces - pieces % self.ranks.count
+        return [*range(self.ranks.rank, whole, self.ranks.count), *range(whole, pieces)]
 
     def largest(self, from_step: int, collated: Collator, *, flat: bool) -> MicroBatch:
         """The micro-batch with the most tokens, padding included where rows are not `flat`, from a step to the end."""
@@ -92,7 +119,7 @@ class StepPlan:
                     most, found = tokens, (step, index)
             if most == bound:
                 break
-        return self._micro_batch(*found, collated)
+        return self._micro_batch(*found, collated, last=False, whole=True)
 
     def padding(self) -> float:
         """Tokens of the first epoch's forward passes padded to their longest row, over those without padding."""
@@ -103,12 +130,28 @@ class StepPlan:
         epoch, place = divmod(step, self.steps_per_epoch)
         return self._epoch(epoch)[place]
 
-    def _micro_batch(self, step: int, index: int, collated: Collator) -> MicroBatch:
+    def _micro_batch(self, step: int, index: int, collated: Collator, *, last: bool, whole: bool = False) -> MicroBatch:
         pieces = self._pieces(step)
-        weights = [float(self.train.weights[rows].sum()) for rows in pieces]
-        own = weights[index] / sum(weights)
-        batch = collated(self.train, pieces[index], self.pad_id)
-        return MicroBatch(batch, step, index, weights[index] / self._full_weight, own, index == len(pieces) - 1)
+        rows, part = pieces[index], None
+        if not whole and index >= len(pieces) - len(pieces) % self.ranks.count:
+            first, end = self._own_rows(len(rows), index)
+            part = PartOf(collated(self.train, rows, self.pad_id), first)
+            weight = float(self.train.weights[rows[first:end]].sum())
+            rows = rows[first : max(end, first + 1)]
+        else:
+            weight = float(self.train.weights[rows].sum())
+        of_step = weight / sum(float(self.train.weights[piece].sum()) for piece in pieces)
+        batch = collated(self.train, rows, self.pad_id)
+        tokens = self.train.tokens_of(np.concatenate(pieces)) if last else 0
+        return MicroBatch(batch, step, index, weight / self._full_weight, of_step, last, tokens, part)
+
+    def _own_rows(self, rows: int, index: int) -> tuple[int, int]:
+        # From and to which of a micro-batch's rows this rank computes; from 0 to 0 if none.
+        rank, count = self.ranks.rank, self.ranks.count
+        if not self._splits:
+            return 0, rows if rank == index % count else 0
+        first, end = rows * rank // count, rows * (rank + 1) // count
+        return (first, end) if end > first else (0, 0)
 
     def epoch_at(self, step: int) -> float:
         """Passes over the training rows after `step` steps."""
@@ -132,6 +175,16 @@ class StepPlan:
             epoch=epoch,
             bucketed=config.data.batching is Batching.bucketed,
         )
+
+
+def draws_by_row(config: Config) -> bool:
+    """Whether all that is random in a forward pass can be drawn for some rows of a micro-batch alone.
+
+    An encoder's own dropout and that of PEFT's layers draw from torch's generator for all rows at once.
+    """
+    if family_of(architecture(config.model).model_type).encoder or isinstance(config.lora, Peft):
+        return False
+    return is_packed(config.lora) or getattr(config.lora, "dropout", 0.0) == 0
 
 
 def random_state(seed: int, step: int, index: int) -> int:

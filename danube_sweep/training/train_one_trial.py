@@ -11,13 +11,17 @@ from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.terminal.run_summary import summary
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.probe import probe_once
+from danube_sweep.training.ranks import ALONE, Ranks
 from danube_sweep.training.signals import StopRequest
 
 
-def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = None) -> float | None:
+def train_one_trial(
+    config: Config, folder: Path, stop: StopRequest | None = None, ranks: Ranks = ALONE
+) -> float | None:
     """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective.
 
-    The objective is None for a trial without validation rows. Raises the errors of `run_trial`.
+    The objective is None for a trial without validation rows. With `ranks` this is the leading one. Raises the errors
+    of `run_trial`.
     """
     quiet_libraries()
     from danube_sweep.training.run import run_trial
@@ -26,7 +30,7 @@ def train_one_trial(config: Config, folder: Path, stop: StopRequest | None = Non
     with Terminal() as terminal:
         if not RunFolder(folder).result.is_file():
             probe_once(begun.device, terminal.note)
-        result = run_trial(begun, folder, terminal, stop=stop)
+        result = run_trial(begun, folder, terminal, stop=stop, ranks=ranks)
         terminal.table(summary(result), title=str(paths.from_here(folder)))
     return float(result["validation"][begun.objective]) if result["validation"] else None
 

@@ -24,6 +24,7 @@ from danube_sweep.optimizer.schedule import build_schedule
 from danube_sweep.training import checks, resume
 from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.best_and_patience import BestSoFar
+from danube_sweep.training.drawn_rows import head_draws
 from danube_sweep.training.evaluate import Evaluation
 from danube_sweep.training.journal import Journal, Surroundings
 from danube_sweep.training.out_of_memory import concerns_the_pack
@@ -82,6 +83,7 @@ class ActiveTrial:
     ) -> None:
         self.config: Config = model.config
         self.model, self.data, self.plan, self.where, self._judge = model, data, plan, where, judge
+        self.ranks = plan.ranks
         self.done, self.best, self.journal = Progressed(), BestSoFar(), Journal(model.config, plan, where)
         self.phase = Phase.running
         self.error: Exception | None = None
@@ -96,7 +98,10 @@ class ActiveTrial:
         self._was_validated = False
 
     def start(self, collated: Collator) -> None:
-        """Builds optimizer, schedule and loss scale once the parameters are on their device, and resumes."""
+        """Builds optimizer, schedule and loss scale once the parameters are on their device, and resumes.
+
+        Whether it has ended already is for the leading rank to say.
+        """
         config, backbone = self.config, self.model.backbone
         head = dict(self.model.head.named_parameters())
         ratio = config.lora.plus_ratio if isinstance(config.lora, Lora) else 1.0
@@ -112,14 +117,26 @@ class ActiveTrial:
         self.allocation = lora.rank_allocation(backbone, config.lora, total_steps=self.plan.scheduled_steps)
         scaled = config.precision.compute is Compute.fp16
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=scaled)
-        validated = resume.go_on(self)
+        validated = self._go_on()
+        to_training(self.optimizer)
+        self._stream = self.plan.micro_batches(self.done.step, collated)
+        if not self.ranks.leads:
+            return
         if self._is_over():
             self.phase = Phase.finished
         elif validated:  # it may have been about to leave when its process was killed
             self._obey()
-        to_training(self.optimizer)
-        self._stream = self.plan.micro_batches(self.done.step, collated)
         self.journal.begin(self.done.step, tokens=self.done.tokens, seconds=self.done.train_seconds)
+
+    def _go_on(self) -> bool:
+        # The leading rank chooses the checkpoint, and the others read the same one.
+        if not self.ranks.leads:
+            resume.restore(self, self.ranks.said(0))
+            return False
+        try:
+            return resume.go_on(self)
+        finally:
+            self.ranks.said(self.done.step)
 
     # --------------------------------------------------------------------------------------------------- in a step
 
@@ -142,15 +159,18 @@ class ActiveTrial:
     def _losses(self, hidden_BTH: torch.Tensor, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         # The micro-batch's mean, and its part of the gradient.
         head = self.model.head
-        mean = head.loss(head(hidden_BTH, micro.batch), micro.batch)
+        with head_draws(micro):
+            mean = head.loss(head(hidden_BTH, micro.batch), micro.batch)
         loss = mean * micro.share
-        if self.allocation is not None and micro.last:  # once a step, and no part of the loss that is logged
+        if (
+            self.allocation is not None and micro.last and self.ranks.leads
+        ):  # once a step, and no part of the loss that is logged
             loss = loss + self.allocation.penalty()
         return mean, loss
 
     def after_backward(self, micro: MicroBatch) -> None:
         """Counts the micro-batch; at a step's border updates the weights."""
-        self.done.tokens += micro.batch.tokens
+        self.done.tokens += micro.tokens
         self.where.terminal.alive()
         self.at_border = micro.last
         if not micro.last:
@@ -160,8 +180,11 @@ class ActiveTrial:
         self._update()
 
     def _update(self) -> None:
-        self.scaler.unscale_(self.optimizer)
         parameters = list(self.model.parameters.values())
+        assert self._step_loss is not None
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        self.ranks.add_up([*gradients, self._step_loss])
+        self.scaler.unscale_(self.optimizer)
         limit = self.config.trainer.clip_norm
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
         lr = self.optimizer.param_groups[0]["lr"]
@@ -172,7 +195,8 @@ class ActiveTrial:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=self.model.packed is None)  # a packed adapter's gradients are views
         self.done.step += 1
-        self.journal.add(self.done.step, loss=self._step_loss, lr=lr, grad_norm=norm, tokens=self.done.tokens)
+        if self.ranks.leads:
+            self.journal.add(self.done.step, loss=self._step_loss, lr=lr, grad_norm=norm, tokens=self.done.tokens)
         self._step_loss = None
 
     def _count_overflow(self) -> None:

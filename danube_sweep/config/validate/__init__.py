@@ -10,6 +10,7 @@ from danube_sweep.config.facts.architectures import FAMILIES
 from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import Config
 from danube_sweep.config.validate.check_device import (
+    ALL,
     check_place,
     check_runs,
     check_types,
@@ -23,6 +24,7 @@ from danube_sweep.config.validate.check_training import AUTO, validate_optimizer
 from danube_sweep.config.validate.common_checks import check_finite
 
 __all__ = [
+    "ALL",
     "AUTO",
     "FOUR_BIT",
     "block_numbers",

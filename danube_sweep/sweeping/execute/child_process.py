@@ -83,6 +83,7 @@ def train_task(job: Job, link: Connection) -> None:
     quiet_libraries()
     import torch
 
+    from danube_sweep.training.ranks import joined
     from danube_sweep.training.run import run_pack, run_trial
 
     trials, line = job.pack, Line(link)
@@ -92,12 +93,24 @@ def train_task(job: Job, link: Connection) -> None:
     entrants = [line.entrant(trial) for trial in trials]
     if entrants[0].config.device.threads is None and job.threads is not None:
         torch.set_num_threads(job.threads)
-    with StopRequest(patient=True) as stop:
+    with StopRequest(patient=True) as stop, joined(job.meeting) as ranks:
         if job.pack:
-            run_pack(entrants, line, stop=stop, lock_wait_s=LOCK_WAIT_S)
+            run_pack(entrants, line, stop=stop, lock_wait_s=LOCK_WAIT_S, ranks=ranks)
             return
         (one,) = entrants
-        run_trial(one.config, one.path, one.terminal, stop=stop, judge=one.judge, lock_wait_s=LOCK_WAIT_S)
+        run_trial(one.config, one.path, one.terminal, stop=stop, judge=one.judge, lock_wait_s=LOCK_WAIT_S, ranks=ranks)
+
+
+def follow_task(job: Job, _link: Connection) -> None:
+    """The task of every rank of a job but the first: its share of what that one trains."""
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+
+    quiet_libraries()
+    from danube_sweep.training.follow import follow
+    from danube_sweep.training.ranks import joined
+
+    with StopRequest(patient=True, silent=True) as stop, joined(job.meeting) as ranks:
+        follow(ranks, stop)
 
 
 @final

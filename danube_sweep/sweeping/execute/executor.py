@@ -203,7 +203,8 @@ class Executor:
                 part = ClaimedTrials([first])
         environment, threads, together = self._slots.environment(slot), self._slots.threads, len(part.claims)
         pack = () if log is None else tuple(of_a_pack(claim, log, together) for claim in part.claims)
-        job = Job(first.entry.path, Path.cwd(), environment, first.config, threads, pack, log)
+        ranks = self._slots.ranks_in(slot)
+        job = Job(first.entry.path, Path.cwd(), environment, first.config, threads, pack, log, ranks=ranks)
         members = {member.name: member for member in map(RunningTrial, part.claims)}
         process = self._pool.start(self._task, job)
         self._running.append(SlotProcess(process, slot, part, members, kernel_kills(), log))
@@ -285,6 +286,7 @@ class Executor:
     def _watch(self) -> None:
         now, settings = time.monotonic(), self._settings
         for one in self._running:
+            one.child.watch_ranks()
             if settings.timeout_h is not None and one.child.stop_asked_s is None:
                 one.watch_clock(settings.timeout_h, settings.grace_s * max(1, len(one.members)))
             if one.child.stop_asked_s is not None:

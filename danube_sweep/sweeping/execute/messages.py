@@ -10,6 +10,7 @@ from pathlib import Path
 
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import Verdict
+from danube_sweep.training.ranks import Meeting
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Job:
     """Where the process prints; None is the log of the trial in `path`."""
     output: Connection | None = None
     """A pipe that the process prints into instead."""
+    ranks: tuple[dict[str, str], ...] = ()
+    """Of a job for several processes, each on a device of its own: what each one's environment has besides."""
+    meeting: Meeting | None = None
+    """Where this process meets the others; set when they start."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from danube_sweep.inference.predict_run import PredictWords, predict_run
 from danube_sweep.os_errors import as_ours
 from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.training.ranks import joined
 from danube_sweep.training.signals import StopRequest
 from danube_sweep.training.train_one_trial import train_one_trial
 
@@ -15,8 +16,8 @@ def run_task(job: Job, link: Connection) -> None:
     """Trains the job's trial in its folder. Sends its objective, or the error as it is."""
     config = job.config
     assert config is not None
-    with StopRequest(patient=True) as stop:
-        _tell(link, lambda: train_one_trial(config, job.path, stop))
+    with StopRequest(patient=True) as stop, joined(job.meeting) as ranks:
+        _tell(link, lambda: train_one_trial(config, job.path, stop, ranks))
 
 
 def predict_task(words: PredictWords, _job: Job, link: Connection) -> None:

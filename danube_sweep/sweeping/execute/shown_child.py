@@ -67,6 +67,7 @@ def _attend(child: Child, echo: "_Echo", stop: StopRequest) -> Any:
         wait([*child.places(), *echo.places()], POLL_S)
         if stop():
             child.ask_to_stop()
+        child.watch_ranks()
         lives = child.process.is_alive()  # asked first: its last output and message are there by then
         echo.pass_on()
         while (message := child.hear()) is not None:

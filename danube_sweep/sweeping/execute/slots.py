@@ -1,11 +1,12 @@
 """How many trials run at a time, and where: a GPU each, or shares of the CPU."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from danube_sweep.config.schema import Sweep
+from danube_sweep.config.schema import Device, Sweep
+from danube_sweep.config.validate import ALL
 from danube_sweep.errors import ConfigError
 from danube_sweep.planner.present_gpu import VISIBLE, has_gpu_files, named_gpus
 from danube_sweep.sweeping.execute import child_process
@@ -20,6 +21,8 @@ class Slots:
 
     environments: list[dict[str, str]]
     threads: int | None = None
+    ranks: list[tuple[dict[str, str], ...]] = field(default_factory=list)
+    """With device.count, for each slot what the environment of each of its processes has besides."""
 
     @property
     def on_cpu(self) -> bool:
@@ -30,16 +33,59 @@ class Slots:
         """The environment variables of a process in `slot`."""
         return {**os.environ, **self.environments[slot]}
 
+    def ranks_in(self, slot: int) -> tuple[dict[str, str], ...]:
+        """The processes that train a trial together in `slot`; empty for one."""
+        return self.ranks[slot] if self.ranks else ()
 
-def find_slots(sweep: Sweep, accelerators: set[str]) -> Slots:
-    """The slots for trials whose device.accelerator is one of `accelerators`: by default one per GPU, or one."""
+
+def find_slots(sweep: Sweep, accelerators: set[str], together: int | str = 1) -> Slots:
+    """The slots for trials whose device.accelerator is one of `accelerators`: by default one per GPU, or one.
+
+    With device.count, `together`, one for so many GPUs. Raises ConfigError where there are fewer.
+    """
     gpus = [] if accelerators <= {"cpu"} else _gpus()
+    if together not in (1, ALL) or (together == ALL and len(gpus) > 1):
+        return _slots_of_ranks(sweep, gpus, accelerators, together)
     count = sweep.slots or max(1, len(gpus))
     if gpus:
         return Slots([{VISIBLE: gpus[slot % len(gpus)]} for slot in range(count)])
     # Threads of several trials that contend for the same cores can be fifty times slower than one each.
     chosen = "OMP_NUM_THREADS" in os.environ or count == 1
     return Slots([{} for _ in range(count)], None if chosen else max(1, (os.cpu_count() or 1) // count))
+
+
+def ranks_for(device: Device) -> tuple[dict[str, str], ...]:
+    """What the environment of each process has besides that trains one trial with others; empty for one process.
+
+    Raises ConfigError for more than there are GPUs.
+    """
+    if device.count == 1:
+        return ()
+    return find_slots(Sweep(slots=1), {device.accelerator}, device.count).ranks_in(0)
+
+
+def _slots_of_ranks(sweep: Sweep, gpus: list[str], accelerators: set[str], together: int | str) -> Slots:
+    if not gpus and accelerators <= {"cpu"}:
+        assert isinstance(together, int)
+        slots = sweep.slots or 1
+        return Slots([{} for _ in range(slots)], ranks=[({},) * together for _ in range(slots)])
+    each = len(gpus) if together == ALL else int(together)
+    there = f"{len(gpus) or 'no'} GPU{'' if len(gpus) == 1 else 's'} here"
+    if each > len(gpus):
+        fewer = f"device.count={len(gpus)} or device.count={ALL}" if len(gpus) > 1 else "device.count=1"
+        raise ConfigError(f"device.count={each}: torch sees {there}; use {fewer}")
+    slots = sweep.slots or len(gpus) // each
+    if slots * each > len(gpus):
+        most = len(gpus) // each
+        raise ConfigError(
+            f"sweep.slots={slots} with device.count={each} takes {slots * each} GPUs, and torch sees {there}; "
+            f"use sweep.slots={most}"
+        )
+    shares = [gpus[slot * each : (slot + 1) * each] for slot in range(slots)]
+    return Slots(
+        [{VISIBLE: ",".join(share)} for share in shares],
+        ranks=[tuple({VISIBLE: gpu} for gpu in share) for share in shares],
+    )
 
 
 def _gpus() -> list[str]:

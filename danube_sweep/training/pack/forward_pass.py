@@ -19,9 +19,12 @@ from danube_sweep.errors import ConfigError
 from danube_sweep.lora import Noise, PackedAdapters
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.training import checks
+from danube_sweep.training.drawn_rows import drawn_for
 from danube_sweep.training.evaluate import Evaluation, eval_batches_of, evaluate_together
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 from danube_sweep.training.pack.stored_prefix import StoredStates
+from danube_sweep.training.ranks import ALONE as ONE_RANK
+from danube_sweep.training.ranks import Ranks
 from danube_sweep.training.step_plan import MicroBatch, random_state
 from danube_sweep.training.trial import ActiveTrial
 
@@ -98,8 +101,7 @@ class TrainingPack:
         noises = {}
         for trial, micro in micros:
             if trial.model.packed is not None and trial.model.packed.config.dropout > 0:
-                state = random_state(trial.config.seed, micro.step, micro.index)
-                noises[id(trial)] = trial.model.packed.config.dropout, state
+                noises[id(trial)] = self._noise(trial.model.packed.config.dropout, trial.config.seed, micro)
         given = [(trial, trial.plan.train, micro.batch) for trial, micro in micros]
         if not self._first_step:
             return self._forward(given, noises)
@@ -108,25 +110,30 @@ class TrainingPack:
         with checks.compute_checked(self.backbone):
             return self._forward(given, noises)
 
-    def evaluate(self, trials: Sequence[ActiveTrial], part: str) -> list[Evaluation]:
-        """The trials' evaluations on their part of that name; those with the same rows go through together."""
+    def evaluate(self, trials: Sequence[ActiveTrial], part: str, ranks: Ranks = ONE_RANK) -> list[Evaluation]:
+        """The trials' evaluations on their part of that name; those with the same rows go through together.
+
+        `ranks` share the batches; the leading one has the metrics.
+        """
         found: dict[int, Evaluation] = {}
         ordered = [trial for trial in self.trials if trial in trials]
         while ordered:
             alike = [trial for trial in ordered if _reads_like(trial, ordered[0], part)]
             ordered = [trial for trial in ordered if trial not in alike]
-            found.update(zip(map(id, alike), self._evaluate_alike(alike, part), strict=True))
+            found.update(zip(map(id, alike), self._evaluate_alike(alike, part, ranks), strict=True))
         return [found[id(trial)] for trial in trials]
 
-    def _evaluate_alike(self, trials: Sequence[ActiveTrial], part: str) -> list[Evaluation]:
+    def _evaluate_alike(self, trials: Sequence[ActiveTrial], part: str, ranks: Ranks) -> list[Evaluation]:
         first, rows = trials[0], trials[0].data[part]
 
         def hidden(batch: Batch) -> list[torch.Tensor]:
             return self._forward([(trial, rows, batch) for trial in trials], {})
 
-        batches = eval_batches_of(rows, first.eval_rows, first.plan.pad_id, self.backbone)
+        batches = eval_batches_of(rows, first.eval_rows, first.plan.pad_id, self.backbone, ranks)
         heads = [trial.model.head for trial in trials]
-        return evaluate_together(self.backbone, heads, rows, hidden=hidden, batches=batches, alive=self._alive)
+        return evaluate_together(
+            self.backbone, heads, rows, hidden=hidden, batches=batches, alive=self._alive, ranks=ranks
+        )
 
     def _alive(self) -> None:
         for trial in self.trials:
@@ -136,8 +143,14 @@ class TrainingPack:
         for trial in self.trials:
             trial.where.terminal.tell(line, [line])
 
+    def _noise(self, share: float, seed: int, micro: MicroBatch) -> Noise:
+        batch, flat = micro.batch, self.backbone.flat
+        rows, length = (1, batch.tokens) if flat else batch.input_ids_BT.shape
+        whole = None if micro.part is None else drawn_for(micro.part, batch, flat=flat)
+        return Noise(share, random_state(seed, micro.step, micro.index), rows, length, whole)
+
     def _forward(
-        self, given: Sequence[tuple[ActiveTrial, Encoded, Batch]], noises: dict[int, tuple[float, int]]
+        self, given: Sequence[tuple[ActiveTrial, Encoded, Batch]], noises: dict[int, Noise]
     ) -> list[torch.Tensor]:
         distinct = list({id(batch): (rows, batch) for _, rows, batch in given}.values())
         numbers = {id(batch): number for number, (_, batch) in enumerate(distinct)}
@@ -172,16 +185,11 @@ class TrainingPack:
     def _expect(
         self,
         given: Sequence[tuple[ActiveTrial, Encoded, Batch]],
-        noises: dict[int, tuple[float, int]],
+        noises: dict[int, Noise],
         from_block: int,
     ) -> None:
         places = {id(trial): place for place, trial in enumerate(self.trials)}
-        own = {}
-        for trial, _, batch in given:
-            if id(trial) in noises:
-                share, state = noises[id(trial)]
-                shape = (1, batch.tokens) if self.backbone.flat else batch.input_ids_BT.shape
-                own[places[id(trial)]] = Noise(share, state, *shape)
+        own = {places[identity]: noise for identity, noise in noises.items()}
         adapted = from_block < self._prefix.blocks
         self.adapters.expect([places[id(trial)] for trial, _, _ in given] if adapted else [], own)
 

@@ -1,0 +1,29 @@
+"""One trial of its own: in this process, or on several devices by processes of the warm parent."""
+
+import os
+from pathlib import Path
+
+from danube_sweep.config.schema import Config
+from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.sweeping.execute.slots import ranks_for
+
+
+def train_run(config: Config, folder: Path) -> float | None:
+    """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective.
+
+    Raises what `train_one_trial` raises, ConfigError for more devices than there are, and TrialFailed for a trial
+    one of whose processes has died.
+    """
+    ranks = ranks_for(config.device)
+    if not ranks:
+        from danube_sweep.training.train_one_trial import train_one_trial
+
+        return train_one_trial(config, folder)
+    from danube_sweep.sweeping.execute.own_tasks import run_task
+    from danube_sweep.sweeping.execute.shown_child import run_in_child
+
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    job = Job(folder, Path.cwd(), dict(os.environ), config, ranks=ranks)
+    objective: float | None = run_in_child(run_task, job, on_cpu=config.device.accelerator == "cpu")
+    return objective
