@@ -19,7 +19,7 @@ from danube_sweep.errors import OutOfMemory, PackOutOfMemory
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute import child_process, process_pool
-from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, PackTrial, Started, Validated
+from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, PackTrial, Started, Stepped, Validated
 
 PIDS, COUNT, PACKS = "pids", "count", "packs"
 """Files in the sweep's folder: a process, a trial and a pack's seeds per line."""
@@ -422,3 +422,25 @@ def kills_the_sweep(job: Job, link: Any) -> None:
     note(job, PIDS, subprocess.Popen(["sleep", "1000"]).pid)
     os.kill(sweep_process(), signal.SIGKILL)
     hang_in_c(job, link)
+
+
+# ------------------------------------------------------------------------------------------------- ranks of a trial
+
+
+def others_are_killed(job: Job, link: Any) -> None:
+    """Trains with other ranks, which are killed before the second step is told."""
+    child_process.train_task(job, Tripwire(link, Stepped, lambda: _to_the_others(job, signal.SIGKILL)))
+
+
+def others_are_frozen(job: Job, link: Any) -> None:
+    """Trains with other ranks, which hang from the second step on."""
+    child_process.train_task(job, Tripwire(link, Stepped, lambda: _to_the_others(job, signal.SIGSTOP)))
+
+
+def _to_the_others(job: Job, number: int) -> None:
+    # The warm parent's other children: a test has one trial at a time.
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        pid, _, rest = file.read_text().partition(" ")
+        if int(rest.rpartition(")")[2].split()[1]) == os.getppid() and int(pid) != os.getpid():
+            note(job, PIDS, pid)
+            os.kill(int(pid), number)

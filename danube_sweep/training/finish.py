@@ -99,6 +99,7 @@ def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:
     return {
         "peak_memory_bytes": peak_memory_bytes(device),
         "packed": trial.most_companions,
+        "devices": trial.ranks.count,
         "tokens_per_s": trial.done.tokens / trained,
         "seconds_per_step": trained / max(trial.done.step, 1),
         "seconds": {**seconds, "train": trained, "validation": trial.done.validation_seconds},

@@ -70,7 +70,7 @@ def _slots_of_ranks(sweep: Sweep, gpus: list[str], accelerators: set[str], toget
         slots = sweep.slots or 1
         return Slots([{} for _ in range(slots)], ranks=[({},) * together for _ in range(slots)])
     each = len(gpus) if together == ALL else int(together)
-    there = f"{len(gpus) or 'no'} GPU{'' if len(gpus) == 1 else 's'} here"
+    there = f"{len(gpus) or 'no'} GPU{'s' * (len(gpus) > 1)} here"
     if each > len(gpus):
         fewer = f"device.count={len(gpus)} or device.count={ALL}" if len(gpus) > 1 else "device.count=1"
         raise ConfigError(f"device.count={each}: torch sees {there}; use {fewer}")

@@ -1,0 +1,189 @@
+"""A trial or a pack on several ranks, as processes: it is the same trial, and it ends as one."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import hostile
+import pytest
+import runs
+from sweeps import Task, left_over, planned, run
+
+from danube_sweep.config.schema import Config, Device, Sweep
+from danube_sweep.config.schema.states import Verdict
+from danube_sweep.errors import ConfigError
+from danube_sweep.storage.files import read_json
+from danube_sweep.sweeping.execute.child_process import train_task
+from danube_sweep.sweeping.execute.messages import Job, Stepped, Validated
+from danube_sweep.sweeping.execute.process_pool import Pool
+from danube_sweep.sweeping.execute.slots import find_slots, ranks_for
+
+Tiny = Callable[..., Config]
+
+TRIAL = [
+    "precision=fp32", "data.rows=40", "data.max_length=32", "trainer.max_steps=20", "trainer.validate_every=10",
+    "trainer.log_every=1", "trainer.micro_batch=2", "trainer.effective_batch=6", "lora.dropout=0.2",
+    "head=sequence", "head.dropout=0.2", "model.lr=0.003",
+]  # fmt: skip
+
+
+def on_ranks(config: Config, folder: Path, count: int, *, stop_at: int = 0, task: Task = train_task) -> int:
+    """Trains the trial by so many processes and returns the exit code; asks for a stop after a step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder.parent / "log.txt"
+    job = Job(folder, Path.cwd(), dict(os.environ), config, log=log, ranks=({},) * count)
+    child = Pool(on_cpu=True).start(task, job)
+    lives = True
+    while lives:
+        wait(child.places(), 0.5)
+        child.watch_ranks()
+        lives = child.process.is_alive()
+        while (message := child.hear()) is not None:
+            if isinstance(message, Validated):
+                child.tell(Verdict.go_on)
+            if isinstance(message, Stepped) and message.step == stop_at:
+                child.ask_to_stop()
+    return child.reap()
+
+
+def numbers(folder: Path) -> list[float]:
+    """The losses of every step and every validation."""
+    return [float(row.get("loss") or row["log_loss"]) for part in ("train", "validation") for row in rows(folder, part)]
+
+
+def rows(folder: Path, part: str) -> list[dict[str, str]]:
+    return runs.metrics(folder, part)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    """The trial and its run by one process."""
+    from conftest import tiny_config
+
+    config, folder = tiny_config(*TRIAL), tmp_path_factory.mktemp("alone")
+    runs.train(config, folder)
+    return config, folder
+
+
+def lasting(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: result[key] for key in ("trial", "state", "steps", "epochs", "best_step", "rows", "parameters")}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_ranks_train_the_trial_that_one_process_trains(
+    alone: tuple[Config, Path], tmp_path: Path, count: int
+) -> None:
+    config, one = alone
+    assert on_ranks(config, tmp_path / "run", count) == 0
+    assert numbers(tmp_path / "run") == pytest.approx(numbers(one), abs=1e-6)
+    assert [row["tokens"] for row in rows(tmp_path / "run", "train")] == [row["tokens"] for row in rows(one, "train")]
+    found, wanted = (read_json(folder / "result.json") for folder in (tmp_path / "run", one))
+    assert lasting(found) == lasting(wanted)
+    assert found["measured"]["devices"] == count and wanted["measured"]["devices"] == 1
+
+
+def test_a_checkpoint_of_two_ranks_goes_on_by_one_process_and_back(
+    alone: tuple[Config, Path], tmp_path: Path
+) -> None:
+    config, one = alone
+    folder = tmp_path / "run"
+    assert on_ranks(config, folder, 2, stop_at=6) != 0 and not (folder / "result.json").exists()
+    with pytest.raises(Exception, match="go on with: danube-sweep resume"):
+        runs.train(config, folder, stop=runs.StopAfter(5))
+    assert on_ranks(config, folder, 2) == 0
+    assert numbers(folder) == pytest.approx(numbers(one), abs=1e-6)
+
+
+def test_a_pack_of_two_ranks_fills_its_places_again(tmp_path: Path) -> None:
+    own = [*TRIAL, "trainer.max_steps=6", "trainer.validate_every=3", "precision=nf4", "precision.compute=fp32"]
+    cells = [[f"seed={seed}", f"trainer.effective_batch={batch}"] for seed, batch in ((1, 6), (2, 4), (3, 6))]
+    packed = ["sweep.pack=2", "device.count=2"]
+    together = run(planned(tmp_path / "ranks", cells, *own, *packed))
+    assert together.error is None and together.states() == ["finished"] * 3
+    assert {trial["pack"] for number in (1, 2, 3) for trial in [vars(together.attempts(number)[-1])]} == {"p001"}
+    single = run(planned(tmp_path / "one", cells, *own, "sweep.pack=1"))
+    for number in (1, 2, 3):
+        found, wanted = together[number].path, single[number].path
+        assert numbers(found) == pytest.approx(numbers(wanted), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "state", "reason"),
+    [
+        (hostile.others_are_killed, "killed", "killed by SIGKILL"),
+        (hostile.others_are_frozen, "timeout", "no step for sweep.stall_s=4 seconds"),
+    ],
+)
+def test_a_rank_that_dies_or_hangs_ends_its_trial_once_and_leaves_nobody(
+    tmp_path: Path, task: Task, state: str, reason: str
+) -> None:
+    ran = run(planned(tmp_path, [["seed=1"]], *TRIAL, "device.count=3"), task, stall_s=4.0, retry=[])
+    assert ran.states() == [state]
+    assert ran.attempts(1)[-1].reason == reason
+    pids = hostile.lines(tmp_path, hostile.PIDS)
+    assert len(pids) >= 2 and not left_over(pids)
+
+
+def test_the_command_line_trains_on_several_ranks(alone: tuple[Config, Path], tmp_path: Path) -> None:
+    from conftest import TINY
+
+    done = runs.command(*TINY, *TRIAL, "device.count=2", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "step 20 validation" in done.stdout
+    assert numbers(tmp_path / "run") == pytest.approx(numbers(alone[1]), abs=1e-6)
+    assert read_json(tmp_path / "run" / "result.json")["trial"] == read_json(alone[1] / "result.json")["trial"]
+
+
+def test_each_slot_has_so_many_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
+    slots = find_slots(Sweep(), {"auto"}, 2)
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in slots.environments] == ["4,5", "6,7"]
+    assert slots.ranks_in(1) == ({"CUDA_VISIBLE_DEVICES": "6"}, {"CUDA_VISIBLE_DEVICES": "7"})
+    assert len(find_slots(Sweep(), {"auto"}, "all").ranks_in(0)) == 5
+    assert ranks_for(Device(count=3)) == tuple({"CUDA_VISIBLE_DEVICES": number} for number in "456")
+    assert ranks_for(Device()) == ()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    assert ranks_for(Device(count="all")) == ()
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "slots", "message"),
+    [
+        ("0,1", Device(count=3), 1, "device.count=3: torch sees 2 GPUs here; use device.count=2 or device.count=all"),
+        ("0", Device(count=2), 1, "device.count=2: torch sees 1 GPU here; use device.count=1"),
+        ("", Device(count=2), 1, "device.count=2: torch sees no GPU here; use device.count=1"),
+        ("0,1,2", Device(count=2), 2, "sweep.slots=2 with device.count=2 takes 4 GPUs, and torch sees 3 GPUs here"),
+    ],
+)
+def test_more_devices_than_there_are_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, visible: str, device: Device, slots: int, message: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ConfigError) as raised:
+        find_slots(Sweep(slots=slots), {device.accelerator}, device.count)
+    assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (["device.count=2", "device.threads=null"], "device.count=2: a CPU is one device, whose threads train a trial"),
+        (["device.count=0"], "device.count must be a number from 1 on or all, got 0"),
+        (["device.count=two"], "device.count must be a number from 1 on or all, got two"),
+        (["device=kaggle_t4x2", "device.count=3"], "device.count=3: a T4 has device.gpus=2"),
+        (["device=cuda", "device.index=1", "device.count=2"], "device.count=2 takes the first 2 visible GPUs"),
+    ],
+)
+def test_a_count_that_cannot_be_is_refused(tiny: Tiny, override: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        tiny(*override)
+    assert str(raised.value).startswith(message)
+
+
+def test_trials_of_a_sweep_have_one_count(tmp_path: Path) -> None:
+    plan = planned(tmp_path, [["device.count=1"], ["device.count=2", "seed=1"]], *TRIAL)
+    with pytest.raises(ConfigError, match=r"^device\.count differs among trials \(1, 2\)"):
+        run(replace(plan))
