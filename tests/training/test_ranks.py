@@ -10,11 +10,9 @@ from covering import covering
 from workbench import CAUSAL, CPU, packed
 
 from danube_sweep.config.schema import Config
-from danube_sweep.errors import RankLost, TrialFailed
-from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.errors import TrialFailed
 from danube_sweep.training.follow import agreed
-from danube_sweep.training.lightning_loop import PackModule
-from danube_sweep.training.ranks import ALONE, Meeting, Ranks, joined
+from danube_sweep.training.ranks import ALONE, Ranks, joined
 from danube_sweep.training.step_plan import Collator, StepPlan, random_state
 from danube_sweep.training.trial import ActiveTrial
 
@@ -125,7 +123,7 @@ def test_one_process_asks_nobody() -> None:
     )  # fmt: skip
     with joined(None) as ranks:
         assert ranks is ALONE
-    with pytest.raises(TrialFailed, match="^as it is$"), agreed(ALONE):
+    with pytest.raises(TrialFailed, match=r"^as it is$"), agreed(ALONE):
         raise TrialFailed("as it is")
 
 

@@ -11,7 +11,7 @@ class Device:
     accelerator: str = setting("auto, cpu, cuda or mps (planned only)", "auto")
     index: int = setting("which of the visible GPUs, counted from 0; in a sweep each slot has its own", 0)
     count: Any = setting("GPUs that train each trial or pack together: a number or all", 1)
-    gpus: int | None = setting("GPUs of the machine, of which a trial uses one; null asks the machine", None)
+    gpus: int | None = setting("GPUs of the machine; null asks the machine", None)
     name: str = setting("name in messages", "this machine")
     types: list[str] = setting("supported compute types; empty asks the machine", [])
     threads: int | None = setting("CPU threads; null uses torch's default", None)
