@@ -27,6 +27,7 @@ TOYS: dict[str, tuple[str, str]] = {
         "--rounds 1 --rows 8 --hidden 64 --blocks 2 --last-k 1 --members 2 --precision fp32",
         "fp32: 2 as a pack against one by one: ",
     ),
+    "ranks": ("--steps 3 --hidden 64 --blocks 1 --tokens 32 --rounds 1", "2 processes against 1: "),
     "record_readings": ("FOLDER/readings --only generated-0 --steps 1 --out FOLDER/out.npz", "generated-0: 12 trials"),
     "run_overhead": ("--only overhead --rounds 1 --steps 1 --hidden 64", "steps/s, nf4, bf16 compute: ours, plain"),
     "search_in_packs": ("--seeds 1 --trials 4 --packs 1,2", "   2  ahead"),

@@ -83,16 +83,13 @@ def test_the_parts_of_all_ranks_add_up_to_the_step_of_one(
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("batch", BATCHES)
-def test_every_row_of_a_step_counts_on_one_rank(
-    tiny: Tiny, tmp_path: Path, batch: tuple[int, int], count: int
-) -> None:
+def test_every_row_of_a_step_counts_on_one_rank(tiny: Tiny, tmp_path: Path, batch: tuple[int, int], count: int) -> None:
     config = tiny(f"trainer.micro_batch={batch[0]}", f"trainer.effective_batch={batch[1]}", "trainer.epochs=1")
     _, (trial,) = packed([config], tmp_path)
     train, pad_id = trial.plan.train, trial.plan.pad_id
     whole = [*StepPlan(config, train, pad_id).micro_batches(0, Collator(CPU))]
     shares = [
-        [*StepPlan(config, train, pad_id, Ranks(rank, count)).micro_batches(0, Collator(CPU))]
-        for rank in range(count)
+        [*StepPlan(config, train, pad_id, Ranks(rank, count)).micro_batches(0, Collator(CPU))] for rank in range(count)
     ]
     for step in range(whole[-1].step + 1):
         own = [[one for one in share if one.step == step] for share in shares]
