@@ -381,7 +381,7 @@ def _of_devices(field: str, plan: PlannedSweep, drawn: Config | None) -> set[Any
 
 
 def _of_device(field: str, entry: Entry) -> Any:
-    # A config that is damaged beyond repair is reported when its trial would begin. One of an older version may lack it.
+    # A config that is damaged beyond repair is reported when its trial would begin. An older one may lack the field.
     with suppress(OSError, Undecodable, KeyError, TypeError):
         return yaml_of(entry.folder.config)["device"].get(field, getattr(Device(), field))
     return None
