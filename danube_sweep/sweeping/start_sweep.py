@@ -4,7 +4,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,6 @@ from danube_sweep.config.schema import Baseline, Config, Confirm, Device, NoPrun
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate.check_sweep import check_validated, objectives
-from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
 from danube_sweep.recovery import mend, tracked
 from danube_sweep.storage.made_here import made_here
@@ -27,6 +25,7 @@ from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.confirm import confirm
 from danube_sweep.sweeping.end_sweep import conclude
 from danube_sweep.sweeping.execute import child_process
+from danube_sweep.sweeping.execute.asked_devices import of_devices, together
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.close_paused import close_paused
 from danube_sweep.sweeping.execute.executor import Executor
@@ -222,7 +221,7 @@ def run_sweep(
             conclude(plan.folder, plan.sweep, terminal, lambda: False)
         _raise_unless_complete(plan)
         return
-    slots = find_slots(plan.sweep, _of_devices("accelerator", plan, drawn), _together(plan, drawn))
+    slots = find_slots(plan.sweep, of_devices("accelerator", plan.folder, drawn), together(plan.folder, drawn))
     if not slots.on_cpu:
         probe_once(Device(), terminal.note, slots.environment(0))
     with as_worker(plan.folder, plan.sweep, terminal), StopRequest(patient=plan.patient) as stop:
@@ -363,28 +362,6 @@ def _drawn(plan: PlannedSweep, composer: Composer | None) -> Config | None:
     if plan.search is None or composer is None:
         return None
     return check_search(plan.search, composer.trial, plan.sweep)
-
-
-def _together(plan: PlannedSweep, drawn: Config | None) -> int | str:
-    counts = _of_devices("count", plan, drawn)
-    if len(counts) > 1:
-        raise ConfigError(f"device.count differs among trials ({', '.join(map(str, counts))}); give all the same one")
-    return next(iter(counts), 1)
-
-
-def _of_devices(field: str, plan: PlannedSweep, drawn: Config | None) -> set[Any]:
-    """The values that a field of device has among the trials."""
-    if drawn is not None:
-        return {getattr(drawn.device, field)}
-    found = (_of_device(field, entry) for entry in plan.folder.entries() if entry.hash is not None)
-    return {one for one in found if one is not None}
-
-
-def _of_device(field: str, entry: Entry) -> Any:
-    # A config that is damaged beyond repair is reported when its trial would begin. An older one may lack the field.
-    with suppress(OSError, Undecodable, KeyError, TypeError):
-        return yaml_of(entry.folder.config)["device"].get(field, getattr(Device(), field))
-    return None
 
 
 def _raise_unless_complete(plan: PlannedSweep) -> None:
