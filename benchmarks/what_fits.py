@@ -131,7 +131,8 @@ def answers(composer: Composer) -> str:
 
 ## Can Danube2-1.8b with QLoRA replace DeBERTa-v3-large there?
 
-{danube}. Does DeBERTa-v3-large fit in a usual setting? {deberta}. A sweep decides which is better.
+{danube}. Does DeBERTa-v3-large fit in a usual setting? {deberta}.
+A sweep decides which is better.
 
 ## The settings behind these answers
 
