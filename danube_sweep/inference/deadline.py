@@ -1,4 +1,4 @@
-"""`predict --deadline-h`: what fits the time left is chosen before anything is predicted, from a measured sample."""
+"""`predict --deadline-h`: before anything is predicted, a measured sample decides how much fits the time left."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from danube_sweep.terminal.screen import human
 SAMPLE = 64
 """Rows that are timed, evenly spread over the file."""
 MARGIN = 1.15
-"""What is predicted to take so many times as long must still fit."""
+"""The predicted seconds are multiplied by this, and must then fit."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class Choice:
 def choose(
     shares: Sequence[float], packs: Sequence[Sequence[int]], costs: Sequence[Cost], left_s: float, *, swap: bool
 ) -> Choice:
-    """What fits: everything, or without both orders, or also without the members of the smallest shares.
+    """The largest choice that fits: everything; without both orders; without the members of the smallest shares too.
 
-    `packs` are the places of the members that answer together, `costs` theirs. Raises ConfigError if no member fits.
+    `shares` are the members' shares of the answer, `packs` the places of the members that answer together, and `costs`
+    those of the packs. Raises ConfigError if no member fits.
     """
     everyone = list(range(len(shares)))
     by_share = sorted(everyone, key=lambda one: (-shares[one], one))
@@ -79,7 +80,7 @@ def measured(
     batch_rows: int,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[list[int]], list[Cost]]:
-    """The packs, and what each costs, from a sample of the rows. Raises what `load_pack` raises."""
+    """The packs, and the cost of each in seconds, from a sample of the rows. Raises the errors of `load_pack`."""
     packs = read_alike([part.run for part in parts], place)
     return packs, [_cost([parts[one] for one in places], requests[places[0]], place, batch_rows, clock)
                    for places in packs]  # fmt: skip
@@ -99,7 +100,7 @@ def _cost(members: Sequence[Part], request: Request, place: Place, batch_rows: i
         return clock() - before
 
     first = several[:1]
-    seconds(first, alone, 2)  # the first pass also sets up what later ones find ready
+    seconds(first, alone, 2)  # the first pass also does the set-up of later ones
     first_s = seconds(first, alone, len(sample))
     all_s = seconds(several, together, len(sample)) if len(several) > 1 else first_s
     grown = rows / len(sample)

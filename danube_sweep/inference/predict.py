@@ -200,7 +200,7 @@ def put_over(
 
 
 def moved(run: FinishedRun, model_path: Path | None) -> Config:
-    """The run's config over a backbone that has moved."""
+    """The run's config over a backbone that has moved. Raises ConfigError for a run without one that could move."""
     if model_path is None:
         return run.config
     if run.full:

@@ -119,7 +119,7 @@ def _parts(folder: EnsembleFolder, member: Weighted) -> list[Part]:
 
 
 def fingerprint(parts: Sequence[Part], requests: Sequence[Request], place: Place) -> str:
-    """What the answers depend on: the content of the input and of the members, and how they are asked."""
+    """A hash of all that decides the answers: the content of the input and of the members, and the options."""
     members = [
         [
             part.run.manifest.get("backbone"),
@@ -158,7 +158,8 @@ def answer_together(
     """Writes the mean answers, as `answer` does for one run. Raises the errors of `load`.
 
     Runs that share a backbone and read the same tokens answer in one pass; the packs are loaded one after the other.
-    What is `kept` of an earlier, interrupted call is not computed again.
+    Parts of an earlier, interrupted call that are in `kept` are not computed again. Raises CheckpointError if the
+    members read different words.
     """
     packs = read_alike([part.run for part in parts], place)
     answered = [

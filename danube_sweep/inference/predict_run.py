@@ -87,7 +87,7 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
 def _answered(
     parts: "list[Part]", requests: "list[Request]", place: "Place", words: PredictWords, started: float
 ) -> int:
-    """Answers, and keeps what is answered on disk until all of it is, where that takes several steps."""
+    """Answers the requests. If that takes several steps, the parts are kept on disk until all of them are answered."""
     from danube_sweep.inference.predict import CHUNK_ROWS
     from danube_sweep.inference.predict_ensemble import fingerprint
     from danube_sweep.storage.prediction_parts import held_parts

@@ -1,8 +1,8 @@
-"""Leases: what holds a trial where machines do not see each other's locks. A numbered file `.NAME.lease-N` beside NAME.
+"""Leases hold trials where machines do not see each other's locks. A lease is a file `.NAME.lease-N` beside NAME.
 
-Whoever made the highest number is the holder. Every few seconds it makes the next one (a heartbeat) and removes the one
-before. A reader that sees no new number for the lease's term makes the next one itself, and the holder then finds its
-next number taken. Making a file that must not be there is atomic on network file systems too. No two clocks are
+The process that made the highest number is the holder. Every few seconds it makes the next number (a heartbeat) and
+removes the one before. A reader that sees no new number for the lease's term makes the next one itself. The holder then
+finds its next number taken. Making a file that must not exist is atomic on network file systems too. No two clocks are
 compared: a term passes by the reader's own.
 """
 

@@ -32,7 +32,7 @@ class Kind(Enum):
     benchmark = "benchmark"
     night = "night"
     prediction = "prediction"
-    """What is left of one that was interrupted."""
+    """The parts of an interrupted one."""
 
 
 _HIDDEN = {MARKER, ".lock", ".claim", ".test.lock"}

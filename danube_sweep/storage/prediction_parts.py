@@ -1,4 +1,4 @@
-"""The answers of an unfinished prediction, in a folder beside its output, with which the same command goes on."""
+"""The answers of an unfinished prediction, in a folder beside its output. The same command continues from them."""
 
 import json
 import os
@@ -53,12 +53,12 @@ class PredictionParts:
         return False
 
     def choice(self) -> Mapping[str, Any] | None:
-        """What was chosen to fit a deadline; None if nothing was."""
+        """The choice that was made to meet a deadline; None without one."""
         found = self._stated().get("choice")
         return found if isinstance(found, dict) else None
 
     def choose(self, choice: Mapping[str, Any]) -> None:
-        """Remembers what was chosen. Raises DiskError."""
+        """Stores the choice. Raises DiskError."""
         write_json(self.file, {"key": self._stated().get("key"), "choice": dict(choice)})
 
     def stored(self, pack: int) -> Iterator[Part]:
@@ -84,7 +84,7 @@ class PredictionParts:
             self.finish()
 
     def finish(self) -> None:
-        """Removes what is ours, and the folder if nothing else is in it."""
+        """Removes our files, and the folder if nothing else is in it."""
         self._remove_parts()
         for name in (".danube_sweep", ".lock"):
             with suppress(OSError):
@@ -119,10 +119,10 @@ class PredictionParts:
 
 @contextmanager
 def held_parts(target: Path) -> Iterator[PredictionParts]:
-    """The parts of what is predicted into `target`, for this process alone.
+    """The parts of the prediction into `target`, for this process alone.
 
-    Raises CheckpointError for a folder in their place that is not ours, ConfigError while another process predicts
-    into the same file.
+    Raises CheckpointError for a folder in their place that is not ours, ConfigError while another process predicts into
+    the same file.
     """
     folder = target.with_name(f"{target.name}.parts")
     check(folder, Kind.prediction)

@@ -1,7 +1,7 @@
 """The trial.json of every trial of a sweep, read when it is new or has changed.
 
-`TrialIndex` looks at every file each time. With `trusted_s` it takes a file that it has seen to be as it was for so
-long, and looks for new folders only: what it costs no longer grows with the sweep.
+By default `TrialIndex` looks at every file each time. With `trusted_s`, a file that it has seen counts as unchanged for
+that long, and it looks for new folders only. So its cost does not grow with the sweep.
 """
 
 import os
@@ -23,7 +23,7 @@ FORMAT: Final = 1
 FOLDER: Final = "folder"
 """Stands for a folder without a trial.json."""
 SETTLED_NS: Final = 2 * 10**9
-"""A folder that was changed so shortly ago could change again without another time: file systems round it."""
+"""A folder that changed less than this ago may change again and keep its time, since file systems round times."""
 
 
 @dataclass(frozen=True)

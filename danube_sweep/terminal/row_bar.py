@@ -1,4 +1,4 @@
-"""How far a prediction is, and the time left by its pace so far: on stderr, a bar on a terminal and lines elsewhere."""
+"""The progress of a prediction, and the time left at the pace so far, on stderr: a bar on a terminal, else lines."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ FIRST_LINE_S: Final = 2.0
 
 @final
 class RowCount:
-    """Rows done of a total; tells where they stand."""
+    """The rows done of a total, as text with the time left."""
 
     def __init__(self, total: int, clock: Callable[[], float]) -> None:
         self.total, self.done = total, 0
@@ -36,7 +36,7 @@ class RowCount:
 def row_bar(
     total: int, console: Console | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[int], None]]:
-    """Yields what is told of the rows that are done. Lines come after two seconds and then every ten."""
+    """Yields a function that takes the rows of each advance. Lines come after two seconds and then every ten."""
     console, counted = console or Console(stderr=True), RowCount(total, clock)
     if not console.is_terminal or console.is_dumb_terminal:
         yield _lines(counted, console)

@@ -18,7 +18,7 @@ SAMPLE = 4096
 
 
 def check_trainable(config: Adapter, backbone: Mapping[str, nn.Parameter], head: nn.Module) -> None:
-    """Every trainable parameter is fp32 (lora=full aside) and no head is quantised."""
+    """Raises GuardError unless every trainable parameter is fp32 (lora=full aside) and no head is quantised."""
     for name, parameter in backbone.items():
         if parameter.dtype is not torch.float32 and not isinstance(config, FullFinetune):
             raise GuardError(f"{name} trains in {parameter.dtype}, not in fp32")
@@ -46,7 +46,7 @@ def check_precision(backbone: Backbone) -> None:
 
 @contextmanager
 def compute_checked(backbone: Backbone) -> Iterator[None]:
-    """Inside, the backbone's linears compute in the type that was asked for."""
+    """Inside, raises GuardError if the backbone's linears compute in another type than the config's."""
     asked = DTYPES[backbone.precision.compute]
     kind = linear_kind(backbone.precision)
     # PEFT's wrappers bear the same names as the layers they hold.
@@ -78,7 +78,7 @@ def check_alike(models: Sequence[Mapping[str, nn.Parameter]], ranks: Ranks) -> N
 
 
 def check_gradients(parameters: Mapping[str, nn.Parameter]) -> None:
-    """Every trainable parameter got a gradient."""
+    """Raises GuardError unless every trainable parameter got a gradient."""
     for name, parameter in parameters.items():
         if parameter.requires_grad and parameter.grad is None:
             raise GuardError(f"{name} got no gradient")

@@ -62,7 +62,8 @@ def run_trial(
     lock_wait_s: float = 1.0,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Trains one trial in the folder `path`, or resumes what is there, or reports it; returns its result.json.
+    """Trains one trial in the folder `path`, resumes an unfinished one, or reports a finished one. Returns its
+    result.json.
 
     `judge` may end or pause it. With `ranks` this is the leading one, and the others call `follow`.
     Raises UserError before anything is written, Interrupted and Paused after a checkpoint, and TrialFailed after a

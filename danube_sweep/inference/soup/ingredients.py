@@ -23,14 +23,14 @@ _ONLY_TRAINING = ("lr", "dropout", "label_smoothing", "loss", "chunk")
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A finished trial and what it trained, on the CPU."""
+    """A finished trial and its trained tensors, on the CPU."""
 
     name: str
     run: FinishedRun
     adapter: dict[str, tuple[torch.Tensor, torch.Tensor]]
     """A [rank, I] and B [O, rank] of each linear, in fp32."""
     scale: float
-    """What the product B A is multiplied by."""
+    """The factor of the product B A."""
     head: dict[str, torch.Tensor]
 
     @property
@@ -39,10 +39,10 @@ class Ingredient:
 
 
 def find_ingredients(members: Sequence[Member], place: Place, most: int) -> tuple[list[Ingredient], list[str]]:
-    """Of models that were validated on the same rows, best first, those that can be averaged with the best such one.
+    """The models that can be averaged with the best one that can be averaged at all; and notes on the others.
 
-    And notes on the others. Raises CheckpointError for a run that is damaged or whose data were changed, ConfigError,
-    naming each trial, if fewer than two are left.
+    The given models were validated on the same rows and come best first. Raises CheckpointError for a run that is
+    damaged or whose data were changed. Raises ConfigError, naming each trial, if fewer than two are left.
     """
     found: list[Ingredient] = []
     refused: list[str] = []

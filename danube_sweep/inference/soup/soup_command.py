@@ -32,10 +32,10 @@ class Wanted:
 
 
 def run_soup(directories: Sequence[Path], output: Path, wanted: Wanted, place: Place, terminal: Terminal) -> None:
-    """Chooses, averages, scores, shows and writes.
+    """Chooses the trials, averages them, scores the average, prints the scores and writes the folder of a run.
 
-    Raises CheckpointError for folders that are no runs or sweeps and for an `output` that is not new, ConfigError if
-    fewer than two trials can be averaged, DiskError.
+    Raises CheckpointError for folders that are no runs or sweeps and for an `output` that is not new. Raises
+    ConfigError if fewer than two trials can be averaged, and DiskError.
     """
     _check_output(output)
     members, notes = find_members(directories, "a soup")

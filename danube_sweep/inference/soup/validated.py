@@ -36,7 +36,7 @@ def soup_config(first: Config, rank: int) -> Config:
 class Validation:
     """The backbone of the ingredients, loaded once, and their validation rows.
 
-    Raises what `load_backbone_of` and `prepare` raise, and CheckpointError where no rows validate.
+    Raises the errors of `load_backbone_of` and `prepare`, and CheckpointError without validation rows.
     """
 
     def __init__(self, first: FinishedRun, place: Place, batch_rows: int) -> None:
@@ -60,7 +60,7 @@ class Validation:
         return np.unique(groups_N, return_inverse=True)[1].astype(np.int64)
 
     def evaluated(self, averages: Sequence[Average]) -> list[Evaluation]:
-        """What each average is worth, in one pass over the rows."""
+        """The evaluation of each average, in one pass over the rows."""
         order = sorted(range(len(averages)), key=lambda place: averages[place].rank)
         models = [self.assembled(averages[place]) for place in order]
         self._adapters.arrange([model.packed for model in models])

@@ -28,7 +28,7 @@ from danube_sweep.training.evaluate import Evaluation
 
 @dataclass(frozen=True)
 class Soup:
-    """What is written: the ingredients in the average, what it is worth, and the average itself."""
+    """The content of a soup's folder: the ingredients in the average, its scores, and the average itself."""
 
     ingredients: list[Ingredient]
     average: Average
@@ -36,7 +36,7 @@ class Soup:
     """Of the average on the validation rows."""
     worth: Worth
     cut: dict[str, Any] | None
-    """What a lower rank costs; None for the exact average."""
+    """The cost of the lower rank; None for the exact average."""
 
 
 def write_soup(output: Path, soup: Soup, validation: Validation) -> None:

@@ -89,7 +89,10 @@ def _placed(words: list[str], *, dry: bool, multirun: bool) -> Iterator[list[str
 
 @contextmanager
 def fresh_sweep_dir(*, exists: bool = True) -> Iterator[Path]:
-    """A folder multirun/<date>/<time> that no other process has: made here, and removed again if it stays empty."""
+    """A folder multirun/<date>/<time> that no other process has: made here, and removed again if it stays empty.
+
+    With `exists=False` nothing is made. Raises DiskError if it cannot be made.
+    """
     folder = sweep_folder_name(datetime.now())
     if not exists:
         yield folder
