@@ -189,7 +189,7 @@ def _footer() -> str:
     return (
         "\nA run is written to outputs/<date>/<time>-<hash>, or to hydra.run.dir=FOLDER. A sweep is written to\n"
         "multirun/<date>/<time>, or to hydra.sweep.dir=FOLDER. hydra/sweeper is grid or optuna. hydra/launcher is "
-        "local (a\nprocess per trial or pack), slurm (jobs on a cluster) or another one that is installed.\n"
+        "local (a\nprocess per trial or pack), slurm or ray (workers on a cluster) or another one that is installed.\n"
         "--hydra-help lists Hydra's own flags.\n"
         "DANUBE_SWEEP_DATA is the folder of the experiments' data. DANUBE_SWEEP_CACHE is the folder of tokenised data "
         "and\nquantised backbones (default ~/.cache/danube_sweep).\n"

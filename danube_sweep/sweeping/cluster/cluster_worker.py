@@ -55,7 +55,7 @@ class Worker:
         return DelayedSubmission(replace(self, child=None))
 
     def _train(self, *, leads: bool) -> int:
-        if (missing := self._missing()) is not None:
+        if (missing := what_is_missing(self.sweep, self.trial)) is not None:
             print(f"danube-sweep: error: {missing}", file=sys.stderr, flush=True)
             return 2
         environment = {name: value for name, value in os.environ.items() if name not in OTHERS}
@@ -69,18 +69,6 @@ class Worker:
             return self.child.wait()
         finally:
             self._stop()
-
-    def _missing(self) -> str | None:
-        until_s = time.monotonic() + SEEN_S
-        needed = self.sweep / "sweep.json" if self.trial is None else self.sweep / self.trial / "trial.json"
-        while not (needed.is_file() and (self.sweep / "sweep.json").is_file()):
-            if time.monotonic() > until_s:
-                return (
-                    f"hydra.sweep.dir: {self.sweep} of the submitting machine is not seen on {socket.gethostname()}; "
-                    "give a folder on a file system that all nodes share"
-                )
-            time.sleep(0.5)
-        return None
 
     def _stop(self) -> None:
         if self.child is not None and not self._wait(0):
@@ -98,3 +86,17 @@ class Worker:
             return bool(select.select([handle], [], [], most_s)[0])
         finally:
             os.close(handle)
+
+
+def what_is_missing(sweep: Path, trial: str | None) -> str | None:
+    """A line for the user if this machine does not see the sweep, nor its trial `trial`, after a while."""
+    until_s = time.monotonic() + SEEN_S
+    needed = sweep / "sweep.json" if trial is None else sweep / trial / "trial.json"
+    while not (needed.is_file() and (sweep / "sweep.json").is_file()):
+        if time.monotonic() > until_s:
+            return (
+                f"hydra.sweep.dir: {sweep} of the submitting machine is not seen on {socket.gethostname()}; give a "
+                "folder on a file system that all nodes share"
+            )
+        time.sleep(0.5)
+    return None

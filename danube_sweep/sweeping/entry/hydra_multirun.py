@@ -25,6 +25,8 @@ from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions
 from danube_sweep.sweeping.cluster.cluster_options import check_named_device, cluster_options
 from danube_sweep.sweeping.cluster.follow_jobs import on_cluster
+from danube_sweep.sweeping.cluster.ray_actors import on_ray
+from danube_sweep.sweeping.cluster.ray_options import RayOptions, connect, ray_options
 from danube_sweep.sweeping.entry.result_folders import held
 from danube_sweep.sweeping.propose.grid_cells import expand, search_of
 from danube_sweep.sweeping.start_sweep import PlannedSweep, Submit, plan_grid, run_search, run_sweep
@@ -33,6 +35,7 @@ from danube_sweep.terminal.screen import Terminal
 
 LOCAL = "hydra_plugins.danube_sweep.launcher.LocalLauncher"
 SLURM = "hydra_plugins.danube_sweep.slurm.SlurmLauncher"
+RAY = "hydra_plugins.danube_sweep.ray.RayLauncher"
 
 
 @final
@@ -92,7 +95,7 @@ class Multirun:
         return Path(given[0]) if given else None
 
     def _submit(self) -> Submit | None:
-        return None if self._options is None else on_cluster(self._options)
+        return submit_of(self._options)
 
     def _check_device(self, overrides: Sequence[Any], terminal: Terminal) -> None:
         if self._options is None:
@@ -101,10 +104,12 @@ class Multirun:
         swept = [str(value) for one in over for value in one.sweep_string_iterator()]
         if (line := check_named_device(self._config.device, swept)) is not None:
             terminal.note(line)
+        if isinstance(self._options, RayOptions) and not self._config.sweep.dry_run:
+            connect(self._options)  # before anything is written
 
     def _launch(self) -> Any:
         # Another launcher than ours gets its trials in batches, each with the folder that is planned for it.
-        if self._config.hydra.launcher._target_ in (LOCAL, SLURM):
+        if self._config.hydra.launcher._target_ in (LOCAL, SLURM, RAY):
             return None
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self._context, task_function=self._task, config=self._config
@@ -164,10 +169,23 @@ def composer_of(context: Any, config: DictConfig) -> Composer:
     return Composer(lambda overrides: context.config_loader.load_sweep_config(config, overrides), ours=ours)
 
 
-def cluster_of(config: DictConfig) -> ClusterOptions | None:
-    """The options of hydra/launcher=slurm; None with another launcher. Raises ConfigError for a bad one."""
+def cluster_of(config: DictConfig) -> ClusterOptions | RayOptions | None:
+    """The options of hydra/launcher=slurm or ray; None with another launcher. Raises ConfigError for a bad one."""
     launcher = config.hydra.launcher
+    if launcher._target_ == RAY:
+        return ray_options(launcher)
     return cluster_options(launcher) if launcher._target_ == SLURM else None
+
+
+def submit_of(options: ClusterOptions | RayOptions | None) -> Submit | None:
+    """What has the trials trained on a cluster; None if they train here."""
+    match options:
+        case None:
+            return None
+        case RayOptions():
+            return on_ray(options)
+        case ClusterOptions():
+            return on_cluster(options)
 
 
 def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
@@ -183,8 +201,7 @@ def launch(context: Any, config: DictConfig, job_overrides: Sequence[Sequence[st
             return []
         plan, entries = planned
         # A batch is not the end of the sweep: the winner is known, and scored, when it is resumed.
-        submit = None if options is None else on_cluster(options)
-        plan = replace(plan, sweep=replace(plan.sweep, score_test=False), submit=submit)
+        plan = replace(plan, sweep=replace(plan.sweep, score_test=False), submit=submit_of(options))
         with suppress(SweepFailed):  # the return of each job reports it to the sweeper
             run_sweep(plan, terminal)
     metric = objectives(plan.sweep)[0][0]

@@ -1,0 +1,34 @@
+"""hydra/launcher=ray: workers in actors of a Ray cluster share the sweep's folder. sweeping/cluster does the work."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.launcher import Launcher
+
+
+@dataclass
+class RayLauncherConf:
+    _target_: str = "hydra_plugins.danube_sweep.ray.RayLauncher"
+    address: str = "auto"
+    workers: int | None = None
+    gpus_per_worker: int = 1
+    cpus_per_worker: int = 1
+    resources: dict[str, float] = field(default_factory=dict)
+    max_restarts: int = 100
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="danube_sweep")
+
+
+class RayLauncher(Launcher):
+    """Starts actors that each train the trials of a sweep's folder; docs/scale.md has its options."""
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.parts = hydra_context, config
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> Any:
+        """For other sweepers than ours, which start the actors themselves."""
+        from danube_sweep.sweeping.entry.hydra_multirun import launch
+
+        return launch(*self.parts, job_overrides)

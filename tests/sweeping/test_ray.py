@@ -1,0 +1,110 @@
+"""A sweep in actors of a Ray cluster of several nodes on this machine, one of which dies. Needs danube_sweep[ray]."""
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY
+from omegaconf import OmegaConf
+from runs import command, start
+from test_cluster import until
+
+from danube_sweep.errors import ConfigError
+from danube_sweep.storage.sweep_folder import SweepFolder, attempts
+from danube_sweep.sweeping.cluster import cluster_worker, ray_options
+from danube_sweep.sweeping.cluster.ray_options import RayOptions
+from danube_sweep.sweeping.cluster.ray_worker import RayWorker
+from hydra_plugins.danube_sweep.ray import RayLauncherConf
+
+RAY = ["-m", "hydra/launcher=ray", "seed=0,1,2,3", "hydra.sweep.dir=sweep", "device=cpu"]
+
+
+def why_not() -> str | None:
+    if os.environ.get("DANUBE_SWEEP_TEST_FULL") != "1":
+        return "runs with DANUBE_SWEEP_TEST_FULL=1"
+    return None if find_spec("ray") else "not installed: ray"
+
+
+on_a_cluster = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+# ---------------------------------------------------------------------------------------------------- on a cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without room for workers."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(cluster_worker.__file__).parents[3]))
+    found = Cluster()
+    try:
+        found.add_node(num_cpus=0, num_gpus=0, object_store_memory=80_000_000, include_dashboard=False)
+        yield found
+    finally:
+        found.shutdown()
+
+
+def workers_of(sweep: Path) -> set[str]:
+    """The processes that train the sweep in actors."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"--worker" in words and str(sweep).encode() in words:
+            found.add(file.parent.name)
+    return found
+
+
+@on_a_cluster
+@pytest.mark.timeout(900)
+def test_a_node_that_dies_loses_no_trial_and_its_actor_comes_back_elsewhere(tmp_path: Path, cluster: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CUDA_VISIBLE_DEVICES")  # Ray counts its GPUs against it
+        nodes = [cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80_000_000) for _ in range(3)]
+    words = [*RAY, f"hydra.launcher.address={cluster.address}", "hydra.launcher.workers=2", *TINY, "data.rows=40"]
+    words += ["trainer.max_steps=60", "trainer.validate_every=2", "sweep.pack=1", "sweep.baseline=none"]
+    sweep = start(*words, cwd=tmp_path)
+    folder, seen = SweepFolder(tmp_path / "sweep"), set()
+
+    def begun() -> bool:
+        seen.update(workers_of(folder.path))
+        return len(seen) == 2 and any(entry.folder.has_checkpoints for entry in folder.entries())
+
+    until(begun, 300.0)
+    raylet = raylet_of(max(seen))
+    cluster.remove_node(
+        next(node for node in nodes if node.all_processes["raylet"][0].process.pid == raylet), allow_graceful=False
+    )
+    until(lambda: workers_of(folder.path) - seen, 300.0)
+    out, err = sweep.communicate(timeout=600)
+    assert sweep.returncode == 0, out + err
+    ends = [[attempt.state for attempt in attempts(entry.folder)] for entry in folder.entries()]
+    assert [one.count("finished") for one in ends] == [1] * 4, "none lost, none twice"
+    assert "2 workers of Ray asked for; they share sweep" in out + err
+
+
+def raylet_of(pid: str) -> int:
+    """The process of the Ray node that a worker's process belongs to."""
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next(int(one.partition(b"=")[2]) for one in environment if one.startswith(b"RAY_RAYLET_PID="))
+
+
+@on_a_cluster
+def test_a_cluster_without_gpus_is_told_before_anything_is_written(tmp_path: Path, cluster: Any) -> None:
+    refused = command(*RAY, f"hydra.launcher.address={cluster.address}", *TINY, cwd=tmp_path)
+    assert refused.returncode == 2 and "the Ray cluster has no GPU; for a CPU give" in refused.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+@on_a_cluster
+def test_no_cluster_is_one_line(tmp_path: Path) -> None:
+    refused = command(*RAY, *TINY, cwd=tmp_path)
+    assert refused.returncode == 2 and "no Ray cluster answers; start one with ray start --head" in refused.stderr
+    assert not (tmp_path / "sweep").exists()
