@@ -1,21 +1,17 @@
 """hydra/launcher=ray: workers in actors of a Ray cluster share the sweep's folder. sweeping/cluster does the work."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
 
+from danube_sweep.sweeping.cluster.cluster_fields import RayOptions
+
 
 @dataclass
-class RayLauncherConf:
+class RayLauncherConf(RayOptions):
     _target_: str = "hydra_plugins.danube_sweep.ray.RayLauncher"
-    address: str = "auto"
-    workers: int | None = None
-    gpus_per_worker: int = 1
-    cpus_per_worker: int = 1
-    resources: dict[str, float] = field(default_factory=dict)
-    max_restarts: int = 100
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="danube_sweep")

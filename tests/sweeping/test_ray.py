@@ -15,7 +15,6 @@ from test_cluster import until
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.sweep_folder import SweepFolder, attempts
 from danube_sweep.sweeping.cluster import cluster_worker, ray_options
-from danube_sweep.sweeping.cluster.ray_options import RayOptions
 from danube_sweep.sweeping.cluster.ray_worker import RayWorker
 from hydra_plugins.danube_sweep.ray import RayLauncherConf
 
@@ -29,6 +28,47 @@ def why_not() -> str | None:
 
 
 on_a_cluster = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+# --------------------------------------------------------------------------------------------------- without Ray
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"workers": 0}, r"hydra\.launcher\.workers must be at least 1, got 0; null means one per GPU"),
+        (
+            {"gpus_per_worker": 0},
+            r"workers=null means one per GPU; give a number with hydra\.launcher\.gpus_per_worker=0",
+        ),
+        ({"max_restarts": -2}, r"hydra\.launcher\.max_restarts must be at least -1, got -2"),
+        (
+            {"address": "ray://head:10001"},
+            r"address=ray://head:10001: the command must run on a machine of the cluster",
+        ),
+    ],
+)
+def test_a_mistake_in_the_options_is_one_line(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ray_options.ray_options(OmegaConf.structured(RayLauncherConf(**given)))
+
+
+def test_an_option_that_does_not_exist_writes_nothing(tmp_path: Path) -> None:
+    unknown = command(*RAY, "hydra.launcher.worker=2", cwd=tmp_path)
+    assert unknown.returncode == 2 and "did you mean hydra.launcher.workers?" in unknown.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_options, "find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"hydra/launcher=ray needs Ray: pip install 'danube_sweep\[ray\]'"):
+        ray_options.ray_options(OmegaConf.structured(RayLauncherConf()))
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_worker, "SEEN_S", 0.0)
+    code, said = RayWorker(str(tmp_path / "elsewhere"), str(tmp_path), []).train()
+    assert code == 2 and "elsewhere of the submitting machine is not seen on" in said
 
 
 # ---------------------------------------------------------------------------------------------------- on a cluster
@@ -63,13 +103,13 @@ def workers_of(sweep: Path) -> set[str]:
 
 
 @on_a_cluster
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_node_that_dies_loses_no_trial_and_its_actor_comes_back_elsewhere(tmp_path: Path, cluster: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CUDA_VISIBLE_DEVICES")  # Ray counts its GPUs against it
         nodes = [cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80_000_000) for _ in range(3)]
     words = [*RAY, f"hydra.launcher.address={cluster.address}", "hydra.launcher.workers=2", *TINY, "data.rows=40"]
-    words += ["trainer.max_steps=60", "trainer.validate_every=2", "sweep.pack=1", "sweep.baseline=none"]
+    words += ["trainer.max_steps=40", "trainer.validate_every=2", "sweep.pack=1", "sweep.baseline=none"]
     sweep = start(*words, cwd=tmp_path)
     folder, seen = SweepFolder(tmp_path / "sweep"), set()
 
@@ -77,13 +117,13 @@ def test_a_node_that_dies_loses_no_trial_and_its_actor_comes_back_elsewhere(tmp_
         seen.update(workers_of(folder.path))
         return len(seen) == 2 and any(entry.folder.has_checkpoints for entry in folder.entries())
 
-    until(begun, 300.0)
+    until(begun, 600.0)
     raylet = raylet_of(max(seen))
     cluster.remove_node(
         next(node for node in nodes if node.all_processes["raylet"][0].process.pid == raylet), allow_graceful=False
     )
-    until(lambda: workers_of(folder.path) - seen, 300.0)
-    out, err = sweep.communicate(timeout=600)
+    until(lambda: workers_of(folder.path) - seen, 600.0)
+    out, err = sweep.communicate(timeout=900)
     assert sweep.returncode == 0, out + err
     ends = [[attempt.state for attempt in attempts(entry.folder)] for entry in folder.entries()]
     assert [one.count("finished") for one in ends] == [1] * 4, "none lost, none twice"

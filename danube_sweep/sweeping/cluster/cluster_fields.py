@@ -1,4 +1,4 @@
-"""The options of hydra/launcher=slurm. Hydra imports them whenever any application starts: nothing else is here."""
+"""The options of hydra/launcher=slurm and ray. Hydra imports them when any application starts: nothing else is here."""
 
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -35,6 +35,18 @@ class ClusterOptions:
     def plain(self) -> dict[str, Any]:
         """For JSON; `from_plain` reads it."""
         return asdict(self)
+
+
+@dataclass
+class RayOptions:
+    """What a sweep asks of a Ray cluster: the fields of `hydra.launcher`."""
+
+    address: str = "auto"
+    workers: int | None = None
+    gpus_per_worker: int = 1
+    cpus_per_worker: int = 1
+    resources: dict[str, float] = field(default_factory=dict)
+    max_restarts: int = 100
 
 
 def from_plain(found: dict[str, Any]) -> ClusterOptions:

@@ -8,8 +8,9 @@ from typing import Any, Final
 from danube_sweep import paths
 from danube_sweep.errors import Interrupted, SweepFailed
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping.cluster.cluster_fields import RayOptions
 from danube_sweep.sweeping.cluster.follow_jobs import TOLD_S, Run
-from danube_sweep.sweeping.cluster.ray_options import RayOptions, connect
+from danube_sweep.sweeping.cluster.ray_options import connect
 from danube_sweep.sweeping.cluster.ray_worker import RayWorker
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.signals import StopRequest

@@ -1,26 +1,14 @@
 """hydra/launcher=ray as a typed object, checked before anything is written, and the cluster that it asks for."""
 
 import logging
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from danube_sweep.errors import ConfigError
+from danube_sweep.sweeping.cluster.cluster_fields import RayOptions
 from danube_sweep.sweeping.cluster.cluster_options import AT
-
-
-@dataclass(frozen=True)
-class RayOptions:
-    """What a sweep asks of a Ray cluster; the fields are those of `hydra.launcher`, with their defaults there."""
-
-    address: str = "auto"
-    workers: int | None = None
-    gpus_per_worker: int = 1
-    cpus_per_worker: int = 1
-    resources: dict[str, float] = field(default_factory=dict)
-    max_restarts: int = 100
 
 
 def ray_options(launcher: DictConfig) -> RayOptions:

@@ -22,11 +22,11 @@ from danube_sweep.os_errors import as_ours
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import number_at
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
-from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions
+from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions, RayOptions
 from danube_sweep.sweeping.cluster.cluster_options import check_named_device, cluster_options
 from danube_sweep.sweeping.cluster.follow_jobs import on_cluster
 from danube_sweep.sweeping.cluster.ray_actors import on_ray
-from danube_sweep.sweeping.cluster.ray_options import RayOptions, connect, ray_options
+from danube_sweep.sweeping.cluster.ray_options import connect, ray_options
 from danube_sweep.sweeping.entry.result_folders import held
 from danube_sweep.sweeping.propose.grid_cells import expand, search_of
 from danube_sweep.sweeping.start_sweep import PlannedSweep, Submit, plan_grid, run_search, run_sweep
