@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -111,18 +112,15 @@ def test_a_node_that_dies_loses_no_trial_and_its_actor_comes_back_elsewhere(tmp_
     words = [*RAY, f"hydra.launcher.address={cluster.address}", "hydra.launcher.workers=2", *TINY, "data.rows=40"]
     words += ["trainer.max_steps=40", "trainer.validate_every=2", "sweep.pack=1", "sweep.baseline=none"]
     sweep = start(*words, cwd=tmp_path)
-    folder, seen = SweepFolder(tmp_path / "sweep"), set()
-
-    def begun() -> bool:
-        seen.update(workers_of(folder.path))
-        return len(seen) == 2 and any(entry.folder.has_checkpoints for entry in folder.entries())
-
-    until(begun, 600.0)
-    raylet = raylet_of(max(seen))
+    folder = SweepFolder(tmp_path / "sweep")
+    until(lambda: any(entry.folder.has_checkpoints for entry in folder.entries()), 600.0)
+    before = {raylet_of(pid): pid for pid in until(lambda: two(workers_of(folder.path)), 600.0)}
+    assert None not in before and len(before) == 2, "an actor on each of two nodes"
+    raylet = max(before)
     cluster.remove_node(
         next(node for node in nodes if node.all_processes["raylet"][0].process.pid == raylet), allow_graceful=False
     )
-    until(lambda: workers_of(folder.path) - seen, 600.0)
+    until(lambda: {raylet_of(pid) for pid in workers_of(folder.path)} - {*before, None}, 600.0)
     out, err = sweep.communicate(timeout=900)
     assert sweep.returncode == 0, out + err
     ends = [[attempt.state for attempt in attempts(entry.folder)] for entry in folder.entries()]
@@ -130,10 +128,16 @@ def test_a_node_that_dies_loses_no_trial_and_its_actor_comes_back_elsewhere(tmp_
     assert "2 workers of Ray asked for; they share sweep" in out + err
 
 
-def raylet_of(pid: str) -> int:
-    """The process of the Ray node that a worker's process belongs to."""
-    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return next(int(one.partition(b"=")[2]) for one in environment if one.startswith(b"RAY_RAYLET_PID="))
+def two(found: set[str]) -> set[str] | None:
+    return found if len(found) == 2 else None
+
+
+def raylet_of(pid: str) -> int | None:
+    """The process of the Ray node that a worker's process belongs to; None for one that is gone."""
+    with suppress(OSError):
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return next((int(one.partition(b"=")[2]) for one in environment if one.startswith(b"RAY_RAYLET_PID=")), None)
+    return None
 
 
 @on_a_cluster
