@@ -30,6 +30,7 @@ TOYS: dict[str, tuple[str, str]] = {
     "ranks": ("--steps 3 --hidden 64 --blocks 1 --tokens 32 --rounds 1", "2 processes against 1: "),
     "record_readings": ("FOLDER/readings --only generated-0 --steps 1 --out FOLDER/out.npz", "generated-0: 12 trials"),
     "run_overhead": ("--only overhead --rounds 1 --steps 1 --hidden 64", "steps/s, nf4, bf16 compute: ours, plain"),
+    "scale": ("--workers 1 --trials 2 --seconds 0 --locks lease", "lease          1 "),
     "search_in_packs": ("--seeds 1 --trials 4 --packs 1,2", "   2  ahead"),
     "sweep_overhead": ("--rounds 1 --trials 1 --steps 1 --fresh 1", "a fresh process per trial (all run)"),
     "what_fits": ("danube3_500m", "| danube3_500m | QLoRA |"),

@@ -34,5 +34,5 @@ def say_ignored(sweep: Sweep, pruner: Pruner, terminal: Terminal) -> None:
     ignored += [] if sweep.pack in (AUTO, 1) else ["sweep.pack"]  # other launchers train one at a time
     if ignored:
         terminal.note(
-            f"{', '.join(ignored)}: only hydra/launcher=local, slurm and ray keep to it; this launcher does not"
+            f"{', '.join(ignored)}: only hydra/launcher=local, slurm and ray_actors keep to it; this launcher does not"
         )

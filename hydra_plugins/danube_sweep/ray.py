@@ -1,6 +1,10 @@
-"""hydra/launcher=ray: workers in actors of a Ray cluster share the sweep's folder. sweeping/cluster does the work."""
+"""hydra/launcher=ray: workers in actors of a Ray cluster share the sweep's folder. sweeping/cluster does the work.
+
+Its other name is ray_actors: hydra-ray-launcher has a launcher called ray, which keeps its name where it is installed.
+"""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -14,7 +18,9 @@ class RayLauncherConf(RayOptions):
     _target_: str = "hydra_plugins.danube_sweep.ray.RayLauncher"
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayLauncherConf, provider="danube_sweep")
+names = ["ray_actors"] if find_spec("hydra_plugins.hydra_ray_launcher") else ["ray_actors", "ray"]
+for name in names:
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=RayLauncherConf, provider="danube_sweep")
 
 
 class RayLauncher(Launcher):

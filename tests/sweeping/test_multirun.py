@@ -221,7 +221,7 @@ def test_another_launcher_says_that_it_makes_no_packs(place: Place, grid: Ran) -
     name = place.copy("grid", "not_packed")
     words = ["seed=0,1", "lora.rank=2,4", "sweep.pack=8", "hydra/launcher=basic"]
     ran = place("-m", f"hydra.sweep.dir={name}", *SHORT[:-1], *words)
-    assert "sweep.pack: only hydra/launcher=local, slurm and ray keep to it; this launcher does not" in ran.out
+    assert "sweep.pack: only hydra/launcher=local, slurm and ray_actors keep to it; this launcher does not" in ran.out
     assert "p1" not in place("-m", f"hydra.sweep.dir={name}x", *SHORT[:-1], *words, "--dry-run").out
 
 

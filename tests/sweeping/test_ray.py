@@ -1,5 +1,6 @@
 """A sweep in actors of a Ray cluster of several nodes on this machine, one of which dies. Needs danube_sweep[ray]."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from runs import command, start
 from test_cluster import until
@@ -17,6 +19,7 @@ from danube_sweep.errors import ConfigError
 from danube_sweep.storage.sweep_folder import SweepFolder, attempts
 from danube_sweep.sweeping.cluster import cluster_worker, ray_options
 from danube_sweep.sweeping.cluster.ray_worker import RayWorker
+from hydra_plugins.danube_sweep import ray as plugin
 from hydra_plugins.danube_sweep.ray import RayLauncherConf
 
 RAY = ["-m", "hydra/launcher=ray", "seed=0,1,2,3", "hydra.sweep.dir=sweep", "device=cpu"]
@@ -58,6 +61,17 @@ def test_an_option_that_does_not_exist_writes_nothing(tmp_path: Path) -> None:
     unknown = command(*RAY, "hydra.launcher.worker=2", cwd=tmp_path)
     assert unknown.returncode == 2 and "did you mean hydra.launcher.workers?" in unknown.stderr
     assert not (tmp_path / "sweep").exists()
+
+
+def test_the_launcher_of_hydra_ray_launcher_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    assert launchers["ray.yaml"].provider == launchers["ray_actors.yaml"].provider == "danube_sweep"
+    monkeypatch.delitem(launchers, "ray.yaml")
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda _name: object())
+        importlib.reload(plugin)
+    assert "ray.yaml" not in launchers and "ray_actors.yaml" in launchers
+    importlib.reload(plugin)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
