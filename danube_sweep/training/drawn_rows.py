@@ -1,4 +1,4 @@
-"""Dropout for some rows of a micro-batch, drawn as for the whole of it: which ranks share its rows changes nothing.
+"""Dropout for some rows of a micro-batch, drawn as for all of its rows. So sharing rows among ranks changes nothing.
 
 Axes: B rows, T tokens, P words.
 """
@@ -17,7 +17,7 @@ from danube_sweep.training.step_plan import MicroBatch, PartOf
 
 
 def drawn_for(part: PartOf, batch: Batch, *, flat: bool) -> DrawnFor:
-    """What an adapter's dropout is drawn for, and which of it belongs to the rows of `batch`."""
+    """The rows for which an adapter's dropout is drawn, and the place of the rows of `batch` among them."""
     whole = part.whole
     sequences = _sequences(part, batch, len(batch.input_ids_BT) // len(batch.rows))
     if not flat:
@@ -64,7 +64,7 @@ class _ForTheWhole(TorchFunctionMode):
         return values * (factors if values.dim() < 3 else factors[:, : values.shape[1]])
 
     def _drawn(self, rows: int) -> tuple[int, torch.Tensor]:
-        # How many rows or words it is drawn for, and which of them are here.
+        # The number of rows or words for which it is drawn, and the place of this rank's.
         batch, whole, first = self._batch, self._part.whole, self._part.first
         if batch.words_P3 is not None and whole.words_P3 is not None:
             before = int((whole.words_P3[:, 0] < first).sum())

@@ -1,4 +1,4 @@
-"""What every rank but the leading one does: it builds the trials that the leader begins, and trains its share."""
+"""The work of every rank except the leading one: it builds the trials that the leader begins, and trains its share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,17 +21,17 @@ from danube_sweep.training.trial import ActiveTrial
 
 
 def follow(ranks: Ranks, stopping: Callable[[], bool] = lambda: False) -> None:
-    """Trains this rank's share of what the leader trains, until no trial is left. Writes nothing but caches.
+    """Trains this rank's share of the leader's trials, until no trial is left. Writes nothing except caches.
 
-    `stopping` is asked at every border, and its answer does not count. Raises RankLost, and OutOfMemory and the like
-    for what only happened here.
+    `stopping` is called at every border, and its answer does not count. Raises RankLost, and errors such as OutOfMemory
+    that happened on this rank alone.
     """
     _Following(ranks, stopping).run()
 
 
 @contextmanager
 def agreed(ranks: Ranks) -> Iterator[None]:
-    """What is raised inside on any rank is raised on all of them, as a TrialFailed where it was another one's."""
+    """An error inside on any rank is raised on all ranks. On the others it is an OutOfMemory or a TrialFailed."""
     failed: Exception | None = None
     try:
         yield
@@ -92,7 +92,7 @@ class _Following:
         while (told := self._ranks.said(None)) is not None:
             try:
                 trials.append(self._begin(*told))
-            except Exception:  # agreed: the leading rank knows, and says so
+            except Exception:  # agreed: the leading rank knows it and reports it
                 continue
         return trials
 

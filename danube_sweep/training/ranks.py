@@ -1,4 +1,4 @@
-"""The processes that train one trial or one pack together, each on a device of its own: what they tell each other.
+"""The processes that train one trial or one pack together, each on a device of its own, and their messages.
 
 Rank 0 leads: it holds the folders, decides and writes. The others compute their share (follow.py). Imports no torch.
 """
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_WAIT: Final = timedelta(days=30)
-"""For the others while the leader writes, validates or waits for a trial: whoever hangs is ended from outside."""
+"""For the others while the leader writes, validates or waits for a trial. A rank that hangs is ended from outside."""
 BUCKET: Final = 2**25
 """Elements that are summed at once: 128 MiB in fp32."""
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where the ranks of a job find each other, and which one a process is."""
+    """The place where the ranks of a job find each other, and the number of this process."""
 
     file: Path
     rank: int

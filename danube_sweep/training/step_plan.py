@@ -47,7 +47,7 @@ class MicroBatch:
     tokens: int
     """At the last one, the tokens of the whole step; before it 0."""
     part: PartOf | None = None
-    """Where its rows are one rank's part of a micro-batch: what is drawn for the whole of it is drawn for them."""
+    """If its rows are one rank's part of a micro-batch: the draws for all rows, of which these rows take theirs."""
 
 
 @final
@@ -95,8 +95,8 @@ class StepPlan:
     def micro_batches(self, from_step: int, collated: Collator) -> Iterator[MicroBatch]:
         """This rank's micro-batches from the first of step `from_step` to the last of the trial.
 
-        All ranks have as many of a step. Whole ones are dealt in turn; of those left over each rank has some rows, or
-        the first row once more, with a weight of 0.
+        All ranks have the same number in a step. Whole micro-batches are dealt in turn. Those left over are divided:
+        each rank has some rows of them, or the first row once more with a weight of 0.
         """
         for step in range(from_step, self.total_steps):
             dealt = self._dealt(len(self._pieces(step)))

@@ -102,7 +102,7 @@ def train_task(job: Job, link: Connection) -> None:
 
 
 def follow_task(job: Job, _link: Connection) -> None:
-    """The task of every rank of a job but the first: its share of what that one trains."""
+    """The task of every rank of a job except the first: its share of the first rank's training."""
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
     quiet_libraries()

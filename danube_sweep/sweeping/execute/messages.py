@@ -44,7 +44,7 @@ class Job:
     output: Connection | None = None
     """A pipe that the process prints into instead."""
     ranks: tuple[dict[str, str], ...] = ()
-    """Of a job for several processes, each on a device of its own: what each one's environment has besides."""
+    """For a job of several processes, each on a device of its own: the variables that each adds to its environment."""
     meeting: Meeting | None = None
     """Where this process meets the others; set when they start."""
 

@@ -22,7 +22,7 @@ class Slots:
     environments: list[dict[str, str]]
     threads: int | None = None
     ranks: list[tuple[dict[str, str], ...]] = field(default_factory=list)
-    """With device.count, for each slot what the environment of each of its processes has besides."""
+    """With device.count, for each slot and each of its processes: the variables that it adds to its environment."""
 
     @property
     def on_cpu(self) -> bool:
@@ -55,9 +55,9 @@ def find_slots(sweep: Sweep, accelerators: set[str], together: int | str = 1) ->
 
 
 def ranks_for(device: Device) -> tuple[dict[str, str], ...]:
-    """What the environment of each process has besides that trains one trial with others; empty for one process.
+    """For each process that trains a trial with others, the variables added to its environment. Empty for one process.
 
-    Raises ConfigError for more than there are GPUs.
+    Raises ConfigError for more processes than GPUs.
     """
     if device.count == 1:
         return ()

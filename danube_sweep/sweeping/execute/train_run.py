@@ -11,8 +11,8 @@ from danube_sweep.sweeping.execute.slots import ranks_for
 def train_run(config: Config, folder: Path) -> float | None:
     """Trains, resumes or reports the trial in `folder`, shows its summary and returns its objective.
 
-    Raises what `train_one_trial` raises, ConfigError for more devices than there are, and TrialFailed for a trial
-    one of whose processes has died.
+    Raises the errors of `train_one_trial`, ConfigError for more devices than there are, and TrialFailed if one of the
+    trial's processes has died.
     """
     ranks = ranks_for(config.device)
     if not ranks:
