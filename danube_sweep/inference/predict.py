@@ -167,7 +167,7 @@ def load_backbone_of(run: FinishedRun, place: Place, *, spare: bool = False) -> 
     types = native_types(target)
     if config.precision.compute.value not in types:
         raise ConfigError(
-            f"{run.path} computes in {config.precision.compute.value}, which {place.device.name} has not; "
+            f"{run.path} computes in {config.precision.compute.value}, which {place.device.name} does not support; "
             f"give --compute {types[-1]}"
         )
     config = _laid_as_trained(config, manifest)

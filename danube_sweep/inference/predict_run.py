@@ -97,12 +97,12 @@ def _answered(
         return _shown(parts, requests, place, words, None)
     with held_parts(words.target) as kept:
         if kept.begin(fingerprint(parts, requests, place)):
-            Terminal().note(f"{kept.folder}: an earlier prediction was interrupted; it goes on")
+            Terminal().note(f"{kept.folder}: an earlier prediction was interrupted; this one continues it")
         try:
             parts, requests = _fitted(parts, requests, place, words, started, kept)
             count = _shown(parts, requests, place, words, kept)
         except KeyboardInterrupt:
-            Terminal().note(f"{kept.folder} keeps what is predicted; the same command goes on, or delete it")
+            Terminal().note(f"{kept.folder} keeps the finished parts; the same command goes on, or delete it")
             raise
         except UserError:
             kept.give_up()

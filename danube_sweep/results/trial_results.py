@@ -125,7 +125,7 @@ def read_trial(folder: RunFolder, notes: list[str], recovery: Recovery | None = 
         config = _recovered(described, recovery or Recovery(SweepFolder(folder.path.parent)))
         if config is None:
             notes.append(f"{folder.path.name} is left out: {_unknown(folder, described)}")
-            result, state, reason = {}, DAMAGED, "what it trained is not known"
+            result, state, reason = {}, DAMAGED, "its trial is not known"
         else:
             notes.append(f"{folder.path.name}/config.yaml is damaged: the trial is known by its overrides")
     first = next(iter(str(reason or "").splitlines()), "").strip()

@@ -28,7 +28,7 @@ def read_decisions(folder: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{file} is of another version ({found.get('format')!r}); make it again")
     if found.get("of") != _identity(folder):
         raise CheckpointError(
-            f"{file} belongs to what {folder} held before; make it again with danube-sweep decide {folder}"
+            f"{file} belongs to an earlier model in {folder}; make it again with danube-sweep decide {folder}"
         )
     return found
 

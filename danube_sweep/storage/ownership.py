@@ -140,7 +140,7 @@ def check(folder: Path, kind: Kind) -> None:
     content = sorted(name for name in found if _is_content(folder / name))
     if content and not _RECOGNISED[kind](folder):
         named = ", ".join(content[:3]) + (f" and {len(content) - 3} more" if len(content) > 3 else "")
-        raise CheckpointError(f"{folder} holds what danube-sweep did not write ({named}); {_WAY_OUT[kind]}")
+        raise CheckpointError(f"{folder} holds files that danube-sweep did not write ({named}); {_WAY_OUT[kind]}")
 
 
 def take_over(folder: Path, kind: Kind) -> None:

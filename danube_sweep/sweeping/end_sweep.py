@@ -44,7 +44,7 @@ def conclude(folder: SweepFolder, sweep: Sweep, terminal: Terminal, stopping: Ca
     show_ranking(folder.path, terminal)
     if any(folder.path.glob(f"*/{OFFLINE}")):
         place = shlex.quote(str(folder.path))
-        terminal.note(f"W&B: what was logged offline goes up with: wandb sync {place}/*/{OFFLINE}")
+        terminal.note(f"W&B: upload the offline runs with: wandb sync {place}/*/{OFFLINE}")
 
 
 def show_ranking(path: Path, terminal: Terminal, *, overwrite: bool = False) -> None:

@@ -179,5 +179,5 @@ def test_a_folder_takes_no_other_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds the benchmark of another model"):
         folder.take("two")
     assert json.loads((folder.path / ".danube_sweep").read_text())["kind"] == "benchmark"
-    with pytest.raises(CheckpointError, match="holds what danube-sweep did not write"):
+    with pytest.raises(CheckpointError, match="holds files that danube-sweep did not write"):
         ScoreFolder(ROOT / "docs").take("one")

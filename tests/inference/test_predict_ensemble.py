@@ -150,7 +150,7 @@ def test_labels_are_those_of_the_rule_that_is_kept_and_likeliest_leaves_it_out(
         assert line in capsys.readouterr().err
     EnsembleFolder(best).write(members(ran)[:1], {})  # made again, of others
     assert main.main([*command, "--labels"]) == 2
-    assert "belongs to what" in capsys.readouterr().err
+    assert "belongs to an earlier model" in capsys.readouterr().err
     decided(ran, best, {"kind": "biases", "numbers": [1.0]})
     (best / "decisions.json").write_text((best / "decisions.json").read_text().replace("biases", "no"))
     assert main.main([*command, "--labels"]) == 2
@@ -241,7 +241,7 @@ def test_an_interrupted_prediction_goes_on_with_its_parts_and_removes_them(
     capsys.readouterr()
     assert main.main([*command, str(out)]) == 0
     captured = capsys.readouterr()
-    assert "an earlier prediction was interrupted; it goes on" in captured.out + captured.err
+    assert "an earlier prediction was interrupted; this one continues it" in captured.out + captured.err
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not (tmp_path / "out.csv.parts").exists()
 
@@ -263,7 +263,9 @@ def test_parts_of_another_prediction_are_not_used_and_a_folder_of_others_is_left
     foreign.mkdir()
     (foreign / "notes.txt").write_text("mine")
     assert main.main(["predict", str(ensemble.path), str(rows), "-o", str(tmp_path / "mine.csv")]) == 2
-    assert "holds what danube-sweep did not write (notes.txt); choose another place by -o" in capsys.readouterr().err
+    assert (
+        "holds files that danube-sweep did not write (notes.txt); choose another place by -o" in capsys.readouterr().err
+    )
     assert [one.name for one in foreign.iterdir()] == ["notes.txt"]
 
 

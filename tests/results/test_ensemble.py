@@ -200,7 +200,7 @@ def test_the_command_shows_scores_and_keeps_members_and_their_answers(
         (["sweep", "-o", "sweep"], "-o sweep is one of the folders that are read; choose another place by -o"),
         (
             ["sweep", "-o", "mine"],
-            "holds what danube-sweep did not write (notes.txt); give a new or empty folder by -o",
+            "holds files that danube-sweep did not write (notes.txt); give a new or empty folder by -o",
         ),
         (["sweep", "-o", "not/there"], "there is no folder not; make it or choose another place"),
         (["sweep", "-o", "best", "--top", "0"], "--top must be at least 1, got 0"),

@@ -58,7 +58,7 @@ def test_a_folder_with_a_users_files_is_refused_in_one_line_and_left_as_it_was(
     before = tree(project)
     assert main.main([*where, "data.rows=60", *TINY]) == 2
     (said,) = capsys.readouterr().err.splitlines()
-    assert "holds what danube-sweep did not write (adapter, checkpoints, config.yaml and 1 more)" in said
+    assert "holds files that danube-sweep did not write (adapter, checkpoints, config.yaml and 1 more)" in said
     assert "give a new or empty folder by hydra." in said
     assert tree(project) == before
 

@@ -156,7 +156,10 @@ def test_a_plan_of_two_backbones_writes_nothing(
         ),
         (["train.csv", "--hours", "1e-4", *NIGHT], "one trial of danube_tiny and the predictions take about"),
         (["test.csv", "--hours", "1", *NIGHT], "test.csv"),
-        (["train.csv", "--hours", "1", *NIGHT, "-o", "mine"], "mine holds what danube-sweep did not write (notes.txt)"),
+        (
+            ["train.csv", "--hours", "1", *NIGHT, "-o", "mine"],
+            "mine holds files that danube-sweep did not write (notes.txt)",
+        ),
         (["train.csv", "--hours", "1", *NIGHT, "seed=3"], "seed=3: tonight compares settings on one split and seed"),
         (["train.csv", "--hours", "1", *NIGHT, "sweep.deadline_h=2"], "tonight sets it from --hours"),
         (["mine"], "mine is no night: it has no night.json"),

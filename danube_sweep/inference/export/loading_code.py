@@ -90,7 +90,7 @@ def _over_base(kind: str, reading: Reading, base: Base) -> list[str]:
     ]
     if isinstance(reading, LoadedSequenceClassifier) and reading.biased:
         lines += [
-            "# The last layer has a bias, which transformers' own has not. Without this line PEFT stops with an error.",
+            "# The last layer has a bias, which transformers' own lacks. Without this line PEFT stops with an error.",
             "model.score = Conv1D(config.num_labels, config.hidden_size).to(device)",
         ]
     lines += ["model = PeftModel.from_pretrained(model, folder)"] if base.adapted else []

@@ -70,7 +70,7 @@ def _order(ids: Sequence[str], records: Sequence[Record], *, whole: bool) -> lis
     for name in ids:
         text, _, piece = name.rpartition(":")
         if name not in places and not (text in places and piece.isdecimal()):
-            raise CheckpointError(f"the predictions have a row {name!r} that the data have not; run the trials again")
+            raise CheckpointError(f"the predictions have a row {name!r} that the data lack; run the trials again")
         keys.append((places[name], 0) if name in places else (places[text], int(piece)))
     if whole and len(ids) < len(records):
         lost = min(set(places) - set(ids), key=places.__getitem__, default="")

@@ -230,7 +230,7 @@ class Executor:
         over = self._left_s() <= 0
         if over:
             hours = self._settings.deadline_h
-            self._records.say_once(f"sweep.deadline_h={hours:g} is over: what runs checkpoints and stops")
+            self._records.say_once(f"sweep.deadline_h={hours:g} is over: running trials checkpoint and stop")
         return over
 
     def _too_late(self) -> bool:

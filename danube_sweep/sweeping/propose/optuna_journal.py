@@ -102,7 +102,7 @@ class OptunaJournal:
             self.study.set_user_attr(OBJECTIVES, objectives)
         elif known != objectives:
             said = ", ".join(f"{metric} ({goal})" for metric, goal in known)
-            raise ConfigError(f"sweep.metric: what {path.parent} has learned is about {said}; start a new folder")
+            raise ConfigError(f"sweep.metric: the search in {path.parent} is about {said}; start a new folder")
 
     def draw(
         self,
