@@ -121,13 +121,13 @@ def collate(encoded: Encoded, rows: Rows, pad_id: int, side: str = "right") -> B
     """The rows as tensors on the CPU, padded on the `side` given (left or right) to the longest of them."""
     sequences = np.concatenate([rows * encoded.passes + number for number in range(encoded.passes)])
     tokens = [encoded.tokens[sequence] for sequence in sequences]
-    width = max(len(row) for row in tokens)
+    lengths_B = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
+    width = int(lengths_B.max())
+    starts_B = width - lengths_B if side == "left" else np.zeros_like(lengths_B)
+    places_T = np.arange(width)
+    mask_BT = (places_T >= starts_B[:, None]) & (places_T < (starts_B + lengths_B)[:, None])
     ids_BT = np.full((len(tokens), width), pad_id, dtype=np.int64)
-    mask_BT = np.zeros((len(tokens), width), dtype=np.bool_)
-    starts_B = np.array([width - len(row) if side == "left" else 0 for row in tokens], dtype=np.int64)
-    for place, (row, start) in enumerate(zip(tokens, starts_B, strict=True)):
-        ids_BT[place, start : start + len(row)] = row
-        mask_BT[place, start : start + len(row)] = True
+    ids_BT[mask_BT] = np.concatenate(tokens)
     weights_B = encoded.weights[rows]
     return Batch(
         torch.from_numpy(ids_BT),
@@ -137,7 +137,7 @@ def collate(encoded: Encoded, rows: Rows, pad_id: int, side: str = "right") -> B
         None if encoded.labels is None else torch.from_numpy(encoded.labels[rows]),
         torch.from_numpy(weights_B),
         rows,
-        sum(len(row) for row in tokens),
+        int(lengths_B.sum()),
         None if encoded.words is None else _words(encoded.words, rows, starts_B),
         encoded.labels is None or bool((weights_B == weights_B[:1]).all()),
     )

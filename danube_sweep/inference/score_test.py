@@ -6,10 +6,11 @@ from danube_sweep.config.schema import Device
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import CheckpointError
 from danube_sweep.inference.predict import Trained, load_run
+from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal
-from danube_sweep.training.evaluate import Hidden, eval_batches_of, evaluate_together
+from danube_sweep.training.evaluate import Hidden, evaluate_together, evaluation_batches
 from danube_sweep.training.pack.stored_prefix import StoredStates
 from danube_sweep.training.prepare import prepare
 
@@ -27,14 +28,14 @@ def score_test(path: Path, device: Device) -> dict[str, float]:
     prepared = prepare(config)
     if "test" not in prepared.parts:
         raise CheckpointError(f"{path}: its data have no test part; give data.test_path or data.test_fraction")
-    rows = config.trainer.eval_batch or folder.micro_batch(config)
+    trained_with = with_micro_batch(config, folder.micro_batch(config))
     part = prepared.parts["test"]
     (found,) = evaluate_together(
         trained.backbone,
         [trained.head],
         part,
         hidden=_states_of(trained, part),
-        batches=eval_batches_of(part, rows, prepared.pad_id, trained.backbone),
+        batches=evaluation_batches(trained_with, part, prepared.pad_id, trained.backbone),
     )
     return found.metrics
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from danube_sweep.config.facts.adapters import QUANTISED, is_packed
 from danube_sweep.config.facts.architectures import Architecture
+from danube_sweep.config.facts.evaluation import eval_tokens
 from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Config, Dora
 from danube_sweep.optimizer.kinds.adamw import AdamW
@@ -263,7 +264,10 @@ def _distances(walk: Pass) -> float:
 
 def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
     # Trials that are at a border together go through together, or once for all where no block is adapted.
-    trainer = configs[0].trainer
-    together, rows = configs if walk.trains else configs[:1], trainer.eval_batch or trainer.micro_batch
-    tokens, logits = _tokens(together, rows, walk), _logits(together, walk, rows, PER_LOGIT[False])
+    together = configs if walk.trains else configs[:1]
+    tokens_at_once = eval_tokens(configs[0], walk.length, on_cpu=walk.cpu)
+    rows = configs[0].trainer.eval_batch if tokens_at_once is None else -(-tokens_at_once // walk.length)
+    assert rows is not None
+    tokens = _tokens(together, rows, walk)
+    logits = _logits(together, walk, rows, PER_LOGIT[False])
     return max(tokens * _evaluated(walk), logits) + _distances(walk) + _unpacked(walk)

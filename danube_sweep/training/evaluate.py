@@ -7,7 +7,9 @@ from functools import partial
 
 import torch
 
-from danube_sweep.data.batches import Batch, collate, eval_batches
+from danube_sweep.config.facts.evaluation import eval_tokens
+from danube_sweep.config.schema import Config
+from danube_sweep.data.batches import Batch, budget_batches, collate, eval_batches
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base_head import Head
 from danube_sweep.model.backbone import Backbone
@@ -74,10 +76,11 @@ def evaluate_together(
             places.append(torch.from_numpy(rows.places(batch.rows)))
             for head, (losses, answers), states_BTH in zip(heads, gathered, hidden(batch), strict=True):
                 output = head(states_BTH, batch)
-                losses.append(head.example_losses(output, batch).float().cpu())
+                losses.append(head.example_losses(output, batch).float())
                 found = head.answers(output)
-                answers += [] if found is None else [found.float().cpu()]
+                answers += [] if found is None else [found.float()]
             alive()
+    gathered = [(_on_cpu(losses), _on_cpu(answers)) for losses, answers in gathered]
     if ranks.count > 1:
         shares = ranks.each((places, gathered))
         places = [one for own, _ in shares for one in own]
@@ -92,6 +95,11 @@ def evaluate_together(
     return evaluations
 
 
+def _on_cpu(parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    # From the device once, and not after every batch.
+    return [torch.cat([*parts]).cpu()] if parts else []
+
+
 def _joined(shares: Sequence[Gathered]) -> Gathered:
     return [one for losses, _ in shares for one in losses], [one for _, answers in shares for one in answers]
 
@@ -101,6 +109,22 @@ def eval_batches_of(
 ) -> Iterator[Batch]:
     """Every row once, on the backbone's device, longest first; of several `ranks` each has its share of the batches."""
     for chosen in eval_batches(rows.lengths, batch_rows)[ranks.rank :: ranks.count]:
+        yield collate(rows, chosen, pad_id).to(backbone.device)
+
+
+def evaluation_batches(
+    config: Config, rows: Encoded, pad_id: int, backbone: Backbone, ranks: Ranks = ALONE
+) -> Iterator[Batch]:
+    """Every row once, as `config` evaluates them: as many at a time as have its tokens, or trainer.eval_batch rows.
+
+    Of several `ranks` each has its share of the batches.
+    """
+    tokens = eval_tokens(config, int(rows.lengths.max()), on_cpu=backbone.device.type == "cpu")
+    if tokens is None:
+        assert config.trainer.eval_batch is not None
+        yield from eval_batches_of(rows, config.trainer.eval_batch, pad_id, backbone, ranks)
+        return
+    for chosen in budget_batches(rows.lengths, tokens)[ranks.rank :: ranks.count]:
         yield collate(rows, chosen, pad_id).to(backbone.device)
 
 

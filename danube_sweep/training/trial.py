@@ -215,11 +215,6 @@ class ActiveTrial:
     # -------------------------------------------------------------------------------------------- at a step's border
 
     @property
-    def eval_rows(self) -> int:
-        """Rows of a forward pass in evaluation."""
-        return self.config.trainer.eval_batch or int(self.config.trainer.micro_batch)
-
-    @property
     def parts_read(self) -> list[str]:
         """The parts of its data that it reads from here to its end."""
         wanted = {"train": True, "validation": self.config.data.validates, "test": self.config.trainer.score_test}

@@ -65,7 +65,10 @@ class Trainer:
         "rows per forward pass; auto takes the largest divisor of effective_batch that fits the device", 8
     )
     effective_batch: int = setting("rows per optimizer step; a multiple of micro_batch", 16)
-    eval_batch: int | None = setting("rows per forward pass in evaluation; null uses micro_batch", None)
+    eval_batch: int | None = setting(
+        "rows per forward pass in evaluation; null goes by tokens, at least those of a micro-batch of the longest rows",
+        None,
+    )
     clip_norm: float | None = setting("largest gradient norm; null turns clipping off", 1.0)
     validate_every: int | None = setting("steps between validations; null gives five validations per run", None)
     best_by: str | None = setting(

@@ -20,7 +20,7 @@ from danube_sweep.lora import Noise, PackedAdapters
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.training import checks
 from danube_sweep.training.drawn_rows import drawn_for
-from danube_sweep.training.evaluate import Evaluation, eval_batches_of, evaluate_together
+from danube_sweep.training.evaluate import Evaluation, evaluate_together, evaluation_batches
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 from danube_sweep.training.pack.stored_prefix import StoredStates
 from danube_sweep.training.ranks import ALONE as ONE_RANK
@@ -129,7 +129,7 @@ class TrainingPack:
         def hidden(batch: Batch) -> list[torch.Tensor]:
             return self._forward([(trial, rows, batch) for trial in trials], {})
 
-        batches = eval_batches_of(rows, first.eval_rows, first.plan.pad_id, self.backbone, ranks)
+        batches = evaluation_batches(first.config, rows, first.plan.pad_id, self.backbone, ranks)
         heads = [trial.model.head for trial in trials]
         return evaluate_together(
             self.backbone, heads, rows, hidden=hidden, batches=batches, alive=self._alive, ranks=ranks
@@ -196,7 +196,12 @@ class TrainingPack:
 
 def _reads_like(trial: ActiveTrial, other: ActiveTrial, part: str) -> bool:
     same = trial.data[part] is other.data[part] and trial.plan.pad_id == other.plan.pad_id
-    return same and trial.eval_rows == other.eval_rows
+    return same and _rows_at_once(trial) == _rows_at_once(other)
+
+
+def _rows_at_once(trial: ActiveTrial) -> tuple[int | None, int, int]:
+    trainer = trial.config.trainer
+    return trainer.eval_batch, int(trainer.micro_batch), trial.config.head.passes
 
 
 def _filled(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
