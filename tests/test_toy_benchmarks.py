@@ -21,6 +21,7 @@ TOYS: dict[str, tuple[str, str]] = {
     "attention": ("--tokens 32 --lengths 8,16 --rounds 1", "| 16 | "),
     "early_stopping": ("--orders 1 --synthetic 2", "pruner=hyperband"),
     "flat": ("--rounds 1 --rows 24 --hidden 64 --data FOLDER", "flat against padded: "),
+    "evaluation": ("--rows 12 --rounds 1 --tokens 64 --data FOLDER", "| 64 tokens | "),
     "instant_trials": ("--trials 2 --only sweep", "2 trials: claim, start, end"),
     "null_sweep": ("FOLDER/null --trials 2 --steps 1 --out FOLDER/null.npz", "2 trials, "),
     "predict": (
@@ -96,6 +97,7 @@ def test_a_script_prints_its_table(
 ) -> None:
     words, line = TOYS[name]
     arena(tmp_path / "arena_human.csv", 40)
+    texts(tmp_path / "banking77_test.csv", 40)
     script(name, monkeypatch).main([word.replace("FOLDER", str(tmp_path)) for word in words.split()])
     assert line in capsys.readouterr().out
 
