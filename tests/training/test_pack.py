@@ -114,7 +114,10 @@ def test_checkpointing_and_flat_batches_change_nothing_of_that(tiny: Tiny, tmp_p
 
 def test_the_last_block_alone_is_trained_over_a_prefix_that_runs_once(tiny: Tiny, tmp_path: Path) -> None:
     configs = [
-        tiny("precision=fp32", *SHORT, "lora.last_k=1", f"lora.rank={rank}", "model.shape.num_hidden_layers=3")
+        tiny(
+            *("precision=fp32", *SHORT, "lora.last_k=1", f"lora.rank={rank}"),
+            *("model.shape.num_hidden_layers=3", "trainer.eval_batch=4"),
+        )
         for rank in (4, 8, 16)
     ]
     pack, trials = packed(configs, tmp_path / "pack")
