@@ -5,7 +5,7 @@ from typing import Final
 from danube_sweep.config.schema import Config
 
 LEAST_TOKENS: Final = {"cpu": 1024}
-"""By the kind of device: fewer leave a CPU to Python and to dequantised weights (docs/decisions/033).
+"""By the kind of device: fewer leave a CPU to Python and to dequantised weights (docs/decisions/034).
 
 Elsewhere what a micro-batch of the longest rows has: it fits in any case.
 """
