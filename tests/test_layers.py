@@ -75,6 +75,7 @@ SWEEPING_LAYERS = [
     {"shared_sweep": "How the workers of a sweep hold its trials, and that they see each other."},
     {"start_sweep": "What every entry calls: plan a grid or a search, run it."},
     {"train_refit": "The best settings of a sweep, trained on all rows."},
+    {"share": "Trials of several W&B agents of one machine, in one executor."},
     {"entry": "The ways in: Hydra's plugins, the W&B agent, a sweep file."},
 ]
 """The same inside sweeping/."""

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ TOYS: dict[str, tuple[str, str]] = {
 }
 """The arguments of a script's toy form, and what a line of its table has."""
 OTHERS = {
+    "agent": "below",
     "baseline_hf": "test_benchmarks.py",
     "bf16_casts": "below",
     "null_analysis": "test_benchmarks.py",
@@ -137,3 +139,12 @@ def test_published_steps_are_predicted(monkeypatch: pytest.MonkeyPatch, capsys: 
         pytest.skip("the published T4 runs are not here: shared/published/t4_measured.csv beside the checkout")
     script("published_t4", monkeypatch).main([str(folder)])
     assert "runs, " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not os.environ.get("DANUBE_SWEEP_TEST_FULL"), reason="set DANUBE_SWEEP_TEST_FULL=1")
+@pytest.mark.timeout(1000)
+def test_agents_are_compared(tmp_path: Path) -> None:
+    # In a process of its own: it waits for every process that it leaves behind.
+    words = [sys.executable, str(PLACE / "agent.py"), "--trials", "2", "--at-once", "2", "--steps", "2"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert "the same hashes" in done.stdout and "in CPU seconds" in done.stdout, done

@@ -1,21 +1,26 @@
-"""A W&B server on the loopback, as much of one as `wandb sweep`, `wandb agent` and the runs of both need."""
+"""A W&B server on the loopback, as much of one as `wandb sweep`, `wandb agent` and the runs of both need.
+
+It refuses a request that the client's own package does not define, so nothing passes that a real client would not send.
+"""
 
 import json
+import mmap
 import os
 import re
 import sys
 import threading
 from collections import defaultdict
-from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
+from wandb_controller import Handed, Received
 
 KEY = "0123456789" * 4
 ENTITY, PROJECT, SWEEP = "me", "tests", "sweep123"
-OPERATION = re.compile(r"(?:query|mutation)\s+(\w+)")
+OPERATION = re.compile(r"(query|mutation)\s+(\w+)")
 
 
 def clients_environment(url: str, home: Path) -> dict[str, str]:
@@ -25,15 +30,26 @@ def clients_environment(url: str, home: Path) -> dict[str, str]:
     return {**mine, **folders, "WANDB_BASE_URL": url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
 
 
-@dataclass
-class Received:
-    """What came for one run."""
+@cache
+def _defined(text: str) -> bool:
+    """Whether the client's own package has this request: verbatim in its Go core, or each word of it in its Python."""
+    import wandb
 
-    history: list[dict[str, Any]] = field(default_factory=list)
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    sweep: str | None = None
-    exit_code: int | None = None
+    package = Path(wandb.__file__).parent
+    core = (package / "bin" / "wandb-core").open("rb")
+    with core as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as program:
+        if program.find(text.strip().encode()) >= 0:
+            return True
+    head, words = re.compile(r"\s+".join(_head(text)) + r"\b"), {*re.findall(r"[A-Za-z_]\w+", text)}
+    folders = (package / "apis", package / "sdk" / "artifacts", package / "sdk" / "launch")
+    sources = (file.read_text() for folder in folders for file in folder.rglob("*.py"))
+    return any(head.search(source) and words <= {*re.findall(r"[A-Za-z_]\w+", source)} for source in sources)
+
+
+def _head(text: str) -> tuple[str, str]:
+    operation = OPERATION.search(text)
+    assert operation is not None
+    return operation[1], operation[2]
 
 
 class Server(ThreadingHTTPServer):
@@ -46,16 +62,16 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.silent = threading.Event()
         self.closing = threading.Event()
+        self.deciding = threading.Lock()
+        self.refused: list[str] = []
+        """Requests that the client's own package does not define."""
         self.runs: dict[str, Received] = {}
         self.files: dict[str, dict[str, bytes]] = defaultdict(dict)
         """Run or artifact -> file -> its bytes."""
-        self.sweep: dict[str, Any] = {}
+        self.sweeps: dict[str, Handed] = {}
+        self.agents: dict[str, str] = {}
+        """Agent -> its sweep."""
         self.operations: list[str] = []
-        self.waiting: list[tuple[str, dict[str, Any]]] = []
-        """Runs (id, arguments) that agents are yet to be given, one at a time or `at_once`."""
-        self.at_once = 1
-        self.to_stop: set[str] = set()
-        """Ids of runs that are asked to stop as soon as they have reported."""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -72,20 +88,6 @@ class Server(ThreadingHTTPServer):
 
     def run(self, name: str) -> Received:
         return self.runs.setdefault(name, Received())
-
-    def commands(self, running: list[str]) -> list[dict[str, Any]]:
-        """What an agent with these running runs is told next."""
-        if stopping := [name for name in running if name in self.to_stop & self.runs.keys()]:
-            return [{"type": "stop", "run_id": name} for name in stopping]
-        free = self.at_once - len(running)
-        given, self.waiting[:] = self.waiting[:free], self.waiting[free:]
-        if not given and not running:
-            return [{"type": "exit"}]
-        return [{"type": "run", "run_id": name, "program": "", "args": _valued(args)} for name, args in given]
-
-
-def _valued(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {key: {"value": value} for key, value in arguments.items()}
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -105,10 +107,14 @@ class Answers(BaseHTTPRequestHandler):
         if "file_stream" in self.path:
             self._stream(self.server.run(self.path.split("/")[-2]), body)
             return self._answer({})
-        operation = OPERATION.search(body["query"])
-        assert operation is not None
-        self.server.operations.append(operation[1])
-        return self._answer({"data": self._data(operation[1], body.get("variables") or {})})
+        text = body["query"]
+        if not _defined(text):
+            self.server.refused.append(text)
+            self.send_error(400, "the client's package does not define this")
+            return None
+        operation = _head(text)[1]
+        self.server.operations.append(operation)
+        return self._answer({"data": self._data(operation, body.get("variables") or {})})
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers["Content-Length"]))
@@ -146,17 +152,27 @@ class Answers(BaseHTTPRequestHandler):
                 # wandb's service process dies of an answer without this key.
                 return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
             case "UpsertSweep":
-                self.server.sweep = yaml.safe_load(given["config"])
-                return {"upsertSweep": {"sweep": {"name": SWEEP, "project": project}, "configValidationWarnings": []}}
+                name = SWEEP if not self.server.sweeps else f"{SWEEP}-{len(self.server.sweeps)}"
+                self.server.sweeps[name] = Handed(yaml.safe_load(given["config"]))
+                return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
             case "SweepWithRuns":
-                sweep = {"id": "s", "name": SWEEP, "config": yaml.safe_dump(self.server.sweep), "runs": {"edges": []}}
-                return {"project": {"sweep": sweep}}
+                return {"project": {"sweep": {**self._sweep(given["sweep"]), "runs": {"edges": []}}}}
+            case "GetSweep":
+                return {"project": {"sweep": self._sweep(given["name"])}}
             case "CreateAgent":
-                return {"createAgent": {"agent": {"id": "a"}}}
+                agent = f"a{len(self.server.agents)}"
+                self.server.agents[agent] = given["sweep"]
+                return {"createAgent": {"agent": {"id": agent}}}
             case "Heartbeat":
-                commands = self.server.commands(list(json.loads(given["runState"])))
-                return {"agentHeartbeat": {"agent": {"id": "a"}, "commands": json.dumps(commands)}}
+                with self.server.deciding:
+                    sweep = self.server.sweeps[self.server.agents[given["id"]]]
+                    commands = sweep.commands(list(json.loads(given["runState"])), self.server.runs)
+                return {"agentHeartbeat": {"agent": {"id": given["id"]}, "commands": json.dumps(commands)}}
         return self._artifact(operation, given)
+
+    def _sweep(self, name: str) -> dict[str, Any]:
+        config = self.server.sweeps[name].config
+        return {"id": f"of {name}", "name": name, "displayName": config.get("name"), "config": yaml.safe_dump(config)}
 
     def _artifact(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         match operation:
@@ -188,4 +204,5 @@ class Answers(BaseHTTPRequestHandler):
         run = self.server.run(given["name"])
         run.config |= {key: part["value"] for key, part in json.loads(given["config"] or "{}").items()}
         run.sweep = given.get("sweep") or run.sweep
+        run.group = given.get("groupName") or run.group
         return {"id": "b", "name": given["name"], "config": "{}"}

@@ -13,10 +13,12 @@ import importlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Iterator, Sequence
@@ -52,6 +54,7 @@ STACK = [
 
 FORKSERVER = "multiprocessing.forkserver"
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+_FORKING = threading.Lock()
 OUT_OF_THE_WAY = 900
 """File descriptors from here on are none that a process asks for by number."""
 
@@ -125,15 +128,16 @@ def _forked(handles: dict[int, int], words: Sequence[str], cwd: Any = None, env:
         "numbers": list(handles),
     }
     libc = ctypes.CDLL(None)
-    libc.prctl(SUBREAPER, 1)  # for the moment in which the process loses the parent that forked it
-    try:
-        server = _server()
-        with os.fdopen(os.dup(server.fileno()), "rb") as answers:
-            socket.send_fds(server, [b"."], list(handles.values()))
-            server.sendall(json.dumps(asked).encode() + b"\n")
-            return int(answers.readline())
-    finally:
-        libc.prctl(SUBREAPER, 0)
+    with _FORKING:
+        libc.prctl(SUBREAPER, 1)  # for the moment in which the process loses the parent that forked it
+        try:
+            server = _server()
+            with os.fdopen(os.dup(server.fileno()), "rb") as answers:
+                socket.send_fds(server, [b"."], list(handles.values()))
+                server.sendall(json.dumps(asked).encode() + b"\n")
+                return int(answers.readline())
+        finally:
+            libc.prctl(SUBREAPER, 0)
 
 
 @cache
@@ -212,6 +216,17 @@ def become(asked: dict[str, Any]) -> None:
 
 
 @contextmanager
+def own_media() -> Iterator[None]:
+    """A folder for wandb's tables of this process: the one of the first process goes when any forked one ends."""
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    MEDIA_TMP._finalizer.detach()
+    MEDIA_TMP.name = tempfile.mkdtemp("wandb-media")
+    atexit.register(shutil.rmtree, MEDIA_TMP.name, ignore_errors=True)
+    yield
+
+
+@contextmanager
 def ended_at_once() -> Iterator[None]:
     """Ends the process as the interpreter would, but takes no half second to clear the stack away."""
     code: object = 0
@@ -244,7 +259,7 @@ def main() -> None:
     named = [place for place in asked["environment"].get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.path[:1] = [asked["cwd"], *(place for place in named if place not in sys.path[1:])]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    with nullcontext() if FORKSERVER in what else warm_forkserver(), ended_at_once():
+    with nullcontext() if FORKSERVER in what else warm_forkserver(), ended_at_once(), own_media():
         if kind == "-m":
             runpy._run_module_as_main(what)
         else:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from danube_sweep.cli.agent import agent
 from danube_sweep.cli.benchmark import benchmark
 from danube_sweep.cli.decide import decide
 from danube_sweep.cli.ensemble import ensemble
@@ -288,6 +289,6 @@ def _export(options: argparse.Namespace) -> int:
 
 _EVERY = (
     init, predict, label, export, resume, plan, show, device,
-    rank, report, watch, oof, ensemble, soup, decide, refit, benchmark, sweep, tonight,
+    rank, report, watch, oof, ensemble, soup, decide, refit, benchmark, sweep, agent, tonight,
 )  # fmt: skip
 COMMANDS: dict[str, Callable[[list[str]], int]] = {command.__name__: command for command in _EVERY}

@@ -20,6 +20,7 @@ danube-sweep tonight FILE --test FILE --hours H      search, refit and predict i
 danube-sweep -m FIELD=VALUE,VALUE…                   sweep: train every combination, then rank
 danube-sweep -m … --dry-run                          show the trials of a sweep and stop
 danube-sweep sweep FILE                              run a W&B sweep file without a server
+danube-sweep agent ENTITY/PROJECT/ID --trials N      W&B agents on this machine that train N trials in packs
 danube-sweep resume [DIR] [--retry failed,oom]       continue an interrupted run or sweep
 danube-sweep rank [SWEEP_DIR] [--full]               rank a sweep's trials, best first
 danube-sweep report [SWEEP_DIR]                      write a sweep as one HTML page: answer, ranking, pictures

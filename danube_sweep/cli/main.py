@@ -73,6 +73,11 @@ def _dispatch(arguments: list[str]) -> int:
     words = composer.choices(arguments)
     if (shown := only_shown(words)) is not None:
         composer.check_fields(shown)
+    if os.environ.get("WANDB_SWEEP_ID"):
+        from danube_sweep.sweeping.entry.wandb_agent import shared_trial
+
+        if shared_trial(words):
+            return 0
     with placed(words) as complete:
         return _hydra(complete)
 
@@ -88,6 +93,10 @@ def _say_and_exit(error: BaseException, code: int) -> int:
         raise error
     kind = "stopped" if code > 128 else "error"
     print(f"danube-sweep: {kind}: {redact(neutral(' '.join(str(error).split())))}", file=sys.stderr)
+    if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
+        from danube_sweep.sweeping.entry import wandb_agent
+
+        wandb_agent.report(sys.argv[1:], error, code)
     return code
 
 

@@ -56,6 +56,8 @@ _FILES = {
     Kind.sweep: {
         "baselines.log",
         "confirm.json",
+        "executor.json",
+        "executor.log",
         "history.lock",
         "history.log",
         "leases.json",

@@ -13,6 +13,7 @@ from danube_sweep.config.schema import NoTracking, TensorboardTracking, Tracking
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.redaction import redact, redacted
 from danube_sweep.tracking.tensorboard_sending import TensorboardRun, check_package
+from danube_sweep.tracking.under_agent import RUN_ID, SHARED, given_out, note_opened
 from danube_sweep.tracking.wandb_sending import Tracker, WandbRun, reason, upload_later
 
 ADAPTER_WAIT = 30
@@ -53,17 +54,38 @@ def open_tracker(
             return TensorboardRun(folder, resolved, say)
         case WandbTracking(mode="disabled"):
             return WandbRun(None, config, say)
+        case WandbTracking() if os.environ.get(SHARED):
+            return WandbRun(None, config, say)
         case WandbTracking():
+            if config.share and not given_out():
+                say("tracking.share=true has no effect here: no W&B agent has started this trial")
             stop = Event()
             named: dict[str, Any] = {"run_id": run_id, "run_name": run_name, "folder": folder, "resolved": resolved}
             start = partial(_start, config, stop=stop, **named)
-            return WandbRun(_open(config.mode, start, say), config, say, stop)
+            run = _open(config.mode, start, say)
+            if run is not None:
+                note_opened()
+            return WandbRun(run, config, say, stop)
     raise TypeError(f"no tracker for {type(config).__name__}")
 
 
-def given_out() -> bool:
-    """Whether a W&B agent started this process, for a run whose id it has given out."""
-    return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
+def report_unbegun(config: WandbTracking, state: str, error: str, exit_code: int, say: Callable[[str], None]) -> None:
+    """Opens and ends the run that the agent has given out for a trial that could not begin, so that its sweep knows.
+
+    Does nothing where tracking is offline: there is nobody to tell.
+    """
+    try:
+        import wandb
+    except ImportError:
+        return
+    settings = wandb.setup(wandb.Settings(silent=True)).settings
+    asked = settings.mode if config.mode == "auto" else config.mode
+    if _mode_and_why(asked, config.mode, settings.base_url)[0] != "online":
+        return
+    run = os.environ[RUN_ID]
+    tracker = open_tracker(config, run_id=run, run_name=run, folder=Path.cwd(), resolved={}, say=say)
+    tracker.summary({"state": state, "error": error})
+    tracker.finish(exit_code)
 
 
 def _open(asked: str, start: Callable[[str], Any], say: Callable[[str], None]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, final
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from danube_sweep.config.schema import Config
+from danube_sweep.config.schema import Config, WandbTracking
 from danube_sweep.config.schema.states import COMPLETE, MICRO_BATCH, State
 from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import DanubeSweepError, DiskError, Dismissed, Interrupted, PackOutOfMemory, Paused
@@ -334,20 +334,25 @@ def _write(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any],
             if result["state"] in COMPLETE:
                 remove_checkpoints(folder)
                 tracker.publish(folder.predictions, folder.path / trained_weights.folder_name(trial.config.lora))
-            tracker.summary({"state": result["state"], **_prefixed(result)})
+            tracker.summary({"state": result["state"], **_reason(result), **_prefixed(result)})
     finally:
         tracker.finish(exit_code)
 
 
 def _report_again(taken: Taken, result: dict[str, Any]) -> None:
     # A W&B agent waits for the run that it gave out, though the trial has been trained before.
-    if not given_out():
+    if not (given_out() and isinstance(taken.entrant.config.tracking, WandbTracking)):
         return
     tracker = tracker_of(taken)
     if result["validation"]:
         tracker.log(result["best_step"], _prefixed(result))
+    tracker.publish(taken.folder.predictions, None)  # what it trained is an artifact of the run that trained it
     tracker.summary({"state": result["state"], **_prefixed(result)})
     tracker.finish(0)
+
+
+def _reason(result: dict[str, Any]) -> dict[str, str]:
+    return {"error": result["error"]} if "error" in result else {}
 
 
 def _prefixed(result: dict[str, Any]) -> dict[str, float]:

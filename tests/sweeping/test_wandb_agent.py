@@ -1,18 +1,16 @@
 """The W&B agent's door: its trials are the same trials, are found again, stop cleanly and come one at a time."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from conftest import TINY, compose
 from runs import StopAfter, metrics, train
-from wandb_server import ENTITY, PROJECT, SWEEP, Server, clients_environment
+from wandb_client import Client, client
+from wandb_server import SWEEP, Server
 
 from danube_sweep.cli import main
 from danube_sweep.config.identity import trial_hash
@@ -21,7 +19,7 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
-from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, trial_folder, under_agent
+from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, trial_words, under_agent
 
 Tiny = Callable[..., Config]
 
@@ -29,17 +27,10 @@ FIXED = ["data.rows=60", *TINY, "trainer.validate_every=1000", "tracking=wandb",
 SHORT = {"lora.rank": 4, "trainer.max_steps": 3}
 LONG = {"lora.rank": 8, "trainer.max_steps": 100_000}
 """Never reached: it is asked to stop as soon as it has reported."""
-STARTER = """
-import runpy, sys
-from pathlib import Path
-try:
-    runpy.run_module("danube_sweep", run_name="__main__", alter_sys=True)
-except SystemExit as ended:
-    with Path("codes.txt").open("a") as stream:
-        stream.write(f"{sys.argv[1]} {ended.code or 0}\\n")
-    raise
-"""
-"""`python -m danube_sweep`, and its exit code for the test, which the agent keeps to itself."""
+
+
+def trial_folder(config: Config, overrides: list[str]) -> Path:
+    return Path(trial_words(config, overrides)[0].removeprefix("hydra.run.dir="))
 
 
 @pytest.fixture
@@ -57,7 +48,7 @@ def test_a_trial_has_one_folder_in_its_sweep_however_often_it_is_handed_out(tiny
     again = trial_folder(tiny("lora.rank=4"), ["lora.rank=4"])
     assert first == again != second
     assert first == Path("multirun", SWEEP, f"001_rank-4_{trial_hash(tiny('lora.rank=4'))[:8]}")
-    assert SweepFolder(first.parent).read() == {"door": "wandb agent", "settings": {}}
+    assert SweepFolder(first.parent).read() == {"door": "wandb agent", "settings": {}, "tracking": {}}
     assert [entry.overrides for entry in SweepFolder(first.parent).entries()] == [["lora.rank=4"], ["lora.rank=8"]]
 
 
@@ -116,47 +107,37 @@ def test_a_multirun_under_an_agent_is_refused_in_one_line(tmp_path: Path, capfd:
 class Swept:
     """What `wandb sweep` and two agents in a row left: the first had one point, the second it again and a long one."""
 
-    folder: Path
-    server: Server
+    client: Client
     first_metrics: bytes
 
-    def entry(self, **wanted: Any) -> RunFolder:
-        """The one trial with these overrides."""
-        texts = {f"{key}={value}" for key, value in wanted.items()}
-        (found,) = (entry for entry in SweepFolder(self.folder).entries() if texts <= set(entry.overrides))
-        return found.folder
+    @property
+    def server(self) -> Server:
+        return self.client.server
 
-    def codes(self) -> list[str]:
-        return (self.folder.parents[1] / "codes.txt").read_text().splitlines()
+    @property
+    def folder(self) -> Path:
+        return self.client.folder(SWEEP).path
+
+    def entry(self, **wanted: Any) -> RunFolder:
+        return self.client.trial(SWEEP, **wanted)
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swept]:
-    place = tmp_path_factory.mktemp("agent")
-    (place / "starter.py").write_text(STARTER)
-    command = ["${env}", sys.executable, "starter.py", "${args_no_hyphens}", *FIXED]
-    parameters = {key: {"values": [SHORT[key], LONG[key]]} for key in SHORT}
-    metric = {"name": "validation/log_loss", "goal": "minimize"}
-    sheet = {"program": "danube_sweep", "method": "grid", "metric": metric, "parameters": parameters}
-    (place / "sheet.yaml").write_text(yaml.safe_dump({**sheet, "command": command}))
-    wandb = str(Path(sys.executable).with_name("wandb"))
-    with Server() as server:
-        environment = clients_environment(server.url, place / "home") | {"DANUBE_SWEEP_CACHE": str(place / "cache")}
-
-        def run(*arguments: str) -> None:
-            subprocess.run([wandb, *arguments], cwd=place, env=environment, check=True, capture_output=True)
-
-        run("sweep", "--entity", ENTITY, "--project", PROJECT, "sheet.yaml")
-        server.waiting = [("first", SHORT)]
-        run("agent", f"{ENTITY}/{PROJECT}/{SWEEP}")
-        written = next((place / "multirun" / SWEEP).glob("*/metrics.csv")).read_bytes()
-        server.waiting, server.at_once, server.to_stop = [("again", SHORT), ("long", LONG)], 2, {"long"}
-        run("agent", f"{ENTITY}/{PROJECT}/{SWEEP}")
-        yield Swept(place / "multirun" / SWEEP, server, written)
+    with client(tmp_path_factory, "agent") as user:
+        parameters = {key: {"values": [SHORT[key], LONG[key]]} for key in SHORT}
+        sweep = user.sweep(FIXED, name="ranks, short & long", parameters=parameters)
+        handed = user.handed(sweep)
+        handed.waiting = [("first", SHORT)]
+        assert user.agent(sweep).wait() == 0
+        written = next((user.place / "multirun" / SWEEP).glob("*/metrics.csv")).read_bytes()
+        handed.waiting, handed.at_once, handed.to_stop = [("again", SHORT), ("long", LONG)], 2, {"long"}
+        assert user.agent(sweep).wait() == 0
+        yield Swept(user, written)
 
 
 def test_the_sweep_file_reaches_the_server_and_its_trials_the_sweeps_folder(swept: Swept) -> None:
-    assert swept.server.sweep["metric"]["name"] == "validation/log_loss"
+    assert swept.client.handed(SWEEP).config["metric"]["name"] == "validation/log_loss"
     assert SweepFolder(swept.folder).read()["door"] == "wandb agent"
     assert len(SweepFolder(swept.folder).entries()) == 2
 
@@ -185,15 +166,23 @@ def test_the_server_has_the_history_of_the_run_it_named(swept: Swept) -> None:
 
 
 def test_a_point_handed_out_again_reports_its_result_and_trains_nothing(swept: Swept) -> None:
-    assert swept.codes().count("lora.rank=4 0") == 2
+    assert swept.client.door.ended("lora.rank=4") == [0, 0]
     assert swept.entry(**SHORT).metrics.read_bytes() == swept.first_metrics
     again, first = swept.server.runs["again"], swept.server.runs["first"]
     assert again.exit_code == 0
     assert again.summary["validation/log_loss"] == first.summary["validation/log_loss"]
+    tables = [{name.rsplit("_", 2)[0] for name in swept.server.files[run]} for run in ("again", "first")]
+    assert tables[0] == tables[1] and any("confusion_matrix" in name for name in tables[0])
+
+
+def test_the_runs_are_grouped_by_the_name_of_their_sweep(swept: Swept) -> None:
+    assert {run.group for run in swept.server.runs.values()} == {"ranks, short & long"}
+    assert swept.server.operations.count("GetSweep") == 1
+    assert SweepFolder(swept.folder).read()["tracking"] == {"group": "ranks, short & long"}
 
 
 def test_a_stopped_trial_leaves_a_checkpoint_and_goes_on_from_it(swept: Swept) -> None:
-    assert "lora.rank=8 143" in swept.codes()
+    assert swept.client.door.ended("lora.rank=8") == [143]
     assert swept.server.runs["long"].exit_code == 143
     folder = swept.entry(**LONG)
     steps = len(metrics(folder.path, "train"))

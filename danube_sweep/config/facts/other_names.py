@@ -290,7 +290,7 @@ COMMAND_NAMES: dict[str, str] = {
         "danube-sweep --help lists the options of every group, models included",
     ),
     **dict.fromkeys(("tune", "search", "optimize", "hpo", "multirun"), "give danube-sweep -m FIELD=VALUE,VALUE"),
-    **dict.fromkeys(("agent", "wandb"), "give wandb agent SWEEP_ID, or danube-sweep sweep FILE without a server"),
+    "wandb": "give wandb agent SWEEP_ID, or danube-sweep sweep FILE without a server",
     **dict.fromkeys(("continue", "restart", "retry"), "give danube-sweep resume DIR"),
     **dict.fromkeys(("ranking", "results", "compare", "leaderboard", "best"), "give danube-sweep rank SWEEP_DIR"),
     **dict.fromkeys(("status", "monitor", "progress"), "give danube-sweep watch SWEEP_DIR"),

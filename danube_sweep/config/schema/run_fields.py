@@ -77,4 +77,5 @@ class WandbTracking(Tracking):
     tags: list[str] = setting("W&B tags", [])
     timeout_s: float = setting("seconds to wait for the server at the start and at the end of a run", 8.0)
     log_predictions: bool = setting("send validation predictions (the first 5000 rows) and charts of all of them", True)
+    share: bool = setting("under W&B agents: one process of this machine trains the trials of all, in packs", False)
     log_adapter: bool = setting("upload the adapter (the model for lora=full), waiting up to 30 timeouts", False)

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from danube_sweep.composer import compose
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.storage.folder_names import SWEEPS, sweep_folder_name
-from danube_sweep.sweeping.entry.wandb_agent import check_parameters, refuse_multirun, trial_folder, under_agent
+from danube_sweep.sweeping.entry.wandb_agent import check_parameters, refuse_multirun, trial_words, under_agent
 from danube_sweep.sweeping.propose.grid_cells import depends_on
 
 LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--help", "-h")
@@ -82,7 +82,7 @@ def _placed(words: list[str], *, dry: bool, multirun: bool) -> Iterator[list[str
         yield [*words, "sweep.dry_run=true"] if dry else words
     elif under_agent() and not any(word.startswith(RUN_DIR) or word.partition("=")[0] in LOOKING for word in words):
         overrides = [word for word in words if not word.startswith("-")]
-        yield [*words, f"{RUN_DIR}{trial_folder(compose(overrides), overrides)}"]
+        yield [*words, *trial_words(compose(overrides), overrides)]
     else:
         yield words
 

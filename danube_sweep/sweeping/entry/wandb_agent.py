@@ -2,15 +2,20 @@
 
 import os
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from danube_sweep.composer import compose
 from danube_sweep.config.from_environment import check_received
-from danube_sweep.config.schema import Config
+from danube_sweep.config.schema import Config, Tracking, WandbTracking
+from danube_sweep.config.schema.states import State
 from danube_sweep.decoding import Undecodable, yaml_of
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import BusyError, ConfigError, DanubeSweepError, Interrupted, UserError
 from danube_sweep.storage.folder_names import SWEEPS
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping.wandb_file.wandb_parameters import override_text
 
 SWEEP_ID, PARAMETERS = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
 """Variables that the agent sets for its children: the sweep, and the file with the values chosen for this trial."""
@@ -45,22 +50,83 @@ def check_parameters() -> None:
         check_received(f"the sweep's parameter {key}", value)
 
 
-def trial_folder(config: Config, overrides: list[str], base: Path = SWEEPS) -> Path:
-    """The folder of this trial in `base`/<sweep id>, the one of an earlier run if there was one: same hash.
+def trial_words(config: Config, overrides: list[str], base: Path = SWEEPS) -> list[str]:
+    """The overrides that put this trial into its folder in `base`/<sweep id>, and its run into the sweep's group.
 
-    Raises ConfigError outside an agent, CheckpointError for a folder in use or from another version, DiskError.
+    The folder is the one of an earlier run of the trial if there was one: same hash. Raises ConfigError outside an
+    agent, CheckpointError for a folder in use or from another version, DiskError.
     """
     sweep = under_agent()
     if sweep is None:
         raise ConfigError(f"{SWEEP_ID} is not set: this is no trial of the W&B agent; start it with `wandb agent`")
     folder = SweepFolder(base / sweep)
+    settled = {} if folder.file.is_file() else _settled(config.tracking, sweep)
     with folder.locked():
-        if folder.file.is_file():
-            folder.read()
-        else:
-            folder.write({"door": DOOR, "settings": {}})
+        if not folder.file.is_file():
+            folder.write({"door": DOOR, "settings": {}, "tracking": settled})
+        group = folder.read().get("tracking", {}).get("group")
         [(entry, _)] = folder.add([(config, overrides, None)], shared=_fixed(overrides))
-    return entry.path
+    words = [f"hydra.run.dir={entry.path}"]
+    if isinstance(config.tracking, WandbTracking) and config.tracking.group is None and group is not None:
+        words.append(f"tracking.group={override_text('tracking.group', group)}")
+    return words
+
+
+def shared_trial(words: Sequence[str]) -> bool:
+    """Has the trial of these words trained by the executor that this machine's agents share, if that is asked for.
+
+    False if it is not. Raises what `train_shared` raises.
+    """
+    if any(word.startswith("-") or word.startswith("hydra.run.dir=") for word in words) or under_agent() is None:
+        return False
+    check_parameters()  # before anything of theirs is resolved
+    overrides = list(words)
+    config = compose(overrides)
+    from danube_sweep.sweeping.share.shared_trial import is_shared, train_shared
+
+    if not is_shared(config):
+        return False
+    folder, *own = trial_words(config, overrides)
+    train_shared(compose([*overrides, *own]) if own else config, Path(folder.partition("=")[2]).absolute())
+    return True
+
+
+def _settled(tracking: Tracking, sweep: str) -> dict[str, str]:
+    # Asked once per sweep folder, by its first trial.
+    if not isinstance(tracking, WandbTracking):
+        return {}
+    from danube_sweep.tracking import sweep_name
+
+    return {"group": sweep_name(tracking, sweep, _say)}
+
+
+def report(words: Sequence[str], error: BaseException, exit_code: int) -> None:
+    """Tells the server of an error that came before the trial's run was open; does nothing outside an agent.
+
+    `words` are the command's, of which only the settings of tracking are read: they may be what is wrong.
+    """
+    from danube_sweep.tracking import given_out, is_reported, report_unbegun
+
+    given = dict(word.split("=", 1) for word in words if word.startswith("tracking") and "=" in word)
+    if not given_out() or is_reported() or given.pop("tracking", "wandb") != "wandb":
+        return
+    mode, project = given.get("tracking.mode", "auto"), given.get("tracking.project", WandbTracking().project)
+    tracking = WandbTracking(mode, project, given.get("tracking.entity"))
+    match error:
+        case BusyError() | Interrupted():
+            state = State.preempted.value
+        case UserError():
+            state = State.invalid.value
+        case _:
+            state = str(getattr(error, "state", State.failed.value))
+    try:
+        report_unbegun(tracking, state, str(error), exit_code, _say)
+    except DanubeSweepError as trouble:
+        _say(f"W&B was not told of this error: {trouble}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _fixed(overrides: list[str]) -> list[str]:

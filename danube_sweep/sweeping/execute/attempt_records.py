@@ -42,6 +42,8 @@ class EndedAttempt:
     """Those that were there when it ended, itself included."""
     log: Path | None = None
     """The output of its process, if that is not in the trial's own log."""
+    withdrawn: str | None = None
+    """Why it left without a result, if its source took it back."""
     split: str | None = None
     """The reason why its pack ended, if no trial is blamed for it; the trial continues in a smaller pack."""
 
@@ -190,6 +192,8 @@ def _judge(one: EndedAttempt) -> tuple[str, str | None]:
     if not one.folder.result.is_file():
         if one.split is not None:
             return INTERRUPTED, one.split
+        if one.withdrawn is not None and one.failed is None:
+            return State.preempted.value, one.withdrawn
         if one.timed_out is not None:
             return State.timeout.value, one.timed_out
         if one.stopped and one.failed is None and not (one.code == 0 and one.folder.paused.is_file()):

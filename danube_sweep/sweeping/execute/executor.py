@@ -287,6 +287,7 @@ class Executor:
         now, settings = time.monotonic(), self._settings
         for one in self._running:
             one.child.watch_ranks()
+            one.withdraw(self._source.withdrawn)
             if settings.timeout_h is not None and one.child.stop_asked_s is None:
                 one.watch_clock(settings.timeout_h, settings.grace_s * max(1, len(one.members)))
             if one.child.stop_asked_s is not None:

@@ -1,6 +1,7 @@
 """The process in a slot: with one trial, or with a pack of trials that train together."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -32,6 +33,8 @@ class RunningTrial:
     shown: bool = False
     timed_out: str | None = None
     dismissed_s: float | None = None
+    withdrawn: str | None = None
+    """Why it leaves without a result, if its source has taken it back."""
     split: str | None = None
     """The reason why its pack ended, if no trial of it is blamed for that."""
     began_s: float = field(default_factory=time.monotonic)
@@ -105,6 +108,16 @@ class SlotProcess:
                 self.overrun = f"{member.name} did not leave within sweep.grace_s={grace_s:g} seconds"
                 self.child.kill()
 
+    def withdraw(self, reason_of: Callable[[Claim], str | None]) -> None:
+        """Asks trials that their source has taken back to leave."""
+        for member in self.members.values():
+            if member.withdrawn is None and (reason := reason_of(member.claim)) is not None:
+                member.withdrawn = reason
+                if self.log is None:
+                    self.child.ask_to_stop()
+                else:
+                    self.child.tell(Dismissal(member.name, reason))
+
     def death(self, code: int, *, kernel_killed: bool) -> tuple[str, str]:
         """State and reason of a process by its end, for trials that it has left unfinished."""
         if self.stalled is not None or self.overrun is not None:
@@ -139,6 +152,7 @@ class SlotProcess:
             present=self.present(),
             log=self.log,
             split=member.split,
+            withdrawn=member.withdrawn,
         )
 
 

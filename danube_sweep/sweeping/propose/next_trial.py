@@ -89,6 +89,9 @@ class Source(Protocol):
     def validated(self, claim: Claim, number: int) -> Verdict:
         """The verdict on a trial after `number` validations, which are in its metrics.csv."""
 
+    def withdrawn(self, claim: Claim) -> str | None:
+        """Why a running trial is to leave after a checkpoint, without a result; None if it is not."""
+
     def ended(self, claim: Claim, state: str) -> None:
         """Takes the end of an attempt, still claimed."""
 
@@ -314,6 +317,9 @@ class FolderSource:
 
     def validated(self, claim: Claim, number: int) -> Verdict:
         return Verdict.go_on if self._early is None else self._early.verdict(claim.entry, number)
+
+    def withdrawn(self, claim: Claim) -> str | None:
+        return None
 
     def ended(self, claim: Claim, state: str) -> None:
         self._running.pop(claim.entry.number, None)

@@ -104,6 +104,9 @@ class SearchSource:
     def validated(self, claim: Claim, number: int) -> Verdict:
         return self._known.validated(claim, number)
 
+    def withdrawn(self, claim: Claim) -> str | None:
+        return None
+
     def ended(self, claim: Claim, state: str) -> None:
         self._known.ended(claim, state)
 

@@ -1,0 +1,196 @@
+"""A trial of a W&B agent that an executor of this machine trains: handed over, followed by its files, logged as a run.
+
+This process loads no model. It lives as long as its trial, so that the agent sees what it always sees.
+"""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, final
+
+from danube_sweep.config.schema import Config, WandbTracking
+from danube_sweep.config.schema.states import COMPLETE, State
+from danube_sweep.config.stored import plain_config
+from danube_sweep.errors import BusyError, CheckpointError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed
+from danube_sweep.storage.files import append_only
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping.share.lines import Lines, is_ours
+from danube_sweep.sweeping.share.meeting_place import socket_of
+from danube_sweep.tracking import Tracker, open_tracker
+
+SHARE: Final = "DANUBE_SWEEP_SHARE"
+"""Set by `danube-sweep agent`: how many trials it keeps, and the sweep's settings."""
+POLL_S: Final = 0.5
+START_S: Final = 120.0
+"""How long an executor may take to listen, on a machine with much else to do."""
+EXECUTORS: Final = 3
+"""How many executors may die under a trial before it ends as preempted."""
+LOG: Final = "executor.log"
+
+
+def is_shared(config: Config) -> bool:
+    """Whether the trial of this agent goes to an executor."""
+    return isinstance(config.tracking, WandbTracking) and (config.tracking.share or bool(os.environ.get(SHARE)))
+
+
+def train_shared(config: Config, path: Path) -> None:
+    """Has the trial in the folder `path` of its sweep trained, and logs it; returns when it has finished.
+
+    Raises TrialFailed for one that did not finish, Interrupted for one that was stopped or lost its executors, and
+    BusyError for one that another process trains.
+    """
+    trial = _SharedTrial(config, RunFolder(path), SweepFolder(path.parent))
+    trial.run()
+
+
+@final
+class _SharedTrial:
+    def __init__(self, config: Config, folder: RunFolder, sweep: SweepFolder) -> None:
+        (entry,) = [one for one in sweep.entries() if one.path == folder.path]
+        assert entry.hash is not None
+        self._folder, self._sweep = folder, sweep
+        self._tracker: Tracker = open_tracker(
+            config.tracking,
+            run_id=entry.hash,
+            run_name=config.name or folder.path.name,
+            folder=folder.path,
+            resolved=plain_config(config),
+            say=lambda line: print(line, file=sys.stderr),
+        )
+        self._logged: set[tuple[str, str]] = set()
+        self._signal: int | None = None
+
+    def run(self) -> None:
+        code = 1
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, self._hear)
+            if not self._is_complete():
+                self._train()
+            self._conclude()
+            code = 0
+        except DanubeSweepError as error:
+            code = error.exit_code
+            if not self._folder.result.is_file():
+                state = State.preempted if isinstance(error, Interrupted | BusyError) else State.failed
+                self._tracker.summary({"state": state.value, "error": str(error)})
+            raise
+        finally:
+            self._tracker.finish(code)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+
+    def _is_complete(self) -> bool:
+        with suppress(CheckpointError):
+            result = self._folder.read_result()
+            return result is not None and result["state"] in COMPLETE
+        return False
+
+    def _train(self) -> None:
+        for _ in range(EXECUTORS):
+            lines = self._connected()
+            lines.send({"trial": self._folder.path.name})
+            state = self._follow(lines)
+            lines.close()
+            if state is not None:
+                self._log_rows()
+                if state in (State.preempted.value, "interrupted"):
+                    raise Interrupted(f"it goes on from its checkpoint: {self._folder.path}", self._signal or 15)
+                return
+            print("the executor of this sweep has ended; the trial goes on from its checkpoint", file=sys.stderr)
+        raise Interrupted(f"{EXECUTORS} executors have died under it; see {self._sweep.path / LOG}", 15)
+
+    def _follow(self, lines: Lines) -> str | None:
+        """The state in which the trial ended; None if the executor is gone."""
+        told = False
+        while True:
+            for message in lines.receive(POLL_S):
+                if "refused" in message:
+                    raise BusyError(str(message["refused"]))
+                if "ended" in message:
+                    return str(message["ended"])
+            if lines.closed:
+                return None
+            if not told and (self._signal is not None or self._tracker.stopped):
+                lines.send({"stop": True})
+                told = True
+            self._log_rows()
+
+    def _log_rows(self) -> None:
+        if not self._folder.metrics.is_file():
+            return
+        with self._folder.metrics.open(newline="") as stream:
+            text = stream.read()
+        for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+            key = row["step"], row["part"]
+            if key not in self._logged and None not in row.values():
+                self._logged.add(key)
+                self._tracker.log(int(row["step"]), _values(row))
+
+    def _conclude(self) -> None:
+        result = self._folder.read_result()
+        if result is None:
+            raise TrialFailed(f"{self._folder.path} ended without a result; see {self._sweep.path / LOG}")
+        complete = result["state"] in COMPLETE
+        if complete:
+            if not self._logged and result.get("validation"):
+                self._tracker.log(result["best_step"], _prefixed(result))
+            self._tracker.publish(self._folder.predictions, self._product() if self._logged else None)
+        error = {"error": result["error"]} if "error" in result else {}
+        self._tracker.summary({"state": result["state"], **error, **_prefixed(result)})
+        if not complete:
+            raise TrialFailed(f"{self._folder.path}: {result['state']}: {result.get('error')}")
+
+    def _product(self) -> Path | None:
+        found = [self._folder.path / name for name in ("adapter", "model")]
+        return next((folder for folder in found if folder.is_dir()), None)
+
+    # ------------------------------------------------------------------------------------------ the executor
+
+    def _connected(self) -> Lines:
+        """A connection to the sweep's executor, which is started if there is none. Raises SweepFailed, ConfigError."""
+        path, end, started_s = socket_of(self._sweep.path), time.monotonic() + START_S, 0.0
+        while time.monotonic() < end:
+            place = socket.socket(socket.AF_UNIX)
+            with suppress(OSError):
+                place.connect(str(path))
+                if is_ours(place):
+                    return Lines(place)
+            place.close()
+            if time.monotonic() > started_s + START_S / 4:  # another process may have started it: only one will stay
+                self._start()
+                started_s = time.monotonic()
+            time.sleep(0.1)
+        raise SweepFailed(f"no executor listens after {START_S:g} s; see {self._sweep.path / LOG}")
+
+    def _start(self) -> None:
+        handle = append_only(self._sweep.path / LOG)
+        words = ["agent", "--serve", str(self._sweep.path), *os.environ.get(SHARE, "").split()]
+        environment = {key: value for key, value in os.environ.items() if key != SHARE}
+        subprocess.Popen(
+            [sys.executable, "-m", "danube_sweep", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=handle,
+            env=environment,
+            start_new_session=True,  # it outlives this trial
+        )
+        os.close(handle)
+
+
+def _values(row: dict[str, Any]) -> dict[str, float]:
+    left_out = ("step", "part", "epoch", "seconds")
+    return {f"{row['part']}/{key}": float(cell) for key, cell in row.items() if cell and key not in left_out}
+
+
+def _prefixed(result: dict[str, Any]) -> dict[str, float]:
+    return {f"validation/{name}": value for name, value in (result.get("validation") or {}).items()}

@@ -1,0 +1,197 @@
+"""Who may hand a trial to an executor of several agents, and what becomes of what is handed over."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from danube_sweep.cli import main
+from danube_sweep.config.schema import Config
+from danube_sweep.errors import ConfigError
+from danube_sweep.storage.files import write_json
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.share import handed_source, meeting_place
+from danube_sweep.sweeping.share.handed_source import HandedSource
+from danube_sweep.sweeping.share.lines import LONGEST, Lines, is_ours
+from danube_sweep.sweeping.share.meeting_place import runtime_folder, socket_of
+
+Tiny = Callable[..., Config]
+
+
+@pytest.fixture(autouse=True)
+def own_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+class Meeting:
+    """A source of two trials, and the agents' ends of its socket."""
+
+    def __init__(self, folder: SweepFolder, tiny: Tiny, place: socket.socket, path: Path) -> None:
+        overrides = [[f"lora.rank={rank}"] for rank in (2, 4)]
+        with folder.locked():
+            folder.write({"settings": {}})
+            added = folder.add([(tiny(*words), words, None) for words in overrides], shared=[])
+        self.entries: list[Entry] = [entry for entry, _ in added]
+        self.source = HandedSource(folder, expected=2)
+        self._path, self._ends = path, []  # type: tuple[Path, list[Lines]]
+        threading.Thread(target=self.source.listen, args=(place,), daemon=True).start()
+
+    def hand(self, name: str) -> Lines:
+        end = socket.socket(socket.AF_UNIX)
+        end.connect(str(self._path))
+        lines = Lines(end)
+        self._ends.append(lines)
+        lines.send({"trial": name})
+        return lines
+
+    def handed(self, number: int) -> Lines:
+        """The end of a trial's process, once the source has the trial."""
+        before = len(self.source.waiting(lambda _: True, 9))
+        lines = self.hand(self.entries[number].path.name)
+        until(lambda: len(self.source.waiting(lambda _: True, 9)) > before)
+        return lines
+
+
+@pytest.fixture
+def meeting(tmp_path: Path, tiny: Tiny) -> Iterator[Meeting]:
+    path = socket_of(tmp_path / "sweep")
+    with socket.socket(socket.AF_UNIX) as place:
+        place.bind(str(path))
+        place.listen(5)
+        yield Meeting(SweepFolder(tmp_path / "sweep"), tiny, place, path)
+        place.shutdown(socket.SHUT_RDWR)
+
+
+def until(happens: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not happens():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)
+
+
+def answer(lines: Lines) -> dict[str, object]:
+    found = lines.receive(30)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_as_many_trials_as_are_expected_start_together(meeting: Meeting) -> None:
+    meeting.handed(0)
+    assert meeting.source.claim() is None and meeting.source.pending()
+    meeting.handed(1)
+    claims = [meeting.source.claim(), meeting.source.claim()]
+    assert [claim.entry.number for claim in claims if claim is not None] == [1, 2]
+    assert meeting.source.claim() is None
+
+
+def test_fewer_start_when_no_other_has_come_for_a_while(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handed_source, "GATHER_S", 0.0)
+    meeting.handed(0)
+    assert meeting.source.claim() is not None
+
+
+def test_the_end_of_a_trial_is_told_to_its_process_and_a_failed_result_is_trained_again(meeting: Meeting) -> None:
+    write_json(meeting.entries[0].folder.result, {"trial": meeting.entries[0].hash, "state": "failed"})
+    first, _ = meeting.handed(0), meeting.handed(1)
+    claim = meeting.source.claim()
+    assert claim is not None and not claim.entry.folder.result.is_file()
+    assert meeting.source.withdrawn(claim) is None
+    meeting.source.ended(claim, "finished")
+    assert answer(first) == {"ended": "finished"}
+    assert meeting.source.progress() == (1, None)
+
+
+def test_a_process_that_dies_or_stops_takes_its_own_trial_back(meeting: Meeting) -> None:
+    first, second = meeting.handed(0), meeting.handed(1)
+    claims = [claim for claim in (meeting.source.claim(), meeting.source.claim()) if claim is not None]
+    first.close()
+    until(lambda: meeting.source.withdrawn(claims[0]))
+    assert meeting.source.withdrawn(claims[0]) == "its agent's process is gone"
+    assert meeting.source.withdrawn(claims[1]) is None
+    second.send({"stop": True})
+    until(lambda: meeting.source.withdrawn(claims[1]))
+    assert meeting.source.withdrawn(claims[1]) == "its W&B run was stopped"
+
+
+def test_a_trial_that_waits_is_let_go_at_once_when_it_is_stopped(meeting: Meeting) -> None:
+    waits = meeting.handed(0)
+    waits.send({"stop": True})
+    assert answer(waits) == {"ended": "preempted"}
+
+
+@pytest.mark.parametrize("name", ["../sweep", "001_other_12345678", "", "None"])
+def test_a_name_that_is_no_trial_of_the_sweep_is_refused(meeting: Meeting, name: str) -> None:
+    assert "is no trial of this sweep" in str(answer(meeting.hand(name))["refused"])
+
+
+def test_a_second_process_with_the_same_trial_is_refused(meeting: Meeting) -> None:
+    meeting.handed(0)
+    twin = meeting.hand(meeting.entries[0].path.name)
+    assert "being trained by another process" in str(answer(twin)["refused"])
+
+
+@pytest.mark.parametrize("sent", [b"\x80\x04K\x01.\n", b"[1]\n", b"x" * (2 * LONGEST)])
+def test_what_is_no_line_of_json_ends_the_connection(sent: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    threading.Thread(target=ours.sendall, args=(sent,), daemon=True).start()
+    lines = Lines(theirs)
+    found = []
+    while not lines.closed:
+        found += lines.receive(30)
+    assert found == []
+    ours.close()
+    lines.close()
+
+
+def test_only_processes_of_this_user_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        assert is_ours(ours)
+        monkeypatch.setattr("os.getuid", lambda: 12345)
+        assert not is_ours(ours)
+
+
+def test_the_folder_of_sockets_is_this_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = runtime_folder()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o750)
+    with pytest.raises(ConfigError, match="not a folder of this user alone"):
+        runtime_folder()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="not a folder of this user alone"):
+        runtime_folder()
+
+
+def test_a_socket_whose_path_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    with pytest.raises(ConfigError, match="too long for a socket"):
+        socket_of(tmp_path)
+    assert len(bytes(socket_of_default(tmp_path, monkeypatch))) <= meeting_place.MOST_BYTES
+
+
+def socket_of_default(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    return socket_of(sweep)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give one sweep as ENTITY/PROJECT/ID"),
+        (["me/p/s", "me/p/t"], "give one sweep as ENTITY/PROJECT/ID"),
+        (["a/b/c/d"], "'a/b/c/d' is not the path of a sweep"),
+        (["me/p/s", "--trials", "65"], "--trials must be between 1 and 64, got 65"),
+        (["me/p/s", "lora.rank=4"], "lora.rank=4: only sweep.FIELD=VALUE"),
+        (["me/p/s", "sweep.pack=-1"], "sweep.pack"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["agent", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
