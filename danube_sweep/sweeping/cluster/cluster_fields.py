@@ -39,7 +39,7 @@ class ClusterOptions:
 
 @dataclass
 class RayOptions:
-    """What a sweep asks of a Ray cluster: the fields of `hydra.launcher`."""
+    """The fields of `hydra.launcher` with hydra/launcher=ray: a sweep's request to a Ray cluster."""
 
     address: str = "auto"
     workers: int | None = None

@@ -23,7 +23,7 @@ STOPS_S: Final = 120.0
 
 
 def on_ray(options: RayOptions) -> Run:
-    """What runs a planned sweep on a Ray cluster. It returns when its workers have ended, however their trials did.
+    """The function that runs a planned sweep on a Ray cluster. It returns when its workers have ended.
 
     Raises ConfigError without a cluster, Interrupted for a stop, after which the trials have checkpointed, and
     SweepFailed for workers that could not train.
@@ -51,7 +51,7 @@ class _Actors:
     bad: list[str] = field(default_factory=list)
     """A line for each worker that could not train."""
     training: dict[Any, Any] = field(default_factory=dict)
-    """What a worker's training will return -> the worker."""
+    """The pending return of a worker's training -> the worker."""
 
     @property
     def place(self) -> str:
@@ -96,7 +96,7 @@ class _Actors:
         self.terminal.note(f"{_count(self.workers)} of Ray asked for; they share {self.place}")
 
     def _hear(self) -> bool:
-        """Takes what workers return; whether one has found no trial left."""
+        """Takes the returns of workers; whether one has found no trial left."""
         import ray
 
         ready, _ = ray.wait([*self.training], timeout=ASKED_S)

@@ -1,4 +1,4 @@
-"""What runs in an actor of Ray: `danube-sweep resume` on the sweep's folder. Everything else is in the folder."""
+"""The code in an actor of Ray: `danube-sweep resume` on the sweep's folder. Everything else is in the folder."""
 
 import ctypes
 import os

@@ -178,7 +178,7 @@ def cluster_of(config: DictConfig) -> ClusterOptions | RayOptions | None:
 
 
 def submit_of(options: ClusterOptions | RayOptions | None) -> Submit | None:
-    """What has the trials trained on a cluster; None if they train here."""
+    """The function that has the trials trained on a cluster; None if they train here."""
     match options:
         case None:
             return None
