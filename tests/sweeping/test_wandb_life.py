@@ -69,7 +69,8 @@ class Life:
     def _stop_early(self) -> None:
         # A point that gets worse, and does not end by itself, for the server's hyperband.
         handed = self.client.handed(self.bayes)
-        handed.config["run_cap"], handed.waiting = 4, [("hopeless", {"optimizer.lr": 0.1, **FOREVER})]
+        worse = {"optimizer.lr": 0.1, "schedule.warmup": 0, **FOREVER}
+        handed.config["run_cap"], handed.waiting = 4, [("hopeless", worse)]
         assert self.client.agent(self.bayes).wait() == 0
 
     def _stop_all(self) -> None:
