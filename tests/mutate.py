@@ -49,6 +49,43 @@ RUN = "training/test_run.py"
 
 FAULTS = [
     Fault(
+        "a soup's updates are summed, and not averaged",
+        "inference/soup/average.py",
+        "(one.scale / count)",
+        "one.scale",
+        ("inference/test_soup.py",),
+    ),
+    Fault(
+        "the greedy soup tries the trials that it has passed again",
+        "inference/soup/choose_soup.py",
+        "rest = rest[better + 1 :]",
+        "rest = rest[:better] + rest[better + 1 :]",
+        ("inference/test_soup.py::test_the_choice_is_that_of_the_paper_in_fewer_passes",),
+    ),
+    Fault(
+        "a rule is judged on the rows that chose it",
+        "results/decisions/judge_rules.py",
+        "np.flatnonzero(~out_N)",
+        "np.flatnonzero(out_N)",
+        ("results/test_decisions.py",),
+    ),
+    Fault(
+        "parts of another prediction are taken for this one's",
+        "storage/prediction_parts.py",
+        'if stated.get("key") == key:',
+        'if "key" in stated:',
+        ("inference/test_predict_ensemble.py",),
+    ),
+    Fault(
+        "a deadline is judged without its margin",
+        "inference/deadline.py",
+        "return total * MARGIN",
+        "return total",
+        (
+            "inference/test_predict_ensemble.py::test_a_deadline_leaves_out_the_other_order_and_then_the_smallest_shares",
+        ),
+    ),
+    Fault(
         "a micro-batch's share of its step is left out of the gradient",
         TRIAL,
         "loss = mean * micro.share",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.errors import ConfigError
 from danube_sweep.storage.outputs import refuse_existing
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.terminal.row_bar import row_bar
@@ -101,11 +101,9 @@ def _answered(
         try:
             parts, requests = _fitted(parts, requests, place, words, started, kept)
             count = _shown(parts, requests, place, words, kept)
-        except KeyboardInterrupt:
-            Terminal().note(f"{kept.folder} keeps the finished parts; the same command goes on, or delete it")
-            raise
-        except UserError:
-            kept.give_up()
+        except BaseException:
+            if kept.give_up():
+                Terminal().note(f"{kept.folder} keeps the finished parts; the same command goes on, or delete it")
             raise
         kept.finish()
     return count

@@ -78,10 +78,12 @@ class PredictionParts:
         with whole_file(self._part(pack, chunk), _WAY_OUT) as temporary:
             save_tensors({_EXAMPLES: names, _ANSWERS: part.answers_NA}, temporary)
 
-    def give_up(self) -> None:
-        """Removes the folder if no part is in it."""
-        if not any(name.endswith(".safetensors") for name in os.listdir(self.folder)):
-            self.finish()
+    def give_up(self) -> bool:
+        """Removes the folder if no part is in it; returns whether there are some."""
+        if any(name.endswith(".safetensors") for name in os.listdir(self.folder)):
+            return True
+        self.finish()
+        return False
 
     def finish(self) -> None:
         """Removes our files, and the folder if nothing else is in it."""

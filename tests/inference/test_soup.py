@@ -157,7 +157,7 @@ def sequential(losses: dict[Chosen, Any], count: int) -> Chosen:
 def test_the_choice_is_that_of_the_paper_in_fewer_passes(seed: int) -> None:
     random, count = np.random.default_rng(seed), 6
     subsets = [tuple(k for k in range(count) if code >> k & 1) for code in range(1, 2**count)]
-    losses = {one: random.normal(1 - 0.05 * len(one), 0.1, 40) for one in subsets}
+    losses = {one: random.normal(1 - 0.01 * len(one), 0.1, 40) for one in subsets}
     asked: list[Chosen] = []
 
     def evaluate_some(some: Sequence[Chosen]) -> list[Any]:
