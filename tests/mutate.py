@@ -276,7 +276,7 @@ FAULTS = [
     Fault(
         "kept states of one backbone pass for those of another",
         STORED,
-        "[VERSION, self._backbone.fingerprint, precision,",
+        "[VERSION, backbone.fingerprint, precision,",
         "[VERSION, precision,",
         ("training/test_changed_backbone.py",),
     ),
