@@ -29,14 +29,17 @@ SEAL = "seal"
 """The key of the manifest's own hash."""
 
 
-def write_checkpoint(folder: Path, manifest: Mapping[str, Any], write_files: Callable[[Path], None]) -> None:
+def write_checkpoint(
+    folder: Path, manifest: Mapping[str, Any], write_files: Callable[[Path], None], run: Path | None = None
+) -> None:
     """Fills a folder by `write_files` and seals it with hashes. An existing `folder` is replaced.
 
-    Raises DiskError, for example when the disk is full; then no part of the new checkpoint stays.
+    `run` is the run's folder, if `folder` may lie elsewhere. Raises DiskError, for example when the disk is full, and
+    BusyError if another process has taken over the run. Then no part of the new checkpoint stays.
     """
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with whole_folder(folder, replace=True) as temporary:
+    with whole_folder(folder, replace=True, run=run) as temporary:
         write_files(temporary)
         hashes = {file.name: content_hash(file) for file in sorted(temporary.iterdir())}
         stated = json.loads(json.dumps({"format": FORMAT, **manifest, "files": hashes}))

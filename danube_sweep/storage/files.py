@@ -53,10 +53,13 @@ def whole_file(target: Path, way_out: str = WAY_OUT) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(target: Path, way_out: str = WAY_OUT, *, replace: bool = False) -> Iterator[Path]:
+def whole_folder(
+    target: Path, way_out: str = WAY_OUT, *, replace: bool = False, run: Path | None = None
+) -> Iterator[Path]:
     """`whole_file` for a folder: gives an empty temporary folder, which becomes `target`.
 
-    With `replace`, an older folder is removed. Without it, DiskError is raised unless the older folder is empty.
+    With `replace`, an older folder is removed. Without it, DiskError is raised unless the older folder is empty. `run`
+    is the run's folder if `target` belongs to the run and lies elsewhere.
     """
     temporary = _temporary(target)
     try:
@@ -66,6 +69,8 @@ def whole_folder(target: Path, way_out: str = WAY_OUT, *, replace: bool = False)
             for path in (*temporary.rglob("*"), temporary):
                 _sync(path)
             fence(target)
+            if run is not None:
+                fence(run)
             if replace:
                 shutil.rmtree(target, ignore_errors=True)
             temporary.rename(target)

@@ -14,6 +14,7 @@ from danube_sweep.errors import CheckpointError, DamagedCheckpoint
 from danube_sweep.lora.adalora_ranks import RankAllocation
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.checkpoints_by_step import MANIFEST, Checkpoints
+from danube_sweep.storage.leases import fence
 from danube_sweep.training import trained_weights
 from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.best_and_patience import BestSoFar
@@ -56,7 +57,7 @@ def save(trial: Resumable, evaluation: Evaluation | None) -> None:
     """Writes a checkpoint of the trial where it stands; keeps it and the best one, and removes the others.
 
     Where it is the best one itself, the best before it stays: there are two in case one is damaged. `evaluation` is
-    that of this step, if it was validated. Raises DiskError.
+    that of this step, if it was validated. Raises DiskError, and BusyError if another process has taken over the trial.
     """
     state: dict[str, Any] = {
         "optimizer": trial.optimizer.state_dict(),
@@ -76,10 +77,12 @@ def save(trial: Resumable, evaluation: Evaluation | None) -> None:
 
     step, kept = trial.done.step, checkpoints_of(trial)
     manifest = {**trial.where.manifest, "step": step, "metrics": metrics, "state": skeleton}
-    checkpoint.write_checkpoint(kept.folder(step), manifest, write_files)
+    run = trial.where.folder.path  # a lease is there, wherever the checkpoints are
+    checkpoint.write_checkpoint(kept.folder(step), manifest, write_files, run)
     spare = trial.best.best_before if trial.best.best_step == step else None
     if trial.best.best_step is None:  # no rows validate, or none have yet
         spare = max((one for one in kept.steps() if one < step), default=None)
+    fence(run)
     kept.keep({step, trial.best.best_step, spare})
 
 

@@ -20,12 +20,15 @@ from workbench import CPU, Parts, activate, build
 
 import danube_sweep
 from danube_sweep.config.schema import Config
-from danube_sweep.errors import CheckpointError, DamagedCheckpoint, DiskError
+from danube_sweep.errors import BusyError, CheckpointError, DamagedCheckpoint, DiskError
 from danube_sweep.storage import checkpoint
 from danube_sweep.storage.checkpoint import pack_state, read_manifest, unpack_state, write_checkpoint
+from danube_sweep.storage.checkpoint_places import place_checkpoints
 from danube_sweep.storage.checkpoints_by_step import Checkpoints
 from danube_sweep.storage.files import content_hash
+from danube_sweep.storage.leases import Lease
 from danube_sweep.training import resume, trained_weights
+from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.step_plan import Collator
 
@@ -160,6 +163,32 @@ def test_there_are_always_two_checkpoints_to_go_on_from(config: Config, tmp_path
         trial.best.take(step, {"log_loss": loss}, "log_loss")
         resume.save(trial, None)
         assert kept.steps() == steps
+
+
+def test_a_trial_that_was_taken_over_while_it_wrote_leaves_the_others_checkpoints_elsewhere(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = activate(build(config), tmp_path / "run")
+    trial.start(Collator(CPU))
+    place_checkpoints(trial.where.folder, str(tmp_path / "disk"))
+    kept, lease = resume.checkpoints_of(trial), Lease(tmp_path / "run" / ".claim", 100.0)
+    assert lease.take()
+    resume.save(trial, None)
+    assert kept.steps() == [0]
+    write = trained_weights.save_trained
+
+    def hangs(folder: Path, model: AssembledModel) -> None:
+        write(folder, model)
+        (tmp_path / "run" / ".claim.lease-1").rename(tmp_path / "run" / ".claim.lease-7")  # the other process's
+        write_checkpoint(kept.folder(9), {}, writer("of the new holder"))
+        lease.beat()
+
+    monkeypatch.setattr(trained_weights, "save_trained", hangs)
+    trial.done.step = 1
+    with pytest.raises(BusyError, match="was taken over by another process"):
+        resume.save(trial, None)
+    lease.release()
+    assert kept.steps() == [0, 9] and names(kept.folder(9).parent)[-2:] == ["step-00000000", "step-00000009"]
 
 
 @pytest.fixture
