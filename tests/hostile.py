@@ -185,6 +185,31 @@ def kills_itself(job: Job, link: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def loses_a_trial_and_dies(job: Job, link: Any) -> None:
+    """A pack that dies after another machine took over its first trial; without a pack, notes whose the trial is."""
+    if not job.pack:
+        note(job, COUNT, f"{job.path.name} {'held elsewhere' if FOREIGN in _newest(job.path).read_text() else 'held'}")
+        instant(job, link)
+        return
+    taken, other = (_newest(trial.path) for trial in job.pack)
+    number = int(taken.name.rpartition("-")[2])
+    taken.rename(taken.with_name(f".claim.lease-{number + 9}"))
+    taken.with_name(f".claim.lease-{number + 9}").write_text(f"2 {FOREIGN}")
+    beats = 0
+    while beats < 3:  # the sweep's process has then missed the beat of the first
+        latest = _newest(other.parent)
+        beats, other = beats + (latest != other), latest
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+FOREIGN = "node1 another-boot pid:[1] 17 4"
+"""A holder of a lease on another machine."""
+
+
+def _newest(trial: Path) -> Path:
+    return max(trial.glob(".claim.lease-*"), key=lambda file: int(file.name.rpartition("-")[2]))
+
+
 def floods_the_link(job: Job, link: Any) -> None:
     os.write(link.fileno(), b"\0\0\0\xffhalf a word")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -87,6 +87,11 @@ class FolderLock:
             self.release()
             raise
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether it was acquired and not released since."""
+        return self._lease is not None or (self._kernel is not None and self._kernel.is_locked)
+
     def lost(self) -> bool:
         """Whether another process has taken it over, because this one did not answer for the lease's term."""
         return self._lease is not None and self._lease.lost()

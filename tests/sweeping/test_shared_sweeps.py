@@ -56,6 +56,18 @@ def test_a_worker_that_hangs_and_comes_back_loses_its_trial_and_writes_nothing(t
     assert [one.state for one in attempts(folder)] == ["finished"]
 
 
+def test_a_trial_that_its_dead_pack_had_lost_starts_again_only_when_it_is_free(tmp_path: Path) -> None:
+    plan = planned(tmp_path / "sweep", seeds(1, 2), "sweep.lock=lease", "sweep.lease_s=2", "sweep.pack=2")
+    ran = run(plan, hostile.loses_a_trial_and_dies)
+    assert ran.error is None and ran.states() == ["finished", "finished"]
+    lost, other = (entry.path.name for entry in plan.folder.entries())
+    assert f"{lost}  lost: another worker took it over" in ran.said
+    begun = hostile.lines(plan.folder.path, hostile.COUNT)
+    assert begun == [f"{other} held", other, f"{lost} held", lost]
+    assert [one.state for one in ran.attempts(1)] == ["finished"]
+    assert [one.state for one in ran.attempts(2)] == ["interrupted", "finished"]
+
+
 def stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 

@@ -98,7 +98,7 @@ class Records:
         while self._owed:
             one = self._owed[0]
             if one.claim.lost():
-                self._lose(self._owed.pop(0))
+                self._lose(self._owed.pop(0).claim)
                 continue
             try:
                 state, reason = _judge(one)
@@ -117,11 +117,20 @@ class Records:
                 self._release(one.claim, state)
         return again
 
-    def _lose(self, one: EndedAttempt) -> None:
+    def still_held(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Those that nobody has taken over; the others leave the source."""
+        for claim in claims:
+            if claim.lost():
+                self._lose(claim)
+        return [claim for claim in claims if claim.is_held]
+
+    def _lose(self, claim: Claim) -> None:
+        name = claim.entry.path.name
         self._terminal.note(
-            f"{one.name}  lost: another worker took it over while this one did not answer; this attempt is not recorded"
+            f"{name}  lost: another worker took it over while this one did not answer; this attempt is not recorded"
         )
-        one.claim.release()
+        self._source.lost(claim)
+        claim.release()
 
     def give_up(self) -> None:
         """Drops the attempts that could not be written, with a line for each."""

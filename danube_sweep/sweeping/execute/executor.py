@@ -146,8 +146,12 @@ class Executor:
     def _fill(self) -> None:
         self._unclaimed = None
         for slot in self._free():
-            if self._parts[slot]:
-                self._start(self._parts[slot].popleft(), slot)
+            while parts := self._parts[slot]:
+                part = parts.popleft()
+                part.claims = self._records.still_held(part.claims)
+                if part.claims:
+                    self._start(part, slot)
+                    break
         for slot in self._free():
             if self._too_late():
                 self._closed = not self._running

@@ -53,6 +53,11 @@ class Claim:
         """The config with the micro-batch that the sweep has given the trial. Raises CheckpointError."""
         return trained(self.entry, self.config)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it was not released."""
+        return self.lock.is_taken
+
     def lost(self) -> bool:
         """Whether another process has taken the trial over."""
         return self.lock.lost()
@@ -94,6 +99,9 @@ class Source(Protocol):
 
     def ended(self, claim: Claim, state: str) -> None:
         """Takes the end of an attempt, still claimed."""
+
+    def lost(self, claim: Claim) -> None:
+        """Forgets a trial that another process has taken over; its end is not ours to tell."""
 
 
 def trained(entry: Entry, config: Config) -> Config:
@@ -328,6 +336,12 @@ class FolderSource:
         if self._early is not None:
             self._early.left(claim.entry)
         self.heard(claim.entry)
+
+    def lost(self, claim: Claim) -> None:
+        self._running.pop(claim.entry.number, None)
+        self._tried.discard(claim.entry.number)  # its new holder may die
+        if self._early is not None:
+            self._early.left(claim.entry)
 
     def batch(self, most: int) -> list[Entry]:
         """Every trial to run, for a launcher that is not ours; nothing the second time."""

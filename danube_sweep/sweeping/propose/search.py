@@ -110,6 +110,9 @@ class SearchSource:
     def ended(self, claim: Claim, state: str) -> None:
         self._known.ended(claim, state)
 
+    def lost(self, claim: Claim) -> None:
+        self._known.lost(claim)
+
     def batch(self, most: int) -> list[Entry]:
         """The folder's own trials that have not ended, and new ones up to `most`, for a launcher that is not ours."""
         entries = self._known.batch(most)

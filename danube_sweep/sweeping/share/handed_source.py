@@ -179,6 +179,11 @@ class HandedSource:
             if (handed := self._handed.get(claim.entry.path.name)) is not None:
                 self._tell(handed, state)
 
+    def lost(self, claim: Claim) -> None:
+        with self._lock:
+            if (handed := self._handed.get(claim.entry.path.name)) is not None:
+                self._tell(handed, State.preempted.value)
+
     def close(self, *, stopped: bool) -> None:
         """Lets go of every process that waits: `stopped` on request, or to them the executor is gone."""
         with self._lock:
