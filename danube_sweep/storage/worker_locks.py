@@ -6,6 +6,7 @@ train the same trials.
 """
 
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -39,7 +40,8 @@ def worker_present(sweep: Path, host: str | None = None, *, leases: bool = False
     with writing(folder):
         folder.mkdir(exist_ok=True)
     unseen = _unseen(folder, here, leases=leases)
-    own = folder / f"{here}_{os.getpid()}.lock"
+    # Containers may share their host's name and each be process 1.
+    own = folder / f"{here}_{os.getpid()}-{secrets.token_hex(3)}.lock"
     lock = FileLock(own, timeout=0, fallback_to_soft=False)
     with writing(own):
         lock.acquire()

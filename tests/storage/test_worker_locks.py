@@ -24,6 +24,15 @@ def test_workers_that_see_each_others_locks_share_a_sweep_and_leave_nothing(tmp_
     assert is_our_name(FOLDER, Kind.sweep)
 
 
+def test_two_containers_with_one_name_and_process_number_share_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    with worker_present(tmp_path, host="pod"), worker_present(tmp_path, host="pod"):
+        assert len(list((tmp_path / FOLDER).glob("pod_1-*.lock"))) == 2
+    assert not (tmp_path / FOLDER).exists()
+
+
 def test_a_live_worker_whose_lock_is_not_seen_ends_the_second_one_in_one_line(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "node1_17.lock").touch()  # locked on node1, as a file system without shared locks shows it

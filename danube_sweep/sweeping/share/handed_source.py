@@ -71,8 +71,8 @@ class HandedSource:
         lines.close()
 
     def _take(self, name: str, lines: Lines) -> _Handed | None:
-        found = [one for one in self._folder.entries() if one.path.name == name and one.hash is not None]
-        with self._lock:
+        with self._lock:  # an index of the folder is for one thread at a time
+            found = [one for one in self._folder.entries() if one.path.name == name and one.hash is not None]
             if not found or name in self._handed:
                 place = self._folder.path / name
                 why = f"{place} is being trained by another process; wait for it or stop it"
