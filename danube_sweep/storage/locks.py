@@ -20,6 +20,8 @@ from danube_sweep.storage.leases import Lease, free_if_expired, is_live
 
 TERMS: Final = "leases.json"
 POLL_S: Final = 0.02
+EXPIRES_S: Final = 5.0
+"""How long after its term an expired lease is still waited for, on a machine with much else to do."""
 _NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _WAY_OUT: Final = "its file system has no locks; give sweep.lock=lease"
 
@@ -62,9 +64,12 @@ def _terms_at(file: Path) -> Terms | None:
 class FolderLock:
     """The lock of a file in a run's or a sweep's folder. Usable as a context."""
 
-    def __init__(self, file: Path, timeout_s: float | None = None) -> None:
-        """`timeout_s`: how long `acquire` waits; None waits until it is free."""
-        self._file, self._timeout_s = file, timeout_s
+    def __init__(self, file: Path, timeout_s: float | None = None, *, outlasts: bool = False) -> None:
+        """`timeout_s`: how long `acquire` waits; None waits until it is free.
+
+        With `outlasts` it waits for a lease at least until one whose holder died on another machine has expired.
+        """
+        self._file, self._timeout_s, self._outlasts = file, timeout_s, outlasts
         self._kernel: FileLock | None = None
         self._lease: Lease | None = None
 
@@ -77,9 +82,11 @@ class FolderLock:
         if terms is None:
             return
         try:
-            lease = Lease(self._file, terms.lease_s)
+            lease, timeout_s = Lease(self._file, terms.lease_s), self._timeout_s
+            if timeout_s is not None and self._outlasts:
+                timeout_s = max(timeout_s, time.monotonic() - began_s + terms.lease_s + EXPIRES_S)
             while not lease.take():
-                if self._timeout_s is not None and time.monotonic() - began_s >= self._timeout_s:
+                if timeout_s is not None and time.monotonic() - began_s >= timeout_s:
                     raise Timeout(str(self._file))
                 time.sleep(POLL_S)
             self._lease = lease

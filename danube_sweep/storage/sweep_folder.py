@@ -94,13 +94,13 @@ class SweepFolder:
     def locked(self) -> Iterator[None]:
         """Alone in the folder among all processes. The kernel releases the lock when the process dies.
 
-        Raises CheckpointError if another process holds it for two minutes or the folder is not ours, DiskError if the
-        folder cannot be made.
+        Raises CheckpointError if another process holds it for two minutes (or a lease's term, if that is longer) or the
+        folder is not ours, DiskError if the folder cannot be made.
         """
         if not self._taken:
             take_over(self.path, Kind.sweep)
             self._taken = True
-        lock = FolderLock(self.path / ".lock", LOCK_TIMEOUT_S)
+        lock = FolderLock(self.path / ".lock", LOCK_TIMEOUT_S, outlasts=True)
         try:
             lock.acquire()
         except Timeout as error:

@@ -73,7 +73,7 @@ def _offer(ranking: Ranking, path: Path) -> str | None:
 
 
 def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal, stopping: Callable[[], bool]) -> None:
-    lock = FolderLock(folder.path / ".test.lock", timeout_s=0)
+    lock = FolderLock(folder.path / ".test.lock", timeout_s=0, outlasts=True)
     try:
         with lock:
             _score_unscored(folder, entries, terminal, stopping)

@@ -1,5 +1,6 @@
 """A lease has one holder, passes on when its holder is gone, and is told to a holder that comes back."""
 
+import itertools
 import os
 import threading
 import time
@@ -71,6 +72,34 @@ def test_a_lease_expires_when_this_process_saw_no_heartbeat_for_its_term(tmp_pat
     clock.passes(TERM_S, looks=5, at=file)
     assert not is_live(file, 1.0)
     assert Lease(file, TERM_S).take()
+
+
+def test_a_lock_that_outlasts_leases_is_taken_from_a_holder_that_died_elsewhere(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_terms(tmp_path, Terms(only=True, lease_s=TERM_S))
+    began_s = clock.now_s
+
+    def passes(seconds: float) -> None:
+        clock.now_s += 40 * seconds
+
+    monkeypatch.setattr(time, "sleep", passes)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now_s)
+    foreign(tmp_path / ".test.lock")
+    with pytest.raises(Timeout):
+        FolderLock(tmp_path / ".test.lock", timeout_s=0).acquire()
+    with FolderLock(tmp_path / ".test.lock", timeout_s=0, outlasts=True):
+        assert TERM_S < clock.now_s - began_s < TERM_S + locks.EXPIRES_S
+    beats = itertools.count(1)
+
+    def beats_too(seconds: float) -> None:
+        passes(seconds)
+        foreign(tmp_path / ".lock", next(beats))
+
+    foreign(tmp_path / ".lock", next(beats))
+    monkeypatch.setattr(time, "sleep", beats_too)
+    with pytest.raises(Timeout):
+        FolderLock(tmp_path / ".lock", timeout_s=3 * TERM_S, outlasts=True).acquire()
 
 
 def test_a_reader_that_did_not_look_for_a_whole_term_watches_anew(tmp_path: Path, clock: Clock) -> None:
