@@ -132,7 +132,7 @@ class GuardError(DanubeSweepError, AssertionError):
 
 
 class RankLost(SystemExit):
-    """Another process of the same trial has died: this one ends without a result, which is for its parent to write."""
+    """Another process of the same trial cannot be reached: this one ends without a result, which its parent writes."""
 
     exit_code = 76
 

@@ -160,6 +160,12 @@ def exits(job: Job, link: Any) -> None:
     os._exit(0)
 
 
+def tells_and_then_fails(job: Job, link: Any) -> None:
+    """As of two ranks: why all end, and what that did to the other."""
+    link.send(OutOfMemory("the reason"))
+    link.send(Failed("failed", "on rank 1: what followed"))
+
+
 def exits_politely(job: Job, link: Any) -> None:
     print("the last line of who left")
     sys.exit(0)

@@ -4,6 +4,7 @@ Rank 0 leads: it holds the folders, decides and writes. The others compute their
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ LONGEST_WAIT: Final = timedelta(days=30)
 """For the others while the leader writes, validates or waits for a trial. A rank that hangs is ended from outside."""
 BUCKET: Final = 2**25
 """Elements that are summed at once: 128 MiB in fp32."""
+LONGEST_LINE: Final = 600
+"""Characters of the line on a connection that failed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Meeting:
 class Ranks:
     """This process among those that train together. With a count of 1 every call answers at once.
 
-    All ranks must make the same calls in the same order. Each raises RankLost when another process is gone.
+    All ranks must make the same calls in the same order. Each raises RankLost, and prints why,
+    when another process cannot be reached. A lack of memory is raised as it is.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, sums: Any = None) -> None:
@@ -142,8 +146,15 @@ def joined(meeting: Meeting | None) -> Iterator[Ranks]:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    # torch raises its DistBackendError, or gloo's RuntimeError, for a connection that has closed.
+    # torch raises its DistBackendError, or gloo's RuntimeError, for a connection that has closed or never opened.
     try:
         yield
     except RuntimeError as error:
+        from danube_sweep.model.memory_signs import is_memory_error
+
+        if is_memory_error(error):
+            raise
+        # A SystemExit prints nothing. NCCL's last line has the cause, and torch adds a C++ stack after it.
+        said = " ".join(str(error).partition("Exception raised from")[0].split())
+        print(f"process {os.getpid()} cannot reach the other ranks: {said[:LONGEST_LINE]}", file=sys.stderr, flush=True)
         raise RankLost from error

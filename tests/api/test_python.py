@@ -325,6 +325,7 @@ def test_a_mistake_that_the_child_finds_is_the_same_error_and_leaves_nothing(
         (hostile.kills_itself, "killed: killed by SIGKILL"),
         (hostile.raises, "failed: "),
         (hostile.segfaults, "failed: ended by SIGSEGV"),
+        (hostile.tells_and_then_fails, "^the reason$"),
     ],
 )
 def test_a_child_that_dies_is_a_failed_trial(task: Any, said: str, tmp_path: Path) -> None:

@@ -413,6 +413,7 @@ def test_slots_on_the_cpu_share_its_cores_unless_threads_are_chosen(monkeypatch:
         (-1, False, "killed", "ended by SIGHUP"),
         (-63, False, "failed", "ended by signal 63"),
         (1, True, "failed", "exited with code 1 and no result"),
+        (76, False, "failed", "its processes (device.count) cannot reach each other, and none of them had died"),
     ],
 )
 def test_an_exit_code_tells_the_state(tmp_path: Path, code: int, kernel_killed: bool, state: str, reason: str) -> None:

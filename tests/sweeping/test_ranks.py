@@ -1,6 +1,8 @@
 """A trial or a pack on several ranks, as processes: it is the same trial, and it ends as one."""
 
+import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import wait
@@ -124,6 +126,31 @@ def test_a_rank_that_dies_or_hangs_ends_its_trial_once_and_leaves_nobody(
     assert ran.attempts(1)[-1].reason == reason
     pids = hostile.lines(tmp_path, hostile.PIDS)
     assert len(pids) >= 2 and not left_over(pids)
+
+
+class NotTwice(str):
+    """A text that leaves this process once."""
+
+    left = 0
+
+    def __reduce__(self) -> Any:
+        NotTwice.left += 1
+        if NotTwice.left > 1:
+            raise MemoryError("not again")
+        return str, (str(self),)
+
+
+def test_a_rank_that_cannot_start_leaves_no_leader_and_no_folder(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ranks: Any = ({}, {"X": NotTwice("1")})
+    job = Job(tmp_path / "run", Path.cwd(), dict(os.environ), tiny(*TRIAL), log=tmp_path / "log.txt", ranks=ranks)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(MemoryError, match="not again"):
+        Pool(on_cpu=True).start(train_task, job)
+    assert set(multiprocessing.active_children()) <= before
+    assert not [*tmp_path.glob("danube-sweep-*")]
 
 
 def test_the_command_line_trains_on_several_ranks(tiny: Tiny, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from workbench import CAUSAL, CPU, packed
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import TrialFailed
 from danube_sweep.training.follow import agreed
-from danube_sweep.training.ranks import ALONE, Ranks, joined
+from danube_sweep.training.ranks import ALONE, Ranks, _together, joined
 from danube_sweep.training.step_plan import Collator, StepPlan, random_state
 from danube_sweep.training.trial import ActiveTrial
 
@@ -122,6 +122,17 @@ def test_one_process_asks_nobody() -> None:
         assert ranks is ALONE
     with pytest.raises(TrialFailed, match=r"^as it is$"), agreed(ALONE):
         raise TrialFailed("as it is")
+
+
+def test_a_lost_connection_says_why_and_a_lack_of_memory_stays_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, _together():
+        raise RuntimeError("NCCL error in x.cpp:1\nLast error:\n/dev/shm is full\nException raised from y:\nframe #0")
+    assert ended.value.code == 76
+    said = capsys.readouterr().err
+    assert said.endswith("cannot reach the other ranks: NCCL error in x.cpp:1 Last error: /dev/shm is full\n")
+    with pytest.raises(RuntimeError, match="out of memory"), _together():
+        raise RuntimeError("NCCL error: Cuda failure 2 'out of memory'")
+    assert capsys.readouterr().err == ""
 
 
 def test_clusters_variables_make_no_distributed_run_of_lightnings(

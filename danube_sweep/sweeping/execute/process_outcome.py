@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from danube_sweep.config.schema.states import State
-from danube_sweep.errors import CheckpointError
+from danube_sweep.errors import CheckpointError, RankLost
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import Failed
 
@@ -36,6 +36,11 @@ def outcome(folder: RunFolder, code: int, failed: Failed | None, *, kernel_kille
         return State.preempted.value, "asked to stop from outside; it goes on from its checkpoint"
     if code < 0:
         return (State.killed if -code in _KILLS else State.failed).value, f"ended by {_name(-code)}"
+    if code == RankLost.exit_code:
+        return State.failed.value, (
+            "its processes (device.count) cannot reach each other, and none of them had died; the log has NCCL's or "
+            "gloo's error, often too little of /dev/shm"
+        )
     return State.failed.value, f"exited with code {code} and no result"
 
 

@@ -187,10 +187,19 @@ class Pool:
             replace(job, environment=job.environment | own, meeting=Meeting(meeting / "ranks", rank, len(job.ranks)))
             for rank, own in enumerate(job.ranks)
         ]
-        leader = self._start_one(task, jobs[0])
+        try:
+            leader = self._start_one(task, jobs[0])
+        except BaseException:
+            shutil.rmtree(meeting, ignore_errors=True)
+            raise
         leader.meeting = meeting
-        for one in jobs[1:]:
-            leader.followers.append(self._start_one(child_process.follow_task, one))
+        try:
+            for one in jobs[1:]:
+                leader.followers.append(self._start_one(child_process.follow_task, one))
+        except BaseException:  # nobody else knows of those that have started, and they would wait for the others
+            leader.kill()
+            leader.reap()
+            raise
         return leader
 
     def _start_one(self, task: Task, job: Job) -> Child:

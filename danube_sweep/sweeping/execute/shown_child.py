@@ -71,7 +71,8 @@ def _attend(child: Child, echo: "_Echo", stop: StopRequest) -> Any:
         lives = child.process.is_alive()  # asked first: its last output and message are there by then
         echo.pass_on()
         while (message := child.hear()) is not None:
-            told = message
+            if not isinstance(told, DanubeSweepError):  # why it ends: what other ranks send after that only follows
+                told = message
         if not lives:
             return told
 
