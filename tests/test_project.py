@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections import Counter
 from importlib.metadata import packages_distributions
 
 from conftest import ROOT
@@ -61,3 +62,9 @@ def test_the_licence_is_the_one_that_is_declared() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
+
+
+def test_no_two_files_of_the_tests_have_one_name() -> None:
+    # pytest imports them by name alone, and ends before the first test otherwise.
+    names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
