@@ -118,8 +118,11 @@ def _parts(folder: EnsembleFolder, member: Weighted) -> list[Part]:
     return found
 
 
-def fingerprint(parts: Sequence[Part], requests: Sequence[Request], place: Place) -> str:
-    """A hash of all that decides the answers: the content of the input and of the members, and the options."""
+def fingerprint(parts: Sequence[Part], requests: Sequence[Request], place: Place, *, deadline: bool = False) -> str:
+    """A hash of all that decides the answers: the content of the input and of the members, and the options.
+
+    `deadline`: whether fewer members may answer. The hours are left out, as the first choice is kept.
+    """
     members = [
         [
             part.run.manifest.get("backbone"),
@@ -132,7 +135,7 @@ def fingerprint(parts: Sequence[Part], requests: Sequence[Request], place: Place
     ]
     compute = None if place.compute is None else place.compute.value
     asked = [[content_hash(one.input.path), one.input.id_column, repr(one.input.data), one.swap] for one in requests]
-    described = json.dumps([__version__, members, asked, compute, CHUNK_ROWS], sort_keys=True, default=str)
+    described = json.dumps([__version__, members, asked, compute, CHUNK_ROWS, deadline], sort_keys=True, default=str)
     return hashlib.sha256(described.encode()).hexdigest()
 
 

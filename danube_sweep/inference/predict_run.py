@@ -96,7 +96,7 @@ def _answered(
         parts, requests = _fitted(parts, requests, place, words, started, None)
         return _shown(parts, requests, place, words, None)
     with held_parts(words.target) as kept:
-        if kept.begin(fingerprint(parts, requests, place)):
+        if kept.begin(fingerprint(parts, requests, place, deadline=words.deadline_h is not None)):
             Terminal().note(f"{kept.folder}: an earlier prediction was interrupted; this one continues it")
         try:
             parts, requests = _fitted(parts, requests, place, words, started, kept)

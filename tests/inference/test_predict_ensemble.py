@@ -322,10 +322,30 @@ def test_what_a_deadline_chose_is_kept_for_the_command_that_goes_on(
     parts, place = open_ensemble(ensemble), Place(Device(accelerator="cpu"))
     requests = checked_requests(parts, rows, out, Form())
     with held_parts(out) as kept:
-        kept.begin(fingerprint(parts, requests, place))
+        kept.begin(fingerprint(parts, requests, place, deadline=True))
         kept.choose({"members": [2], "swap": False})
     command = ["predict", str(ensemble.path), str(rows), "-o", str(out), "--accelerator", "cpu", "--deadline-h", "5"]
     assert main.main(command) == 0
     assert "1 of 3 runs answer, as was chosen before" in " ".join(capsys.readouterr().out.split())
     predict_file(load_run(ran[3].path, CPU), rows, tmp_path / "alone.csv")
     assert numbers(out) == pytest.approx(numbers(tmp_path / "alone.csv"), abs=1e-9)
+
+
+@pytest.mark.parametrize("deadline", [True, False])
+def test_parts_with_a_deadline_and_without_one_never_mix(
+    ran: sweeps.Ran, rows: Path, tmp_path: Path, deadline: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble, out = three(ran, tmp_path / "best"), tmp_path / "out.csv"
+    parts, place = open_ensemble(ensemble), Place(Device(accelerator="cpu"))
+    requests = checked_requests(parts, rows, out, Form())
+    command = ["predict", str(ensemble.path), str(rows), "--accelerator", "cpu", "-o"]
+    assert main.main([*command, str(tmp_path / "whole.csv")]) == 0
+    with held_parts(out) as kept:
+        kept.begin(fingerprint(parts, requests, place, deadline=deadline))
+        if deadline:
+            kept.choose({"members": [2], "swap": False})
+        kept.keep(0, 0, Stored([str(k) for k in range(5)], torch.full((5, 3), 0.25)))
+    capsys.readouterr()
+    assert main.main([*command, str(out), *([] if deadline else ["--deadline-h", "5"])]) == 0
+    assert "this one continues it" not in " ".join(capsys.readouterr().out.split())
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
