@@ -160,6 +160,22 @@ def test_grades_from_numbers_and_from_ordered_classes(tmp_path: Path) -> None:
         judged_from(predictions.read(file), Target.number, "it")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_rule_for_grades_from_10_is_that_for_grades_from_0_moved_by_10(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    grades = np.concatenate([np.arange(6), random.choice(6, 54, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05])])
+    numbers = grades + random.normal(size=60)
+    found = []
+    for lowest in (0, 10):
+        labels, answers = (grades + lowest)[:, None].astype(float), (numbers + lowest)[:, None]
+        judged = judged_from(
+            predictions.read(file_of(tmp_path, Target.number, ["n"], labels, answers)), Target.number, "it"
+        )
+        found.append((np.array(rule_of(judged, QWK).numbers) - lowest, worth_of(judged, QWK)))
+    assert found[1][0] == pytest.approx(found[0][0])
+    assert vars(found[1][1]) == pytest.approx(vars(found[0][1]))
+
+
 def test_names_of_metrics_and_those_that_fit_a_head() -> None:
     assert metric_from("macro_f1") == MACRO and metric_from("token_f0.5") == Metric("token_f", 0.5)
     assert [metric_from(name) for name in ("accuracy", "macro_f", "macro_f0", "f1", "macro_f1000")] == [None] * 5

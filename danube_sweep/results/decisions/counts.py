@@ -40,6 +40,8 @@ class Truth:
     classes: int
     outside: int = -1
     """For words, the place of O."""
+    lowest: int = 0
+    """For numbers, the grade at place 0."""
 
 
 def score(metric: Metric, found: Decisions, truth: Truth, weights_N: Floats | None = None) -> float:

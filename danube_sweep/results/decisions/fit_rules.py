@@ -173,7 +173,7 @@ def _fit_cuts(answers_NA: Floats, truth: Truth) -> Cuts:
     order_N = np.argsort(scores_N, kind="stable")
     scores_N, wanted_N = scores_N[order_N], truth.wanted[order_N]
     shares = np.cumsum(np.bincount(wanted_N, minlength=truth.classes))[:-1] / len(wanted_N)
-    starts = [np.arange(truth.classes - 1) + 0.5, np.quantile(scores_N, shares)]
+    starts = [truth.lowest + np.arange(truth.classes - 1) + 0.5, np.quantile(scores_N, shares)]
     found = [_climbed_cuts(scores_N, wanted_N, truth.classes, list(map(float, start))) for start in starts]
     return Cuts(max(found, key=lambda one: one[0])[1])
 

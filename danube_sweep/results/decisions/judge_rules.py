@@ -3,7 +3,7 @@
 Axes: N examples, C classes, A answers of an example, G groups.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,7 @@ def _graded(labels_N: Floats, numbers_N: Floats, groups_N: Codes, where: str) ->
         raise ConfigError(f"{where}: grades are 2 to {MOST_GRADES} whole numbers in a row, and these labels are others")
     lowest = int(labels_N.min())
     names = [str(lowest + place) for place in range(grades)]
-    truth = Truth((labels_N - lowest).astype(np.int64), grades)
+    truth = Truth((labels_N - lowest).astype(np.int64), grades, lowest=lowest)
     return Judged(Target.number, names, numbers_N[:, None], truth, groups_N)
 
 
@@ -120,7 +120,7 @@ def plain(judged: Judged) -> Decisions:
     if judged.target is Target.many:
         return np.asarray(answers_NA > 0.5)
     if judged.target is Target.number:
-        nearest_N = np.floor(answers_NA[:, 0] - int(judged.classes[0]) + 0.5)
+        nearest_N = np.floor(answers_NA[:, 0] - judged.truth.lowest + 0.5)
         return np.clip(nearest_N, 0, count - 1).astype(np.int64)
     return np.asarray(decided(judged.target, torch.from_numpy(answers_NA.copy())).numpy())
 
@@ -128,7 +128,7 @@ def plain(judged: Judged) -> Decisions:
 def rule_of(judged: Judged, metric: Metric, rows: Codes | None = None) -> Rule:
     """The best rule on some of the rows, or on all of them."""
     rows = np.arange(len(judged.groups_N)) if rows is None else rows
-    truth = Truth(judged.truth.wanted[rows], judged.truth.classes, judged.truth.outside)
+    truth = replace(judged.truth, wanted=judged.truth.wanted[rows])
     return fit(metric, judged.answers_NA[rows], truth, _kind(judged.target, metric))
 
 
