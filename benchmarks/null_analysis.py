@@ -51,7 +51,7 @@ def read(losses_TN: Floats, groups_N: NDArray[np.int64]) -> Readings:
     assert metric is not None
     places_N = np.unique(groups_N, return_inverse=True)[1].astype(np.int64)
     fold = fold_of(places_N, np.ones(len(places_N)), [losses_N[:, None] for losses_N in losses_TN])
-    return Readings(losses_TN.mean(axis=1), resampled(metric, fold, seed=0))
+    return Readings(losses_TN.mean(axis=1), resampled(metric.value, fold, seed=0))
 
 
 def simulated(seed: int = 0) -> Readings:

@@ -3,14 +3,15 @@
 Efron and Tibshirani 1993, chapter 13; of groups: Field and Welsh 2007. Axes: B resamples, G groups, T trials, S sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from danube_sweep.results.answers import Codes
-from danube_sweep.results.metric_sums import MetricSums
 from danube_sweep.storage.predictions import Floats
+
+Value = Callable[[Floats, Floats], Floats]
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -43,8 +44,10 @@ def is_affordable(groups: int, sums: int) -> bool:
     return float(groups) * sums * RESAMPLES <= _MOST_MULTIPLICATIONS
 
 
-def resampled(metric: MetricSums, fold: Fold, *, seed: int) -> Floats:
+def resampled(value: Value, fold: Fold, *, seed: int) -> Floats:
     """The distance of each trial's metric from its value on all rows, in each of 2000 resamples: [B, T].
+
+    `value` gives the metric of sums [..., S] and the weights of a resample [...].
 
     All trials see the same resamples, so common parts cancel in a difference. The same seed gives the same numbers.
     Distances are multiplied by sqrt(G / (G - 1)), since a bootstrap of few groups is that much too narrow.
@@ -60,10 +63,10 @@ def resampled(metric: MetricSums, fold: Fold, *, seed: int) -> Floats:
         kept = total_B > 0  # a resample of nothing but examples without weight has no metric
         sums_BTS = (counts_BG[kept] @ together).reshape(int(kept.sum()), trials, width)
         values_BT = np.zeros((len(kept), trials))
-        values_BT[kept] = metric.value(sums_BTS, total_B[kept, None])
+        values_BT[kept] = value(sums_BTS, total_B[kept, None])
         values_BT[~kept] = np.nan
         found.append(values_BT)
-    whole_T = metric.value(fold.sums_TGS.sum(axis=1), fold.weights_G.sum())
+    whole_T = value(fold.sums_TGS.sum(axis=1), fold.weights_G.sum())
     away_BT = np.nan_to_num(np.concatenate(found) - whole_T)
     return np.asarray(away_BT * np.sqrt(groups / max(groups - 1, 1)))
 

@@ -169,7 +169,7 @@ class _Reading:
         for fold, sums in self.sums.items():
             reference = self.references[fold]
             drawn = fold_of(reference.places_N, reference.weights_N, list(sums.values()))
-            away_BT = resampled(self.metric, drawn, seed=0 if fold is None else fold)
+            away_BT = resampled(self.metric.value, drawn, seed=0 if fold is None else fold)
             found |= zip(sums, away_BT.T, strict=True)
         return found
 

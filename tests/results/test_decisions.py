@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import multinomial
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import cohen_kappa_score, f1_score, fbeta_score, make_scorer
 from sklearn.model_selection import TunedThresholdClassifierCV
 
 from danube_sweep.config.schema import Target
 from danube_sweep.errors import ConfigError
-from danube_sweep.results.decisions.counts import Metric, Truth, metric_from, score
+from danube_sweep.results.decisions.counts import Metric, Truth, metric_from, metric_of, parts_of, score
 from danube_sweep.results.decisions.fit_rules import fit
-from danube_sweep.results.decisions.judge_rules import judged_from, plain, rule_of, wanted_metric, worth_of
+from danube_sweep.results.decisions.judge_rules import half_of, judged_from, plain, rule_of, wanted_metric, worth_of
 from danube_sweep.results.decisions.rules import Biases, Cuts, Outside, Thresholds, described, rule_from
 from danube_sweep.storage import predictions
 from danube_sweep.storage.predictions import Answered
@@ -45,6 +46,44 @@ def test_metrics_are_those_of_scikit_learn(beta: float) -> None:
         for average in ("macro", "micro"):
             assert score(Metric(f"{average}_f", beta), many, Truth(there, 4), some) == pytest.approx(
                 fbeta_score(there, many, beta=beta, average=average, sample_weight=some))  # fmt: skip
+
+
+def test_a_metric_of_sums_is_that_of_its_rows() -> None:
+    sure, wanted = drawn(80, 4)
+    there, random = np.random.default_rng(1).random((80, 4)) > 0.7, np.random.default_rng(2)
+    for weights in (np.ones(80), random.integers(0, 3, 80).astype(float), (np.arange(80) < 3).astype(float)):
+        for metric, found, truth in (
+            (Metric("macro_f", 2), sure.argmax(axis=1), Truth(wanted, 4)),
+            (QWK, sure.argmax(axis=1), Truth(wanted, 4)),
+            (F5, sure.argmax(axis=1), Truth(wanted, 4, outside=0)),
+            (MACRO, sure > 0.3, Truth(there, 4)),
+            (MICRO, sure > 0.3, Truth(there, 4)),
+        ):
+            sums = weights @ parts_of(metric, found, truth)
+            own = metric_of(metric, sums, np.asarray(weights.sum()), many=found.ndim == 2)
+            assert float(own) == pytest.approx(score(metric, found, truth, weights))
+
+
+def test_the_interval_is_that_of_resampled_groups_as_wide_as_few_of_them_make_it(tmp_path: Path) -> None:
+    sure, wanted = drawn(60, 3, skew=1.5)
+    groups = np.arange(60) // 12
+    judged = judged_from(
+        predictions.read(file_of(tmp_path, Target.one, ["a", "b", "c"], np.eye(3)[wanted], sure, groups)),
+        Target.one, "it")  # fmt: skip
+    before, after = plain(judged), (sure * [0.5, 1, 2]).argmax(axis=1)
+
+    def apart(times_G: Any) -> float:
+        said = [
+            f1_score(wanted, one, average="macro", sample_weight=times_G[groups], zero_division=np.nan)
+            for one in (after, before)
+        ]
+        return float(said[0] - said[1])
+
+    drawn_BG = [np.array(one) for one in product(range(6), repeat=5) if sum(one) == 5]  # each way to draw five of five
+    away_B = np.abs(np.array([apart(one) for one in drawn_BG]) - apart(np.ones(5)))
+    order_B, shares_B = np.argsort(away_B), multinomial.pmf(drawn_BG, 5, np.full(5, 0.2))
+    narrow = away_B[order_B][np.searchsorted(shares_B[order_B].cumsum(), 0.95)]
+    assert half_of(judged, MACRO, before, after) == pytest.approx(narrow * np.sqrt(5 / 4), rel=0.06)
 
 
 def test_one_threshold_is_as_good_as_scikit_learns_search() -> None:

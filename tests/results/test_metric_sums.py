@@ -109,7 +109,7 @@ def test_a_resample_has_the_metric_of_its_rows(tmp_path: Path, target: Target, n
     found, measured = stored(tmp_path, target)
     metric = metric_sums(f"validation/{name}")
     assert metric is not None
-    away = resampled(metric, fold_of(found.places_N, found.weights_N, [metric.sums(found)]), seed=1)[:, 0]
+    away = resampled(metric.value, fold_of(found.places_N, found.weights_N, [metric.sums(found)]), seed=1)[:, 0]
     _, sure, truth = answered(target)
     groups, generator, values = len(set(found.places_N.tolist())), np.random.default_rng(9), []
     members = [np.flatnonzero(found.places_N == place) for place in range(groups)]

@@ -78,6 +78,33 @@ def kappa(confusions_KK: Floats) -> float:
     return 1.0 - float((apart_KK * confusions_KK).sum()) / below if below > 0 else 0.0
 
 
+def parts_of(metric: Metric, found: Decisions, truth: Truth) -> Floats:
+    """Each row's part in the sums that `metric_of` takes: [N, S]."""
+    if metric.family == "qwk":
+        said_N, true_N = found.astype(np.float64), truth.wanted.astype(np.float64)
+        return np.stack([np.square(said_N - true_N), said_N, true_N, said_N**2 + true_N**2], axis=1)
+    said_NC, true_NC = (one if one.ndim == 2 else one[:, None] == np.arange(truth.classes)
+                        for one in (found, truth.wanted))  # fmt: skip
+    parts = [said_NC & true_NC, said_NC, true_NC]
+    if metric.family == "macro_f":
+        return np.concatenate(parts, axis=1).astype(np.float64)
+    inside_C = np.arange(truth.classes) != truth.outside
+    return np.stack([one[:, inside_C].sum(axis=1) for one in parts], axis=1).astype(np.float64)
+
+
+def metric_of(metric: Metric, sums: Floats, total: Floats, *, many: bool) -> Floats:
+    """`score`, from the sums [..., S] of rows whose weights sum to `total` [...]. `many`: any number of classes."""
+    if metric.family == "qwk":
+        apart, said, true, squares = np.moveaxis(sums, -1, 0)
+        by_chance = squares - 2 * said * true / total
+        above_0 = by_chance > 1e-9 * total
+        return np.where(above_0, 1.0 - apart / np.where(above_0, by_chance, 1.0), 0.0)
+    right, said, true = np.split(sums, 3, axis=-1)
+    each = f_measure(right, said, true, metric.beta)
+    there = (said + true > 0) | many | (metric.family != "macro_f")
+    return np.asarray(np.where(there, each, 0.0).sum(axis=-1) / np.maximum(there.sum(axis=-1), 1))
+
+
 def _counts(found: Decisions, truth: Truth, weights_N: Floats) -> tuple[Floats, Floats, Floats]:
     if found.ndim == 2:
         both: NDArray[np.bool_] = found & truth.wanted
