@@ -1,5 +1,6 @@
 """Rules for labels: the metrics are scikit-learn's, the rule is the best one of a search, and its worth is honest."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,19 @@ def test_names_of_metrics_and_those_that_fit_a_head() -> None:
             wanted_metric(target, name)
     with pytest.raises(ConfigError, match="head=lm decides nothing"):
         wanted_metric(Target.nothing, None)
+
+
+def test_words_without_groups_are_grouped_by_the_text_in_their_ids(tmp_path: Path) -> None:
+    sure, wanted = drawn(30, 3)
+    ids = [f"text {k // 10}:{k % 10}" for k in range(30)]
+    answered = Answered(ids, np.ones(30), wanted[:, None], np.ones(30), sure)
+    predictions.write(tmp_path / "words", Target.words, ["O", "B-a", "I-a"], answered)
+    judged = judged_from(predictions.read(tmp_path / "words"), Target.words, "it")
+    assert judged.grouped and (judged.groups_N == np.arange(30) // 10).all()
+    predictions.write(
+        tmp_path / "rows", Target.one, ["O", "B-a", "I-a"], replace(answered, labels_NC=np.eye(3)[wanted])
+    )
+    assert not judged_from(predictions.read(tmp_path / "rows"), Target.one, "it").grouped
 
 
 def test_rows_of_one_group_choose_and_judge_together(tmp_path: Path) -> None:

@@ -163,6 +163,26 @@ def table_file(folder: Path, rows: int = 40, **columns: str) -> list[str]:
     return ["data=table", f"data.path={folder / 'a.csv'}", "data.id_column=key", "head=sequence"]
 
 
+def test_groups_are_kept_and_none_is_in_two_folds(tmp_path: Path) -> None:
+    folds(tmp_path)
+    wanted, group_of = dict[int, list[str]](), dict[str, int]()
+    for fold in range(3):
+        file = RunFolder(tmp_path / f"plain-{fold}").predictions
+        table = parquet.read_table(file)
+        if fold < 2:  # the third was written without groups
+            parquet.write_table(table.add_column(1, "group", pa.array(np.arange(len(table)) // 2)), file)
+        for place, name in enumerate(table["id"].to_pylist()):
+            group_of[name] = 100 * fold + (place // 2 if fold < 2 else place)
+    assert oof(tmp_path) == 0
+    found = parquet.read_table(tmp_path / "oof.parquet").select(["id", "group"]).to_pylist()
+    for row in found:
+        wanted.setdefault(row["group"], []).append(row["id"])
+    expected: dict[int, list[str]] = {}
+    for row in found:
+        expected.setdefault(group_of[row["id"]], []).append(row["id"])
+    assert sorted(wanted.values()) == sorted(expected.values()) and 20 < len(wanted) < 60
+
+
 def test_the_ids_of_the_data_file_keep_their_order(tmp_path: Path) -> None:
     data = table_file(tmp_path)
     for fold in (0, 1):
@@ -261,7 +281,7 @@ def test_real_runs_of_a_classifier_and_of_language_modelling_join(
         said = float(capsys.readouterr().out.splitlines()[2].split()[1])
         assert min(losses) - 1e-4 <= said <= max(losses) + 1e-4
     table = parquet.read_table(tmp_path / "text.parquet")
-    assert table.column_names == ["id", "loss", "weight"]
+    assert table.column_names == ["id", "group", "loss", "weight"]
     keys = [tuple(map(int, name.split(":"))) for name in table["id"].to_pylist()]
     assert keys == sorted(keys)
     assert {text for text, _ in keys} == set(range(1, 41))

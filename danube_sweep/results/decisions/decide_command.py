@@ -42,7 +42,15 @@ def run_decide(directory: Path, metric: str | None, source: Path | None, termina
         terminal.note(note)
     target = _target_of(folder)
     wanted = wanted_metric(target, metric)
-    judged = _read(source or folder / "predictions.parquet", target)
+    read = source or folder / "predictions.parquet"
+    judged = _read(read, target)
+    if not judged.grouped:
+        terminal.note(
+            plain(
+                f"{read} has no groups, so each row counts alone; with rows of one prompt or text the interval "
+                "is too narrow"
+            )
+        )
     if source is not None and (own := folder / "predictions.parquet").is_file():
         _check_classes(judged, _read(own, target), source)
     worth = worth_of(judged, wanted)

@@ -19,7 +19,7 @@ from danube_sweep.results.decisions.counts import Metric, Truth, metric_from, me
 from danube_sweep.results.decisions.fit_rules import fit
 from danube_sweep.results.decisions.rules import Biases, Cuts, Decisions, Outside, Rule, Thresholds
 from danube_sweep.storage import predictions
-from danube_sweep.storage.predictions import GROUP, LABEL, PREDICTION, Floats, floats
+from danube_sweep.storage.predictions import GROUP, ID, LABEL, PREDICTION, Floats, floats
 from danube_sweep.training.metrics import decided
 
 FOLDS = 5
@@ -46,6 +46,8 @@ class Judged:
     answers_NA: Floats
     truth: Truth
     groups_N: Codes
+    grouped: bool
+    """Whether the groups are known; otherwise each row is its own."""
 
 
 @dataclass(frozen=True)
@@ -83,26 +85,35 @@ def judged_from(table: "pa.Table", target: Target, where: str) -> Judged:
     Raises ConfigError for labels that no rule can decide, and the errors of DAMAGED.
     """
     names = table.column_names
-    groups_N = np.unique(table[GROUP].to_numpy(), return_inverse=True)[1] if GROUP in names else np.arange(len(table))
-    groups_N = groups_N.astype(np.int64)
+    groups_N, grouped = _groups(table, target)
     if target is Target.number:
         if PREDICTION not in names:
             raise KeyError(PREDICTION)
-        return _graded(floats(table, LABEL), floats(table, PREDICTION), groups_N, where)
+        return _graded(floats(table, LABEL), floats(table, PREDICTION), (groups_N, grouped), where)
     classes = predictions.class_names(names)
     if target is Target.many:
         if (found := predictions.several(table)) is None:
             raise KeyError("labels of several classes")
-        return Judged(target, classes, found[1], Truth(found[0] > 0.5, len(classes)), groups_N)
+        return Judged(target, classes, found[1], Truth(found[0] > 0.5, len(classes)), groups_N, grouped)
     if (one := predictions.classified(table)) is None:
         raise KeyError("labels of one class")
     if target is Target.words and OUTSIDE not in classes:
         raise ConfigError(f"{where}: no class {OUTSIDE}, whose threshold a rule for words chooses")
     outside = classes.index(OUTSIDE) if target is Target.words else -1
-    return Judged(target, classes, one.probabilities_NC, Truth(one.labels_N, len(classes), outside), groups_N)
+    return Judged(target, classes, one.probabilities_NC, Truth(one.labels_N, len(classes), outside), groups_N, grouped)
 
 
-def _graded(labels_N: Floats, numbers_N: Floats, groups_N: Codes, where: str) -> Judged:
+def _groups(table: "pa.Table", target: Target) -> tuple[Codes, bool]:
+    if GROUP in table.column_names:
+        keys = table[GROUP].to_numpy()
+    elif target is Target.words:  # whose ids are `<text>:<number>`
+        keys = np.array([str(name).rpartition(":")[0] for name in table[ID].to_pylist()])
+    else:
+        return np.arange(len(table)), False
+    return np.unique(keys, return_inverse=True)[1].astype(np.int64), True
+
+
+def _graded(labels_N: Floats, numbers_N: Floats, groups: tuple[Codes, bool], where: str) -> Judged:
     whole = np.isfinite(labels_N).all() and np.array_equal(labels_N, np.round(labels_N))
     grades = int(labels_N.max() - labels_N.min()) + 1 if whole else 0
     if not 1 < grades <= MOST_GRADES:
@@ -110,7 +121,7 @@ def _graded(labels_N: Floats, numbers_N: Floats, groups_N: Codes, where: str) ->
     lowest = int(labels_N.min())
     names = [str(lowest + place) for place in range(grades)]
     truth = Truth((labels_N - lowest).astype(np.int64), grades, lowest=lowest)
-    return Judged(Target.number, names, numbers_N[:, None], truth, groups_N)
+    return Judged(Target.number, names, numbers_N[:, None], truth, *groups)
 
 
 def plain(judged: Judged) -> Decisions:

@@ -22,7 +22,7 @@ from danube_sweep.training.metrics import measure
 def read_predictions(file: Path) -> "pa.Table":
     """The predictions of one run, their ids as text. Raises CheckpointError if they are missing or damaged."""
     try:
-        table = predictions.read(file, lambda name: name != GROUP)
+        table = predictions.read(file)
         place = table.column_names.index(ID)
         numbers = [name for name in table.column_names if is_answer(name) or name in (LOSS, WEIGHT)]
         if LOSS not in numbers or not any(is_answer(name) or name == WEIGHT for name in numbers):
@@ -39,6 +39,8 @@ def join(seeds: Sequence[Sequence[RunFolder]], records: Sequence[Record], *, who
     DataError for ids that do not tell rows apart.
     """
     parts = [_averaged([read_predictions(run.predictions) for run in fold]) for fold in zip(*seeds, strict=True)]
+    if any(GROUP in part.column_names for part in parts):
+        parts = _apart(parts)
     if any(part.column_names != parts[0].column_names for part in parts):
         raise CheckpointError("the folds have other classes; run them again over the same data")
     return in_order(pa.concat_tables(parts), records, whole=whole)
@@ -47,6 +49,20 @@ def join(seeds: Sequence[Sequence[RunFolder]], records: Sequence[Record], *, who
 def in_order(found: "pa.Table", records: Sequence[Record], *, whole: bool) -> "pa.Table":
     """Predictions in the order of `records`; `whole` and errors as in `join`."""
     return found.take(_order(found[ID].to_pylist(), records, whole=whole))
+
+
+def _apart(parts: Sequence["pa.Table"]) -> list["pa.Table"]:
+    """The folds with group numbers, of which none is in two folds. In a fold without groups, each row is its own."""
+    found, first = [], 0
+    for part in parts:
+        if GROUP in part.column_names:
+            place = part.column_names.index(GROUP)
+            codes_N, part = np.unique(part[GROUP].to_numpy(), return_inverse=True)[1], part.remove_column(place)
+        else:
+            codes_N = np.arange(part.num_rows)
+        found.append(part.add_column(1, GROUP, pa.array(codes_N.astype(np.int64) + first)))
+        first += int(codes_N.max(initial=-1)) + 1
+    return found
 
 
 def _averaged(parts: Sequence["pa.Table"]) -> "pa.Table":
