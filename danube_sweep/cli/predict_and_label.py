@@ -1,6 +1,7 @@
 """`danube-sweep predict` and `danube-sweep label`: both write a finished run's answers to new rows."""
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from danube_sweep.cli.parser import Parser, add_model_path, add_overwrite
 
 if TYPE_CHECKING:
     from danube_sweep.inference.predict_run import PredictWords
+
+_METHODS = ("auto", "temperature", "vector")
 
 
 def predict(arguments: list[str]) -> int:
@@ -75,9 +78,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--calibrate",
         nargs="?",
         const="auto",
-        choices=["auto", "temperature", "vector"],
-        help="calibrate on the validation rows: divide the logits by a temperature, or scale them by class; auto takes "
-        "the better one on unseen rows",
+        type=_method,
+        choices=_METHODS,
+        help="calibrate on the validation rows: divide the logits by a temperature, or scale the log probabilities by "
+        "class; auto takes the better one on unseen rows",
     )
     parser.add_argument(
         "--batch-rows",
@@ -98,8 +102,27 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
 
 
+def _method(word: str) -> str:
+    if word not in _METHODS:
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is no method ({', '.join(_METHODS)}); put --calibrate after the paths, or write --calibrate=auto"
+        )
+    return word
+
+
+def _with_method(arguments: list[str]) -> list[str]:
+    """The arguments with `--calibrate=auto` for a `--calibrate` that a path follows, which is no method."""
+    found = list(arguments)
+    for place, (word, following) in enumerate(pairwise(arguments)):
+        if word == "--":
+            break
+        if word == "--calibrate" and following not in _METHODS and Path(following).exists():
+            found[place] = "--calibrate=auto"
+    return found
+
+
 def _words(parser: Parser, arguments: list[str]) -> "PredictWords":
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_with_method(arguments))
     if options.batch_rows < 1:
         parser.error(f"--batch-rows must be at least 1, got {options.batch_rows}")
     if options.deadline_h is not None and not 0 < options.deadline_h < 10_000:

@@ -47,7 +47,7 @@ class Part:
     share: float
     temperature: float
     scaling: Scaling | None = None
-    """Of its logits by class, instead of a temperature."""
+    """Of its log probabilities by class, instead of a temperature."""
 
     @property
     def plain(self) -> bool:

@@ -76,31 +76,44 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
     requests = checked_requests(parts, words.source, words.target, form)
     if reshape is not None:
         requests = [reshape(part.run, request) for part, request in zip(parts, requests, strict=True)]
+    if any(request.swap for request in requests) and (rule is not None or words.calibrate):
+        fitted = "the rule of the labels" if rule is not None else "the calibration"
+        notes.append(f"--swap: {fitted} was fitted on answers to one order, not on the mean of both")
     refuse_existing(words.target, "-o", overwrite=words.overwrite)
     for note in dict.fromkeys([*notes, *(note for request in requests for note in request.notes)]):
         Terminal().note(note)
     compute = Compute(words.compute) if words.compute else None
     place = Place(Device(accelerator=words.accelerator), compute, words.model_path)
-    return _answered(parts, requests, place, words, started)
+    return _answered(parts, requests, place, words, started, ruled=rule is not None)
 
 
 def _answered(
-    parts: "list[Part]", requests: "list[Request]", place: "Place", words: PredictWords, started: float
+    parts: "list[Part]",
+    requests: "list[Request]",
+    place: "Place",
+    words: PredictWords,
+    started: float,
+    *,
+    ruled: bool,
 ) -> int:
     """Answers the requests. If that takes several steps, the parts are kept on disk until all of them are answered."""
     from danube_sweep.inference.predict import CHUNK_ROWS
     from danube_sweep.inference.predict_ensemble import fingerprint
     from danube_sweep.storage.prediction_parts import held_parts
 
+    def fitted(kept: "PredictionParts | None") -> "tuple[list[Part], list[Request]]":
+        found = _fitted(parts, requests, place, words, started, kept)
+        if ruled and len(found[0]) < len(parts):
+            Terminal().note(f"the rule of the labels was fitted on the answers of all {len(parts)} runs")
+        return found
+
     if len(requests[0].input.ids) <= CHUNK_ROWS and len(parts) == 1:
-        parts, requests = _fitted(parts, requests, place, words, started, None)
-        return _shown(parts, requests, place, words, None)
+        return _shown(*fitted(None), place, words, None)
     with held_parts(words.target) as kept:
         if kept.begin(fingerprint(parts, requests, place, deadline=words.deadline_h is not None)):
             Terminal().note(f"{kept.folder}: an earlier prediction was interrupted; this one continues it")
         try:
-            parts, requests = _fitted(parts, requests, place, words, started, kept)
-            count = _shown(parts, requests, place, words, kept)
+            count = _shown(*fitted(kept), place, words, kept)
         except BaseException:
             if kept.give_up():
                 Terminal().note(f"{kept.folder} keeps the finished parts; the same command goes on, or delete it")

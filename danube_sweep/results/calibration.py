@@ -1,7 +1,7 @@
 """Calibration of a run's probabilities, fitted on its validation rows, and its worth on unseen rows.
 
-Temperature scaling (arXiv:1706.04599) divides the logits by one number. Vector scaling multiplies the logit of each
-class by a number of its own and adds another. Axes: N examples, C classes.
+Temperature scaling (arXiv:1706.04599) divides the logits by one number. Vector scaling multiplies the log
+probability of each class by a number of its own and adds another. Axes: N examples, C classes.
 """
 
 from collections.abc import Callable
@@ -59,8 +59,10 @@ class Calibration:
         if self.scaling is not None:
             numbers = zip(self.classes, self.scaling.slopes_C, self.scaling.biases_C, strict=True)
             each = [f"{name} x{slope:.3f} {bias:+.3f}" for name, slope, bias in numbers]
-            told = f"logits scaled by class ({', '.join(each[:6])}{', …' if len(each) > 6 else ''})"
-        return f"{told} from {self.rows:,} validation rows; on unseen ones {', '.join(changes)}"
+            told = f"log probabilities scaled by class ({', '.join(each[:6])}{', …' if len(each) > 6 else ''})"
+        gain = self.before["log_loss"] - self.after["log_loss"]
+        no_better = "" if gain > 0 else "; the log loss is no better, so better leave --calibrate out"
+        return f"{told} from {self.rows:,} validation rows; on unseen ones {', '.join(changes)}{no_better}"
 
 
 def calibrate(predictions: Path, method: str = TEMPERATURE) -> Calibration:

@@ -144,6 +144,10 @@ def test_labels_are_those_of_the_rule_that_is_kept_and_likeliest_leaves_it_out(
     capsys.readouterr()
     for words, line in (
         (["--likeliest"], "--likeliest is for labels; give --labels, or leave it out"),
+        (
+            ["--calibrate", "nowhere"],
+            "'nowhere' is no method (auto, temperature, vector); put --calibrate after the paths",
+        ),
         (["--labels", "--calibrate"], "--calibrate changes what the rule of the labels was fitted on"),
     ):
         assert main.main([*command, *words]) == 2
@@ -349,3 +353,22 @@ def test_parts_with_a_deadline_and_without_one_never_mix(
     assert main.main([*command, str(out), *([] if deadline else ["--deadline-h", "5"])]) == 0
     assert "this one continues it" not in " ".join(capsys.readouterr().out.split())
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_rule_is_said_to_be_of_other_answers_than_those_of_both_orders_and_of_fewer_runs(
+    ran: sweeps.Ran, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble, out = three(ran, tmp_path / "best"), tmp_path / "out.csv"
+    decided(ran, ensemble.path, {"kind": "biases", "numbers": [0.0, 0.0, 9.0]})
+    parts, place = open_ensemble(ensemble), Place(Device(accelerator="cpu"))
+    command = ["predict", str(ensemble.path), str(rows), "-o", str(out), "--accelerator", "cpu", "--deadline-h", "5"]
+    for swap, members_left in (([], [0, 1, 2]), (["--swap"], [2])):
+        with held_parts(out) as kept:
+            requests = checked_requests(parts, rows, out, Form(swap=bool(swap)))
+            kept.begin(fingerprint(parts, requests, place, deadline=True))
+            kept.choose({"members": members_left, "swap": False})
+        capsys.readouterr()
+        assert main.main([*command, "--labels", "--overwrite", *swap]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("--swap: the rule of the labels was fitted on answers to one order" in said) == bool(swap)
+        assert ("the rule of the labels was fitted on the answers of all 3 runs" in said) == (len(members_left) < 3)

@@ -74,11 +74,20 @@ def test_classes_that_are_skewed_are_scaled_one_by_one_and_others_by_a_temperatu
     assert biases - biases[0] == pytest.approx(np.array([0, 0, -0.75]), abs=0.2) and slopes.shape == (3,)
     perfect = log_loss(labels_N, softmax(logits_NC))
     assert skewed.after["log_loss"] == pytest.approx(perfect, abs=5e-3)
-    assert "logits scaled by class (a x0." in skewed.said()
+    assert "log probabilities scaled by class (a x0." in skewed.said()
     by_one = calibrate(written(tmp_path / "skewed", softmax(2 * logits_NC + [0, 0, 1.5]), labels_N), "temperature")
     assert by_one.scaling is None and by_one.after["log_loss"] > skewed.after["log_loss"] + 0.02
     sharp = calibrate(written(tmp_path / "sharp", softmax(2 * logits_NC), labels_N), "auto")
     assert min(sharp.after["log_loss"], by_one.after["log_loss"]) < sharp.before["log_loss"]
+
+
+def test_a_calibration_that_gains_nothing_says_so(tmp_path: Path) -> None:
+    logits_NC, labels_N = drawn(60, 3)
+    said = "; the log loss is no better, so better leave --calibrate out"
+    honest = calibrate(written(tmp_path / "honest", softmax(logits_NC), labels_N))
+    assert honest.after["log_loss"] >= honest.before["log_loss"] and honest.said().endswith(said)
+    sharp = calibrate(written(tmp_path / "sharp", softmax(3 * logits_NC), labels_N))
+    assert sharp.after["log_loss"] < sharp.before["log_loss"] and said not in sharp.said()
 
 
 def test_a_rare_class_gets_no_numbers_of_its_own(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_calibrated_run_answers_at_the_temperature_of_its_validation_rows(
     swept: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = SweepFolder(swept).entries()[0].path
-    assert main.main(["predict", str(run), str(rows), "-o", str(tmp_path / "out.csv"), "--calibrate"]) == 0
+    assert main.main(["predict", "--calibrate", str(run), str(rows), "-o", str(tmp_path / "out.csv")]) == 0
     found = calibrate(run / "predictions.parquet")
     assert found.said() in capsys.readouterr().out
     predict_file(load_run(run, CPU), rows, tmp_path / "plain.csv")
