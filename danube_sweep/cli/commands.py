@@ -26,32 +26,40 @@ def resume(arguments: list[str]) -> int:
     parser = Parser(
         "danube-sweep resume",
         description="Continues an interrupted run or sweep. Trials without a result are trained from their last "
-        "checkpoint. Several processes may resume one sweep; they share its trials.",
+        "checkpoint. Several processes may resume one sweep; they share its trials. With device.count=N they train "
+        "on another number of GPUs.",
     )
     add_directory(parser, "the folder of a run or of a sweep")
     parser.add_argument("--retry", metavar="STATES", help="sweep only: end states to run again: failed,oom,… or all")
-    parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help="sweep only: settings to change")
+    words = "device.count=N for other GPUs, and for a sweep its settings to change"
+    parser.add_argument("settings", nargs="*", metavar="sweep.FIELD=VALUE", help=words)
     parser.add_argument("--worker", action="store_true", help="sweep only: train here, not in jobs of a cluster")
     add_trust(parser)
     options = parser.parse_intermixed_args(arguments)
-    if options.directory is not None and str(options.directory).startswith("sweep."):
+
+    from danube_sweep.storage.run_folder import RunFolder
+    from danube_sweep.storage.sweep_folder import SweepFolder
+    from danube_sweep.sweeping.execute.asked_devices import COUNT, with_count
+
+    if options.directory is not None and str(options.directory).startswith(("sweep.", COUNT)):
         options.directory, options.settings = None, [str(options.directory), *options.settings]
     options.directory = or_newest(options.directory, [Kind.sweep, Kind.run], "resume")
     check_received(options.directory, trust=options.trust)
 
-    from danube_sweep.storage.sweep_folder import SweepFolder
-
     for directory in (options.directory, options.directory / "trials"):  # of a refit of several models
         if SweepFolder(directory).file.is_file():
             return _resume_sweep(directory, options.retry, options.settings, worker=options.worker)
-    if options.retry or options.settings or options.worker:
-        given = "--retry" if options.retry else options.settings[0] if options.settings else "--worker"
+    others = [one for one in options.settings if not one.startswith(COUNT)]
+    if options.retry or others or options.worker:
+        given = "--retry" if options.retry else [*others, "--worker"][0]
         raise CheckpointError(f"{options.directory} is no sweep: {_missing(options.directory, given)}")
     from danube_sweep.config.stored import load_config
-    from danube_sweep.storage.run_folder import RunFolder
     from danube_sweep.sweeping.execute.train_run import train_run
 
-    train_run(load_config(RunFolder(options.directory).config), options.directory)
+    config = load_config(RunFolder(options.directory).config)
+    for setting in options.settings:
+        config = with_count(config, setting)
+    train_run(config, options.directory)
     return 0
 
 
@@ -62,11 +70,12 @@ def _missing(path: Path, given: str) -> str:
 def _resume_sweep(path: Path, retry: str | None, settings: list[str], *, worker: bool) -> int:
     from danube_sweep.sweeping import start_sweep
     from danube_sweep.sweeping.cluster.follow_jobs import back_to
+    from danube_sweep.sweeping.execute.asked_devices import COUNT
     from danube_sweep.terminal.screen import Terminal
 
     for setting in settings:
-        if not setting.startswith("sweep."):
-            raise ConfigError(f"{setting}: a sweep's trials are fixed; only sweep.FIELD=VALUE can change")
+        if not setting.startswith(("sweep.", COUNT)):
+            raise ConfigError(f"{setting}: a sweep's trials are fixed; only sweep.FIELD=VALUE and {COUNT}N can change")
     changes = [*settings, *([f"sweep.retry=[{retry}]"] if retry else [])]
     submit = None if worker else back_to(path.absolute(), changes)
     with Terminal() as terminal:

@@ -25,7 +25,7 @@ from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.confirm import confirm
 from danube_sweep.sweeping.end_sweep import conclude
 from danube_sweep.sweeping.execute import child_process
-from danube_sweep.sweeping.execute.asked_devices import of_devices, together
+from danube_sweep.sweeping.execute.asked_devices import COUNT, asked_count, of_devices, together
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.close_paused import close_paused
 from danube_sweep.sweeping.execute.executor import Executor
@@ -65,6 +65,8 @@ class PlannedSweep:
     """Whether it ends in a ranking, and the winner's test score."""
     tracking: Mapping[str, str] = field(default_factory=dict)
     """W&B's group and mode for trials that leave them open. The default group is the folder's name."""
+    counts: frozenset[int | str] = frozenset()
+    """The device.count that this command asks for, which wins over that of earlier ones; empty for theirs."""
 
 
 def plan_grid(
@@ -84,7 +86,9 @@ def plan_grid(
     checked = check_cells(cells, composer.trial, sweep)
     for config, _ in checked.valid:
         check_validated(sweep, pruner, config, searches=False)
-    plan = PlannedSweep(SweepFolder(path.absolute()), sweep, pruner, launch=launch, tracking=tracking or {})
+    counts = frozenset(config.device.count for config, _ in checked.valid)
+    folder = SweepFolder(path.absolute())
+    plan = PlannedSweep(folder, sweep, pruner, launch=launch, tracking=tracking or {}, counts=counts)
     common = shared(cells)
     if sweep.dry_run and (checked.valid or checked.left_out):
         bad = [*checked.invalid, *checked.left_out]
@@ -142,7 +146,8 @@ def resume_sweep(
 ) -> None:
     """Continues the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`). Ends like `run_sweep`.
 
-    `submit` and `patient` are those of `PlannedSweep`. Raises CheckpointError for a folder that is no sweep or of
+    `device.count=N` is the one setting of its trials that can change, as it is no part of them. `submit` and `patient`
+    are those of `PlannedSweep`. Raises CheckpointError for a folder that is no sweep or of
     another version, ConfigError for a change that a sweep cannot take.
     """
     folder = SweepFolder(path.absolute())
@@ -150,6 +155,8 @@ def resume_sweep(
     # An agent's sweep has its settings elsewhere.
     if any(change.startswith("sweep.dry_run=") for change in changes):
         raise ConfigError("sweep.dry_run: give --dry-run with the sweep's own command and hydra.sweep.dir=…")
+    counts = frozenset(asked_count(folder, changes))
+    changes = [change for change in changes if not change.startswith(COUNT)]
     sweep, pruner = load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()), changes)
     if sweep.sampler is Sampler.cmaes and not made_here(folder.path):
         raise CheckpointError(
@@ -169,6 +176,7 @@ def resume_sweep(
         patient=patient,
         ranked=stored.get("ranked", True),
         tracking=stored.get("tracking", {}),
+        counts=counts,
     )
     composer = Composer(config_dir=plan.config_dir, config_name=plan.config_name)
     settle_locks(folder, sweep)
@@ -221,7 +229,9 @@ def run_sweep(
             conclude(plan.folder, plan.sweep, terminal, lambda: False)
         _raise_unless_complete(plan)
         return
-    slots = find_slots(plan.sweep, of_devices("accelerator", plan.folder, drawn), together(plan.folder, drawn))
+    slots = find_slots(
+        plan.sweep, of_devices("accelerator", plan.folder, drawn), together(plan.folder, drawn, plan.counts)
+    )
     if not slots.on_cpu:
         probe_once(Device(), terminal.note, slots.environment(0))
     with as_worker(plan.folder, plan.sweep, terminal), StopRequest(patient=plan.patient) as stop:

@@ -18,7 +18,8 @@ from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Device, Sweep
 from danube_sweep.config.schema.states import Verdict
 from danube_sweep.errors import ConfigError
-from danube_sweep.storage.files import read_json
+from danube_sweep.storage.files import read_json, write_json
+from danube_sweep.sweeping.execute.asked_devices import asked_count, together
 from danube_sweep.sweeping.execute.child_process import train_task
 from danube_sweep.sweeping.execute.messages import Job, Stepped, Validated
 from danube_sweep.sweeping.execute.process_pool import Pool
@@ -94,7 +95,11 @@ def test_a_checkpoint_of_two_ranks_goes_on_by_one_process_and_back(alone: tuple[
     assert on_ranks(config, folder, 2, stop_at=6) != 0 and not (folder / "result.json").exists()
     with pytest.raises(Exception, match="go on with: danube-sweep resume"):
         runs.train(config, folder, stop=runs.StopAfter(5))
-    assert on_ranks(config, folder, 2) == 0
+    refused = runs.command("resume", "run", "device.count=two", cwd=tmp_path)
+    assert refused.returncode == 2 and "device.count must be a number from 1 on or all, got two" in refused.stderr
+    done = runs.command("resume", "run", "device.count=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_json(folder / "result.json")["measured"]["devices"] == 2
     assert numbers(folder) == pytest.approx(numbers(one), abs=1e-6)
 
 
@@ -208,6 +213,24 @@ def test_a_count_that_cannot_be_is_refused(tiny: Tiny, override: list[str], mess
     with pytest.raises(ConfigError) as raised:
         tiny(*override)
     assert str(raised.value).startswith(message)
+
+
+def test_a_sweep_goes_on_with_another_number_of_gpus(tmp_path: Path) -> None:
+    own = ["device.threads=1", "trainer.max_steps=2", *["data.rows=40", "data.max_length=32"]]
+    before = planned(tmp_path, [["seed=1"], ["seed=2"]], *own, "device.count=3")
+    first = before.folder.entries()[0].folder
+    write_json(first.result, {"state": "finished"})
+    now = planned(tmp_path, [["seed=1"], ["seed=2"]], *own, "device.count=1")
+    assert together(now.folder, None) == 3 and together(now.folder, None, now.counts) == 1
+    added = planned(tmp_path, [["seed=1"], ["seed=2"], ["seed=3"]], *own, "device.count=2")
+    with pytest.raises(ConfigError, match=r"^device\.count differs among trials \(2, 3\); .*, as in device\.count=2"):
+        together(added.folder, None)  # of those that are open
+    assert asked_count(added.folder, ["sweep.slots=1", "device.count=2"]) == {2}
+    with pytest.raises(ConfigError, match=r"device\.count must be a number from 1 on or all, got x"):
+        asked_count(added.folder, ["device.count=x"])
+    for entry in added.folder.entries():
+        write_json(entry.folder.result, {"state": "finished"})
+    assert together(added.folder, None) in (2, 3)
 
 
 def test_trials_of_a_sweep_have_one_count(tmp_path: Path) -> None:

@@ -1,19 +1,40 @@
 """The devices that the trials of a sweep ask for."""
 
+from collections.abc import Collection
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from danube_sweep.config.schema import Config, Device
+from danube_sweep.config.schema.states import COMPLETE
+from danube_sweep.config.stored import load_config
+from danube_sweep.config.validate import ALL
+from danube_sweep.config.validate.check_device import validate_device
 from danube_sweep.decoding import Undecodable, yaml_of
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 
+COUNT: Final = "device.count="
+"""The one setting of a trial that `resume` takes: it is in no hash, and decides the slots alone."""
 
-def together(folder: SweepFolder, drawn: Config | None) -> int | str:
-    """The device.count of all trials. Raises ConfigError if it differs."""
-    counts = of_devices("count", folder, drawn)
+
+def together(folder: SweepFolder, drawn: Config | None, asked: Collection[int | str] = ()) -> int | str:
+    """The device.count of all trials: the one that was `asked` for now, else that of the trials that are open.
+
+    Raises ConfigError if it differs.
+    """
+    counts = set(asked)
+    if not counts and drawn is not None:
+        counts = {drawn.device.count}
+    if not counts:
+        counts = {one for entry in _open(folder) if (one := _of_device("count", entry)) is not None}
+    if not counts:  # trials that confirm the best are still to come
+        counts = {*list(of_devices("count", folder, drawn))[:1]}
     if len(counts) > 1:
-        raise ConfigError(f"device.count differs among trials ({', '.join(map(str, counts))}); give all the same one")
+        found = sorted(map(str, counts))
+        raise ConfigError(
+            f"device.count differs among trials ({', '.join(found)}); give all the same one, as in {COUNT}{found[0]}"
+        )
     return next(iter(counts), 1)
 
 
@@ -23,6 +44,39 @@ def of_devices(field: str, folder: SweepFolder, drawn: Config | None) -> set[Any
         return {getattr(drawn.device, field)}
     found = (_of_device(field, entry) for entry in folder.entries() if entry.hash is not None)
     return {one for one in found if one is not None}
+
+
+def with_count(config: Config, setting: str) -> Config:
+    """The config with another device.count: `setting` is `device.count=2` or `device.count=all`.
+
+    Raises ConfigError for one that cannot be.
+    """
+    said = setting.removeprefix(COUNT)
+    count: int | str = int(said) if said.isdecimal() else said
+    changed = replace(config, device=replace(config.device, count=count))
+    validate_device(changed)
+    return changed
+
+
+def asked_count(folder: SweepFolder, settings: Collection[str]) -> set[int | str]:
+    """The device.count among the settings of a resumed sweep. Raises ConfigError for one that cannot be."""
+    asked: set[int | str] = set()
+    for setting in settings:
+        if not setting.startswith(COUNT):
+            continue
+        said = setting.removeprefix(COUNT)
+        if not (said.isdecimal() and int(said) >= 1) and said != ALL:
+            raise ConfigError(f"device.count must be a number from 1 on or {ALL}, got {said}")
+        asked = {int(said) if said.isdecimal() else said}
+        for entry in _open(folder)[:1]:
+            with suppress(CheckpointError):  # reported when its trial would begin
+                with_count(load_config(entry.folder.config), setting)
+    return asked
+
+
+def _open(folder: SweepFolder) -> list[Entry]:
+    entries = [entry for entry in folder.entries() if entry.hash is not None]
+    return [entry for entry in entries if entry.folder.result_fields().get("state") not in COMPLETE]
 
 
 def _of_device(field: str, entry: Entry) -> Any:
