@@ -19,7 +19,8 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
-from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, trial_words, under_agent
+from danube_sweep.sweeping.entry.wandb_agent import refuse_multirun, shared_trial, trial_words, under_agent
+from danube_sweep.sweeping.share.shared_trial import SHARE
 
 Tiny = Callable[..., Config]
 
@@ -98,6 +99,28 @@ def test_a_multirun_under_an_agent_is_refused_in_one_line(tmp_path: Path, capfd:
     _, said = capfd.readouterr()
     assert said.count("\n") == 1 and f"agent of sweep {SWEEP} starts one trial at a time; remove -m" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("in_sweep")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config-dir", "mine", "tracking.share=true"], "--config-dir: an executor that trials share"),
+        (["hydra.run.dir=here", "tracking.share=true"], "hydra.run.dir=here: an executor that trials share"),
+        (["by_command", "hydra.run.dir=here"], "hydra.run.dir=here: an executor that trials share"),
+        (["by_command", "tracking=tensorboard"], "tracking=tensorboard: trials share an executor with tracking=wandb"),
+    ],
+)
+def test_a_trial_that_cannot_share_an_executor_as_asked_is_refused(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if words[0] == "by_command":
+        monkeypatch.setenv(SHARE, "--trials 2")
+    fixed = FIXED if "tracking=tensorboard" not in words else FIXED[:-2]
+    with pytest.raises(ConfigError, match=said):
+        shared_trial([*fixed, *(word for word in words if word != "by_command")])
+    assert list(tmp_path.iterdir()) == []
+    assert not shared_trial([*FIXED, "tracking.share=true", "-m"]), "which is refused by its own line"
 
 
 # ------------------------------------------------------------------------------------------------ the real agent

@@ -20,6 +20,9 @@ from danube_sweep.sweeping.wandb_file.wandb_parameters import override_text
 SWEEP_ID, PARAMETERS = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
 """Variables that the agent sets for its children: the sweep, and the file with the values chosen for this trial."""
 DOOR = "wandb agent"
+_UNSHARED = (
+    "take it out of the sweep file's command, or start `wandb agent` without tracking.share, which trains one at a time"
+)
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -75,16 +78,25 @@ def trial_words(config: Config, overrides: list[str], base: Path = SWEEPS) -> li
 def shared_trial(words: Sequence[str]) -> bool:
     """Has the trial of these words trained by the executor that this machine's agents share, if that is asked for.
 
-    False if it is not. Raises what `train_shared` raises.
+    False if it is not. Raises what `train_shared` raises, and ConfigError for a word that an executor cannot follow.
     """
-    if any(word.startswith("-") or word.startswith("hydra.run.dir=") for word in words) or under_agent() is None:
+    if under_agent() is None or any(word in ("-m", "--multirun") for word in words):  # which is refused later
+        return False
+    from danube_sweep.sweeping.share.shared_trial import SHARE, is_shared, train_shared
+
+    by_command = bool(os.environ.get(SHARE))
+    if odd := next((word for word in words if word.startswith(("-", "hydra.run.dir="))), None):
+        asked = [word.partition("=")[2].lower() for word in words if word.lstrip("+").startswith("tracking.share=")]
+        if by_command or asked[-1:] in (["true"], ["1"], ["yes"], ["on"]):
+            raise ConfigError(f"{odd}: an executor that trials share does not follow it; {_UNSHARED}")
         return False
     check_parameters()  # before anything of theirs is resolved
     overrides = list(words)
     config = compose(overrides)
-    from danube_sweep.sweeping.share.shared_trial import is_shared, train_shared
-
     if not is_shared(config):
+        if by_command:
+            word = next((word for word in reversed(words) if word.startswith("tracking=")), "tracking")
+            raise ConfigError(f"{word}: trials share an executor with tracking=wandb alone; {_UNSHARED}")
         return False
     folder, *own = trial_words(config, overrides)
     train_shared(compose([*overrides, *own]) if own else config, Path(folder.partition("=")[2]).absolute())
