@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from platform import node
 
 import pytest
 
@@ -16,7 +17,7 @@ from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.share import handed_source, meeting_place
 from danube_sweep.sweeping.share.handed_source import HandedSource
 from danube_sweep.sweeping.share.lines import LONGEST, Lines, is_ours
-from danube_sweep.sweeping.share.meeting_place import runtime_folder, socket_of
+from danube_sweep.sweeping.share.meeting_place import EXECUTOR, named_socket, runtime_folder, socket_of
 
 Tiny = Callable[..., Config]
 
@@ -133,6 +134,26 @@ def test_a_second_process_with_the_same_trial_is_refused(meeting: Meeting) -> No
     assert "being trained by another process" in str(answer(twin)["refused"])
 
 
+def test_a_mistake_in_the_executors_settings_is_told_to_all_trials(meeting: Meeting) -> None:
+    first, second = meeting.handed(0), meeting.handed(1)
+    meeting.source.refuse("sweep.slots=9: more than the GPUs")
+    name = meeting.entries[0].path.name
+    for lines in (first, second, meeting.hand(name)):
+        assert answer(lines) == {"mistake": "sweep.slots=9: more than the GPUs"}
+    assert meeting.source.claim() is None
+
+
+@pytest.mark.parametrize(("host", "found"), [(node(), True), ("elsewhere", False)])
+def test_an_executor_is_found_where_it_listens_whatever_the_login_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, found: bool
+) -> None:
+    before = socket_of(tmp_path)
+    write_json(tmp_path / EXECUTOR, {"socket": str(before), "process": 1, "host": host})
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert socket_of(tmp_path) != before
+    assert named_socket(tmp_path) == (before if found else None)
+
+
 @pytest.mark.parametrize("sent", [b"\x80\x04K\x01.\n", b"[1]\n", b"x" * (2 * LONGEST)])
 def test_what_is_no_line_of_json_ends_the_connection(sent: bytes) -> None:
     ours, theirs = socket.socketpair()
@@ -189,6 +210,9 @@ def socket_of_default(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["me/p/s", "--trials", "65"], "--trials must be between 1 and 64, got 65"),
         (["me/p/s", "lora.rank=4"], "lora.rank=4: only sweep.FIELD=VALUE"),
         (["me/p/s", "sweep.pack=-1"], "sweep.pack"),
+        (["me/p/s", "sweep.packs=2"], "sweep.packs"),
+        (["me/p/s", "sweep.deadline_h=8"], "sweep.deadline_h=8: has no effect on agents"),
+        (["me/p/s", "sweep.pack=8", "sweep.metric=validation/accuracy"], "the executor takes sweep.slots, sweep.pack"),
     ],
 )
 def test_a_mistake_in_the_command_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,7 @@ class HandedSource:
         self._handed: dict[str, _Handed] = {}
         self._changed_s = time.monotonic()
         self._ended = 0
+        self._mistake: str | None = None
         self.notes: list[str] = []
 
     # ------------------------------------------------------------------------------------------- from the agents
@@ -73,6 +74,9 @@ class HandedSource:
     def _take(self, name: str, lines: Lines) -> _Handed | None:
         with self._lock:  # an index of the folder is for one thread at a time
             found = [one for one in self._folder.entries() if one.path.name == name and one.hash is not None]
+            if self._mistake is not None:
+                lines.send({"mistake": self._mistake})
+                return None
             if not found or name in self._handed:
                 place = self._folder.path / name
                 why = f"{place} is being trained by another process; wait for it or stop it"
@@ -183,6 +187,14 @@ class HandedSource:
         with self._lock:
             if (handed := self._handed.get(claim.entry.path.name)) is not None:
                 self._tell(handed, State.preempted.value)
+
+    def refuse(self, mistake: str) -> None:
+        """Tells every process that waits, or comes later, of a mistake in the settings with which none can train."""
+        with self._lock:
+            self._mistake = mistake
+            for one in [*self._handed.values()]:
+                del self._handed[one.entry.path.name]
+                one.lines.send({"mistake": mistake})
 
     def close(self, *, stopped: bool) -> None:
         """Lets go of every process that waits: `stopped` on request, or to them the executor is gone."""

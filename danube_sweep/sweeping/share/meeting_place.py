@@ -8,10 +8,14 @@ import os
 import stat
 from hashlib import sha256
 from pathlib import Path
+from platform import node
 from typing import Final
 
+from danube_sweep.decoding import Undecodable, json_of
 from danube_sweep.errors import ConfigError
 
+EXECUTOR: Final = "executor.json"
+"""The file of a sweep's folder that names the socket and the process."""
 RUNTIME: Final = "XDG_RUNTIME_DIR"
 MOST_BYTES: Final = 107
 """Of a socket's path, without the zero at its end."""
@@ -42,6 +46,18 @@ def socket_of(sweep: Path) -> Path:
     if len(os.fsencode(path)) > MOST_BYTES:
         raise ConfigError(f"tracking.share: {path} is too long for a socket; set {RUNTIME} to a short folder")
     return path
+
+
+def named_socket(sweep: Path) -> Path | None:
+    """The socket that the sweep's executor has stated in its folder, if that process is of this machine."""
+    try:
+        found = json_of(sweep / EXECUTOR)
+    except (OSError, Undecodable):
+        return None
+    match found:
+        case {"socket": str(path), "host": str(host)} if host == node():
+            return Path(path)
+    return None
 
 
 def _me() -> int:

@@ -7,29 +7,41 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from platform import node
+from typing import Final
 
 from filelock import FileLock, Timeout
 
-from danube_sweep.config.schema import Config, Device, NoPruner, Sweep
+from danube_sweep.config.schema import Device, NoPruner, Sweep
 from danube_sweep.config.stored import load_sweep, plain_sweep
+from danube_sweep.errors import ConfigError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.execute.executor import Executor
-from danube_sweep.sweeping.execute.slots import find_slots
+from danube_sweep.sweeping.execute.slots import Slots, find_slots
 from danube_sweep.sweeping.share.handed_source import IDLE_S, HandedSource
-from danube_sweep.sweeping.share.meeting_place import socket_of
+from danube_sweep.sweeping.share.meeting_place import EXECUTOR, socket_of
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.tracking import SHARED
 from danube_sweep.training.probe import probe_once
 from danube_sweep.training.signals import StopRequest
 
-EXECUTOR = "executor.json"
-"""The file of a sweep's folder that names the socket and the process."""
+TAKEN: Final = tuple(
+    f"sweep.{name}"
+    for name in ("slots", "pack", "stagger_s", "timeout_h", "stall_s", "grace_s", "disk_wait_s", "on_oom")
+)
+"""The sweep's settings that an executor of agents uses."""
 
 
 def settings_of(changes: Sequence[str]) -> Sweep:
-    """The sweep's settings with these changes (sweep.FIELD=VALUE). Raises ConfigError."""
-    return load_sweep(plain_sweep(Sweep(), NoPruner()), list(changes))[0]
+    """The sweep's settings with these changes (sweep.FIELD=VALUE). Raises ConfigError, also for one without effect."""
+    settings, _ = load_sweep(plain_sweep(Sweep(), NoPruner()), list(changes))
+    for change in changes:
+        if change.partition("=")[0] not in TAKEN:
+            raise ConfigError(
+                f"{change}: has no effect on agents, as W&B's server draws, stops and ranks their trials; the sweep "
+                f"file sets that, and the executor takes {', '.join(TAKEN)}"
+            )
+    return settings
 
 
 def serve(sweep: Path, expected: int, changes: Sequence[str], terminal: Terminal, idle_s: float = IDLE_S) -> None:
@@ -52,13 +64,17 @@ def serve(sweep: Path, expected: int, changes: Sequence[str], terminal: Terminal
         with StopRequest() as stop, _named(folder, path), _listening(path, source, stop):
             first = source.first(stop)
             if first is not None:
-                _train(source, settings, first, terminal, stop)
+                try:
+                    slots = find_slots(settings, {first.device.accelerator}, first.device.count)
+                except ConfigError as error:
+                    source.refuse(str(error))
+                    raise
+                _train(source, settings, slots, terminal, stop)
     finally:
         lock.release()
 
 
-def _train(source: HandedSource, settings: Sweep, first: Config, terminal: Terminal, stop: StopRequest) -> None:
-    slots = find_slots(settings, {first.device.accelerator}, first.device.count)
+def _train(source: HandedSource, settings: Sweep, slots: Slots, terminal: Terminal, stop: StopRequest) -> None:
     if not slots.on_cpu:
         probe_once(Device(), terminal.note, slots.environment(0))
     Executor(source, settings, slots, terminal, stop).run()

@@ -18,12 +18,20 @@ from typing import Any, Final, final
 from danube_sweep.config.schema import Config, WandbTracking
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.stored import plain_config
-from danube_sweep.errors import BusyError, CheckpointError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed
+from danube_sweep.errors import (
+    BusyError,
+    CheckpointError,
+    ConfigError,
+    DanubeSweepError,
+    Interrupted,
+    SweepFailed,
+    TrialFailed,
+)
 from danube_sweep.storage.files import append_only
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.share.lines import Lines, is_ours
-from danube_sweep.sweeping.share.meeting_place import socket_of
+from danube_sweep.sweeping.share.meeting_place import named_socket, socket_of
 from danube_sweep.tracking import Tracker, open_tracker
 
 SHARE: Final = "DANUBE_SWEEP_SHARE"
@@ -44,8 +52,8 @@ def is_shared(config: Config) -> bool:
 def train_shared(config: Config, path: Path) -> None:
     """Has the trial in the folder `path` of its sweep trained, and logs it; returns when it has finished.
 
-    Raises TrialFailed for one that did not finish, Interrupted for one that was stopped or lost its executors, and
-    BusyError for one that another process trains.
+    Raises ConfigError for a mistake in the executor's settings, TrialFailed for one that did not finish, Interrupted
+    for one that was stopped or lost its executors, and BusyError for one that another process trains.
     """
     trial = _SharedTrial(config, RunFolder(path), SweepFolder(path.parent))
     trial.run()
@@ -81,6 +89,7 @@ class _SharedTrial:
             code = error.exit_code
             if not self._folder.result.is_file():
                 state = State.preempted if isinstance(error, Interrupted | BusyError) else State.failed
+                state = State.invalid if isinstance(error, ConfigError) else state
                 self._tracker.summary({"state": state.value, "error": str(error)})
             raise
         finally:
@@ -114,6 +123,8 @@ class _SharedTrial:
         told = False
         while True:
             for message in lines.receive(POLL_S):
+                if "mistake" in message:
+                    raise ConfigError(str(message["mistake"]))
                 if "refused" in message:
                     raise BusyError(str(message["refused"]))
                 if "ended" in message:
@@ -160,12 +171,14 @@ class _SharedTrial:
         """A connection to the sweep's executor, which is started if there is none. Raises SweepFailed, ConfigError."""
         path, end, started_s = socket_of(self._sweep.path), time.monotonic() + START_S, 0.0
         while time.monotonic() < end:
-            place = socket.socket(socket.AF_UNIX)
-            with suppress(OSError):
-                place.connect(str(path))
-                if is_ours(place):
-                    return Lines(place)
-            place.close()
+            # An executor from before a log-in or a log-out has its socket elsewhere.
+            for where in filter(None, (named_socket(self._sweep.path), path)):
+                place = socket.socket(socket.AF_UNIX)
+                with suppress(OSError, ValueError):
+                    place.connect(str(where))
+                    if is_ours(place):
+                        return Lines(place)
+                place.close()
             if time.monotonic() > started_s + START_S / 4:  # another process may have started it: only one will stay
                 self._start()
                 started_s = time.monotonic()
