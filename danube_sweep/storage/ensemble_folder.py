@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.files import read_json, write_json
+from danube_sweep.storage.files import read_json, remove, write_json
 from danube_sweep.storage.ownership import Kind, take_over
 
 FORMAT = 1
@@ -47,9 +47,10 @@ class EnsembleFolder:
     def write(self, members: Sequence[Weighted], scores: dict[str, Any], chosen: str | None = None) -> None:
         """`scores` by method, and the one that was `chosen`. Raises CheckpointError, DiskError.
 
-        Runs are kept relative to the folder, so that they can move together.
+        Runs are kept relative to the folder, so that they can move together. Answers of earlier members are removed.
         """
         take_over(self.path, Kind.ensemble)
+        remove(self.predictions)
         here = self.path.resolve()
         named = [{**asdict(one), "runs": [os.path.relpath(run.resolve(), here) for run in one.runs]} for one in members]
         of_choice = {} if chosen is None else {"chosen": chosen}

@@ -191,6 +191,9 @@ def test_the_command_shows_scores_and_keeps_members_and_their_answers(
     estimates = read_json(folder.file)["scores"]
     best = min(("mean of the best 3", "greedy"), key=lambda name: estimates[name]["loss"])
     assert code == 0 and f"{best} is better than the best single model on unseen rows" in shown
+    assert folder.predictions.is_file()
+    folder.write(members, {})  # and then killed: no answers of other members stay beside it
+    assert folder.read() == members and not folder.predictions.exists()
 
 
 @pytest.mark.parametrize(
