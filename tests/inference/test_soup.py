@@ -1,6 +1,7 @@
 """A soup is the exact average by PEFT's own sums, chosen as Wortsman et al. choose it, and plain PEFT loads it."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from transformers import AutoModel
 from workbench import save_base
 
 from danube_sweep.cli import main
+from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.inference.predict import load_run
 from danube_sweep.inference.soup.average import average, cut
 from danube_sweep.inference.soup.choose_soup import Chosen, Tasted, best_single, greedy_soup, worth_of
 from danube_sweep.inference.soup.ingredients import Ingredient
+from danube_sweep.inference.soup.write_soup import soup_hash
+from danube_sweep.results.ensemble.members import find_members
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.evaluate import evaluate
 from danube_sweep.training.prepare import prepare
@@ -139,6 +144,10 @@ def test_a_cut_is_written_with_its_cost(
     assert "other targets (lora.targets=qv) than" in said and "% of the update's squared norm is lost" in said
     stated = json.loads((tmp_path / "one" / "soup.json").read_text())
     table = parquet.read_table(tmp_path / "one" / "predictions.parquet")
+    best = min(json.loads((trained[name] / "result.json").read_text())["validation"]["log_loss"]
+               for name in ("small", "large", "third"))  # fmt: skip
+    assert f"({stated['cut']['loss_after'] - stated['cut']['loss_before']:+.4f})" in said
+    assert f"the best trial alone has {best:.4f}" in said and "the exact average, before its cut, is " in said
     assert stated["cut"]["loss_after"] == pytest.approx(np.mean(table["loss"]), abs=1e-6)
     assert load_run(tmp_path / "one", CPU).config.lora.rank == 1  # type: ignore[attr-defined]
 
@@ -203,6 +212,21 @@ def test_what_cannot_be_averaged_is_one_line_and_writes_nothing(
     assert not (place / "new").exists()
 
 
+def test_soups_of_one_config_have_hashes_of_their_own_and_are_two_members(
+    trained: dict[str, Path], souped: Path, tmp_path: Path
+) -> None:
+    one, other = (average([ingredient(name, trained[name])]) for name in ("small", "dora"))
+    assert soup_hash("0" * 32, one) == soup_hash("0" * 32, average([ingredient("small", trained["small"])]))
+    assert len({soup_hash("0" * 32, one), soup_hash("1" * 32, one), soup_hash("0" * 32, other)}) == 3
+    stated, config = RunFolder(souped).stated() or {}, load_config(RunFolder(souped).config)
+    assert stated["also"] == [trial_hash(config)] != [stated["trial"]]
+    for name in ("a", "b"):
+        shutil.copytree(souped, tmp_path / name / "one")
+    members, _ = find_members([tmp_path / "a" / "one", tmp_path / "b" / "one"])
+    assert len({one.name for one in members}) == 2
+    assert [one.runs for one in members] == [[tmp_path / name / "one"] for name in ("a", "b")]
+
+
 def test_a_soup_is_no_settings_to_refit(souped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["refit", "--trust", str(souped), "-o", str(tmp_path / "final")]) == 2
     assert "is a soup, whose config was never trained; refit the sweep" in capsys.readouterr().err
@@ -222,7 +246,6 @@ def test_a_trial_whose_data_were_changed_is_refused(trained: dict[str, Path], tm
 def ingredient_of_member(trained: dict[str, Path]) -> None:
     from danube_sweep.inference.predict import Place
     from danube_sweep.inference.soup.ingredients import find_ingredients
-    from danube_sweep.results.ensemble.members import find_members
 
     members, _ = find_members([trained["small"], trained["third"]])
     find_ingredients(members, Place(CPU), 10)

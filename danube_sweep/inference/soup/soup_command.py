@@ -58,7 +58,7 @@ def run_soup(directories: Sequence[Path], output: Path, wanted: Wanted, place: P
     terminal.show(_scores(worth, len(chosen)))
     soup = _served(chosen, ingredients, validation, worth, wanted.rank)
     terminal.note(plain(f"averaged: {'; '.join(one.name for one in soup.ingredients)}"))
-    terminal.note(_verdict(worth, chosen))
+    terminal.note(_verdict(worth, chosen, exact=soup.cut is None))
     if (line := _of_cut(soup, wanted.rank)) is not None:
         terminal.note(line)
     write_soup(output, soup, validation)
@@ -106,18 +106,20 @@ def _of_cut(soup: Soup, rank: int | None) -> str | None:
     apart = found["loss_after"] - found["loss_before"]
     return (
         f"cut from rank {found['from']} to {rank}: validation loss {found['loss_before']:.4f} -> "
-        f"{found['loss_after']:.4f} ({apart:+.4f}), {found['norm_lost']:.1%} of the update's squared norm is lost"
+        f"{found['loss_after']:.4f} ({apart:+.4f}), {found['norm_lost']:.1%} of the update's squared norm is lost; "
+        f"the best trial alone has {soup.worth.single:.4f}"
     )
 
 
-def _verdict(worth: Worth, chosen: Chosen) -> str:
+def _verdict(worth: Worth, chosen: Chosen, *, exact: bool) -> str:
     low, high = worth.difference - worth.half, worth.difference + worth.half
     between = f"{worth.difference:+.4f}, 95 % {low:+.4f} .. {high:+.4f}"
     if len(chosen) == 1:
         return "no average is better than the best trial alone, so the soup is that trial"
+    name = "the soup" if exact else "the exact average, before its cut,"
     if high < 0:
-        return f"the soup is better than the best trial on unseen rows: {between}"
-    return f"the soup is no better than the best trial, by more than chance, on unseen rows: {between}"
+        return f"{name} is better than the best trial on unseen rows: {between}"
+    return f"{name} is no better than the best trial, by more than chance, on unseen rows: {between}"
 
 
 def _scores(worth: Worth, count: int) -> Table:

@@ -1,14 +1,16 @@
 """A soup as the folder of a run: `predict`, `export` and `label` take it like any other."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from danube_sweep.config.identity import trial_hash
+from danube_sweep.config.identity import HASH_VERSION, trial_hash
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import plain_config, sealed
 from danube_sweep.inference.soup.average import Average
@@ -43,11 +45,12 @@ def write_soup(output: Path, soup: Soup, validation: Validation) -> None:
     """Fills the folder; result.json, which makes it a finished run, comes last. Raises CheckpointError, DiskError."""
     first = soup.ingredients[0].run
     config = soup_config(first.config, soup.average.rank)
-    folder, identity = RunFolder(output), trial_hash(config)
+    folder, of_config = RunFolder(output), trial_hash(config)
+    identity = soup_hash(of_config, soup.average)
     take_over(output, Kind.run)
     write_text(folder.config, yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True))
     known = read_json(RunFolder(first.path).environment)
-    write_json(folder.environment, {**known, "trial": identity, "also": []})
+    write_json(folder.environment, {**known, "trial": identity, "hash_version": HASH_VERSION, "also": [of_config]})
     model = validation.assembled(soup.average)
     manifest = {
         **{name: value for name, value in first.manifest.items() if name not in ("format", "files", "step")},
@@ -64,6 +67,18 @@ def write_soup(output: Path, soup: Soup, validation: Validation) -> None:
     _write_predictions(folder, soup, validation)
     write_soup_file(output, _described(output, soup))
     write_json(folder.result, _result(identity, soup, validation))
+
+
+def soup_hash(of_config: str, made: Average) -> str:
+    """32 hex digits over the hash of the config and every weight: averages of other trials may have one config."""
+    found = hashlib.sha256(of_config.encode())
+    pairs = {
+        f"{name}.{letter}": one for name, two in made.adapter.items() for letter, one in zip("AB", two, strict=True)
+    }
+    for name, weight in sorted({**pairs, **made.head}.items()):
+        found.update(f"{name} {weight.dtype} {list(weight.shape)} ".encode())
+        found.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:32]
 
 
 def _write_predictions(folder: RunFolder, soup: Soup, validation: Validation) -> None:

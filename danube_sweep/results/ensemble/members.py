@@ -58,7 +58,7 @@ def find_members(directories: Sequence[Path], wanted: str = "an ensemble") -> tu
             refused[member] += len(group)
         else:
             found.append(member)
-    agreeing, others = _agreeing(found)
+    agreeing, others = _agreeing(_told_apart(found))
     refused.update(others)
     notes += [f"{count} trial{'s' * (count > 1)} left out: {why}" for why, count in refused.items()]
     if len(agreeing) < 2:
@@ -67,13 +67,19 @@ def find_members(directories: Sequence[Path], wanted: str = "an ensemble") -> tu
     return agreeing, notes
 
 
+def _told_apart(members: Sequence[Member]) -> list[Member]:
+    """The models, those of one name with their folders."""
+    names = Counter(one.name for one in members)
+    return [one if names[one.name] == 1 else replace(one, name=f"{one.name} ({one.runs[0]})") for one in members]
+
+
 def _by_model(trials: Sequence[StoredTrial]) -> list[list[StoredTrial]]:
-    """Trials of one configuration and seed that differ in their fold, together."""
+    """Trials of one configuration and seed that differ in their fold, together. One without folds stands alone."""
     found = []
     for row in by_row(trials):
         models: dict[Any, list[StoredTrial]] = {}
         for trial in row:
-            models.setdefault(trial.seed if trial.fold is not None else trial.name, []).append(trial)
+            models.setdefault(trial.seed if trial.fold is not None else trial.folder.path.resolve(), []).append(trial)
         found += list(models.values())
     return found
 
