@@ -70,6 +70,27 @@ FAULTS = [
         ("results/test_decisions.py",),
     ),
     Fault(
+        "answers with a deadline and without one are mixed",
+        "inference/predict_ensemble.py",
+        "compute, CHUNK_ROWS, deadline]",
+        "compute, CHUNK_ROWS]",
+        ("inference/test_predict_ensemble.py::test_parts_with_a_deadline_and_without_one_never_mix",),
+    ),
+    Fault(
+        "two soups of one config have one hash",
+        "inference/soup/write_soup.py",
+        ".view(torch.uint8).numpy().tobytes()",
+        ".view(torch.uint8).numpy().tobytes()[:0]",
+        ("inference/test_soup.py::test_soups_of_one_config_have_hashes_of_their_own_and_are_two_members",),
+    ),
+    Fault(
+        "the search for cut points starts from grade 0",
+        "results/decisions/fit_rules.py",
+        "truth.lowest + np.arange(truth.classes - 1)",
+        "np.arange(truth.classes - 1)",
+        ("results/test_decisions.py::test_the_rule_for_grades_from_10_is_that_for_grades_from_0_moved_by_10",),
+    ),
+    Fault(
         "parts of another prediction are taken for this one's",
         "storage/prediction_parts.py",
         'if stated.get("key") == key:',

@@ -16,7 +16,12 @@ def write_soup_file(folder: Path, described: Mapping[str, Any]) -> None:
     write_json(folder / NAME, {"format": FORMAT, **described})
 
 
+def is_soup(folder: Path) -> bool:
+    """Whether the folder of a run holds an average of trials."""
+    return (folder / NAME).is_file()
+
+
 def refuse_soup(folder: Path, way_out: str) -> None:
     """Raises ConfigError for the folder of a soup, where a run must have been trained as its config says."""
-    if (folder / NAME).is_file():
+    if is_soup(folder):
         raise ConfigError(f"{folder} is a soup, whose config was never trained; {way_out}")

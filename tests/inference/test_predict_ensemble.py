@@ -178,9 +178,12 @@ def test_decide_says_what_it_gains_and_keeps_a_rule_only_if_it_does(
     assert main.main(["decide", str(best.path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "400 rows: macro_f1 0." in said and "on unseen rows (+0." in said and f"{classes[1]} +" in said
+    assert "these rows also chose the ensemble" in said and "has no groups, so each row counts alone" in said
     kept(tmp_path / "other.parquet", labels * 0.9 + 0.05)
     assert main.main(["decide", str(best.path), "--predictions", str(tmp_path / "other.parquet")]) == 0
-    assert "no rule is kept: it gains nothing on unseen rows, so the likeliest class stays" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no rule is kept: it gains nothing on unseen rows, so the likeliest class stays" in said
+    assert "these rows also chose" not in said
     assert not (best.path / "decisions.json").exists()
     best.predictions.unlink()
     for words, line in (

@@ -213,7 +213,7 @@ def test_what_cannot_be_averaged_is_one_line_and_writes_nothing(
 
 
 def test_soups_of_one_config_have_hashes_of_their_own_and_are_two_members(
-    trained: dict[str, Path], souped: Path, tmp_path: Path
+    trained: dict[str, Path], souped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = (average([ingredient(name, trained[name])]) for name in ("small", "dora"))
     assert soup_hash("0" * 32, one) == soup_hash("0" * 32, average([ingredient("small", trained["small"])]))
@@ -222,6 +222,16 @@ def test_soups_of_one_config_have_hashes_of_their_own_and_are_two_members(
     assert stated["also"] == [trial_hash(config)] != [stated["trial"]]
     for name in ("a", "b"):
         shutil.copytree(souped, tmp_path / name / "one")
+    capsys.readouterr()
+    runs = [str(tmp_path / "a" / "one"), str(tmp_path / "b" / "one")]
+    assert main.main(["ensemble", *runs, "-o", str(tmp_path / "best")]) == 0
+    assert "soups, whose trials these rows chose, so no row is unseen to them: " in capsys.readouterr().out
+    assert (
+        main.main(["ensemble", *(str(trained[name]) for name in ("small", "third")), "-o", str(tmp_path / "no")]) == 0
+    )
+    assert "soups, whose trials" not in capsys.readouterr().out
+    assert main.main(["decide", "--trust", runs[0]]) == 0
+    assert "these rows also chose the soup, so both scores are somewhat too good" in capsys.readouterr().out
     members, _ = find_members([tmp_path / "a" / "one", tmp_path / "b" / "one"])
     assert len({one.name for one in members}) == 2
     assert [one.runs for one in members] == [[tmp_path / name / "one"] for name in ("a", "b")]

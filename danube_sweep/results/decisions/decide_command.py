@@ -17,6 +17,7 @@ from danube_sweep.storage.decision_file import NAME, read_decisions, write_decis
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.soup_file import is_soup
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.terminal.screen import Terminal
 
@@ -53,6 +54,8 @@ def run_decide(directory: Path, metric: str | None, source: Path | None, termina
         )
     if source is not None and (own := folder / "predictions.parquet").is_file():
         _check_classes(judged, _read(own, target), source)
+    if source is None and (kind := _chosen_kind(folder)) is not None:
+        terminal.note(f"these rows also chose the {kind}, so both scores are somewhat too good")
     worth = worth_of(judged, wanted)
     said = worth.said(wanted)
     terminal.note(f"{len(judged.groups_N):,} rows: {said}")
@@ -99,6 +102,12 @@ def _folder_of(directory: Path) -> tuple[Path, list[str]]:
         raise CheckpointError(f"{directory} is not finished; finish it with: danube-sweep resume {directory}")
     check(directory, Kind.run)
     return directory, notes
+
+
+def _chosen_kind(folder: Path) -> str | None:
+    if EnsembleFolder(folder).file.is_file():
+        return "ensemble"
+    return "soup" if is_soup(folder) else None
 
 
 def _target_of(folder: Path) -> Target:

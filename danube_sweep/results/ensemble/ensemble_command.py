@@ -35,6 +35,7 @@ from danube_sweep.storage import predictions
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.predictions import Answered, Floats
+from danube_sweep.storage.soup_file import is_soup
 from danube_sweep.terminal.screen import Terminal
 
 Scores = dict[str, Any]
@@ -61,6 +62,7 @@ def run_ensemble(directories: Sequence[Path], output: Path, wanted: Wanted, term
     members, notes = find_members(directories)
     groups_N = check_members(members)
     members, pool = _considered(members, groups_N, wanted.most, notes)
+    notes += _of_soups(members)
     for note in notes:
         terminal.note(plain(note))
     top = min(wanted.top, len(members))
@@ -102,6 +104,13 @@ def _considered(members: list[Member], groups_N: Codes, most: int, notes: list[s
         notes.append(f"the best {most} of {len(members)} models are considered (--candidates)")
     kept = [members[place] for place in order[:most]]
     return kept, Pool([parts_at(one.answers) for one in kept], groups_N, numbers)
+
+
+def _of_soups(members: Sequence[Member]) -> list[str]:
+    soups = [one.name for one in members if any(is_soup(run) for run in one.runs)]
+    if not soups:
+        return []
+    return [f"soups, whose trials these rows chose, so no row is unseen to them: {'; '.join(soups)}"]
 
 
 def _verdict(name: str, found: Estimate) -> str:
