@@ -59,6 +59,8 @@ class PlannedSweep:
     config_name: str = "config"
     launch: Launch | None = None
     submit: Submit | None = None
+    by_command: bool = False
+    """Whether the same command continues it, where `resume` would train on this machine."""
     patient: bool = False
     """Whether only the first request to stop counts, as in a job that its scheduler signals more than once."""
     ranked: bool = True
@@ -267,8 +269,14 @@ def run_sweep(
 
 def _run_elsewhere(plan: PlannedSweep, submit: Submit, terminal: Terminal) -> None:
     # The workers train the baselines and score the winner.
-    submit(plan.folder, terminal)
+    ended: Interrupted | SweepFailed | None = None
+    try:
+        submit(plan.folder, terminal)
+    except (Interrupted, SweepFailed) as error:  # what has finished is ranked all the same
+        ended = error
     conclude(plan.folder, replace(plan.sweep, score_test=False, baseline=Baseline.none), terminal, lambda: False)
+    if ended is not None:
+        raise ended
     _raise_unless_complete(plan)
 
 
@@ -380,8 +388,11 @@ def _raise_unless_complete(plan: PlannedSweep) -> None:
     again = [state for identity, state in bad if identity is not None]
     if bad:
         mended = any(again) or len(again) < len(bad)
-        goes_on = f"danube-sweep resume {paths.from_here(plan.folder.path)}" + (" --retry all" if mended else "")
-        raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with: {goes_on}")
+        place = paths.from_here(plan.folder.path)
+        goes_on = f": danube-sweep resume {place}" + (" --retry all" if mended else "")
+        if plan.by_command:
+            goes_on = f" the same command and hydra.sweep.dir={place}" + (" 'sweep.retry=[all]'" if mended else "")
+        raise SweepFailed(f"{len(bad)} of {len(states)} trials did not finish; go on with{goes_on}")
 
 
 def _left_out(entry: Entry) -> bool:

@@ -1,11 +1,16 @@
 """A sweep in actors of a Ray cluster of several nodes on this machine, one of which dies. Needs danube_sweep[ray]."""
 
 import importlib
+import io
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +18,13 @@ from conftest import TINY
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from runs import command, start
+from sweeps import planned, quiet, run, seeds
 from test_cluster import until
 
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
+from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import SweepFolder, attempts
-from danube_sweep.sweeping.cluster import cluster_worker, ray_options
+from danube_sweep.sweeping.cluster import cluster_worker, ray_actors, ray_options
 from danube_sweep.sweeping.cluster.ray_worker import RayWorker
 from hydra_plugins.danube_sweep import ray as plugin
 from hydra_plugins.danube_sweep.ray import RayLauncherConf
@@ -84,6 +91,77 @@ def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path, monkeypat
     monkeypatch.setattr(cluster_worker, "SEEN_S", 0.0)
     code, said = RayWorker(str(tmp_path / "elsewhere"), str(tmp_path), []).train()
     assert code == 2 and "elsewhere of the submitting machine is not seen on" in said
+
+
+class FewAnswers:
+    """As much of Ray as the command asks while it waits: returns that have come, and actors without a place."""
+
+    def __init__(self, returns: list[tuple[int, str]], unplaced: int = 0) -> None:
+        self.come: dict[object, Any] = {object(): one for one in returns}
+        self.never = [object() for _ in range(unplaced)]
+        self.killed: list[Any] = []
+        self.waited_s: list[float] = []
+        self.answer = self.stop = SimpleNamespace(remote=object)
+
+    def wait(self, pending: list[object], num_returns: int = 1, timeout: float = 0.0) -> tuple[Any, Any]:
+        ready = [one for one in pending if one in self.come]
+        self.waited_s += [] if len(ready) >= num_returns else [timeout]
+        return ready, [one for one in pending if one not in self.come]
+
+    def get(self, one: object) -> tuple[int, str]:
+        return self.come[one]  # type: ignore[no-any-return]
+
+    def kill(self, worker: object) -> None:
+        self.killed.append(worker)
+
+
+def actors(folder: SweepFolder, monkeypatch: pytest.MonkeyPatch, cluster: FewAnswers) -> tuple[Any, io.StringIO]:
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    terminal, said = quiet()
+    workers = dict.fromkeys([*cluster.come, *cluster.never], cluster)
+    found = ray_actors._Actors(folder, ray_options.RayOptions(), len(workers), terminal, training=workers)
+    monkeypatch.setattr(found, "_start", lambda: None)
+    return found, said
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_worker_that_could_not_go_on_leaves_the_others_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    folder = planned(tmp_path / "sweep", seeds(1)).folder
+    if settled:
+        write_json(folder.entries()[0].folder.result, {"state": "failed"})
+    full = "the disk is full; go on with: danube-sweep resume sweep"
+    command_, _ = actors(folder, monkeypatch, FewAnswers([(1, full), (0, "")]))
+    if settled:
+        command_.run(lambda: False)
+        return
+    with pytest.raises(SweepFailed, match="exit code 1: the disk is full; go on with the same command and hydra") as e:
+        command_.run(lambda: False)
+    assert "resume" not in str(e.value)
+
+
+def test_a_stop_does_not_wait_for_actors_without_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FewAnswers([], unplaced=2)
+    command_, said = actors(planned(tmp_path / "sweep", seeds(1)).folder, monkeypatch, cluster)
+    command_._stop()
+    assert cluster.waited_s == [ray_actors.ANSWERS_S] and len(cluster.killed) == 2
+    assert "2 workers had no place on the cluster when the command was stopped" in said.getvalue()
+
+
+def test_a_sweep_that_is_stopped_elsewhere_is_ranked_and_names_the_same_command(tmp_path: Path) -> None:
+    plan = planned(tmp_path / "sweep", seeds(1, 2))
+
+    def stopped(folder: SweepFolder, _: Any) -> None:
+        raise Interrupted("go on", 2)
+
+    def ended(folder: SweepFolder, _: Any) -> None:
+        write_json(folder.entries()[0].folder.result, {"state": "failed"})
+
+    assert isinstance(run(replace(plan, submit=stopped, by_command=True)).error, Interrupted)
+    assert (plan.folder.path / "ranking.csv").is_file()
+    again = r"2 of 2 trials did not finish; go on with the same command and hydra\.sweep\.dir=.*'sweep\.retry=\[all\]'"
+    assert re.search(again, str(run(replace(plan, submit=ended, by_command=True)).error))
 
 
 # ---------------------------------------------------------------------------------------------------- on a cluster

@@ -57,6 +57,11 @@ class _Actors:
     def place(self) -> str:
         return str(paths.from_here(self.folder.path))
 
+    @property
+    def again(self) -> str:
+        """What continues the sweep on the cluster; `resume` would train on this machine."""
+        return f"the same command and hydra.sweep.dir={self.place}"
+
     def run(self, stop: StopRequest) -> None:
         self._start()
         ended = False
@@ -64,18 +69,16 @@ class _Actors:
         while self.training:
             if stop():
                 self._stop()
-                raise Interrupted(
-                    f"go on with the same command and hydra.sweep.dir={self.place}", stop.signal_number or 2
-                )
+                raise Interrupted(f"go on with {self.again}", stop.signal_number or 2)
             ended = self._hear() or ended
             if ended:  # no trial is left: who has not begun by now need not
-                self._drop_unplaced()
+                self._drop_unplaced("the last trial ended")
             if time.monotonic() - told_s >= TOLD_S:
                 told_s, told = time.monotonic(), self._tell(told)
         for line in self.bad[1:]:
             self.terminal.note(line)
         if self.bad:
-            raise SweepFailed(f"{self.bad[0]}; go on with: danube-sweep resume {self.place}")
+            raise SweepFailed(f"{self.bad[0]}; go on with {self.again}")
 
     def _start(self) -> None:
         import ray
@@ -113,12 +116,17 @@ class _Actors:
                 )
                 continue
             ray.kill(worker)
-            done = done or code in (0, 1)  # 1: a trial failed, which the ranking tells
-            if code not in (0, 1):
-                self.bad.append(f"a worker ended with exit code {code}: {said or 'see the logs of Ray'}")
+            if code == 0 or (code == 1 and self._is_settled()):  # 1: a trial failed, which the ranking tells
+                done = True
+            else:
+                why = said.partition("; go on with: ")[0] or "see the logs of Ray"
+                self.bad.append(f"a worker ended with exit code {code}: {why}")
         return done
 
-    def _drop_unplaced(self) -> None:
+    def _is_settled(self) -> bool:
+        return all(entry.folder.result.is_file() for entry in self.folder.entries())
+
+    def _drop_unplaced(self, when: str) -> None:
         import ray
 
         asked = {worker.answer.remote(): one for one, worker in self.training.items()}
@@ -128,14 +136,16 @@ class _Actors:
         for answer in silent:
             ray.kill(self.training.pop(asked[answer]))
         if silent:
-            self.terminal.note(f"{_count(len(silent))} had no place on the cluster when the last trial ended")
+            self.terminal.note(f"{_count(len(silent))} had no place on the cluster when {when}")
 
     def _stop(self) -> None:
         import ray
 
         for worker in self.training.values():
             worker.stop.remote()
-        ray.wait([*self.training], num_returns=len(self.training), timeout=STOPS_S)
+        self._drop_unplaced("the command was stopped")  # they would not answer in STOPS_S either
+        if self.training:
+            ray.wait([*self.training], num_returns=len(self.training), timeout=STOPS_S)
 
     def _tell(self, told: int) -> int:
         entries = self.folder.entries()

@@ -70,7 +70,7 @@ class Multirun:
             cells = expand(overrides, sweep.max_trials)
             planned = plan_grid(self._path, cells, self._composer, terminal, self._launch())
             if planned is not None:
-                run_sweep(replace(planned[0], submit=self._submit()), terminal)
+                run_sweep(replace(planned[0], submit=self._submit(), by_command=self._by_command()), terminal)
 
     def _search(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
         sweep, pruner = self._composer.sweep(self._fixed(seen))
@@ -81,7 +81,7 @@ class Multirun:
         search = search_of(overrides)
         folder, name = SweepFolder(self._path.absolute()), str(self._config.hydra.job.config_name)
         launch, submit = self._launch(), self._submit()
-        plan = PlannedSweep(folder, sweep, pruner, search, self._config_dir(), name, launch, submit)
+        plan = PlannedSweep(folder, sweep, pruner, search, self._config_dir(), name, launch, submit, self._by_command())
         with Terminal() as terminal:
             self._check_device(overrides, terminal)
             run_search(plan, self._composer, terminal)
@@ -96,6 +96,9 @@ class Multirun:
 
     def _submit(self) -> Submit | None:
         return submit_of(self._options)
+
+    def _by_command(self) -> bool:
+        return isinstance(self._options, RayOptions)
 
     def _check_device(self, overrides: Sequence[Any], terminal: Terminal) -> None:
         if self._options is None:
