@@ -81,8 +81,7 @@ def test_the_page_has_the_scores_the_members_and_their_links(
 
 
 def test_the_page_of_a_refit_has_its_promise_and_no_scores(ensemble: EnsembleFolder, tmp_path: Path) -> None:
-    ensemble.write(ensemble.read(), {})
-    ensemble.predictions.unlink()
+    ensemble.write(ensemble.read(), {})  # which removes the answers of an earlier ensemble
     write_refit(ensemble.path, tmp_path / "a sweep", [{"row": "lora.rank=2", "promised": "log_loss 0.7 of 40 rows"}])
     assert main.main(["report", str(ensemble.path), "-o", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()
