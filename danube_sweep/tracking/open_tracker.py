@@ -39,8 +39,10 @@ def open_tracker(
     folder: Path,
     resolved: Mapping[str, Any],
     say: Callable[[str], None],
+    step: int = 0,
 ) -> Tracker:
-    """The tracker that `config` describes. W&B's files lie in `folder`/wandb, and it never prompts.
+    """The tracker that `config` describes. W&B's files lie in `folder`/wandb, and it never prompts. `step` is that of
+    the run's end for TensorBoard if this tracker logs no row.
 
     Without a key, a network or a willing server it logs offline, soon after `timeout_s` seconds. `say` then gets the
     reason and the command that uploads the run later. Raises ConfigError if the wandb package or a requested key is
@@ -51,7 +53,7 @@ def open_tracker(
             return WandbRun(None, WandbTracking(), say)
         case TensorboardTracking():
             check_package(config)
-            return TensorboardRun(folder, resolved, say)
+            return TensorboardRun(folder, resolved, say, step)
         case WandbTracking(mode="disabled"):
             return WandbRun(None, config, say)
         case WandbTracking() if os.environ.get(SHARED):

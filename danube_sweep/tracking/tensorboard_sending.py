@@ -31,17 +31,20 @@ def check_package(tracking: Tracking) -> None:
 
 @final
 class TensorboardRun:
-    """The events of a run; `resolved` is its config, as text and as hyperparameters."""
+    """The events of a run; `resolved` is its config, as text and as hyperparameters.
+
+    `step` is that of the end if no row is logged before it.
+    """
 
     stopped = False
 
-    def __init__(self, folder: Path, resolved: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, resolved: Mapping[str, Any], say: Callable[[str], None], step: int = 0) -> None:
         self._folder, self._config, self._say = folder / FOLDER, redacted(resolved, shown=True), say
         self._writer: Any = None
         self._end: Any = None
         """The end of a session of hyperparameters. TensorBoard keeps the first, so a run that may continue has none."""
         self._failed = self._complete = False
-        self._step = 0
+        self._step = step
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._guarded(self._log, step, values)

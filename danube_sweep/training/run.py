@@ -105,7 +105,7 @@ def run_pack(
 
 
 def publish_result(config: Config, folder: RunFolder) -> None:
-    """Sends the result in a run's folder, its predictions and its product to the trial's W&B run, and ends that."""
+    """Sends the result in a run's folder, its predictions and its product to the trial's tracker, and ends its run."""
     result = folder.read_result() or {}
     tracker = open_tracker(
         config.tracking,
@@ -114,6 +114,7 @@ def publish_result(config: Config, folder: RunFolder) -> None:
         folder=folder.path,
         resolved=plain_config(config),
         say=print,
+        step=result.get("steps", 0),
     )
     tracker.publish(folder.predictions, folder.path / trained_weights.folder_name(config.lora))
     tracker.summary({"state": result["state"], **_prefixed(result)})

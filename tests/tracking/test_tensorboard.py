@@ -21,7 +21,9 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.errors import ConfigError, Interrupted
 from danube_sweep.storage.ownership import Kind, is_our_name
 from danube_sweep.storage.predictions import read
+from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.tracking import open_tracker
+from danube_sweep.training.run import publish_result
 
 SHORT = [*TINY, "data.rows=40", "trainer.max_steps=4", "trainer.validate_every=2", "tracking=tensorboard"]
 
@@ -90,6 +92,16 @@ def test_the_end_has_state_best_metrics_and_the_confusion_matrix(trained: Path) 
     assert cells(head)[1:] == classes
     assert [cells(row)[0].strip("*") for row in rows] == classes
     assert [[int(cell) for cell in cells(row)[1:]] for row in rows] == expected
+
+
+def test_the_end_of_a_trial_that_was_paused_is_at_its_last_step(trained: Path, tmp_path: Path) -> None:
+    for name in ("result.json", "predictions.parquet"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    publish_result(load_config(trained / "config.yaml"), RunFolder(tmp_path))
+    events = read_back(tmp_path)
+    (best,) = events.Scalars("result/validation/log_loss")
+    assert best.step == json.loads((trained / "result.json").read_text())["steps"] == 4
+    assert events.Tensors("validation/confusion_matrix/text_summary")[-1].step == 4
 
 
 def cells(line: str) -> list[str]:
