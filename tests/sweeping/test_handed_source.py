@@ -11,13 +11,14 @@ import pytest
 
 from danube_sweep.cli import main
 from danube_sweep.config.schema import Config
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import ConfigError, TrialFailed, UserError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.share import handed_source, meeting_place
 from danube_sweep.sweeping.share.handed_source import HandedSource
 from danube_sweep.sweeping.share.lines import LONGEST, Lines, is_ours
 from danube_sweep.sweeping.share.meeting_place import EXECUTOR, named_socket, runtime_folder, socket_of
+from danube_sweep.sweeping.share.shared_trial import _SharedTrial
 
 Tiny = Callable[..., Config]
 
@@ -141,6 +142,34 @@ def test_a_mistake_in_the_executors_settings_is_told_to_all_trials(meeting: Meet
     for lines in (first, second, meeting.hand(name)):
         assert answer(lines) == {"mistake": "sweep.slots=9: more than the GPUs"}
     assert meeting.source.claim() is None
+
+
+def test_a_mistake_that_only_the_executors_child_finds_is_the_users(tmp_path: Path, tiny: Tiny) -> None:
+    words = ["tracking=wandb", "tracking.mode=disabled"]
+    sweep, config = SweepFolder(tmp_path / "sweep"), tiny(*words)
+    with sweep.locked():
+        [(entry, _)] = sweep.add([(config, words, None)], shared=[])
+    trial = _SharedTrial(config, entry.folder, sweep)
+    write_json(entry.folder.result, {"trial": entry.hash, "state": "invalid", "error": "data.path: no such file"})
+    with pytest.raises(UserError, match=r"^data\.path: no such file$"):
+        trial._conclude()
+    write_json(entry.folder.result, {"trial": entry.hash, "state": "oom", "error": "no memory"})
+    with pytest.raises(TrialFailed, match="oom: no memory"):
+        trial._conclude()
+
+
+def test_a_trial_that_starts_again_is_told(tmp_path: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tracking=wandb", "tracking.mode=disabled"]
+    sweep, config = SweepFolder(tmp_path / "sweep"), tiny(*words)
+    with sweep.locked():
+        [(entry, _)] = sweep.add([(config, words, None)], shared=[])
+    trial = _SharedTrial(config, entry.folder, sweep)
+    for steps, said in ((2, ""), (3, ""), (1, "the trial starts again at an earlier step"), (2, "")):
+        rows = "".join(f"{step},train,0.5\n" for step in range(1, steps + 1))
+        entry.folder.metrics.write_text(f"step,part,loss\n{rows}")
+        trial._log_rows()
+        printed = capsys.readouterr().err
+        assert said in printed and bool(said) == bool(printed)
 
 
 @pytest.mark.parametrize(("host", "found"), [(node(), True), ("elsewhere", False)])

@@ -26,6 +26,7 @@ from danube_sweep.errors import (
     Interrupted,
     SweepFailed,
     TrialFailed,
+    UserError,
 )
 from danube_sweep.storage.files import append_only
 from danube_sweep.storage.run_folder import RunFolder
@@ -52,8 +53,8 @@ def is_shared(config: Config) -> bool:
 def train_shared(config: Config, path: Path) -> None:
     """Has the trial in the folder `path` of its sweep trained, and logs it; returns when it has finished.
 
-    Raises ConfigError for a mistake in the executor's settings, TrialFailed for one that did not finish, Interrupted
-    for one that was stopped or lost its executors, and BusyError for one that another process trains.
+    Raises UserError for a mistake in the trial or the executor's settings, TrialFailed for one that did not finish,
+    Interrupted for one that was stopped or lost its executors, and BusyError for one that another process trains.
     """
     trial = _SharedTrial(config, RunFolder(path), SweepFolder(path.parent))
     trial.run()
@@ -74,6 +75,8 @@ class _SharedTrial:
             say=lambda line: print(line, file=sys.stderr),
         )
         self._logged: set[tuple[str, str]] = set()
+        self._rows = 0
+        """Rows of metrics.csv when it was last read."""
         self._signal: int | None = None
 
     def run(self) -> None:
@@ -141,7 +144,11 @@ class _SharedTrial:
             return
         with self._folder.metrics.open(newline="") as stream:
             text = stream.read()
-        for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+        rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+        if len(rows) < self._rows:  # from a checkpoint, or anew with a smaller micro-batch (sweep.on_oom=retry)
+            print("the trial starts again at an earlier step; W&B keeps the rows that it has", file=sys.stderr)
+        self._rows = len(rows)
+        for row in rows:
             key = row["step"], row["part"]
             if key not in self._logged and None not in row.values():
                 self._logged.add(key)
@@ -158,6 +165,8 @@ class _SharedTrial:
             self._tracker.publish(self._folder.predictions, self._product() if self._logged else None)
         error = {"error": result["error"]} if "error" in result else {}
         self._tracker.summary({"state": result["state"], **error, **_prefixed(result)})
+        if result["state"] == State.invalid.value:  # a mistake that the executor's child has found
+            raise UserError(str(result.get("error")))
         if not complete:
             raise TrialFailed(f"{self._folder.path}: {result['state']}: {result.get('error')}")
 
