@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from danube_sweep.config.facts.adapters import FOUR_BIT
 from danube_sweep.config.facts.architectures import Architecture
+from danube_sweep.config.facts.evaluation import eval_tokens
 from danube_sweep.config.schema import Compute, Config, Device, FullFinetune, Lora, Precision, Storage
 from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import MisfitError
@@ -147,9 +148,13 @@ def _changed(config: Config, model: Architecture, device: Device, changes: Seque
 
 def _smaller_evaluation(config: Config, model: Architecture, device: Device) -> Changed:
     trainer = config.trainer
-    if trainer.eval_batch is None or trainer.eval_batch <= trainer.micro_batch:
+    if trainer.eval_batch is None:
         return config, []
     smaller = dataclasses.replace(config, trainer=dataclasses.replace(trainer, eval_batch=None))
+    tokens = eval_tokens(smaller, config.data.max_length, on_cpu=device.accelerator == "cpu")
+    assert tokens is not None
+    if tokens >= trainer.eval_batch * config.data.max_length:  # on a CPU it may be larger
+        return config, []
     return smaller, ["trainer.eval_batch=null"]
 
 

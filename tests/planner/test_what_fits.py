@@ -22,7 +22,13 @@ from danube_sweep.planner.planned_device import capacity_bytes, planned_device, 
 from danube_sweep.planner.present_gpu import count_gpus
 from danube_sweep.planner.step_seconds import seconds_of
 from danube_sweep.planner.trial_plan import plan_of
-from danube_sweep.planner.what_fits import cheapest_change, fit_of, largest_micro_batch, with_micro_batch
+from danube_sweep.planner.what_fits import (
+    _smaller_evaluation,
+    cheapest_change,
+    fit_of,
+    largest_micro_batch,
+    with_micro_batch,
+)
 from danube_sweep.sweeping.propose.fits_device import misfit_of
 
 ON_T4 = ["model=danube3_4b", "precision=nf4_dq", "device=kaggle_t4", "data.max_length=2048"]
@@ -403,3 +409,11 @@ def test_without_accumulation_gradients_take_the_place_of_what_was_kept() -> Non
     one, two = (memory_of(config, planned_architecture(config.model)) for config in (once, twice))
     assert two.peak - one.peak == pytest.approx(min(two.gradients, two.activations))
     assert one.peak == pytest.approx(7.292 * 2**30, rel=0.03)  # measured on an H200
+
+
+def test_no_evaluation_batch_is_proposed_that_is_larger() -> None:
+    words = ["model=danube3_4b", "device=cpu", "device.memory_gib=2", "trainer.micro_batch=1", "data.max_length=64"]
+    for rows, smaller in ((4, False), (16, False), (32, True)):  # on a CPU null means 1,024 tokens
+        config = compose([*words, f"trainer.eval_batch={rows}"])
+        changed, said = _smaller_evaluation(config, planned_architecture(config.model), config.device)
+        assert (said == ["trainer.eval_batch=null"], changed.trainer.eval_batch is None) == (smaller, smaller)

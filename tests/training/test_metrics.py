@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from danube_sweep.config.schema import Target
 from danube_sweep.head.kinds.causal import CausalHead
 from danube_sweep.head.kinds.lm import LMHead
 from danube_sweep.head.kinds.preference import PreferenceHead
 from danube_sweep.head.kinds.sequence import SequenceHead
+from danube_sweep.training import metrics as metrics_module
 from danube_sweep.training.metrics import (
     _entities,
     answer_without_reading,
@@ -95,6 +96,15 @@ def test_the_area_under_the_curve_is_the_mean_over_classes_that_are_there() -> N
     labels = torch.tensor([[1, 0], [0, 0], [0, 0], [1, 0]])
     assert area_under_curve(scores, labels) == pytest.approx(0.75)  # of four pairs, .5 against .6 is the wrong one
     assert area_under_curve(scores, torch.zeros_like(labels)) == 0.5
+
+
+def test_the_area_under_the_curve_is_sklearns_in_blocks_of_classes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    scores, labels = random.random((60, 7)).round(1), random.integers(0, 2, size=(60, 7))
+    wanted = pytest.approx(roc_auc_score(labels, scores, average="macro"))
+    assert area_under_curve(torch.from_numpy(scores), torch.from_numpy(labels)) == wanted
+    monkeypatch.setattr(metrics_module, "RANKED_AT_ONCE", 130)  # two classes
+    assert area_under_curve(torch.from_numpy(scores), torch.from_numpy(labels)) == wanted
 
 
 def test_quadratic_kappa_is_sklearns_of_the_median_class() -> None:

@@ -12,6 +12,7 @@ from workbench import Staying, build, packed
 
 from danube_sweep.config.schema import Config
 from danube_sweep.data.kinds.generated import generate, write_csv
+from danube_sweep.errors import DiskError
 from danube_sweep.inference.predict import Form, Place, all_predictions, checked_request, load_run, open_run
 from danube_sweep.inference.runs_in_packs import load_pack
 from danube_sweep.inference.score_test import score_test
@@ -20,7 +21,7 @@ from danube_sweep.training import finish
 from danube_sweep.training.evaluate import evaluating
 from danube_sweep.training.lightning_loop import PackModule, fit
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
-from danube_sweep.training.pack.stored_prefix import StoredStates
+from danube_sweep.training.pack.stored_prefix import StoredStates, mapped
 
 
 def test_each_block_has_its_own_states(
@@ -94,3 +95,8 @@ def test_a_run_tells_what_it_keeps_and_its_answers_read_it(
         torch.testing.assert_close(one.answers_NA, computed.answers_NA, rtol=0, atol=1e-6)
     assert score_test(run, CPU) == pytest.approx(scored, abs=1e-6)
     assert len(list((tmp_path / "cache" / "prefix").glob("*.states"))) == 1
+
+
+def test_a_file_that_has_gone_is_a_cache_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="was removed while it was read"):
+        mapped(tmp_path / "gone.states", 8, torch.float32)

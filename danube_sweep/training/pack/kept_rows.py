@@ -43,7 +43,7 @@ class KeptRows:
         count = int(lengths.sum()) * width
         if not stored_prefix.is_whole(file, count * dtype.itemsize):
             return
-        states = torch.from_file(str(file), shared=False, size=count, dtype=dtype)
+        states = stored_prefix.mapped(file, count, dtype)
         starts = (np.cumsum(lengths) - lengths).tolist()
         self._places.update({one: (len(self._states), start) for one, start in zip(digests, starts, strict=True)})
         self._states.append(states.view(-1, width))

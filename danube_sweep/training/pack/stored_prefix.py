@@ -137,7 +137,7 @@ class StoredStates:
                     self._write(file, rows, starts, shape, dtype, block)
                 elif not index_of(file).is_file():
                     write_index(file, rows)
-            states = torch.from_file(str(file), shared=False, size=shape[0] * shape[1], dtype=dtype)
+            states = mapped(file, shape[0] * shape[1], dtype)
         except DiskError as error:
             log.warning("the states below the adapted blocks are not kept but computed in every step: %s", error)
             return None
@@ -179,6 +179,16 @@ class StoredStates:
 def folder() -> Path:
     """Where the files are."""
     return paths.cache_dir() / "prefix"
+
+
+def mapped(file: Path, size: int, dtype: torch.dtype) -> torch.Tensor:
+    """The file's elements, mapped into memory. Raises DiskError for a file that has gone."""
+    try:
+        return torch.from_file(str(file), shared=False, size=size, dtype=dtype)
+    except RuntimeError as error:
+        if file.is_file():
+            raise
+        raise DiskError(f"{file} was removed while it was read; a cache that is in use has to stay") from error
 
 
 def meaning(backbone: Backbone, block: int) -> str:
