@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.schema import Sweep
-from danube_sweep.errors import OutOfMemory, PackOutOfMemory
+from danube_sweep.errors import GuardError, OutOfMemory, PackOutOfMemory
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute import child_process, process_pool
@@ -466,6 +466,17 @@ def others_are_killed(job: Job, link: Any) -> None:
 def others_are_frozen(job: Job, link: Any) -> None:
     """Trains with other ranks, which hang from the second step on."""
     child_process.train_task(job, Tripwire(link, Stepped, lambda: _to_the_others(job, signal.SIGSTOP)))
+
+
+def leads_without_a_gradient(job: Job, link: Any) -> None:
+    """Trains with other ranks, and fails before the first gradients are summed; they do not."""
+    from danube_sweep.training import checks
+
+    def fails(_parameters: object) -> None:
+        raise GuardError("a gradient is missing here")
+
+    checks.check_gradients = fails
+    child_process.train_task(job, link)
 
 
 def _to_the_others(job: Job, number: int) -> None:

@@ -97,11 +97,15 @@ class PackModule(L.LightningModule):
         if losses:
             self.manual_backward(torch.stack(losses).sum())
             self.pack.adapters.bind()
-        self._agree()
         for trial, micro in micros:
             if trial.phase is Phase.running:
                 with sparing(trial):
                     trial.after_backward(micro)
+        self._agree()  # before the ranks' gradients are summed: one that has failed would not come to that
+        for trial, _ in micros:
+            if trial.at_border and trial.phase is Phase.running:
+                with sparing(trial):
+                    trial.update()
         self._agree()
         self._charge(trained, validating=False)
         self._cross_borders(trained)
@@ -132,13 +136,14 @@ class PackModule(L.LightningModule):
         self._charge(trained, validating=False)
         self._follow()
         at_border = [trial for trial in at_border if trial.phase is Phase.running]
+        if kept := [trial for trial in at_border if trial.plan.is_kept_after(trial.done.step)]:
+            checks.check_alike([one.model.parameters for one in kept], self._ranks)
         validating = [trial for trial in at_border if trial.validates]
         with ExitStack() as stack:
             for trial in validating:
                 stack.enter_context(answering(trial.optimizer))
             found: dict[int, Evaluation] = {}
             if validating:
-                checks.check_alike([one.model.parameters for one in validating], self._ranks)
                 evaluations = self.pack.evaluate(validating, "validation", self._ranks)
                 found.update(zip(map(id, validating), evaluations, strict=True))
             if self._ranks.leads:
@@ -207,9 +212,17 @@ class PackModule(L.LightningModule):
             self._agree()
             self._follow()
             checks.check_alike([one.model.parameters for one in trials], self._ranks)
-        self.pack.keep_prefix([trial for trial in trials if trial.phase is Phase.running])
+        self._keep_prefix([trial for trial in trials if trial.phase is Phase.running])
         for trial in trials:
             trial.journal.show()
+
+    def _keep_prefix(self, trials: Sequence[ActiveTrial]) -> None:
+        # The leading rank has the lines, and tells that it lives: it writes, and the others read.
+        if self._ranks.leads:
+            self.pack.keep_prefix(trials)
+        self._ranks.said(None)
+        if not self._ranks.leads:
+            self.pack.keep_prefix(trials)
 
 
 def fit(module: PackModule, *, accelerator: str) -> None:

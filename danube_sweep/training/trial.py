@@ -5,7 +5,7 @@ forward pass and evaluation belong to the pack (pack/), the order within a step 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import final
@@ -28,6 +28,7 @@ from danube_sweep.training.drawn_rows import head_draws
 from danube_sweep.training.evaluate import Evaluation
 from danube_sweep.training.journal import Journal, Surroundings
 from danube_sweep.training.out_of_memory import concerns_the_pack
+from danube_sweep.training.ranks import Ranks
 from danube_sweep.training.resume import Progressed
 from danube_sweep.training.step_plan import Collator, MicroBatch, StepPlan
 
@@ -64,6 +65,24 @@ def sparing(trial: "ActiveTrial") -> Iterator[None]:
         if concerns_the_pack(error):
             raise
         trial.phase, trial.error = Phase.failed, error
+
+
+def add_up_gradients(parameters: Sequence[nn.Parameter], loss: torch.Tensor, ranks: Ranks) -> None:
+    """Replaces the gradients, and the step's loss, by their sums over the ranks.
+
+    A parameter that this rank's rows did not reach counts as zero; one that no rank's rows reached stays without.
+    """
+    if ranks.count == 1:
+        return
+    trained = [one for one in parameters if one.requires_grad]
+    reached = torch.tensor([float(one.grad is not None) for one in trained], device=loss.device)
+    missing = [place for place, one in enumerate(trained) if one.grad is None]
+    for place in missing:
+        trained[place].grad = torch.zeros_like(trained[place])
+    ranks.add_up([*(one.grad for one in trained if one.grad is not None), reached, loss])
+    for place in missing:
+        if not float(reached[place]):
+            trained[place].grad = None
 
 
 @final
@@ -169,21 +188,18 @@ class ActiveTrial:
         return mean, loss
 
     def after_backward(self, micro: MicroBatch) -> None:
-        """Counts the micro-batch; at a step's border updates the weights."""
+        """Counts the micro-batch. At a step's border `update` comes next."""
         self.done.tokens += micro.tokens
         self.where.terminal.alive()
         self.at_border = micro.last
-        if not micro.last:
-            return
-        if self.done.step == 0:
+        if micro.last and self.done.step == 0:
             checks.check_gradients(self.model.parameters)
-        self._update()
 
-    def _update(self) -> None:
+    def update(self) -> None:
+        """At a step's border: sums the gradients of the ranks, and updates the weights."""
         parameters = list(self.model.parameters.values())
         assert self._step_loss is not None
-        gradients = [one.grad for one in parameters if one.grad is not None]
-        self.ranks.add_up([*gradients, self._step_loss])
+        add_up_gradients(parameters, self._step_loss, self.ranks)
         self.scaler.unscale_(self.optimizer)
         limit = self.config.trainer.clip_norm
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)

@@ -133,6 +133,12 @@ def test_a_rank_that_dies_or_hangs_ends_its_trial_once_and_leaves_nobody(
     assert len(pids) >= 2 and not left_over(pids)
 
 
+def test_what_fails_on_one_rank_before_the_sum_fails_on_all(tmp_path: Path) -> None:
+    plan = planned(tmp_path, [["seed=1"]], *TRIAL, "device.count=2")
+    ran = run(plan, hostile.leads_without_a_gradient, stall_s=60.0, retry=[])
+    assert (ran.states(), ran.attempts(1)[-1].reason) == (["failed"], "a gradient is missing here")
+
+
 class NotTwice(str):
     """A text that leaves this process once."""
 
@@ -162,9 +168,11 @@ def test_the_command_line_trains_on_several_ranks(tiny: Tiny, tmp_path: Path) ->
     from conftest import TINY
 
     own = [*TRIAL, "trainer.max_steps=2", "trainer.validate_every=2"]
+    own += ["lora.dropout=0", "lora.last_k=1", "data.cache_prefix=true", "data.max_length=29"]
     done = runs.command(*TINY, *own, "device.count=2", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "step 2 validation" in done.stdout
+    assert "the states below the adapted blocks of" in done.stdout  # the rank that has the screen writes them
     result = read_json(tmp_path / "run" / "result.json")
     assert (result["trial"], result["measured"]["devices"]) == (trial_hash(tiny(*own)), 2)
 

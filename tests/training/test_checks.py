@@ -181,3 +181,12 @@ def test_the_compute_guard_takes_its_hook_away(parts: Parts) -> None:
     with checks.compute_checked(parts.backbone):
         train_once(parts)
     assert sum(len(layer._forward_hooks) for layer in parts.backbone.body.modules()) == before
+
+
+def test_ranks_are_compared_in_every_element_of_an_adapter() -> None:
+    weights = {"lora_A": nn.Parameter(torch.zeros(3 * checks.SAMPLE))}
+    sampled, whole = (checks._digest(weights.items(), whole=many) for many in (checks.SAMPLE, checks.WHOLE))
+    with torch.no_grad():
+        weights["lora_A"][1] = 1
+    assert checks._digest(weights.items()) == sampled  # of a tensor this long
+    assert checks._digest(weights.items(), whole=checks.WHOLE) != whole

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from danube_sweep.errors import TrialFailed
 from danube_sweep.training.follow import agreed
 from danube_sweep.training.ranks import ALONE, Ranks, _together, joined
 from danube_sweep.training.step_plan import Collator, StepPlan, random_state
-from danube_sweep.training.trial import ActiveTrial
+from danube_sweep.training.trial import ActiveTrial, add_up_gradients
 
 Tiny = Callable[..., Config]
 
@@ -133,6 +134,28 @@ def test_a_lost_connection_says_why_and_a_lack_of_memory_stays_one(capsys: pytes
     with pytest.raises(RuntimeError, match="out of memory"), _together():
         raise RuntimeError("NCCL error: Cuda failure 2 'out of memory'")
     assert capsys.readouterr().err == ""
+
+
+class Other:
+    """Another rank, by what it adds to each sum."""
+
+    count = 2
+
+    def __init__(self, *adds: list[float]) -> None:
+        self.adds = adds
+
+    def add_up(self, tensors: list[torch.Tensor]) -> None:
+        for tensor, more in zip(tensors, self.adds, strict=True):
+            tensor += torch.tensor(more).view(tensor.shape)
+
+
+def test_a_parameter_that_the_rows_of_one_rank_did_not_reach_counts_as_zero_there() -> None:
+    here, there, nowhere, frozen = (torch.nn.Parameter(torch.zeros(2), requires_grad=number < 3) for number in range(4))
+    here.grad, loss = torch.tensor([1.0, 2.0]), torch.tensor(0.5)
+    other: Any = Other([0, 0], [3, 4], [0, 0], [0, 1, 0], [0.25])
+    add_up_gradients([here, there, nowhere, frozen], loss, other)
+    assert (here.grad.tolist(), there.grad.tolist(), nowhere.grad, frozen.grad) == ([1, 2], [3, 4], None, None)
+    assert float(loss) == 0.75
 
 
 def test_clusters_variables_make_no_distributed_run_of_lightnings(
