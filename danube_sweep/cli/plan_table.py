@@ -70,6 +70,7 @@ def _trial_table(planned: Planned, plan: TrialPlan) -> RenderableType:
     if memory.paged:
         rows.insert(5, ("paged", f"{_gib(memory.paged)} of optimizer states, in host memory when the GPU is full"))
     rows += [("estimated", guess) for guess in plan.estimated]
+    rows += [("device.count", _of_one(plan))] if plan.device.count != 1 else []
     for name, value in rows:
         table.add_row(Text(name, style="cyan"), Text(value))
     return table
@@ -132,6 +133,8 @@ def _notes(planned: Sequence[Planned], left_out: int) -> list[str]:
             said.setdefault(_tightly(one.plan), []).append(number)
         elif one.plan.device.cannot_run is not None:
             said.setdefault(f"planned only: {one.plan.device.cannot_run}", []).append(number)
+        if one.plan is not None and one.plan.device.count != 1:
+            said.setdefault(_of_one(one.plan), []).append(number)
         for guess in [] if one.plan is None else one.plan.estimated:
             said.setdefault(f"estimated: {guess}", []).append(number)
     figures = sorted({one.plan.device.figures for one in planned if one.plan is not None})
@@ -149,6 +152,10 @@ def _verdict(plan: TrialPlan) -> str:
         word = FITS if plan.fit.verdict == FITS else _tightly(plan)
         return word if plan.device.cannot_run is None else f"{word}, but {plan.device.cannot_run}"
     return f"no; would fit with {plan.change}" if plan.change else f"no: {NOTHING}"
+
+
+def _of_one(plan: TrialPlan) -> str:
+    return f"memory is that of each device, and times are of one device alone, not of device.count={plan.device.count}"
 
 
 def _tightly(plan: TrialPlan) -> str:

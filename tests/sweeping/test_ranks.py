@@ -241,6 +241,15 @@ def test_a_sweep_goes_on_with_another_number_of_gpus(tmp_path: Path) -> None:
     assert together(added.folder, None) in (2, 3)
 
 
+def test_a_plan_says_that_it_is_of_one_device(tmp_path: Path) -> None:
+    from conftest import TINY
+
+    said = runs.command("plan", *TINY, "device.threads=1", "device.count=2", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert "device.count=2" in said.stdout
+    assert "device.count" not in runs.command("plan", *TINY, cwd=tmp_path).stdout
+
+
 def test_trials_of_a_sweep_have_one_count(tmp_path: Path) -> None:
     plan = planned(tmp_path, [["device.count=1"], ["device.count=2", "seed=1"]], *TRIAL)
     with pytest.raises(ConfigError, match=r"^device\.count differs among trials \(1, 2\)"):
