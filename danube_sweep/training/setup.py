@@ -221,7 +221,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel, ranks: Ran
         where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
     write_json(folder.environment, {**found, "data": asdict(prepared.description), **_steps(plan)})
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
-    for line in (stay, other_rows, warning, _length_note(model, prepared)):
+    for line in (stay, other_rows, warning, _length_note(model, prepared), plan.waiting_note()):
         if line is not None:
             terminal.note(line)
     return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.judge)

@@ -153,6 +153,17 @@ class StepPlan:
         first, end = rows * rank // count, rows * (rank + 1) // count
         return (first, end) if end > first else (0, 0)
 
+    def waiting_note(self) -> str | None:
+        """A line where ranks only wait: a step has fewer micro-batches than ranks, and these are not divided."""
+        pieces, count = len(self._pieces(0)), self.ranks.count
+        if self._splits or pieces >= count:
+            return None
+        return (
+            f"{count - pieces} of device.count={count} devices wait in every step: it has {pieces} "
+            f"micro-batch{'es' * (pieces > 1)}, whose dropout is drawn for all rows at once; give a smaller "
+            "trainer.micro_batch"
+        )
+
     def epoch_at(self, step: int) -> float:
         """Passes over the training rows after `step` steps."""
         return step / self.steps_per_epoch

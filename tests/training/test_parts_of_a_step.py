@@ -111,6 +111,8 @@ def test_dropout_in_pefts_layers_is_drawn_for_whole_micro_batches(tiny: Tiny, tm
     plans = [StepPlan(trial.config, trial.plan.train, 0, Ranks(rank, 2)) for rank in range(2)]
     drawn = [next(plan.micro_batches(0, Collator(CPU))) for plan in plans]
     assert [(len(one.batch.rows), one.share > 0) for one in drawn] == [(4, True), (1, False)]
+    assert str(plans[0].waiting_note()).startswith("1 of device.count=2 devices wait in every step: it has 1 micro-")
+    assert StepPlan(trial.config, trial.plan.train, 0).waiting_note() is None
 
 
 def test_one_process_asks_nobody() -> None:
