@@ -26,6 +26,7 @@ from danube_sweep.config.schema import Config
 from danube_sweep.planner import planned_device
 
 COMPOSER = Composer()
+FULL = bool(os.environ.get("DANUBE_SWEEP_TEST_FULL"))
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,8 +54,13 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, tests that share something made once for their module share a worker; others do not."""
+    """With `--dist loadgroup`, tests that share something made once for their module share a worker; others do not.
+
+    What is marked `full` is skipped, unless the whole products are asked for.
+    """
     for item in items:
+        if not FULL and item.get_closest_marker("full"):
+            item.add_marker(pytest.mark.skip(reason="runs in make test-full"))
         if any(one[-1].scope == "module" for one in item._fixtureinfo.name2fixturedefs.values()):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 

@@ -2,7 +2,6 @@
 
 import csv
 import importlib
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -141,7 +140,7 @@ def test_published_steps_are_predicted(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "runs, " in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not os.environ.get("DANUBE_SWEEP_TEST_FULL"), reason="set DANUBE_SWEEP_TEST_FULL=1")
+@pytest.mark.full
 @pytest.mark.timeout(1000)
 def test_agents_are_compared(tmp_path: Path) -> None:
     # In a process of its own: it waits for every process that it leaves behind.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import warm
-from conftest import TINY, compose
+from conftest import FULL, TINY, compose
 from runs import metrics, train
 from wandb_client import Client, client, until
 
@@ -18,7 +18,6 @@ from danube_sweep.sweeping.share.meeting_place import socket_of
 
 pytestmark = pytest.mark.timeout(600)
 OWN = [one for one in TINY if one != "tracking=none"]
-FULL = bool(os.environ.get("DANUBE_SWEEP_TEST_FULL"))
 FIXED = ["data.rows=40", *OWN, "tracking=wandb", "tracking.timeout_s=20", "trainer.validate_every=2", "precision=fp32"]
 SHORT = {"trainer.max_steps": 4}
 FOREVER = {"trainer.max_steps": 100_000}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import runs
-from conftest import TINY
+from conftest import FULL, TINY
 from wandb_client import Client, client, until
 from wandb_controller import Received
 
@@ -17,8 +17,6 @@ LOSS = "validation/log_loss"
 pytestmark = pytest.mark.timeout(600)
 RANKS = {"lora.rank": {"values": [2, 4]}}
 FOREVER = {"trainer.max_steps": 100_000}
-FULL = bool(os.environ.get("DANUBE_SWEEP_TEST_FULL"))
-full = pytest.mark.skipif(not FULL, reason="set DANUBE_SWEEP_TEST_FULL=1")
 OOM = {"lora.rank": 2_000_000_000}
 """Adapters of 512 GB each."""
 
@@ -119,7 +117,7 @@ def test_every_method_and_its_cap_are_followed(life: Life, kind: str) -> None:
         assert len([row for row in run.history if LOSS in row]) == result["steps"]
 
 
-@full
+@pytest.mark.full
 def test_bayes_learns_from_the_values_that_came_and_hyperband_stops_by_them(life: Life) -> None:
     assert life.client.handed(life.bayes).seen == [0, 1, 2]
     assert life.client.handed(life.bayes).to_stop == {"hopeless"}
@@ -156,7 +154,7 @@ def test_what_was_logged_offline_arrives_with_sync(life: Life) -> None:
     assert weights and all((folder.path / "adapter" / name).read_bytes() == data for name, data in weights.items())
 
 
-@full
+@pytest.mark.full
 def test_a_killed_agents_trial_goes_on_alone_and_its_twin_is_refused(life: Life) -> None:
     server = life.server
     assert (server.runs["twin"].exit_code, server.runs["twin"].summary["state"]) == (2, "preempted")
@@ -164,7 +162,7 @@ def test_a_killed_agents_trial_goes_on_alone_and_its_twin_is_refused(life: Life)
     assert life.orphan_lived and server.runs["orphan"].exit_code is None
 
 
-@full
+@pytest.mark.full
 def test_a_run_of_a_sweep_that_is_stopped_on_its_page_keeps_its_checkpoint(life: Life) -> None:
     assert life.client.door.ended("lora.rank=4", "trainer.max_steps=100000") == [-9]
     killed = life.client.trial(life.long, **{"lora.rank": 4})

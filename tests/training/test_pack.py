@@ -93,7 +93,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Foll
 # ------------------------------------------------------------------------------------------------------ like alone
 
 
-@pytest.mark.parametrize(("precision", "count"), [("fp32", 2), ("fp32", 8), ("nf4", 4), ("bf16", 4)])
+@pytest.mark.parametrize(
+    ("precision", "count"),
+    [
+        ("fp32", 8),
+        *(pytest.param(precision, count, marks=pytest.mark.full) for precision, count in (("fp32", 2), ("bf16", 4))),
+        ("nf4", 4),
+    ],
+)
 def test_a_trial_follows_its_losses_alone(
     tmp_path: Path, alone: Callable[[str], list[Followed]], precision: str, count: int
 ) -> None:
