@@ -116,6 +116,7 @@ def is_run(shape: str, storage: str, trained: str, checkpointing: bool) -> bool:
         ["fp32", "bf16", "nf4", "nf4_dq"],
         ["lora.targets=qv", "lora.targets=all_linear", "lora=full"],
         [False, True],
+        meets=every_value,
         possible=is_run,
     ),
 )
@@ -176,7 +177,8 @@ PACKS = [
 
 
 @pytest.mark.parametrize(
-    ("trials", "precision", "checkpointing"), covering(PACKS, ["fp32", "bf16", "nf4", "int8"], [False, True])
+    ("trials", "precision", "checkpointing"),
+    covering(PACKS, ["fp32", "bf16", "nf4", "int8"], [False, True], meets=every_value),
 )
 def test_so_is_what_a_pack_keeps(trials: list[str], precision: str, checkpointing: bool) -> None:
     common = [f"precision={precision}", f"precision.gradient_checkpointing={str(checkpointing).lower()}"]

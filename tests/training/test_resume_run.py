@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TINY, tiny_config
+from covering import one_in
 from runs import StopAfter, metrics, start, train
 
 from danube_sweep.cli import main
@@ -65,7 +66,7 @@ def stop_and_resume(config: Config, folder: Path, step: int) -> None:
     train(load_config(folder / "config.yaml"), folder)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize("step", one_in(3, range(1, STEPS)))
 def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
     tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome], step: int
 ) -> None:
@@ -90,7 +91,7 @@ def test_other_trials_resume_exactly_too(tiny: Tiny, tmp_path: Path, overrides: 
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("step", [1, 5, 6])
+@pytest.mark.parametrize("step", one_in(3, [5, 1, 6]))
 def test_a_trial_whose_optimizer_has_modes_resumes_exactly_before_at_and_after_a_validation(
     tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome], step: int
 ) -> None:
@@ -187,13 +188,16 @@ def note_of(folder: Path, words: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "way"),
-    [
-        ("adapter_model.safetensors", "a bit"),
-        ("training.safetensors", "nuls"),
-        ("checkpoint.json", "a bit"),
-        ("checkpoint.json", "nuls"),
-        ("checkpoint.json", "no field"),
-    ],
+    one_in(
+        2,
+        [
+            ("adapter_model.safetensors", "a bit"),
+            ("checkpoint.json", "a bit"),
+            ("training.safetensors", "nuls"),
+            ("checkpoint.json", "nuls"),
+            ("checkpoint.json", "no field"),
+        ],
+    ),
 )
 def test_after_damage_to_the_last_checkpoint_a_run_goes_on_from_the_one_before(
     tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome], name: str, way: str
@@ -327,8 +331,9 @@ def signal_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, signal.Signals]
     return arm
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [2, 4])
+@pytest.mark.parametrize(
+    ("step", "number"), one_in(3, [(2, signal.SIGTERM), (2, signal.SIGINT), (4, signal.SIGTERM), (4, signal.SIGINT)])
+)
 def test_a_signal_stops_the_run_after_a_checkpoint_and_says_how_to_go_on(
     tiny: Tiny,
     tmp_path: Path,
