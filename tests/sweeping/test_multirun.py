@@ -292,6 +292,7 @@ def test_what_failed_is_run_again_only_when_that_is_asked_for(place: Place, fail
     assert place("resume", name, "--retry", "diverged").code == 1 and place.attempted(name) == [2, 2, 1]
 
 
+@pytest.mark.full
 def test_workers_of_another_launcher_fail_and_finish_like_ours(place: Place, failing: Ran) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     ran = place.sweep("joblib", *FAILING, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -454,6 +455,7 @@ def test_a_search_is_cut_off_goes_on_and_prunes(place: Place) -> None:
     assert refused.code == 2 and "is about validation/log_loss (minimize); start a new folder" in refused.err
 
 
+@pytest.mark.full
 def test_another_launcher_gets_a_search_in_batches(place: Place) -> None:
     ran = place.sweep("batches", *SEARCH, "sweep.trials=3", "sweep.slots=2", "hydra/launcher=basic")
     assert (ran.code, ran.err) == (0, "") and place.states("batches") == ["finished"] * 3
