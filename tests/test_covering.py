@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from covering import covering, every_pair, every_value
+from covering import covering, every_pair, every_value, one_in
 
 COLOURS, SIZES, FLAGS, LISTS = ["red", "green", "blue"], [1, 2, 3, 4], [False, True], [[], ["a"], ["a", "b"]]
 
@@ -37,3 +37,8 @@ def test_each_value_comes_once_where_pairs_are_not_asked_for() -> None:
 def test_all_of_it_is_there_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DANUBE_SWEEP_TEST_FULL", "1")
     assert covering(COLOURS, SIZES) == list(itertools.product(COLOURS, SIZES))
+    assert one_in(2, COLOURS) == list(COLOURS)
+
+
+def test_one_in_several_cases_begins_with_the_first() -> None:
+    assert one_in(2, range(5)) == [0, 2, 4] and one_in(3, [7]) == [7]
