@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 from danube_sweep import paths
 from danube_sweep.composer import Composer
@@ -27,6 +27,10 @@ from danube_sweep.storage.run_folder import RunFolder, readable
 from danube_sweep.storage.sweep_folder import Damaged, Entry, SweepFolder
 
 Note = Callable[[str], None]
+SECTIONS: Final = frozenset(
+    ("model", "precision", "lora", "head", "optimizer", "schedule", "data", "trainer", "device", "tracking")
+)
+"""What every version has written into a config.yaml, the last of it last."""
 
 
 def tracked(config: Config, sweep: Path, settled: Mapping[str, str]) -> Config:
@@ -153,7 +157,7 @@ def mend(folder: SweepFolder, note: Note) -> None:
         if is_held(entry.folder.lock) or is_held(entry.folder.claim):
             continue
         remove_temporaries(entry.path, Kind.run)
-        if entry.hash is not None and not _is_mapping(entry.folder.config):
+        if entry.hash is not None and not _is_whole(entry.folder.config):
             mended_config(folder, entry, note, recovery)
         if entry.folder.adjusted.is_file() and readable(entry.folder.adjusted, ADJUSTED) is None:
             _drop_adjusted(entry, note)
@@ -199,7 +203,9 @@ def _drop_adjusted(entry: Entry, note: Note) -> None:
     note(f"{entry.path.name}: adjusted.json was damaged: the micro-batch is that of config.yaml{again} ({aside})")
 
 
-def _is_mapping(file: Path) -> bool:
+def _is_whole(file: Path) -> bool:
+    # A file that was cut short may still be valid YAML, with values cut short, but it has lost what comes last.
     with suppress(OSError, Undecodable):
-        return isinstance(yaml_of(file), dict)
+        found = yaml_of(file)
+        return isinstance(found, dict) and found.keys() >= SECTIONS
     return False

@@ -62,6 +62,12 @@ def empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
+def cut_at_a_line(file: Path) -> None:
+    """What is left is YAML, without the last lines."""
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[: len(lines) // 2]))
+
+
 def zero(file: Path) -> None:
     file.write_bytes(b"\0" * file.stat().st_size)
 
@@ -74,7 +80,7 @@ def test_a_whole_sweep_is_left_alone(sweep: SweepFolder) -> None:
     assert mended(sweep) == [] and files(sweep.path).items() >= before.items()
 
 
-@pytest.mark.parametrize("damage", [cut, empty, zero])
+@pytest.mark.parametrize("damage", [cut, cut_at_a_line, empty, zero])
 @pytest.mark.parametrize("name", ["trial.json", "config.yaml"])
 def test_a_damaged_file_is_written_anew_from_the_other_one(
     sweep: SweepFolder, name: str, damage: Callable[[Path], None]

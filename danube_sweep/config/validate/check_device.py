@@ -24,8 +24,8 @@ def validate_device(config: Config) -> None:
         f"device.index={device.index} counts GPUs, and device.accelerator={device.accelerator} uses none; "
         "use device=cuda",
     )
-    _check_count(device)
     require(device.gpus is None or device.gpus >= 1, f"device.gpus must be at least 1, got {device.gpus}")
+    _check_count(device)
     known = {compute.value for compute in Compute} - {Compute.auto.value}
     require(
         set(device.types) <= known,
