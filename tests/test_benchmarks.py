@@ -68,6 +68,7 @@ def test_sweeps_drawn_from_readings_are_counted(tmp_path: Path, capsys: pytest.C
     ] * 2
 
 
+@pytest.mark.full
 def test_packing_prints_a_line_for_every_size_and_its_targets(capsys: pytest.CaptureFixture[str]) -> None:
     toy = ["--shapes", "toy", "--precisions", "nf4"]
     packing.main([*toy, "--quick", "--rounds", "1", "--turn-s", "0", "--only", "steps,prefix,cache"])
@@ -77,6 +78,7 @@ def test_packing_prints_a_line_for_every_size_and_its_targets(capsys: pytest.Cap
     assert said.count("target: at ") == 5
 
 
+@pytest.mark.full
 def test_time_to_best_prints_its_table_and_the_losses_are_the_same(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

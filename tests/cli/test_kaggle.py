@@ -109,6 +109,7 @@ def kaggle(place: Path, tmp_path: Path) -> Callable[[list[str]], list[str]]:
     return run
 
 
+@pytest.mark.full
 def test_every_command_of_the_document_works_without_a_network(
     kaggle: Callable[[list[str]], list[str]], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from covering import one_in
 from runs import StopAfter, metrics
 from runs import train as run
 from safetensors.torch import load_file
@@ -87,7 +88,7 @@ def outcome(folder: Path) -> tuple[object, ...]:
     return metrics(folder, "train"), metrics(folder, "validation"), kept, {k: v.tolist() for k, v in state.items()}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+@pytest.mark.parametrize("precision", one_in(2, ["fp32", "nf4"]))
 def test_a_run_stopped_before_while_and_after_ranks_fall_ends_as_the_undisturbed_one(
     tiny: Tiny, tmp_path: Path, precision: str
 ) -> None:
@@ -102,7 +103,7 @@ def test_a_run_stopped_before_while_and_after_ranks_fall_ends_as_the_undisturbed
         assert outcome(folder) == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("option", ["olora", "vera", "ia3"])
+@pytest.mark.parametrize("option", one_in(2, ["ia3", "vera", "olora"]))
 def test_so_does_one_whose_frozen_part_is_made_again(tiny: Tiny, tmp_path: Path, option: str) -> None:
     config = tiny(f"lora={option}", "precision=nf4", f"trainer.max_steps={STEPS}", "data.rows=50")
     run(config, tmp_path / "whole")

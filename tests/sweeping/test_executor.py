@@ -314,6 +314,7 @@ def test_a_sweep_that_is_killed_takes_its_trials_and_what_they_started_along(tmp
     assert len(set(pids)) == 2 and not left_over(pids)
 
 
+@pytest.mark.full
 def test_eight_processes_share_200_trials_and_run_each_once(tmp_path: Path) -> None:
     grid(tmp_path, range(200))
     shares = [own_process("share(path)", tmp_path) for _ in range(8)]

@@ -356,6 +356,7 @@ def test_a_mistake_that_all_cells_share_is_said_as_it_is(place: Place) -> None:
     assert not Path("refused").exists()
 
 
+@pytest.mark.full
 def test_fields_that_only_the_swept_options_have_go_into_their_cells(place: Place) -> None:
     Path("arena.csv").write_text(
         "id,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie\n1,p,a,b,1,0,0\n"

@@ -16,7 +16,7 @@ from wandb_client import Client, client, until
 from danube_sweep.storage.sweep_folder import attempts
 from danube_sweep.sweeping.share.meeting_place import socket_of
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.full]
 OWN = [one for one in TINY if one != "tracking=none"]
 FIXED = ["data.rows=40", *OWN, "tracking=wandb", "tracking.timeout_s=20", "trainer.validate_every=2", "precision=fp32"]
 SHORT = {"trainer.max_steps": 4}

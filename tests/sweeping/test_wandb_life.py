@@ -14,7 +14,7 @@ from wandb_controller import Received
 FIXED = ["data.rows=40", *TINY, "tracking=wandb", "tracking.timeout_s=20", "trainer.validate_every=1"]
 SHORT = [*FIXED, "trainer.max_steps=2"]
 LOSS = "validation/log_loss"
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.full]
 RANKS = {"lora.rank": {"values": [2, 4]}}
 FOREVER = {"trainer.max_steps": 100_000}
 OOM = {"lora.rank": 2_000_000_000}
@@ -117,7 +117,6 @@ def test_every_method_and_its_cap_are_followed(life: Life, kind: str) -> None:
         assert len([row for row in run.history if LOSS in row]) == result["steps"]
 
 
-@pytest.mark.full
 def test_bayes_learns_from_the_values_that_came_and_hyperband_stops_by_them(life: Life) -> None:
     assert life.client.handed(life.bayes).seen == [0, 1, 2]
     assert life.client.handed(life.bayes).to_stop == {"hopeless"}
@@ -154,7 +153,6 @@ def test_what_was_logged_offline_arrives_with_sync(life: Life) -> None:
     assert weights and all((folder.path / "adapter" / name).read_bytes() == data for name, data in weights.items())
 
 
-@pytest.mark.full
 def test_a_killed_agents_trial_goes_on_alone_and_its_twin_is_refused(life: Life) -> None:
     server = life.server
     assert (server.runs["twin"].exit_code, server.runs["twin"].summary["state"]) == (2, "preempted")
@@ -162,7 +160,6 @@ def test_a_killed_agents_trial_goes_on_alone_and_its_twin_is_refused(life: Life)
     assert life.orphan_lived and server.runs["orphan"].exit_code is None
 
 
-@pytest.mark.full
 def test_a_run_of_a_sweep_that_is_stopped_on_its_page_keeps_its_checkpoint(life: Life) -> None:
     assert life.client.door.ended("lora.rank=4", "trainer.max_steps=100000") == [-9]
     killed = life.client.trial(life.long, **{"lora.rank": 4})
