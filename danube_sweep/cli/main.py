@@ -64,13 +64,13 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     from danube_sweep import composer
     from danube_sweep.cli import completion
-    from danube_sweep.cli.words import check_words, only_shown
+    from danube_sweep.cli.words import check_words, only_shown, sweep_first
     from danube_sweep.sweeping.entry.result_folders import placed
 
     if completion.is_query(arguments):
         return completion.answer(arguments, _hydra, COMMANDS)
     check_words(arguments, COMMANDS)
-    words = composer.choices(arguments)
+    words = composer.choices(sweep_first(arguments))
     if (shown := only_shown(words)) is not None:
         composer.check_fields(shown)
     if os.environ.get("WANDB_SWEEP_ID"):

@@ -29,6 +29,12 @@ def check_words(words: Sequence[str], commands: Collection[str]) -> None:
             raise ConfigError(_unknown_flag(word, words[place + 1 :]))
 
 
+def sweep_first(words: Sequence[str]) -> list[str]:
+    """The words with -m before all others: Hydra takes no override behind it if there was one before it."""
+    many = [word for word in words if word in _MANY]
+    return [*many[:1], *(word for word in words if word not in _MANY)]
+
+
 def _check_first(word: str, commands: Collection[str]) -> None:
     if (ours := COMMAND_NAMES.get(word.lower())) is not None:
         raise ConfigError(f"{word}: no such command; {ours}")

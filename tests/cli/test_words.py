@@ -7,6 +7,7 @@ import pytest
 from danube_sweep import __version__
 from danube_sweep.cli import main
 from danube_sweep.cli.commands import COMMANDS
+from danube_sweep.cli.words import sweep_first
 from danube_sweep.config.facts.other_names import COMMAND_NAMES
 
 
@@ -59,6 +60,12 @@ def test_a_file_with_a_comma_in_its_name_is_no_sweep_by_accident(
         capfd.readouterr().err
     )
     assert [file.name for file in tmp_path.iterdir()] == ["a,b.csv"]
+
+
+def test_the_flag_of_a_sweep_may_stand_anywhere() -> None:
+    wanted = ["-m", "seed=0,1", "lora=dora"]
+    assert sweep_first(["seed=0,1", "-m", "lora=dora"]) == sweep_first(["seed=0,1", "lora=dora", "-m"]) == wanted
+    assert sweep_first(["seed=0"]) == ["seed=0"]
 
 
 def test_version_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
