@@ -1,11 +1,21 @@
 """Hostile models, folders, sweep files, ids and data: none runs and none escapes."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import payloads
 import pytest
 
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
+
+
+@pytest.fixture(autouse=True)
+def forgetful_wandb() -> Iterator[None]:
+    """What W&B has read of a payload's environment is gone for later tests."""
+    yield
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()
 
 
 @pytest.mark.parametrize("name", payloads.PAYLOADS)
