@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -52,17 +53,19 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     return COMPOSER.trial(overrides)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, tests that share something made once for their module share a worker; others do not.
-
-    What is marked `full` is skipped, unless the whole products are asked for.
-    """
+    """What is marked `full` is skipped, unless the whole products are asked for."""
     for item in items:
         if not FULL and item.get_closest_marker("full"):
             item.add_marker(pytest.mark.skip(reason="runs in make test-full"))
-        if any(one[-1].scope == "module" for one in item._fixtureinfo.name2fixturedefs.values()):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share something made once for their file share a worker; others are dealt one by one."""
+    from dealing import ByFixture
+
+    return ByFixture(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
