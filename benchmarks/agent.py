@@ -21,16 +21,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from sweep_overhead import TINY
 from wandb_controller import Handed
 from wandb_server import ENTITY, PROJECT, Server, clients_environment
 
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: the executor outlives the process that starts it, and is to be counted
 FIXED = [
-    *("model.shape.hidden_size=64", "model.shape.intermediate_size=128", "model.shape.vocab_size=512"),
-    *("model.shape.num_hidden_layers=2", "model.shape.num_attention_heads=2", "model.shape.num_key_value_heads=1"),
-    *("data.rows=60", "data.max_length=96", "trainer.micro_batch=4", "trainer.effective_batch=8", "precision=fp32"),
-    *("device=cpu", "device.threads=1", "tracking=wandb", "tracking.timeout_s=60"),
-]
+    *TINY[:-2],
+    "precision=fp32",
+    "tracking=wandb",
+    "tracking.timeout_s=60",
+]  # TINY ends in its tracker and baseline
 
 
 @dataclass
@@ -69,8 +70,7 @@ def run(server: Server, place: Path, command: list[str], steps: int, trials: int
 
 
 def _spent() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def main(argv: list[str] | None = None) -> None:

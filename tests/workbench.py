@@ -21,6 +21,7 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.tracking import open_tracker
 from danube_sweep.training.assemble import AssembledModel, assemble, load_base
+from danube_sweep.training.evaluate import Evaluation, eval_batches_of, evaluate_together
 from danube_sweep.training.journal import Surroundings
 from danube_sweep.training.lightning_loop import PackModule, fit
 from danube_sweep.training.pack import TrainingPack
@@ -140,6 +141,18 @@ def train(config: Config, folder: Path) -> ActiveTrial:
     if trial.error is not None:
         raise trial.error
     return trial
+
+
+def evaluate(backbone: Backbone, head: Head, rows: Encoded, *, batch_rows: int, pad_id: int) -> Evaluation:
+    """Losses, answers and metrics of every example, so many rows at a time."""
+    (found,) = evaluate_together(
+        backbone,
+        [head],
+        rows,
+        hidden=lambda batch: [backbone.hidden(batch.input_ids_BT, batch.mask_BT)],
+        batches=eval_batches_of(rows, batch_rows, pad_id, backbone),
+    )
+    return found
 
 
 def losses(trial: ActiveTrial, part: str = "train") -> list[float]:

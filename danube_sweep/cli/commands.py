@@ -12,7 +12,7 @@ from danube_sweep.cli.folders_of_others import add_trust, check_received, say_li
 from danube_sweep.cli.init import init
 from danube_sweep.cli.newest_folder import add_directory, or_newest
 from danube_sweep.cli.pages import report, watch
-from danube_sweep.cli.parser import Parser, add_model_path, add_overwrite
+from danube_sweep.cli.parser import Parser, add_accelerator, add_directories, add_model_path, add_overwrite
 from danube_sweep.cli.predict_and_label import label, predict
 from danube_sweep.cli.refit import refit
 from danube_sweep.cli.soup import soup
@@ -219,7 +219,7 @@ def oof(arguments: list[str]) -> int:
         epilog="example: danube-sweep -m data.folds=5 data.fold=0,1,2,3,4 lora.rank=8,16 hydra.sweep.dir=folds; "
         "danube-sweep oof folds. The exit code is 2 if no group has all its folds.",
     )
-    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
+    add_directories(parser)
     parser.add_argument(
         "-o", "--output", type=Path, help="the .parquet or .csv to write (default oof.parquet in the first DIR)"
     )
@@ -251,7 +251,7 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--dtype", choices=types, help="type of the merged weights (default: the run's compute type)")
     parser.add_argument("--push", metavar="NAME", help="upload it to the Hugging Face hub as OWNER/NAME")
     parser.add_argument("--private", action="store_true", help="make the uploaded repository private")
-    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    add_accelerator(parser)
     add_model_path(parser)
     add_trust(parser)
     options = parser.parse_args(arguments)

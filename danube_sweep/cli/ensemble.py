@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from danube_sweep.cli.folders_of_others import say_links
-from danube_sweep.cli.parser import Parser
+from danube_sweep.cli.parser import Parser, add_directories
 
 
 def ensemble(arguments: list[str]) -> int:
@@ -17,7 +17,7 @@ def ensemble(arguments: list[str]) -> int:
         epilog="example: danube-sweep ensemble multirun/2026-11-23/18-20-00 -o best; "
         "danube-sweep predict best test.csv -o submission.csv",
     )
-    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
+    add_directories(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to write")
     methods = ["auto", "greedy", "mean"]
     parser.add_argument("--method", choices=methods, default="auto", help="auto (the default) takes the better one")

@@ -66,6 +66,7 @@ def _dispatch(arguments: list[str]) -> int:
     from danube_sweep.cli import completion
     from danube_sweep.cli.words import check_words, only_shown, sweep_first
     from danube_sweep.sweeping.entry.result_folders import placed
+    from danube_sweep.sweeping.entry.wandb_agent import shared_trial
 
     if completion.is_query(arguments):
         return completion.answer(arguments, _hydra, COMMANDS)
@@ -73,11 +74,8 @@ def _dispatch(arguments: list[str]) -> int:
     words = composer.choices(sweep_first(arguments))
     if (shown := only_shown(words)) is not None:
         composer.check_fields(shown)
-    if os.environ.get("WANDB_SWEEP_ID"):
-        from danube_sweep.sweeping.entry.wandb_agent import shared_trial
-
-        if shared_trial(words):
-            return 0
+    if shared_trial(words):
+        return 0
     with placed(words) as complete:
         return _hydra(complete)
 

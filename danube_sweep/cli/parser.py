@@ -25,6 +25,16 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
 
 
+def add_directories(parser: argparse.ArgumentParser) -> None:
+    """The folders of runs or of sweeps."""
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
+
+
+def add_accelerator(parser: argparse.ArgumentParser) -> None:
+    """The option `--accelerator`."""
+    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+
+
 def add_model_path(parser: argparse.ArgumentParser) -> None:
     """The option `--model-path`."""
     parser.add_argument("--model-path", type=Path, metavar="FOLDER", help="folder of the backbone, if it has moved")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from danube_sweep.cli.folders_of_others import add_trust, check_received
-from danube_sweep.cli.parser import Parser, add_model_path, add_overwrite
+from danube_sweep.cli.parser import Parser, add_accelerator, add_model_path, add_overwrite
 
 if TYPE_CHECKING:
     from danube_sweep.inference.predict_run import PredictWords
@@ -95,7 +95,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="H",
         help="hours that it may take: leaves out --swap and members of an ensemble, if they do not fit, and says so",
     )
-    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    add_accelerator(parser)
     types = ["fp32", "bf16", "fp16"]
     parser.add_argument("--compute", choices=types, help="compute type, if the device lacks the run's type")
     add_model_path(parser)

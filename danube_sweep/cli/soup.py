@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from danube_sweep.cli.folders_of_others import add_trust, check_received
-from danube_sweep.cli.parser import Parser, add_model_path
+from danube_sweep.cli.parser import Parser, add_accelerator, add_directories, add_model_path
 
 
 def soup(arguments: list[str]) -> int:
@@ -17,14 +17,14 @@ def soup(arguments: list[str]) -> int:
         epilog="example: danube-sweep soup multirun/2026-11-23/18-20-00 -o one --rank 16; "
         "danube-sweep predict one test.csv -o submission.csv",
     )
-    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
+    add_directories(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to write, new or empty")
     parser.add_argument("--rank", type=int, metavar="R", help="cut the average back to this rank (default: exact)")
     parser.add_argument("--candidates", type=int, default=10, metavar="N", help="best trials to try (default 10)")
     parser.add_argument(
         "--batch-rows", type=int, default=16, help="rows of data.max_length tokens per forward pass (default 16)"
     )
-    parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")
+    add_accelerator(parser)
     add_model_path(parser)
     add_trust(parser)
     options = parser.parse_args(arguments)

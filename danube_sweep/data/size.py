@@ -1,5 +1,6 @@
 """How many rows a trial would train on and how long they are, without reading or tokenising them all."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -27,15 +28,20 @@ def data_size(config: Data) -> DataSize | None:
         return None
     sample, total = sampled
     rows = min(round(total * training_share(config)), config.max_rows or total)
-    if isinstance(config, ExtraRows) and all(Path(path).expanduser().is_file() for path in config.extra):
-        extra = sum(_count(path, Path(path).expanduser().stat().st_mtime_ns) for path in config.extra)
-        rows += min(extra, config.max_rows or extra)
-    validation = config.validation_path if isinstance(config, FileData) else None
-    if config.train_on_validation and validation is not None and Path(validation).expanduser().is_file():
-        added = _count(validation, Path(validation).expanduser().stat().st_mtime_ns)
-        rows += min(added, config.max_rows or added)
+    if isinstance(config, ExtraRows):
+        rows += _added(config.extra, config.max_rows)
+    if config.train_on_validation and isinstance(config, FileData) and config.validation_path is not None:
+        rows += _added([config.validation_path], config.max_rows)
     doubled = isinstance(config, Comparison) and config.swap_augment
     return DataSize(rows * (2 if doubled else 1), _mean_tokens(sample, config.max_length))
+
+
+def _added(paths: Sequence[str], most: int | None) -> int:
+    # Rows of other files that train too; 0 where one is not there.
+    if not all(Path(path).expanduser().is_file() for path in paths):
+        return 0
+    rows = sum(_count(path, Path(path).expanduser().stat().st_mtime_ns) for path in paths)
+    return min(rows, most or rows)
 
 
 def training_share(config: Data) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from danube_sweep.config import offered_options
+from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import ConfigError
 from danube_sweep.inference.export.export_weights import dense_weight
 from danube_sweep.inference.predict import FinishedRun, Place, Trained, load
@@ -18,7 +18,7 @@ def check_benchmarked(run: FinishedRun) -> str | None:
     head = run.config.head
     if head.reads_lm_head:
         return None
-    kind = next(name for name, schema in offered_options.options("head").items() if schema is type(head))
+    kind = plain_config(run.config)["head"]["kind"]
     if run.full:
         raise ConfigError(
             f"{run.path} trained the whole model under a {kind} head, without an output layer for words; "

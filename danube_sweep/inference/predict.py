@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -278,23 +278,20 @@ def predict_file(
     batch_rows: int = 16,
     done: Callable[[int], None] = lambda _rows: None,
 ) -> int:
-    """`answer` to `checked_request`. Raises the errors of both."""
-    return answer(trained, checked_request(trained, source, target, form or Form()), batch_rows=batch_rows, done=done)
+    """Writes a run's answers to every row of a file, which it reads and predicts in chunks; returns their number.
 
-
-def answer(
-    trained: Trained, request: Request, *, batch_rows: int = 16, done: Callable[[int], None] = lambda _rows: None
-) -> int:
-    """Writes the ids and the answers of every row, in the order of the file or of the sample; returns their number.
-
-    `done` is called with the rows of every forward pass. Reads and predicts in chunks. The target appears whole or not
-    at all. Raises DataError for a file that has changed, DiskError.
+    `done` is called with the rows of every forward pass. Raises what `checked_request` raises, DataError for a file
+    that has changed since, DiskError.
     """
+    request = checked_request(trained, source, target, form or Form())
     return write_answers(request, predicted(trained, request, batch_rows, done))
 
 
 def write_answers(request: Request, answered: Iterable[Predictions]) -> int:
-    """`answer` with the answers to successive rows of the file. Raises DiskError."""
+    """Writes ids and answers to successive rows, in the order of the file or of the sample; returns the rows' number.
+
+    The target appears whole or not at all. Raises DiskError.
+    """
     rows = _rows(request, answered)
     if (wanted := request.arrangement) is not None:
         rows = in_sample_order(rows, wanted.ids, wanted.places)
@@ -313,15 +310,6 @@ def write_answers(request: Request, answered: Iterable[Predictions]) -> int:
 def _spelled(row: list[str], table: Table) -> list[str]:
     # A single answer may be a class; of a sample the own spelling is kept, since its judge expects it.
     return [*row[:-1], neutral_cell(row[-1])] if len(table.answers) == 1 else row
-
-
-def all_predictions(
-    trained: Trained, request: Request, *, batch_rows: int = 16, done: Callable[[int], None] = lambda _rows: None
-) -> Predictions:
-    """The answers to every row of the file, in its order. Raises DataError for a file that has changed."""
-    found = list(predicted(trained, request, batch_rows, done))
-    examples = [name for one in found for name in one.examples]
-    return Predictions(examples, torch.cat([one.answers_NA for one in found]))
 
 
 def predicted(
@@ -365,9 +353,4 @@ def predictions(
 
 def chunks(records: Iterator[Record], skip: int = 0) -> Iterator[list[Record]]:
     """The records, so many at a time as are sorted by length together, without the first chunks."""
-    for number in count():
-        chunk = list(islice(records, CHUNK_ROWS))
-        if not chunk:
-            return
-        if number >= skip:
-            yield chunk
+    return islice(iter(lambda: list(islice(records, CHUNK_ROWS)), []), skip, None)

@@ -49,11 +49,6 @@ class Part:
     scaling: Scaling | None = None
     """Of its log probabilities by class, instead of a temperature."""
 
-    @property
-    def plain(self) -> bool:
-        """Whether its answers are taken as they are."""
-        return self.temperature == 1.0 and self.scaling is None
-
 
 def open_parts(path: Path) -> tuple[list[Part], list[str]]:
     """The runs that answer for a folder, of a run, a sweep (its best trial) or an ensemble, and which they are.
@@ -237,8 +232,6 @@ def _computed(
 
 
 def _share(part: Part, found: Predictions) -> torch.Tensor:
-    if part.share == 1.0 and part.plain:
-        return found.answers_NA
     return part.share * _tempered(found.answers_NA, part)
 
 

@@ -265,9 +265,7 @@ def _distances(walk: Pass) -> float:
 def _evaluating(configs: Sequence[Config], walk: Pass) -> float:
     # Trials that are at a border together go through together, or once for all where no block is adapted.
     together = configs if walk.trains else configs[:1]
-    tokens_at_once = eval_tokens(configs[0], walk.length, on_cpu=walk.cpu)
-    rows = configs[0].trainer.eval_batch if tokens_at_once is None else -(-tokens_at_once // walk.length)
-    assert rows is not None
+    rows = configs[0].trainer.eval_batch or -(-eval_tokens(configs[0], walk.length, on_cpu=walk.cpu) // walk.length)
     tokens = _tokens(together, rows, walk)
     logits = _logits(together, walk, rows, PER_LOGIT[False])
     return max(tokens * _evaluated(walk), logits) + _distances(walk) + _unpacked(walk)

@@ -152,7 +152,6 @@ def _smaller_evaluation(config: Config, model: Architecture, device: Device) -> 
         return config, []
     smaller = dataclasses.replace(config, trainer=dataclasses.replace(trainer, eval_batch=None))
     tokens = eval_tokens(smaller, config.data.max_length, on_cpu=device.accelerator == "cpu")
-    assert tokens is not None
     if tokens >= trainer.eval_batch * config.data.max_length:  # on a CPU it may be larger
         return config, []
     return smaller, ["trainer.eval_batch=null"]

@@ -10,11 +10,10 @@ from danube_sweep.report.document import document, header
 from danube_sweep.report.markup import Markup, element
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.sections.validation_section import figures_of
+from danube_sweep.results.ensemble.ensemble_command import SINGLE
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
 from danube_sweep.storage.files import write_text
 from danube_sweep.storage.refit_file import read_refit
-
-_SINGLE = "best single"
 
 
 def write_ensemble_page(folder: EnsembleFolder, file: Path) -> int:
@@ -50,7 +49,7 @@ def _answer(folder: EnsembleFolder) -> Markup | None:
     lines = []
     for name, found in scores.items():
         low, high = found["difference"] - found["half"], found["difference"] + found["half"]
-        apart = ["", ""] if name == _SINGLE else [f"{found['difference']:+.4f}", f"{low:+.4f} .. {high:+.4f}"]
+        apart = ["", ""] if name == SINGLE else [f"{found['difference']:+.4f}", f"{low:+.4f} .. {high:+.4f}"]
         cells = [element("td", one, class_="number") for one in (f"{found['loss']:.4f}", *apart)]
         marked = f"{name} (chosen)" if name == chosen else name
         lines.append(element("tr", element("th", marked, scope="row"), *cells))

@@ -13,17 +13,15 @@ import numpy as np
 
 from danube_sweep.errors import ConfigError
 from danube_sweep.results.answers import Answers, Codes, read_answers
+from danube_sweep.results.bootstrap import FOLDS, cross_folds
+from danube_sweep.results.decisions.rules import log_of
 from danube_sweep.results.ensemble.members import tempered
 from danube_sweep.storage.predictions import Floats
 
-FOLDS = 5
-"""Of the cross-fitting, over groups of rows."""
 ROWS_PER_CLASS = 50
 """Of the rarest class, below which no number is fitted for each class."""
 LOWEST, HIGHEST = 0.05, 20.0
-_SURE = 1e-12
-AUTO, TEMPERATURE, VECTOR = "auto", "temperature", "vector"
-METHODS = (AUTO, TEMPERATURE, VECTOR)
+TEMPERATURE, VECTOR = "temperature", "vector"
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,10 @@ class Scaling:
 
     def __call__(self, probabilities_NC: Floats) -> Floats:
         """The scaled probabilities."""
-        scaled_NC = np.log(np.maximum(probabilities_NC, _SURE)) * np.array(self.slopes_C) + np.array(self.biases_C)
-        powered_NC = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
-        return np.asarray(powered_NC / powered_NC.sum(axis=1, keepdims=True))
+        from scipy.special import softmax
+
+        scaled_NC = log_of(probabilities_NC) * np.array(self.slopes_C) + np.array(self.biases_C)
+        return np.asarray(softmax(scaled_NC, axis=1))
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,10 @@ def _judged(found: Answers, fit: Callable[[Floats, Codes], float | Scaling]) -> 
     probabilities_NC, labels_N = found.probabilities_NC, found.labels_N
     assert labels_N is not None and probabilities_NC is not None
     fitted, groups_N = fit(probabilities_NC, labels_N), found.places_N
-    fold_G = np.random.default_rng(0).permutation(int(groups_N.max()) + 1) % FOLDS
+    fold_N = cross_folds(groups_N)
     after_NC = np.empty_like(probabilities_NC)
     for fold in range(FOLDS):
-        out_N = fold_G[groups_N] == fold
+        out_N = fold_N == fold
         after_NC[out_N] = _applied(fit(probabilities_NC[~out_N], labels_N[~out_N]), probabilities_NC[out_N])
     scaling = fitted if isinstance(fitted, Scaling) else None
     temperature = 1.0 if isinstance(fitted, Scaling) else fitted
@@ -121,18 +120,17 @@ def _applied(fitted: float | Scaling, probabilities_NC: Floats) -> Floats:
 def best_scaling(probabilities_NC: Floats, labels_N: Codes) -> Scaling:
     """The slope and bias of each class with the lowest log loss on these rows; the biases sum to 0."""
     from scipy.optimize import minimize
+    from scipy.special import log_softmax
 
-    log_NC = np.log(np.maximum(probabilities_NC, _SURE))
+    log_NC = log_of(probabilities_NC)
     classes = log_NC.shape[1]
     wanted_NC = np.eye(classes)[labels_N]
 
     def loss(numbers: Any) -> tuple[float, Any]:
-        scaled_NC = log_NC * numbers[:classes] + numbers[classes:]
-        scaled_NC = scaled_NC - scaled_NC.max(axis=1, keepdims=True)
-        total_N = np.log(np.exp(scaled_NC).sum(axis=1, keepdims=True))
-        wrong_NC = (np.exp(scaled_NC - total_N) - wanted_NC) / len(labels_N)
+        told_NC = log_softmax(log_NC * numbers[:classes] + numbers[classes:], axis=1)
+        wrong_NC = (np.exp(told_NC) - wanted_NC) / len(labels_N)
         gradient = np.concatenate([(wrong_NC * log_NC).sum(axis=0), wrong_NC.sum(axis=0)])
-        return float(-((scaled_NC - total_N) * wanted_NC).sum() / len(labels_N)), gradient
+        return float(-(told_NC * wanted_NC).sum() / len(labels_N)), gradient
 
     start = np.concatenate([np.ones(classes), np.zeros(classes)])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7}).x
@@ -144,7 +142,7 @@ def best_temperature(probabilities_NC: Floats, labels_N: Codes) -> float:
     """The temperature with the lowest log loss on these rows."""
     from scipy.optimize import minimize_scalar
 
-    log_NC = np.log(np.maximum(probabilities_NC, _SURE))
+    log_NC = log_of(probabilities_NC)
 
     def loss(log_temperature: float) -> float:
         scaled_NC = log_NC / np.exp(log_temperature)

@@ -129,7 +129,7 @@ def is_held(file: Path) -> bool:
     terms = _terms_at(file)
     if terms is not None and is_live(file, terms.lease_s):
         return True
-    if not file.is_file() or (terms is not None and terms.only):
+    if terms is not None and terms.only:
         return False
     return is_kernel_held(file)
 

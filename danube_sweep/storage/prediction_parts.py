@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.checkpoint import load_tensors, save_tensors
 from danube_sweep.storage.files import read_json, remove, whole_file, write_json
-from danube_sweep.storage.ownership import Kind, check, is_our_name, take_over
+from danube_sweep.storage.ownership import Kind, is_our_name, remove_files, take_over
 
 _WAY_OUT = "choose another place by -o"
 _EXAMPLES, _ANSWERS = "examples", "answers"
@@ -88,11 +88,8 @@ class PredictionParts:
     def finish(self) -> None:
         """Removes our files, and the folder if nothing else is in it."""
         self._remove_parts()
-        for name in (".danube_sweep", ".lock"):
-            with suppress(OSError):
-                (self.folder / name).unlink()
         with suppress(OSError):
-            self.folder.rmdir()
+            remove_files(self.folder, Kind.prediction)
 
     def _part(self, pack: int, chunk: int) -> Path:
         return self.folder / f"{pack:03d}-{chunk:06d}.safetensors"
@@ -127,7 +124,6 @@ def held_parts(target: Path) -> Iterator[PredictionParts]:
     the same file.
     """
     folder = target.with_name(f"{target.name}.parts")
-    check(folder, Kind.prediction)
     take_over(folder, Kind.prediction)
     lock = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
     try:

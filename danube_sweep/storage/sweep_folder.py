@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -169,9 +170,8 @@ class SweepFolder:
 
         New trials are seen at once, wherever they come from.
         """
-        watched = SweepFolder(self.path)
-        watched._taken, watched._index = self._taken, TrialIndex(self.path, TRUSTED_S)
-        watched._written = self._written
+        watched = copy(self)
+        watched._index = TrialIndex(self.path, TRUSTED_S)
         return watched
 
     def entries(self) -> list[Entry]:

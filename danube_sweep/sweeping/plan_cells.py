@@ -74,7 +74,7 @@ def lines_of_packs(planned: Sequence[Planned], sweep: Sweep) -> list[str]:
         return []
     if any(one.size is None and one.config is not None and not one.config.trainer.max_steps for one in known):
         return ["packs and hours of the sweep: give data.path, since both follow from its rows"]
-    from danube_sweep.sweeping.dry_run import pack_lines  # with all of optuna: for a sweep alone
+    from danube_sweep.sweeping.dry_run import pack_lines  # for a sweep alone
 
     return pack_lines(configs, sweep)
 

@@ -150,7 +150,7 @@ def _answer(night: NightFolder, backbones: Sequence[Backbone], stages: Stages) -
 def _chosen(night: NightFolder, best: Best, end_s: float, stages: Stages) -> Path:
     """The folder to predict with: the ensemble if it is better, else a refit, else the best trial itself."""
     if stages.blend():
-        stages.terminal.note("the ensemble is better on rows that chose nothing: it predicts")
+        stages.terminal.note("the ensemble is better on unseen rows: it predicts")
         return night.ensemble
     if night.has_ended("refit"):
         return night.refit

@@ -11,12 +11,11 @@ from danube_sweep.config.stored import load_config, load_sweep
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed
 from danube_sweep.inference.predict_run import PredictWords, predict_run
 from danube_sweep.report.page import write_page
-from danube_sweep.results.ensemble.ensemble_command import SINGLE, run_ensemble
 from danube_sweep.results.ensemble.ensemble_command import Wanted as Blended
+from danube_sweep.results.ensemble.ensemble_command import run_ensemble
 from danube_sweep.results.ensemble.held_out import Estimate
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
-from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping import confirm
@@ -92,7 +91,7 @@ class Stages:
             resume_sweep(folder.path, words, live)
 
     def blend(self) -> bool:
-        """An ensemble of the trials; returns whether it is better on rows that chose nothing, by more than chance."""
+        """An ensemble of the trials; returns whether it is better on unseen rows, by more than chance."""
         words = ["ensemble", self.night.place(self.night.sweep), "-o", self.night.place(self.night.ensemble)]
         if not self.night.has_ended("ensemble"):
             try:
@@ -101,13 +100,11 @@ class Stages:
             except (ConfigError, CheckpointError) as error:
                 self.terminal.note(f"no ensemble: {error}")
                 return False
-        scores = read_json(self.night.ensemble / "ensemble.json")["scores"]
-        found = {name: Estimate(**one) for name, one in scores.items() if name != SINGLE}
-        chosen = min(found, key=lambda name: found[name].loss)  # as it was chosen: of equal ones the first
+        scores, chosen = EnsembleFolder(self.night.ensemble).read_scores()
         if len(EnsembleFolder(self.night.ensemble).read()) == 1:
             self.terminal.note("it holds one model, with a temperature: no ensemble of several is better")
             return False
-        return found[chosen].better
+        return chosen is not None and Estimate(**scores[chosen]).better
 
     def refit(self) -> bool:
         """The best settings on all rows; returns whether they were trained, with a line if not."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -36,23 +35,6 @@ Gathered = tuple[list[torch.Tensor], list[torch.Tensor]]
 
 Hidden = Callable[[Batch], Sequence[torch.Tensor]]
 """A batch in, the hidden states [B, T, H] of every trial that is evaluated out."""
-
-
-def evaluate(
-    backbone: Backbone,
-    head: Head,
-    rows: Encoded,
-    *,
-    batch_rows: int,
-    pad_id: int,
-    alive: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Losses, answers and metrics of every example; `alive` is called after every batch."""
-    hidden = partial(_alone, backbone)
-    (found,) = evaluate_together(
-        backbone, [head], rows, hidden=hidden, batches=eval_batches_of(rows, batch_rows, pad_id, backbone), alive=alive
-    )
-    return found
 
 
 def evaluate_together(
@@ -104,11 +86,9 @@ def _joined(shares: Sequence[Gathered]) -> Gathered:
     return [one for losses, _ in shares for one in losses], [one for _, answers in shares for one in answers]
 
 
-def eval_batches_of(
-    rows: Encoded, batch_rows: int, pad_id: int, backbone: Backbone, ranks: Ranks = ALONE
-) -> Iterator[Batch]:
-    """Every row once, on the backbone's device, longest first; of several `ranks` each has its share of the batches."""
-    for chosen in eval_batches(rows.lengths, batch_rows)[ranks.rank :: ranks.count]:
+def eval_batches_of(rows: Encoded, batch_rows: int, pad_id: int, backbone: Backbone) -> Iterator[Batch]:
+    """Every row once, on the backbone's device, longest first."""
+    for chosen in eval_batches(rows.lengths, batch_rows):
         yield collate(rows, chosen, pad_id).to(backbone.device)
 
 
@@ -119,12 +99,12 @@ def evaluation_batches(
 
     Of several `ranks` each has its share of the batches.
     """
-    tokens = eval_tokens(config, int(rows.lengths.max()), on_cpu=backbone.device.type == "cpu")
-    if tokens is None:
-        assert config.trainer.eval_batch is not None
-        yield from eval_batches_of(rows, config.trainer.eval_batch, pad_id, backbone, ranks)
-        return
-    for chosen in budget_batches(rows.lengths, tokens)[ranks.rank :: ranks.count]:
+    lengths, at_once = rows.lengths, config.trainer.eval_batch
+    if at_once is None:
+        batches = budget_batches(lengths, eval_tokens(config, int(lengths.max()), on_cpu=backbone.device.type == "cpu"))
+    else:
+        batches = eval_batches(lengths, at_once)
+    for chosen in batches[ranks.rank :: ranks.count]:
         yield collate(rows, chosen, pad_id).to(backbone.device)
 
 

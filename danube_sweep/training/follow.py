@@ -78,7 +78,8 @@ class _Following:
                 fit(PackModule(pack, trials, self, self._ranks), accelerator=pack.backbone.device.type)
 
     def leaves(self, trial: ActiveTrial) -> bool:
-        return self._stopping() and False
+        self._stopping()
+        return False
 
     def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
         self._training.remove(trial)

@@ -19,6 +19,7 @@ from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import given_out, open_tracker
+from danube_sweep.tracking.reported import reported
 from danube_sweep.training import finish, trained_weights
 from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.failure import failure
@@ -117,7 +118,7 @@ def publish_result(config: Config, folder: RunFolder) -> None:
         step=result.get("steps", 0),
     )
     tracker.publish(folder.predictions, folder.path / trained_weights.folder_name(config.lora))
-    tracker.summary({"state": result["state"], **_prefixed(result)})
+    tracker.summary({"state": result["state"], **reported(result)})
     tracker.finish(0)
 
 
@@ -335,7 +336,7 @@ def _write(trial: ActiveTrial, result: dict[str, Any], measured: dict[str, Any],
             if result["state"] in COMPLETE:
                 remove_checkpoints(folder)
                 tracker.publish(folder.predictions, folder.path / trained_weights.folder_name(trial.config.lora))
-            tracker.summary({"state": result["state"], **_reason(result), **_prefixed(result)})
+            tracker.summary({"state": result["state"], **_reason(result), **reported(result)})
     finally:
         tracker.finish(exit_code)
 
@@ -346,19 +347,11 @@ def _report_again(taken: Taken, result: dict[str, Any]) -> None:
         return
     tracker = tracker_of(taken)
     if result["validation"]:
-        tracker.log(result["best_step"], _prefixed(result))
+        tracker.log(result["best_step"], reported(result))
     tracker.publish(taken.folder.predictions, None)  # what it trained is an artifact of the run that trained it
-    tracker.summary({"state": result["state"], **_prefixed(result)})
+    tracker.summary({"state": result["state"], **reported(result)})
     tracker.finish(0)
 
 
 def _reason(result: dict[str, Any]) -> dict[str, str]:
     return {"error": result["error"]} if "error" in result else {}
-
-
-def _prefixed(result: dict[str, Any]) -> dict[str, float]:
-    # The keys that were logged: a sweep's objective is found by them.
-    numbers = {f"validation/{name}": value for name, value in result.get("validation", {}).items()}
-    for task, found in result.get("benchmark", {}).items():
-        numbers |= {f"benchmark/{task}/{name}": found[name] for name in ("before", "after", "change")}
-    return numbers

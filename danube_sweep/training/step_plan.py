@@ -132,14 +132,13 @@ class StepPlan:
 
     def _micro_batch(self, step: int, index: int, collated: Collator, *, last: bool, whole: bool = False) -> MicroBatch:
         pieces = self._pieces(step)
-        rows, part = pieces[index], None
+        rows = own = pieces[index]
+        part = None
         if not whole and index >= len(pieces) - len(pieces) % self.ranks.count:
             first, end = self._own_rows(len(rows), index)
             part = PartOf(collated(self.train, rows, self.pad_id), first)
-            weight = float(self.train.weights[rows[first:end]].sum())
-            rows = rows[first : max(end, first + 1)]
-        else:
-            weight = float(self.train.weights[rows].sum())
+            own, rows = rows[first:end], rows[first : max(end, first + 1)]
+        weight = float(self.train.weights[own].sum())
         of_step = weight / sum(float(self.train.weights[piece].sum()) for piece in pieces)
         batch = collated(self.train, rows, self.pad_id)
         tokens = self.train.tokens_of(np.concatenate(pieces)) if last else 0

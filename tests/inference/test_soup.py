@@ -14,7 +14,7 @@ from peft import PeftModel
 from pyarrow import parquet
 from runs import CPU, train
 from transformers import AutoModel
-from workbench import save_base
+from workbench import evaluate, save_base
 
 from danube_sweep.cli import main
 from danube_sweep.config.identity import trial_hash
@@ -27,7 +27,6 @@ from danube_sweep.inference.soup.ingredients import Ingredient
 from danube_sweep.inference.soup.write_soup import soup_hash
 from danube_sweep.results.ensemble.members import find_members
 from danube_sweep.storage.run_folder import RunFolder
-from danube_sweep.training.evaluate import evaluate
 from danube_sweep.training.prepare import prepare
 
 FEW = ["data.rows=40", "trainer.max_steps=2", "trainer.validate_every=2", "data.max_length=48", "precision=fp32"]

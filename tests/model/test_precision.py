@@ -8,12 +8,11 @@ import pytest
 import torch
 from conftest import ROOT, compose
 from torch import nn
-from workbench import CPU, Parts, build, load
+from workbench import CPU, Parts, build, evaluate, load
 
 from danube_sweep.config.schema import Config, Precision, Storage
 from danube_sweep.model import precision as precisions
 from danube_sweep.model.backbone import load_backbone
-from danube_sweep.training.evaluate import evaluate
 
 Tiny = Callable[..., Config]
 

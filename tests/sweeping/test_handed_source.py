@@ -2,12 +2,12 @@
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from platform import node
 
 import pytest
+from test_cluster import until
 
 from danube_sweep.cli import main
 from danube_sweep.config.schema import Config
@@ -53,7 +53,7 @@ class Meeting:
         """The end of a trial's process, once the source has the trial."""
         before = len(self.source.waiting(lambda _: True, 9))
         lines = self.hand(self.entries[number].path.name)
-        until(lambda: len(self.source.waiting(lambda _: True, 9)) > before)
+        until(lambda: len(self.source.waiting(lambda _: True, 9)) > before, 30.0)
         return lines
 
 
@@ -65,13 +65,6 @@ def meeting(tmp_path: Path, tiny: Tiny) -> Iterator[Meeting]:
         place.listen(5)
         yield Meeting(SweepFolder(tmp_path / "sweep"), tiny, place, path)
         place.shutdown(socket.SHUT_RDWR)
-
-
-def until(happens: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not happens():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.005)
 
 
 def answer(lines: Lines) -> dict[str, object]:
@@ -110,11 +103,11 @@ def test_a_process_that_dies_or_stops_takes_its_own_trial_back(meeting: Meeting)
     first, second = meeting.handed(0), meeting.handed(1)
     claims = [claim for claim in (meeting.source.claim(), meeting.source.claim()) if claim is not None]
     first.close()
-    until(lambda: meeting.source.withdrawn(claims[0]))
+    until(lambda: meeting.source.withdrawn(claims[0]), 30.0)
     assert meeting.source.withdrawn(claims[0]) == "its agent's process is gone"
     assert meeting.source.withdrawn(claims[1]) is None
     second.send({"stop": True})
-    until(lambda: meeting.source.withdrawn(claims[1]))
+    until(lambda: meeting.source.withdrawn(claims[1]), 30.0)
     assert meeting.source.withdrawn(claims[1]) == "its W&B run was stopped"
 
 

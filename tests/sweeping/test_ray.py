@@ -2,7 +2,6 @@
 
 import importlib
 import io
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -32,13 +31,7 @@ from hydra_plugins.danube_sweep.ray import RayLauncherConf
 RAY = ["-m", "hydra/launcher=ray", "seed=0,1,2,3", "hydra.sweep.dir=sweep", "device=cpu"]
 
 
-def why_not() -> str | None:
-    if os.environ.get("DANUBE_SWEEP_TEST_FULL") != "1":
-        return "runs with DANUBE_SWEEP_TEST_FULL=1"
-    return None if find_spec("ray") else "not installed: ray"
-
-
-on_a_cluster = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+on_a_cluster = pytest.mark.skipif(find_spec("ray") is None, reason="not installed: ray")
 
 
 # --------------------------------------------------------------------------------------------------- without Ray
@@ -195,6 +188,7 @@ def workers_of(sweep: Path) -> set[str]:
     return found
 
 
+@pytest.mark.full
 @on_a_cluster
 @pytest.mark.timeout(1800)
 def test_a_node_that_dies_loses_no_trial_and_its_actor_comes_back_elsewhere(tmp_path: Path, cluster: Any) -> None:
@@ -232,6 +226,7 @@ def raylet_of(pid: str) -> int | None:
     return None
 
 
+@pytest.mark.full
 @on_a_cluster
 def test_a_cluster_without_gpus_is_told_before_anything_is_written(tmp_path: Path, cluster: Any) -> None:
     refused = command(*RAY, f"hydra.launcher.address={cluster.address}", *TINY, cwd=tmp_path)
@@ -239,6 +234,7 @@ def test_a_cluster_without_gpus_is_told_before_anything_is_written(tmp_path: Pat
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.full
 @on_a_cluster
 def test_no_cluster_is_one_line(tmp_path: Path) -> None:
     refused = command(*RAY, *TINY, cwd=tmp_path)

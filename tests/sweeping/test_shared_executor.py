@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import warm
-from conftest import FULL, TINY, compose
+from conftest import TINY, compose
 from runs import metrics, train
 from wandb_client import Client, client, until
 
@@ -58,13 +58,14 @@ class Shared:
         lost = user.trial(self.sweep, **{"lora.rank": 5})
         until(lambda: attempts(lost))
         self.lost_alone = server.runs["stopped"].exit_code is None
-        if FULL:  # the trial's process starts another executor, with all its imports
-            before = len(server.runs["stopped"].history)
-            self.executor.send_signal(signal.SIGKILL)
-            self.executor.wait()
-            until(lambda: len(server.runs["stopped"].history) > before + 5)
+        # The trial's process starts another executor, with all its imports.
+        before = len(server.runs["stopped"].history)
+        self.executor.send_signal(signal.SIGKILL)
+        self.executor.wait()
+        until(lambda: len(server.runs["stopped"].history) > before + 5)
         handed.to_stop = {"stopped"}
-        self.agents = [agent.wait() for agent in agents]
+        for agent in agents:
+            agent.wait()
         self.named = json.loads((self.folder.path / "executor.json").read_text())
         os.kill(self.named["process"], signal.SIGTERM)
         until(lambda: not (self.folder.path / "executor.json").exists())

@@ -7,13 +7,12 @@ import pytest
 import torch
 from conftest import compose
 from torch import nn
-from workbench import Parts, build, load
+from workbench import Parts, build, evaluate, load
 
 from danube_sweep import lora
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import GuardError
 from danube_sweep.training import checks
-from danube_sweep.training.evaluate import evaluate
 
 Tiny = Callable[..., Config]
 

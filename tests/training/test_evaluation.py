@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from workbench import build
+from workbench import build, evaluate
 
 from danube_sweep.config.facts.evaluation import LEAST_TOKENS, eval_tokens
 from danube_sweep.config.schema import Config
-from danube_sweep.training.evaluate import evaluate, evaluate_together, evaluation_batches
+from danube_sweep.training.evaluate import evaluate_together, evaluation_batches
 
 Tiny = Callable[..., Config]
 
@@ -29,7 +29,7 @@ def test_it_gives_the_losses_of_rows_one_by_one(tiny: Tiny, layout: str) -> None
     )
     assert len(passes) == len(batches) < len(rows.ids) / 2
     assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(len(rows.ids)))
-    assert all(batch.input_ids_BT.numel() <= LEAST_TOKENS["cpu"] for batch in batches)
+    assert all(batch.input_ids_BT.numel() <= LEAST_TOKENS for batch in batches)
     alone = evaluate(backbone, parts.head, rows, batch_rows=1, pad_id=pad_id)
     torch.testing.assert_close(found.losses_N, alone.losses_N, rtol=0, atol=1e-6)
     assert found.metrics == pytest.approx(alone.metrics, abs=1e-6)
@@ -37,10 +37,9 @@ def test_it_gives_the_losses_of_rows_one_by_one(tiny: Tiny, layout: str) -> None
 
 def test_tokens_at_a_time_follow_the_micro_batch_and_the_kind_of_device(tiny: Tiny) -> None:
     few, many = tiny("trainer.micro_batch=1"), tiny("trainer.micro_batch=8")
-    assert eval_tokens(few, 96, on_cpu=True) == LEAST_TOKENS["cpu"]
+    assert eval_tokens(few, 96, on_cpu=True) == LEAST_TOKENS
     assert eval_tokens(few, 96, on_cpu=False) == 96
     assert eval_tokens(many, 512, on_cpu=True) == eval_tokens(many, 512, on_cpu=False) == 8 * 512
-    assert eval_tokens(tiny("trainer.eval_batch=4"), 96, on_cpu=True) is None
 
 
 def test_rows_that_are_given_are_kept_to(tiny: Tiny) -> None:

@@ -13,7 +13,8 @@ from workbench import Staying, build, packed
 from danube_sweep.config.schema import Config
 from danube_sweep.data.kinds.generated import generate, write_csv
 from danube_sweep.errors import DiskError
-from danube_sweep.inference.predict import Form, Place, all_predictions, checked_request, load_run, open_run
+from danube_sweep.inference.predict import Form, Place, Request, Trained, checked_request, load_run, open_run, predicted
+from danube_sweep.inference.prediction_table import Predictions
 from danube_sweep.inference.runs_in_packs import load_pack
 from danube_sweep.inference.score_test import score_test
 from danube_sweep.storage.run_folder import RunFolder
@@ -62,6 +63,12 @@ def test_filling_counts_as_itself_and_not_as_training(
         assert seconds["train"] + seconds["validation"] < 50
 
 
+def whole(trained: Trained, request: Request) -> Predictions:
+    """The answers to every row of the file."""
+    found = list(predicted(trained, request, 16, lambda _rows: None))
+    return Predictions([name for one in found for name in one.examples], torch.cat([one.answers_NA for one in found]))
+
+
 def test_a_run_tells_what_it_keeps_and_its_answers_read_it(
     tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,14 +89,14 @@ def test_a_run_tells_what_it_keeps_and_its_answers_read_it(
     trained = load_run(run, CPU)
     trained.backbone.body.layers[0].mlp.register_forward_hook(lambda _block, given, _out: below.append(len(given[0])))
     asked = checked_request(trained, tmp_path / "new.csv", tmp_path / "out.csv", Form())
-    read = all_predictions(trained, asked)
+    read = whole(trained, asked)
     pack = load_pack([open_run(run), open_run(run)], Place(CPU))
     pack.members[0].backbone.body.layers[0].mlp.register_forward_hook(lambda *_: below.append(0))
     (both,) = pack.answers(asked, batch_rows=16, done=lambda _rows: None)
     assert below == []
 
     shutil.rmtree(tmp_path / "cache" / "prefix")
-    computed = all_predictions(trained, asked)
+    computed = whole(trained, asked)
     assert sum(below) >= 30 and read.examples == computed.examples
     for one in (read, *both):
         torch.testing.assert_close(one.answers_NA, computed.answers_NA, rtol=0, atol=1e-6)

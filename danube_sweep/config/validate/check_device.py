@@ -25,7 +25,7 @@ def validate_device(config: Config) -> None:
         "use device=cuda",
     )
     require(device.gpus is None or device.gpus >= 1, f"device.gpus must be at least 1, got {device.gpus}")
-    _check_count(device)
+    check_count(device)
     known = {compute.value for compute in Compute} - {Compute.auto.value}
     require(
         set(device.types) <= known,
@@ -53,7 +53,8 @@ def validate_device(config: Config) -> None:
     check_types(config.precision, device.types, device.name)
 
 
-def _check_count(device: Device) -> None:
+def check_count(device: Device) -> None:
+    """Raises ConfigError for a device.count that cannot be."""
     count = device.count
     if count == ALL:
         return

@@ -1,4 +1,4 @@
-"""`danube-sweep soup`: trials chosen, averaged, judged on rows that chose nothing, shown and kept."""
+"""`danube-sweep soup`: trials chosen, averaged, judged on unseen rows, shown and kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from danube_sweep.inference.soup.validated import Validation, losses_of
 from danube_sweep.inference.soup.write_soup import Soup, write_soup
 from danube_sweep.results.ensemble.members import Member, check_members, find_members
 from danube_sweep.results.ranking_table import plain
-from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.predictions import Floats
 from danube_sweep.terminal.screen import Terminal
 
@@ -71,7 +70,6 @@ def _check_output(output: Path) -> None:
         raise CheckpointError(f"-o {output} exists already; choose a new or empty folder")
     if not output.absolute().parent.is_dir():
         raise CheckpointError(f"-o {output}: there is no folder {output.parent}; make it or choose another place")
-    check(output, Kind.run)
 
 
 def _best_first(members: Sequence[Member]) -> list[Member]:

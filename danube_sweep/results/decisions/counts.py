@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from danube_sweep.results.decisions.rules import Decisions
 from danube_sweep.storage.predictions import Floats
@@ -51,31 +51,14 @@ def score(metric: Metric, found: Decisions, truth: Truth, weights_N: Floats | No
     any number of classes, as in scikit-learn. Without anything to measure the metric is 0.
     """
     weights_N = np.ones(len(found)) if weights_N is None else weights_N
-    if metric.family == "qwk":
-        return kappa(_confusions(found, truth, weights_N))
-    right_C, said_C, true_C = _counts(found, truth, weights_N)
-    if metric.family == "macro_f":
-        each_C = f_measure(right_C, said_C, true_C, metric.beta)
-        there_C = np.ones(len(each_C), dtype=bool) if found.ndim == 2 else said_C + true_C > 0
-        return float(each_C[there_C].mean()) if there_C.any() else 0.0
-    if truth.outside >= 0:
-        right_C, said_C, true_C = (np.delete(one, truth.outside) for one in (right_C, said_C, true_C))
-    return float(f_measure(right_C.sum(), said_C.sum(), true_C.sum(), metric.beta))
+    sums = weights_N @ parts_of(metric, found, truth)
+    return float(metric_of(metric, sums, weights_N.sum(), many=found.ndim == 2))
 
 
 def f_measure(right: ArrayLike, said: ArrayLike, true: ArrayLike, beta: float) -> Floats:
     """F-beta from weights of the rows that are right, that were said to be of a class, and that are; 0 for 0 / 0."""
     below = beta**2 * np.asarray(true, dtype=np.float64) + np.asarray(said, dtype=np.float64)
     return np.asarray((1 + beta**2) * np.asarray(right, dtype=np.float64) / np.where(below > 0, below, 1.0))
-
-
-def kappa(confusions_KK: Floats) -> float:
-    """Cohen's kappa with quadratic weights (Cohen 1968), of truth by decision; 0 where chance would agree as well."""
-    places_K = np.arange(len(confusions_KK))
-    apart_KK = np.square(places_K[:, None] - places_K[None, :]).astype(np.float64)
-    by_chance_KK = np.outer(confusions_KK.sum(axis=1), confusions_KK.sum(axis=0)) / max(confusions_KK.sum(), 1e-300)
-    below = float((apart_KK * by_chance_KK).sum())
-    return 1.0 - float((apart_KK * confusions_KK).sum()) / below if below > 0 else 0.0
 
 
 def parts_of(metric: Metric, found: Decisions, truth: Truth) -> Floats:
@@ -93,7 +76,10 @@ def parts_of(metric: Metric, found: Decisions, truth: Truth) -> Floats:
 
 
 def metric_of(metric: Metric, sums: Floats, total: Floats, *, many: bool) -> Floats:
-    """`score`, from the sums [..., S] of rows whose weights sum to `total` [...]. `many`: any number of classes."""
+    """`score`, from the sums [..., S] of rows whose weights sum to `total` [...]. `many`: any number of classes.
+
+    `qwk` is Cohen's kappa with quadratic weights (Cohen 1968); 0 where chance would agree as well.
+    """
     if metric.family == "qwk":
         apart, said, true, squares = np.moveaxis(sums, -1, 0)
         by_chance = squares - 2 * said * true / total
@@ -103,21 +89,3 @@ def metric_of(metric: Metric, sums: Floats, total: Floats, *, many: bool) -> Flo
     each = f_measure(right, said, true, metric.beta)
     there = (said + true > 0) | many | (metric.family != "macro_f")
     return np.asarray(np.where(there, each, 0.0).sum(axis=-1) / np.maximum(there.sum(axis=-1), 1))
-
-
-def _counts(found: Decisions, truth: Truth, weights_N: Floats) -> tuple[Floats, Floats, Floats]:
-    if found.ndim == 2:
-        both: NDArray[np.bool_] = found & truth.wanted
-        return weights_N @ both, weights_N @ found, weights_N @ truth.wanted
-    right_N = found == truth.wanted
-    right_C, said_C, true_C = (
-        np.bincount(places_N, weights, minlength=truth.classes).astype(np.float64)
-        for places_N, weights in ((found, weights_N * right_N), (found, weights_N), (truth.wanted, weights_N))
-    )
-    return right_C, said_C, true_C
-
-
-def _confusions(found: Decisions, truth: Truth, weights_N: Floats) -> Floats:
-    codes_N = truth.wanted * truth.classes + found
-    counts = np.bincount(codes_N, weights_N, minlength=truth.classes**2).astype(np.float64)
-    return counts.reshape(truth.classes, truth.classes)

@@ -14,7 +14,7 @@ from danube_sweep.config.schema import Target
 from danube_sweep.data.records import OUTSIDE
 from danube_sweep.errors import ConfigError
 from danube_sweep.results.answers import Codes
-from danube_sweep.results.bootstrap import LEVEL, fold_of, resampled
+from danube_sweep.results.bootstrap import FOLDS, LEVEL, cross_folds, fold_of, resampled
 from danube_sweep.results.decisions.counts import Metric, Truth, metric_from, metric_of, parts_of, score
 from danube_sweep.results.decisions.fit_rules import fit
 from danube_sweep.results.decisions.rules import Biases, Cuts, Decisions, Outside, Rule, Thresholds
@@ -22,8 +22,6 @@ from danube_sweep.storage import predictions
 from danube_sweep.storage.predictions import GROUP, ID, LABEL, PREDICTION, Floats, floats
 from danube_sweep.training.metrics import decided
 
-FOLDS = 5
-"""Of the cross-fitting, over groups of rows."""
 MOST_GRADES = 50
 
 OFFERED = {
@@ -154,7 +152,7 @@ def worth_of(judged: Judged, metric: Metric) -> Worth:
     if groups < FOLDS:
         raise ConfigError(f"a rule is judged on {FOLDS} parts of the rows, and there are {groups} groups of rows")
     before, after = plain(judged), plain(judged)
-    fold_N = (np.random.default_rng(0).permutation(groups) % FOLDS)[judged.groups_N]
+    fold_N = cross_folds(judged.groups_N)
     for fold in range(FOLDS):
         out_N = fold_N == fold
         after[out_N] = rule_of(judged, metric, np.flatnonzero(~out_N)).decide(judged.answers_NA[out_N])

@@ -1,4 +1,4 @@
-"""`danube-sweep ensemble`: members chosen, judged on rows that chose nothing, shown and kept."""
+"""`danube-sweep ensemble`: members chosen, judged on unseen rows, shown and kept."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -47,7 +47,7 @@ class Wanted:
     """How an ensemble is made: `top` are the members of the mean, `most` those considered."""
 
     method: str = AUTO
-    """`greedy`, `mean`, or `auto` for the better of them on rows that chose nothing."""
+    """`greedy`, `mean`, or `auto` for the better of them on unseen rows."""
     top: int = 5
     most: int = 40
 

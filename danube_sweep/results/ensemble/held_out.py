@@ -1,4 +1,4 @@
-"""How good an ensemble is on rows that chose nothing of it: everything is chosen on one half, and scored on the other.
+"""How good an ensemble is on unseen rows: everything is chosen on one half, and scored on the other.
 
 Axes: N examples, B resamples.
 """
@@ -20,7 +20,7 @@ Chooser = Callable[[Pool, Codes], Blend]
 
 @dataclass(frozen=True)
 class Estimate:
-    """The loss of one way to choose, on rows that chose nothing."""
+    """The loss of one way to choose, on unseen rows."""
 
     loss: float
     difference: float

@@ -70,7 +70,7 @@ class Multirun:
             cells = expand(overrides, sweep.max_trials)
             planned = plan_grid(self._path, cells, self._composer, terminal, self._launch())
             if planned is not None:
-                run_sweep(replace(planned[0], submit=self._submit(), by_command=self._by_command()), terminal)
+                run_sweep(replace(planned[0], submit=submit_of(self._options), by_command=self._by_command()), terminal)
 
     def _search(self, seen: Sequence[str], arguments: Sequence[str]) -> None:
         sweep, pruner = self._composer.sweep(self._fixed(seen))
@@ -80,7 +80,7 @@ class Multirun:
         overrides = self._parser.parse_overrides(list(arguments))
         search = search_of(overrides)
         folder, name = SweepFolder(self._path.absolute()), str(self._config.hydra.job.config_name)
-        launch, submit = self._launch(), self._submit()
+        launch, submit = self._launch(), submit_of(self._options)
         plan = PlannedSweep(folder, sweep, pruner, search, self._config_dir(), name, launch, submit, self._by_command())
         with Terminal() as terminal:
             self._check_device(overrides, terminal)
@@ -93,9 +93,6 @@ class Multirun:
     def _config_dir(self) -> Path | None:
         given = [one.path for one in self._config.hydra.runtime.config_sources if one.provider == "command-line"]
         return Path(given[0]) if given else None
-
-    def _submit(self) -> Submit | None:
-        return submit_of(self._options)
 
     def _by_command(self) -> bool:
         return isinstance(self._options, RayOptions)

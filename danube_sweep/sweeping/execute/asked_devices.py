@@ -8,8 +8,7 @@ from typing import Any, Final
 from danube_sweep.config.schema import Config, Device
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_config
-from danube_sweep.config.validate import ALL
-from danube_sweep.config.validate.check_device import validate_device
+from danube_sweep.config.validate.check_device import check_count, validate_device
 from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
@@ -51,9 +50,7 @@ def with_count(config: Config, setting: str) -> Config:
 
     Raises ConfigError for one that cannot be.
     """
-    said = setting.removeprefix(COUNT)
-    count: int | str = int(said) if said.isdecimal() else said
-    changed = replace(config, device=replace(config.device, count=count))
+    changed = replace(config, device=replace(config.device, count=_count_in(setting)))
     validate_device(changed)
     return changed
 
@@ -64,14 +61,18 @@ def asked_count(folder: SweepFolder, settings: Collection[str]) -> set[int | str
     for setting in settings:
         if not setting.startswith(COUNT):
             continue
-        said = setting.removeprefix(COUNT)
-        if not (said.isdecimal() and int(said) >= 1) and said != ALL:
-            raise ConfigError(f"device.count must be a number from 1 on or {ALL}, got {said}")
-        asked = {int(said) if said.isdecimal() else said}
+        count = _count_in(setting)
+        check_count(Device(count=count))
+        asked = {count}
         for entry in _open(folder)[:1]:
             with suppress(CheckpointError):  # reported when its trial would begin
                 with_count(load_config(entry.folder.config), setting)
     return asked
+
+
+def _count_in(setting: str) -> int | str:
+    said = setting.removeprefix(COUNT)
+    return int(said) if said.isdecimal() else said
 
 
 def _open(folder: SweepFolder) -> list[Entry]:

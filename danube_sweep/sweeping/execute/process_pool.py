@@ -98,7 +98,7 @@ class Child:
             self._lost_code = next((int(code) for code in codes if code not in (None, 0, RankLost.exit_code)), None)
         if self._lost_s is None and any(codes):
             self._lost_s = time.monotonic()
-        if self._lost_s is not None and time.monotonic() - self._lost_s > ENDS_WITHIN_S:
+        if self._waited_for_the_dead():
             self.kill()
 
     def _waited_for_the_dead(self) -> bool:
@@ -113,8 +113,7 @@ class Child:
 
     def kill(self) -> None:
         """Ends the process and all processes that it has started."""
-        self._send(os.killpg, signal.SIGKILL)
-        self._send(os.kill, signal.SIGKILL)  # it may not have come as far as a group of its own
+        self._kill_own()
         for one in self.followers:
             one.kill()
 
@@ -142,10 +141,14 @@ class Child:
         code = int(self.process.exitcode)
         if code == 255 and self._lives():  # the warm parent died, and with it the child's exit code
             code = -int(signal.SIGTERM)  # as if asked to stop: the trial continues from its checkpoint
-        self.kill()  # processes that the child left behind: its group outlives it
+        self._kill_own()  # processes that the child left behind: its group outlives it
         self._wait_until_gone()
         self.link.close()
         return code
+
+    def _kill_own(self) -> None:
+        self._send(os.killpg, signal.SIGKILL)
+        self._send(os.kill, signal.SIGKILL)  # it may not have come as far as a group of its own
 
     def _send(self, to: Callable[[int, int], None], number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):

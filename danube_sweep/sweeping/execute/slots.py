@@ -65,7 +65,7 @@ def ranks_for(device: Device) -> tuple[dict[str, str], ...]:
 
 
 def _slots_of_ranks(sweep: Sweep, gpus: list[str], accelerators: set[str], together: int | str) -> Slots:
-    if not gpus and accelerators <= {"cpu"}:
+    if accelerators <= {"cpu"}:
         assert isinstance(together, int)
         slots = sweep.slots or 1
         return Slots([{} for _ in range(slots)], ranks=[({},) * together for _ in range(slots)])

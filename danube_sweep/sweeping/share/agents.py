@@ -83,8 +83,8 @@ class _Listener(threading.Thread):
 
 
 def _check(folder: SweepFolder, before: dict[Path, int], gave_up: int, agents: int) -> None:
-    changed = _results(folder).items() - before.items()
-    states = [state_of(entry) for entry in folder.entries() if any(entry.path == path for path, _ in changed)]
+    changed = dict(_results(folder).items() - before.items())
+    states = [state_of(entry) for entry in folder.entries() if entry.path in changed]
     finished = sum(state in COMPLETE for state in states)
     failed = len(states) - finished
     if gave_up:

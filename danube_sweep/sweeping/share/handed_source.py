@@ -40,8 +40,8 @@ class _Handed:
 class HandedSource:
     """A `Source`; `expected` trials start together, or as many as come within GATHER_S of each other."""
 
-    def __init__(self, folder: SweepFolder, expected: int, idle_s: float = IDLE_S) -> None:
-        self._folder, self._expected, self._idle_s = folder, expected, idle_s
+    def __init__(self, folder: SweepFolder, expected: int) -> None:
+        self._folder, self._expected = folder, expected
         self._lock = threading.Lock()
         self._handed: dict[str, _Handed] = {}
         self._changed_s = time.monotonic()
@@ -125,7 +125,7 @@ class HandedSource:
         return None
 
     def _gathered(self, waiting: list[_Handed]) -> bool:
-        return len(waiting) >= max(1, self._expected) or time.monotonic() - self._changed_s > GATHER_S
+        return len(waiting) >= self._expected or time.monotonic() - self._changed_s > GATHER_S
 
     def _claimed(self, one: _Handed, wanted: Wanted | None) -> Claim | None:
         config = load_config(one.entry.folder.config)
@@ -135,10 +135,14 @@ class HandedSource:
             if time.monotonic() - one.since_s > LOCK_WAIT_S:  # its process may just be dying, with its executor
                 self._refuse(one, f"{one.entry.path} is being trained by another process; wait for it or stop it")
             return None
-        result = one.entry.folder.read_result()
-        if result is not None and result["state"] not in COMPLETE:  # of an attempt that failed
-            with writing(one.entry.folder.result):
-                one.entry.folder.result.unlink()
+        try:
+            result = one.entry.folder.read_result()
+            if result is not None and result["state"] not in COMPLETE:  # of an attempt that failed
+                with writing(one.entry.folder.result):
+                    one.entry.folder.result.unlink()
+        except BaseException:
+            lock.release()
+            raise
         return Claim(one.entry, config, lock)
 
     def waiting(self, wanted: Wanted, most: int) -> list[Config]:
@@ -164,7 +168,7 @@ class HandedSource:
 
     def pending(self) -> bool:
         with self._lock:
-            return bool(self._handed) or time.monotonic() - self._changed_s < self._idle_s
+            return bool(self._handed) or time.monotonic() - self._changed_s < IDLE_S
 
     def progress(self) -> tuple[int, int | None]:
         return self._ended, None

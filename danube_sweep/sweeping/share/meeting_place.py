@@ -26,14 +26,14 @@ def runtime_folder() -> Path:
 
     Raises ConfigError for one that belongs to another user or that others may enter.
     """
-    named = os.environ.get(RUNTIME)
-    folder = Path(named, "danube-sweep") if named and os.access(named, os.W_OK) else Path(f"/tmp/danube-sweep-{_me()}")
+    named, user = os.environ.get(RUNTIME), os.getuid()
+    folder = Path(named, "danube-sweep") if named and os.access(named, os.W_OK) else Path(f"/tmp/danube-sweep-{user}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
         raise ConfigError(f"tracking.share: {folder} cannot be made: {error.strerror}; set {RUNTIME}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != _me() or stat.S_IMODE(found.st_mode) & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or stat.S_IMODE(found.st_mode) & 0o077:
         raise ConfigError(
             f"tracking.share: {folder} is not a folder of this user alone (mode 0700); remove it or set {RUNTIME}"
         )
@@ -58,7 +58,3 @@ def named_socket(sweep: Path) -> Path | None:
         case {"socket": str(path), "host": str(host)} if host == node():
             return Path(path)
     return None
-
-
-def _me() -> int:
-    return os.getuid()

@@ -20,7 +20,6 @@ from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.config.stored import plain_config
 from danube_sweep.errors import (
     BusyError,
-    CheckpointError,
     ConfigError,
     DanubeSweepError,
     Interrupted,
@@ -34,6 +33,7 @@ from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.share.lines import Lines, is_ours
 from danube_sweep.sweeping.share.meeting_place import named_socket, socket_of
 from danube_sweep.tracking import Tracker, open_tracker
+from danube_sweep.tracking.reported import reported
 
 SHARE: Final = "DANUBE_SWEEP_SHARE"
 """Set by `danube-sweep agent`: how many trials it keeps, and the sweep's settings."""
@@ -102,10 +102,7 @@ class _SharedTrial:
         self._signal = number
 
     def _is_complete(self) -> bool:
-        with suppress(CheckpointError):
-            result = self._folder.read_result()
-            return result is not None and result["state"] in COMPLETE
-        return False
+        return self._folder.result_fields().get("state") in COMPLETE
 
     def _train(self) -> None:
         for _ in range(EXECUTORS):
@@ -161,10 +158,10 @@ class _SharedTrial:
         complete = result["state"] in COMPLETE
         if complete:
             if not self._logged and result.get("validation"):
-                self._tracker.log(result["best_step"], _prefixed(result))
+                self._tracker.log(result["best_step"], reported(result))
             self._tracker.publish(self._folder.predictions, self._product() if self._logged else None)
         error = {"error": result["error"]} if "error" in result else {}
-        self._tracker.summary({"state": result["state"], **error, **_prefixed(result)})
+        self._tracker.summary({"state": result["state"], **error, **reported(result)})
         if result["state"] == State.invalid.value:  # a mistake that the executor's child has found
             raise UserError(str(result.get("error")))
         if not complete:
@@ -212,7 +209,3 @@ class _SharedTrial:
 def _values(row: dict[str, Any]) -> dict[str, float]:
     left_out = ("step", "part", "epoch", "seconds")
     return {f"{row['part']}/{key}": float(cell) for key, cell in row.items() if cell and key not in left_out}
-
-
-def _prefixed(result: dict[str, Any]) -> dict[str, float]:
-    return {f"validation/{name}": value for name, value in (result.get("validation") or {}).items()}

@@ -195,13 +195,7 @@ class TrainingPack:
 
 
 def _reads_like(trial: ActiveTrial, other: ActiveTrial, part: str) -> bool:
-    same = trial.data[part] is other.data[part] and trial.plan.pad_id == other.plan.pad_id
-    return same and _rows_at_once(trial) == _rows_at_once(other)
-
-
-def _rows_at_once(trial: ActiveTrial) -> tuple[int | None, int, int]:
-    trainer = trial.config.trainer
-    return trainer.eval_batch, int(trainer.micro_batch), trial.config.head.passes
+    return trial.data[part] is other.data[part] and trial.plan.pad_id == other.plan.pad_id
 
 
 def _filled(values: torch.Tensor, height: int, width: int) -> torch.Tensor:

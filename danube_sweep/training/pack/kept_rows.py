@@ -50,8 +50,8 @@ class KeptRows:
 
     def divided(self, rows: Encoded) -> tuple[Rows, Rows]:
         """The rows whose states are all kept, and the others."""
-        known = [digest in self._places for digest in stored_prefix.digests_of(rows.tokens)] if self._places else []
-        there = np.array(known or [False] * len(rows.tokens), dtype=np.bool_).reshape(-1, rows.passes).all(axis=1)
+        known = [digest in self._places for digest in stored_prefix.digests_of(rows.tokens)]
+        there = np.array(known, dtype=np.bool_).reshape(-1, rows.passes).all(axis=1)
         return np.flatnonzero(there), np.flatnonzero(~there)
 
     def batch(self, batch: Batch) -> torch.Tensor:

@@ -30,6 +30,7 @@ from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES, weight_dtype
 from danube_sweep.storage.caches import alone
 from danube_sweep.storage.files import content_hash, remove_abandoned, whole_file, write_text, writing
+from danube_sweep.terminal.row_bar import RowCount
 from danube_sweep.terminal.screen import LINE_EVERY_S, duration
 from danube_sweep.training.evaluate import evaluating
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
@@ -61,22 +62,19 @@ class _Told:
     """The lines about a file while it is written: when it begins, every ten seconds, when it is whole."""
 
     def __init__(self, say: Callable[[str], None], rows: int, states_VH: torch.Tensor) -> None:
-        self._say, self._rows, self._done = say, rows, 0
-        self._began_s = self._said_s = time.monotonic()
+        self._say, self._counted, self._due_s = say, RowCount(rows, time.monotonic), LINE_EVERY_S
         gib = states_VH.nbytes / 2**30
         say(f"data.cache_prefix: the states below the adapted blocks of {rows} rows are computed once ({gib:.2g} GiB)")
 
     def add(self, rows: int) -> None:
-        self._done += rows
-        now = time.monotonic()
-        if now - self._said_s >= LINE_EVERY_S and self._done < self._rows:
-            left = (now - self._began_s) / self._done * (self._rows - self._done)
-            self._said_s = now
-            self._say(f"data.cache_prefix: {self._done} of {self._rows} rows  {duration(left)} left")
+        said, counted = self._counted.advance(rows), self._counted
+        if counted.elapsed_s >= self._due_s and counted.done < counted.total:
+            self._due_s = counted.elapsed_s + LINE_EVERY_S
+            self._say(f"data.cache_prefix: {said}")
 
     def end(self) -> None:
-        took = duration(time.monotonic() - self._began_s)
-        self._say(f"data.cache_prefix: the states of {self._rows} rows are kept, after {took}")
+        took = duration(self._counted.elapsed_s)
+        self._say(f"data.cache_prefix: the states of {self._counted.total} rows are kept, after {took}")
 
 
 @final
