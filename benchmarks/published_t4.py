@@ -241,12 +241,17 @@ def table(rows: Sequence[Row], t4: Device) -> str:
     times, memories = [one[1] for one in found], [one[2] for one in found]
     lines += [
         "",
-        f"Of {len(rows)} runs, {within(times, SECONDS_WITHIN):.0%} are within {SECONDS_WITHIN:.0%} in seconds and "
-        f"{within(memories, MEMORY_WITHIN):.0%} within {MEMORY_WITHIN:.0%} in memory. The fit to all runs gives "
-        f"{fitted.efficiency:.2f} of the rate for products, {fitted.attention_efficiency:.2f} for fused attention, and "
+        f"Of the {len(rows)} runs, {_percent(within(times, SECONDS_WITHIN))} are within {_percent(SECONDS_WITHIN)} in "
+        f"seconds and {_percent(within(memories, MEMORY_WITHIN))} within {_percent(MEMORY_WITHIN)} in memory. "
+        f"The fit to all runs gives {fitted.efficiency:.2f} of the rate for products, "
+        f"{fitted.attention_efficiency:.2f} for fused attention, and "
         f"{fitted.launch_s * 1e6:.0f} µs per launch.",
     ]
     return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
