@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import Final
 
-from danube_sweep.tonight.backbones import Backbone
+from danube_sweep.tonight.backbones import FORWARD_SHARE, Backbone
 from danube_sweep.tonight.night_folder import NightFolder, Ran
 from danube_sweep.tonight.searched_keys import Settings
 
-VALIDATIONS: Final = 1.25
-"""Of a trial over its training alone, until something was measured."""
+UNMEASURED: Final = 1.1
+"""Of a trial over its prediction, until something was measured."""
 STARTING_S: Final = 15.0
 """Of a command: imports, the backbone, the rows."""
-FORWARD_SHARE: Final = 1 / 3
-"""Of a training step, without its backward pass."""
 REFIT: Final = 1.3
 """Of a trial: it also trains the fifth of the rows that validated."""
 
@@ -27,7 +25,7 @@ def correction(night: NightFolder, backbone: Backbone) -> float:
     rounds = [one for one in night.ran if one.predicted_s and one.seconds and one.outcome == "whole"]
     own = [one for one in rounds if one.backbone == backbone.name] or rounds
     if not own:
-        return VALIDATIONS
+        return UNMEASURED
     return sum(max(one.seconds or 0.0, 1.0) for one in own) / sum(map(_predicted, own))
 
 
@@ -41,10 +39,7 @@ def predict_s(night: NightFolder, backbone: Backbone) -> float:
     assert night.asked is not None
     whole = Path(night.asked.train).expanduser().stat().st_size
     share = Path(night.asked.test).expanduser().stat().st_size / max(whole, 1)
-    size, trainer = backbone.start.size, backbone.trial(backbone.first).trainer
-    steps = trainer.max_steps * trainer.effective_batch if trainer.max_steps else None
-    epochs = trainer.epochs if steps is None or size is None else steps / max(size.rows, 1)
-    epoch_s = trial_s(night, backbone, backbone.first) / max(epochs, 1e-9)
+    epoch_s = (backbone.plan(backbone.first).epoch_s or 0.0) * correction(night, backbone)
     orders = 2 if backbone.start.config.head.compares else 1
     return STARTING_S + epoch_s * share * FORWARD_SHARE * orders
 

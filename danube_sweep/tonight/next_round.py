@@ -1,7 +1,7 @@
 """Which trials are next: a first look at each backbone, then the neighbours of the best trial so far."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -12,10 +12,15 @@ from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.tonight.backbones import Backbone
 from danube_sweep.tonight.costs import correction, predict_s, reserve_s, trial_s
 from danube_sweep.tonight.night_folder import NightFolder
-from danube_sweep.tonight.searched_keys import LR, Settings
+from danube_sweep.tonight.searched_keys import EPOCHS_KEY, LR, Settings
 
 FIRST_LOOKS: Final = 0.6
 """Of the time to search that first looks at several backbones may take; the rest goes to the best of them."""
+OF_A_ROUND: Final = 0.25
+"""Of the time that is left that a later round takes, unless not even a single key fits into that."""
+FIRST_LOOK, SEARCH = "first look", "search"
+"""The stages of rounds."""
+NOTHING_LEFT: Final = "nothing is left to gain: all neighbours of the best trial were tried"
 
 
 @final
@@ -26,7 +31,7 @@ class Round:
     stage: str
     backbone: Backbone
     values: dict[str, list[str]]
-    """By key, all keys of the backbone."""
+    """By key, all keys of the trials."""
     new: list[dict[str, Any]]
     """Hash, backbone and settings of each trial that there is not yet."""
     predicted_s: float
@@ -34,7 +39,11 @@ class Round:
     seconds: float
     """Corrected by what was measured."""
     limit_s: float
-    """Seconds after which it stops."""
+    """Seconds after which it stops: the end of the night is kept free."""
+
+    @property
+    def fits(self) -> bool:
+        return self.seconds <= self.limit_s
 
 
 @final
@@ -47,27 +56,70 @@ class Best:
     hash: str
 
 
+@final
+@dataclass(frozen=True)
+class Moment:
+    """A night at some time: what it has tried, and the seconds that are left."""
+
+    night: NightFolder
+    known: Collection[str]
+    """Hashes of trials."""
+    left_s: float
+
+
+def moment_of(night: NightFolder) -> Moment:
+    """The night as it is on disk, now."""
+    assert night.asked is not None
+    known = {str(cell["hash"]) for one in night.ran for cell in one.cells}
+    return Moment(night, known, night.asked.hours * 3600 - night.spent_s())
+
+
 def next_round(night: NightFolder, backbones: Sequence[Backbone]) -> Round | str:
     """The next trials, or why there are none. Reads only what is on disk."""
-    assert night.asked is not None
-    left_s = night.asked.hours * 3600 - night.spent_s()
+    now = moment_of(night)
     seen = {str(cell["backbone"]) for one in night.ran for cell in one.cells}
+    if (found := first_look(now, backbones, seen)) is not None:
+        return found
+    best = best_so_far(night, backbones)
+    return "no trial has a validation yet" if best is None else round_around(now, best)
+
+
+def first_look(now: Moment, backbones: Sequence[Backbone], seen: Collection[str]) -> Round | None:
+    """The usual settings of the next backbone that nobody has seen; None if all were, or fit in no way."""
     fresh = [one for one in backbones if one.name not in seen]
     for place, backbone in enumerate(fresh):
-        most_s = left_s - reserve_s(night, backbone, backbone.first)
+        most_s = now.left_s - reserve_s(now.night, backbone, backbone.first)
         share_s = most_s if len(backbones) == 1 else FIRST_LOOKS * most_s / (len(fresh) - place)
-        found = _first_look(night, backbone, share_s)
-        if found is not None:
+        if (found := _first_look(now, backbone, share_s)) is not None:
             return found
-    if not seen:  # the plan promised one trial, if without a refit
-        cheapest = min(backbones, key=lambda one: trial_s(night, one, one.first))
-        rest_s = left_s - predict_s(night, cheapest)
-        if (only := _round(night, "first look", cheapest, cheapest.first, {}, rest_s)) is not None:
-            return only
-    best = best_so_far(night, backbones)
-    if best is None:
-        return "no trial has a validation yet"
-    return _around(night, best, left_s - reserve_s(night, best.backbone, best.settings))
+    if seen:
+        return None
+    # The plan promised one trial, if without a refit.
+    cheapest = min(backbones, key=lambda one: trial_s(now.night, one, one.first))
+    rest_s = now.left_s - predict_s(now.night, cheapest)
+    return _round(now, FIRST_LOOK, cheapest, _single(cheapest.first), rest_s)
+
+
+def round_around(now: Moment, best: Best) -> Round | str:
+    """The neighbours of the best trial by one key.
+
+    Trials start with few epochs. While the best one still has these, its other keys come first; once more epochs were
+    better, more of them come first.
+    """
+    waiting = _waiting(now, best)
+    if not waiting:
+        return NOTHING_LEFT
+    small_s = OF_A_ROUND * max(now.left_s, 0.0)
+    kept_s = reserve_s(now.night, best.backbone, best.settings)
+    for values in _by_key(waiting):
+        found = _round(now, SEARCH, best.backbone, values, now.left_s - kept_s)
+        if found is not None and found.fits and found.seconds <= small_s:
+            return found
+    for values in (*_by_key(waiting), *_one_by_one(waiting)):
+        found = _round(now, SEARCH, best.backbone, values, now.left_s - kept_s)
+        if found is not None and found.fits:
+            return found
+    return "the time that is left is kept for the end: another trial would not finish"
 
 
 def best_so_far(night: NightFolder, backbones: Sequence[Backbone]) -> Best | None:
@@ -88,71 +140,82 @@ def best_so_far(night: NightFolder, backbones: Sequence[Backbone]) -> Best | Non
     return None
 
 
-def _first_look(night: NightFolder, backbone: Backbone, share_s: float) -> Round | None:
+def _first_look(now: Moment, backbone: Backbone, share_s: float) -> Round | None:
     """The usual rate, and with time its neighbours; None if not even one trial is predicted to fit."""
-    rate = next((key for key in backbone.keys if key.name == LR), None)
-    rates = [] if rate is None else [rate.start, *rate.neighbours(rate.start)]
+    rate = next((key for key in backbone.space.keys if key.name == LR), None)
+    if rate is None:
+        return _round(now, FIRST_LOOK, backbone, _single(backbone.first), share_s)
+    rates = [rate.start, *rate.neighbours(rate.start)]
     for count in range(len(rates), 0, -1):
-        found = _round(night, "first look", backbone, backbone.first, {LR: rates[:count]}, share_s)
-        if found is not None and found.seconds <= share_s:
+        values = {**_single(backbone.first), LR: rates[:count]}
+        found = _round(now, FIRST_LOOK, backbone, values, share_s)
+        if found is not None and found.fits:
             return found
-    return None if rates else _round(night, "first look", backbone, backbone.first, {}, share_s)
+    return None
 
 
-def _around(night: NightFolder, best: Best, left_s: float) -> Round | str:
-    """The neighbours of the best trial in two keys at a time, in one where time is short."""
-    waiting = {
-        key.name: values
-        for key in best.backbone.keys
-        if (values := [one for one in key.neighbours(best.settings[key.name]) if _is_new(night, best, key.name, one)])
+# --------------------------------------------------------------------------------------------------------- neighbours
+
+
+def _waiting(now: Moment, best: Best) -> dict[str, list[Settings]]:
+    """By key, the neighbours of the best trial that nobody has tried, in the order of the search."""
+    space, settings = best.backbone.space, best.settings
+    moves = {
+        key.name: [one for one in space.moves(settings, key) if _is_new(now, best.backbone, one)] for key in space.keys
     }
-    if not waiting:
-        return "nothing is left to gain: all neighbours of the best trial were tried"
-    names = list(waiting)
-    choices = [*itertools.combinations(names[:3], 2), *((name,) for name in names)]
-    for chosen in choices:
-        own = len(chosen) > 1  # two keys: with the best trial's own values, for what they do together
-        tried = {name: [*([best.settings[name]] if own else []), *waiting[name]] for name in chosen}
-        found = _round(night, "search", best.backbone, best.settings, tried, left_s)
-        if found is not None and found.seconds <= left_s:
-            return found
-    for name in names:
-        for value in waiting[name]:
-            found = _round(night, "search", best.backbone, best.settings, {name: [value]}, left_s)
-            if found is not None and found.seconds <= left_s:
-                return found
-    return "the time that is left is kept for the end: another trial would not finish"
+    waiting = {name: some for name, some in moves.items() if some}
+    longer = waiting.get(EPOCHS_KEY)
+    if longer is None or settings[EPOCHS_KEY] == best.backbone.first[EPOCHS_KEY]:
+        return waiting
+    return {EPOCHS_KEY: longer, **waiting}
 
 
-def _is_new(night: NightFolder, best: Best, key: str, value: str) -> bool:
+def _by_key(waiting: dict[str, list[Settings]]) -> Iterator[dict[str, list[str]]]:
+    # All neighbours by a key, where they differ from each other in one setting and so are one command.
+    for some in waiting.values():
+        names = {name for one in some for name in one if any(one[name] != other.get(name) for other in some)}
+        if len(names) <= 1 and all(one.keys() == some[0].keys() for one in some):
+            yield {**_single(some[0]), **{name: [one[name] for one in some] for name in names}}
+        else:
+            yield from map(_single, some)
+
+
+def _one_by_one(waiting: dict[str, list[Settings]]) -> Iterator[dict[str, list[str]]]:
+    for some in waiting.values():
+        yield from map(_single, some)
+
+
+def _single(settings: Settings) -> dict[str, list[str]]:
+    return {name: [value] for name, value in settings.items()}
+
+
+def _is_new(now: Moment, backbone: Backbone, settings: Settings) -> bool:
     try:
-        identity = best.backbone.hash({**best.settings, key: value})
+        return backbone.hash(settings) not in now.known
     except UserError:  # settings that do not go together
         return False
-    return identity not in _known(night)
 
 
-def _known(night: NightFolder) -> set[str]:
-    return {str(cell["hash"]) for one in night.ran for cell in one.cells}
+def _round(now: Moment, stage: str, backbone: Backbone, values: dict[str, list[str]], limit_s: float) -> Round | None:
+    """The combinations of some values; None if none is new or some do not go together.
 
-
-def _round(
-    night: NightFolder, stage: str, backbone: Backbone, base: Settings, values: dict[str, list[str]], limit_s: float
-) -> Round | None:
-    """The combinations of some values on top of `base`; None if none is new or some do not go together."""
-    every = {name: values.get(name, [value]) for name, value in base.items()}
-    known, new = _known(night), []
-    predicted = 0.0
+    `limit_s`: what it may take at most. It is less where a refit of its longest trial would take more of the end.
+    """
+    new: list[dict[str, Any]] = []
+    seconds: list[float] = []
     try:
-        for picked in itertools.product(*every.values()):
-            settings = dict(zip(every, picked, strict=True))
+        for picked in itertools.product(*values.values()):
+            settings = dict(zip(values, picked, strict=True))
             identity = backbone.hash(settings)
-            if identity in known:
-                continue
-            new.append({"hash": identity, "backbone": backbone.name, "settings": settings})
-            predicted += backbone.predicted_s(settings)
+            if identity not in now.known:
+                new.append({"hash": identity, "backbone": backbone.name, "settings": settings})
+                seconds.append(backbone.predicted_s(settings))
     except UserError:
         return None
     if not new:
         return None
-    return Round(stage, backbone, every, new, predicted, predicted * correction(night, backbone), limit_s)
+    if stage == SEARCH:
+        longest = new[max(range(len(new)), key=seconds.__getitem__)]["settings"]
+        limit_s = min(limit_s, now.left_s - reserve_s(now.night, backbone, longest))
+    predicted_s = sum(seconds)
+    return Round(stage, backbone, values, new, predicted_s, predicted_s * correction(now.night, backbone), limit_s)

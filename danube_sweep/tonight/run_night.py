@@ -14,16 +14,15 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal, human
 from danube_sweep.tonight.asked import Asked, check_asked
 from danube_sweep.tonight.backbones import Backbone, backbones_of, with_epochs
-from danube_sweep.tonight.costs import ALONE, REFIT, VALIDATIONS, predict_s, reserve_s, trial_s
+from danube_sweep.tonight.costs import ALONE, REFIT, UNMEASURED, predict_s, reserve_s, trial_s
 from danube_sweep.tonight.next_round import Best, best_so_far, next_round
 from danube_sweep.tonight.night_folder import NightFolder
-from danube_sweep.tonight.searched_keys import EPOCHS, EPOCHS_KEY
+from danube_sweep.tonight.searched_keys import EPOCHS_KEY
 from danube_sweep.tonight.shown_plan import plan_lines, plan_table
 from danube_sweep.tonight.stages import Stages, open_trials
 
-TRIALS = 6
-"""Of a backbone, that must fit its share of the hours before a trial gets more epochs."""
-
+FIRST_RATES = 3
+"""Trials of a first look. With those beside them they must fit a backbone's share before a trial gets more epochs."""
 MOST_AT_FIRST = "3"
 """Epochs of a first look: more are tried once the rate is known."""
 
@@ -47,7 +46,7 @@ def run_night(asked: Asked, path: Path, terminal: Terminal, *, dry_run: bool = F
     if dry_run:
         return
     for backbone in backbones:
-        backbone.hash(backbone.first)  # a model that is not here, before anything is written
+        backbone.check_here()  # before anything is written
     night.begin(asked)
     try:
         _search(night, backbones, Stages(night, terminal))
@@ -73,14 +72,17 @@ def _planned(asked: Asked, night: NightFolder, terminal: Terminal) -> list[Backb
 def _choose_epochs(backbone: Backbone, night: NightFolder, share_s: float) -> None:
     begun = [cell["settings"] for one in night.ran for cell in one.cells if cell["backbone"] == backbone.name]
     if begun:
-        with_epochs(backbone, begun[0].get(EPOCHS_KEY, EPOCHS[0]))
+        with_epochs(backbone, begun[0].get(EPOCHS_KEY, "1"))
         return
-    for epochs in EPOCHS[: EPOCHS.index(MOST_AT_FIRST) + 1]:
+    if EPOCHS_KEY not in backbone.first:
+        return
+    epochs_key = next(key for key in backbone.space.keys if key.name == EPOCHS_KEY)
+    offered = epochs_key.values[: epochs_key.values.index(MOST_AT_FIRST) + 1]
+    trials = FIRST_RATES + backbone.space.alternatives
+    for epochs in offered:
         settings = {**backbone.first, EPOCHS_KEY: epochs}
-        if EPOCHS_KEY not in backbone.first:
-            return
-        whole_s = TRIALS * trial_s(night, backbone, settings) + reserve_s(night, backbone, settings)
-        if epochs == EPOCHS[0] or whole_s <= share_s:
+        whole_s = trials * trial_s(night, backbone, settings) + reserve_s(night, backbone, settings)
+        if epochs == offered[0] or whole_s <= share_s:
             with_epochs(backbone, epochs)
 
 
@@ -168,7 +170,7 @@ def _measured_s(night: NightFolder, best: Best) -> float:
     """Seconds of the best trial alone, as they were measured; by prediction for one that was not."""
     row = winner(rank_sweep(night.sweep))
     if row is None or row.seconds is None or not row.used:
-        return VALIDATIONS * best.backbone.predicted_s(best.settings)
+        return UNMEASURED * best.backbone.predicted_s(best.settings)
     packed = RunFolder(night.sweep / row.used[0]).result_fields().get("measured", {}).get("packed", 1)
     return row.seconds * (ALONE if packed > 1 else 1.0)
 

@@ -1,18 +1,12 @@
-"""The settings that a night may try, by the kind of answer: docs/tonight.md gives the reason for each."""
+"""The space of a night: its keys, their values, and the neighbours of a trial. docs/tonight.md gives the reasons."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from enum import Enum
-from typing import Final, final
+from dataclasses import dataclass, field, replace
+from typing import final
 
-from danube_sweep.config.schema import Config, Lora
-
-RATES: Final = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""Times the model's usual rate."""
-EPOCHS: Final = ("1", "2", "3", "4", "6", "10")
-RANKS: Final = ("4", "16", "64")
-HEADS: Final = ("preference", "bradley_terry_ties")
-LR, EPOCHS_KEY, HEAD = "optimizer.lr", "trainer.epochs", "head"
+LR, OPTIMIZER, PRECISION = "optimizer.lr", "optimizer", "precision"
+HEAD, POOLING, SWAP = "head", "head.pooling", "data.swap_augment"
+RANK, TARGETS, LAST_K = "lora.rank", "lora.targets", "lora.last_k"
+EPOCHS_KEY, VALIDATE = "trainer.epochs", "trainer.validate_every"
 Settings = dict[str, str]
 
 
@@ -36,30 +30,62 @@ class Key:
         return [*self.values[place + 1 : place + 2], *below]
 
 
-def keys_of(config: Config, fixed: Collection[str], epochs: str) -> list[Key]:
-    """The keys of a trial's kind, the most telling first; `fixed` are the fields that somebody has given."""
-    lr, head = config.optimizer.lr, config.head
-    found = [Key(LR, tuple(f"{lr * one:.3g}" for one in RATES), f"{lr:.3g}")]
-    if head.compares:
-        own = any(one.startswith("head.") for one in fixed)
-        found += [] if own or not _has_ties(config) else [Key(HEAD, HEADS, HEADS[0], ordered=False)]
-        found.append(Key("data.swap_augment", ("false", "true"), "false", ordered=False))
-    elif isinstance(pooling := getattr(head, "pooling", None), Enum):
-        now = str(pooling.value)
-        found.append(Key("head.pooling", tuple(dict.fromkeys([now, "last", "mean"])), now, ordered=False))
-    if type(config.lora) is Lora:
-        rank = str(config.lora.rank)
-        found.append(Key("lora.rank", tuple(sorted({*RANKS, rank}, key=int)), rank))
-    if config.trainer.max_steps is None:
-        found.append(Key(EPOCHS_KEY, EPOCHS, epochs, only_up=True))
-    return [key for key in found if key.name not in fixed]
+@final
+@dataclass(frozen=True)
+class Space:
+    """The keys that a backbone is searched in, the most telling first."""
+
+    keys: list[Key]
+    rates: dict[str, tuple[str, ...]]
+    """By optimizer, the rates at the same places: of each its usual rate, in factors of 2."""
+    validated: dict[str, str] = field(default_factory=dict)
+    """By epochs, the steps between validations, where five validations would take longer than the training."""
+
+    @property
+    def first(self) -> Settings:
+        """The settings of the first trial."""
+        return self._validated({key.name: key.start for key in self.keys})
+
+    def _validated(self, settings: Settings) -> Settings:
+        if not self.validated or EPOCHS_KEY not in settings:
+            return settings
+        return {**settings, VALIDATE: self.validated.get(settings[EPOCHS_KEY], "null")}
+
+    @property
+    def alternatives(self) -> int:
+        """Settings that differ from the first trial in one key, its rate and epochs aside."""
+        return sum(len(self.moves(self.first, key)) for key in self.keys if key.name not in (LR, EPOCHS_KEY))
+
+    def moves(self, settings: Settings, key: Key) -> list[Settings]:
+        """The settings beside some, by one key and those that follow from it.
+
+        Another optimizer is tried at the same place of its own rates, and at the two beside it.
+        """
+        if key.name not in settings:
+            return []
+        if key.name == LR:
+            key = replace(key, values=self.rates[settings.get(OPTIMIZER, next(iter(self.rates)))])
+        moved = [{**settings, key.name: value} for value in key.neighbours(settings[key.name])]
+        if key.name == OPTIMIZER and LR in settings:
+            return [one for some in moved for one in self._at_three_rates(some, settings)]
+        if key.name == HEAD:
+            return [self._with_pooling(one) for one in moved]
+        return [self._validated(one) for one in moved] if key.name == EPOCHS_KEY else moved
+
+    def _at_three_rates(self, moved: Settings, before: Settings) -> list[Settings]:
+        place = self.rates[before[OPTIMIZER]].index(before[LR])
+        rates = self.rates[moved[OPTIMIZER]]
+        return [{**moved, LR: rates[one]} for one in (place, place + 1, place - 1) if 0 <= one < len(rates)]
+
+    def _with_pooling(self, settings: Settings) -> Settings:
+        # head=causal reads the last token, and has no pooling.
+        start = next((key.start for key in self.keys if key.name == POOLING), None)
+        others = {name: value for name, value in settings.items() if name != POOLING}
+        if start is None or settings[HEAD] == "causal":
+            return others
+        return {**others, POOLING: settings.get(POOLING, start)}
 
 
-def _has_ties(config: Config) -> bool:
-    labels = getattr(config.data, "tie_labels", None)
-    return labels is None or bool(labels)  # the arena's columns always have one for ties
-
-
-def settings_at_start(keys: list[Key]) -> Settings:
-    """The settings of the first trial."""
-    return {key.name: key.start for key in keys}
+def with_start(space: Space, name: str, start: str) -> Space:
+    """The space, from another value of a key on."""
+    return replace(space, keys=[replace(key, start=start) if key.name == name else key for key in space.keys])

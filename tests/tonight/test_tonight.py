@@ -23,7 +23,8 @@ from danube_sweep.tonight.asked import Asked
 from danube_sweep.tonight.night_folder import NightFolder, Ran
 
 SMALL = [*(word for word in TINY if "max_length" not in word), "data.max_length=48"]
-FIXED = ["trainer.max_steps=4", "lora.rank=4", "head.pooling=mean", "sweep.baseline=none", "model.lr=3.2e-2"]
+FIXED = ["trainer.max_steps=4", "lora.rank=4", "lora.last_k=null", "head.pooling=mean", "model.lr=3.2e-2"]
+FIXED += ["optimizer=adamw", "precision=fp32", "sweep.baseline=none"]
 NIGHT = ["--test", "test.csv", "--models", "danube_tiny", *SMALL, *FIXED]
 LADDER = [3.2e-2 * times for times in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)]
 """Of rates around the usual one."""
@@ -134,12 +135,14 @@ def test_a_plan_of_two_backbones_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")  # each row on one line
     write_rows(tmp_path)
     words = ["tonight", "train.csv", "--test", "test.csv", "--hours", "8", "--device", "kaggle_t4", "--dry-run"]
     assert main.main(words) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "danube3_500m:" in out and "danube3_4b:" in out and "on a T4" in out
-    assert "optimizer.lr, head.pooling, lora.rank, trainer.epochs" in out
+    assert "danube3_500m:" in out and "danube3_4b:" in out and "a T4" in out
+    assert "precision=fp16 (int8, nf4)" in out and "lora.targets=all_linear (attention)" in out
+    assert "if danube3_4b leads: " in out
     assert sorted(file.name for file in tmp_path.iterdir()) == ["test.csv", "train.csv"]
 
 

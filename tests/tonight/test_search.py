@@ -1,0 +1,179 @@
+"""The search of a night, planned without training: its space, its neighbours, its rounds and their seconds."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from danube_sweep.planner.trial_plan import plan_of
+from danube_sweep.tonight.asked import Asked
+from danube_sweep.tonight.backbones import Backbone, backbones_of
+from danube_sweep.tonight.costs import reserve_s
+from danube_sweep.tonight.next_round import NOTHING_LEFT, OF_A_ROUND, Best, Moment, Round, round_around
+from danube_sweep.tonight.night_folder import NightFolder
+from danube_sweep.tonight.searched_keys import (
+    EPOCHS_KEY,
+    HEAD,
+    LAST_K,
+    LR,
+    OPTIMIZER,
+    POOLING,
+    PRECISION,
+    RANK,
+    TARGETS,
+    Key,
+    Space,
+)
+
+RATES = {"adamw": ("1", "2", "4"), "muon": ("3", "6", "12")}
+SPACE = Space(
+    [
+        Key(LR, RATES["adamw"], "2"),
+        Key(HEAD, ("sequence", "causal"), "sequence", ordered=False),
+        Key(OPTIMIZER, ("adamw", "muon"), "adamw", ordered=False),
+        Key(POOLING, ("mean", "last"), "mean", ordered=False),
+        Key(EPOCHS_KEY, ("0.5", "1", "2"), "0.5", only_up=True),
+    ],
+    RATES,
+    {"0.5": "20"},
+)
+Search = Callable[..., Backbone]
+
+
+def moves(settings: dict[str, str], name: str) -> list[dict[str, str]]:
+    return SPACE.moves(settings, next(key for key in SPACE.keys if key.name == name))
+
+
+def test_another_optimizer_is_tried_at_its_own_rates() -> None:
+    first = SPACE.first
+    assert [(one[OPTIMIZER], one[LR]) for one in moves(first, OPTIMIZER)] == [
+        ("muon", "6"),
+        ("muon", "12"),
+        ("muon", "3"),
+    ]
+    highest = {**first, OPTIMIZER: "muon", LR: "12"}
+    assert [one[LR] for one in moves(highest, LR)] == ["6"]
+    assert [(one[OPTIMIZER], one[LR]) for one in moves(highest, OPTIMIZER)] == [("adamw", "4"), ("adamw", "2")]
+
+
+def test_a_head_without_a_pooling_takes_it_away_and_brings_it_back() -> None:
+    causal = moves({**SPACE.first, POOLING: "last"}, HEAD)[0]
+    assert causal[HEAD] == "causal" and POOLING not in causal
+    assert moves(causal, POOLING) == []
+    assert moves(causal, HEAD)[0][POOLING] == "mean"
+
+
+def test_a_trial_of_less_than_an_epoch_validates_twice() -> None:
+    assert SPACE.first["trainer.validate_every"] == "20"
+    (longer,) = moves(SPACE.first, EPOCHS_KEY)
+    assert (longer[EPOCHS_KEY], longer["trainer.validate_every"]) == ("1", "null")
+    assert moves({**longer, EPOCHS_KEY: "2"}, EPOCHS_KEY) == []
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """The backbone of a night over 400 short texts of three classes."""
+    files = [tmp_path_factory.mktemp("rows") / f"{name}.csv" for name in ("train", "test")]
+    for file in files:
+        with file.open("w", newline="") as stream:
+            rows = [[n, f"query number {n} and more words", ("card", "money", "other")[n % 3]] for n in range(400)]
+            csv.writer(stream).writerows([["id", "text", "label"], *rows])
+
+    @lru_cache
+    def found(model: str, *words: str) -> Backbone:
+        said: list[str] = []
+        asked = Asked(str(files[0]), str(files[1]), 1.0, [model], None, list(words))
+        (backbone,) = backbones_of(asked, said.append)
+        return backbone
+
+    return found
+
+
+def values(backbone: Backbone, name: str) -> tuple[str, ...]:
+    return next((key.values for key in backbone.space.keys if key.name == name), ())
+
+
+def test_every_family_of_settings_is_searched_on_a_gpu(searched: Search) -> None:
+    backbone = searched("danube3_500m", "device=kaggle_t4")
+    assert values(backbone, PRECISION) == ("fp16", "int8", "nf4")
+    assert values(backbone, TARGETS) == ("all_linear", "attention")
+    assert values(backbone, OPTIMIZER) == ("adamw", "muon")
+    assert values(backbone, HEAD) == ("sequence", "causal")  # card, money and other differ in their first letter
+    assert values(backbone, RANK) == ("4", "16", "64") and values(backbone, LAST_K) == ("4", "8", "null")
+    muon = backbone.trial({**backbone.first, OPTIMIZER: "muon", LR: backbone.space.rates["muon"][3]})
+    assert muon.optimizer.lr == pytest.approx(3 * backbone.start.config.optimizer.lr)
+
+
+def test_precisions_that_do_not_fit_are_not_searched(searched: Search) -> None:
+    backbone = searched("danube3_4b", "device=kaggle_t4", "device.memory_gib=5.5")
+    offered = values(backbone, PRECISION) or (backbone.start.config.precision.storage.value,)
+    for name in ("fp16", "int8", "nf4"):
+        words = [word for word in backbone.start.overrides if not word.startswith(f"{PRECISION}=")]
+        plan = plan_of(backbone.composer.trial([*words, f"{PRECISION}={name}"]))
+        assert (name in {one.removesuffix("_dq") for one in offered}) == plan.fit.fits, (name, offered)
+    assert "fp16" not in offered
+
+
+def test_a_cpu_searches_only_precisions_that_take_no_longer(searched: Search) -> None:
+    backbone = searched("danube3_500m", "device=cpu")
+    usual_s = backbone.plan(backbone.first).step_s
+    for name in values(backbone, PRECISION):
+        assert backbone.plan({**backbone.first, PRECISION: name}).step_s <= usual_s
+
+
+def test_what_is_given_is_not_searched(searched: Search) -> None:
+    given = ["optimizer.lr=1e-3", "precision.gradient_checkpointing=true", "head.pooling=mean", "lora.targets=qv"]
+    backbone = searched("danube3_500m", "device=kaggle_t4", *given)
+    assert {key.name for key in backbone.space.keys} == {RANK, LAST_K, EPOCHS_KEY}
+
+
+def rounds_of(backbone: Backbone, hours: float, best: dict[str, str]) -> tuple[list[Round], str]:
+    """The rounds while a trial stays the best, and why they end."""
+    night = NightFolder(Path("night"))
+    train = next(one.value for one in backbone.start.guesses if one.field == "data.path")
+    night.asked = Asked(train, train, hours, [], None, [])
+    now = Moment(night, {backbone.hash(best)}, hours * 3600)
+    found: list[Round] = []
+    while isinstance(coming := round_around(now, Best(backbone, best, backbone.hash(best))), Round):
+        assert coming.limit_s <= now.left_s - reserve_s(night, backbone, best) + 1e-6
+        found.append(coming)
+        tried = {*now.known, *(cell["hash"] for cell in coming.new)}
+        now = replace(now, known=tried, left_s=now.left_s - coming.seconds)
+    return found, coming
+
+
+def test_long_hours_try_every_neighbour_once_and_end_early(searched: Search) -> None:
+    backbone = searched("danube3_500m", "device=kaggle_t4")
+    found, why = rounds_of(backbone, 8.0, backbone.first)
+    tried = [cell["hash"] for one in found for cell in one.new]
+    space = backbone.space
+    expected = {backbone.hash(one) for key in space.keys for one in space.moves(backbone.first, key)}
+    assert why == NOTHING_LEFT and len(tried) == len(set(tried)) and set(tried) == expected
+    assert found[-1].values[EPOCHS_KEY] == ["2"]  # the longer trial comes last
+
+
+def test_short_hours_are_spread_and_keep_the_end_free(searched: Search) -> None:
+    backbone = searched("danube3_500m", "device=kaggle_t4")
+    each_s = backbone.predicted_s(backbone.first)
+    hours = 14 * each_s / 3600
+    found, why = rounds_of(backbone, hours, backbone.first)
+    assert why.startswith("the time that is left is kept")
+    assert sum(one.seconds for one in found) <= hours * 3600 * 0.9
+    assert found[0].seconds <= OF_A_ROUND * hours * 3600
+
+
+def test_after_more_epochs_were_better_still_more_are_next(searched: Search) -> None:
+    backbone = searched("danube3_500m", "device=kaggle_t4")
+    found, _ = rounds_of(backbone, 8.0, {**backbone.first, EPOCHS_KEY: "2"})
+    assert found[0].values[EPOCHS_KEY] == ["3"]
+
+
+def test_the_words_of_a_round_compose_to_its_trials(searched: Search) -> None:
+    backbone = searched("danube3_500m", "device=kaggle_t4")
+    for one in rounds_of(backbone, 8.0, backbone.first)[0]:
+        several = [name for name, some in one.values.items() if len(some) > 1]
+        assert len(several) <= 1  # a command's commas make no other trials
+        assert len(one.new) == max(len(some) for some in one.values.values())
