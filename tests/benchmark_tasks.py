@@ -57,7 +57,7 @@ def write_task(folder: Path, name: str, body: str, **splits: Path) -> None:
 
 
 def tiny_tasks(folder: Path) -> Path:
-    """tiny_choice, tiny_pages and tiny_answers, scored on a test split, and tiny_valid on a validation split."""
+    """tiny_choice, tiny_pages and tiny_answers have a test split; tiny_valid and tiny_read a validation split."""
     folder.mkdir()
     for kind, body in (("choice", CHOICE), ("pages", PAGES), ("answers", ANSWERS)):
         train, test = folder / f"{kind}_train.jsonl", folder / f"{kind}_test.jsonl"
@@ -67,6 +67,7 @@ def tiny_tasks(folder: Path) -> Path:
     write_task(
         folder, "tiny_valid", CHOICE, train=folder / "choice_train.jsonl", validation=folder / "choice_test.jsonl"
     )
+    write_task(folder, "tiny_read", PAGES, train=folder / "pages_train.jsonl", validation=folder / "pages_test.jsonl")
     group = "group: tiny_both\ntask: [tiny_choice, tiny_valid]\naggregate_metric_list: [{metric: acc_norm}]\n"
     (folder / "tiny_both.yaml").write_text(group)
     return folder

@@ -12,13 +12,15 @@ from typing import Any, Final
 
 from transformers import PreTrainedTokenizerBase
 
-from danube_sweep.benchmark.find_tasks import find_task
+from danube_sweep.benchmark.find_tasks import FoundTask, find_task
 from danube_sweep.benchmark.forgetting import change
 from danube_sweep.benchmark.harness_model import harness_model, is_chat, with_template
 from danube_sweep.benchmark.pinned_tasks import TEMPLATE_NOTE, VERSION, pinned
+from danube_sweep.benchmark.plan_benchmark import TimeLeft, plan_tasks
 from danube_sweep.benchmark.published import published_score
 from danube_sweep.benchmark.score_folder import ScoreFolder
 from danube_sweep.benchmark.score_task import SEEDS, Score, Settings, score_task
+from danube_sweep.benchmark.task_requests import Amount
 from danube_sweep.config.schema import Config
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.memory_signs import is_memory_error
@@ -83,52 +85,74 @@ def score_model(job: Job, stages: Sequence[Stage], folder: ScoreFolder, say: Cal
     unknown, has no data or cannot be asked; what was done until then is kept.
     """
     folder.take(job.key)
-    bad: dict[str, dict[str, str]] = {}
+    missing = {stage.name: [one for one in job.tasks if folder.read(stage.name, one) is None] for stage in stages}
+    amount, left = Amount(job.settings.limit, job.settings.shots), [one for tasks in missing.values() for one in tasks]
+    plan = plan_tasks(job.config, left, job.tasks_dir, amount, job.batch_rows)
+    if left:
+        say(f"planned time: {plan.said()}")
+    scoring = _Scoring(job, folder, say, TimeLeft(plan, say))
     for stage in stages:
-        missing = [task for task in job.tasks if folder.read(stage.name, task) is None]
-        if missing:
-            _score_stage(job, stage, missing, folder, say, bad)
-    summary = _summary(job, stages, folder, bad)
+        if missing[stage.name]:
+            scoring.stage(stage, missing[stage.name])
+    summary = _summary(job, stages, folder, scoring.bad)
     folder.write(summary)
     return summary
 
 
-def _score_stage(
-    job: Job,
-    stage: Stage,
-    tasks: Sequence[str],
-    folder: ScoreFolder,
-    say: Callable[[str], None],
-    bad: dict[str, dict[str, str]],
-) -> None:
-    found = [find_task(task, job.tasks_dir) for task in tasks]  # a mistake is told before a model is loaded
-    backbone, tokenizer, place = stage.open()
-    settings = job.settings
-    if settings.chat_template is None:
-        settings = replace(settings, chat_template=is_chat(job.config, tokenizer))
-    if settings.chat_template:
-        tokenizer, note = with_template(job.config, tokenizer)
-        if note:
-            say(note)
-    with harness_model(backbone, tokenizer, batch_rows=job.batch_rows, folder=place) as model:
-        for number, (task, one) in enumerate(zip(tasks, found, strict=True), 1):
-            say(f"{stage.name}: {task} ({number} of {len(tasks)})")
-            began = time.monotonic()
-            scores = None
-            try:
-                scores = score_task(model, one, settings)
-            except (RuntimeError, MemoryError) as error:
-                if not is_memory_error(error):
-                    raise
-                bad[task] = {"state": "oom", "error": _smaller(job.batch_rows)}
-                say(f"{task}: {bad[task]['error']}")
-            if scores is None:  # now that the error is gone, whose traceback held the tensors
-                _free()
-                continue
-            measured = {"seconds": time.monotonic() - began, "batch_rows": job.batch_rows}
-            folder.keep(stage.name, task, scores, {**measured, "chat_template": settings.chat_template})
-    del model, backbone
-    _free()
+@dataclass(frozen=True)
+class _Scoring:
+    """Scores tasks into a folder; those that ran out of memory are `bad`."""
+
+    job: Job
+    folder: ScoreFolder
+    say: Callable[[str], None]
+    left: TimeLeft
+    bad: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def stage(self, stage: Stage, tasks: Sequence[str]) -> None:
+        """Loads a model and scores tasks over it."""
+        job = self.job
+        found = [find_task(task, job.tasks_dir) for task in tasks]  # a mistake is told before a model is loaded
+        backbone, tokenizer, place = stage.open()
+        settings = job.settings
+        if settings.chat_template is None:
+            settings = replace(settings, chat_template=is_chat(job.config, tokenizer))
+        if settings.chat_template:
+            tokenizer, note = with_template(job.config, tokenizer)
+            if note:
+                self.say(note)
+        hook = backbone.body.register_forward_hook(self._passed, with_kwargs=True)
+        try:
+            with harness_model(backbone, tokenizer, batch_rows=job.batch_rows, folder=place) as model:
+                for number, one in enumerate(found, 1):
+                    self.say(f"{stage.name}: {one.name} ({number} of {len(tasks)})")
+                    self._task(stage, one, model, settings)
+        finally:
+            hook.remove()
+        del model, backbone
+        _free()
+
+    def _task(self, stage: Stage, task: FoundTask, model: Any, settings: Settings) -> None:
+        self.left.began(task.name)
+        began, scores, rows = time.monotonic(), None, self.job.batch_rows
+        try:
+            scores = score_task(model, task, settings)
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_error(error):
+                raise
+            self.bad[task.name] = {"state": "oom", "error": _smaller(rows)}
+            self.say(f"{task.name}: {self.bad[task.name]['error']}")
+        self.left.ended(whole=scores is not None)
+        if scores is None:  # now that the error is gone, whose traceback held the tensors
+            _free()
+            return
+        measured = {"seconds": time.monotonic() - began, "batch_rows": rows, "chat_template": settings.chat_template}
+        self.folder.keep(stage.name, task.name, scores, measured)
+
+    def _passed(self, _body: Any, given: tuple[Any, ...], named: dict[str, Any], _found: Any) -> None:
+        ids_BT = named.get("input_ids", given[0] if given else None)
+        if ids_BT is not None and ids_BT.shape[1] > 1:  # answers are written one token at a time
+            self.left.passed(ids_BT.numel())
 
 
 def _smaller(rows: int) -> str:

@@ -18,12 +18,19 @@ BENCHMARK = "benchmark/"
 def check_benchmark(sweep: Sweep, config: Config) -> None:
     """The tasks of a trial, and those that rank its sweep.
 
-    Raises ConfigError for a name that is no task, and for a metric of a task that is scored on its test split.
+    Raises ConfigError for a name that is no task, for a metric of a task that is scored on its test split, and for such
+    a task in a sweep that leaves the winner's test scores out.
     """
     if not config.trainer.benchmark:
         return
     folder = tasks_dir(config)
     check_names(named_tasks(config.trainer.benchmark), folder)
+    unscored = [] if sweep.score_test else tasks_on_test(config)
+    if unscored:
+        raise ConfigError(
+            f"trainer.benchmark={unscored[0]}: it is scored on its test split, so for the winner alone, and "
+            "sweep.score_test=false leaves that out; take the task out, or give sweep.score_test=true"
+        )
     for metric, _ in objectives(sweep):
         task = metric.removeprefix(BENCHMARK).partition("/")[0]
         if metric.startswith(BENCHMARK) and "test" in scored_parts(task, folder):
@@ -31,6 +38,18 @@ def check_benchmark(sweep: Sweep, config: Config) -> None:
                 f"sweep.metric={metric}: {task} is scored on its test split, which must not choose among trials; "
                 "use a task with a validation split only, or a validation metric"
             )
+
+
+def tasks_of_trial(config: Config) -> list[str]:
+    """The tasks of trainer.benchmark that a trial scores itself: without trainer.benchmark_test no test split."""
+    left_out = () if config.trainer.benchmark_test else tasks_on_test(config)
+    return [name for name in named_tasks(config.trainer.benchmark) if name not in left_out]
+
+
+def tasks_on_test(config: Config) -> list[str]:
+    """The tasks of trainer.benchmark that are scored on a test split, a part of them at least."""
+    folder = tasks_dir(config)
+    return [name for name in named_tasks(config.trainer.benchmark) if "test" in scored_parts(name, folder)]
 
 
 def tasks_dir(config: Config) -> Path | None:
@@ -44,18 +63,22 @@ def scored_parts(name: str, folder: Path | None) -> set[str]:
 
     A member that no file defines counts as scored on its test split.
     """
+    found = descriptions(name, folder)
+    return {"test" if one is None or one.get("test_split") else "validation" for one in found}
+
+
+def descriptions(name: str, folder: Path | None) -> list[dict[str, Any] | None]:
+    """The YAML of each task that a name stands for, a group's members included; None for one that no file defines."""
     own = {} if folder is None else names_in(folder)
-    found: set[str] = set()
+    found: list[dict[str, Any] | None] = []
     waiting, seen = [name], {name}
     while waiting:
         one = waiting.pop()
         files = own.get(one) or names_in(harness_folder()).get(one, [])
-        if not files:
-            found.add("test")
+        found += [] if files else [None]
         for described in map(described_in, files):
             members = _members(described, one)
-            if not members:
-                found.add("test" if described.get("test_split") else "validation")
+            found += [] if members else [described]
             waiting += [member for member in members if member not in seen]
             seen.update(members)
     return found
@@ -85,8 +108,12 @@ def described_in(file: Path) -> dict[str, Any]:
     return {**merged, **found}
 
 
+class Function(str):
+    """The name of a Python function beside a task's YAML."""
+
+
 class _Loader(yaml.SafeLoader):
     """Reads `!function module.name` as its name."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: str(node.value))
+_Loader.add_constructor("!function", lambda loader, node: Function(node.value))

@@ -11,7 +11,7 @@ from rich.text import Text
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.trial_plan import TrialPlan
 from danube_sweep.planner.what_fits import FITS, TIGHT
-from danube_sweep.sweeping.plan_cells import Planned, lines_of_packs, plan_cells, varied_values
+from danube_sweep.sweeping.plan_cells import Planned, lines_of_benchmarks, lines_of_packs, plan_cells, varied_values
 from danube_sweep.terminal.screen import Terminal, duration, human
 
 NOTHING = "fits in no way that the planner knows: take a smaller model or data.max_length"
@@ -35,7 +35,7 @@ def show_plan(
         print(json.dumps([_plain(one) for one in planned], indent=1))
     elif multirun:
         terminal.show(_table(planned, terminal.width))
-        for line in lines_of_packs(planned, sweep):
+        for line in [*lines_of_benchmarks(planned, sweep), *lines_of_packs(planned, sweep)]:
             terminal.note(line)
     else:
         assert planned[0].plan is not None
@@ -44,7 +44,8 @@ def show_plan(
 
 def _plain(one: Planned) -> dict[str, object]:
     told = {"error": one.error} if one.plan is None else one.plan.plain()
-    return {"overrides": one.overrides, **told}
+    benchmark = {} if one.benchmark is None else {"benchmark_seconds": one.benchmark.plain()}
+    return {"overrides": one.overrides, **told, **benchmark}
 
 
 # ------------------------------------------------------------------------------------------------------ the table
@@ -65,6 +66,7 @@ def _trial_table(planned: Planned, plan: TrialPlan) -> RenderableType:
         ("device", _capacity(plan)),
         ("verdict", _verdict(plan)),
         ("time", _times(planned, plan)),
+        *_benchmark_row(planned),
         ("disk", f"{_gib(plan.disk_bytes)}: three checkpoints and the product"),
     ]  # fmt: skip
     if memory.paged:
@@ -176,6 +178,12 @@ def _times(planned: Planned, plan: TrialPlan) -> str:
         return f"{step} {figures}; an epoch is unknown: its data are no file here"
     rows = f"{planned.size.rows:,} rows of about {planned.size.tokens_per_row:.0f} tokens"
     return f"{step}, {human(plan.epoch_s)} an epoch of {rows}, {human(plan.training_s)} in all {figures}"
+
+
+def _benchmark_row(planned: Planned) -> list[tuple[str, str]]:
+    if planned.benchmark is None:
+        return []
+    return [("benchmark", f"before and after training, each time {planned.benchmark.said()}")]
 
 
 def _gib(size: float) -> str:

@@ -32,6 +32,7 @@ _NOT_THE_TRIAL = {
     "tracking",
     "storage",
     "trainer.benchmark_dir",
+    "trainer.benchmark_test",
     "trainer.eval_batch",
     "trainer.micro_batch",
     "trainer.log_every",

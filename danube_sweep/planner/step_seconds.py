@@ -159,7 +159,7 @@ def _work(pack: _Pack) -> Work:
     if walk.full:
         products += 2 * model.linear_weights * tokens
     runs = pack.below + through
-    moved = _weight_traffic(walk) * runs
+    moved = weight_traffic(walk) * runs
     unpacked = model.linear_weights * runs if walk.precision.storage in FOUR_BIT else 0.0
     moved += ACTIVATIONS_MOVED * whole_body(walk).per_token * tokens
     attention = 4 * model.layers * walk.length * model.query * passed
@@ -170,8 +170,8 @@ def _trained(config: Config, model: Architecture) -> Tensors:
     return adapter_tensors(walk_of(config, model, 1), config.head)
 
 
-def _weight_traffic(walk: Pass) -> float:
-    # Bytes of weights that the products of one pass read: 4-bit ones as they were dequantised.
+def weight_traffic(walk: Pass) -> float:
+    """Bytes of weights that the products of one pass read: 4-bit ones as they were dequantised."""
     weights, storage = walk.model.linear_weights, walk.precision.storage
     if storage in FOUR_BIT:
         return weights * float(walk.compute_bytes)

@@ -6,7 +6,7 @@ launchers.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -50,7 +50,7 @@ def rank_trials(
     """`rank_sweep` of trials that have been read; some may be of `others`, whose baselines are left out."""
     chosen = list(objectives or objectives_of_sweep(path))
     varied = varied_keys(trials)
-    scores = {key: score for one in (path, *others) for key, score in _test_scores(one, notes).items()}
+    scores = _test_scores((path, *others), notes)
     rows = [_row(_once(group, notes), varied, chosen, scores) for group in by_row(trials)]
     ended = [TrialOutcome(trial.name, trial.state, trial.reason) for trial in trials]
     rivals = baseline_rows(path, chosen, varied, notes)
@@ -80,15 +80,26 @@ def _confirmed(path: Path) -> list[str]:
         return [f"{file.name} is cut short or damaged and does not count"]
 
 
-def _test_scores(path: Path, notes: list[str]) -> dict[str, Any]:
-    file = path / "test.json"
-    if not file.is_file():
-        return {}
-    try:
-        return dict(read_json(file)["trials"])
-    except (CheckpointError, KeyError, TypeError, ValueError):
-        notes.append(f"{file.name} is cut short or damaged and does not count")
-        return {}
+@dataclass(frozen=True)
+class _TestScores:
+    """The winners' scores by trial hash: of the test part, and of trainer.benchmark's tasks on test splits."""
+
+    parts: dict[str, Any]
+    benchmarks: dict[str, Any]
+
+
+def _test_scores(paths: Sequence[Path], notes: list[str]) -> _TestScores:
+    found = _TestScores({}, {})
+    for file in (path / "test.json" for path in paths):
+        try:
+            stored = read_json(file) if file.is_file() else {"trials": {}}
+            found.parts.update(stored["trials"])
+            found.benchmarks.update({key: dict(scores) for key, scores in stored.get("benchmarks", {}).items()})
+        except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
+            notes.append(f"{file.name} is cut short or damaged and does not count")
+    if tasks := dict.fromkeys(task for scores in found.benchmarks.values() for task in scores):
+        notes.append(f"scored on a test split, so for the winner alone: {', '.join(tasks)}")
+    return found
 
 
 def _once(group: list[StoredTrial], notes: list[str]) -> list[StoredTrial]:
@@ -103,12 +114,12 @@ def _once(group: list[StoredTrial], notes: list[str]) -> list[StoredTrial]:
     return [trial for trial in group if id(trial) in counted]
 
 
-def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, scores: dict[str, Any]) -> Row:
+def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, scores: _TestScores) -> Row:
     metric = objectives[0][0]
     measured = [one for one in trials if one.number(metric) is not None]
     used = [one for one in measured if one.state == FINISHED] or [one for one in measured if one.state in EARLY]
     reported = [number for trial in used if (number := trial.number(metric)) is not None]
-    tests = [scores.get(trial.hash or "", trial.result.get("test")) for trial in used]
+    tests = [scores.parts.get(trial.hash or "", trial.result.get("test")) for trial in used]
     return Row(
         values={key: value_of(trials[0], key) for key in varied},
         trials=[trial.name for trial in trials],
@@ -125,7 +136,7 @@ def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, s
         deviation=stdev(reported) if len(reported) > 1 else None,
         metrics=_means([trial.result.get("validation") for trial in used]),
         test=_means(tests),
-        benchmark=_benchmarks(used),
+        benchmark=_benchmarks(used, scores),
         seconds=_sum(_mean(used, "measured/seconds/train"), _mean(used, "measured/seconds/validation")),
         tokens_per_s=_mean(used, "measured/tokens_per_s"),
         peak_memory_bytes=max(_numbers(used, "measured/peak_memory_bytes"), default=None),
@@ -177,8 +188,9 @@ def _sum(*parts: float | None) -> float | None:
     return sum(given) if given else None
 
 
-def _benchmarks(trials: Sequence[StoredTrial]) -> dict[str, dict[str, float]]:
-    found = [table for trial in trials if isinstance(table := trial.result.get("benchmark"), dict)]
+def _benchmarks(trials: Sequence[StoredTrial], scores: _TestScores) -> dict[str, dict[str, float]]:
+    own = [(trial.hash, table) for trial in trials if isinstance(table := trial.result.get("benchmark", {}), dict)]
+    found = [{**table, **scores.benchmarks.get(identity or "", {})} for identity, table in own]
     names = dict.fromkeys(name for table in found for name in table)
     return {name: _means([table.get(name) for table in found]) for name in names}
 

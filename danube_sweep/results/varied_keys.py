@@ -9,7 +9,7 @@ from danube_sweep.results.trial_results import StoredTrial
 
 _NO_PART = {"name", "seed", "device", "tracking", "storage", "hydra", "sweep", "pruner"}
 """First words of keys that do not make a trial another one, or only by its seed."""
-_NO_MATTER = {"trainer.eval_batch", "trainer.log_every", "trainer.score_test", "data.fold"}
+_NO_MATTER = {"trainer.eval_batch", "trainer.log_every", "trainer.benchmark_test", "trainer.score_test", "data.fold"}
 _FIRST_WORD = re.compile(r"[^./@]*")
 
 

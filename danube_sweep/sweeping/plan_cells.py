@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from danube_sweep.benchmark.plan_benchmark import BenchmarkPlan, plan_trial
+from danube_sweep.benchmark.scored_parts import tasks_on_test
 from danube_sweep.composer import Composer, choices, parse_sweep
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.data.kind import DataSize
@@ -27,6 +29,8 @@ class Planned:
     """Of its data; None without any."""
     error: str | None = None
     config: Config | None = None
+    benchmark: BenchmarkPlan | None = None
+    """A pass over its tasks of trainer.benchmark."""
 
 
 def plan_cells(
@@ -58,9 +62,9 @@ def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Pla
         demo = isinstance(config.data, GeneratedData) and not any(one.startswith("data=") for one in overrides)
         size = None if demo else data_size(config.data)
         if size is None:
-            return Planned(overrides, plan_of(config, slots=slots), config=config)
+            return Planned(overrides, plan_of(config, slots=slots), config=config, benchmark=plan_trial(config))
         plan = plan_of(config, rows=size.rows, tokens_per_row=size.tokens_per_row, slots=slots)
-        return Planned(overrides, plan, size, config=config)
+        return Planned(overrides, plan, size, config=config, benchmark=plan_trial(config))
     except UserError as error:
         return Planned(overrides, error=str(error))
 
@@ -77,6 +81,25 @@ def lines_of_packs(planned: Sequence[Planned], sweep: Sweep) -> list[str]:
     from danube_sweep.sweeping.dry_run import pack_lines  # for a sweep alone
 
     return pack_lines(configs, sweep)
+
+
+def lines_of_benchmarks(planned: Sequence[Planned], sweep: Sweep) -> list[str]:
+    """How long trainer.benchmark takes in a sweep, each line after the numbers of its cells."""
+    said: dict[str, list[int]] = {}
+    for number, one in enumerate(planned, 1):
+        if one.benchmark is None or one.config is None:
+            continue
+        on_test = set(tasks_on_test(one.config))
+        own = BenchmarkPlan([task for task in one.benchmark.passes if task.name not in on_test])
+        for_winner = BenchmarkPlan([task for task in one.benchmark.passes if task.name in on_test])
+        if own.passes:
+            text = "benchmark: after training, and before it once for each backbone"
+            said.setdefault(f"{text}, {own.said()}", []).append(number)
+        if for_winner.passes and sweep.score_test:
+            names = ", ".join(task.name for task in for_winner.passes)
+            text = f"benchmark: {names} has a test split, so twice for the winner alone"
+            said.setdefault(f"{text}, {for_winner.said()}", []).append(number)
+    return [f"{', '.join(map(str, numbers))}: {text}" for text, numbers in said.items()]
 
 
 def _composed(overrides: list[str], composer: Composer) -> Config:

@@ -6,11 +6,12 @@ equal weights.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from danube_sweep import paths
+from danube_sweep.benchmark.scored_parts import tasks_on_test
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Baseline, Config, NoPruner, Sweep, Target
 from danube_sweep.config.schema.states import State
@@ -126,7 +127,7 @@ def _train_alone(config: Config, source: Path, output: Path, described: list[dic
     take_over(output, Kind.run)
     try:
         write_refit(output, source, described)
-        train_run(config, output)
+        train_run(replace(config, trainer=replace(config.trainer, benchmark_test=True)), output)
     except DanubeSweepError:
         if not RunFolder(output).config.is_file():  # nothing has begun
             (output / NAME).unlink(missing_ok=True)
@@ -160,6 +161,11 @@ def _train_together(
         _withdraw(plan.folder, output)
         raise
     if new:
+        if unscored := tasks_on_test(new[0][0]):
+            terminal.note(
+                f"trainer.benchmark: several models are not scored on {', '.join(unscored)}, as it has a test split; "
+                "score one with: danube-sweep benchmark FOLDER"
+            )
         run_sweep(plan, terminal)
 
 

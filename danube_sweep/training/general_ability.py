@@ -17,10 +17,9 @@ from danube_sweep import paths
 from danube_sweep.benchmark.find_tasks import find_task
 from danube_sweep.benchmark.forgetting import change
 from danube_sweep.benchmark.harness_model import harness_model, is_chat, with_template
-from danube_sweep.benchmark.pinned_tasks import named_tasks
 from danube_sweep.benchmark.score_model import folder_digest, versions
 from danube_sweep.benchmark.score_task import Score, Settings, score_task
-from danube_sweep.benchmark.scored_parts import tasks_dir
+from danube_sweep.benchmark.scored_parts import tasks_dir, tasks_of_trial
 from danube_sweep.config.identity import is_random
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError, DiskError
@@ -35,12 +34,12 @@ Said = Callable[[], None]
 
 
 def score_before(config: Config, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> Scores:
-    """The scores of the untrained backbone by task; {} without trainer.benchmark.
+    """The scores of the untrained backbone by task; {} where the trial scores no task.
 
     They are kept in the cache, so the trials of a sweep over one backbone share them. Raises ConfigError for an unknown
     task, DataError for one without data.
     """
-    if not config.trainer.benchmark:
+    if not tasks_of_trial(config):
         return {}
     entry = paths.cache_dir() / "benchmark" / f"{_key(config, backbone, tokenizer)}.json"
     if (kept := _kept(entry)) is not None:
@@ -73,7 +72,7 @@ def score(config: Config, backbone: Backbone, tokenizer: PreTrainedTokenizerBase
             _same_random_numbers(backbone.device),
             harness_model(backbone, tokenizer, batch_rows=benchmark_rows(config), folder=place) as model,
         ):
-            for name in named_tasks(config.trainer.benchmark):
+            for name in tasks_of_trial(config):
                 found |= {one.task: one for one in score_task(model, find_task(name, folder), settings)}
     finally:
         hook.remove()
@@ -119,7 +118,7 @@ def _key(config: Config, backbone: Backbone, tokenizer: PreTrainedTokenizerBase)
         asdict(config.precision),
         [config.model.variant, asdict(config.model.chat)],
         [tokenizer.get_vocab(), tokenizer.chat_template],
-        [trainer.benchmark, trainer.benchmark_limit, None if folder is None else folder_digest(folder)],
+        [tasks_of_trial(config), trainer.benchmark_limit, None if folder is None else folder_digest(folder)],
         [versions(), backbone.device.type, benchmark_rows(config)],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -12,6 +12,7 @@ import torch
 import yaml
 from filelock import Timeout
 
+from danube_sweep.benchmark.scored_parts import tasks_on_test
 from danube_sweep.config.facts.positions import length_note, row_limit, too_long
 from danube_sweep.config.identity import HASH_VERSION, hub_source, is_random, other_hashes
 from danube_sweep.config.schema import Config
@@ -221,7 +222,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel, ranks: Ran
         where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
     write_json(folder.environment, {**found, "data": asdict(prepared.description), **_steps(plan)})
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
-    for line in (stay, other_rows, warning, _length_note(model, prepared), plan.waiting_note()):
+    for line in (stay, other_rows, warning, _length_note(model, prepared), plan.waiting_note(), _unscored(config)):
         if line is not None:
             terminal.note(line)
     return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.judge)
@@ -235,6 +236,13 @@ def _other_rows(taken: Taken) -> str | None:
         if before != rows and folder.checkpoints.is_dir():
             return f"trainer.micro_batch={rows} from here on, {before} before: the same trial in other forward passes"
     return None
+
+
+def _unscored(config: Config) -> str | None:
+    left_out = [] if config.trainer.benchmark_test else tasks_on_test(config)
+    if not left_out:
+        return None
+    return f"trainer.benchmark: {', '.join(left_out)} is left out, as it has a test split, for a sweep's winner alone"
 
 
 def _steps(plan: StepPlan) -> dict[str, int]:

@@ -192,3 +192,4 @@ def test_a_run_is_scored_before_and_after_its_training(bench: Bench, tmp_path: P
         low, high = one["change"]["interval"]
         assert low <= one["change"]["value"] <= high
     assert "change, 95 %" in done.stdout
+    assert "planned time: about" in done.stdout and "tiny_choice: took" in done.stdout

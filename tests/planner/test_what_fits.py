@@ -306,7 +306,8 @@ def test_a_model_folder_is_planned_by_its_own_config(tmp_path: Path) -> None:
 
 def test_a_plan_loads_no_torch() -> None:
     code = (
-        "import sys; from danube_sweep.cli.main import main; main(['plan', '-m', 'model=danube3_500m', 'seed=1,2']); "
+        "import sys; from danube_sweep.cli.main import main; main(['plan', '-m', 'model=danube3_500m', "
+        "'seed=1,2', 'trainer.benchmark=[mmlu]']); "
         "heavy = {'torch', 'transformers', 'lightning', 'wandb', 'peft'} & set(sys.modules); sys.exit(bool(heavy))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

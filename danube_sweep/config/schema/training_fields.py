@@ -81,6 +81,10 @@ class Trainer:
     benchmark: list[str] = setting(
         "tasks of lm-evaluation-harness that score the backbone before and after training: post, [arc_easy], …", []
     )
+    benchmark_test: bool = setting(
+        "score those of the tasks that use a test split; in a sweep, only the winner is scored on them, at the end",
+        True,
+    )
     benchmark_limit: int | None = setting("items of each task of trainer.benchmark; null for all", None)
     benchmark_dir: str | None = setting(
         "folder of your own tasks for trainer.benchmark: a YAML file and data for each", None, path="folder"

@@ -62,6 +62,10 @@ def validate_trainer(trainer: Trainer) -> None:
         value = getattr(trainer, name)
         require(value is None or bool(trainer.benchmark), f"trainer.{name}={value} needs trainer.benchmark=[TASK,…]")
     require(
+        trainer.benchmark_test or bool(trainer.benchmark),
+        "trainer.benchmark_test=false needs trainer.benchmark=[TASK,…]",
+    )
+    require(
         trainer.clip_norm is None or trainer.clip_norm > 0,
         f"trainer.clip_norm must be above 0, got {trainer.clip_norm}; null does not clip",
     )

@@ -142,9 +142,10 @@ def _not_the_users() -> Iterator[None]:
 
 def _job(entry: Entry) -> list[str]:
     # Settled by the plan. Hydra, which composes the trial anew, would not know it.
-    tracking = load_config(entry.folder.config).tracking
-    group = tracking.group if isinstance(tracking, WandbTracking) else None
+    config = load_config(entry.folder.config)
+    group = config.tracking.group if isinstance(config.tracking, WandbTracking) else None
     planned = [] if group is None else [f"tracking.group={override_text('tracking.group', group)}"]
+    planned += ["trainer.benchmark_test=false"] if config.trainer.benchmark else []
     return [*entry.overrides, *planned, "trainer.score_test=false", f"hydra.sweep.subdir={entry.path.name}"]
 
 

@@ -130,8 +130,9 @@ class Line:
             answer = self._answer()
             return answer if isinstance(answer, Verdict) else Verdict.go_on
 
-        # The test part is scored once, for the winner.
-        config = replace(trial.config, trainer=replace(trial.config.trainer, score_test=False))
+        # Test parts and test splits are scored once, for the winner.
+        asked = trial.config.trainer
+        config = replace(trial.config, trainer=replace(asked, score_test=False, benchmark_test=not asked.benchmark))
         if trial.note:
             _record(trial.path, trial.note)
         return Entrant(config, trial.path, Relay(self._link, trial.name), judge)
@@ -180,6 +181,17 @@ def score_task(job: Job, link: Connection) -> None:
 
     assert job.config is not None
     link.send(score_test(job.path, job.config.device))
+
+
+def benchmark_task(job: Job, link: Connection) -> None:
+    """Sends what a finished trial and its untrained backbone score on the tasks of trainer.benchmark."""
+    from danube_sweep.terminal.quiet_libraries import quiet_libraries
+
+    quiet_libraries()
+    from danube_sweep.inference.benchmarked_run import score_benchmark
+
+    assert job.config is not None
+    link.send(score_benchmark(job.path, job.config))
 
 
 def baseline_task(job: Job, link: Connection) -> None:
