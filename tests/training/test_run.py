@@ -21,7 +21,7 @@ from filelock import FileLock
 from pyarrow import parquet
 from runs import CPU, metrics, train
 from sklearn.metrics import accuracy_score, f1_score, log_loss
-from workbench import train_pack
+from workbench import evaluate, train_pack
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Target
@@ -30,7 +30,6 @@ from danube_sweep.inference.predict import Form, Trained, load_run, predict_file
 from danube_sweep.inference.prediction_table import Predictions, table_of
 from danube_sweep.results.decisions.decide_command import Decided
 from danube_sweep.results.decisions.rules import Cuts, Outside, Thresholds
-from danube_sweep.training.evaluate import evaluate
 from danube_sweep.training.prepare import prepare
 
 Tiny = Callable[..., Config]
