@@ -63,6 +63,13 @@ FAULTS = [
         ("inference/test_soup.py::test_the_choice_is_that_of_the_paper_in_fewer_passes",),
     ),
     Fault(
+        "every trial of a sweep is scored on test splits",
+        "sweeping/execute/child_process.py",
+        "benchmark_test=not asked.benchmark",
+        "benchmark_test=True",
+        ("benchmark/test_trainer_benchmark.py::test_only_the_winner_is_scored_on_a_test_split_once",),
+    ),
+    Fault(
         "a rule is judged on the rows that chose it",
         "results/decisions/judge_rules.py",
         "np.flatnonzero(~out_N)",
