@@ -1,6 +1,7 @@
 """A backbone as the harness's language model: `HFLM` over transformers' own causal LM."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,7 @@ def harness_model(
     """
     from lm_eval.models.huggingface import HFLM
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model that is no path
     compute = backbone.precision.compute
     before = [module.training for module in backbone.modules()]
     with padded(backbone.body):
