@@ -1,10 +1,9 @@
 """An arm of a benchmark: a process that trains the steps it is told to, says how long they took, and waits."""
 
-import ctypes
 import logging
 import os
+import signal
 import statistics
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import Any, final
 import baseline_hf as hf
 import numpy as np
 import torch
-from sides import task_of, trial_of
+from sides import dies_with, task_of, trial_of
 
 from danube_sweep.config.schema import Config
 
@@ -114,8 +113,7 @@ def child(build: Build, configs: Sequence[Config], folder: Path, link: Connectio
     """Runs an arm and tells what goes wrong with it."""
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: no arm outlives the benchmark
+    dies_with(signal.SIGKILL)()
     quiet_libraries()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)

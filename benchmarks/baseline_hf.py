@@ -20,8 +20,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from readings import Log
 
 from danube_sweep.data.batches import Batch, collate, epoch_steps, eval_batches
 from danube_sweep.data.encoded import Encoded, load
@@ -137,8 +142,8 @@ def adapted(body: nn.Module, trial: Trial) -> nn.Module:
 class Classifier(nn.Module):
     """The backbone, a pooling and a linear layer.
 
-    `last` takes the last token. `pair` takes the difference of the means over the two answers and how much longer the
-    first one is, and the absolute value of both.
+    `last` takes the last token, `mean` the mean over all. `pair` takes the difference of the means over the two answers
+    and how much longer the first one is, and the absolute value of both.
     """
 
     def __init__(self, body: nn.Module, task: Task, trial: Trial) -> None:
@@ -165,6 +170,9 @@ class Classifier(nn.Module):
         states = self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         if self.pooling == "last":
             states = states[torch.arange(len(states)), attention_mask.sum(dim=1) - 1].float()
+        elif self.pooling == "mean":
+            states = torch.einsum("bt,bth->bh", attention_mask.float(), states.float())
+            states = states / attention_mask.sum(dim=1, keepdim=True)
         else:
             states = self._pair(states.float(), spans, sizes)
         logits = self.score(states)
@@ -218,20 +226,55 @@ class Epochs:
         yield from (rows.tolist() for (rows,) in steps)
 
 
-def train_all(task: Task, trials: Sequence[Trial], parts: dict[str, Encoded], log: Path) -> None:
-    """Trains every trial; each evaluation becomes a line of `log` with the wall time at which it was known."""
-    body = load_body(task)
-    with log.open("w") as stream:
-        for trial in trials:
-            start = time.time()
-            model = adapted(body, trial)
-            _trainer(Classifier(model, task, trial), task, trial, parts, stream).train()
-            body = body if trial.rank == 0 else model.unload()
-            stream.write(json.dumps({"trial": trial.name, "seconds": time.time() - start, "wall": time.time()}) + "\n")
-            stream.flush()
+def train_all(task: Task, trials: Sequence[Trial], parts: dict[str, Encoded], file: Path) -> None:
+    """Trains every trial that the log in `file` does not have whole; its events are those of `readings.Log`.
+
+    The test part, if there is one, is read with the weights of the best validation, after the trial's `end`.
+    """
+    log = Log(file)
+    known = log.courses("cpu")
+    left = [trial for trial in trials if trial.name not in known]
+    body = load_body(task) if left else nn.Module()
+    for trial in left:
+        note = partial(_note, log, trial)
+        note("start")
+        model = adapted(body, trial)
+        whole = Classifier(model, task, trial)
+        best = Best(whole, note)
+        trainer = _trainer(whole, task, trial, parts, best)
+        trainer.train()
+        note("end")
+        note("test", losses=best.test(trainer, parts["test"], task) if "test" in parts else [])
+        body = body if trial.rank == 0 else model.unload()
 
 
-def _trainer(model: nn.Module, task: Task, trial: Trial, parts: dict[str, Encoded], stream: Any) -> Any:
+def _note(log: Log, trial: Trial, event: str, **fields: Any) -> None:
+    log.append(event, time.time(), time.process_time(), trial=trial.name, **fields)
+
+
+class Best:
+    """The trained weights at the best validation so far, as `load_best_model_at_end` has them, but in memory."""
+
+    def __init__(self, model: nn.Module, note: Callable[..., None]) -> None:
+        self._model, self._note = model, note
+        self._loss, self._weights = math.inf, dict[str, torch.Tensor]()
+
+    def validated(self, step: int, loss: float) -> None:
+        self._note("validation", step=step, log_loss=loss)
+        if loss < self._loss:
+            trained = {name: one for name, one in self._model.named_parameters() if one.requires_grad}
+            self._loss, self._weights = loss, {name: one.detach().clone() for name, one in trained.items()}
+
+    def test(self, trainer: Any, rows: Encoded, task: Task) -> list[float]:
+        """The log losses of the rows."""
+        self._model.load_state_dict(self._weights, strict=False)
+        found = trainer.predict(range(len(rows.ids)))
+        losses_N = np.empty(len(rows.ids))
+        losses_N[np.concatenate(eval_batches(rows.lengths, task.eval_batch))] = _log_losses(found)
+        return [float(loss) for loss in losses_N]
+
+
+def _trainer(model: nn.Module, task: Task, trial: Trial, parts: dict[str, Encoded], best: Best) -> Any:
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     def loader(part: str, batches: Any) -> DataLoader[Any]:
@@ -240,19 +283,22 @@ def _trainer(model: nn.Module, task: Task, trial: Trial, parts: dict[str, Encode
 
         return DataLoader(range(len(parts[part].ids)), batch_sampler=batches, collate_fn=padded)  # type: ignore[arg-type]
 
+    def longest_first(part: str) -> DataLoader[Any]:
+        return loader(part, [rows.tolist() for rows in eval_batches(parts[part].lengths, task.eval_batch)])
+
     class OurTrainer(Trainer):
         def get_train_dataloader(self) -> DataLoader[Any]:
             return loader("train", Epochs(parts["train"], task, trial))
 
         def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-            longest_first = eval_batches(parts["validation"].lengths, task.eval_batch)
-            return loader("validation", [rows.tolist() for rows in longest_first])
+            return longest_first("validation")
+
+        def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+            return longest_first("test")
 
     class Writer(TrainerCallback):
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any) -> None:
-            row = {"trial": trial.name, "step": state.global_step, "log_loss": metrics["eval_log_loss"]}
-            stream.write(json.dumps({**row, "wall": time.time()}) + "\n")
-            stream.flush()
+            best.validated(state.global_step, metrics["eval_log_loss"])
 
     arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(),
@@ -286,15 +332,20 @@ def _trainer(model: nn.Module, task: Task, trial: Trial, parts: dict[str, Encode
     return trainer
 
 
+def _log_losses(found: Any) -> Any:
+    logits = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
+    shares = torch.from_numpy(logits).float().softmax(dim=1).double().clamp(min=1e-15)
+    return -(torch.from_numpy(found.label_ids) * shares.log()).sum(dim=1).numpy()
+
+
 def _log_loss(found: Any) -> dict[str, float]:
-    shares = torch.from_numpy(found.predictions).float().softmax(dim=1).double().clamp(min=1e-15)
-    return {"log_loss": float(-(torch.from_numpy(found.label_ids) * shares.log()).sum(dim=1).mean())}
+    return {"log_loss": float(_log_losses(found).mean())}
 
 
 def read_task(folder: Path) -> tuple[Task, list[Trial], dict[str, Encoded]]:
     """What `sides.write_task` wrote."""
     described = json.loads((folder / "task.json").read_text())
-    parts = {part: load(folder / f"{part}.npz") for part in ("train", "validation")}
+    parts = {file.stem: load(file) for file in folder.glob("*.npz")}
     return Task(**described["task"]), [Trial(**one) for one in described["trials"]], parts
 
 
@@ -315,7 +366,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         task, trials, parts = read_task(options.task)
         train_all(task, trials, parts, options.log)
         return
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
     from sides import side_by_side
 
     with tempfile.TemporaryDirectory() as temporary:

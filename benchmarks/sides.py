@@ -2,21 +2,26 @@
 
 import argparse
 import csv
+import ctypes
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import baseline_hf
+import psutil
 import torch
 from baseline_hf import Task, Trial
+from readings import CLOCKS as CLOCKS
+from readings import Log, Reading, replay
 
 from danube_sweep.data.encoded import save
 
@@ -38,7 +43,7 @@ def write_task(configs: Sequence[Any], folder: Path) -> None:
     first = configs[0]
     prepared = prepare(first)
     folder.mkdir(parents=True, exist_ok=True)
-    for part in ("train", "validation"):
+    for part in prepared.parts:
         save(prepared.parts[part], folder / f"{part}.npz")
     described = {
         "task": asdict(task_of(first, prepared.pad_id, len(prepared.classes))),
@@ -122,31 +127,44 @@ def save_model(config: Any, folder: Path) -> None:
     prepare(config).tokenizer.save_pretrained(folder)
 
 
-@dataclass
-class Reading:
-    """Validation losses by trial and step, and when each was known, in seconds after the command was started."""
+def run_baseline(folder: Path, log: Path, clock: str = "wall") -> Reading:
+    """Runs the baseline over the task in `folder`, in a process of its own, imports included.
 
-    losses: dict[tuple[str, int], float] = field(default_factory=dict)
-    seconds: dict[tuple[str, int], float] = field(default_factory=dict)
-    total: float = 0.0
-
-    def add(self, trial: str, step: int, loss: float, seconds: float) -> None:
-        self.losses[trial, step], self.seconds[trial, step] = loss, seconds
-
-
-def run_baseline(folder: Path, log: Path) -> Reading:
-    """Runs the baseline over the task in `folder`, in a process of its own, imports included."""
-    reading, start = Reading(), time.time()
+    Trials that `log` has already are not trained again.
+    """
+    known = Log(log)
+    known.append("launch", time.time(), 0.0)
     command = [sys.executable, str(Path(baseline_hf.__file__).resolve()), "--task", str(folder), "--log", str(log)]
-    done = subprocess.run(command, env=quiet_environment(), capture_output=True, text=True)
-    reading.total = time.time() - start
+    done = subprocess.run(
+        command, env=quiet_environment(), capture_output=True, text=True, preexec_fn=dies_with(signal.SIGTERM)
+    )
     if done.returncode:
         raise SystemExit(f"the baseline ended with exit code {done.returncode}:\n{done.stderr[-3000:]}")
-    for line in log.read_text().splitlines():
-        row = json.loads(line)
-        if "step" in row:
-            reading.add(row["trial"], row["step"], row["log_loss"], row["wall"] - start)
-    return reading
+    courses = known.courses(clock)
+    return replay(known.start_up(clock), courses, list(courses))
+
+
+def dies_with(number: int) -> Callable[[], None]:
+    """To be called in a child: it gets this signal when its parent has died, so that nothing outlives a benchmark."""
+
+    def ask() -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
+
+    return ask
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Processor seconds of a process, its descendants, and those that they have waited for; 0 if it is gone."""
+    found = 0.0
+    try:
+        root = psutil.Process(pid)
+        for one in (root, *root.children(recursive=True)):
+            times = one.cpu_times()
+            found += times.user + times.system + times.children_user + times.children_system
+    except psutil.NoSuchProcess:
+        return 0.0
+    return found
 
 
 def quiet_environment() -> dict[str, str]:
@@ -157,14 +175,13 @@ def quiet_environment() -> dict[str, str]:
 class Watch:
     """Reads a sweep folder while it grows: when was which validation there?"""
 
-    def __init__(self, folder: Path, start: float) -> None:
-        self._folder, self._start = folder, start
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._sizes: dict[Path, int] = {}
         self.reading = Reading()
 
-    def look(self) -> None:
+    def look(self, now: float) -> None:
         """Notes what is new, a tenth of a millisecond for a file that is not."""
-        now = time.time() - self._start
         for file in self._folder.glob("[0-9]*/metrics.csv"):
             size = file.stat().st_size
             if size == self._sizes.get(file):
@@ -178,21 +195,30 @@ class Watch:
                     self.reading.add(*key, float(row["log_loss"]), now)
 
 
-def run_sweep(arguments: Sequence[str], folder: Path, command: Sequence[str] = ("-m", "danube_sweep", "-m")) -> Reading:
+def run_sweep(
+    arguments: Sequence[str],
+    folder: Path,
+    command: Sequence[str] = ("-m", "danube_sweep", "-m"),
+    clock: str = "wall",
+) -> Reading:
     """Runs `danube-sweep -m ARGUMENTS…` into `folder`, imports included, and looks into it five times a second."""
-    start = time.time()
-    watch = Watch(folder, start)
+    start, spent = time.time(), 0.0
+    watch = Watch(folder)
     with tempfile.TemporaryFile("w+") as said:
         whole = [sys.executable, *command, *arguments, f"hydra.sweep.dir={folder}"]
-        process = subprocess.Popen(whole, env=quiet_environment(), stdout=said, stderr=said, text=True)
+        process = subprocess.Popen(
+            whole, env=quiet_environment(), stdout=said, stderr=said, text=True, preexec_fn=dies_with(signal.SIGTERM)
+        )
         try:
             while process.poll() is None:
-                watch.look()
+                # A descendant that ends between two looks is counted by its parent from the second on.
+                spent = max(spent, tree_cpu_s(process.pid))
+                watch.look(spent if clock == "cpu" else time.time() - start)
                 time.sleep(0.2)
         finally:
             process.terminate()
-        watch.reading.total = time.time() - start
-        watch.look()
+        watch.reading.total = spent if clock == "cpu" else time.time() - start
+        watch.look(watch.reading.total)
         if process.returncode:
             said.seek(0)
             raise SystemExit(f"the sweep ended with exit code {process.returncode}:\n{said.read()[-3000:]}")

@@ -94,8 +94,7 @@ class Arm:
         self.best.append(reading.losses[best])
         self.own.append(reading.seconds[best])
         self.total.append(reading.total)
-        there = [reading.seconds[key] for key, loss in reading.losses.items() if loss <= target + self.same]
-        self.reached.append(min(there, default=None))
+        self.reached.append(reading.first(target + self.same))
         return target
 
     @property
@@ -124,19 +123,19 @@ class Bench:
         return [f"pruner.reduction={self.options.reduction}"] if self.options.reduction else []
 
     def baseline(self, folder: Path) -> sides.Reading:
-        return sides.run_baseline(self.folder / "task", folder.with_suffix(".jsonl"))
+        log = folder.with_suffix(".jsonl")
+        log.unlink(missing_ok=True)
+        return sides.run_baseline(self.folder / "task", log, self.options.clock)
 
     def ours(self, folder: Path, **changed: str) -> sides.Reading:
         settings = {**self.on, **changed}
         more = self.reduction if settings["pruner"] == ON["pruner"] else []
-        return sides.run_sweep([*self.common, *sides.grid(self.axes), *settings.values(), *more], folder)
+        words = [*self.common, *sides.grid(self.axes), *settings.values(), *more]
+        return sides.run_sweep(words, folder, clock=self.options.clock)
 
     def own_order(self, folder: Path) -> sides.Reading:
-        """The same cells, each with an order of its own: packs without anything in common below their adapters."""
-        cells = [[*cell, f"data.order_seed={number}"] for number, cell in enumerate(sides.cells(self.axes))]
-        file = folder.with_suffix(".json")
-        file.write_text(json.dumps([[*self.common, *self.on.values(), *self.reduction, *cell] for cell in cells]))
-        return sides.run_sweep(["--cells", str(file)], folder, command=[str(Path(__file__).resolve())])
+        common = [*self.common, *self.on.values(), *self.reduction]
+        return own_orders(common, self.axes, folder, self.options.clock)
 
     def arms(self) -> dict[str, Arm]:
         same = SAME[self.options.compute]
@@ -152,6 +151,19 @@ class Bench:
     def _arm(self, changed: dict[str, str]) -> Arm:
         padded = {**self.on, **changed}["batching"] == "data.batching=bucketed"
         return Arm(lambda folder: self.ours(folder, **changed), SAME[self.options.compute], padded)
+
+
+def own_orders(common: Sequence[str], axes: dict[str, list[str]], folder: Path, clock: str) -> sides.Reading:
+    """The cells of a grid, each with an order of its own: packs without anything in common below their adapters."""
+    cells = [[*common, *cell, f"data.order_seed={number}"] for number, cell in enumerate(sides.cells(axes))]
+    file = folder.with_suffix(".json")
+    file.write_text(json.dumps(cells))
+    return sides.run_sweep(["--cells", str(file)], folder, ("-c", OWN_ORDERS), clock)
+
+
+OWN_ORDERS = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parent)!r}); import time_to_best as own; own.main()"
+)
 
 
 def run_cells(file: Path, folder: Path) -> None:
@@ -241,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rows: about 8 minutes on one CPU core")
     parser.add_argument("--toy", action="store_true", help="a model of two blocks 64 wide: tries the script out")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--clock", choices=sides.CLOCKS, default="wall", help="cpu: where others use the machine too")
     parser.add_argument("--trials", type=int, default=24, choices=TRIALS)
     parser.add_argument("--steps", type=int, help="of a trial: 60, with --quick 20")
     parser.add_argument(

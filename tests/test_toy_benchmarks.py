@@ -2,9 +2,14 @@
 
 import csv
 import importlib
+import itertools
+import json
+import statistics
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +50,7 @@ OTHERS = {
     "packing": "test_benchmarks.py",
     "published_t4": "below, and planner/test_published.py",
     "general_ability": "below",
+    "real_sweep": "below",
     "real_model": "below, and training/test_against_plain_peft.py",
     "report_page": "below",
     "smollm2_folder": "test_tutorial.py",
@@ -52,6 +58,8 @@ OTHERS = {
     "tutorial": "test_tutorial.py",
 }
 """Scripts that other tests try."""
+SHORT_SWEEP = "--steps 4 --validations 2 --rows 40 --validation 0.2 --max-length 16 --batch 4 --precision fp32 "
+SHORT_SWEEP += "--rates 1e-2 --last-k 1 --seeds 2 --again 1"
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -114,6 +122,51 @@ def test_a_real_model_is_compared_and_its_casts_too(
     assert "plain, padded on the left: " in capsys.readouterr().out
     script("bf16_casts", monkeypatch).main(common)
     assert "plain PEFT under autocast" in capsys.readouterr().out
+
+
+def test_a_real_sweep_is_measured_once_and_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_base(tiny_config(), tmp_path / "base")
+    for part in ("train", "test"):
+        texts(tmp_path / f"banking77_{part}.csv", 60)
+    words = f"FOLDER/records --model FOLDER/base --data FOLDER --only banking77 --clock cpu --no-ablation {SHORT_SWEEP}"
+    measure, said = partial(script("real_sweep", monkeypatch).main, words.replace("FOLDER", str(tmp_path)).split()), []
+    monkeypatch.setattr(subprocess, "Popen", warm.WarmPopen)
+    measure()
+    said.append(capsys.readouterr().out)
+    assert float(said[0].partition("at most ")[2].split()[0]) < 1e-5, "the two sides do not train the same"
+    assert "4 trials of 4 steps, cpu seconds" in said[0] and said[0].count("goal: ") == 2
+    log = tmp_path / "records" / "banking77" / "baseline.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    cut = max(number for number, line in enumerate(lines) if '"start"' in line) + 1
+    log.write_text("".join(lines[:cut]) + lines[cut][:20])  # killed in the middle of the last trial, and of a line
+    measure()
+    said.append(capsys.readouterr().out)
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines() if line.endswith("}")]
+    assert events.count("test") == 5 and events.count("start") == 6, "it trained others again, or none"
+    monkeypatch.setattr(subprocess, "run", None)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    measure()
+    assert capsys.readouterr().out == said[1], "nothing was left to measure"
+
+
+def test_a_benchmark_refuses_the_records_of_another_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_base(tiny_config(), tmp_path / "base")
+    study = partial(script("real_sweep", monkeypatch).Study, data="banking77", model=tmp_path / "base")
+    options = {"steps": 4, "validations": 2, "data": tmp_path, "last_k": "1", "rates": "1e-2", "model": None}
+    options |= {"precision": "fp32", "compute": "fp32", "clock": "cpu", "batch": 4, "max_length": 16}
+    for rows in (40, 40):
+        study(Namespace(**options, rows=rows, validation=0.2), folder=tmp_path / "records")
+    with pytest.raises(SystemExit, match="recorded with --rows 40, not 60"):
+        study(Namespace(**options, rows=60, validation=0.2), folder=tmp_path / "records")
+
+
+def test_the_expected_best_is_the_mean_over_all_draws() -> None:
+    readings = importlib.import_module("readings")
+    cells = [[0.9, 0.7, 0.8], [0.75], [0.7, 1.2]]
+    wanted = statistics.fmean(map(min, itertools.product(*cells)))
+    assert readings.expected_best(cells) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_general_ability_equals_that_of_the_harness(

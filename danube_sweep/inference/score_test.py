@@ -10,13 +10,18 @@ from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal
-from danube_sweep.training.evaluate import Hidden, evaluate_together, evaluation_batches
+from danube_sweep.training.evaluate import Evaluation, Hidden, evaluate_together, evaluation_batches
 from danube_sweep.training.pack.stored_prefix import StoredStates
 from danube_sweep.training.prepare import prepare
 
 
 def score_test(path: Path, device: Device) -> dict[str, float]:
-    """The metrics of a finished run on its test part.
+    """The metrics of a finished run on its test part. Raises the errors of `evaluate_test`."""
+    return evaluate_test(path, device).metrics
+
+
+def evaluate_test(path: Path, device: Device) -> Evaluation:
+    """The evaluation of a finished run on its test part, row by row.
 
     Raises CheckpointError if the run is unfinished or damaged, if its data have changed, or if they have no test part.
     """
@@ -37,7 +42,7 @@ def score_test(path: Path, device: Device) -> dict[str, float]:
         hidden=_states_of(trained, part),
         batches=evaluation_batches(trained_with, part, prepared.pad_id, trained.backbone),
     )
-    return found.metrics
+    return found
 
 
 def _states_of(trained: Trained, part: Encoded) -> Hidden:
