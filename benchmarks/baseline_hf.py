@@ -229,10 +229,12 @@ class Epochs:
 def train_all(task: Task, trials: Sequence[Trial], parts: dict[str, Encoded], file: Path) -> None:
     """Trains every trial that the log in `file` does not have whole; its events are those of `readings.Log`.
 
-    The test part, if there is one, is read with the weights of the best validation, after the trial's `end`.
+    The test part, if there is one, is read with the weights of the best validation, after the trial's `end`, and only
+    where that is the best of all trials so far: nobody scores the others.
     """
     log = Log(file)
     known = log.courses("cpu")
+    lowest = min((course.best for course in known.values()), default=math.inf)
     left = [trial for trial in trials if trial.name not in known]
     body = load_body(task) if left else nn.Module()
     for trial in left:
@@ -244,7 +246,9 @@ def train_all(task: Task, trials: Sequence[Trial], parts: dict[str, Encoded], fi
         trainer = _trainer(whole, task, trial, parts, best)
         trainer.train()
         note("end")
-        note("test", losses=best.test(trainer, parts["test"], task) if "test" in parts else [])
+        leads = best.loss < lowest and "test" in parts
+        note("test", losses=best.test(trainer, parts["test"], task) if leads else [])
+        lowest = min(lowest, best.loss)
         body = body if trial.rank == 0 else model.unload()
 
 
@@ -257,13 +261,13 @@ class Best:
 
     def __init__(self, model: nn.Module, note: Callable[..., None]) -> None:
         self._model, self._note = model, note
-        self._loss, self._weights = math.inf, dict[str, torch.Tensor]()
+        self.loss, self._weights = math.inf, dict[str, torch.Tensor]()
 
     def validated(self, step: int, loss: float) -> None:
         self._note("validation", step=step, log_loss=loss)
-        if loss < self._loss:
+        if loss < self.loss:
             trained = {name: one for name, one in self._model.named_parameters() if one.requires_grad}
-            self._loss, self._weights = loss, {name: one.detach().clone() for name, one in trained.items()}
+            self.loss, self._weights = loss, {name: one.detach().clone() for name, one in trained.items()}
 
     def test(self, trainer: Any, rows: Encoded, task: Task) -> list[float]:
         """The log losses of the rows."""

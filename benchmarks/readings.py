@@ -30,8 +30,10 @@ class Reading:
 
 @dataclass
 class Course:
-    """A trial of the baseline. Seconds are counted from its start; `test` has the losses of the test rows at its best
-    step."""
+    """A trial of the baseline. Seconds are counted from its start.
+
+    `test` has the losses of the test rows at its best step, if no trial before it was better.
+    """
 
     losses: dict[int, float] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)

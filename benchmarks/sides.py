@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import baseline_hf
 import psutil
 import torch
 from baseline_hf import Task, Trial
@@ -134,7 +133,7 @@ def run_baseline(folder: Path, log: Path, clock: str = "wall") -> Reading:
     """
     known = Log(log)
     known.append("launch", time.time(), 0.0)
-    command = [sys.executable, str(Path(baseline_hf.__file__).resolve()), "--task", str(folder), "--log", str(log)]
+    command = [sys.executable, *main_of("baseline_hf"), "--task", str(folder), "--log", str(log)]
     done = subprocess.run(
         command, env=quiet_environment(), capture_output=True, text=True, preexec_fn=dies_with(signal.SIGTERM)
     )
@@ -142,6 +141,12 @@ def run_baseline(folder: Path, log: Path, clock: str = "wall") -> Reading:
         raise SystemExit(f"the baseline ended with exit code {done.returncode}:\n{done.stderr[-3000:]}")
     courses = known.courses(clock)
     return replay(known.start_up(clock), courses, list(courses))
+
+
+def main_of(name: str) -> list[str]:
+    """The words for Python that run the `main` of a script beside this one."""
+    place = str(Path(__file__).resolve().parent)
+    return ["-c", f"import sys; sys.path.insert(0, {place!r}); import {name} as script; script.main()"]
 
 
 def dies_with(number: int) -> Callable[[], None]:

@@ -158,12 +158,7 @@ def own_orders(common: Sequence[str], axes: dict[str, list[str]], folder: Path, 
     cells = [[*common, *cell, f"data.order_seed={number}"] for number, cell in enumerate(sides.cells(axes))]
     file = folder.with_suffix(".json")
     file.write_text(json.dumps(cells))
-    return sides.run_sweep(["--cells", str(file)], folder, ("-c", OWN_ORDERS), clock)
-
-
-OWN_ORDERS = (
-    f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parent)!r}); import time_to_best as own; own.main()"
-)
+    return sides.run_sweep(["--cells", str(file)], folder, sides.main_of("time_to_best"), clock)
 
 
 def run_cells(file: Path, folder: Path) -> None:

@@ -7,10 +7,10 @@ import json
 import statistics
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,7 +132,8 @@ def test_a_real_sweep_is_measured_once_and_goes_on_where_it_was_stopped(
         texts(tmp_path / f"banking77_{part}.csv", 60)
     words = f"FOLDER/records --model FOLDER/base --data FOLDER --only banking77 --clock cpu --no-ablation {SHORT_SWEEP}"
     measure, said = partial(script("real_sweep", monkeypatch).main, words.replace("FOLDER", str(tmp_path)).split()), []
-    monkeypatch.setattr(subprocess, "Popen", warm.WarmPopen)
+    sides = importlib.import_module("sides")
+    monkeypatch.setattr(sides, "subprocess", SimpleNamespace(run=subprocess.run, Popen=warm.WarmPopen))
     measure()
     said.append(capsys.readouterr().out)
     assert float(said[0].partition("at most ")[2].split()[0]) < 1e-5, "the two sides do not train the same"
@@ -145,8 +146,7 @@ def test_a_real_sweep_is_measured_once_and_goes_on_where_it_was_stopped(
     said.append(capsys.readouterr().out)
     events = [json.loads(line)["event"] for line in log.read_text().splitlines() if line.endswith("}")]
     assert events.count("test") == 5 and events.count("start") == 6, "it trained others again, or none"
-    monkeypatch.setattr(subprocess, "run", None)
-    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setattr(sides, "subprocess", None)
     measure()
     assert capsys.readouterr().out == said[1], "nothing was left to measure"
 
@@ -157,9 +157,9 @@ def test_a_benchmark_refuses_the_records_of_another_sweep(tmp_path: Path, monkey
     options = {"steps": 4, "validations": 2, "data": tmp_path, "last_k": "1", "rates": "1e-2", "model": None}
     options |= {"precision": "fp32", "compute": "fp32", "clock": "cpu", "batch": 4, "max_length": 16}
     for rows in (40, 40):
-        study(Namespace(**options, rows=rows, validation=0.2), folder=tmp_path / "records")
+        study(SimpleNamespace(**options, rows=rows, validation=0.2), folder=tmp_path / "records")
     with pytest.raises(SystemExit, match="recorded with --rows 40, not 60"):
-        study(Namespace(**options, rows=60, validation=0.2), folder=tmp_path / "records")
+        study(SimpleNamespace(**options, rows=60, validation=0.2), folder=tmp_path / "records")
 
 
 def test_the_expected_best_is_the_mean_over_all_draws() -> None:
