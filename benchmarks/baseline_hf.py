@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ class Classifier(nn.Module):
         hidden = int(body.config.hidden_size)
         torch.manual_seed(trial.seed)
         self.score = nn.Linear(
-            2 * hidden + 2 if task.pooling == "pair" else hidden, task.classes, task.pooling == "pair"
+            2 * hidden + 2 if task.pooling == "pair" else hidden, task.classes, task.pooling != "last"
         )
         nn.init.normal_(self.score.weight, std=0.02)
         if self.score.bias is not None:
@@ -236,6 +237,8 @@ def train_all(task: Task, trials: Sequence[Trial], parts: dict[str, Encoded], fi
     known = log.courses("cpu")
     lowest = min((course.best for course in known.values()), default=math.inf)
     left = [trial for trial in trials if trial.name not in known]
+    for library in ("peft", "transformers.trainer"):  # so that the first trial costs no more than another in its place
+        import_module(library)
     body = load_body(task) if left else nn.Module()
     for trial in left:
         note = partial(_note, log, trial)
