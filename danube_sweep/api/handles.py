@@ -28,6 +28,7 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.own_tasks import predict_task
 from danube_sweep.sweeping.execute.shown_child import run_in_child
+from danube_sweep.sweeping.execute.slots import check_devices
 from danube_sweep.terminal.run_summary import summary
 
 if TYPE_CHECKING:
@@ -59,16 +60,18 @@ class _Answering(ABC):
         id_column: str | None = None,
         batch_rows: int = 16,
         accelerator: str = "auto",
+        devices: int | str = 1,
     ) -> "pandas.DataFrame":
         """Answers to a file or a DataFrame, in its order: ids, and a probability for each class or a number.
 
-        An ensemble gives the weighted mean of its members' answers. `labels`, `swap` and `id_column` are those of
-        `danube-sweep predict`, as are the errors.
+        An ensemble gives the weighted mean of its members' answers. `labels`, `swap`, `id_column` and `devices` (a
+        number or "all") are those of `danube-sweep predict`, as are the errors.
         """
         if batch_rows < 1:
             raise ConfigError(f"batch_rows must be at least 1, got {batch_rows}")
         if accelerator not in ACCELERATORS:
             raise ConfigError(f"accelerator={accelerator}: no such option; there are {', '.join(ACCELERATORS)}")
+        check_devices(devices)
         target = self._target
         for line in received.check(self.path, trust=self._trust):
             print(f"note: {neutral(line)}")
@@ -83,6 +86,7 @@ class _Answering(ABC):
                 labels=labels,
                 batch_rows=batch_rows,
                 accelerator=accelerator,
+                devices=devices,
             )
             job = Job(self.path, Path.cwd(), dict(os.environ))
             run_in_child(functools.partial(predict_task, words), job, on_cpu=accelerator == "cpu")

@@ -40,8 +40,9 @@ def predict(arguments: list[str]) -> int:
         parser.error("--likeliest is for labels; give --labels, or leave it out")
 
     from danube_sweep.inference.predict_run import predict_run
+    from danube_sweep.sweeping.execute.divided_prediction import devices_for
 
-    print(f"{words.target}: {predict_run(words)} rows")
+    print(f"{words.target}: {predict_run(words, devices=devices_for(words))} rows")
     return 0
 
 
@@ -59,8 +60,9 @@ def label(arguments: list[str]) -> int:
     words = _words(parser, arguments)
 
     from danube_sweep.inference.label_run import label_run
+    from danube_sweep.sweeping.execute.divided_prediction import devices_for
 
-    rows = label_run(words)
+    rows = label_run(words, devices_for(words))
     print(f"{words.target}: {rows} rows with soft labels; train on them with data.extra=[{words.target}]")
     return 0
 
@@ -96,10 +98,24 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="hours that it may take: leaves out --swap and members of an ensemble, if they do not fit, and says so",
     )
     add_accelerator(parser)
+    parser.add_argument(
+        "--devices",
+        type=_devices,
+        default=1,
+        metavar="N",
+        help="devices that divide the rows: a number of GPUs (without a GPU, of processes that share the CPU), or all; "
+        "default 1",
+    )
     types = ["fp32", "bf16", "fp16"]
     parser.add_argument("--compute", choices=types, help="compute type, if the device lacks the run's type")
     add_model_path(parser)
     add_trust(parser)
+
+
+def _devices(word: str) -> int | str:
+    if word == "all" or (word.isdecimal() and int(word) >= 1):
+        return word if word == "all" else int(word)
+    raise argparse.ArgumentTypeError(f"must be a number from 1 on or all, got {word}")
 
 
 def _method(word: str) -> str:

@@ -9,18 +9,19 @@ from danube_sweep.inference.predict_run import PredictWords, predict_run
 
 if TYPE_CHECKING:
     from danube_sweep.config.schema import Data
+    from danube_sweep.inference.divided import Devices
     from danube_sweep.inference.predict import FinishedRun, Request
     from danube_sweep.inference.prediction_table import Predictions
 
 
-def label_run(words: PredictWords) -> int:
+def label_run(words: PredictWords, devices: "Devices | None" = None) -> int:
     """Writes a csv that `data.extra` reads: id, texts and a column per class; returns the number of rows.
 
-    Raises UserError, also for a run whose answers are no labels of rows.
+    Raises as `predict_run` does, and UserError for a run whose answers are no labels of rows.
     """
     if words.target.suffix.lower() != ".csv":
         raise ConfigError(f"-o {words.target}: soft labels are written as a csv; give a name that ends in .csv")
-    return predict_run(words, _with_texts)
+    return predict_run(words, _with_texts, devices)
 
 
 def _with_texts(run: "FinishedRun", request: "Request") -> "Request":

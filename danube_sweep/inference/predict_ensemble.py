@@ -5,7 +5,7 @@ Axes: N examples, A answers of an example.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,19 +14,19 @@ import torch
 from danube_sweep import __version__
 from danube_sweep.config.schema import Target
 from danube_sweep.errors import CheckpointError, ConfigError
+from danube_sweep.inference.deadline import Choice
+from danube_sweep.inference.divided import Devices, Done, ThisDevice, Work
 from danube_sweep.inference.predict import (
     CHUNK_ROWS,
     FinishedRun,
     Place,
     Request,
     checked_request,
-    load,
     open_run,
-    predicted,
     write_answers,
 )
 from danube_sweep.inference.prediction_table import SHARES, Form, Predictions
-from danube_sweep.inference.runs_in_packs import load_pack, read_alike
+from danube_sweep.inference.runs_in_packs import read_alike
 from danube_sweep.results.calibration import Scaling, calibrate
 from danube_sweep.results.decisions.decide_command import Decided, read_rule
 from danube_sweep.results.ensemble.members import tempered
@@ -150,19 +150,21 @@ def answer_together(
     place: Place,
     *,
     batch_rows: int = 16,
-    done: Callable[[int], None] = lambda _rows: None,
+    done: Done = lambda _rows: None,
     kept: PredictionParts | None = None,
+    devices: Devices | None = None,
 ) -> int:
-    """Writes the mean answers, as `answer` does for one run. Raises the errors of `load`.
+    """Writes the mean answers, as `answer` does for one run. Raises the errors of `Devices.answers`.
 
     Runs that share a backbone and read the same tokens answer in one pass; the packs are loaded one after the other.
     Parts of an earlier, interrupted call that are in `kept` are not computed again. Raises CheckpointError if the
     members read different words.
     """
     packs = read_alike([part.run for part in parts], place)
+    works = works_of(parts, requests, place, packs, batch_rows)
     answered = [
-        _answers(number, [parts[one] for one in places], requests[places[0]], place, batch_rows, done, kept)
-        for number, places in enumerate(packs)
+        _answers(number, [parts[one] for one in places], work, done, kept, devices or ThisDevice())
+        for number, (places, work) in enumerate(zip(packs, works, strict=True))
     ]
     if len(answered) == 1:
         return write_answers(requests[0], answered[0])
@@ -180,6 +182,30 @@ def answer_together(
     return write_answers(requests[0], [Predictions(examples, total_NA)])
 
 
+def works_of(
+    parts: Sequence[Part],
+    requests: Sequence[Request],
+    place: Place,
+    packs: Sequence[Sequence[int]],
+    batch_rows: int,
+) -> list[Work]:
+    """The work of each pack, which holds the places of its runs."""
+    found = []
+    for places in packs:
+        request = requests[places[0]]
+        found.append(Work([parts[one].run for one in places], request.input, place, request.swap, batch_rows))
+    return found
+
+
+def chosen_parts(
+    parts: Sequence[Part], requests: Sequence[Request], choice: Choice
+) -> tuple[list[Part], list[Request]]:
+    """The chosen members, whose shares sum to 1 again, and their requests."""
+    total = sum(parts[one].share for one in choice.members)
+    kept = [replace(parts[one], share=parts[one].share / total) for one in choice.members]
+    return kept, [replace(requests[one], swap=requests[one].swap and choice.swap) for one in choice.members]
+
+
 def rows_left(parts: Sequence[Part], requests: Sequence[Request], place: Place, kept: PredictionParts | None) -> int:
     """The rows that are still to be answered, once for each member and each order."""
     total = 0
@@ -191,44 +217,22 @@ def rows_left(parts: Sequence[Part], requests: Sequence[Request], place: Place, 
 
 
 def _answers(
-    number: int,
-    members: Sequence[Part],
-    request: Request,
-    place: Place,
-    batch_rows: int,
-    done: Callable[[int], None],
-    kept: PredictionParts | None,
+    number: int, members: Sequence[Part], work: Work, done: Done, kept: PredictionParts | None, devices: Devices
 ) -> Iterator[Predictions]:
     """The sum of the members' answers to each chunk of the file, each by its share and at its temperature."""
     chunk = 0
     for part in [] if kept is None else kept.stored(number):
         yield Predictions(part.examples, part.answers_NA)
         chunk += 1
-    if chunk * CHUNK_ROWS >= len(request.input.ids):  # then nothing is loaded
+    if chunk * CHUNK_ROWS >= len(work.input.ids):  # then nothing is loaded
         return
-    for found in _computed(members, request, place, batch_rows, done, chunk):
+    for answers in devices.answers(replace(work, skip=chunk), done):
+        shares = [_share(part, one) for part, one in zip(members, answers, strict=True)]
+        found = Predictions(answers[0].examples, shares[0] if len(shares) == 1 else torch.stack(shares).sum(dim=0))
         if kept is not None:
             kept.keep(number, chunk, Stored(found.examples, found.answers_NA))
         yield found
         chunk += 1
-
-
-def _computed(
-    members: Sequence[Part],
-    request: Request,
-    place: Place,
-    batch_rows: int,
-    done: Callable[[int], None],
-    skip: int,
-) -> Iterator[Predictions]:
-    if len(members) == 1:
-        for one in predicted(load(members[0].run, place), request, batch_rows, done, skip):
-            yield replace(one, answers_NA=_share(members[0], one))
-        return
-    pack = load_pack([part.run for part in members], place)
-    for found in pack.answers(request, batch_rows=batch_rows, done=done, skip=skip):
-        shares = [_share(part, one) for part, one in zip(members, found, strict=True)]
-        yield Predictions(found[0].examples, torch.stack(shares).sum(dim=0))
 
 
 def _share(part: Part, found: Predictions) -> torch.Tensor:

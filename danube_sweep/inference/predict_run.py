@@ -13,6 +13,7 @@ from danube_sweep.terminal.row_bar import row_bar
 from danube_sweep.terminal.screen import Terminal
 
 if TYPE_CHECKING:
+    from danube_sweep.inference.divided import Devices
     from danube_sweep.inference.predict import FinishedRun, Place, Request
     from danube_sweep.inference.predict_ensemble import Part
     from danube_sweep.storage.prediction_parts import PredictionParts
@@ -42,16 +43,20 @@ class PredictWords:
     """With labels: without the rule that is kept with the run or the ensemble."""
     deadline_h: float | None = None
     """Hours in which all must be written; fewer members and one order are chosen before, if need be."""
+    devices: int | str = 1
+    """How many devices divide the rows, or `all`. For who calls `predict_run`, which is given them."""
 
 
-def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
-    """Writes the predictions of a run, a sweep's best or an ensemble; returns the number of rows. Raises UserError.
+def predict_run(words: PredictWords, reshape: "Reshape | None" = None, devices: "Devices | None" = None) -> int:
+    """Writes the predictions of a run, a sweep's best or an ensemble; returns the number of rows.
 
-    `reshape` turns the request for predictions into one for another table.
+    `reshape` turns the request for predictions into one for another table. `devices` divide the rows; by default this
+    process answers alone. Raises UserError, and TrialFailed if a process of theirs dies.
     """
     started = time.monotonic()
     quiet_libraries()
     from danube_sweep.config.schema import Compute, Device
+    from danube_sweep.inference.divided import ThisDevice
     from danube_sweep.inference.predict import Place
     from danube_sweep.inference.predict_ensemble import (
         calibrated,
@@ -84,36 +89,43 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None) -> int:
         Terminal().note(note)
     compute = Compute(words.compute) if words.compute else None
     place = Place(Device(accelerator=words.accelerator), compute, words.model_path)
-    return _answered(parts, requests, place, words, started, ruled=rule is not None)
+    asked = _Asked(place, words, started, devices or ThisDevice(), ruled=rule is not None)
+    return _answered(parts, requests, asked)
 
 
-def _answered(
-    parts: "list[Part]",
-    requests: "list[Request]",
-    place: "Place",
-    words: PredictWords,
-    started: float,
-    *,
-    ruled: bool,
-) -> int:
+@dataclass(frozen=True)
+class _Asked:
+    """How a prediction is made."""
+
+    place: "Place"
+    words: PredictWords
+    started: float
+    devices: "Devices"
+    ruled: bool
+    """Whether labels are decided by a rule."""
+
+
+def _answered(parts: "list[Part]", requests: "list[Request]", asked: _Asked) -> int:
     """Answers the requests. If that takes several steps, the parts are kept on disk until all of them are answered."""
     from danube_sweep.inference.predict import CHUNK_ROWS
     from danube_sweep.inference.predict_ensemble import fingerprint
     from danube_sweep.storage.prediction_parts import held_parts
 
+    words = asked.words
+
     def fitted(kept: "PredictionParts | None") -> "tuple[list[Part], list[Request]]":
-        found = _fitted(parts, requests, place, words, started, kept)
-        if ruled and len(found[0]) < len(parts):
+        found = _fitted(parts, requests, asked, kept)
+        if asked.ruled and len(found[0]) < len(parts):
             Terminal().note(f"the rule of the labels was fitted on the answers of all {len(parts)} runs")
         return found
 
     if len(requests[0].input.ids) <= CHUNK_ROWS and len(parts) == 1:
-        return _shown(*fitted(None), place, words, None)
+        return _shown(*fitted(None), asked, None)
     with held_parts(words.target) as kept:
-        if kept.begin(fingerprint(parts, requests, place, deadline=words.deadline_h is not None)):
+        if kept.begin(fingerprint(parts, requests, asked.place, deadline=words.deadline_h is not None)):
             Terminal().note(f"{kept.folder}: an earlier prediction was interrupted; this one continues it")
         try:
-            count = _shown(*fitted(kept), place, words, kept)
+            count = _shown(*fitted(kept), asked, kept)
         except BaseException:
             if kept.give_up():
                 Terminal().note(f"{kept.folder} keeps the finished parts; the same command goes on, or delete it")
@@ -122,30 +134,30 @@ def _answered(
     return count
 
 
-def _shown(
-    parts: "list[Part]",
-    requests: "list[Request]",
-    place: "Place",
-    words: PredictWords,
-    kept: "PredictionParts | None",
-) -> int:
+def _shown(parts: "list[Part]", requests: "list[Request]", asked: _Asked, kept: "PredictionParts | None") -> int:
     from danube_sweep.inference.predict_ensemble import answer_together, rows_left
 
-    with row_bar(rows_left(parts, requests, place, kept)) as done:
-        return answer_together(parts, requests, place, batch_rows=words.batch_rows, done=done, kept=kept)
+    with row_bar(rows_left(parts, requests, asked.place, kept)) as done:
+        return answer_together(
+            parts,
+            requests,
+            asked.place,
+            batch_rows=asked.words.batch_rows,
+            done=done,
+            kept=kept,
+            devices=asked.devices,
+        )
 
 
 def _fitted(
-    parts: "list[Part]",
-    requests: "list[Request]",
-    place: "Place",
-    words: PredictWords,
-    started: float,
-    kept: "PredictionParts | None",
+    parts: "list[Part]", requests: "list[Request]", asked: _Asked, kept: "PredictionParts | None"
 ) -> "tuple[list[Part], list[Request]]":
     """The members and orders that fit the deadline; those of an interrupted prediction stay as they were chosen."""
-    from danube_sweep.inference.deadline import Choice, choose, chosen_parts, measured
+    from danube_sweep.inference.deadline import Choice, choose
+    from danube_sweep.inference.predict_ensemble import chosen_parts, works_of
+    from danube_sweep.inference.runs_in_packs import read_alike
 
+    words, place = asked.words, asked.place
     if words.deadline_h is None:
         return parts, requests
     known = None if kept is None else kept.choice()
@@ -154,9 +166,11 @@ def _fitted(
         if len(choice.members) < len(parts) or choice.swap < any(request.swap for request in requests):
             Terminal().note(f"--deadline-h: {len(choice.members)} of {len(parts)} runs answer, as was chosen before")
         return chosen_parts(parts, requests, choice)
-    packs, costs = measured(parts, requests, place, batch_rows=words.batch_rows)
-    left_s = words.deadline_h * 3600 - (time.monotonic() - started)
+    packs = read_alike([part.run for part in parts], place)
+    costs = asked.devices.costs(works_of(parts, requests, place, packs, words.batch_rows))
+    left_s = words.deadline_h * 3600 - (time.monotonic() - asked.started)
     swap = any(request.swap for request in requests)
+    costs = [cost.on(asked.devices.count) for cost in costs]
     choice = choose([part.share for part in parts], packs, costs, left_s, swap=swap)
     if choice.said is not None:
         Terminal().note(choice.said)

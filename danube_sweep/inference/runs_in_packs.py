@@ -72,13 +72,17 @@ class Pack:
 
         Raises DataError if it changed.
         """
-        keep = any(one.config.data.cache_prefix for one in self.members)
-        kept = KeptRows(self.members[0].backbone, self.from_block) if keep else None
+        kept = self.kept_rows()
         for records in chunks(request.input.records(), skip):
             found = joint_predictions(
                 self.members, self.states, records, swap=request.swap, batch_rows=batch_rows, kept=kept, done=done
             )
             yield [one for _, one in sorted(zip(self.places, found, strict=True), key=lambda pair: pair[0])]
+
+    def kept_rows(self) -> KeptRows | None:
+        """The states that the runs kept, if any of them did."""
+        keep = any(one.config.data.cache_prefix for one in self.members)
+        return KeptRows(self.members[0].backbone, self.from_block) if keep else None
 
 
 def load_pack(runs: Sequence[FinishedRun], place: Place) -> Pack:

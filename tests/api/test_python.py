@@ -183,6 +183,13 @@ def test_a_run_predicts_a_frame_as_the_command_predicts_its_file(
         run.predict(few.drop(columns="prompt"))
 
 
+@pytest.mark.full
+def test_two_devices_predict_a_frame_as_one_does(trained: Cell, frame: pandas.DataFrame) -> None:
+    run, few = trained.value, frame.head(7)  # a child's own children come from a parent that imports the stack anew
+    found = run.predict(few, devices=2, accelerator="cpu")
+    pandas.testing.assert_frame_equal(found, run.predict(few, accelerator="cpu"), check_exact=True)
+
+
 def test_a_sweep_that_was_interrupted_goes_on_with_the_same_call(swept: Cell) -> None:
     sweep = swept.value
     assert isinstance(swept.error, errors.Interrupted)
@@ -294,6 +301,8 @@ def test_data_that_cannot_be_taken_are_refused_in_one_line(data: Any, said: str)
         (lambda: ds.train(*TINY, folder="/dev/null/run"), "/dev/null/run: Not a directory"),
         (lambda: ds.Run(".").predict("a.csv", batch_rows=0), "batch_rows must be at least 1, got 0"),
         (lambda: ds.Run(".").predict("a.csv", accelerator="tpu"), "accelerator=tpu: no such option"),
+        (lambda: ds.Run(".").predict("a.csv", devices=0), "--devices must be a number from 1 on or all, got 0"),
+        (lambda: ds.Run(".").predict("a.csv", devices="2"), "--devices must be a number from 1 on or all, got 2"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

@@ -6,6 +6,7 @@ from typing import Any
 
 from danube_sweep.inference.predict_run import PredictWords, predict_run
 from danube_sweep.os_errors import as_ours
+from danube_sweep.sweeping.execute.divided_prediction import devices_for
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.training.ranks import joined
 from danube_sweep.training.signals import StopRequest
@@ -22,7 +23,7 @@ def run_task(job: Job, link: Connection) -> None:
 
 def predict_task(words: PredictWords, _job: Job, link: Connection) -> None:
     """Predicts with a finished run. Sends the number of rows, or the error as it is."""
-    _tell(link, lambda: predict_run(words))
+    _tell(link, lambda: predict_run(words, devices=devices_for(words)))
 
 
 def _tell(link: Connection, work: Callable[[], Any]) -> None:

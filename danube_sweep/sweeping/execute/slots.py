@@ -64,6 +64,31 @@ def ranks_for(device: Device) -> tuple[dict[str, str], ...]:
     return find_slots(Sweep(slots=1), {device.accelerator}, device.count).ranks_in(0)
 
 
+def check_devices(asked: object) -> None:
+    """Raises ConfigError for a number of devices that cannot divide a prediction."""
+    whole = isinstance(asked, int) and not isinstance(asked, bool) and asked >= 1
+    if not whole and asked != ALL:
+        raise ConfigError(f"--devices must be a number from 1 on or {ALL}, got {asked}")
+
+
+def slots_to_predict(accelerator: str, asked: int | str) -> Slots:
+    """A slot for each of the devices that divide a prediction: GPUs, or without any the shares of a CPU's cores.
+
+    Raises ConfigError for more than there are.
+    """
+    gpus = [] if accelerator == "cpu" else _gpus()
+    if not gpus and accelerator == "cuda":
+        raise ConfigError(f"--devices {asked}: torch sees no GPU here; use --accelerator cpu")
+    there = len(gpus) or os.cpu_count() or 1
+    if asked != ALL and int(asked) > there:
+        cores = f"{there} core{'s' * (there > 1)}"
+        found = f"torch sees {there} GPU{'s' * (there > 1)} here" if gpus else f"without a GPU, {cores} can divide it"
+        raise ConfigError(f"--devices {asked}: {found}; use --devices {there}")
+    if gpus:
+        return Slots([{VISIBLE: gpu} for gpu in (gpus if asked == ALL else gpus[: int(asked)])])
+    return find_slots(Sweep(slots=1 if asked == ALL else int(asked)), {"cpu"})
+
+
 def _slots_of_ranks(sweep: Sweep, gpus: list[str], accelerators: set[str], together: int | str) -> Slots:
     if accelerators <= {"cpu"}:
         assert isinstance(together, int)
