@@ -3,19 +3,19 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test test-full browser siege mutate clean
+.PHONY: run test test-full browser clock siege mutate clean
 
 run: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/danube-sweep
 
-test: $(READY) browser
+test: $(READY) browser clock
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # Every case of the products of which `make test` runs a part (tests/covering.py): adapters, heads, shapes, optimizers.
-test-full: $(READY) browser
+test-full: $(READY) browser clock
 	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 $(READY): pyproject.toml constraints.txt
@@ -32,9 +32,16 @@ browser:
 	    apt-get -qq install -y --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1 || \
 	  echo 'no Chromium here and no way to install it: the tests that draw in a browser are skipped'
 
+# A clock that jumps is tested with Debian's libfaketime, in the same way.
+clock:
+	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get -qq update && \
+	    apt-get -qq install -y --no-install-recommends libfaketime; } >/dev/null 2>&1 || \
+	  echo 'no libfaketime here and no way to install it: what needs a clock that jumps is skipped'
+
 # Kills, damaged files and hostile words against everything: an hour on two cores. SCALE=10 is ten times as much.
 SCALE ?= 1
-siege: $(READY)
+siege: $(READY) clock
 	$(BIN)/python benchmarks/siege --scale $(SCALE)
 
 # Puts one-line faults into a copy of the package, one by one, and shows which test catches each: 10 minutes.

@@ -44,7 +44,7 @@ def in_one_process(count: int, place: Path) -> int:
 
 def in_packs(count: int, place: Path) -> int:
     """Counts as found: trials that are not finished, and temporary files that stay."""
-    plan(place, count, 8)
+    plan(place, count, ["sweep.pack=8"])
     ran = warm.run("-m", "danube_sweep", "resume", str(place), cwd=place.parent)
     states = [(entry.folder.read_result() or {}).get("state") for entry in SweepFolder(place).entries()]
     unfinished, left = sum(state != "finished" for state in states), _temporary(place)

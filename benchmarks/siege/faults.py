@@ -21,8 +21,9 @@ from scenes import SCENES, Ended, Scene, Stage, prepare, warm
 
 LIBRARY = Path(__file__).with_name("failing_calls.c")
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EROFS")
-SHARES = {"run": 0.5, "packed sweep": 0.1, "search": 0.1, "predict": 1.0}
-"""The share of a scene's sites that is tried at scale 1."""
+SHARES = {"run": 0.5, "predict": 1.0, "predict in parts": 1.0, "ensemble": 1.0, "label": 0.5, "soup": 0.5}
+SHARE = 0.1
+"""The share of a scene's sites that is tried at scale 1; SHARE for scenes that are not named."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def compiled(place: Path) -> Path | None:
 
 
 def siege(scale: float, place: Path) -> int:
-    """At scale 1: every site of a prediction, half of a run's, a tenth of those of a packed sweep and of a search."""
+    """At scale 1: every site of predictions and ensembles, half of runs, labels and soups, a tenth of others."""
     library = compiled(place)
     if library is None:
         print("skipped: no C compiler (cc)", flush=True)
@@ -91,11 +92,11 @@ def siege(scale: float, place: Path) -> int:
     start, found = prepare(place / "start"), 0
     for name, scene in SCENES.items():
         stage = FaultyStage(scene, start, place / name.replace(" ", "-"))
-        tried = sites(stage.calls, SHARES[name] * scale)
+        tried = sites(stage.calls, SHARES.get(name, SHARE) * scale)
         wrongs = {(call, error): stage.attack(call, error) for call in tried for error in ERRORS}
         escaped = {which: wrong for which, wrong in wrongs.items() if wrong}
         print(
-            f"{name:13}{len(tried):4} calls of {len(stage.calls)}, {len(wrongs)} faults: {len(escaped)} found",
+            f"{name:17}{len(tried):4} calls of {len(stage.calls)}, {len(wrongs)} faults: {len(escaped)} found",
             flush=True,
         )
         for (call, error), wrong in escaped.items():

@@ -5,11 +5,12 @@ one of the sweep's processes, of their warm parents or of their trials. Sweeps t
 killed is run again at the end. Results, predictions and the rows of metrics.csv must be those of the undisturbed sweep,
 where trials train in packs within 1e-5.
 
-    python benchmarks/siege/kills.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--pack 1]
-                                     [--pruner asha]
+    python benchmarks/siege/kills.py [--kills 50] [--seeds 3] [--processes 1,2,4] [--trials 24] [--only SETUP,…]
+                                     [OVERRIDE…]
 
-With a pruner the disturbed sweeps pause trials and the undisturbed one trains each to its end: what is finished must be
-the same, and of what is pruned every row must be one of the undisturbed trial's first ones.
+The undisturbed sweep trains one trial after the other to its end, whatever the setup (SETUPS). With a pruner the
+disturbed sweeps pause trials: what is finished must be the same, and of what is pruned every row must be one of the
+undisturbed trial's first ones.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,17 @@ GONE_WITHIN_S = 60.0
 SEEN_S = 0.02
 NEAR = 1e-5
 """What packs may differ by: which trials trained together varies from run to run."""
+SETUPS: dict[str, list[str]] = {
+    "single": [],
+    "packs": ["sweep.pack=4"],
+    "paused": ["pruner=asha"],
+    "paused-packs": ["pruner=asha", "sweep.pack=4"],
+    "leases": ["sweep.workers=4", "sweep.lock=lease", "sweep.lease_s=10"],
+    "ranks": ["device.count=2"],
+}
+"""The kinds of sweep that are disturbed, by what they add to the undisturbed one."""
+EXACT = ("single", "paused", "leases")
+"""Those whose results are the undisturbed ones to the last bit."""
 
 
 # -------------------------------------------------------------------------------------------------------- processes
@@ -216,15 +228,18 @@ def state(entry: Entry) -> str | None:
 
 
 def meaning(folder: RunFolder) -> tuple[Any, ...]:
-    """What must be the same however often the trial was killed: result, predictions and every row of metrics.csv."""
+    """What must be the same however often the trial was killed: result, every row of metrics.csv, and predictions.
+
+    A soup has no rows, and a refit no predictions.
+    """
     result = {
         key: value
         for key, value in (folder.read_result() or {}).items()
         if key not in ("measured", "adjusted", "predicted")
     }
-    with folder.metrics.open(newline="") as stream:
-        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(stream)]
-    return result, rows, parquet.read_table(folder.predictions)
+    text = folder.metrics.read_text() if folder.metrics.is_file() else ""
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(text.splitlines())]
+    return result, rows, parquet.read_table(folder.predictions) if folder.predictions.is_file() else None
 
 
 def same(one: Any, other: Any, near: float) -> bool:
@@ -264,28 +279,33 @@ def compare(folder: Path, undisturbed: Path, near: float = 0.0) -> dict[str, int
 # -------------------------------------------------------------------------------------------------------- the whole
 
 
-def plan(folder: Path, trials: int, pack: int, pruner: str = "none") -> None:
+@dataclass(frozen=True)
+class Asked:
+    """How much is played: at least so many kills, with so many seeds and numbers of processes."""
+
+    kills: int
+    seeds: int
+    processes: list[int]
+
+
+def plan(folder: Path, trials: int, settings: Sequence[str] = ()) -> None:
     """A sweep of `trials` trials that differ in seed and rank."""
-    settings = [f"sweep.pack={pack}", f"pruner={pruner}"]
     cells = [
-        [*TRIAL, *settings, f"seed={number // 2}", f"lora.rank={4 if number % 2 else 8}"] for number in range(trials)
+        [*TRIAL, "sweep.pack=1", *settings, f"seed={number // 2}", f"lora.rank={4 if number % 2 else 8}"]
+        for number in range(trials)
     ]
     plan_grid(folder, cells, Composer(), Terminal(Console(quiet=True)))
 
 
-def reference(place: Path, trials: int, pack: int = 1, pruner: str = "none") -> Path:
-    """Plans a sweep in `place`/planned and runs one without a pruner undisturbed; returns that one."""
-    plan(place / "planned", trials, pack, pruner)
-    plan(place / "undisturbed", trials, pack)
+def reference(place: Path, trials: int) -> Path:
+    """Plans the sweep in `place`/planned and runs it undisturbed in `place`/undisturbed, which is returned."""
+    plan(place / "planned", trials)
+    plan(place / "undisturbed", trials)
     undisturbed = Campaign(place / "undisturbed", seed=0, count=1, quota=0)
     undisturbed.run()
     if undisturbed.crashes or set(map(state, SweepFolder(undisturbed.folder).entries())) != {"finished"}:
         raise RuntimeError(f"the undisturbed sweep did not finish: {undisturbed.crashes}")
     return undisturbed.folder
-
-
-def copied(place: Path, name: str) -> Path:
-    return Path(shutil.copytree(place / "planned", place / name))
 
 
 BAD = ("lost", "twice", "different", "crashed", "left")
@@ -294,10 +314,13 @@ a way of their own; processes that outlived their sweep."""
 COLUMNS = ("seed", "processes", *KINDS, "starts", "attempts", *BAD, "seconds")
 
 
-def campaign(place: Path, seed: int, count: int, quota: int, near: float = 0.0) -> dict[str, int]:
-    """Disturbs a copy of the planned sweep and compares it; returns a row of the table."""
+def campaign(
+    place: Path, seed: int, count: int, quota: int, near: float = 0.0, planned: str = "planned"
+) -> dict[str, int]:
+    """Disturbs a copy of a planned sweep and compares it; returns a row of the table."""
     began_s = time.monotonic()
-    one = Campaign(copied(place, f"seed-{seed}-processes-{count}"), seed, count, quota)
+    copy = shutil.copytree(place / planned, place / f"{planned}-seed-{seed}-processes-{count}")
+    one = Campaign(Path(copy), seed, count, quota)
     one.run()
     for crash in one.crashes:
         print(crash, file=sys.stderr)
@@ -308,14 +331,21 @@ def campaign(place: Path, seed: int, count: int, quota: int, near: float = 0.0) 
     return {"seed": seed, "processes": count, **killed, "starts": one.starts, **counts, **ends, "seconds": seconds}
 
 
-def campaigns(place: Path, kills: int, seeds: int, counts: list[int], near: float) -> list[dict[str, int]]:
-    """Every seed with every number of processes, and more seeds until there were `kills` kills."""
+def campaigns(place: Path, name: str, settings: Sequence[str], trials: int, asked: Asked) -> list[dict[str, int]]:
+    """Every seed with every number of processes, and more seeds until there were `asked.kills` kills."""
+    print(f"{name}: {' '.join(settings) or 'one trial at a time'}", flush=True)
+    print(line(list(COLUMNS)), flush=True)
+    plan(place / name, trials, settings)
     rows: list[dict[str, int]] = []
-    while len(rows) < seeds * len(counts) or killed(rows) < kills:
-        seed, which = divmod(len(rows), len(counts))
-        left = max(1, seeds * len(counts) - len(rows))
-        rows.append(campaign(place, seed, counts[which], max(1, -(-(kills - killed(rows)) // left)), near))
+    near, whole = 0.0 if name in EXACT else NEAR, asked.seeds * len(asked.processes)
+    while len(rows) < whole or killed(rows) < asked.kills:
+        seed, which = divmod(len(rows), len(asked.processes))
+        quota = max(1, -(-(asked.kills - killed(rows)) // max(1, whole - len(rows))))
+        rows.append(campaign(place, seed, asked.processes[which], quota, near, name))
         print(line(list(map(str, rows[-1].values()))), flush=True)
+    bad = {column: sum(row[column] for row in rows) for column in BAD}
+    said = ", ".join(f"{number} {column}" for column, number in bad.items())
+    print(f"{name}: {killed(rows)} kills, {sum(row['attempts'] for row in rows)} attempts: {said}", flush=True)
     return rows
 
 
@@ -327,42 +357,40 @@ def line(cells: list[str]) -> str:
     return "  ".join(cell.rjust(len(name)) for cell, name in zip(cells, COLUMNS, strict=True))
 
 
+def found(rows: list[dict[str, int]]) -> int:
+    return sum(row[name] for row in rows for name in BAD)
+
+
 def siege(scale: float, place: Path) -> int:
-    """At scale 1 at least 30 kills over sweeps of single trials and 30 over packs of four."""
-    found = 0
-    for pack in (1, 4):
-        folder = place / f"pack-{pack}"
-        folder.mkdir()
-        trials, quota = max(4, round(16 * min(scale, 1.0))), max(2, round(30 * scale))
-        reference(folder, trials, pack)
-        print(f"{trials} trials, packs of {pack}", flush=True)
-        print(line(list(COLUMNS)), flush=True)
-        counts = [1, 2, 4] if scale >= 0.5 else [2]
-        rows = campaigns(folder, quota, max(1, round(scale)), counts, 0.0 if pack == 1 else NEAR)
-        found += sum(row[name] for row in rows for name in BAD)
-    return found
+    """At scale 1 at least 15 kills over each of the setups, by 1, 2 and 4 processes."""
+    trials = max(4, round(12 * min(scale, 1.0)))
+    processes = [1, 2, 4] if scale >= 0.5 else [2]
+    asked = Asked(max(2, round(15 * scale)), max(1, round(scale)), processes)
+    print(f"{trials} trials, first undisturbed", flush=True)
+    reference(place, trials)
+    return sum(found(campaigns(place, name, settings, trials, asked)) for name, settings in SETUPS.items())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="at least so many, over all campaigns")
+    parser.add_argument("--kills", type=int, default=50, help="at least so many, over all campaigns of a setup")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", default="1,2,4", help="numbers of processes that share a sweep")
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--pack", type=int, default=1, help="how many of them train together")
-    parser.add_argument("--pruner", default="none")
+    parser.add_argument("--only", default=",".join(SETUPS), help="some of the setups")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="more settings of the disturbed sweeps")
     options = parser.parse_args()
-    counts = [int(count) for count in options.processes.split(",")]
+    if unknown := sorted(set(options.only.split(",")) - SETUPS.keys()):
+        parser.error(f"--only {unknown[0]}: no such setup; there are {', '.join(SETUPS)}")
+    asked = Asked(options.kills, options.seeds, [int(count) for count in options.processes.split(",")])
     place = Path(tempfile.mkdtemp(prefix="kills-"))
     os.environ["DANUBE_SWEEP_CACHE"] = str(place / "cache")
     print(f"{options.trials} trials in {place}; first undisturbed", flush=True)
-    reference(place, options.trials, options.pack, options.pruner)
-    print(line(list(COLUMNS)), flush=True)
-    rows = campaigns(place, options.kills, options.seeds, counts, 0.0 if options.pack == 1 else NEAR)
-    bad = {name: sum(row[name] for row in rows) for name in BAD}
-    said = ", ".join(f"{number} {name}" for name, number in bad.items())
-    print(f"{killed(rows)} kills, {sum(row['attempts'] for row in rows)} attempts: {said}")
-    if any(bad.values()):
+    reference(place, options.trials)
+    rows: list[dict[str, int]] = []
+    for name in options.only.split(","):
+        rows += campaigns(place, name, [*SETUPS[name], *options.overrides], options.trials, asked)
+    if found(rows):
         return 1
     shutil.rmtree(place)
     return 0

@@ -4,7 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ import warm
 
 NEAR = 1e-5
 MADE = "made"
+BEFORE = ("rows.csv", "out.csv", "soft.csv", "sweep/sweep.json", "best/ensemble.json")
+"""What is there before a command, and stays as it was or becomes what the command writes."""
 SHORT = [
     *(one for one in TRIAL if not one.startswith(("data.rows", "data.max_length", "trainer.max_steps"))),
     *("data=table", "head=sequence", "data.path=rows.csv", "data.max_length=24", "trainer.max_steps=4"),
@@ -28,13 +33,21 @@ SHORT = [
 
 @dataclass(frozen=True)
 class Scene:
-    """A command, and what goes on where it ended."""
+    """A command, what goes on where it ended, and the files besides trials that it writes, always with the same bytes.
+
+    Until there is a trial or a sweep to go on with, the command itself is repeated.
+    """
 
     command: list[str]
     again: list[str]
+    files: tuple[str, ...] = ("out.csv",)
 
 
 PREDICT = ["predict", "sweep", "rows.csv", "-o", "out.csv", "--overwrite"]
+IN_PARTS = ["predict", "best", "many.csv", *PREDICT[3:]]
+LABEL = ["label", "sweep", "rows.csv", "-o", "soft.csv", "--overwrite"]
+ENSEMBLE, SOUP, REFIT = ([one, "sweep", "-o", MADE] for one in ("ensemble", "soup", "refit"))
+WEIGHTS = f"{MADE}/adapter/adapter_model.safetensors"
 RESUME = ["resume", MADE, "--retry", "all"]
 PACK = ["-m", f"hydra.sweep.dir={MADE}", *SHORT, "sweep.pack=2", "seed=0,1"]
 SEARCH = ["-m", f"hydra.sweep.dir={MADE}", "hydra/sweeper=optuna", *SHORT, "sweep.trials=3", "sweep.pack=1"]
@@ -43,8 +56,16 @@ SCENES = {
     "packed sweep": Scene(PACK, RESUME),
     "search": Scene([*SEARCH, "optimizer.lr=interval(1e-4,1e-2)"], RESUME),
     "predict": Scene(PREDICT, PREDICT),
+    "predict in parts": Scene(IN_PARTS, IN_PARTS),
+    "shared sweep": Scene([*PACK, "sweep.workers=2", "sweep.lock=lease", "sweep.lease_s=10"], RESUME),
+    "two ranks": Scene([f"hydra.run.dir={MADE}", *SHORT, "device.count=2"], RESUME[:2]),
+    "refit": Scene(REFIT, RESUME[:2], (WEIGHTS, f"{MADE}/refit.json")),
+    "soup": Scene(SOUP, SOUP, (WEIGHTS, f"{MADE}/soup.json")),
+    "ensemble": Scene(ENSEMBLE, ENSEMBLE, (f"{MADE}/ensemble.json", f"{MADE}/predictions.parquet")),
+    "label": Scene(LABEL, LABEL, ("soft.csv",)),
 }
-"""They begin in a folder with rows.csv, a finished sweep (`sweep`) and older predictions (out.csv)."""
+"""They begin in a folder with rows.csv, many.csv, a finished sweep (`sweep`), its ensemble (`best`), and older
+predictions (out.csv) and labels (soft.csv)."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +81,12 @@ class Stage:
         self.scene, self.start, self.here = scene, start, place / "here"
         place.mkdir(parents=True)
         self.begin()
+        began_s = time.monotonic()
         ended = self.play(scene.command)
+        self.seconds = time.monotonic() - began_s
         if ended.code:
             raise RuntimeError(f"undisturbed: exit code {ended.code}: {ended.said}")
-        self.complete = outcome(self.here)
+        self.complete = outcome(self.here, scene.files)
 
     def begin(self) -> None:
         shutil.rmtree(self.here, ignore_errors=True)
@@ -83,9 +106,10 @@ class Stage:
             return wrong
         if disturbed.code == 0 and (wrong := self.differs()):
             return wrong
-        if changed := [name for name in ("rows.csv", "out.csv", "sweep/sweep.json") if not self._whole(name)]:
+        if changed := [name for name in BEFORE if not self._whole(name)]:
             return f"{changed[0]} is not what it was"
-        again = self.scene.again if (self.here / MADE).exists() else self.scene.command
+        begun = any((self.here / MADE / name).is_file() for name in ("config.yaml", "sweep.json"))
+        again = self.scene.again if begun else self.scene.command
         ended = self.play(again)
         if ended.code:
             return f"{' '.join(again[:2])} afterwards: exit code {ended.code}: {ended.said[-500:]}"
@@ -93,7 +117,7 @@ class Stage:
 
     def differs(self) -> str | None:
         """What is not as the undisturbed command leaves it."""
-        found = outcome(self.here)
+        found = outcome(self.here, self.scene.files)
         wrong = [name for name, was in self.complete.items() if name not in found or not same(found[name], was, NEAR)]
         return f"not as undisturbed: {', '.join(wrong)}" if wrong else None
 
@@ -102,7 +126,8 @@ class Stage:
         return (self.here / name).read_bytes() in ((self.start / name).read_bytes(), self.complete.get(name))
 
     def _leftovers(self) -> str | None:
-        found = [str(file.relative_to(self.here)) for file in self.here.rglob("*.tmp") if "cache" not in file.parts]
+        kinds = (self.here.rglob("*.tmp"), self.here.glob("*.parts"))
+        found = [str(file.relative_to(self.here)) for file in chain(*kinds) if "cache" not in file.parts]
         return f"left behind: {', '.join(found)}" if found else None
 
 
@@ -119,12 +144,12 @@ def badly_ended(ended: Ended) -> str | None:
     return None
 
 
-def outcome(here: Path) -> dict[str, Any]:
-    """What a scene is judged by: each finished trial's meaning, and the predictions as written."""
+def outcome(here: Path, files: Sequence[str]) -> dict[str, Any]:
+    """What a scene is judged by: each finished trial's meaning, and its files as written."""
     made = here / MADE
     single = [made] if (made / "config.yaml").exists() else []
     folders = [entry.path for entry in SweepFolder(made).entries()] if (made / "sweep.json").exists() else single
-    found: dict[str, Any] = {"out.csv": (here / "out.csv").read_bytes()}
+    found: dict[str, Any] = {name: (here / name).read_bytes() for name in files if (here / name).is_file()}
     for place in folders:
         if (RunFolder(place).read_result() or {}).get("state") == "finished":
             found[place.name] = meaning(RunFolder(place))
@@ -132,19 +157,22 @@ def outcome(here: Path) -> dict[str, Any]:
 
 
 def prepare(start: Path) -> Path:
-    """rows.csv, a finished sweep and older predictions."""
+    """Makes what the scenes begin with."""
     start.mkdir()
     words = ("good", "fine", "bad", "poor", "dull", "kind")
     lines = [
         f"{words[row % 6]} {words[row % 4]} thing {row},{'no' if 2 <= row % 6 <= 4 else 'yes'}" for row in range(32)
     ]
-    (start / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n")
-    (start / "out.csv").write_text("id,yes\n0,0.5\n")
+    for name, count in (("rows.csv", 1), ("many.csv", 66)):  # the answers to many are kept in two parts
+        (start / name).write_text("\n".join(["text,label", *lines * count]) + "\n")
+    for name in ("out.csv", "soft.csv"):
+        (start / name).write_text("id,yes\n0,0.5\n")
     environment = {**os.environ, "DANUBE_SWEEP_CACHE": str(start / "cache")}
-    command = ["-m", "hydra.sweep.dir=sweep", *SHORT, "seed=0,1"]
-    ran = warm.run("-m", "danube_sweep", *command, cwd=start, env=environment)
-    if ran.returncode:
-        raise RuntimeError(ran.stderr)
+    several = ["-m", "hydra.sweep.dir=sweep", *SHORT, "sweep.pack=2", "seed=0,1"]
+    for command in (several, ["ensemble", "sweep", "-o", "best", "--method", "mean"]):
+        ran = warm.run("-m", "danube_sweep", *command, cwd=start, env=environment)
+        if ran.returncode:
+            raise RuntimeError(ran.stderr)
     for place in start.glob("cache/*/"):
         shutil.rmtree(place)  # a command makes its own; what stays says that the sweep was made here
     return start

@@ -1,8 +1,8 @@
 """Signals at random moments: the right exit code, no process left after ten seconds, the terminal as it was.
 
 Each scene runs in a terminal of its own (a pty), and so do `watch` and `report`. SIGINT, SIGTERM and SIGHUP stop a run
-at a step border (128 + the number), SIGQUIT ends a process at once, SIGPIPE does nothing. What was stopped is resumed,
-and must reach the undisturbed result.
+at a step border (128 + the number), SIGQUIT and SIGKILL end a process at once, SIGPIPE does nothing. What was stopped
+is resumed, and must reach the undisturbed result.
 """
 
 import os
@@ -19,8 +19,9 @@ from random import Random
 from kills import SEEN_S, processes
 from scenes import SCENES, Ended, Scene, Stage, prepare, warm
 
-SENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
-LATEST_S = 12.0
+SENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGKILL)
+AT_ONCE = (signal.SIGQUIT, signal.SIGKILL)
+"""Nothing can be put in order after these."""
 GONE_WITHIN_S = 10.0
 LONGEST_S = 300.0
 READ = ["report", "sweep", "-o", "page.html", "--overwrite"]
@@ -48,6 +49,8 @@ def play(stage: Stage, command: list[str], number: signal.Signals, wait_s: float
     wrong = None
     if not _until(lambda: not alive(offspring), GONE_WITHIN_S):
         wrong = f"processes {alive(offspring)} were there {GONE_WITHIN_S:.0f} s later"
+    elif number in AT_ONCE:
+        pass
     elif termios.tcgetattr(theirs) != before or said.count(HIDDEN) > said.count(SHOWN):
         wrong = "the terminal is not as it was"
     os.close(theirs)
@@ -99,14 +102,14 @@ def attack(stage: Stage, number: signal.Signals, wait_s: float) -> str | None:
 
 
 def siege(scale: float, place: Path) -> int:
-    """Each signal once for each of six commands at scale 1."""
+    """Each signal once for each of the commands at scale 1, while the undisturbed command would last."""
     start, found = prepare(place / "start"), 0
     for name, scene in {**SCENES, **READERS}.items():
         stage = Stage(scene, start, place / name.replace(" ", "-"))
         sent = SENT[:: max(1, round(1 / min(scale, 1.0)))]
         for turn, number in product(range(max(1, round(scale))), sent):
-            wait_s = Random(f"{name}/{number}/{turn}").uniform(0.0, LATEST_S)
+            wait_s = Random(f"{name}/{number}/{turn}").uniform(0.0, stage.seconds)
             wrong = attack(stage, number, wait_s)
-            print(f"{name:13}{number.name:8} after {wait_s:4.1f} s: {wrong or 'well ended'}", flush=True)
+            print(f"{name:17}{number.name:8} after {wait_s:4.1f} s: {wrong or 'well ended'}", flush=True)
             found += wrong is not None
     return found

@@ -5,6 +5,7 @@ A command must reach the result that it has elsewhere, or refuse in one line and
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def siege(scale: float, place: Path) -> int:
         found += _said(name, "64 open files", _tried(stage, _few_files))
         clock = next((library for library in CLOCKS if Path(library).exists()), None)
         if clock is None:
-            print(f"{name:13}a clock that jumps: skipped: no libfaketime", flush=True)
+            print(f"{name:17}a clock that jumps: skipped: no libfaketime", flush=True)
         else:
             found += _said(name, "a clock that jumps", _tried(stage, lambda one, library=clock: _jumps(one, library)))
         found += _said(
@@ -50,7 +51,7 @@ def siege(scale: float, place: Path) -> int:
 
 def _said(name: str, about: str, wrong: str | None) -> int:
     skipped = wrong is not None and wrong.startswith("skipped")
-    print(f"{name:13}{about}: {wrong or 'as elsewhere'}", flush=True)
+    print(f"{name:17}{about}: {wrong or 'as elsewhere'}", flush=True)
     return int(wrong is not None and not skipped)
 
 
@@ -74,7 +75,7 @@ def _few_files(stage: Stage) -> Ended:
 def _jumps(stage: Stage, library: str) -> Ended:
     """Each look at the wall clock finds it a thousand times as fast, from a day ten years ago."""
     clock = {"LD_PRELOAD": library, "FAKETIME": "@2016-02-28 23:59:30 x1000", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    command = ["danube-sweep", *stage.scene.command]
+    command = [sys.executable, "-m", "danube_sweep", *stage.scene.command]
     return ended(
         subprocess.run(
             command, cwd=stage.here, env=stage.environment(**clock), text=True, capture_output=True, check=False

@@ -8,7 +8,7 @@ from typing import Any
 
 from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.files import read_json, remove, write_json
-from danube_sweep.storage.ownership import Kind, take_over
+from danube_sweep.storage.ownership import Kind, remove_temporaries, take_over
 
 FORMAT = 1
 
@@ -50,6 +50,7 @@ class EnsembleFolder:
         Runs are kept relative to the folder, so that they can move together. Answers of earlier members are removed.
         """
         take_over(self.path, Kind.ensemble)
+        remove_temporaries(self.path, Kind.ensemble)
         remove(self.predictions)
         here = self.path.resolve()
         named = [{**asdict(one), "runs": [os.path.relpath(run.resolve(), here) for run in one.runs]} for one in members]

@@ -30,6 +30,8 @@ DAMAGED = ".damaged"
 """Appended to the name of a damaged file that was set aside."""
 WAY_OUT = "free some space or choose another folder"
 _SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)(-[0-9a-f]{6})?" + re.escape(_SUFFIX))
+"""The final name, and the number of the process that writes it."""
 
 
 @contextmanager
@@ -140,7 +142,7 @@ def content_hash(file: Path) -> str:
 
 def abandoned(name: str) -> str | None:
     """The final name of a temporary file or folder of ours; None for any other name."""
-    found = re.fullmatch(r"\.(.+)\.\d+(-[0-9a-f]{6})?" + re.escape(_SUFFIX), name)
+    found = _TEMPORARY.fullmatch(name)
     return None if found is None else found[1]
 
 
@@ -151,6 +153,27 @@ def remove_abandoned(target: Path) -> None:
     """
     for path in target.parent.glob(f".{glob.escape(target.name)}.*{_SUFFIX}"):
         remove(path)
+
+
+def remove_left_over(target: Path) -> None:
+    """Removes the temporary files beside `target` whose process no longer runs on this machine.
+
+    To be called for files that no other machine writes.
+    """
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*{_SUFFIX}"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is not None and found[1] == target.name and not _runs(int(found[2])):
+            remove(path)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def remove(path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from danube_sweep.errors import DiskError
+from danube_sweep.storage.files import remove_left_over
 from danube_sweep.storage.ownership import Kind, is_our_name, is_ours
 
 _DRAWN_FROM_A_SWEEP = {"ranking.csv", "ranking.md", "report.html", "oof.parquet"}
@@ -33,8 +34,10 @@ def check_place(target: Path, option: str, read: Iterable[Path] = ()) -> None:
 def refuse_existing(target: Path, option: str, *, overwrite: bool) -> None:
     """Raises DiskError if the target exists, unless `overwrite` or it is a file of a sweep that is drawn anew at any
     time.
+
+    If it may be written, temporary files of it that killed commands left are removed.
     """
-    if overwrite or not target.exists():
-        return
-    if target.name not in _DRAWN_FROM_A_SWEEP or not any(is_ours(target.parent, kind) for kind in Kind):
+    replaced = target.exists() and not overwrite
+    if replaced and (target.name not in _DRAWN_FROM_A_SWEEP or not any(is_ours(target.parent, kind) for kind in Kind)):
         raise DiskError(f"{option} {target} exists; give --overwrite to replace it, or choose another place")
+    remove_left_over(target)

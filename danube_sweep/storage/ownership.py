@@ -154,6 +154,17 @@ def take_over(folder: Path, kind: Kind) -> None:
         write_json(folder / MARKER, {"kind": kind.value, "about": _ABOUT})
 
 
+def is_blank(folder: Path, kind: Kind) -> bool:
+    """Whether the folder is empty, but for a marker, a lock and temporary files that a killed process of ours left."""
+    return all(name in (MARKER, ".lock") or is_temporary(name, kind) for name in os.listdir(folder))
+
+
+def is_temporary(name: str, kind: Kind) -> bool:
+    """Whether a name is the temporary one of a file or folder that we write in a folder of this kind."""
+    whole = abandoned(name)
+    return whole is not None and is_our_name(whole, kind)
+
+
 def give_back(folder: Path) -> None:
     """Removes the marker of a folder that holds nothing else."""
     with suppress(OSError):
@@ -177,8 +188,7 @@ def remove_temporaries(folder: Path, kind: Kind) -> None:
     """
     with suppress(FileNotFoundError):
         for name in os.listdir(folder):
-            whole = abandoned(name)
-            if whole is not None and is_our_name(whole, kind):
+            if is_temporary(name, kind):
                 remove(folder / name)
 
 

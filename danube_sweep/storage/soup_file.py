@@ -21,6 +21,11 @@ def is_soup(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
+def is_unfinished_soup(folder: Path) -> bool:
+    """Whether a soup was being written there when its process died: result.json comes last."""
+    return is_soup(folder) and not (folder / "result.json").is_file()
+
+
 def refuse_soup(folder: Path, way_out: str) -> None:
     """Raises ConfigError for the folder of a soup, where a run must have been trained as its config says."""
     if is_soup(folder):

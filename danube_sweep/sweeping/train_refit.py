@@ -22,7 +22,16 @@ from danube_sweep.results import refit_settings
 from danube_sweep.results.refit_settings import Chosen
 from danube_sweep.results.trial_results import read_trials
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
-from danube_sweep.storage.ownership import Kind, give_back, remove_files, take_over
+from danube_sweep.storage.locks import is_held
+from danube_sweep.storage.ownership import (
+    Kind,
+    give_back,
+    is_blank,
+    is_ours,
+    remove_files,
+    remove_temporaries,
+    take_over,
+)
 from danube_sweep.storage.refit_file import NAME, write_refit
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -69,6 +78,7 @@ def run_refit(source: Path, output: Path, wanted: Wanted, terminal: Terminal) ->
     described = [
         {"row": one.name, "promised": one.promise.said(), "plan": line} for one, line in zip(found, lines, strict=True)
     ]
+    _clear(output)
     if len(trials) == 1:
         _train_alone(trials[0][0], source, output, described)
     else:
@@ -83,13 +93,35 @@ def run_refit(source: Path, output: Path, wanted: Wanted, terminal: Terminal) ->
 
 
 def _check_output(output: Path) -> None:
-    if output.is_symlink() or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
+    if output.is_symlink() or (output.exists() and not (output.is_dir() and _is_free(output))):
         raise CheckpointError(
             f"-o {output} exists already; choose a new or empty folder. An interrupted refit goes on with: "
             f"danube-sweep resume {output}"
         )
     if not output.absolute().parent.is_dir():
         raise CheckpointError(f"-o {output}: there is no folder {output.parent}; make it or choose another place")
+
+
+def _is_free(output: Path) -> bool:
+    """Whether the folder is empty, or a killed refit left it before it had begun to train."""
+    if is_blank(output, Kind.run) or is_blank(output, Kind.ensemble):
+        return True
+    run, trials = RunFolder(output), SweepFolder(output / "trials")
+    if is_ours(output, Kind.run):
+        begun = any(file.exists() for file in (run.config, run.result, run.metrics, run.elsewhere, run.checkpoints))
+        return (output / NAME).exists() and not (begun or is_held(run.lock))
+    trained = any(entry.folder.result.exists() or entry.folder.has_checkpoints for entry in trials.entries())
+    return is_ours(output, Kind.ensemble) and not (EnsembleFolder(output).file.exists() or trained)
+
+
+def _clear(output: Path) -> None:
+    """Removes what a killed refit left in a free folder."""
+    for kind in (Kind.run, Kind.ensemble):
+        remove_temporaries(output, kind)
+    if is_ours(output, Kind.run):
+        remove_files(output, Kind.run)
+    elif is_ours(output, Kind.ensemble):
+        _withdraw(SweepFolder(output / "trials"), output)
 
 
 def _models(chosen: Chosen, wanted: Wanted) -> tuple[list[Model], str]:

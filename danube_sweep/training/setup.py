@@ -31,6 +31,7 @@ from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, give_back, remove_temporaries, take_over
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.soup_file import is_unfinished_soup
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import Tracker, check_package, open_tracker
 from danube_sweep.training.assemble import AssembledModel, assemble, load_base
@@ -105,6 +106,10 @@ def take(entrant: Entrant, lock_wait_s: float) -> Taken:
     with ExitStack() as stack:
         version, identity = folder.hash_version(), folder.hash_of(entrant.config)
         stack.enter_context(_locked(folder, lock_wait_s))
+        if is_unfinished_soup(folder.path):
+            raise CheckpointError(
+                f"{folder.path} is an unfinished soup; make it again by the same danube-sweep soup command"
+            )
         remove_temporaries(folder.path, Kind.run)
         if folder.environment.is_file() and folder.stated_environment() is None:
             entrant.terminal.note(f"{folder.environment} is damaged and does not count")

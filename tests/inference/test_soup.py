@@ -19,13 +19,14 @@ from workbench import evaluate, save_base
 from danube_sweep.cli import main
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.stored import load_config
-from danube_sweep.errors import CheckpointError
+from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.inference.predict import load_run
 from danube_sweep.inference.soup.average import average, cut
 from danube_sweep.inference.soup.choose_soup import Chosen, Tasted, best_single, greedy_soup, worth_of
 from danube_sweep.inference.soup.ingredients import Ingredient
 from danube_sweep.inference.soup.write_soup import soup_hash
 from danube_sweep.results.ensemble.members import find_members
+from danube_sweep.storage import predictions
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.prepare import prepare
 
@@ -234,6 +235,35 @@ def test_soups_of_one_config_have_hashes_of_their_own_and_are_two_members(
     members, _ = find_members([tmp_path / "a" / "one", tmp_path / "b" / "one"])
     assert len({one.name for one in members}) == 2
     assert [one.runs for one in members] == [[tmp_path / name / "one"] for name in ("a", "b")]
+
+
+def test_a_soup_whose_process_died_is_made_again_and_never_trained(
+    trained: dict[str, Path], souped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(souped, one)
+    (one / "result.json").unlink()
+    (one / ".predictions.parquet.7-0a1b2c.tmp").touch()
+    capsys.readouterr()
+    assert main.main(["resume", "--trust", str(one)]) == 2
+    assert "is an unfinished soup; make it again by the same danube-sweep soup command" in capsys.readouterr().err
+    runs = [str(trained[name]) for name in ("small", "large", "third")]
+    assert main.main(["soup", *runs, "-o", str(one)]) == 0
+    assert sorted(file.name for file in one.iterdir()) == sorted(file.name for file in souped.iterdir())
+    weights = Path("adapter", "adapter_model.safetensors")
+    assert (one / weights).read_bytes() == (souped / weights).read_bytes()
+
+
+def test_a_soup_that_cannot_be_written_leaves_nothing(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise DiskError("the disk is full")
+
+    monkeypatch.setattr(predictions, "write", full)
+    runs = [str(trained[name]) for name in ("small", "large")]
+    assert main.main(["soup", *runs, "-o", str(tmp_path / "one")]) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_soup_is_no_settings_to_refit(souped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

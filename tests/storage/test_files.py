@@ -19,6 +19,7 @@ from danube_sweep.errors import ConfigError, DiskError, ModelError
 from danube_sweep.storage.files import (
     read_json,
     remove_abandoned,
+    remove_left_over,
     whole_file,
     whole_folder,
     write_json,
@@ -167,6 +168,19 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     remove_abandoned(file)
     remove_abandoned(folder)
     assert names(tmp_path) == [".a1.txt.3.tmp"]
+
+
+def test_beside_an_output_only_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    done = subprocess.run([sys.executable, "-c", KILLED, output, tmp_path / "out"], check=False)
+    assert done.returncode == -signal.SIGKILL and len(names(tmp_path)) == 2
+    with whole_file(output) as live:
+        live.touch()
+        (tmp_path / ".out.csv.tmp").touch()
+        remove_left_over(output)
+        assert live.exists() and len(names(tmp_path)) == 3
+    remove_left_over(tmp_path / "out")
+    assert names(tmp_path) == [".out.csv.tmp", "out.csv"]
 
 
 def test_a_file_gets_the_permissions_that_the_user_gives_new_files(tmp_path: Path) -> None:

@@ -103,3 +103,14 @@ def test_a_name_of_a_run_is_only_taken_in_a_run(tmp_path: Path) -> None:
     ):
         check_place(tmp_path / "predictions.parquet", "--output")
     refuse_existing(tmp_path / "notes.csv", "--output", overwrite=False)
+
+
+def test_an_output_takes_the_leftovers_of_killed_commands_away_unless_it_is_refused(tmp_path: Path) -> None:
+    output, left = tmp_path / "out.csv", tmp_path / ".out.csv.4194305-0a1b2c.tmp"  # above every process number
+    output.touch()
+    left.touch()
+    with pytest.raises(DiskError, match="exists; give --overwrite"):
+        refuse_existing(output, "-o", overwrite=False)
+    assert left.exists()
+    refuse_existing(output, "-o", overwrite=True)
+    assert not left.exists() and output.exists()

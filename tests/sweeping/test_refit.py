@@ -26,6 +26,7 @@ from danube_sweep.results.refit_settings import find_chosen, seeds_of, steps_of
 from danube_sweep.storage.checkpoint import read_manifest
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.files import read_json
+from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping import start_sweep, train_refit
 from danube_sweep.terminal.screen import Terminal
@@ -233,6 +234,33 @@ def test_an_interrupt_before_several_models_train_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         train_refit.run_refit(swept, tmp_path / "final", train_refit.Wanted(seeds=2), Terminal())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [Kind.run, Kind.ensemble])
+def test_a_refit_that_was_killed_before_it_trained_begins_anew(tmp_path: Path, swept: Path, kind: Kind) -> None:
+    final = tmp_path / "final"
+    take_over(final, kind)
+    for name in ("refit.json", ".ensemble.json.7-0a1b2c.tmp"):
+        (final / name).write_text("{}")
+    if kind is Kind.ensemble:
+        sweeps.planned(final / "trials", [[*SHORT, "lora.rank=2"]])
+    assert main.main(["refit", str(swept), "-o", str(final)]) == 0
+    assert result(final)["state"] == "finished" and read_json(final / "refit.json")["rows"]
+    assert not (final / "trials").exists() and not list(final.glob(".*.tmp"))
+
+
+def test_an_output_that_is_no_refit_is_never_cleared(tmp_path: Path, swept: Path, refitted: Path) -> None:
+    shutil.copytree(refitted, tmp_path / "began")
+    (tmp_path / "began" / "ensemble.json").unlink()  # its trials have results
+    take_over(tmp_path / "run", Kind.run)
+    for name in ("metrics.csv", "refit.json"):
+        (tmp_path / "run" / name).write_text("step")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "refit.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("began", "run", "mine"):
+        assert main.main(["refit", str(swept), "-o", str(tmp_path / name)]) == 2
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_resumed_refit_ranks_nothing(tmp_path: Path, refitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from danube_sweep.inference.export.loading_code import Base, Weights, Whole, loa
 from danube_sweep.inference.export.model_card import Card, card_of, write_card
 from danube_sweep.inference.predict import Place, Trained, load, open_run
 from danube_sweep.model.precision import DTYPES
-from danube_sweep.storage.files import whole_folder
+from danube_sweep.storage.files import remove_left_over, whole_folder
 from danube_sweep.training import trained_weights
 
 
@@ -70,11 +70,15 @@ def export_run(run: Path, target: Path, place: Place, options: Options) -> Check
 
 
 def refuse_target(target: Path) -> None:
-    """Raises DiskError for a target that is a link, a file or a folder with content."""
+    """Raises DiskError for a target that is a link, a file or a folder with content.
+
+    If it may be written, what killed exports left beside it is removed.
+    """
     if target.is_symlink():
         raise DiskError(f"{target} is a symbolic link, which is not written through; give the folder itself")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DiskError(f"{target} exists and is not empty; give another OUT_DIR")
+    remove_left_over(target)
 
 
 def write_export(run: Path, folder: Path, trained: Trained, options: Options) -> Written:

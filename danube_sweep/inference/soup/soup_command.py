@@ -17,7 +17,9 @@ from danube_sweep.inference.soup.validated import Validation, losses_of
 from danube_sweep.inference.soup.write_soup import Soup, write_soup
 from danube_sweep.results.ensemble.members import Member, check_members, find_members
 from danube_sweep.results.ranking_table import plain
+from danube_sweep.storage.ownership import Kind, is_blank, is_ours
 from danube_sweep.storage.predictions import Floats
+from danube_sweep.storage.soup_file import is_unfinished_soup
 from danube_sweep.terminal.screen import Terminal
 
 
@@ -66,10 +68,15 @@ def run_soup(directories: Sequence[Path], output: Path, wanted: Wanted, place: P
 
 
 def _check_output(output: Path) -> None:
-    if output.is_symlink() or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
+    if output.is_symlink() or (output.exists() and not (output.is_dir() and _is_free(output))):
         raise CheckpointError(f"-o {output} exists already; choose a new or empty folder")
     if not output.absolute().parent.is_dir():
         raise CheckpointError(f"-o {output}: there is no folder {output.parent}; make it or choose another place")
+
+
+def _is_free(output: Path) -> bool:
+    # A soup whose process died is made again from its start.
+    return is_blank(output, Kind.run) or (is_unfinished_soup(output) and is_ours(output, Kind.run))
 
 
 def _best_first(members: Sequence[Member]) -> list[Member]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from danube_sweep.inference.soup.ingredients import Ingredient
 from danube_sweep.inference.soup.validated import Validation, soup_config
 from danube_sweep.storage import checkpoint, predictions
 from danube_sweep.storage.files import read_json, write_json, write_text
-from danube_sweep.storage.ownership import Kind, take_over
+from danube_sweep.storage.ownership import Kind, remove_files, remove_temporaries, remove_tree, take_over
 from danube_sweep.storage.predictions import Answered
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
-from danube_sweep.storage.soup_file import write_soup_file
+from danube_sweep.storage.soup_file import is_unfinished_soup, write_soup_file
 from danube_sweep.training import trained_weights
 from danube_sweep.training.evaluate import Evaluation
 
@@ -42,12 +43,34 @@ class Soup:
 
 
 def write_soup(output: Path, soup: Soup, validation: Validation) -> None:
-    """Fills the folder; result.json, which makes it a finished run, comes last. Raises CheckpointError, DiskError."""
+    """Fills the folder: soup.json comes first, and result.json, which makes it a finished run, last.
+
+    An unfinished soup gives way, and after an error nothing is left. Raises CheckpointError, DiskError.
+    """
+    if is_unfinished_soup(output):
+        _empty(output)
+    take_over(output, Kind.run)
+    remove_temporaries(output, Kind.run)
+    try:
+        _write(output, soup, validation)
+    except BaseException:  # Ctrl-C, a full disk
+        with suppress(OSError):
+            _empty(output)
+        raise
+
+
+def _empty(output: Path) -> None:
+    remove_temporaries(output, Kind.run)
+    remove_tree(output / "adapter")
+    remove_files(output, Kind.run)
+
+
+def _write(output: Path, soup: Soup, validation: Validation) -> None:
     first = soup.ingredients[0].run
     config = soup_config(first.config, soup.average.rank)
     folder, of_config = RunFolder(output), trial_hash(config)
     identity = soup_hash(of_config, soup.average)
-    take_over(output, Kind.run)
+    write_soup_file(output, _described(output, soup))
     write_text(folder.config, yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True))
     known = read_json(RunFolder(first.path).environment)
     write_json(folder.environment, {**known, "trial": identity, "hash_version": HASH_VERSION, "also": [of_config]})
@@ -65,7 +88,6 @@ def write_soup(output: Path, soup: Soup, validation: Validation) -> None:
 
     checkpoint.write_checkpoint(output / trained_weights.folder_name(config.lora), manifest, write_files)
     _write_predictions(folder, soup, validation)
-    write_soup_file(output, _described(output, soup))
     write_json(folder.result, _result(identity, soup, validation))
 
 
