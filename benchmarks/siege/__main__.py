@@ -2,7 +2,7 @@
 
 Prints a line for each attack with what it found; docs/reliability.md has the figures. Exits with 1 if anything was.
 
-    python benchmarks/siege [--scale 1] [--only kills,files] [--list]
+    python benchmarks/siege [--scale 1] [--only kills,files] [--scenes run,predict] [--list]
 """
 
 import argparse
@@ -22,6 +22,7 @@ import kills
 import signals
 import surroundings
 import words
+from scenes import SCENES
 
 ROOT = Path(__file__).parents[2]
 Attack = Callable[[float, Path], int]
@@ -49,6 +50,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="how much of everything; 1 takes an hour on two cores")
     parser.add_argument("--only", default=",".join(ATTACKS), help="some of the attacks")
+    parser.add_argument(
+        "--scenes", default=",".join(SCENES), help="some of the commands that faults and signals disturb"
+    )
     parser.add_argument("--list", action="store_true", help="name the attacks and stop")
     options = parser.parse_args()
     if options.list:
@@ -56,6 +60,10 @@ def main() -> int:
         return 0
     if unknown := sorted(set(options.only.split(",")) - ATTACKS.keys()):
         parser.error(f"--only {unknown[0]}: no such attack; there are {', '.join(ATTACKS)}")
+    if strange := sorted(set(options.scenes.split(",")) - SCENES.keys()):
+        parser.error(f"--scenes {strange[0]}: no such command; there are {', '.join(SCENES)}")
+    for name in SCENES.keys() - set(options.scenes.split(",")):
+        del SCENES[name]
     place = Path(tempfile.mkdtemp(prefix="siege-"))
     os.environ["DANUBE_SWEEP_CACHE"] = str(place / "cache")
     print(f"in {place}", flush=True)

@@ -18,6 +18,7 @@ from danube_sweep.storage.sweep_folder import SweepFolder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
+import clocks  # noqa: F401, for surroundings
 import warm
 
 NEAR = 1e-5

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scenes import SCENES, Ended, Scene, Stage, badly_ended, ended, prepare, warm
+from scenes import SCENES, Ended, Scene, Stage, badly_ended, clocks, ended, prepare, warm
 
 FEW_FILES = """
 import resource, sys
@@ -18,7 +18,6 @@ from danube_sweep.cli.main import main
 sys.argv[0] = "danube-sweep"
 raise SystemExit(main())
 """
-CLOCKS = ("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1")
 VARIABLES: dict[str, dict[str, str | None]] = {
     "no HOME": {"HOME": None},
     "a HOME that cannot be written": {"HOME": "/proc"},
@@ -38,11 +37,10 @@ def siege(scale: float, place: Path) -> int:
         for about, variables in VARIABLES.items():
             found += _said(name, about, _tried(stage, lambda one, given=variables: _with(one, given)))
         found += _said(name, "64 open files", _tried(stage, _few_files))
-        clock = next((library for library in CLOCKS if Path(library).exists()), None)
-        if clock is None:
-            print(f"{name:17}a clock that jumps: skipped: no libfaketime", flush=True)
+        if clocks.library() is None:
+            print(f"{name:17}a clock that jumps: skipped: no libfaketime (make clock installs it)", flush=True)
         else:
-            found += _said(name, "a clock that jumps", _tried(stage, lambda one, library=clock: _jumps(one, library)))
+            found += _said(name, "a clock that jumps", _tried(stage, _jumps))
         found += _said(
             name, f"a disk with {LEFT_KIB} KiB left", _small_disk(SCENES[name], stage, place / f"disk-{len(name)}")
         )
@@ -72,15 +70,17 @@ def _few_files(stage: Stage) -> Ended:
     return ended(warm.run("-c", FEW_FILES, *stage.scene.command, cwd=stage.here, env=stage.environment()))
 
 
-def _jumps(stage: Stage, library: str) -> Ended:
-    """Each look at the wall clock finds it a thousand times as fast, from a day ten years ago."""
-    clock = {"LD_PRELOAD": library, "FAKETIME": "@2016-02-28 23:59:30 x1000", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+def _jumps(stage: Stage) -> Ended:
+    """The wall clock jumps by 400 days, back and forth, ten times a second, in a process that preloads libfaketime."""
+    place = stage.here.parent / "clock"
+    place.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "danube_sweep", *stage.scene.command]
-    return ended(
-        subprocess.run(
-            command, cwd=stage.here, env=stage.environment(**clock), text=True, capture_output=True, check=False
+    with clocks.jumping(place) as clock:
+        return ended(
+            subprocess.run(
+                command, cwd=stage.here, env=stage.environment(**clock), text=True, capture_output=True, check=False
+            )
         )
-    )
 
 
 def _small_disk(scene: Scene, stage: Stage, place: Path) -> str | None:
