@@ -50,9 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="how much of everything; 1 takes an hour on two cores")
     parser.add_argument("--only", default=",".join(ATTACKS), help="some of the attacks")
-    parser.add_argument(
-        "--scenes", default=",".join(SCENES), help="some of the commands that faults and signals disturb"
-    )
+    parser.add_argument("--scenes", default=",".join(SCENES), help="some of the commands of faults and signals")
     parser.add_argument("--list", action="store_true", help="name the attacks and stop")
     options = parser.parse_args()
     if options.list:
