@@ -53,6 +53,8 @@ STACK = [
 """What the first process imports."""
 
 FORKSERVER = "multiprocessing.forkserver"
+WARM_PARENT = "warm parent"
+"""The name, in /proc/PID/comm, of a process that is a forkserver by being forked."""
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 _FORKING = threading.Lock()
 OUT_OF_THE_WAY = 900
@@ -253,6 +255,8 @@ def main() -> None:
         asked = serve(place)
     if FORKSERVER not in asked["words"][1]:
         asked = with_a_server(asked)
+    else:
+        Path("/proc/self/comm").write_text(WARM_PARENT)
     become(asked)
     kind, what, *more = asked["words"]
     sys.argv = [kind, *more]

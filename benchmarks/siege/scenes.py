@@ -42,6 +42,8 @@ class Scene:
     command: list[str]
     again: list[str]
     files: tuple[str, ...] = ("out.csv",)
+    once: bool = False
+    """Whether the command is refused where it has ended."""
 
 
 PREDICT = ["predict", "sweep", "rows.csv", "-o", "out.csv", "--overwrite"]
@@ -61,7 +63,7 @@ SCENES = {
     "shared sweep": Scene([*PACK, "sweep.workers=2", "sweep.lock=lease", "sweep.lease_s=10"], RESUME),
     "two ranks": Scene([f"hydra.run.dir={MADE}", *SHORT, "device.count=2"], RESUME[:2]),
     "refit": Scene(REFIT, RESUME[:2], (WEIGHTS, f"{MADE}/refit.json")),
-    "soup": Scene(SOUP, SOUP, (WEIGHTS, f"{MADE}/soup.json")),
+    "soup": Scene(SOUP, SOUP, (WEIGHTS, f"{MADE}/soup.json"), once=True),
     "ensemble": Scene(ENSEMBLE, ENSEMBLE, (f"{MADE}/ensemble.json", f"{MADE}/predictions.parquet")),
     "label": Scene(LABEL, LABEL, ("soft.csv",)),
 }
@@ -109,6 +111,8 @@ class Stage:
             return wrong
         if changed := [name for name in BEFORE if not self._whole(name)]:
             return f"{changed[0]} is not what it was"
+        if self.scene.once and not self.differs():
+            return self._leftovers()
         begun = any((self.here / MADE / name).is_file() for name in ("config.yaml", "sweep.json"))
         again = self.scene.again if begun else self.scene.command
         ended = self.play(again)
