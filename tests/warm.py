@@ -255,7 +255,7 @@ def main() -> None:
         asked = serve(place)
     if FORKSERVER not in asked["words"][1]:
         asked = with_a_server(asked)
-    else:
+    if FORKSERVER in asked["words"][1]:
         Path("/proc/self/comm").write_text(WARM_PARENT)
     become(asked)
     kind, what, *more = asked["words"]
