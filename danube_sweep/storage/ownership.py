@@ -97,7 +97,7 @@ _NUMBERED = {
     Kind.ensemble: re.compile(r"(?!)"),
     Kind.benchmark: re.compile(r"\d{3,}"),
     Kind.night: re.compile(r"(?!)"),
-    Kind.prediction: re.compile(r"\d{3,}-\d{6,}\.safetensors"),
+    Kind.prediction: re.compile(r"\d{3,}-\d{6,}\.safetensors|\.tmp\w{6}"),  # safetensors writes to .tmpXXXXXX first
 }
 _TRIAL = re.compile(r"\d{3,}_(.*_)?([0-9a-f]{8}|invalid)")
 """The name of a trial's folder in its sweep."""

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.checkpoint import load_tensors, save_tensors
 from danube_sweep.storage.files import read_json, remove, whole_file, write_json
-from danube_sweep.storage.ownership import Kind, is_our_name, remove_files, take_over
+from danube_sweep.storage.ownership import Kind, is_our_name, remove_files, remove_temporaries, take_over
 
 _WAY_OUT = "choose another place by -o"
 _EXAMPLES, _ANSWERS = "examples", "answers"
@@ -111,6 +111,7 @@ class PredictionParts:
         return {}
 
     def _remove_parts(self) -> None:
+        remove_temporaries(self.folder, Kind.prediction)  # of a killed process: the lock is ours
         for name in os.listdir(self.folder):
             if is_our_name(name, Kind.prediction) and name not in (".danube_sweep", ".lock"):
                 remove(self.folder / name)
