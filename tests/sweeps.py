@@ -6,19 +6,23 @@ import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import hostile
 import pytest
+import runs
 from conftest import TINY
 from rich.console import Console
 
 from danube_sweep.composer import Composer
+from danube_sweep.config.schema import Config
+from danube_sweep.config.schema.states import Verdict
 from danube_sweep.errors import Interrupted, SweepFailed
 from danube_sweep.storage.sweep_folder import Attempt, Entry, attempts
 from danube_sweep.sweeping.execute import child_process
-from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.sweeping.execute.messages import Job, Stepped, Validated
 from danube_sweep.sweeping.execute.process_pool import Pool
 from danube_sweep.sweeping.start_sweep import PlannedSweep, plan_grid, run_sweep
 from danube_sweep.terminal.screen import Terminal
@@ -68,6 +72,31 @@ def run(plan: PlannedSweep, task: Task = child_process.train_task, **settings: A
     except (SweepFailed, Interrupted) as ended:
         error = ended
     return Ran(plan, said.getvalue(), error)
+
+
+def on_ranks(config: Config, folder: Path, count: int, *, stop_at: int = 0) -> int:
+    """Trains the trial by so many processes and returns the exit code; asks for a stop after a step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder.parent / "log.txt"
+    job = Job(folder, Path.cwd(), dict(os.environ), config, log=log, ranks=({},) * count)
+    child = Pool(on_cpu=True).start(child_process.train_task, job)
+    lives = True
+    while lives:
+        wait(child.places(), 0.5)
+        child.watch_ranks()
+        lives = child.process.is_alive()
+        while (message := child.hear()) is not None:
+            if isinstance(message, Validated):
+                child.tell(Verdict.go_on)
+            if isinstance(message, Stepped) and message.step == stop_at:
+                child.ask_to_stop()
+    return child.reap()
+
+
+def numbers(folder: Path) -> list[float]:
+    """The losses of every step and every validation."""
+    rows = [*runs.metrics(folder, "train"), *runs.metrics(folder, "validation")]
+    return [float(row.get("loss") or row["log_loss"]) for row in rows]
 
 
 def seeds(*numbers: int) -> list[list[str]]:

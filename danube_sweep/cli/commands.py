@@ -27,7 +27,7 @@ def resume(arguments: list[str]) -> int:
         "danube-sweep resume",
         description="Continues an interrupted run or sweep. Trials without a result are trained from their last "
         "checkpoint. Several processes may resume one sweep; they share its trials. With device.count=N they train "
-        "on another number of GPUs.",
+        "on another number of GPUs; for a run, device.sharding=none or full says whether these divide the weights.",
     )
     add_directory(parser, "the folder of a run or of a sweep")
     parser.add_argument("--retry", metavar="STATES", help="sweep only: end states to run again: failed,oom,… or all")
@@ -39,9 +39,9 @@ def resume(arguments: list[str]) -> int:
 
     from danube_sweep.storage.run_folder import RunFolder
     from danube_sweep.storage.sweep_folder import SweepFolder
-    from danube_sweep.sweeping.execute.asked_devices import COUNT, with_count
+    from danube_sweep.sweeping.execute.asked_devices import COUNT, SHARDING, with_devices
 
-    if options.directory is not None and str(options.directory).startswith(("sweep.", COUNT)):
+    if options.directory is not None and str(options.directory).startswith(("sweep.", COUNT, SHARDING)):
         options.directory, options.settings = None, [str(options.directory), *options.settings]
     options.directory = or_newest(options.directory, [Kind.sweep, Kind.run], "resume")
     check_received(options.directory, trust=options.trust)
@@ -49,16 +49,14 @@ def resume(arguments: list[str]) -> int:
     for directory in (options.directory, options.directory / "trials"):  # of a refit of several models
         if SweepFolder(directory).file.is_file():
             return _resume_sweep(directory, options.retry, options.settings, worker=options.worker)
-    others = [one for one in options.settings if not one.startswith(COUNT)]
+    others = [one for one in options.settings if not one.startswith((COUNT, SHARDING))]
     if options.retry or others or options.worker:
         given = "--retry" if options.retry else [*others, "--worker"][0]
         raise CheckpointError(f"{options.directory} is no sweep: {_missing(options.directory, given)}")
     from danube_sweep.config.stored import load_config
     from danube_sweep.sweeping.execute.train_run import train_run
 
-    config = load_config(RunFolder(options.directory).config)
-    for setting in options.settings:
-        config = with_count(config, setting)
+    config = with_devices(load_config(RunFolder(options.directory).config), options.settings)
     train_run(config, options.directory)
     return 0
 

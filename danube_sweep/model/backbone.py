@@ -25,6 +25,7 @@ from danube_sweep.model.attention import choose_attention
 from danube_sweep.model.hub_download import local_folder, unusable
 from danube_sweep.model.output_layer import OutputLayer, output_layer
 from danube_sweep.model.quantized_cache import entry, read_or_quantise
+from danube_sweep.model.sharded import Mesh, divide
 from danube_sweep.model.unpadded import flatten, use_flat
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Backbone:
     `body` turns token ids into hidden states [batch, time, hidden]; `lm_head` exists only if a head needs it.
     `fingerprint` tells its weights from any others, whatever their storage type. `flat`: its rows run without padding.
     `spare_lm_head`: the output layer where no head reads it, but a benchmark scores words.
+    `sharded`: its weights are divided among ranks, which pass forward and backward together.
     `capped`: whether logits of words keep the bound that the model's config gives, as they did not before version 2.
     """
 
@@ -59,6 +61,7 @@ class Backbone:
     flat: bool = False
     capped: bool = True
     spare_lm_head: nn.Module | None = None
+    sharded: bool = False
 
     @property
     def hidden_size(self) -> int:
@@ -150,10 +153,12 @@ def load_backbone(
     device: torch.device,
     flat: bool = False,
     spare: bool = False,
+    mesh: Mesh | None = None,
 ) -> Backbone:
     """The backbone on `device`, stored and computing as asked, every weight frozen, in train mode.
 
     `spare`: with an output layer all the same, as `spare_lm_head`.
+    `mesh`: ranks that divide its weights (sharded.py). It is then loaded in host memory.
     Raises ModelError when it cannot be found or reached, ConfigError if it is to be `flat` and cannot.
     """
     transformers_logging.disable_progress_bar()
@@ -161,7 +166,7 @@ def load_backbone(
     options: dict[str, Any] = {
         "dtype": precisions.weight_dtype(precision),
         "quantization_config": precisions.quantization_config(precision),
-        "device_map": {"": device},
+        "device_map": {"": torch.device("cpu") if mesh is not None else device},
     }
     whole, fingerprint = _whole(model, precision, options, with_lm_head=with_lm_head or spare)
     body = whole.model if hasattr(whole, "lm_head") else whole
@@ -180,7 +185,9 @@ def load_backbone(
         body.gradient_checkpointing_enable({"use_reentrant": False})
         body.disable_input_require_grads()  # or blocks below the first adapted one would be kept and run again
     lm_head, unread = (last, None) if with_lm_head else (None, last)
-    return Backbone(body, lm_head, precision, fingerprint, flat, spare_lm_head=unread)
+    if mesh is not None:
+        divide(body, lm_head, mesh, device)
+    return Backbone(body, lm_head, precision, fingerprint, flat, spare_lm_head=unread, sharded=mesh is not None)
 
 
 def _whole(

@@ -14,6 +14,7 @@ from danube_sweep.head.base_head import Head
 from danube_sweep.head.build_head import build_head
 from danube_sweep.lora import PackedAdapter, PackedAdapters
 from danube_sweep.model.backbone import Backbone, architecture, load_backbone
+from danube_sweep.model.sharded import Mesh
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ def load_base(
     weights: Model | None = None,
     padding: float = 1.0,
     spare: bool = False,
+    mesh: Mesh | None = None,
 ) -> Backbone:
     """The trial's backbone, with an output layer if its head reads one; `weights` names another model to load.
 
     `spare`: with an output layer in any case, for a benchmark.
+    `mesh`: ranks that divide its weights.
     `padding`: tokens of its forward passes padded over those without, by which data.layout=auto lays rows flat.
     """
     model_type = architecture(config.model).model_type
@@ -56,6 +59,7 @@ def load_base(
         device=device,
         flat=lies_flat(config.data.layout, model_type, device.type, padding),
         spare=spare,
+        mesh=mesh,
     )
 
 

@@ -11,6 +11,7 @@ from danube_sweep.config.schema import Adapter, FullFinetune
 from danube_sweep.errors import GuardError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.precision import DTYPES, linear_kind, weight_dtype
+from danube_sweep.model.sharded import is_divided, own_part
 from danube_sweep.training.ranks import Ranks
 
 SAMPLE = 4096
@@ -76,11 +77,14 @@ def check_train_mode(backbone: Backbone) -> None:
 def check_alike(models: Sequence[Mapping[str, nn.Parameter]], ranks: Ranks) -> None:
     """Raises GuardError unless every rank has the same trained weights: each bit of adapters and heads.
 
+    Weights that the ranks divide are left out.
+
     Of tensors of more than `WHOLE` elements, which lora=full has, 4096 elements spread over each are compared.
     """
     if ranks.count == 1:
         return
-    own = _digest((one for model in models for one in model.items()), whole=WHOLE)
+    trained = (one for model in models for one in model.items() if not is_divided(one[1]))
+    own = _digest(trained, whole=WHOLE)
     if len(set(ranks.each(own))) > 1:
         raise GuardError("the ranks of this trial have different weights")
 
@@ -114,7 +118,7 @@ def _frozen(backbone: Backbone) -> Iterator[tuple[str, torch.Tensor]]:
         if parameter.requires_grad:
             continue
         name = name.replace(".base_layer.", ".")  # a trial that enters a pack may wrap more of the linears
-        yield name, parameter.detach()
+        yield name, own_part(parameter)
         state = getattr(parameter, "quant_state", None)
         scales = {} if state is None else state.as_dict()
         yield from ((f"{name}.{key}", value) for key, value in scales.items() if isinstance(value, torch.Tensor))

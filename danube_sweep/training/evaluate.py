@@ -8,7 +8,7 @@ import torch
 
 from danube_sweep.config.facts.evaluation import eval_tokens
 from danube_sweep.config.schema import Config
-from danube_sweep.data.batches import Batch, budget_batches, collate, eval_batches
+from danube_sweep.data.batches import Batch, Rows, budget_batches, collate, eval_batches
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.head.base_head import Head
 from danube_sweep.model.backbone import Backbone
@@ -46,10 +46,12 @@ def evaluate_together(
     batches: Iterable[Batch],
     alive: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
+    beside: Iterable[Batch] = (),
 ) -> list[Evaluation]:
     """The evaluations of several trials on the same rows; `hidden` gives each one's states of a batch.
 
     `batches` are this rank's; the evaluations are of those of all `ranks`. The leading one has the metrics.
+    `beside` pass through the backbone for nothing but the other ranks, which share its weights.
     """
     places: list[torch.Tensor] = []
     gathered: list[Gathered] = [([], []) for _ in heads]
@@ -62,6 +64,8 @@ def evaluate_together(
                 found = head.answers(output)
                 answers += [] if found is None else [found.float()]
             alive()
+        for batch in beside:
+            hidden(batch)
     gathered = [(_on_cpu(losses), _on_cpu(answers)) for losses, answers in gathered]
     if ranks.count > 1:
         shares = ranks.each((places, gathered))
@@ -99,13 +103,22 @@ def evaluation_batches(
 
     Of several `ranks` each has its share of the batches.
     """
-    lengths, at_once = rows.lengths, config.trainer.eval_batch
-    if at_once is None:
-        batches = budget_batches(lengths, eval_tokens(config, int(lengths.max()), on_cpu=backbone.device.type == "cpu"))
-    else:
-        batches = eval_batches(lengths, at_once)
-    for chosen in batches[ranks.rank :: ranks.count]:
+    for chosen in _divided(config, rows, backbone)[ranks.rank :: ranks.count]:
         yield collate(rows, chosen, pad_id).to(backbone.device)
+
+
+def batches_beside(config: Config, rows: Encoded, pad_id: int, backbone: Backbone, ranks: Ranks) -> Iterator[Batch]:
+    """What a rank with fewer of the `evaluation_batches` runs, where all must pass through the backbone together."""
+    batches = _divided(config, rows, backbone) if backbone.sharded else []
+    if len(batches) % ranks.count and ranks.rank >= len(batches) % ranks.count:
+        yield collate(rows, batches[-1], pad_id).to(backbone.device)
+
+
+def _divided(config: Config, rows: Encoded, backbone: Backbone) -> list[Rows]:
+    lengths, at_once = rows.lengths, config.trainer.eval_batch
+    if at_once is not None:
+        return eval_batches(lengths, at_once)
+    return budget_batches(lengths, eval_tokens(config, int(lengths.max()), on_cpu=backbone.device.type == "cpu"))
 
 
 def forward(

@@ -10,6 +10,7 @@ import torch
 from danube_sweep.config.schema import Adapter, FullFinetune
 from danube_sweep.config.schema.states import State
 from danube_sweep.model.backbone import Backbone
+from danube_sweep.model.sharded import bytes_held
 from danube_sweep.storage import checkpoint, predictions
 from danube_sweep.storage.shared_files import share
 from danube_sweep.training import resume, trained_weights
@@ -33,7 +34,7 @@ def finish(trial: ActiveTrial, prepared: Prepared, evaluate: Evaluate) -> dict[s
     folder = trial.where.folder
 
     def write_files(target: Any) -> None:
-        trained_weights.save_trained(target, model)
+        trained_weights.save_trained(target, model, trained_weights.gathered_in(best, model))
         written = prepared.tokenizer.save_pretrained(target)
         if folder.trial.is_file():
             share([target / Path(one).name for one in written], folder.path.parent)
@@ -92,7 +93,8 @@ def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:
 
     In a pack the memory is the pack's. Its seconds are divided among the trials that trained at the time.
     """
-    device = trial.model.backbone.device
+    backbone = trial.model.backbone
+    device = backbone.device
     trained = max(trial.done.train_seconds, 1e-9)
     if trial.config.data.cache_prefix:
         seconds = {**seconds, "prefix": trial.prefix_seconds}
@@ -100,6 +102,7 @@ def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory_bytes(device),
         "packed": trial.most_companions,
         "devices": trial.ranks.count,
+        **({"backbone_bytes": bytes_held(backbone.modules())} if backbone.sharded else {}),
         "tokens_per_s": trial.done.tokens / trained,
         "seconds_per_step": trained / max(trial.done.step, 1),
         "seconds": {**seconds, "train": trained, "validation": trial.done.validation_seconds},

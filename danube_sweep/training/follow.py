@@ -10,6 +10,7 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.errors import OutOfMemory, TrialFailed
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.tracking import open_tracker
+from danube_sweep.training import trained_weights
 from danube_sweep.training.failure import failure
 from danube_sweep.training.journal import Surroundings
 from danube_sweep.training.lightning_loop import PackModule, fit
@@ -67,14 +68,14 @@ class _Following:
 
     def __init__(self, ranks: Ranks, stopping: Callable[[], bool]) -> None:
         self._ranks, self._stopping = ranks, stopping
-        self._builder = PackBuilder(leads=False)
+        self._builder = PackBuilder(ranks)
         self._training: list[ActiveTrial] = []
 
     def run(self) -> None:
         trials = self._entering()
         if trials:
             pack = self._builder.pack
-            with memory_errors(self._configs):
+            with memory_errors(self._configs), self._ranks.connected():
                 fit(PackModule(pack, trials, self, self._ranks), accelerator=pack.backbone.device.type)
 
     def leaves(self, trial: ActiveTrial) -> bool:
@@ -83,7 +84,16 @@ class _Following:
 
     def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
         self._training.remove(trial)
+        if self._builder.pack.backbone.sharded:
+            self._help(trial)
         return self._entering()
+
+    def _help(self, trial: ActiveTrial) -> None:
+        # The leader evaluates its best weights, and passes through the backbone with all ranks.
+        while (asked := self._ranks.said(None)) is not None:
+            best, part = asked
+            trained_weights.load_trained(best, trial.model)
+            self._builder.pack.evaluate([trial], part, self._ranks)
 
     def _configs(self) -> list[Config]:
         return [trial.config for trial in self._training]

@@ -23,6 +23,7 @@ from danube_sweep.training.evaluate import Evaluation
 from danube_sweep.training.longest_step import try_longest_step
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.ranks import ALONE, Ranks
+from danube_sweep.training.shards import Gathered
 from danube_sweep.training.step_plan import Collator, MicroBatch, random_state
 from danube_sweep.training.trial import ActiveTrial, Phase, sparing
 
@@ -94,6 +95,9 @@ class PackModule(L.LightningModule):
         micros: Micros = [(trial, trial.draw()) for trial in self.pack.trials]
         trained = [trial for trial, _ in micros]
         losses = self._losses(micros)
+        if self.pack.backbone.sharded:  # a rank without a loss would not come to gathering blocks for the others
+            self._agree()
+            losses = losses if any(trial.phase is Phase.running for trial in trained) else []
         if losses:
             self.manual_backward(torch.stack(losses).sum())
             self.pack.adapters.bind()
@@ -146,15 +150,29 @@ class PackModule(L.LightningModule):
             if validating:
                 evaluations = self.pack.evaluate(validating, "validation", self._ranks)
                 found.update(zip(map(id, validating), evaluations, strict=True))
+            gathered = self._gathered(at_border, leaving)
             if self._ranks.leads:
-                self._keep(at_border, found, leaving)
+                self._keep(at_border, found, leaving, gathered)
         self._follow()
         self._charge(validating or trained, validating=bool(validating))
 
-    def _keep(self, at_border: Sequence[ActiveTrial], found: dict[int, Evaluation], leaving: set[int]) -> None:
+    def _gathered(self, at_border: Sequence[ActiveTrial], leaving: set[int]) -> Gathered | None:
+        # Divided weights are those of a pack of one.
+        for trial in at_border:
+            if trial.shards and self._ranks.said(bool(leaving) or trial.plan.is_kept_after(trial.done.step)):
+                return trial.gather()
+        return None
+
+    def _keep(
+        self,
+        at_border: Sequence[ActiveTrial],
+        found: dict[int, Evaluation],
+        leaving: set[int],
+        gathered: Gathered | None,
+    ) -> None:
         for trial in at_border:
             with sparing(trial):
-                trial.keep(found.get(id(trial)), id(trial) in leaving)
+                trial.keep(found.get(id(trial)), id(trial) in leaving, gathered)
         # Trials that validate together are judged together: each is kept, and its validation written, before any.
         for trial in [trial for trial in at_border if trial.phase is Phase.running]:
             with sparing(trial):

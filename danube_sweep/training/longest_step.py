@@ -4,6 +4,7 @@ from contextlib import ExitStack
 
 import torch
 
+from danube_sweep.model.sharded import own_part
 from danube_sweep.planner.parameter_bytes import Tensors, state_bytes
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.step_plan import Collator, MicroBatch, random_state
@@ -25,6 +26,13 @@ def try_longest_step(pack: TrainingPack, collated: Collator) -> None:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ExitStack() as stack:
         stack.callback(_held(trials, device).clear)
         losses = _losses(pack, micros)
+        if pack.backbone.sharded and trials[0].ranks.either([len(losses) < len(trials)])[0]:
+            return  # the loss of a trial has failed on a rank, and the ranks are about to agree on that
+        if trials[0].shards:  # no leaves of the passes, and alone in its pack
+            torch.stack(losses).sum().backward()
+            for one in trials[0].model.parameters.values():
+                one.grad = None
+            return
         leaves = _leaves(pack, trials)
         if losses and leaves:
             torch.autograd.grad(torch.stack(losses).sum(), leaves, allow_unused=True)
@@ -52,7 +60,7 @@ def _held(trials: list[ActiveTrial], device: torch.device) -> list[torch.Tensor]
         return []
     missing = 0.0
     for trial in trials:
-        for one in trial.model.parameters.values():
+        for one in map(own_part, trial.shards.of(trial.model.parameters).values()):
             size = one.numel() * one.element_size()
             missing += size if one.grad is None else 0
             if not trial.optimizer.state and not trial.config.optimizer.paged:

@@ -23,6 +23,8 @@ LONGEST_WAIT: Final = timedelta(days=30)
 """For the others while the leader writes, validates or waits for a trial. A rank that hangs is ended from outside."""
 BUCKET: Final = 2**25
 """Elements that are summed at once: 128 MiB in fp32."""
+CONNECTION_SIGNS: Final = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL")
+"""Parts of what torch says in a plain RuntimeError about a connection."""
 LONGEST_LINE: Final = 600
 """Characters of the line on a connection that failed."""
 
@@ -102,6 +104,25 @@ class Ranks:
         if bucket:
             self._add_up_at_once(bucket)
 
+    def mesh(self, device: "torch.device") -> Any:
+        """The ranks as torch's DeviceMesh, for sharded weights on devices of this kind."""
+        from torch import distributed
+        from torch.distributed.device_mesh import DeviceMesh
+
+        group: Any = self._sums if device.type == "cuda" else distributed.group.WORLD
+        return DeviceMesh.from_group(group, device.type)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Inside, ranks that pass sharded weights to each other raise RankLost where a connection is lost."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count == 1 or not _is_of_a_connection(error):
+                raise
+            with _together():
+                raise
+
     def _add_up_at_once(self, tensors: "list[torch.Tensor]") -> None:
         import torch
         from torch import distributed
@@ -142,6 +163,12 @@ def joined(meeting: Meeting | None) -> Iterator[Ranks]:
     yield Ranks(meeting.rank, meeting.count, sums)
     with suppress(RuntimeError):  # the others may be gone by now
         distributed.destroy_process_group()
+
+
+def _is_of_a_connection(error: RuntimeError) -> bool:
+    from torch import distributed
+
+    return isinstance(error, distributed.DistError) or any(sign in str(error) for sign in CONNECTION_SIGNS)
 
 
 @contextmanager

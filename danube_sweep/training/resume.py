@@ -20,6 +20,7 @@ from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.best_and_patience import BestSoFar
 from danube_sweep.training.evaluate import Evaluation
 from danube_sweep.training.journal import Surroundings
+from danube_sweep.training.shards import Gathered, Shards
 
 ARITHMETIC = "arithmetic"
 """The manifest's key for the version of the arithmetic behind a checkpoint; without it that is 1."""
@@ -49,18 +50,20 @@ class Resumable(Protocol):
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
     allocation: RankAllocation | None
+    shards: Shards
     done: Progressed
     best: BestSoFar
 
 
-def save(trial: Resumable, evaluation: Evaluation | None) -> None:
+def save(trial: Resumable, evaluation: Evaluation | None, gathered: Gathered | None = None) -> None:
     """Writes a checkpoint of the trial where it stands; keeps it and the best one, and removes the others.
 
     Where it is the best one itself, the best before it stays: there are two in case one is damaged. `evaluation` is
-    that of this step, if it was validated. Raises DiskError, and BusyError if another process has taken over the trial.
+    that of this step, if it was validated, and `gathered` what ranks divide. Raises DiskError, and BusyError if another
+    process has taken over the trial.
     """
     state: dict[str, Any] = {
-        "optimizer": trial.optimizer.state_dict(),
+        "optimizer": trial.optimizer.state_dict() if gathered is None else gathered.optimizer,
         "schedule": trial.schedule.state_dict(),
         "scaler": trial.scaler.state_dict(),
         "done": {**asdict(trial.done), **asdict(trial.best)},
@@ -70,7 +73,7 @@ def save(trial: Resumable, evaluation: Evaluation | None) -> None:
     metrics = None if evaluation is None else evaluation.metrics
 
     def write_files(folder: Path) -> None:
-        trained_weights.save_trained(folder, trial.model)
+        trained_weights.save_trained(folder, trial.model, None if gathered is None else gathered.weights)
         checkpoint.save_tensors(tensors, folder / "training.safetensors")
         if evaluation is not None:
             checkpoint.save_tensors(evaluation.tensors(), folder / "predictions.safetensors")
@@ -117,7 +120,7 @@ def _restore(trial: Resumable, folder: Path, manifest: dict[str, Any]) -> bool:
     trained_weights.load_trained(folder, trial.model)
     with of_a_trial(folder):
         state = checkpoint.unpack_state(manifest["state"], checkpoint.load_tensors(folder / "training.safetensors"))
-        trial.optimizer.load_state_dict(state["optimizer"])
+        trial.optimizer.load_state_dict(trial.shards.divided(state["optimizer"], trial.optimizer))
         trial.schedule.load_state_dict(state["schedule"])
         if trial.scaler.is_enabled():
             trial.scaler.load_state_dict(state["scaler"])

@@ -20,7 +20,7 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Screen
 from danube_sweep.tracking import given_out, open_tracker
 from danube_sweep.tracking.reported import reported
-from danube_sweep.training import finish, trained_weights
+from danube_sweep.training import finish, resume, trained_weights
 from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.failure import failure
 from danube_sweep.training.follow import agreed
@@ -159,7 +159,7 @@ class _PackRun:
     def __init__(self, door: Door, stopping: Callable[[], bool], lock_wait_s: float, ranks: Ranks) -> None:
         self._door, self._stopping, self._lock_wait_s = door, stopping, lock_wait_s
         self._ranks = ranks
-        self._builder = PackBuilder()
+        self._builder = PackBuilder(ranks)
         self._begun: dict[int, _Begun] = {}
         self.last_result: dict[str, Any] | None = None
 
@@ -184,7 +184,7 @@ class _PackRun:
 
     def _train(self, trials: Sequence[ActiveTrial]) -> None:
         pack = self._builder.pack
-        with memory_errors(self._training):
+        with memory_errors(self._training), self._ranks.connected():
             fit(PackModule(pack, trials, self, self._ranks), accelerator=pack.backbone.device.type)
 
     def _training(self) -> list[Config]:
@@ -200,6 +200,8 @@ class _PackRun:
     def left(self, trial: ActiveTrial) -> list[ActiveTrial]:
         """Concludes a trial that does not train any more; returns those that the door sends for the free places."""
         self._end(self._begun[id(trial)], trial.phase)
+        if self._builder.pack.backbone.sharded:
+            self._ranks.said(None)  # no more evaluations
         entering: list[ActiveTrial] = []
         while not self._stopping() and (entrant := self._door.next()) is not None:
             entering += self._entering([entrant])
@@ -271,7 +273,12 @@ class _PackRun:
         return {"benchmark": compared(before, after)}
 
     def _evaluate(self, trial: ActiveTrial, part: str) -> dict[str, float]:
-        (evaluation,) = self._builder.pack.evaluate([trial], part)
+        pack, ranks = self._builder.pack, ALONE
+        if pack.backbone.sharded:  # nobody passes through it alone
+            ranks = self._ranks
+            ranks.said((resume.best_checkpoint(trial), part))
+        with ranks.connected():
+            (evaluation,) = pack.evaluate([trial], part, ranks)
         return evaluation.metrics
 
     def _why_stopped(self, trial: ActiveTrial) -> DanubeSweepError:

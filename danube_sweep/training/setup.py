@@ -18,7 +18,7 @@ from danube_sweep.config.identity import HASH_VERSION, hub_source, is_random, ot
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import plain_config, sealed
-from danube_sweep.config.validate import check_adapter, check_runs, check_types
+from danube_sweep.config.validate import SHARDED, check_adapter, check_runs, check_types
 from danube_sweep.data.layout import layout_for
 from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import BusyError, CheckpointError, ConfigError
@@ -42,7 +42,7 @@ from danube_sweep.training.general_ability import Scores, score_before
 from danube_sweep.training.journal import Surroundings
 from danube_sweep.training.pack import TrainingPack
 from danube_sweep.training.prepare import Prepared, prepare
-from danube_sweep.training.ranks import Ranks
+from danube_sweep.training.ranks import ALONE, Ranks
 from danube_sweep.training.resume import ARITHMETIC
 from danube_sweep.training.step_plan import StepPlan
 from danube_sweep.training.trial import ActiveTrial, Judge
@@ -124,11 +124,11 @@ def take(entrant: Entrant, lock_wait_s: float) -> Taken:
 class PackBuilder:
     """Makes trials over one backbone, which the first of them loads; equal data are read once and are one object.
 
-    Without `leads` no benchmark is scored.
+    Of several `ranks` only the leading one scores benchmarks. With device.sharding=full they divide the backbone.
     """
 
-    def __init__(self, *, leads: bool = True) -> None:
-        self._leads = leads
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self._pack: TrainingPack | None = None
         self._prepared: dict[str, Prepared] = {}
         self._device: torch.device | None = None
@@ -154,10 +154,10 @@ class PackBuilder:
             check_adapter(config, device.type)
             prepared = self._prepare(config)
         with watch.phase("load"):
-            pack = self._pack = self._pack or TrainingPack(_base(config, prepared, device))
+            pack = self._pack = self._pack or TrainingPack(_base(config, prepared, device, self._ranks))
             _check_positions(config, pack.backbone)
         with watch.phase("benchmark"):
-            if self._leads and id(prepared) not in self._before:
+            if self._ranks.leads and id(prepared) not in self._before:
                 self._before[id(prepared)] = score_before(config, pack.untrained(), prepared.tokenizer)
         with watch.phase("load"):
             model = assemble(
@@ -179,9 +179,10 @@ class PackBuilder:
         return self._prepared[key]
 
 
-def _base(config: Config, prepared: Prepared, device: torch.device) -> Backbone:
+def _base(config: Config, prepared: Prepared, device: torch.device, ranks: Ranks) -> Backbone:
     padding = StepPlan(config, prepared.parts["train"], prepared.pad_id).padding()
-    return load_base(config, device, padding=padding, spare=bool(config.trainer.benchmark))
+    mesh = ranks.mesh(device) if config.device.sharding == SHARDED and ranks.count > 1 else None
+    return load_base(config, device, padding=padding, spare=bool(config.trainer.benchmark), mesh=mesh)
 
 
 def _check_positions(config: Config, backbone: Backbone) -> None:
@@ -227,10 +228,17 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel, ranks: Ran
         where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
     write_json(folder.environment, {**found, "data": asdict(prepared.description), **_steps(plan)})
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
-    for line in (stay, other_rows, warning, _length_note(model, prepared), plan.waiting_note(), _unscored(config)):
+    notes = _length_note(model, prepared), plan.waiting_note(), _sharding_note(config, ranks), _unscored(config)
+    for line in (stay, other_rows, warning, *notes):
         if line is not None:
             terminal.note(line)
     return ActiveTrial(model, prepared.parts, plan, where, taken.entrant.judge)
+
+
+def _sharding_note(config: Config, ranks: Ranks) -> str | None:
+    if config.device.sharding != SHARDED or ranks.count > 1:
+        return None
+    return f"device.sharding={SHARDED} divides nothing here: this trial has one device, which holds the whole backbone"
 
 
 def _other_rows(taken: Taken) -> str | None:

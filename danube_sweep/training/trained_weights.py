@@ -1,7 +1,7 @@
 """The trained weights as files: an adapter for PEFT or a model for transformers, and the head."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from safetensors.torch import save_model
@@ -12,6 +12,7 @@ from danube_sweep.config.schema import Adapter, FullFinetune, LinearAdapter, NoA
 from danube_sweep.errors import CheckpointError
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.causal_lm import causal_lm
+from danube_sweep.model.sharded import fitted, gathered, is_divided, kind_of, own_part
 from danube_sweep.storage import checkpoint
 from danube_sweep.training.assemble import AssembledModel
 
@@ -23,8 +24,11 @@ def folder_name(config: Adapter) -> str:
     return "model" if isinstance(config, FullFinetune) else "adapter"
 
 
-def save_trained(folder: Path, model: AssembledModel) -> None:
-    """Writes the trained weights of one trial into `folder`; PEFT finds its backbone under `model.path`."""
+def save_trained(folder: Path, model: AssembledModel, whole: dict[str, torch.Tensor] | None = None) -> None:
+    """Writes the trained weights of one trial into `folder`; PEFT finds its backbone under `model.path`.
+
+    `whole`: the weights of lora=full where ranks divide them, from `gather` or `gathered_in`.
+    """
     match model.config.lora:
         case LinearAdapter() as adapter:
             backbone, packed = model.backbone, model.packed
@@ -35,15 +39,41 @@ def save_trained(folder: Path, model: AssembledModel) -> None:
             state = lora.adapter_state(backbone) if packed is None else packed.state(backbone)
             checkpoint.save_tensors(state, folder / ADAPTER)
         case FullFinetune():
-            body, whole = model.backbone.body, _whole(model.backbone)
-            body.config.architectures = [type(whole).__name__]
+            body, module = model.backbone.body, _whole(model.backbone)
+            body.config.architectures = [kind_of(module)]
             body.config.save_pretrained(folder)
-            save_model(whole, str(folder / MODEL), metadata={"format": "pt"})
+            saved = module if whole is None else _Named(whole)
+            save_model(saved, str(folder / MODEL), metadata={"format": "pt"})
         case NoAdapter():
             pass
         case other:
             raise TypeError(f"no weights of {other} to save")
     checkpoint.save_tensors(model.head.state_dict(), folder / HEAD)
+
+
+def gather(model: AssembledModel) -> dict[str, torch.Tensor]:
+    """All weights that lora=full trains, whole and in host memory, where ranks divide them. All ranks must call it."""
+    named = _whole(model.backbone).state_dict(keep_vars=True)
+    found = {id(one): gathered(own_part(one), one) if is_divided(one) else one.detach().cpu() for one in named.values()}
+    return {name: found[id(one)] for name, one in named.items()}
+
+
+def gathered_in(folder: Path, model: AssembledModel) -> dict[str, torch.Tensor] | None:
+    """The same from a checkpoint, without the other ranks; None where nothing is divided."""
+    divided = model.backbone.sharded and isinstance(model.config.lora, FullFinetune)
+    return checkpoint.load_tensors(folder / MODEL) if divided else None
+
+
+@final
+class _Named(nn.Module):
+    """Tensors that are saved as a model's."""
+
+    def __init__(self, named: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self._named = named
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        return dict(self._named)
 
 
 def load_trained(folder: Path, model: AssembledModel) -> None:
@@ -75,7 +105,7 @@ def _load_exactly(module: nn.Module, state: dict[str, torch.Tensor], file: Path)
     ]
     if wrong:
         raise CheckpointError(f"{file}: {wrong[0]} is missing, of another shape or not finite; train again")
-    module.load_state_dict(state)
+    module.load_state_dict({name: fitted(value, expected[name]) for name, value in state.items()})
 
 
 def _whole(backbone: Backbone) -> Any:

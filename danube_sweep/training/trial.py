@@ -21,7 +21,7 @@ from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import Diverged, Interrupted
 from danube_sweep.optimizer.build_optimizer import build_optimizer, to_training
 from danube_sweep.optimizer.schedule import build_schedule
-from danube_sweep.training import checks, resume
+from danube_sweep.training import checks, resume, trained_weights
 from danube_sweep.training.assemble import AssembledModel
 from danube_sweep.training.best_and_patience import BestSoFar
 from danube_sweep.training.drawn_rows import head_draws
@@ -30,6 +30,7 @@ from danube_sweep.training.journal import Journal, Surroundings
 from danube_sweep.training.out_of_memory import concerns_the_pack
 from danube_sweep.training.ranks import Ranks
 from danube_sweep.training.resume import Progressed
+from danube_sweep.training.shards import Gathered, Shards
 from danube_sweep.training.step_plan import Collator, MicroBatch, StepPlan
 
 Judge = Callable[[int], Verdict]
@@ -123,10 +124,11 @@ class ActiveTrial:
         """
         config, backbone = self.config, self.model.backbone
         head = dict(self.model.head.named_parameters())
+        self.shards = Shards(self.model.parameters)
         ratio = config.lora.plus_ratio if isinstance(config.lora, Lora) else 1.0
         self.optimizer = build_optimizer(
             config.optimizer,
-            self.model.adapter,
+            self.shards.of(self.model.adapter),
             head,
             head_lr=config.head.lr,
             plus_ratio=ratio,
@@ -197,12 +199,12 @@ class ActiveTrial:
 
     def update(self) -> None:
         """At a step's border: sums the gradients of the ranks, and updates the weights."""
-        parameters = list(self.model.parameters.values())
         assert self._step_loss is not None
-        add_up_gradients(parameters, self._step_loss, self.ranks)
+        self.shards.take_gradients()
+        add_up_gradients(self.shards.whole, self._step_loss, self.ranks)
         self.scaler.unscale_(self.optimizer)
         limit = self.config.trainer.clip_norm
-        norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+        norm = self.shards.clip(math.inf if limit is None else limit, self.ranks)
         lr = self.optimizer.param_groups[0]["lr"]
         self.scaler.step(self.optimizer)
         self._count_overflow()
@@ -249,16 +251,20 @@ class ActiveTrial:
                 done.train_seconds, companions=self.companions, overflows=done.overflows
             )
 
-    def keep(self, evaluation: Evaluation | None, leaving: bool) -> None:
+    def keep(self, evaluation: Evaluation | None, leaving: bool, gathered: Gathered | None = None) -> None:
         """At a border: takes the evaluation where one was due, and writes a checkpoint then, or if it is to leave.
 
-        Where no rows validate, the checkpoints come at the same steps.
+        Where no rows validate, the checkpoints come at the same steps. `gathered` is what the ranks divide.
         """
         self.at_border, self._was_validated = False, evaluation is not None
         if evaluation is not None:
-            self._take(evaluation)
+            self._take(evaluation, gathered)
         elif leaving or self.plan.is_kept_after(self.done.step):
-            resume.save(self, None)
+            resume.save(self, None, gathered)
+
+    def gather(self) -> Gathered:
+        """The weights and states that the ranks divide, for `keep`. All ranks must call it."""
+        return Gathered(trained_weights.gather(self.model), self.shards.gathered(self.optimizer))
 
     def cross(self, leaving: bool) -> None:
         """Takes the trial over the border that it was kept at; out of the pack if it has ended or is to leave."""
@@ -278,13 +284,13 @@ class ActiveTrial:
         if verdict is Verdict.finish and self.done.step < self.plan.total_steps:
             self.where.terminal.note("no validation was better for a while: pruner=patient ends the trial here")
 
-    def _take(self, evaluation: Evaluation) -> None:
+    def _take(self, evaluation: Evaluation, gathered: Gathered | None) -> None:
         step, metrics = self.done.step, evaluation.metrics
         if not math.isfinite(metrics[self.config.head.metrics[0]]):
             raise Diverged(f"the validation loss is not finite after step {step}; lower optimizer.lr")
         is_best = self.best.take(step, metrics, self.config.objective)
         self.journal.add_validation(step, self.done.train_seconds, metrics, best=is_best)
-        resume.save(self, evaluation)
+        resume.save(self, evaluation, gathered)
 
     def _is_over(self) -> bool:
         return self.done.step >= self.plan.total_steps or self.best.is_out_of_patience(self.config.trainer.patience)

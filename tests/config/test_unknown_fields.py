@@ -19,7 +19,7 @@ UNKNOWN = [
     ("++trainer.devices=2", "trainer.devices: no such field; write device.count=2 (GPUs that train each trial"),
     ("+trainer.strategy=ddp", "trainer.strategy: no such field; write device.count=… (GPUs that train each trial"),
     ("+accelerator=gpu", "accelerator: no such field; write device.accelerator=cuda (device.count=N for several GPUs)"),
-    ("+trainer.fsdp=full", "trainer.fsdp: no such field; weights are not sharded; write device.count=…"),
+    ("+trainer.fsdp=full", "trainer.fsdp: no such field; write device.count=N device.sharding=full"),
     ("+foo.bar=1", "foo.bar: no such field; it has seed, name, model"),
     ("+foo=1", "foo: no such field; it has seed, name, model"),
     ("+foo={a:1,b:2}", "foo: no such field; it has seed, name, model"),

@@ -5,23 +5,21 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import hostile
 import pytest
 import runs
-from sweeps import Task, left_over, planned, run
+from sweeps import Task, left_over, numbers, on_ranks, planned, run
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Device, Sweep
-from danube_sweep.config.schema.states import Verdict
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.sweeping.execute.asked_devices import asked_count, together
 from danube_sweep.sweeping.execute.child_process import train_task
-from danube_sweep.sweeping.execute.messages import Job, Stepped, Validated
+from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_pool import Pool
 from danube_sweep.sweeping.execute.slots import find_slots, ranks_for
 
@@ -32,34 +30,6 @@ TRIAL = [
     "trainer.log_every=1", "trainer.micro_batch=2", "trainer.effective_batch=6", "lora.dropout=0.2",
     "head=sequence", "head.dropout=0.2", "model.lr=0.003",
 ]  # fmt: skip
-
-
-def on_ranks(config: Config, folder: Path, count: int, *, stop_at: int = 0, task: Task = train_task) -> int:
-    """Trains the trial by so many processes and returns the exit code; asks for a stop after a step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder.parent / "log.txt"
-    job = Job(folder, Path.cwd(), dict(os.environ), config, log=log, ranks=({},) * count)
-    child = Pool(on_cpu=True).start(task, job)
-    lives = True
-    while lives:
-        wait(child.places(), 0.5)
-        child.watch_ranks()
-        lives = child.process.is_alive()
-        while (message := child.hear()) is not None:
-            if isinstance(message, Validated):
-                child.tell(Verdict.go_on)
-            if isinstance(message, Stepped) and message.step == stop_at:
-                child.ask_to_stop()
-    return child.reap()
-
-
-def numbers(folder: Path) -> list[float]:
-    """The losses of every step and every validation."""
-    return [float(row.get("loss") or row["log_loss"]) for part in ("train", "validation") for row in rows(folder, part)]
-
-
-def rows(folder: Path, part: str) -> list[dict[str, str]]:
-    return runs.metrics(folder, part)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +53,8 @@ def test_several_ranks_train_the_trial_that_one_process_trains(
     config, one = alone
     assert on_ranks(config, tmp_path / "run", count) == 0
     assert numbers(tmp_path / "run") == pytest.approx(numbers(one), abs=1e-6)
-    assert [row["tokens"] for row in rows(tmp_path / "run", "train")] == [row["tokens"] for row in rows(one, "train")]
+    tokens = [[row["tokens"] for row in runs.metrics(folder, "train")] for folder in (tmp_path / "run", one)]
+    assert tokens[0] == tokens[1]
     found, wanted = (read_json(folder / "result.json") for folder in (tmp_path / "run", one))
     assert lasting(found) == lasting(wanted)
     assert found["measured"]["devices"] == count and wanted["measured"]["devices"] == 1

@@ -133,7 +133,7 @@ _VALIDATE = OurWords("trainer.validate_every={value}", "steps between validation
 _RANKS = "GPUs that train each trial together, all with whole weights; by default a sweep trains a trial on each"
 _SEVERAL_GPUS = OurWords("device.count=…", _RANKS)
 _GPU_COUNT = OurWords("device.count={value}", _RANKS, {"auto": "device.count=all", "-1": "device.count=all"})
-_SHARDED = OurWords("", "weights are not sharded; write device.count=… for GPUs that each hold them (DDP)")
+_SHARDED = OurWords("device.count=N device.sharding=full", "N GPUs divide the weights of the backbone (FSDP)")
 
 _FIELDS: dict[tuple[str, ...], OurWords] = {
     # the adapter

@@ -13,6 +13,8 @@ class Optimizer:
     """An update rule; `paged` if the states of large tensors may lie in host memory."""
 
     paged: ClassVar[bool] = False
+    by_element: ClassVar[bool] = False
+    """Whether each number is updated from its own gradient and states alone, so that ranks may divide a tensor."""
 
     lr: float = setting("peak learning rate", "${model.lr}")
     weight_decay: float = setting(

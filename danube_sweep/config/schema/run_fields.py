@@ -11,6 +11,7 @@ class Device:
     accelerator: str = setting("auto, cpu, cuda or mps (planned only)", "auto")
     index: int = setting("which of the visible GPUs, counted from 0; in a sweep each slot has its own", 0)
     count: Any = setting("GPUs that train each trial or pack together: a number or all", 1)
+    sharding: str = setting("full: those GPUs divide the backbone's weights (FSDP); none: each holds them all", "none")
     gpus: int | None = setting("GPUs of the machine; null asks the machine", None)
     name: str = setting("name in messages", "this machine")
     types: list[str] = setting("supported compute types; empty asks the machine", [])

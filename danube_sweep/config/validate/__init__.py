@@ -11,6 +11,7 @@ from danube_sweep.config.require import check_seed, require
 from danube_sweep.config.schema import Config
 from danube_sweep.config.validate.check_device import (
     ALL,
+    SHARDED,
     check_place,
     check_runs,
     check_types,
@@ -27,6 +28,7 @@ __all__ = [
     "ALL",
     "AUTO",
     "FOUR_BIT",
+    "SHARDED",
     "block_numbers",
     "check_adapter",
     "check_place",

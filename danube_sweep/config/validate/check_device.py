@@ -1,12 +1,23 @@
 """The checks of the device and of tracking."""
 
-from danube_sweep.config.facts.adapters import QUANTISED
+from danube_sweep.config.facts.adapters import QUANTISED, is_packed
 from danube_sweep.config.require import require
-from danube_sweep.config.schema import Compute, Config, Device, Precision, Tracking, WandbTracking
+from danube_sweep.config.schema import (
+    Compute,
+    Config,
+    Device,
+    FullFinetune,
+    NoAdapter,
+    Precision,
+    Tracking,
+    WandbTracking,
+)
 from danube_sweep.errors import ConfigError
 
 ALL = "all"
 """device.count for every visible GPU."""
+SHARDED = "full"
+"""device.sharding for weights that the GPUs divide."""
 
 
 def validate_device(config: Config) -> None:
@@ -26,6 +37,7 @@ def validate_device(config: Config) -> None:
     )
     require(device.gpus is None or device.gpus >= 1, f"device.gpus must be at least 1, got {device.gpus}")
     check_count(device)
+    _check_sharding(config)
     known = {compute.value for compute in Compute} - {Compute.auto.value}
     require(
         set(device.types) <= known,
@@ -73,6 +85,55 @@ def check_count(device: Device) -> None:
     require(
         device.gpus is None or count <= device.gpus,
         f"device.count={count}: {device.name} has device.gpus={device.gpus}",
+    )
+
+
+def _check_sharding(config: Config) -> None:
+    asked = config.device.sharding
+    require(asked in ("none", SHARDED), f"device.sharding must be none or {SHARDED}, got {asked}")
+    if asked != SHARDED:
+        return
+    said, without = f"device.sharding={SHARDED}", "device.sharding=none"
+    count, storage, adapter = config.device.count, config.precision.storage, config.lora
+    require(
+        count != 1,
+        f"{said} divides the weights among device.count GPUs, got device.count={count}; use device.count=2 or "
+        f"{without}",
+    )
+    require(
+        storage not in QUANTISED,
+        f"{said}: precision.storage={storage.value} cannot be divided, since its scales belong to whole tensors; use "
+        f"precision=bf16 or {without}",
+    )
+    require(
+        is_packed(adapter) or isinstance(adapter, NoAdapter | FullFinetune),
+        f"{said}: this adapter ({type(adapter).__name__}) trains in PEFT's layers, which read whole weights; use "
+        f"lora=lora without lora.bias, lora=none or lora=full, or {without}",
+    )
+    require(
+        not config.data.cache_prefix,
+        f"{said}: data.cache_prefix=true is computed by one process, which has no whole backbone; use {without}",
+    )
+    require(
+        not config.trainer.benchmark,
+        f"{said}: trainer.benchmark={config.trainer.benchmark} is scored by one process, which has no whole backbone; "
+        f"use danube-sweep benchmark afterwards, or {without}",
+    )
+    if isinstance(adapter, FullFinetune):
+        _check_divided_training(config, said, without)
+
+
+def _check_divided_training(config: Config, said: str, without: str) -> None:
+    optimizer = config.optimizer
+    require(
+        optimizer.by_element,
+        f"{said} with lora=full: this optimizer ({type(optimizer).__name__}) reads whole tensors; use "
+        f"optimizer=adamw, sgd or schedulefree, or {without}",
+    )
+    require(
+        config.precision.compute is not Compute.fp16,
+        f"{said} with lora=full: precision.compute=fp16 needs a loss scale, which is not agreed over divided "
+        f"gradients; use precision.compute=bf16 or fp32, or {without}",
     )
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from danube_sweep.config.schema import Adam
 from danube_sweep.optimizer.state_bytes import STEP_BYTES
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass
 class AdamW(Adam):
     """torch's AdamW, fp32 states."""
+
+    by_element: ClassVar[bool] = True
 
     def build(self, trained: "TrainedParameters") -> Any:
         import torch

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Adam, Config, Constant, schedule_name, setting
@@ -18,6 +18,8 @@ class ScheduleFree(Adam):
 
     Its rate may be up to ten times AdamW's.
     """
+
+    by_element: ClassVar[bool] = True
 
     beta1: float = setting("share of the average in the point where gradients are computed, above 0", 0.9)
 

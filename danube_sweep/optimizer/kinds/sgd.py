@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Optimizer, setting
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass
 class Sgd(Optimizer):
     """Gradient descent with momentum, by torch; decay is added to the gradient."""
+
+    by_element: ClassVar[bool] = True
 
     lr: float = setting(
         "peak learning rate: 50 times AdamW's by default (lora=full 20, randlora 8, waveft 5)",

@@ -14,7 +14,9 @@ from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 
 COUNT: Final = "device.count="
-"""The one setting of a trial that `resume` takes: it is in no hash, and decides the slots alone."""
+"""The one setting of a sweep's trials that `resume` takes: it is in no hash, and decides the slots alone."""
+SHARDING: Final = "device.sharding="
+"""A setting that `resume` takes for a run, with the count."""
 
 
 def together(folder: SweepFolder, drawn: Config | None, asked: Collection[int | str] = ()) -> int | str:
@@ -45,12 +47,18 @@ def of_devices(field: str, folder: SweepFolder, drawn: Config | None) -> set[Any
     return {one for one in found if one is not None}
 
 
-def with_count(config: Config, setting: str) -> Config:
-    """The config with another device.count: `setting` is `device.count=2` or `device.count=all`.
+def with_devices(config: Config, settings: Collection[str]) -> Config:
+    """The config with other devices: each setting is `device.count=2`, `device.count=all` or `device.sharding=none`.
 
     Raises ConfigError for one that cannot be.
     """
-    changed = replace(config, device=replace(config.device, count=_count_in(setting)))
+    device = config.device
+    for setting in settings:
+        if setting.startswith(SHARDING):
+            device = replace(device, sharding=setting.removeprefix(SHARDING))
+        else:
+            device = replace(device, count=_count_in(setting))
+    changed = replace(config, device=device)
     validate_device(changed)
     return changed
 
@@ -66,7 +74,8 @@ def asked_count(folder: SweepFolder, settings: Collection[str]) -> set[int | str
         asked = {count}
         for entry in _open(folder)[:1]:
             with suppress(CheckpointError):  # reported when its trial would begin
-                with_count(load_config(entry.folder.config), setting)
+                own = [f"{SHARDING}none"] if asked == {1} else []  # on one device it divides nothing, as a note tells
+                with_devices(load_config(entry.folder.config), [setting, *own])
     return asked
 
 

@@ -20,7 +20,7 @@ from danube_sweep.lora import Noise, PackedAdapters
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.training import checks
 from danube_sweep.training.drawn_rows import drawn_for
-from danube_sweep.training.evaluate import Evaluation, evaluate_together, evaluation_batches
+from danube_sweep.training.evaluate import Evaluation, batches_beside, evaluate_together, evaluation_batches
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
 from danube_sweep.training.pack.stored_prefix import StoredStates
 from danube_sweep.training.ranks import ALONE as ONE_RANK
@@ -129,10 +129,16 @@ class TrainingPack:
         def hidden(batch: Batch) -> list[torch.Tensor]:
             return self._forward([(trial, rows, batch) for trial in trials], {})
 
-        batches = evaluation_batches(first.config, rows, first.plan.pad_id, self.backbone, ranks)
-        heads = [trial.model.head for trial in trials]
+        given = first.config, rows, first.plan.pad_id, self.backbone, ranks
         return evaluate_together(
-            self.backbone, heads, rows, hidden=hidden, batches=batches, alive=self._alive, ranks=ranks
+            self.backbone,
+            [trial.model.head for trial in trials],
+            rows,
+            hidden=hidden,
+            batches=evaluation_batches(*given),
+            alive=self._alive,
+            ranks=ranks,
+            beside=batches_beside(*given),
         )
 
     def _alive(self) -> None:

@@ -10,22 +10,15 @@ from typing import Any, Final, final
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from danube_sweep.model.backbone import Backbone
+from danube_sweep.model.sharded import blocks_of
 from danube_sweep.model.unpadded import flatten
 
 MASKS: Final = 1
 """How many arguments after the hidden states are repeated with them: an encoder's block takes its mask by place."""
 SPREAD: Final = ("attention_mask", "position_ids", "position_embeddings", "segments")
 """Named arguments of a decoder's block that have a row for every row of the batch, or one for all."""
-
-
-def blocks_of(body: PreTrainedModel) -> list[nn.Module]:
-    """The blocks of a body, first to last."""
-    holder: Any = body
-    blocks: list[nn.Module] = list(holder.encoder.layer if hasattr(holder, "encoder") else holder.layers)
-    return blocks
 
 
 @final
