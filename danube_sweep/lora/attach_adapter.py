@@ -36,7 +36,11 @@ def attach(backbone: Backbone, config: Adapter, *, seed: int) -> dict[str, nn.Pa
             _check(backbone, config)
         case _:
             raise TypeError(f"no builder for {config}")
-    return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    trained: dict[int, tuple[str, nn.Parameter]] = {}
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad:
+            trained.setdefault(id(parameter), (name, parameter))  # a tied output layer is its embeddings
+    return dict(trained.values())
 
 
 def _inject(backbone: Backbone, config: LinearAdapter, description: PeftConfig) -> None:

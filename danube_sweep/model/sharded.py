@@ -60,8 +60,9 @@ def is_divided(tensor: torch.Tensor) -> bool:
 
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part, sharing its memory; the tensor itself where it is not divided."""
-    part: Any = tensor.detach()
-    return part.to_local() if is_divided(tensor) else part
+    held: Any = tensor.detach()
+    part: torch.Tensor = held.to_local() if is_divided(tensor) else held
+    return part
 
 
 def gathered(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

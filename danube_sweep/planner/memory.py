@@ -1,6 +1,6 @@
 """The memory of a trial or pack, from the configs: bytes by kind and the peak they make. docs/memory.md derives it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from danube_sweep.config.facts.adapters import QUANTISED, is_packed
@@ -20,6 +20,7 @@ from danube_sweep.planner.parameter_bytes import (
     state_bytes,
     stored_bytes,
 )
+from danube_sweep.planner.sharded_bytes import division
 from danube_sweep.planner.symbolic_pass import FP32, INT64, Pass
 
 GIB = 2**30
@@ -100,7 +101,9 @@ def pack_memory(
     """
     first = configs[0]
     walk = joint_walk(configs, model, longest or first.data.max_length)
-    own = [_own(config, model, classes) for config in configs]
+    whole = stored_bytes(walk, first.head) + _spare(configs, walk)
+    divided = division(first, walk, whole)
+    own = [_own(config, model, classes, lambda size: divided.trained(size, whole)) for config in configs]
     trained, gradients, states, paged = (
         sum(getattr(one, kind) for one in own) for kind in ("trained", "gradients", "states", "paged")
     )
@@ -108,7 +111,7 @@ def pack_memory(
     whole_step = first.trainer.micro_batch == first.trainer.effective_batch
     if walk.full and whole_step and not walk.precision.gradient_checkpointing:
         kept = max(kept - gradients, 0.0)  # a block's gradients appear as its activations are freed
-    stored = stored_bytes(walk, first.head) + _spare(configs, walk)
+    stored = divided.weights(whole)
     # Random weights are drawn in fp32 in host memory, output layer included, before they are stored as asked.
     drawing = (model.body + model.embedding) * FP32 if walk.cpu and is_random(first.model) else 0
     moments = {
@@ -151,15 +154,18 @@ class _Own:
     updating: float
 
 
-def _own(config: Config, model: Architecture, classes: int) -> _Own:
+def _own(config: Config, model: Architecture, classes: int, divided: Callable[[float], float]) -> _Own:
     walk, optimizer = walk_of(config, model, config.data.max_length), config.optimizer
     body, head = adapter_tensors(walk, config.head), head_tensors(model, config.head, classes)
     each = walk.weight_bytes if walk.full else FP32
-    gradients = body.elements * each + head.elements * FP32
+    of_body, states = body.elements * each, state_bytes(optimizer, body, each)
+    if walk.full:
+        of_body, states = divided(of_body), divided(states)
+    gradients = of_body + head.elements * FP32
     return _Own(
         (0 if walk.full else body.elements * FP32) + head.elements * FP32,
         gradients,
-        allocation_bytes(config.lora, body) + state_bytes(optimizer, body, each) + state_bytes(optimizer, head, FP32),
+        allocation_bytes(config.lora, body) + states + state_bytes(optimizer, head, FP32),
         0.0 if walk.cpu else paged_bytes(optimizer, body, each) + paged_bytes(optimizer, head, FP32),
         optimizer.updating_bytes(gradients),
     )

@@ -29,7 +29,7 @@ def try_longest_step(pack: TrainingPack, collated: Collator) -> None:
         if pack.backbone.sharded and trials[0].ranks.either([len(losses) < len(trials)])[0]:
             return  # the loss of a trial has failed on a rank, and the ranks are about to agree on that
         if trials[0].shards:  # no leaves of the passes, and alone in its pack
-            torch.stack(losses).sum().backward()
+            torch.autograd.backward(torch.stack(losses).sum())
             for one in trials[0].model.parameters.values():
                 one.grad = None
             return

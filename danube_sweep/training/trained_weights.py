@@ -89,13 +89,21 @@ def load_trained(folder: Path, model: AssembledModel) -> None:
             else:
                 model.packed.load(model.backbone, state)
         case FullFinetune():
-            _load_exactly(_whole(model.backbone), checkpoint.load_tensors(folder / MODEL), folder / MODEL)
+            module = _whole(model.backbone)
+            _load_exactly(module, _with_tied(module, checkpoint.load_tensors(folder / MODEL)), folder / MODEL)
         case NoAdapter():
             pass
         case other:
             raise TypeError(f"no weights of {other} to load")
     of_head = checkpoint.load_tensors(folder / HEAD) if (folder / HEAD).is_file() else {}
     _load_exactly(model.head, of_head, folder / HEAD)
+
+
+def _with_tied(module: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # A file has a tied tensor under one of its names.
+    named = module.state_dict(keep_vars=True)
+    present = {id(named[name]): value for name, value in state.items() if name in named}
+    return {**{name: present[id(one)] for name, one in named.items() if id(one) in present}, **state}
 
 
 def _load_exactly(module: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:

@@ -3,19 +3,23 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import hostile
 import pytest
 import runs
+import torch
 from safetensors.torch import load_file
-from sweeps import numbers, on_ranks, planned, run
+from sweeps import numbers, on_ranks, planned, run, seeds
+from transformers import AutoModel
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import ConfigError
+from danube_sweep.model.backbone import architecture
+from danube_sweep.planner.memory import memory_of
+from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.storage.files import read_json
-from danube_sweep.sweeping.execute.asked_devices import with_devices
+from danube_sweep.sweeping.execute.asked_devices import asked_count, with_devices
 
 Tiny = Callable[..., Config]
 
@@ -32,15 +36,10 @@ def whole(config: Config) -> Config:
     return with_devices(config, ["device.count=1", "device.sharding=none"])
 
 
-def whole_weights(config: Config, layer: str) -> int:
-    """Bytes of the fp32 weights of a body, as transformers counts them, for a head that reads no output layer."""
-    from danube_sweep.model.backbone import architecture
-
-    shape = architecture(config.model)
-    assert layer == "model"
-    block = 2 * shape.hidden_size * (shape.num_attention_heads + shape.num_key_value_heads) * shape.head_dim
-    block += 3 * shape.hidden_size * shape.intermediate_size + 2 * shape.hidden_size
-    return 4 * (shape.num_hidden_layers * block + (shape.vocab_size + 1) * shape.hidden_size)
+def body_bytes(config: Config) -> int:
+    """Bytes of a body's fp32 weights, as transformers counts them."""
+    with torch.device("meta"):
+        return 4 * int(AutoModel.from_config(architecture(config.model)).num_parameters())
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +60,7 @@ def test_a_trial_over_divided_weights_is_the_trial_over_whole_ones(tiny: Tiny, t
     assert numbers(tmp_path / "run") == pytest.approx(numbers(tmp_path / "one"), abs=1e-5)
     found, wanted = (read_json(tmp_path / name / "result.json") for name in ("run", "one"))
     assert (found["trial"], found["parameters"]) == (wanted["trial"], wanted["parameters"])
-    held = found["measured"]["backbone_bytes"]
-    assert held == whole_weights(config, "model") // 2  # every row count of this shape is even
+    assert found["measured"]["backbone_bytes"] == body_bytes(config) // 2  # the tensors have even numbers of rows
     assert "backbone_bytes" not in wanted["measured"]
 
 
@@ -143,8 +141,27 @@ def test_what_cannot_be_divided_is_refused(tiny: Tiny, override: list[str], mess
 
 
 def test_one_device_holds_the_whole_backbone_and_a_line_tells(tiny: Tiny, tmp_path: Path) -> None:
-    config: Any = tiny(*TRIAL, "device.count=all", "device.sharding=full")
-    with_rows = replace(config, trainer=replace(config.trainer, max_steps=1))
-    runs.train(with_rows, tmp_path)
-    said = (tmp_path / "log.txt").read_text() if (tmp_path / "log.txt").exists() else ""
-    assert "device.sharding=full divides nothing here" in said
+    config = tiny(*TRIAL, "device.count=all", "device.sharding=full", "trainer.max_steps=1")
+    runs.train(config, tmp_path)
+    assert "device.sharding=full divides nothing here" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_sweep_over_divided_weights_goes_on_with_one_device(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds(1), *TRIAL, *SHARDED, "trainer.max_steps=1")
+    assert asked_count(plan.folder, ["device.count=1"]) == {1}
+    ran = run(replace(plan, counts=frozenset({1})))
+    assert ran.states() == ["finished"] and "device.sharding=full divides nothing here" in ran.said
+
+
+def test_the_plan_has_the_bytes_of_a_rank(tiny: Tiny) -> None:
+    config = tiny("precision=fp32", "lora=full", *SHARDED, "device.count=4")
+    model, shape = planned_architecture(config.model), config.model.shape
+    plan, alone = memory_of(config, model), memory_of(whole(config), model)
+    largest = 4 * (2 * 64 * (64 + 32) + 3 * 64 * 128)  # the linears of a block, more than the embeddings here
+    assert alone.weights == body_bytes(config)
+    gathered = 2 * largest + 2 * largest  # twice; its gradients, and those gradients to be added up
+    assert plan.weights == pytest.approx(body_bytes(config) / 4 + gathered)
+    assert plan.optimizer == pytest.approx(alone.optimizer / 4, rel=0.01)  # the head's are whole
+    kept = tiny("precision=fp32", "head=causal", "head.words=[A,B,tie]", *SHARDED)
+    output_layer = 4 * shape.vocab_size * shape.hidden_size
+    assert memory_of(kept, model).weights == pytest.approx(body_bytes(kept) / 2 + output_layer + 2 * largest)
