@@ -123,15 +123,15 @@ FAULTS = [
     Fault(
         "the gradient is not clipped",
         TRIAL,
-        "(parameters, math.inf if limit is None else limit)",
-        "(parameters, math.inf)",
+        "(math.inf if limit is None else limit, self.ranks)",
+        "(math.inf, self.ranks)",
         ("training/test_pack.py::test_a_trial_of_a_pack_follows_plain_peft",),
     ),
     Fault(
-        "the adapter's gradient alone is clipped",
-        TRIAL,
-        "parameters = list(self.model.parameters.values())",
-        "parameters = list(self.model.adapter.values())",
+        "the head's last gradient is not clipped",
+        "training/shards.py",
+        "clip_grad_norm_(self.whole, limit)",
+        "clip_grad_norm_(self.whole[:-1], limit)",
         ("training/test_pack.py::test_a_trial_of_a_pack_follows_plain_peft",),
     ),
     Fault(
@@ -191,6 +191,20 @@ FAULTS = [
         (
             "inference/test_runs_in_packs.py::test_a_pack_answers_as_its_runs_do_one_by_one_and_runs_the_frozen_blocks_once",
         ),
+    ),
+    Fault(
+        "gradients of divided weights are averaged over the ranks",
+        "model/sharded.py",
+        "ADDS_UP: Final = 1.0",
+        "ADDS_UP: Final = 2.0",
+        ("sweeping/test_sharding.py::test_full_training_over_divided_weights_is_that_over_whole_ones",),
+    ),
+    Fault(
+        "the norm that divided gradients are clipped by is that of a rank's part",
+        "training/shards.py",
+        "ranks.add_up([square])",
+        "ranks.add_up([])",
+        ("sweeping/test_sharding.py::test_full_training_over_divided_weights_is_that_over_whole_ones",),
     ),
     Fault(
         "extra rows weigh as much as the others",
