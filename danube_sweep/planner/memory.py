@@ -158,7 +158,7 @@ def _own(config: Config, model: Architecture, classes: int, divided: Callable[[f
     walk, optimizer = walk_of(config, model, config.data.max_length), config.optimizer
     body, head = adapter_tensors(walk, config.head), head_tensors(model, config.head, classes)
     each = walk.weight_bytes if walk.full else FP32
-    of_body, states = body.elements * each, state_bytes(optimizer, body, each)
+    of_body, states = float(body.elements * each), state_bytes(optimizer, body, each)
     if walk.full:
         of_body, states = divided(of_body), divided(states)
     gradients = of_body + head.elements * FP32
