@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from workbench import CPU, Parts, build, save_base
+from workbench import CAUSAL, CPU, Parts, build, save_base
 
 from danube_sweep.config.schema import Config, Init
 from danube_sweep.errors import CheckpointError
@@ -91,3 +91,17 @@ def test_an_adapter_of_another_shape_is_not_loaded(tiny: Tiny, tmp_path: Path) -
     large, _ = assembled(tiny("precision=fp32", "lora.rank=4"), by_peft=False)
     with pytest.raises(CheckpointError, match="does not fit"):
         trained_weights.load_trained(tmp_path, large.model)
+
+
+def test_full_training_has_a_tied_output_layer_once_and_loads_it_again(tiny: Tiny, tmp_path: Path) -> None:
+    model = build(tiny("precision=fp32", "lora=full", "model.shape.model_type=qwen2", *CAUSAL)).model
+    lm_head = model.backbone.lm_head
+    assert lm_head is not None and lm_head.weight is model.backbone.body.get_input_embeddings().weight
+    trained = [id(one) for one in model.adapter.values()]
+    assert len(trained) == len(set(trained)) and id(lm_head.weight) in trained
+    trained_weights.save_trained(tmp_path, model)
+    before = lm_head.weight.detach().clone()
+    with torch.no_grad():
+        lm_head.weight.zero_()
+    trained_weights.load_trained(tmp_path, model)
+    assert torch.equal(lm_head.weight, before)
