@@ -12,12 +12,16 @@ import os
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from danube_sweep.composer import compose
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import Verdict
+from danube_sweep.planner.planned_architecture import planned_architecture
+from danube_sweep.planner.planned_device import planned_device
+from danube_sweep.planner.step_seconds import seconds_of
 from danube_sweep.sweeping.execute.child_process import train_task
 from danube_sweep.sweeping.execute.messages import Job, Stepped, Validated
 from danube_sweep.sweeping.execute.process_pool import Child, Pool
@@ -43,10 +47,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         busiest = statistics.median(seconds[count])
         spread = " ".join(f"{value:.2f}" for value in seconds[count])
         print(
-            f"{count} processes against 1: {one / busiest:.2f}x  "
+            f"{count} processes against 1: {one / busiest:.2f}x, predicted {predicted(config, count):.2f}x  "
             f"(CPU seconds of the busiest {busiest:.2f}: {spread}; of one {one:.2f})",
             flush=True,
         )
+
+
+def predicted(config: Config, count: int) -> float:
+    """Predicted seconds of a step by one process over those by several."""
+    model = planned_architecture(config.model)
+    one, several = (
+        seconds_of(
+            config,
+            model,
+            planned_device(replace(config.device, count=each)),
+            tokens_per_row=float(config.data.max_length),
+        ).step
+        for each in (1, count)
+    )
+    return one / several
 
 
 def trial(options: argparse.Namespace) -> Config:

@@ -22,10 +22,10 @@ from danube_sweep.storage.folder_names import run_folder_name
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.run_folder import RunFolder, interrupted_run, remove_if_empty
 from danube_sweep.sweeping.entry.python_sweep import SWEEPER, run_call
+from danube_sweep.sweeping.execute.chosen_count import ranks_of
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.own_tasks import run_task
 from danube_sweep.sweeping.execute.shown_child import run_in_child
-from danube_sweep.sweeping.execute.slots import ranks_for
 from danube_sweep.sweeping.plan_cells import Planned, plan_cells, varied_values
 from danube_sweep.terminal.byte_bar import byte_bar
 from danube_sweep.terminal.screen import Terminal
@@ -80,7 +80,7 @@ def train(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
         check(chosen, Kind.run)
         chosen.mkdir(parents=True, exist_ok=True)
         try:
-            job = Job(chosen, Path.cwd(), dict(os.environ), config, ranks=ranks_for(config.device))
+            job = Job(chosen, Path.cwd(), dict(os.environ), config, ranks=ranks_of(config))
             run_in_child(run_task, job, on_cpu=config.device.accelerator == "cpu")
         except DanubeSweepError:
             remove_if_empty(chosen)

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from danube_sweep.config.validate import SHARDED
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.trial_plan import TrialPlan
 from danube_sweep.planner.what_fits import FITS, TIGHT
@@ -72,7 +73,7 @@ def _trial_table(planned: Planned, plan: TrialPlan) -> RenderableType:
     if memory.paged:
         rows.insert(5, ("paged", f"{_gib(memory.paged)} of optimizer states, in host memory when the GPU is full"))
     rows += [("estimated", guess) for guess in plan.estimated]
-    rows += [("device.count", _of_one(plan))] if plan.device.count != 1 else []
+    rows += [("device.count", said) for said in (planned.why_count, _several(plan)) if said is not None]
     for name, value in rows:
         table.add_row(Text(name, style="cyan"), Text(value))
     return table
@@ -135,8 +136,8 @@ def _notes(planned: Sequence[Planned], left_out: int) -> list[str]:
             said.setdefault(_tightly(one.plan), []).append(number)
         elif one.plan.device.cannot_run is not None:
             said.setdefault(f"planned only: {one.plan.device.cannot_run}", []).append(number)
-        if one.plan is not None and one.plan.device.count != 1:
-            said.setdefault(_of_one(one.plan), []).append(number)
+        if one.plan is not None and (several := _several(one.plan)) is not None:
+            said.setdefault(several, []).append(number)
         for guess in [] if one.plan is None else one.plan.estimated:
             said.setdefault(f"estimated: {guess}", []).append(number)
     figures = sorted({one.plan.device.figures for one in planned if one.plan is not None})
@@ -156,8 +157,20 @@ def _verdict(plan: TrialPlan) -> str:
     return f"no; would fit with {plan.change}" if plan.change else f"no: {NOTHING}"
 
 
-def _of_one(plan: TrialPlan) -> str:
-    return f"memory is that of each device, and times are of one device alone, not of device.count={plan.device.count}"
+def _several(plan: TrialPlan) -> str | None:
+    # Memory and time with device.count, beside those of one device alone.
+    if (several := plan.several) is None:
+        return None
+    share, needs, alone = several.share, _gib(plan.fit.memory.total), _gib(several.alone.memory.total)
+    whole = f"{share.whole:g} micro-batch{'es' * (share.whole != 1)} of {plan.micro_batch}"
+    parts = f"{share.parts} part{'s' * (share.parts != 1)} of {share.rows}"
+    passes = " and ".join([*([whole] if share.whole else []), *([parts] if share.parts else [])])
+    gathered = "; the seconds leave out the gathering of divided weights" if plan.device.sharding == SHARDED else ""
+    return (
+        f"{several.count} devices: each passes {passes} rows in a step and needs {needs}; "
+        f"a step takes {human(plan.step_s)}, {human(several.exchange_s)} of it to sum gradients ({several.link}); "
+        f"one alone takes {human(several.alone_step_s)} and needs {alone}{gathered}"
+    )
 
 
 def _tightly(plan: TrialPlan) -> str:

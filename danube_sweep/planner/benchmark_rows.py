@@ -8,6 +8,7 @@ from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Config, Device
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import planned_device
+from danube_sweep.planner.several_devices import alone
 from danube_sweep.planner.what_fits import fit_of
 
 LONGEST: Final = 4096
@@ -33,4 +34,4 @@ def benchmark_rows(config: Config) -> int:
 def _fits(config: Config, rows: int, length: int, model: Architecture, device: Device) -> bool:
     trainer = replace(config.trainer, micro_batch=1, effective_batch=1, eval_batch=rows)
     scored = replace(config, head=OPTIONS["head"]["lm"](), trainer=trainer)
-    return fit_of(scored, model, device, longest=length).fits
+    return fit_of(scored, model, alone(device), longest=length).fits

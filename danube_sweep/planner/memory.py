@@ -20,6 +20,7 @@ from danube_sweep.planner.parameter_bytes import (
     state_bytes,
     stored_bytes,
 )
+from danube_sweep.planner.several_devices import exchange_bytes, on_each
 from danube_sweep.planner.sharded_bytes import division
 from danube_sweep.planner.symbolic_pass import FP32, INT64, Pass
 
@@ -68,7 +69,9 @@ class Memory:
     context: float
     slack: float
     moment: str = "training"
-    """When the peak is: in training (forward and backward), update, evaluation or drawing (of random weights)."""
+    """When the peak is: in training (forward and backward), exchange (of gradients, with device.count), update,
+    evaluation or drawing (of random weights).
+    """
 
     @property
     def peak(self) -> float:
@@ -97,7 +100,7 @@ def pack_memory(
 ) -> Memory:
     """The peak of trials that train together: the backbone once, each trial's trained part, and all activations.
 
-    `configs` have the same `pack_plan.pack_key`.
+    `configs` have the same `pack_plan.pack_key`. With device.count it is the memory of one device.
     """
     first = configs[0]
     walk = joint_walk(configs, model, longest or first.data.max_length)
@@ -107,7 +110,8 @@ def pack_memory(
     trained, gradients, states, paged = (
         sum(getattr(one, kind) for one in own) for kind in ("trained", "gradients", "states", "paged")
     )
-    kept, passing = _step(configs, walk)
+    passes = on_each(configs, model, first.device)
+    kept, passing = _step(passes, joint_walk(passes, model, walk.length))
     whole_step = first.trainer.micro_batch == first.trainer.effective_batch
     if walk.full and whole_step and not walk.precision.gradient_checkpointing:
         kept = max(kept - gradients, 0.0)  # a block's gradients appear as its activations are freed
@@ -117,6 +121,11 @@ def pack_memory(
     moments = {
         "training": kept + passing,
         "update": max(one.updating for one in own),
+        "exchange": 0.0
+        if divided.ranks > 1 and walk.full
+        else exchange_bytes(
+            gradients / (walk.weight_bytes if walk.full else FP32), first.device, model.embedding if walk.full else 0
+        ),
         "evaluation": _evaluating(configs, walk),
         "drawing": drawing - trained - gradients - states,
     }
@@ -133,7 +142,7 @@ def pack_memory(
         activations=kept,
         workspace=varying - kept,
         context=_context(configs) if walk.cpu else first.device.context_gib * GIB,
-        slack=_slack(configs, walk, peak),
+        slack=_slack(passes, walk, peak),
         moment=moment,
     )
 

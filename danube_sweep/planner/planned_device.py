@@ -16,6 +16,7 @@ from danube_sweep.planner.guessed_gpu import guessed_device
 from danube_sweep.planner.memory import GIB
 from danube_sweep.planner.present_gpu import PresentGpu, count_gpus, present_gpu
 from danube_sweep.planner.probe_record import Key, cpu_key, gpu_key, probed, read_probe
+from danube_sweep.planner.several_devices import count_of
 
 CPU_INFO = "/proc/cpuinfo"
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -65,10 +66,12 @@ def cpu_features() -> list[str]:
 
 def slots_share(device: Device, slots: int | None) -> Device:
     """A trial's share of a device that `planned_device` has completed, with `slots` trials at a time."""
-    sharing = ceil((slots or 1) / (device.gpus or count_gpus())) if device.accelerator != "cpu" else slots or 1
+    processes = (slots or 1) * count_of(device)
+    gpus = max(device.gpus or count_gpus(), count_of(device))
+    sharing = processes if device.accelerator == "cpu" else ceil(processes / gpus)
     if sharing == 1 or device.memory_gib is None:
         return device
-    name = f"{device.name}, shared by {sharing} slots,"
+    name = f"{device.name}, shared by {sharing} {'slots' if count_of(device) == 1 else 'processes'},"
     return replace(device, memory_gib=device.memory_gib / sharing, name=name)
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from danube_sweep.config.schema import Config, Device
-from danube_sweep.config.validate import ALL, SHARDED
-from danube_sweep.planner.present_gpu import count_gpus
+from danube_sweep.config.schema import Config
+from danube_sweep.config.validate import SHARDED
+from danube_sweep.planner.several_devices import count_of
 from danube_sweep.planner.symbolic_pass import FP32, Pass
 
 AT_ONCE = 2
@@ -30,7 +30,7 @@ class Division:
 
 def division(config: Config, walk: Pass, stored: float) -> Division:
     """How a trial with `stored` bytes of weights is divided. Output layers that heads read stay whole."""
-    ranks = ranks_of(config.device)
+    ranks = count_of(config.device)
     if config.device.sharding != SHARDED or ranks == 1:
         return Division()
     model, each = walk.model, walk.weight_bytes
@@ -41,8 +41,3 @@ def division(config: Config, walk: Pass, stored: float) -> Division:
     if walk.full:  # a group's gradients, and those that are added up in fp32
         gathered += largest * (each + FP32)
     return Division(ranks, stored - kept * each, gathered)
-
-
-def ranks_of(device: Device) -> int:
-    """The devices that train a trial together."""
-    return (device.gpus or count_gpus()) if device.count == ALL else int(device.count)

@@ -14,6 +14,7 @@ from danube_sweep.config.schema import Compute, Config, Device, Dora, Lora, Stor
 from danube_sweep.planner.activations import whole_body
 from danube_sweep.planner.joint_pass import distinct_batches, joint_walk, walk_of
 from danube_sweep.planner.parameter_bytes import Tensors, adapter_tensors
+from danube_sweep.planner.several_devices import exchange_seconds, share_of
 from danube_sweep.planner.symbolic_pass import FP32, Pass
 
 FP32_EFFICIENCY = 0.5
@@ -76,7 +77,9 @@ class Seconds:
     passes: float
     update: float
     micro_batches: float
-    """Of a step; the mean of a pack's trials."""
+    """Of a step on one device; the mean of a pack's trials. A part of a micro-batch counts by its time."""
+    exchange: float = 0.0
+    """Of `step`, the seconds in which several devices sum their gradients."""
 
     @property
     def micro_batch(self) -> float:
@@ -97,18 +100,28 @@ def seconds_of(config: Config, model: Architecture, device: Device, *, tokens_pe
 def pack_seconds(configs: Sequence[Config], model: Architecture, device: Device, *, tokens_per_row: float) -> Seconds:
     """One optimizer step of trials that train together; those whose batches differ are padded to the longest row.
 
-    `configs` have the same `pack_plan.pack_key`.
+    `configs` have the same `pack_plan.pack_key`. With device.count, of devices that divide each step.
     """
     configs = [replace(config, device=device) for config in configs]
     first, distinct = configs[0], distinct_batches(configs)
     widened = tokens_per_row * (1 + MIXED_LENGTHS * math.sqrt(math.log(distinct)))
     row = max(tokens_per_row, min(widened, first.data.max_length))
     walk = joint_walk(configs, model, max(1, round(row)))
-    pack = _Pack(configs, walk, device, row * first.trainer.micro_batch * first.head.passes, distinct)
-    passes = _work(pack).seconds(device, in_fp32=walk.precision.compute is Compute.fp32)
-    steps = [config.trainer.effective_batch / config.trainer.micro_batch for config in configs]
-    updates = [_update(config, model, device) / step for config, step in zip(configs, steps, strict=True)]
-    return Seconds(passes, sum(updates), sum(steps) / len(steps))
+
+    def seconds(rows: int) -> float:
+        tokens = row * rows * first.head.passes
+        pack = _Pack(configs, walk, device, tokens, distinct)
+        return _work(pack).seconds(device, in_fp32=walk.precision.compute is Compute.fp32)
+
+    passes, shares = seconds(first.trainer.micro_batch), [share_of(config, model, device) for config in configs]
+    parts = {share.rows: seconds(share.rows) / passes for share in shares if share.parts}
+    steps = [share.whole + share.parts * parts.get(share.rows, 0.0) for share in shares]
+    exchanges = [_exchange(config, model, device) for config in configs]
+    updates = [
+        (_update(config, model, device) + exchange) / step
+        for config, exchange, step in zip(configs, exchanges, steps, strict=True)
+    ]
+    return Seconds(passes, sum(updates), sum(steps) / len(steps), sum(exchanges))
 
 
 @dataclass(frozen=True)
@@ -191,6 +204,11 @@ def _launches(pack: _Pack) -> float:
     forward = model.layers * (LAUNCHES_OF_BLOCK + len(model.linears) * own + adapted * adapter)
     launches = forward * (pack.below + pack.above * (BACKWARD_LAUNCHES + pack.passes - 1))
     return launches + len(pack.configs) * LAUNCHES_OF_HEAD
+
+
+def _exchange(config: Config, model: Architecture, device: Device) -> float:
+    trained = _trained(config, model)
+    return exchange_seconds(trained.elements, sum(count for _, count in trained.counts), device)
 
 
 def _update(config: Config, model: Architecture, device: Device) -> float:

@@ -5,16 +5,43 @@ from dataclasses import dataclass
 from typing import Any
 
 from danube_sweep.config import offered_options
+from danube_sweep.config.facts.architectures import Architecture
 from danube_sweep.config.schema import Config, Device, FullFinetune
 from danube_sweep.config.validate import check_types
 from danube_sweep.planner.memory import counted
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import planned_device, slots_share
-from danube_sweep.planner.step_seconds import seconds_of
+from danube_sweep.planner.several_devices import Share, alone, count_of, link_of, share_of
+from danube_sweep.planner.step_seconds import Seconds, seconds_of
 from danube_sweep.planner.what_fits import Fit, cheapest_change, fit_of
 
 CHECKPOINTS_AT_ONCE = 3
 """The last, the best, and one that is being written."""
+
+
+@dataclass(frozen=True)
+class OnSeveral:
+    """What each of several devices does in a step of full rows, and the same step on one."""
+
+    count: int
+    share: Share
+    exchange_s: float
+    link: str
+    """The GB/s between two of them, and what that figure is."""
+    alone_step_s: float
+    alone: Fit
+
+    def plain(self) -> dict[str, Any]:
+        """For a file."""
+        return {
+            "count": self.count,
+            "micro_batches": self.share.whole,
+            "parts": self.share.parts,
+            "rows_of_a_part": self.share.rows,
+            "exchange_s": self.exchange_s,
+            "link": self.link,
+            "alone": {"step_s": self.alone_step_s, "memory_bytes": round(self.alone.memory.total)},
+        }
 
 
 @dataclass(frozen=True)
@@ -39,6 +66,8 @@ class TrialPlan:
     disk_bytes: float
     estimated: list[str]
     """The guessed parts, because an installed package does not state them."""
+    several: OnSeveral | None = None
+    """With device.count."""
 
     def plain(self) -> dict[str, Any]:
         """For a file: bytes, seconds and words."""
@@ -61,6 +90,7 @@ class TrialPlan:
             "peak_in": self.fit.memory.moment,
             "disk_bytes": round(self.disk_bytes),
             "estimated": self.estimated,
+            **({} if self.several is None else {"devices": self.several.plain()}),
         }
 
 
@@ -82,7 +112,7 @@ def plan_of(
     check_types(config.precision, device.types, device.name)
     fit = fit_of(config, model, device, classes=classes)
     full_row = float(config.data.max_length)
-    step_s = seconds_of(config, model, device, tokens_per_row=full_row).step
+    step = seconds_of(config, model, device, tokens_per_row=full_row)
     epoch_s = training_s = None
     trainer = config.trainer
     if rows is not None:
@@ -101,11 +131,21 @@ def plan_of(
         trained,
         fit,
         None if fit.fits else cheapest_change(config, model, device),
-        step_s,
+        step.step,
         epoch_s,
         training_s,
         trainer.micro_batch,
         trainer.effective_batch,
         disk_bytes=CHECKPOINTS_AT_ONCE * (learnt + memory.optimizer + memory.paged) + learnt,
         estimated=offered_options.estimated(config),
+        several=_on_several(config, model, device, step, classes),
     )
+
+
+def _on_several(config: Config, model: Architecture, device: Device, step: Seconds, classes: int) -> OnSeveral | None:
+    count, one = count_of(device), alone(device)
+    if count == 1:
+        return None
+    one_s = seconds_of(config, model, one, tokens_per_row=float(config.data.max_length)).step
+    one_fit = fit_of(config, model, one, classes=classes)
+    return OnSeveral(count, share_of(config, model, device), step.exchange, link_of(device)[1], one_s, one_fit)

@@ -9,13 +9,14 @@ from danube_sweep.config.facts.adapters import FOUR_BIT
 from danube_sweep.config.facts.architectures import Architecture
 from danube_sweep.config.facts.evaluation import eval_tokens
 from danube_sweep.config.schema import Compute, Config, Device, FullFinetune, Lora, Precision, Storage
-from danube_sweep.config.validate import AUTO
+from danube_sweep.config.validate import AUTO, SHARDED
 from danube_sweep.errors import MisfitError
 from danube_sweep.optimizer.kinds.adamw import AdamW
 from danube_sweep.optimizer.kinds.adamw_8bit import AdamW8bit
 from danube_sweep.planner.memory import GIB, SPREAD, Memory, memory_of
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import capacity_bytes, planned_device, slots_share
+from danube_sweep.planner.several_devices import alone
 
 CHUNK: Final = 1024
 """Tokens whose logits are made at a time, as a change that saves memory: a product of them fills a device."""
@@ -93,7 +94,9 @@ def resolved(config: Config, slots: int | None = None) -> Config:
     """
     if config.trainer.micro_batch != AUTO:
         return config
-    model, device = planned_architecture(config.model), slots_share(planned_device(config.device), slots)
+    model, planned = planned_architecture(config.model), planned_device(config.device)
+    # Of one device: the number of devices must not change the trial. Divided weights may not fit one.
+    device = slots_share(planned if planned.sharding == SHARDED else alone(planned), slots)
     rows = largest_micro_batch(config, model, device)
     if rows is None:
         one = with_micro_batch(config, 1)

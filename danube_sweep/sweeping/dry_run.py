@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import count
 
 from rich.console import Group, RenderableType
@@ -9,15 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.config.identity import lacks_commit
-from danube_sweep.config.schema import Config, Sweep
+from danube_sweep.config.schema import Config, Device, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.validate import AUTO
-from danube_sweep.data.size import data_size
 from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, plan_packs
+from danube_sweep.planner.several_devices import count_of
+from danube_sweep.planner.slots_or_ranks import choose_count, gpus_of
 from danube_sweep.planner.sweep_seconds import sweep_seconds
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.draws_ahead import draws_ahead
-from danube_sweep.sweeping.propose.fits_device import lengths_of_rows
+from danube_sweep.sweeping.propose.fits_device import lengths_of_rows, rows_of, ways_of
 from danube_sweep.sweeping.propose.search_space import (
     Beta,
     Choice,
@@ -50,7 +52,8 @@ def grid_table(
         table.add_column(name, overflow="fold")
     hashes = folder.hashes(trials, planning=True)
     open_ = {one: config for one, (config, _) in zip(hashes, trials, strict=True) if _is_open(states.get(one), sweep)}
-    packs = [] if sweep is None else _packs(list(open_.values()), sweep)
+    counted, told = ([], []) if sweep is None else _counted(list(open_.values()), sweep)
+    packs = [] if sweep is None else _packs(counted, sweep)
     names = {list(open_)[place]: name for name, pack in packs for place in pack.trials}
     seen: set[str] = set()
     for number, (identity, (_, overrides)) in enumerate(zip(hashes, trials, strict=True), 1):
@@ -62,11 +65,11 @@ def grid_table(
     for overrides, error in invalid:
         table.add_row("", _text(overrides, shared), "invalid", "", Text(error))
     done = sum(states.get(identity) in COMPLETE for identity in seen)
-    counted = "1 trial" if len(seen) == 1 else f"{len(seen)} trials"
+    trials_ = "1 trial" if len(seen) == 1 else f"{len(seen)} trials"
     left = f", {len(invalid)} invalid" if invalid else ""
-    told = [] if sweep is None or not packs else [_hours(list(open_.values()), [pack for _, pack in packs], sweep)]
+    told += [] if sweep is None or not packs else [_hours(counted, [pack for _, pack in packs], sweep)]
     said = [*_reasons(packs), *map(Text, told), *_unknown_commits(trials)]
-    return Group(table, *said, f"{counted}, {done} done{left}; nothing was started")
+    return Group(table, *said, f"{trials_}, {done} done{left}; nothing was started")
 
 
 def _unknown_commits(trials: Sequence[tuple[Config, list[str]]]) -> list[Text]:
@@ -84,23 +87,35 @@ def _is_open(state: str | None, sweep: Sweep | None) -> bool:
 
 def _packs(configs: Sequence[Config], sweep: Sweep) -> list[tuple[str, PlannedPack]]:
     """The packs by name. A trial that trains alone is not among them."""
-    packs = plan_packs(configs, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
+    packs = plan_packs(configs, pack=sweep.pack, slots=_slots(configs, sweep), lengths=lengths_of_rows())
     numbers = count(1)
     return [("-" if len(pack.trials) == 1 else f"p{next(numbers)}", pack) for pack in packs]
 
 
 def pack_lines(configs: Sequence[Config], sweep: Sweep) -> list[str]:
     """The packs of a sweep over these trials, each with its reason, and the hours that they take."""
+    configs, told = _counted(configs, sweep)
     packs = _packs(configs, sweep)
-    return [*(line.plain for line in _reasons(packs)), _hours(configs, [pack for _, pack in packs], sweep)]
+    return [*(line.plain for line in _reasons(packs)), *told, _hours(configs, [pack for _, pack in packs], sweep)]
+
+
+def _counted(configs: Sequence[Config], sweep: Sweep) -> tuple[list[Config], list[str]]:
+    """The trials with the number of GPUs that device.count=auto chooses, and a line on why; else as they are."""
+    if not configs or configs[0].device.count != AUTO:
+        return list(configs), []
+    chosen = choose_count(configs, ways_of(configs[0], sweep, may_leave=sweep.workers == 1))
+    counted = [replace(config, device=replace(config.device, count=chosen.count)) for config in configs]
+    return counted, [] if chosen.why is None else [f"device.count={AUTO}: {chosen.why}"]
+
+
+def _slots(configs: Sequence[Config], sweep: Sweep) -> int | None:
+    # As `find_slots` counts them, where the device says how many GPUs there are.
+    device = configs[0].device if configs else Device()
+    return sweep.slots or (max(1, gpus_of(device) // count_of(device)) if device.gpus or count_of(device) > 1 else None)
 
 
 def _hours(configs: Sequence[Config], packs: Sequence[PlannedPack], sweep: Sweep) -> str:
-    def rows(config: Config) -> int | None:
-        size = data_size(config.data)
-        return None if size is None else size.rows
-
-    seconds = sweep_seconds(configs, packs, rows=rows, lengths=lengths_of_rows(), slots=sweep.slots)
+    seconds = sweep_seconds(configs, packs, rows=rows_of, lengths=lengths_of_rows(), slots=_slots(configs, sweep))
     counted = f"{len(packs)} run{'s' * (len(packs) != 1)} of packs and single trials"
     if seconds is None:
         return f"{counted}; how long they take is unknown, as the rows or the architecture are"

@@ -1,18 +1,23 @@
 """The needs of a trial, or of every combination of swept values, from configs alone. Imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from danube_sweep.benchmark.plan_benchmark import BenchmarkPlan, plan_trial
 from danube_sweep.benchmark.scored_parts import tasks_on_test
 from danube_sweep.composer import Composer, choices, parse_sweep
 from danube_sweep.config.schema import Config, Sweep
+from danube_sweep.config.validate import AUTO
 from danube_sweep.data.kind import DataSize
 from danube_sweep.data.kinds.generated import GeneratedData
 from danube_sweep.data.size import data_size
-from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.errors import ConfigError, UnknownArchitecture, UserError
+from danube_sweep.planner.pack_plan import LengthsOf, full_rows
+from danube_sweep.planner.slots_or_ranks import CountChoice, choose_count, least_count
 from danube_sweep.planner.trial_plan import TrialPlan, plan_of
+from danube_sweep.sweeping.propose.fits_device import ways_of
 from danube_sweep.sweeping.propose.grid_cells import expand
 
 NEEDED_PATH = "data.path is required"
@@ -31,6 +36,8 @@ class Planned:
     config: Config | None = None
     benchmark: BenchmarkPlan | None = None
     """A pass over its tasks of trainer.benchmark."""
+    why_count: str | None = None
+    """What device.count=auto chooses for this trial alone, and why; None where there is nothing to choose."""
 
 
 def plan_cells(
@@ -48,25 +55,41 @@ def plan_cells(
     fixed = [one for one, swept in zip(overrides, parsed, strict=False) if not swept.is_sweep_override()]
     sweep = composer.sweep([one for one in fixed if one.startswith("sweep.")])[0]
     cells = expand(parsed, sweep.max_trials) if multirun else [list(overrides)]
-    planned = [_planned(cell, composer, sweep.slots) for cell in cells]
+    planned = [_planned(cell, composer, sweep, alone=not multirun) for cell in cells]
     wrong = [one.error for one in planned if one.error is not None]
     if len(wrong) == len(planned):
         raise ConfigError(wrong[0])
     return planned, sweep
 
 
-def _planned(overrides: list[str], composer: Composer, slots: int | None) -> Planned:
+def _planned(overrides: list[str], composer: Composer, sweep: Sweep, *, alone: bool) -> Planned:
     try:
         config = _composed(overrides, composer)
         # Nobody asked for the demo data: how long an epoch of them takes answers no question.
         demo = isinstance(config.data, GeneratedData) and not any(one.startswith("data=") for one in overrides)
         size = None if demo else data_size(config.data)
+        placed, why = _placed(config, sweep, None if size is not None else full_rows, alone=alone)
         if size is None:
-            return Planned(overrides, plan_of(config, slots=slots), config=config, benchmark=plan_trial(config))
-        plan = plan_of(config, rows=size.rows, tokens_per_row=size.tokens_per_row, slots=slots)
-        return Planned(overrides, plan, size, config=config, benchmark=plan_trial(config))
+            plan = plan_of(placed, slots=sweep.slots)
+        else:
+            plan = plan_of(placed, rows=size.rows, tokens_per_row=size.tokens_per_row, slots=sweep.slots)
+        return Planned(overrides, plan, size, config=config, benchmark=plan_trial(config), why_count=why)
     except UserError as error:
         return Planned(overrides, error=str(error))
+
+
+def _placed(config: Config, sweep: Sweep, lengths: LengthsOf | None, *, alone: bool) -> tuple[Config, str | None]:
+    # With device.count=auto on as many devices as would train it alone, and why; in a sweep on the fewest that it fits.
+    if config.device.count != AUTO:
+        return config, None
+    chosen = CountChoice(1, None)
+    with suppress(UnknownArchitecture):
+        if alone:
+            chosen = choose_count([config], ways_of(config, replace(sweep, pack=1, slots=1), lengths))
+        else:
+            chosen = CountChoice(least_count(config, ways_of(config, sweep, lengths)) or 1, None)
+    why = None if chosen.why is None else f"{AUTO}: {chosen.why}"
+    return replace(config, device=replace(config.device, count=chosen.count)), why
 
 
 def lines_of_packs(planned: Sequence[Planned], sweep: Sweep) -> list[str]:

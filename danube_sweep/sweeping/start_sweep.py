@@ -13,7 +13,7 @@ from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.options import SWEEP_OPTIONS
-from danube_sweep.config.schema import Baseline, Config, Confirm, Device, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import Baseline, Config, Confirm, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_sweep, plain_sweep
 from danube_sweep.config.validate.check_sweep import check_validated, objectives
@@ -27,9 +27,10 @@ from danube_sweep.sweeping.end_sweep import conclude
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.asked_devices import COUNT, asked_count, of_devices, together
 from danube_sweep.sweeping.execute.child_process import Task
+from danube_sweep.sweeping.execute.chosen_count import slots_of
 from danube_sweep.sweeping.execute.close_paused import close_paused
 from danube_sweep.sweeping.execute.executor import Executor
-from danube_sweep.sweeping.execute.slots import find_slots
+from danube_sweep.sweeping.execute.slots import Slots
 from danube_sweep.sweeping.execute.train_baselines import train_baselines
 from danube_sweep.sweeping.other_launchers import Launch, run_batches, say_ignored
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
@@ -40,7 +41,6 @@ from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Search, described, recognised
 from danube_sweep.sweeping.shared_sweep import as_worker, settle_locks
 from danube_sweep.terminal.screen import Terminal
-from danube_sweep.training.probe import probe_once
 from danube_sweep.training.signals import StopRequest
 
 Submit = Callable[[SweepFolder, Terminal], None]
@@ -231,18 +231,16 @@ def run_sweep(
             conclude(plan.folder, plan.sweep, terminal, lambda: False)
         _raise_unless_complete(plan)
         return
-    slots = find_slots(
-        plan.sweep, of_devices("accelerator", plan.folder, drawn), together(plan.folder, drawn, plan.counts)
-    )
-    if not slots.on_cpu:
-        probe_once(Device(), terminal.note, slots.environment(0))
+    count, accelerators = together(plan.folder, drawn, plan.counts), of_devices("accelerator", plan.folder, drawn)
+    may_leave = plan.search is None and plan.sweep.workers == 1 and isinstance(plan.pruner, NoPruner)
+    found = slots_of(plan.sweep, accelerators, count, source, drawn, terminal, may_leave=may_leave)
     with as_worker(plan.folder, plan.sweep, terminal), StopRequest(patient=plan.patient) as stop:
         train_baselines(plan.folder, plan.sweep, terminal, stop, drawn)
         began_s = time.monotonic()
 
-        def train(source: FolderSource | SearchSource) -> None:
+        def train(source: FolderSource | SearchSource, slots: Slots = found.slots, last: int = 0) -> None:
             try:
-                Executor(source, _until_deadline(plan.sweep, began_s), slots, terminal, stop, task).run()
+                Executor(source, _until_deadline(plan.sweep, began_s), slots, terminal, stop, task, last).run()
             except SweepFailed as error:  # a disk that stayed full
                 place = paths.from_here(plan.folder.path)
                 raise SweepFailed(f"{error}; free some space, then: danube-sweep resume {place}") from error
@@ -252,7 +250,9 @@ def run_sweep(
             return not stop()
 
         try:
-            train(source)
+            train(source, last=found.last)
+            if found.together is not None and not stop():
+                train(source, found.together)
             for line in source.told() if isinstance(source, SearchSource) else []:
                 terminal.note(line)
             if not stop() and source.is_settled():

@@ -27,7 +27,8 @@ def predicted(
     except (KeyError, ValueError, UnknownArchitecture):
         return {}, None
     on_cpu = backbone.device.type == "cpu"
-    device = planned_device(replace(config.device, accelerator="cpu") if on_cpu else config.device)
+    asked = replace(config.device, count=plan.ranks.count)
+    device = planned_device(replace(asked, accelerator="cpu") if on_cpu else asked)
     if not on_cpu and device.accelerator == "cpu":  # a GPU that only torch sees
         return {}, None
     lengths = prepared.parts["train"].lengths

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from danube_sweep.errors import RankLost
+from danube_sweep.planner.several_devices import BUCKET
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +22,6 @@ T = TypeVar("T")
 
 LONGEST_WAIT: Final = timedelta(days=30)
 """For the others while the leader writes, validates or waits for a trial. A rank that hangs is ended from outside."""
-BUCKET: Final = 2**25
-"""Elements that are summed at once: 128 MiB in fp32."""
 CONNECTION_SIGNS: Final = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL")
 """Parts of what torch says in a plain RuntimeError about a connection."""
 LONGEST_LINE: Final = 600

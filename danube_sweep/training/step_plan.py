@@ -10,9 +10,9 @@ from typing import final
 import numpy as np
 import torch
 
-from danube_sweep.config.facts.adapters import is_packed
+from danube_sweep.config.facts.adapters import draws_by_row
 from danube_sweep.config.facts.architectures import family_of
-from danube_sweep.config.schema import Batching, Config, Peft
+from danube_sweep.config.schema import Batching, Config
 from danube_sweep.data.batches import Batch, Rows, collate, epoch_steps, forward_tokens
 from danube_sweep.data.encoded import Encoded
 from danube_sweep.errors import ConfigError
@@ -74,7 +74,9 @@ class StepPlan:
 
     def __init__(self, config: Config, train: Encoded, pad_id: int, ranks: Ranks = ALONE) -> None:
         self._config, self.train, self.pad_id, self.ranks = config, train, pad_id, ranks
-        self._splits = ranks.count > 1 and draws_by_row(config)
+        self._splits = ranks.count > 1 and draws_by_row(
+            config.lora, encoder=family_of(architecture(config.model).model_type).encoder
+        )
         trainer = config.trainer
         self.steps_per_epoch = math.ceil(len(train.ids) / trainer.effective_batch)
         wanted = trainer.max_steps or math.ceil(trainer.epochs * self.steps_per_epoch)
@@ -108,18 +110,26 @@ class StepPlan:
         return [*range(self.ranks.rank, whole, self.ranks.count), *range(whole, pieces)]
 
     def largest(self, from_step: int, collated: Collator, *, flat: bool) -> MicroBatch:
-        """The micro-batch with the most tokens, padding included where rows are not `flat`, from a step to the end."""
-        bound = int(np.sort(self._lengths)[-self._config.trainer.micro_batch :].sum())
+        """The forward pass with the most tokens, padding included where rows are not `flat`, from a step to the end.
+
+        Where all micro-batches of every step are divided among the ranks, it is this rank's part of one.
+        """
+        trainer = self._config.trainer
+        divided = self._splits and trainer.effective_batch // trainer.micro_batch < self.ranks.count
+        rows_at_once = math.ceil(trainer.micro_batch / self.ranks.count) if divided else trainer.micro_batch
+        bound = int(np.sort(self._lengths)[-rows_at_once:].sum())
         if not flat:
-            bound = int(self._lengths.max()) * min(len(self._lengths), self._config.trainer.micro_batch)
+            bound = int(self._lengths.max()) * min(len(self._lengths), rows_at_once)
         most, found = 0, (from_step, 0)
         for step in range(from_step, self.total_steps):
             for index, rows in enumerate(self._pieces(step)):
-                if (tokens := forward_tokens(self._lengths, rows, flat=flat)) > most:
+                first, end = self._own_rows(len(rows), index) if divided else (0, len(rows))
+                own = rows[first : max(end, first + 1)]
+                if (tokens := forward_tokens(self._lengths, own, flat=flat)) > most:
                     most, found = tokens, (step, index)
             if most == bound:
                 break
-        return self._micro_batch(*found, collated, last=False, whole=True)
+        return self._micro_batch(*found, collated, last=False, whole=not divided)
 
     def padding(self) -> float:
         """Tokens of the first epoch's forward passes padded to their longest row, over those without padding."""
@@ -185,16 +195,6 @@ class StepPlan:
             epoch=epoch,
             bucketed=config.data.batching is Batching.bucketed,
         )
-
-
-def draws_by_row(config: Config) -> bool:
-    """Whether all that is random in a forward pass can be drawn for some rows of a micro-batch alone.
-
-    An encoder's own dropout and that of PEFT's layers draw from torch's generator for all rows at once.
-    """
-    if family_of(architecture(config.model).model_type).encoder or isinstance(config.lora, Peft):
-        return False
-    return is_packed(config.lora) or getattr(config.lora, "dropout", 0.0) == 0
 
 
 def random_state(seed: int, step: int, index: int) -> int:

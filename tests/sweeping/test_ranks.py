@@ -11,7 +11,7 @@ from typing import Any
 import hostile
 import pytest
 import runs
-from sweeps import Task, left_over, numbers, on_ranks, planned, run
+from sweeps import Task, left_over, numbers, on_ranks, planned, quiet, run
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, Device, Sweep
@@ -19,9 +19,12 @@ from danube_sweep.errors import ConfigError
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.sweeping.execute.asked_devices import asked_count, together
 from danube_sweep.sweeping.execute.child_process import train_task
+from danube_sweep.sweeping.execute.chosen_count import SweepSlots, ranks_of, slots_of
+from danube_sweep.sweeping.execute.executor import Executor
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_pool import Pool
 from danube_sweep.sweeping.execute.slots import find_slots, ranks_for
+from danube_sweep.sweeping.propose.next_trial import FolderSource
 
 Tiny = Callable[..., Config]
 
@@ -67,7 +70,7 @@ def test_a_checkpoint_of_two_ranks_goes_on_by_one_process_and_back(alone: tuple[
     with pytest.raises(Exception, match="go on with: danube-sweep resume"):
         runs.train(config, folder, stop=runs.StopAfter(5))
     refused = runs.command("resume", "run", "device.count=two", cwd=tmp_path)
-    assert refused.returncode == 2 and "device.count must be a number from 1 on or all, got two" in refused.stderr
+    assert refused.returncode == 2 and "device.count must be a number from 1 on, all or auto, got two" in refused.stderr
     done = runs.command("resume", "run", "device.count=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_json(folder / "result.json")["measured"]["devices"] == 2
@@ -182,8 +185,10 @@ def test_more_devices_than_there_are_is_one_line(
     ("override", "message"),
     [
         (["device.count=2", "device.threads=null"], "device.count=2: a CPU is one device, whose threads train a trial"),
-        (["device.count=0"], "device.count must be a number from 1 on or all, got 0"),
-        (["device.count=two"], "device.count must be a number from 1 on or all, got two"),
+        (["device.count=0"], "device.count must be a number from 1 on, all or auto, got 0"),
+        (["device.count=two"], "device.count must be a number from 1 on, all or auto, got two"),
+        (["device=cuda", "device.index=1", "device.count=auto"], "device.count=auto chooses among the visible GPUs"),
+        (["device=kaggle_t4x2", "device.count=auto", "device.sharding=full"], "device.sharding=full needs a number of"),
         (["device=kaggle_t4x2", "device.count=3"], "device.count=3: a T4 has device.gpus=2"),
         (["device=cuda", "device.index=1", "device.count=2"], "device.count=2 takes the first 2 visible GPUs"),
     ],
@@ -205,20 +210,68 @@ def test_a_sweep_goes_on_with_another_number_of_gpus(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^device\.count differs among trials \(2, 3\); .*, as in device\.count=2"):
         together(added.folder, None)  # of those that are open
     assert asked_count(added.folder, ["sweep.slots=1", "device.count=2"]) == {2}
-    with pytest.raises(ConfigError, match=r"device\.count must be a number from 1 on or all, got x"):
+    with pytest.raises(ConfigError, match=r"device\.count must be a number from 1 on, all or auto, got x"):
         asked_count(added.folder, ["device.count=x"])
     for entry in added.folder.entries():
         write_json(entry.folder.result, {"state": "finished"})
     assert together(added.folder, None) in (2, 3)
 
 
-def test_a_plan_says_that_it_is_of_one_device(tmp_path: Path) -> None:
-    from conftest import TINY
+ON_T4 = ["device=kaggle_t4x2", "data.max_length=512", "trainer.max_steps=100", "trainer.effective_batch=8"]
 
-    said = runs.command("plan", *TINY, "device.threads=1", "device.count=2", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert "device.count=2" in said.stdout
-    assert "device.count" not in runs.command("plan", *TINY, cwd=tmp_path).stdout
+
+def test_auto_is_ranks_for_a_single_trial_and_is_said(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from conftest import compose
+
+    config = compose([*ON_T4, "model=danube3_500m", "precision=nf4", "trainer.micro_batch=2", "device.count=auto"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    assert ranks_of(config) == ({"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "5"})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "device.count=auto: 2 GPUs train it together: predicted 1.9" in shown
+    for visible in ("4", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert ranks_of(config) == ()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    on_cpu = tiny("device.count=auto")
+    assert ranks_of(on_cpu) == () and capsys.readouterr().out == ""
+    assert trial_hash(on_cpu) == trial_hash(tiny())
+
+
+@pytest.mark.parametrize(("trials", "slots", "last"), [(1, ["4,5"], 0), (3, ["4", "5"], 1), (6, ["4", "5"], 0)])
+def test_auto_counts_the_open_trials_of_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, slots: list[str], last: int
+) -> None:
+    cells = [[f"seed={seed}", *ON_T4, "trainer.micro_batch=2", "device.count=auto"] for seed in range(trials + 1)]
+    plan = planned(tmp_path, cells, "device.threads=null", "sweep.pack=1")
+    write_json(plan.folder.entries()[0].folder.result, {"state": "finished"})  # this one is not open
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    monkeypatch.setattr("danube_sweep.sweeping.execute.chosen_count.probe_once", lambda *_: None)
+    terminal, said = quiet()
+    source = FolderSource(plan.folder)
+    found = slots_of(plan.sweep, {"cuda"}, together(plan.folder, None), source, None, terminal, may_leave=True)
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in found.slots.environments] == slots
+    assert found.last == last and said.getvalue().count("device.count=auto: ") == 1
+    assert (found.together is not None) == bool(last)
+    if found.together is not None:
+        assert len(found.together.ranks_in(0)) == 2 and len(found.together.environments) == 1
+
+
+def test_the_last_trials_are_left_for_other_slots(tmp_path: Path) -> None:
+    plan = planned(tmp_path, [["seed=1"], ["seed=2"], ["seed=3"]], *TRIAL, "sweep.pack=1")
+    source, two = FolderSource(plan.folder), find_slots(Sweep(slots=2), {"cpu"})
+    Executor(source, plan.sweep, two, quiet()[0], lambda: False, hostile.instant, last=1).run()
+    assert [entry.folder.result.is_file() for entry in plan.folder.entries()] == [True, True, False]
+
+
+def test_a_sweep_trains_its_last_trials_when_the_slots_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(tmp_path, [["seed=1"], ["seed=2"], ["seed=3"]], *TRIAL, "sweep.pack=1")
+    two, one = (find_slots(Sweep(slots=count), {"cpu"}) for count in (2, 1))
+    monkeypatch.setattr("danube_sweep.sweeping.start_sweep.slots_of", lambda *_, **__: SweepSlots(two, 1, one))
+    assert run(plan, hostile.instant).states() == ["finished"] * 3
 
 
 def test_trials_of_a_sweep_have_one_count(tmp_path: Path) -> None:

@@ -106,6 +106,20 @@ def test_every_row_of_a_step_counts_on_one_rank(tiny: Tiny, tmp_path: Path, batc
         }
 
 
+def test_the_longest_step_is_tried_with_the_rows_that_a_rank_will_pass(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("trainer.micro_batch=6", "trainer.effective_batch=6", "trainer.epochs=1")
+    _, (trial,) = packed([config], tmp_path)
+    train, pad_id, lengths = trial.plan.train, trial.plan.pad_id, trial.plan.train.lengths
+    for count, most in ((1, 6), (2, 3), (4, 2)):
+        plans = [StepPlan(config, train, pad_id, Ranks(rank, count)) for rank in range(count)]
+        tried = [plan.largest(0, Collator(CPU), flat=False) for plan in plans]
+        assert max(len(one.batch.rows) for one in tried) == most
+        for plan, one in zip(plans, tried, strict=True):
+            passed = [micro.batch for micro in plan.micro_batches(0, Collator(CPU))]
+            assert one.batch.input_ids_BT.numel() == max(batch.input_ids_BT.numel() for batch in passed)
+        assert lengths.max() in {one.batch.input_ids_BT.shape[1] for one in tried}
+
+
 def test_dropout_in_pefts_layers_is_drawn_for_whole_micro_batches(tiny: Tiny, tmp_path: Path) -> None:
     _, (trial,) = packed([tiny("lora=dora", "lora.dropout=0.1", "trainer.effective_batch=4")], tmp_path)
     plans = [StepPlan(trial.config, trial.plan.train, 0, Ranks(rank, 2)) for rank in range(2)]

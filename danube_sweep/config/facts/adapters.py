@@ -28,6 +28,16 @@ def shares_backbone(adapter: Adapter, model_type: str) -> bool:
     return (is_packed(adapter) or isinstance(adapter, NoAdapter)) and not family_of(model_type).encoder
 
 
+def draws_by_row(adapter: Adapter, *, encoder: bool) -> bool:
+    """Whether all that is random in a forward pass can be drawn for some rows of a micro-batch alone.
+
+    An encoder's own dropout and that of PEFT's layers draw from torch's generator for all rows at once.
+    """
+    if encoder or isinstance(adapter, Peft):
+        return False
+    return is_packed(adapter) or getattr(adapter, "dropout", 0.0) == 0
+
+
 NEVER_DECAYED = (".ia3_l.", ".boft_s.", ".road_theta.", ".road_alpha.", ".beft_bias.")
 """Parts of names: factors that start at 1, and biases, which PEFT keeps as matrices."""
 

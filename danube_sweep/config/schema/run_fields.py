@@ -10,7 +10,7 @@ from danube_sweep.config.schema.fields import setting
 class Device:
     accelerator: str = setting("auto, cpu, cuda or mps (planned only)", "auto")
     index: int = setting("which of the visible GPUs, counted from 0; in a sweep each slot has its own", 0)
-    count: Any = setting("GPUs that train each trial or pack together: a number or all", 1)
+    count: Any = setting("GPUs that train each trial or pack together: a number, all, or auto (by prediction)", 1)
     sharding: str = setting("full: those GPUs divide the backbone's weights (FSDP); none: each holds them all", "none")
     gpus: int | None = setting("GPUs of the machine; null asks the machine", None)
     name: str = setting("name in messages", "this machine")
@@ -27,6 +27,9 @@ class Device:
     tflops_16bit: float = setting("dense fp16 or bf16 rate with fp32 sums, in TFLOP/s", 0.03)
     dequantised_g_s: float | None = setting(
         "4-bit weights dequantised, in billions a second; null follows from the bandwidth", None
+    )
+    link_gb_s: float | None = setting(
+        "GB/s from one GPU to another, for the seconds of device.count; null guesses PCIe", None
     )
     efficiency: float = setting("share of a GPU's 16-bit rate that matrix products reach", 0.5)
     attention_efficiency: float = setting("share of a GPU's 16-bit rate that attention reaches", 0.5)

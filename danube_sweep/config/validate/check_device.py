@@ -12,6 +12,7 @@ from danube_sweep.config.schema import (
     Tracking,
     WandbTracking,
 )
+from danube_sweep.config.validate.check_training import AUTO
 from danube_sweep.errors import ConfigError
 
 ALL = "all"
@@ -55,6 +56,7 @@ def validate_device(config: Config) -> None:
         "tflops_16bit",
         "launch_us",
         "dequantised_g_s",
+        "link_gb_s",
         "context_gib",
     ):
         value = getattr(device, name)
@@ -70,8 +72,15 @@ def check_count(device: Device) -> None:
     count = device.count
     if count == ALL:
         return
+    if count == AUTO:
+        require(
+            device.index == 0,
+            f"device.count={AUTO} chooses among the visible GPUs, and device.index={device.index} takes one; "
+            "choose them by CUDA_VISIBLE_DEVICES",
+        )
+        return
     whole = isinstance(count, int) and not isinstance(count, bool) and count >= 1
-    require(whole, f"device.count must be a number from 1 on or {ALL}, got {count}")
+    require(whole, f"device.count must be a number from 1 on, {ALL} or {AUTO}, got {count}")
     require(
         count == 1 or device.index == 0,
         f"device.count={count} takes the first {count} visible GPUs, device.index={device.index} one; "
@@ -99,6 +108,10 @@ def _check_sharding(config: Config) -> None:
         count != 1,
         f"{said} divides the weights among device.count GPUs, got device.count={count}; use device.count=2 or "
         f"{without}",
+    )
+    require(
+        count != AUTO,
+        f"{said} needs a number of GPUs, which device.count={AUTO} leaves open; use device.count={ALL}",
     )
     require(
         storage not in QUANTISED,

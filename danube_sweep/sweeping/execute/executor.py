@@ -49,7 +49,10 @@ WAIT_FOR_OTHERS_S: Final = 1.0
 
 @final
 class Executor:
-    """Runs the trials of `source`; `stopping` is asked all the time and ends the sweep after checkpoints."""
+    """Runs the trials of `source`; `stopping` is asked all the time and ends the sweep after checkpoints.
+
+    The `last` trials are not begun: they are for other slots.
+    """
 
     def __init__(
         self,
@@ -59,12 +62,14 @@ class Executor:
         terminal: Terminal,
         stopping: Callable[[], bool],
         task: Task = child_process.train_task,
+        last: int = 0,
     ) -> None:
         self._source, self._settings, self._slots = source, settings, slots
         self._terminal, self._stopping, self._task = terminal, stopping, task
         self._pool = Pool(on_cpu=slots.on_cpu)
         self._packer = Packer(settings, source, self._claim)
         self._records = Records(source, settings, terminal, len(slots.environments), self._packer.learn)
+        self._last = last
         self._running: list[SlotProcess] = []
         self._parts: list[deque[ClaimedTrials]] = [deque() for _ in slots.environments]
         """Claimed trials that start next in each slot: halves of a pack that died, a trial with a smaller micro-batch.
@@ -124,7 +129,7 @@ class Executor:
             self._wait_for_room(full)
             return True
         self._full_since_s = None
-        if self._source.pending():
+        if self._source.pending() and not self._holds_back():
             time.sleep(WAIT_FOR_OTHERS_S)
             return True
         return False
@@ -155,6 +160,8 @@ class Executor:
         for slot in self._free():
             if self._too_late():
                 self._closed = not self._running
+                return
+            if self._holds_back():
                 return
             claim = self._claim()
             if claim is None:
@@ -187,14 +194,22 @@ class Executor:
 
     def _share(self) -> int | None:
         # Free slots share the waiting trials: one pack of them all would leave the other slots idle.
+        if (waiting := self._waiting()) is None:
+            return None
+        slots = len(self._slots.environments)
+        free = slots - len(self._running) + slots * (self._settings.workers - 1)
+        return max(1, -(-waiting // free))
+
+    def _waiting(self) -> int | None:
         ended, total = self._source.progress()
         if total is None:
             return None
         here = sum(len(one.members) for one in self._running)
         here += sum(len(part.claims) for parts in self._parts for part in parts)
-        slots = len(self._slots.environments)
-        free = slots - len(self._running) + slots * (self._settings.workers - 1)
-        return max(1, -(-(total - ended - here) // free))
+        return total - ended - here
+
+    def _holds_back(self) -> bool:
+        return self._last > 0 and (waiting := self._waiting()) is not None and waiting <= self._last
 
     def _start(self, part: ClaimedTrials, slot: int) -> None:
         first, log = part.claims[0], None

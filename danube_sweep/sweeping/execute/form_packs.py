@@ -158,8 +158,10 @@ class Packer:
             configs, trainer = [one.trained for one in present], claim.trained.trainer
             model, device = planned_architecture(configs[0].model), planned_device(configs[0].device)
             mean = self._lengths(configs[0]).mean
-            predicted_s = pack_seconds(configs, model, device, tokens_per_row=mean).micro_batch
-            micro_batch_s = measured_s * trainer.micro_batch / trainer.effective_batch
+            predicted = pack_seconds(configs, model, device, tokens_per_row=mean)
+            all_batches = sum(one.trainer.effective_batch / one.trainer.micro_batch for one in configs) / len(configs)
+            on_each = predicted.micro_batches / all_batches  # of the micro-batches, with device.count
+            micro_batch_s = measured_s * trainer.micro_batch / trainer.effective_batch / on_each
             if (key := self._key(configs[0])) is not None:
                 measured_s = micro_batch_s * len(configs)
-                self._corrections.observe(key, len(configs), predicted_s=predicted_s, measured_s=measured_s)
+                self._corrections.observe(key, len(configs), predicted_s=predicted.micro_batch, measured_s=measured_s)

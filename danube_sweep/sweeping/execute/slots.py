@@ -38,12 +38,17 @@ class Slots:
         return self.ranks[slot] if self.ranks else ()
 
 
+def visible_gpus(accelerators: set[str]) -> list[str]:
+    """The GPUs for trials on these accelerators, as CUDA_VISIBLE_DEVICES names them. Raises ConfigError."""
+    return [] if accelerators <= {"cpu"} else _gpus()
+
+
 def find_slots(sweep: Sweep, accelerators: set[str], together: int | str = 1) -> Slots:
     """The slots for trials whose device.accelerator is one of `accelerators`: by default one per GPU, or one.
 
     With device.count, `together`, one for so many GPUs. Raises ConfigError where there are fewer.
     """
-    gpus = [] if accelerators <= {"cpu"} else _gpus()
+    gpus = visible_gpus(accelerators)
     if together not in (1, ALL) or (together == ALL and len(gpus) > 1):
         return _slots_of_ranks(sweep, gpus, accelerators, together)
     count = sweep.slots or max(1, len(gpus))
@@ -76,7 +81,7 @@ def slots_to_predict(accelerator: str, asked: int | str) -> Slots:
 
     Raises ConfigError for more than there are.
     """
-    gpus = [] if accelerator == "cpu" else _gpus()
+    gpus = visible_gpus({accelerator})
     if not gpus and accelerator == "cuda":
         raise ConfigError(f"--devices {asked}: torch sees no GPU here; use --accelerator cpu")
     there = len(gpus) or os.cpu_count() or 1

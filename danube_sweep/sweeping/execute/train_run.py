@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from danube_sweep.config.schema import Config
+from danube_sweep.sweeping.execute.chosen_count import ranks_of
 from danube_sweep.sweeping.execute.messages import Job
-from danube_sweep.sweeping.execute.slots import ranks_for
 
 
 def train_run(config: Config, folder: Path) -> float | None:
@@ -14,7 +14,7 @@ def train_run(config: Config, folder: Path) -> float | None:
     Raises the errors of `train_one_trial`, ConfigError for more devices than there are, and TrialFailed if one of the
     trial's processes has died.
     """
-    ranks = ranks_for(config.device)
+    ranks = ranks_of(config)
     if not ranks:
         from danube_sweep.training.train_one_trial import train_one_trial
 

@@ -4,11 +4,13 @@ from dataclasses import dataclass, replace
 
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.schema.states import MICRO_BATCH
+from danube_sweep.config.validate import AUTO
 from danube_sweep.data.size import data_size, longest_row
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.planner.pack_plan import Lengths, LengthsOf
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import planned_device, slots_share
+from danube_sweep.planner.slots_or_ranks import Ways, gpus_of, least_count
 from danube_sweep.planner.what_fits import fit_of, largest_micro_batch, misfit
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder
@@ -33,6 +35,8 @@ def misfit_of(config: Config, sweep: Sweep) -> Misfit | None:
         return None
     if fit_of(config, model, device).fits:
         return None
+    if config.device.count == AUTO and least_count(config, ways_of(config, sweep)) is not None:
+        return None
     # Rows may be much shorter than they are allowed to be; finding out costs reading them.
     config = replace(config, data=replace(config.data, max_length=longest_row(config.data)))
     if fit_of(config, model, device).fits:
@@ -52,6 +56,18 @@ def shrink(folder: RunFolder, rows: int) -> bool:
         return False
     write_json(folder.adjusted, {MICRO_BATCH: rows})
     return True
+
+
+def ways_of(config: Config, sweep: Sweep, lengths: LengthsOf | None = None, *, may_leave: bool = False) -> Ways:
+    """What device.count=auto chooses between, on the device of a trial, for a plan; `lengths` are the data's."""
+    gpus = gpus_of(config.device)
+    return Ways(gpus, rows_of, lengths or lengths_of_rows(), sweep.pack, sweep.slots, may_leave=may_leave)
+
+
+def rows_of(config: Config) -> int | None:
+    """The training rows of a trial, as an estimate; None if nobody knows."""
+    size = data_size(config.data)
+    return None if size is None else size.rows
 
 
 def lengths_of_rows() -> LengthsOf:

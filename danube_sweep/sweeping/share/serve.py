@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from danube_sweep.config.schema import Device, NoPruner, Sweep
 from danube_sweep.config.stored import load_sweep, plain_sweep
+from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -65,13 +66,22 @@ def serve(sweep: Path, expected: int, changes: Sequence[str], terminal: Terminal
             first = source.first(stop)
             if first is not None:
                 try:
-                    slots = find_slots(settings, {first.device.accelerator}, first.device.count)
+                    slots = _slots(settings, first.device, terminal)
                 except ConfigError as error:
                     source.refuse(str(error))
                     raise
                 _train(source, settings, slots, terminal, stop)
     finally:
         lock.release()
+
+
+def _slots(settings: Sweep, device: Device, terminal: Terminal) -> Slots:
+    if device.count != AUTO:
+        return find_slots(settings, {device.accelerator}, device.count)
+    slots = find_slots(settings, {device.accelerator})
+    if len(slots.environments) > 1:
+        terminal.note(f"device.count={AUTO}: a GPU for each trial, as the agents bring one after the other")
+    return slots
 
 
 def _train(source: HandedSource, settings: Sweep, slots: Slots, terminal: Terminal, stop: StopRequest) -> None:
