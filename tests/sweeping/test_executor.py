@@ -187,6 +187,34 @@ def test_a_trial_that_is_being_trained_elsewhere_is_left_alone(tmp_path: Path) -
     claim.release()
 
 
+def test_a_trial_that_another_worker_has_completed_is_passed_without_a_claim(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds(1, 2, 3))
+    finished, pruned, left = plan.folder.entries()
+    write_json(finished.folder.result, {"state": "finished"})
+    write_json(pruned.folder.result, {"state": "pruned"})
+    held = FileLock(finished.folder.claim)
+    with held:  # by the worker that has yet to put the end on record
+        source = FolderSource(plan.folder)
+        claim = source.claim()
+        assert claim is not None and claim.entry.number == left.number
+        assert source.claim() is None and source.pending()  # the third, which this one holds
+    assert not pruned.folder.claim.exists()
+    claim.release()
+
+
+def test_an_end_that_its_worker_may_take_back_is_looked_at_under_the_claim(tmp_path: Path) -> None:
+    plan = planned(tmp_path, seeds(1))
+    (entry,) = plan.folder.entries()
+    source = FolderSource(plan.folder)
+    with FileLock(entry.folder.claim):
+        write_json(entry.folder.result, {"state": "oom"})
+        assert source.claim() is None and source.pending()
+        entry.folder.result.unlink()  # to run with less memory, but the worker dies
+    claim = source.claim()
+    assert claim is not None
+    claim.release()
+
+
 def test_a_failed_trial_is_tried_again_by_one_process_only(tmp_path: Path) -> None:
     plan = planned(tmp_path, seeds(1))
     run(plan, hostile.raises)

@@ -205,6 +205,9 @@ class FolderSource:
                 self.notes.append(f"{entry.path.name} is left out: it is a symbolic link, which is not written through")
                 self._settled.add(entry.number)
                 continue
+            if self._is_over(entry):
+                self._settled.add(entry.number)
+                continue
             lock = claimed(entry)
             if lock is None:
                 self._elsewhere = True
@@ -222,6 +225,12 @@ class FolderSource:
             self._settled.add(entry.number)
             lock.release()
         return None
+
+    def _is_over(self, entry: Entry) -> bool:
+        # Nobody takes back a complete trial, so no claim is needed to see that; any other end may be (sweep.on_oom).
+        with suppress(CheckpointError):  # told by whoever claims it
+            return state_of(entry) in COMPLETE
+        return False
 
     def _in_turn(self, entries: Sequence[Entry]) -> list[Entry]:
         if self._early is None:
