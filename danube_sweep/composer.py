@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -30,7 +30,7 @@ from danube_sweep.config.facts.checkpoint_files import checkpoint_shape
 from danube_sweep.config.from_checkpoint import usual_lr
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Adapter, Config, Head, Pruner, Settings, Sweep, objective
-from danube_sweep.config.typed import typed_config, typed_sweep
+from danube_sweep.config.typed import on_schema, typed_config, typed_on_schema, typed_sweep
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.os_errors import as_ours
@@ -102,7 +102,15 @@ def to_config(config: DictConfig) -> Config:
 
     Raises ConfigError, in one line, for missing values, failing interpolations and impossible combinations.
     """
-    return resolved(with_compute(within_row_limit(typed_config(config))), config.get("sweep", {}).get("slots"))
+    return _resolved(typed_config(config), _slots(config))
+
+
+def _resolved(trial: Config, slots: int | None) -> Config:
+    return resolved(with_compute(within_row_limit(trial)), slots)
+
+
+def _slots(config: DictConfig) -> int | None:
+    return cast("int | None", config.get("sweep", {}).get("slots"))
 
 
 def choices(overrides: Sequence[str]) -> list[str]:
@@ -176,12 +184,36 @@ class Composer:
         self._bases: dict[tuple[str, ...], DictConfig] = {}
         self._known: dict[tuple[str, ...], dict[tuple[str, str | None], tuple[DictConfig, frozenset[Any]]]] = {}
         """Words that are no option -> option of a group -> what Hydra composed with it, and all options of that."""
+        self._trials: dict[tuple[str, ...], DictConfig] = {}
+        """Words that are no values -> the trial that they make, on its schema."""
+        self._slots: dict[tuple[str, ...], int | None] = {}
+        """Words that are no values of a trial -> the sweep's slots."""
         self._parser = OverridesParser.create()
         self._parse = lru_cache(maxsize=10_000)(lambda text: self._parser.parse_overrides([text])[0])
 
     def trial(self, overrides: Sequence[str]) -> Config:
         """The checked trial of a cell. Raises ConfigError in one line."""
+        with suppress(UserError, HydraException, OmegaConfBaseException, ValueError):  # said of the whole config
+            parsed = [self._parse(override) for override in choices(overrides)]
+            if not any(_depends_on_its_place(one) for one in parsed):
+                return self._trial(parsed)
         return to_config(self._composed(overrides))
+
+    def _trial(self, parsed: Sequence[Override]) -> Config:
+        # As `to_config(self._composed(overrides))`, but each combination of groups is put on its schema once. Values
+        # are checked against it as they are set.
+        values = [one for one in parsed if _sets_a_value(one)]
+        own = [one for one in values if str(one.key_or_group).partition(".")[0] not in SWEEP_OPTIONS]
+        groups = tuple(one for one in parsed if one not in values)
+        words, rest = _words(groups), _words([one for one in parsed if one not in own])
+        if rest not in self._slots:
+            self._slots[rest] = _slots(self._composed(rest))
+        if words not in self._trials:
+            self._trials[words] = on_schema(self._base(groups))
+        trial = copy.deepcopy(self._trials[words])
+        for one in own:
+            OmegaConf.update(trial, one.key_or_group, one.value(), merge=True)
+        return _resolved(typed_on_schema(trial), self._slots[rest])
 
     def sweep(self, overrides: Sequence[str]) -> tuple[Sweep, Pruner]:
         """The settings of the sweep that a cell states. Raises ConfigError in one line."""
@@ -201,7 +233,7 @@ class Composer:
         return config
 
     def _base(self, groups: tuple[Override, ...]) -> DictConfig:
-        words = tuple(str(one.input_line) for one in groups)
+        words = _words(groups)
         if words not in self._bases:
             own = {str(one.key_or_group): str(one.input_line) for one in groups if _is_an_option(one, groups)}
             experiment = any(one.key_or_group == "experiment" for one in groups)  # it may need what it stands beside
@@ -237,6 +269,10 @@ def _sets_a_value(override: Override) -> bool:
     if override.package is not None or override.is_sweep_override() or override.is_hydra_override():
         return False
     return not _is_group(override) or isinstance(override.value(), dict)
+
+
+def _words(overrides: Sequence[Override]) -> tuple[str, ...]:
+    return tuple(str(one.input_line) for one in overrides)
 
 
 def _depends_on_its_place(override: Override) -> bool:

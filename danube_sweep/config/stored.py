@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from danube_sweep.config.explain import explain
 from danube_sweep.config.from_environment import FromEnvironment, missing_variables
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Compute, Config, Pruner, Sweep
-from danube_sweep.config.typed import typed_config, typed_sweep
+from danube_sweep.config.typed import typed_on_schema, typed_sweep
 from danube_sweep.decoding import yaml_of
 from danube_sweep.errors import CheckpointError, ConfigError
 
@@ -113,7 +114,8 @@ def load_config(path: Path) -> Config:
             raise CheckpointError(f"{path}: the environment lacks {', '.join(unset)}, which it names; set it")
         if "hydra" in plain:
             raise CheckpointError(f"{path}: hydra is no part of a trial; remove it")
-        typed = OmegaConf.structured(Config)
+        kinds: list[type] = []
+        groups: dict[str, Any] = {}
         for group in OPTIONS:
             fields = {} if group in _LATER and group not in plain else dict(plain.pop(group))
             options = offered_options.options(group)
@@ -122,8 +124,10 @@ def load_config(path: Path) -> Config:
                 missing = f"{group}={kind}: no installed package offers it; install it"
                 why = offered_options.why_not(group, kind) or missing
                 raise CheckpointError(f"{path}: {why}")
-            typed[group] = OmegaConf.merge(OmegaConf.structured(options[kind]), fields)
-        config = typed_config(cast(DictConfig, OmegaConf.merge(typed, plain)))
+            kinds.append(options[kind])
+            groups[group] = fields
+        whole: dict[Any, Any] = {**plain, **groups}
+        config = typed_on_schema(cast(DictConfig, OmegaConf.merge(_schema(tuple(kinds)), whole)))
         if config.trainer.micro_batch == "auto":  # a run settles it before it is stored
             raise CheckpointError(f"{path}: trainer.micro_batch=auto was changed since the run; restore its number")
         if config.precision.compute is Compute.auto:
@@ -138,3 +142,12 @@ def load_config(path: Path) -> Config:
         raise
     except (OmegaConfBaseException, AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or from another version: {' '.join(str(error).split())}") from error
+
+
+@lru_cache(maxsize=64)
+def _schema(kinds: tuple[type, ...]) -> DictConfig:
+    # Making one takes 15 ms. A merge copies it.
+    schema = OmegaConf.structured(Config)
+    for group, kind in zip(OPTIONS, kinds, strict=True):
+        schema[group] = OmegaConf.structured(kind)
+    return cast(DictConfig, schema)

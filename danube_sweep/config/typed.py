@@ -27,14 +27,45 @@ def typed_config(config: DictConfig) -> Config:
     Raises ConfigError, in one line, for unknown fields, missing values, failing interpolations and impossible
     combinations.
     """
-    refuse_unknown_fields(config)
-    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
+    ours = _ours(config)
     try:
         fill_from_checkpoint(ours)
-        typed = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), ours)))
+        typed = cast(Config, OmegaConf.to_object(_merged(ours)))
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
-    keep_names(typed, ours)
+    return _settled(typed, ours)
+
+
+def on_schema(config: DictConfig) -> DictConfig:
+    """The trial in a composed config, put on its schema: most of the work of `typed_config`.
+
+    Values can be set on a copy, which `typed_on_schema` makes a trial. Raises ConfigError for unknown fields, and
+    OmegaConf's errors.
+    """
+    return _merged(_ours(config))
+
+
+def typed_on_schema(trial: DictConfig) -> Config:
+    """`typed_config` of a trial that is on its schema; `trial` may change. Raises its errors."""
+    try:
+        fill_from_checkpoint(trial)
+        typed = cast(Config, OmegaConf.to_object(trial))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error
+    return _settled(typed, trial)
+
+
+def _ours(config: DictConfig) -> DictConfig:
+    refuse_unknown_fields(config)
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", *SWEEP_OPTIONS)])
+
+
+def _merged(ours: DictConfig) -> DictConfig:
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), ours))
+
+
+def _settled(typed: Config, composed: DictConfig) -> Config:
+    keep_names(typed, composed)
     _check_lists(typed)
     if isinstance(typed.lora, LinearAdapter) and typed.lora.layers is not None:
         typed.lora.layers = block_numbers(typed.lora.layers)

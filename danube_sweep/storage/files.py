@@ -17,6 +17,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
 from safetensors import SafetensorError
 
 from danube_sweep.decoding import Undecodable, json_of
@@ -218,6 +219,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of JSON without secrets; raises DiskError."""
     write_text(path, json.dumps(redacted(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """`write_text` of YAML without secrets; raises DiskError."""
+    write_text(path, _yaml_text(redacted(value)))
+
+
+def _yaml_text(value: Any) -> str:
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
+    try:  # four times faster than Python's own
+        return str(yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), **options))
+    except UnicodeEncodeError:  # libyaml refuses the lone surrogates of a strange file name
+        return str(yaml.safe_dump(value, **options))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-import yaml
 from filelock import Timeout
 
 from danube_sweep.benchmark.scored_parts import tasks_on_test
@@ -26,10 +25,9 @@ from danube_sweep.model.backbone import Backbone
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.checkpoint_places import place_checkpoints
-from danube_sweep.storage.files import write_json, write_text, writing
+from danube_sweep.storage.files import write_json, write_yaml, writing
 from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, give_back, remove_temporaries, take_over
-from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.soup_file import is_unfinished_soup
 from danube_sweep.terminal.screen import Screen
@@ -209,7 +207,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel, ranks: Ran
     stay = place_checkpoints(folder, config.storage.checkpoints)
     terminal.log_to(folder.log)
     other_rows = _other_rows(taken)
-    write_text(folder.config, yaml.safe_dump(redacted(plain), sort_keys=False, allow_unicode=True))
+    write_yaml(folder.config, plain)
     found = {**_known_as(taken), **environment(model.backbone.device)}
     manifest = {
         "trial": taken.identity,

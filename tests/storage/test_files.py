@@ -15,6 +15,7 @@ import pytest
 from safetensors import SafetensorError
 
 import danube_sweep
+from danube_sweep.decoding import yaml_of
 from danube_sweep.errors import ConfigError, DiskError, ModelError
 from danube_sweep.storage.files import (
     read_json,
@@ -24,6 +25,7 @@ from danube_sweep.storage.files import (
     whole_folder,
     write_json,
     write_text,
+    write_yaml,
 )
 
 PACKAGE = Path(danube_sweep.__file__).parent
@@ -249,3 +251,29 @@ def test_lone_surrogates_are_written_as_escapes(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_text() == "half \\ud83d"
     write_json(tmp_path / "a.json", {"text": "half \ud83d"})
     assert read_json(tmp_path / "a.json")
+
+
+ODD = [
+    "it's ü 漢字 🙂",
+    "x " * 80,
+    "- : # {",
+    "NO",
+    "1e3",
+    "",
+    "\n",
+    "a\nb\n",
+    " lead",
+    "trail ",
+    "\x85",
+    "\u2028",
+    "0x1f",
+    "#x",
+]
+
+
+def test_yaml_comes_back_as_it_was_and_lone_surrogates_as_escapes(tmp_path: Path) -> None:
+    value = {"texts": ODD, "numbers": [1, 1e-4, float("inf"), None, True], "nested": {"empty": {}, "list": []}}
+    write_yaml(tmp_path / "value.yaml", value)
+    assert yaml_of(tmp_path / "value.yaml") == value
+    write_yaml(tmp_path / "value.yaml", {"path": "a\udc80b.csv"})
+    assert "udc80b.csv" in (tmp_path / "value.yaml").read_text().lower()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from danube_sweep.config.identity import HASH_VERSION, trial_hash
 from danube_sweep.config.schema.states import State
@@ -19,10 +18,9 @@ from danube_sweep.inference.soup.choose_soup import Worth
 from danube_sweep.inference.soup.ingredients import Ingredient
 from danube_sweep.inference.soup.validated import Validation, soup_config
 from danube_sweep.storage import checkpoint, predictions
-from danube_sweep.storage.files import read_json, write_json, write_text
+from danube_sweep.storage.files import read_json, write_json, write_yaml
 from danube_sweep.storage.ownership import Kind, remove_files, remove_temporaries, remove_tree, take_over
 from danube_sweep.storage.predictions import Answered
-from danube_sweep.storage.redaction import redacted
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.soup_file import is_unfinished_soup, write_soup_file
 from danube_sweep.training import trained_weights
@@ -71,7 +69,7 @@ def _write(output: Path, soup: Soup, validation: Validation) -> None:
     folder, of_config = RunFolder(output), trial_hash(config)
     identity = soup_hash(of_config, soup.average)
     write_soup_file(output, _described(output, soup))
-    write_text(folder.config, yaml.safe_dump(redacted(plain_config(config)), sort_keys=False, allow_unicode=True))
+    write_yaml(folder.config, plain_config(config))
     known = read_json(RunFolder(first.path).environment)
     write_json(folder.environment, {**known, "trial": identity, "hash_version": HASH_VERSION, "also": [of_config]})
     model = validation.assembled(soup.average)
