@@ -1,6 +1,6 @@
 """What a sweep costs beside its training: CPU of its own process a trial, for trials that end at once, and start-up.
 
-    python benchmarks/instant_trials.py [--trials 24,1000] [--only sweep|start]
+    python benchmarks/instant_trials.py [--trials 24,1000] [--only sweep|start] [--pruner asha]
 
 It counts CPU seconds, not wall time. Another load on the machine raises them too: hold each row against that of --help.
 """
@@ -19,12 +19,14 @@ from typing import Any
 from rich.console import Console
 
 from danube_sweep.composer import Composer
+from danube_sweep.config.schema import NoPruner
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.executor import Executor
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.slots import find_slots
+from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import FolderSource
 from danube_sweep.sweeping.start_sweep import plan_grid
 from danube_sweep.terminal.screen import Terminal
@@ -52,15 +54,18 @@ def counted(found: dict[str, float], name: str, who: int = resource.RUSAGE_SELF)
     found[name] = sum(resource.getrusage(who)[:2]) - before
 
 
-def sweep(folder: Path, count: int, task: Callable[[Job, Any], None]) -> dict[str, float]:
+def sweep(folder: Path, count: int, task: Callable[[Job, Any], None], pruner: str = "none") -> dict[str, float]:
     """CPU seconds of this process for a sweep of so many trials, by part."""
     found: dict[str, float] = {}
     terminal = Terminal(Console(quiet=True), plain=True)
+    cells = [[*SETTINGS, f"pruner={pruner}", f"seed={seed}"] for seed in range(count)]
     with counted(found, "plan"):
-        planned = plan_grid(folder, [[*SETTINGS, f"seed={seed}"] for seed in range(count)], Composer(), terminal)
+        planned = plan_grid(folder, cells, Composer(), terminal)
     assert planned is not None
     plan = planned[0]
-    source, slots = FolderSource(plan.folder.watched()), find_slots(plan.sweep, {"cpu"})
+    watched, slots = plan.folder.watched(), find_slots(plan.sweep, {"cpu"})
+    early = None if isinstance(plan.pruner, NoPruner) else EarlyStopping(watched, plan.pruner, plan.sweep)
+    source = FolderSource(watched, early=early)
     with counted(found, "claim, start, end"):
         Executor(source, plan.sweep, slots, terminal, lambda: False, task).run()
     with counted(found, "rank"):
@@ -84,11 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", default="24,1000")
     parser.add_argument("--only", choices=["sweep", "start"])
+    parser.add_argument("--pruner", default="none", help="looked at for each claim; no trial is validated")
     options = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     for count in [] if options.only == "start" else map(int, options.trials.split(",")):
         with tempfile.TemporaryDirectory() as place:
-            for name, seconds in sweep(Path(place) / "sweep", count, instant_trials.instant).items():
+            for name, seconds in sweep(Path(place) / "sweep", count, instant_trials.instant, options.pruner).items():
                 print(f"{count} trials: {name:<34} {1000 * seconds / count:8.1f} CPU ms a trial", flush=True)
     if options.only != "sweep":
         show_starts()

@@ -38,6 +38,7 @@ from danube_sweep.storage.locks import is_held
 
 PLACE = "path"
 """The key of checkpoints.json."""
+CHECKPOINTS = "checkpoints"
 TRIAL = "trial.json"
 """The file that makes a run's folder a trial of its sweep."""
 
@@ -72,7 +73,7 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """The folder of its checkpoints. Raises CheckpointError for a damaged checkpoints.json."""
         if not self.elsewhere.is_file():
-            return self.path / "checkpoints"
+            return self.path / CHECKPOINTS
         place = read_json(self.elsewhere).get(PLACE)
         if not isinstance(place, str):
             raise CheckpointError(f"{self.elsewhere} is damaged; delete it to train the trial from its start")
@@ -81,7 +82,7 @@ class RunFolder:
     @property
     def has_checkpoints(self) -> bool:
         """Whether it has trained for some time and has not ended."""
-        return self.elsewhere.is_file() or self.checkpoints.is_dir()
+        return self.elsewhere.is_file() or (self.path / CHECKPOINTS).is_dir()
 
     @property
     def predictions(self) -> Path:

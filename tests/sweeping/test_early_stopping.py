@@ -1,5 +1,7 @@
 """Which trials of a folder pause, which go on, and what may be spent: decided from the folder, by any process."""
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import FolderSource
 from danube_sweep.sweeping.propose.pause_policy import Known
+from danube_sweep.sweeping.propose.standings import Standings
 
 STEPS = 40
 ASHA = Asha(min_validations=1, reduction=2)
@@ -200,3 +203,59 @@ def test_a_paused_trial_is_claimed_by_one_process_and_again_after_it_was_killed(
     assert again is not None and again.entry.number == 1
     again.release()
     second.release()
+
+
+# ------------------------------------------------------------------------------------------- where the trials stand
+
+
+def test_what_becomes_of_a_trial_is_seen_at_once_though_quiet_folders_are_not_read_again(folder: SweepFolder) -> None:
+    entry, kept = folder.entries()[0], Standings("validation/log_loss", "minimize")
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: validate(entry, 0.5),
+        lambda: add_validation(entry, 0.4),  # a line more, which does not change the folder
+        lambda: write_json(entry.folder.paused, {"state": "paused"}),
+        lambda: entry.folder.checkpoints.mkdir(),
+        lambda: entry.folder.paused.unlink(),
+        lambda: add_validation(entry, 0.3),
+        lambda: entry.folder.result.write_text("{"),
+        lambda: write_json(entry.folder.result, {"state": "failed"}),
+        lambda: entry.folder.result.unlink(),
+        lambda: finish(entry, 0.5, 0.4, 0.3, 0.2),
+    ]
+    seen = []
+    for age_s, change in zip(range(100, 0, -5), changes, strict=False):
+        before_ns = entry.path.stat().st_mtime_ns
+        change()
+        if entry.path.stat().st_mtime_ns != before_ns:
+            settle(entry, age_s)
+        seen.append(kept.of(entry))
+        assert kept.of(entry) == seen[-1] == Standings("validation/log_loss", "minimize").of(entry)
+    assert [one.state for one in seen] == [None] * 8 + ["failed", None, "finished"]
+    assert [len(one.course.readings) for one in seen] == [0, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4]
+    assert [one.is_paused for one in seen] == [False] * 3 + [True] * 2 + [False] * 6
+    assert [one.has_checkpoints for one in seen] == [False] * 4 + [True] * 7
+
+
+def test_a_quiet_trial_costs_one_look_at_its_folder(folder: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries, kept = folder.entries(), Standings("validation/log_loss", "minimize")
+    finish(entries[0], 0.5)
+    pause(entries[1], 0.5)
+    for entry in entries:
+        settle(entry, age_s=10)
+    before = [kept.of(entry) for entry in entries]
+    monkeypatch.setattr(Standings, "_look", None)
+    monkeypatch.setattr(Standings, "course", None)
+    assert [kept.of(entry) for entry in entries] == before
+
+
+def add_validation(entry: Entry, loss: float) -> None:
+    with entry.folder.metrics.open("a") as stream:
+        rows = entry.folder.metrics.read_text().count(",validation,")
+        stream.write(f"{(rows + 1) * STEPS // 4},validation,{loss!r}\n")
+
+
+def settle(entry: Entry, age_s: float) -> None:
+    """Makes the last change of a folder so old."""
+    then = time.time() - age_s
+    os.utime(entry.path, (then, then))

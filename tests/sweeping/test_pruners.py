@@ -53,7 +53,14 @@ def test_a_trial_is_judged_at_quarters_of_its_steps_but_not_before_its_second_va
 
 def passing(rule: Rungs, courses: Sequence[Course]) -> list[int]:
     known = dict(enumerate(courses, start=1))
-    return [number for number in known if rule.passes(number, known)]
+    return rule.passing(known, known)
+
+
+def test_a_trial_that_paused_by_another_rule_goes_on_to_its_next_rung() -> None:
+    known = {1: course(0.1, 0.1, 0.1), 2: course(0.5, 0.5, 0.5), 3: course(0.9)}
+    assert rungs(Asha(min_validations=1, reduction=2)).stands(2, known[2])
+    later = rungs(Asha(min_validations=4, reduction=2))
+    assert not later.stands(2, known[2]) and later.passing([2, 3], known) == [2, 3]
 
 
 def test_the_best_share_goes_on_and_nobody_before_there_are_enough() -> None:
@@ -69,8 +76,8 @@ def test_trials_are_compared_at_the_same_share_of_their_steps_by_their_best_valu
     early = course(0.6, of=4)
     further = course(0.7, 0.1, of=4)  # better now, but not at the rung
     many = course(0.9, 0.5, 0.8, of=8)  # its rung is at .25, after its second validation
-    assert rule.passes(1, {1: early, 2: further}) and not rule.passes(1, {1: early, 3: many})
-    assert not rule.passes(2, {1: early, 2: further})  # alone at its rung
+    assert rule.passing([1], {1: early, 2: further}) and not rule.passing([1], {1: early, 3: many})
+    assert not rule.passing([2], {1: early, 2: further})  # alone at its rung
 
 
 def test_hyperband_judges_first_at_another_rung_in_each_bracket_and_within_brackets() -> None:
@@ -82,7 +89,7 @@ def test_hyperband_judges_first_at_another_rung_in_each_bracket_and_within_brack
     }
     assert [first[number] for number in (3, 4, 5)] == [1, 2, 3] == [first[number] for number in (6, 7, 8)]
     known = {3: course(0.5), 6: course(0.6), 9: course(0.7), 4: course(0.1, 0.1)}
-    assert rule.passes(3, known) and not rule.passes(6, known)
+    assert rule.passing([3], known) and not rule.passing([6], known)
 
 
 def test_the_next_share_is_that_of_the_next_rung_or_the_end() -> None:
@@ -99,9 +106,9 @@ def test_the_median_rule_waits_for_others_and_for_a_share_of_the_steps() -> None
     assert isinstance(rule, MedianRule)
     known = {1: course(0.5, 0.4), 2: course(0.9, 0.8, 0.7), 3: course(0.95, 0.85)}
     assert [rule.stands(1, course(*[0.5] * count)) for count in (1, 2, 3, 4)] == [False, True, True, False]
-    assert rule.passes(1, known) and not rule.passes(3, known)
-    assert rule.passes(3, {2: known[2], 3: known[3]})
-    assert not rule.passes(3, {**known, 2: course(0.8, 0.8, 0.1)})  # by what 2 had at the same share
+    assert rule.passing([1], known) and not rule.passing([3], known)
+    assert rule.passing([3], {2: known[2], 3: known[3]})
+    assert not rule.passing([3], {**known, 2: course(0.8, 0.8, 0.1)})  # by what 2 had at the same share
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from typing import final
 from danube_sweep.config.schema import Pruner, Sweep
 from danube_sweep.config.schema.states import COMPLETE, Verdict
 from danube_sweep.config.validate.check_sweep import objectives
-from danube_sweep.errors import CheckpointError
-from danube_sweep.results.courses import Course, course_of
+from danube_sweep.results.courses import Course
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.propose.pause_policy import Known, PausePolicy
 from danube_sweep.sweeping.propose.pruners import Ending, Pausing, build_pruner
+from danube_sweep.sweeping.propose.standings import Standing, Standings
 
 
 @final
@@ -35,7 +35,8 @@ class EarlyStopping:
     ) -> None:
         self._folder, self._rule, self.to_draw, self._clock = folder, build_pruner(pruner), to_draw, clock
         self._budget, self._budget_h = sweep.budget, sweep.budget_h
-        (self._metric, self._goal), *_ = objectives(sweep)
+        (metric, self._goal), *_ = objectives(sweep)
+        self._standings = Standings(metric, self._goal)
         limit = None if self._budget is None and self._budget_h is None else self.most_steps
         self._policy = PausePolicy(self._rule, limit) if isinstance(self._rule, Pausing) else None
         self._promoted: dict[int, int] = {}
@@ -73,7 +74,7 @@ class EarlyStopping:
 
     def promoted(self, entry: Entry) -> None:
         """Records that a paused trial continues."""
-        self._promoted[entry.number] = len(self._course(entry).readings)
+        self._promoted[entry.number] = len(self._standings.course(entry).readings)
         self._going.add(entry.number)
 
     def left(self, entry: Entry) -> None:
@@ -97,7 +98,7 @@ class EarlyStopping:
     def readings(self, entry: Entry) -> dict[int, float]:
         """A trial's values so far, as they were measured, by the thousandth of its steps."""
         sign = -1.0 if self._goal == "maximize" else 1.0
-        return {round(1000 * one.share): sign * one.value for one in self._course(entry).readings}
+        return {round(1000 * one.share): sign * one.value for one in self._standings.course(entry).readings}
 
     def _known(self, entries: Sequence[Entry]) -> Known:
         courses: dict[int, Course] = {}
@@ -106,27 +107,20 @@ class EarlyStopping:
         for entry in entries:
             if entry.hash is None or entry.confirms:
                 continue
-            state = _state(entry)
-            if state is not None and state not in COMPLETE:
+            standing = self._standings.of(entry)
+            if standing.state is not None and standing.state not in COMPLETE:
                 continue
-            courses[entry.number] = self._course(entry)
-            if state is None:
-                rests = entry.folder.paused.is_file() and entry.number not in self._going
+            courses[entry.number] = standing.course
+            if standing.state is None:
+                rests = standing.is_paused and entry.number not in self._going
                 (paused if rests else still_open).add(entry.number)
         return Known(courses, paused, still_open, self.to_draw())
 
-    def _course(self, entry: Entry) -> Course:
-        return course_of(entry.folder, self._metric, self._goal)
+    def standing(self, entry: Entry) -> Standing:
+        """Where a trial stands now."""
+        return self._standings.of(entry)
 
 
 def _named(entries: Sequence[Entry], numbers: Sequence[int]) -> list[Entry]:
     named = {entry.number: entry for entry in entries}
     return [named[number] for number in numbers]
-
-
-def _state(entry: Entry) -> str | None:
-    try:
-        result = entry.folder.read_result()
-        return None if result is None else str(result["state"])
-    except (CheckpointError, KeyError):  # cut short: the trial is run again
-        return None

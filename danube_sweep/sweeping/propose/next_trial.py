@@ -236,9 +236,10 @@ class FolderSource:
         if self._early is None:
             return list(entries)
         promoted = self._early.promotions(self._left(entries))
-        others = [entry for entry in entries if not entry.folder.paused.is_file() or entry.folder.result.is_file()]
-        begun = [entry for entry in others if entry.folder.has_checkpoints]
-        return [*begun, *promoted, *(entry for entry in others if entry not in begun)]
+        standings = [(entry, self._early.standing(entry)) for entry in entries if entry.number not in self._settled]
+        others = [(entry, one) for entry, one in standings if one.has_result or not one.is_paused]
+        begun = [entry for entry, one in others if one.has_checkpoints]
+        return [*begun, *promoted, *(entry for entry, one in others if not one.has_checkpoints)]
 
     def _left(self, entries: Sequence[Entry]) -> list[Entry]:
         """Without those that cannot be run and have no result."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, final
 
 from danube_sweep.results.courses import NEARLY, Course
@@ -24,12 +25,12 @@ class Known:
     to_draw: int = 0
     """How many a search has still to draw."""
 
-    @property
+    @cached_property
     def judged(self) -> dict[int, Course]:
         """Those that were validated."""
         return {number: course for number, course in self.courses.items() if course.readings}
 
-    @property
+    @cached_property
     def mean_steps(self) -> float:
         """Of a trial; 1 while no trial was built."""
         known = [course.total_steps for course in self.courses.values() if course.total_steps is not None]
@@ -63,7 +64,7 @@ class PausePolicy:
     def goes_on(self, number: int, known: Known) -> bool:
         """Whether a trial that has come to a rung with its last validation continues."""
         others = Known(known.courses, known.paused, known.open - {number}, known.to_draw)
-        if self.rule.passes(number, known.judged):
+        if self.rule.passing([number], known.judged):
             return self._is_affordable(number, others)
         resting = Known(known.courses, known.paused | {number}, others.open, known.to_draw)
         return next(iter(self.revivals(resting)), None) == number
@@ -71,7 +72,7 @@ class PausePolicy:
     def promotions(self, known: Known) -> list[int]:
         """The paused trials that now rank high enough to continue, the most advanced first."""
         judged = known.judged
-        passing = [number for number in known.paused if number in judged and self.rule.passes(number, judged)]
+        passing = self.rule.passing([number for number in known.paused if number in judged], judged)
         passing.sort(key=lambda number: (-judged[number].share, judged[number].best))
         return [number for number in passing if self._is_affordable(number, known)]
 

@@ -1,7 +1,10 @@
 """A pruner's verdict on a trial at a validation, from the courses of all trials. No files, no clock, no chance."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 from typing import Final, final
 
@@ -39,32 +42,43 @@ class Rungs:
 
     def _readings(self, number: int, course: Course) -> dict[int, int]:
         """Rung -> the number of the validation with which a trial has come to it."""
-        found = {}
-        for rung in self._rungs(number):
-            at = self._first(course, rung)
-            if at is not None and course.readings[at].share < 1 - NEARLY:
+        found: dict[int, int] = {}
+        rungs = self._rungs(number)
+        rung = rungs.start
+        for at in range(self.least - 1, len(course.readings)):
+            share = course.readings[at].share
+            if share >= 1 - NEARLY or rung >= rungs.stop:
+                break
+            while rung < rungs.stop and share >= rung * self.share - NEARLY:
                 found[rung] = at + 1
+                rung += 1
         return found
-
-    def _first(self, course: Course, rung: int) -> int | None:
-        places = range(self.least - 1, len(course.readings))
-        return next((at for at in places if course.readings[at].share >= rung * self.share - NEARLY), None)
 
     def stands(self, number: int, course: Course) -> bool:
         """Whether a trial is judged at its last validation."""
         return len(course.readings) in self._readings(number, course).values()
 
-    def passes(self, number: int, courses: Courses) -> bool:
-        """Whether a trial that has come to a rung ranks high enough to continue."""
-        reached = self._readings(number, courses[number])
-        rung = max(rung for rung, reading in reached.items() if reading == len(courses[number].readings))
-        rivals = [
-            _best_of(course, self._readings(other, course)[rung])
-            for other, course in courses.items()
-            if other % self.brackets == number % self.brackets and rung in self._readings(other, course)
-        ]
-        own = _best_of(courses[number], reached[rung])
-        return sum(rival < own for rival in rivals) < len(rivals) // self.reduction
+    def passing(self, numbers: Iterable[int], courses: Courses) -> list[int]:
+        """Those trials that rank high enough to continue past the rung where they are.
+
+        One that is at no rung, since it paused by other settings of the pruner, continues to the next.
+        """
+        reached = {number: self._readings(number, course) for number, course in courses.items()}
+        rivals: dict[tuple[int, int], list[float]] = defaultdict(list)
+        for number, readings in reached.items():
+            for rung, reading in readings.items():
+                rivals[number % self.brackets, rung].append(_best_of(courses[number], reading))
+        ranked = {place: sorted(values) for place, values in rivals.items()}
+        found = []
+        for number in numbers:
+            last = len(courses[number].readings)
+            here = [rung for rung, reading in reached[number].items() if reading == last]
+            if here:
+                others = ranked[number % self.brackets, max(here)]
+                if bisect_left(others, courses[number].best) >= len(others) // self.reduction:
+                    continue
+            found.append(number)
+        return found
 
     def next_share(self, number: int, course: Course) -> float:
         """The share of its steps at which a trial is judged next; 1 for its end."""
@@ -95,17 +109,21 @@ class MedianRule:
         validated = len(course.readings) >= self.least
         return validated and self.share - NEARLY <= course.share < 1 - NEARLY
 
-    def passes(self, number: int, courses: Courses) -> bool:
-        """Whether a trial that is judged now ranks high enough to continue."""
-        own = courses[number]
-        reached = [
-            course for other, course in courses.items() if other != number and course.share >= own.share - NEARLY
-        ]
-        if len(reached) < self.startup:
-            return True
-        then = [course.up_to(own.share) for course in reached]
-        values = [course.best for course in then if course.readings]
-        return not values or own.best <= median(values)
+    def passing(self, numbers: Iterable[int], courses: Courses) -> list[int]:
+        """Those trials that rank high enough to continue, of some that are judged now."""
+        found, then = [], dict[float, list[float]]()
+        for number in numbers:
+            own = courses[number]
+            if own.share not in then:
+                reached = [course for course in courses.values() if course.share >= own.share - NEARLY]
+                then[own.share] = sorted(course.up_to(own.share).best for course in reached)
+            # A trial that came there with its first validation has no value at an earlier share.
+            others = [*then[own.share]]
+            del others[bisect_left(others, own.best)]
+            values = [value for value in others if value < inf]
+            if len(others) < self.startup or not values or own.best <= median(values):
+                found.append(number)
+        return found
 
     def next_share(self, number: int, course: Course) -> float:
         """The share of its steps at which a trial is judged next; 1 for its end."""
