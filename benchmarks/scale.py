@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from multiprocessing import forkserver
 from pathlib import Path
@@ -92,16 +93,22 @@ def sweep_of(path: Path, trials: int, lock: str) -> SweepFolder:
     return folder
 
 
+@cache
+def start_s(workers: int, lock: str) -> float:
+    """CPU seconds of so many workers over a trial each."""
+    with tempfile.TemporaryDirectory() as place:
+        return cpu_seconds(sweep_of(Path(place, "sweep"), workers, lock).path, workers, 0, workers)
+
+
 def measured(workers: int, trials: int, seconds: float, lock: str) -> float:
     """CPU seconds per trial, without those of the start."""
     with tempfile.TemporaryDirectory() as place:
-        start_s = cpu_seconds(sweep_of(Path(place, "start"), workers, lock).path, workers, 0, workers)
-        folder = sweep_of(Path(place, "all"), trials, lock)
+        folder = sweep_of(Path(place, "sweep"), trials, lock)
         all_s = cpu_seconds(folder.path, workers, seconds)
         ended = [len(attempts(entry.folder)) for entry in folder.entries()]
         if ended != [1] * trials:
             raise SystemExit(f"not each of {trials} trials was run once: {ended}")
-    return (all_s - start_s) / max(1, trials - workers)
+    return (all_s - start_s(workers, lock)) / max(1, trials - workers)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

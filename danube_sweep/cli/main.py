@@ -90,10 +90,12 @@ def _say_and_exit(error: BaseException, code: int) -> int:
     if os.environ.get(FULL_ERROR) == "1":
         raise error
     kind = "stopped" if code > 128 else "error"
-    print(f"danube-sweep: {kind}: {redact(neutral(' '.join(str(error).split())))}", file=sys.stderr)
+    said = redact(neutral(" ".join(str(error).split())))
+    print(f"danube-sweep: {kind}: {said}", file=sys.stderr)
     if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
         from danube_sweep.sweeping.entry import wandb_agent
 
+        wandb_agent.tell_command(error, said, code)
         wandb_agent.report(sys.argv[1:], error, code)
     return code
 

@@ -1,5 +1,6 @@
 """Who may hand a trial to an executor of several agents, and what becomes of what is handed over."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from danube_sweep.config.schema import Config
 from danube_sweep.errors import ConfigError, TrialFailed, UserError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
-from danube_sweep.sweeping.share import handed_source, meeting_place
+from danube_sweep.sweeping.share import agent_command, handed_source, meeting_place
+from danube_sweep.sweeping.share.agent_command import AgentCommand, TrialError, held_for, named_command, tell
 from danube_sweep.sweeping.share.handed_source import HandedSource
 from danube_sweep.sweeping.share.lines import LONGEST, Lines, is_ours
 from danube_sweep.sweeping.share.meeting_place import EXECUTOR, named_socket, runtime_folder, socket_of
@@ -71,6 +73,39 @@ def answer(lines: Lines) -> dict[str, object]:
     found = lines.receive(30)
     assert len(found) == 1, found
     return found[0]
+
+
+def test_an_executor_leaves_with_the_command_that_keeps_it_once_nothing_is_handed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with AgentCommand(tmp_path / "sweep") as command:
+        (name,) = command.variable
+        monkeypatch.setenv(name, command.variable[name])
+        kept = named_command()
+        assert kept is not None
+        source = HandedSource(SweepFolder(tmp_path / "sweep"), 1, kept)
+        executor = held_for(kept)
+        assert source.pending()
+        monkeypatch.setattr(agent_command, "GONE_WITHIN_S", 0.2)
+        assert not command.dismiss(), "it is still there"
+        assert not source.pending()
+        os.close(executor)
+        assert command.dismiss()
+        with pytest.raises(FileNotFoundError):
+            held_for(kept)
+
+
+def test_a_command_hears_the_errors_of_its_trials_while_it_lives(tmp_path: Path) -> None:
+    errors = [TrialError("lora.rank=0", "lora.rank must be at least 1, got 0\n", code) for code in (2, 1)]
+    with AgentCommand(tmp_path / "sweep") as command:
+        (path,) = map(Path, command.variable.values())
+        for error in errors:
+            tell(path, error)
+        with path.open("a") as stream:
+            stream.write("cut sh")
+        assert command.errors() == errors
+    tell(path, errors[0])
+    assert not path.exists()
 
 
 def test_as_many_trials_as_are_expected_start_together(meeting: Meeting) -> None:

@@ -14,7 +14,9 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import BusyError, ConfigError, DanubeSweepError, Interrupted, UserError
 from danube_sweep.storage.folder_names import SWEEPS
+from danube_sweep.storage.redaction import redact
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping.share.agent_command import TrialError, named_command, tell
 from danube_sweep.sweeping.wandb_file.wandb_parameters import override_text
 
 SWEEP_ID, PARAMETERS = "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH"
@@ -135,6 +137,15 @@ def report(words: Sequence[str], error: BaseException, exit_code: int) -> None:
         report_unbegun(tracking, state, str(error), exit_code, _say)
     except DanubeSweepError as trouble:
         _say(f"W&B was not told of this error: {trouble}")
+
+
+def tell_command(error: BaseException, said: str, exit_code: int) -> None:
+    """Tells `danube-sweep agent` the error that ends a trial of its agents; does nothing under any other agent."""
+    if (command := named_command()) is None or isinstance(error, BusyError | Interrupted):
+        return
+    chosen = {key: one["value"] for key, one in _parameters().items() if isinstance(one, dict) and "value" in one}
+    point = " ".join(f"{key}={value}" for key, value in chosen.items())
+    tell(command, TrialError(redact(point) or "a trial without parameters", said, exit_code))
 
 
 def _say(line: str) -> None:

@@ -9,19 +9,23 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, Final
+from typing import IO, Final, final
 
-from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
+from danube_sweep.config.schema.states import COMPLETE, State
+from danube_sweep.errors import ConfigError, Interrupted, SweepFailed, UserError
 from danube_sweep.storage.folder_names import SWEEPS
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.propose.next_trial import state_of
+from danube_sweep.sweeping.share.agent_command import AgentCommand, TrialError
 from danube_sweep.sweeping.share.serve import settings_of
 from danube_sweep.sweeping.share.shared_trial import SHARE
+from danube_sweep.training.signals import SIGNALS
 
 _SWEEP = re.compile(r"([\w .-]+/){0,2}[\w-]+")
 MOST = 64
 """Agents of one command; each is a process of some 100 MB."""
+NAMED: Final = 3
+"""Trials with a mistake that the last line names."""
 _GAVE_UP: Final = re.compile(rb"Detected \d+ .*failed runs.*shutting down")
 """The line of an agent that leaves after failures. Its exit code is 0."""
 
@@ -29,8 +33,9 @@ _GAVE_UP: Final = re.compile(rb"Detected \d+ .*failed runs.*shutting down")
 def run_agents(sweep: str, trials: int, changes: Sequence[str]) -> None:
     """Keeps `trials` agents of a sweep until all have left.
 
-    A stop asks the running trials for a checkpoint. Raises ConfigError, Interrupted after a stop, and SweepFailed if an
-    agent failed or gave up, or if trials failed and none finished.
+    A stop asks the running trials for a checkpoint, and their executor to leave. Raises ConfigError, Interrupted after
+    a stop, and SweepFailed if an agent failed or gave up, if trials have a mistake, or if trials failed and none
+    finished.
     """
     if not _SWEEP.fullmatch(sweep):
         raise ConfigError(f"{sweep!r} is not the path of a sweep: ENTITY/PROJECT/ID, as `wandb sweep` prints it")
@@ -42,29 +47,61 @@ def run_agents(sweep: str, trials: int, changes: Sequence[str]) -> None:
     settings_of(changes)
     folder = SweepFolder(SWEEPS / sweep.rpartition("/")[2])
     before = _results(folder)
-    environment = {**os.environ, SHARE: " ".join(["--trials", str(trials), *changes])}
-    words = [sys.executable, "-m", "wandb", "agent", "--forward-signals", sweep]
-    agents = [
-        subprocess.Popen(words, env=environment, start_new_session=True, stderr=subprocess.PIPE) for _ in range(trials)
-    ]
-    listeners = [_Listener(agent.stderr) for agent in agents if agent.stderr is not None]
-    stopped: list[int] = []
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        stopped.append(number)
-        for agent in agents:
-            agent.send_signal(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, pass_on)
-    codes = [agent.wait() for agent in agents]
-    for listener in listeners:
-        listener.join()
-    if stopped:
-        raise Interrupted("the agents have left; start them again to go on", stopped[0])
+    agents = _Agents([sys.executable, "-m", "wandb", "agent", "--forward-signals", sweep])
+    with AgentCommand(folder.path) as command:
+        codes = agents.run(trials, {SHARE: " ".join(["--trials", str(trials), *changes]), **command.variable})
+        errors = command.errors()
+        if agents.stopped and not command.dismiss():
+            print(f"the executor of {folder.path} goes on with trials of other agents", file=sys.stderr)
+    if agents.stopped:
+        raise Interrupted("the agents have left; start them again to go on", agents.stopped[0])
     if any(codes):
         raise SweepFailed(f"{sum(code != 0 for code in codes)} of {trials} agents failed; what they printed says why")
-    _check(folder, before, sum(listener.gave_up for listener in listeners), trials)
+    _check(folder, before, agents.gave_up(), trials, errors)
+
+
+@final
+class _Agents:
+    """Processes of one command, and the signals that they were sent."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._words = words
+        self._agents: list[subprocess.Popen[bytes]] = []
+        self._listeners: list[_Listener] = []
+        self.stopped: list[int] = []
+        """The signals so far, which are passed on."""
+
+    def run(self, count: int, variables: dict[str, str]) -> list[int]:
+        """Starts so many, unless it is stopped meanwhile, and returns their exit codes. Main thread only."""
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._pass_on) for number in heeded}
+        try:
+            environment = {**os.environ, **variables}
+            for _ in range(count):
+                if self.stopped:
+                    break
+                agent = subprocess.Popen(self._words, env=environment, start_new_session=True, stderr=subprocess.PIPE)
+                self._agents.append(agent)
+                assert agent.stderr is not None
+                self._listeners.append(_Listener(agent.stderr))
+            if self.stopped and self._agents:  # it may have come between the last start and its place in the list
+                self._agents[-1].send_signal(self.stopped[0])
+            codes = [agent.wait() for agent in self._agents]
+            for listener in self._listeners:
+                listener.join()
+            return codes
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def gave_up(self) -> int:
+        """How many have left after failures."""
+        return sum(listener.gave_up for listener in self._listeners)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self.stopped.append(number)
+        for agent in self._agents:
+            agent.send_signal(number)
 
 
 class _Listener(threading.Thread):
@@ -82,18 +119,31 @@ class _Listener(threading.Thread):
             sys.stderr.flush()
 
 
-def _check(folder: SweepFolder, before: dict[Path, int], gave_up: int, agents: int) -> None:
+def _check(
+    folder: SweepFolder, before: dict[Path, int], gave_up: int, agents: int, errors: Sequence[TrialError] = ()
+) -> None:
     changed = dict(_results(folder).items() - before.items())
     states = [state_of(entry) for entry in folder.entries() if entry.path in changed]
     finished = sum(state in COMPLETE for state in states)
-    failed = len(states) - finished
+    wrong = [one for one in errors if one.code == UserError.exit_code]
+    failed = max(sum(state not in (*COMPLETE, State.invalid.value) for state in states), len(errors) - len(wrong))
+    mistakes = f"; {_mistakes(wrong)}" if wrong else ""
     if gave_up:
         raise SweepFailed(
             f"{gave_up} of {agents} agents gave up after failed trials ({finished} finished, {failed} failed in "
-            f"{folder.path}); what they printed says why"
+            f"{folder.path}{mistakes}); what they printed says why"
         )
+    if wrong:
+        raise SweepFailed(f"{_mistakes(wrong)}; {finished} finished")
     if failed and not finished:
         raise SweepFailed(f"{failed} trials failed and none finished; see {folder.path}")
+
+
+def _mistakes(wrong: Sequence[TrialError]) -> str:
+    trials = [one.trial for one in wrong]
+    named = ", ".join(trials[:NAMED]) + (f" and {len(trials) - NAMED} more" if len(trials) > NAMED else "")
+    several = "" if len({one.error for one in wrong}) == 1 else " (the first one's mistake)"
+    return f"{len(wrong)} trial{'s' * (len(wrong) > 1)} cannot train: {named}: {wrong[0].error}{several}"
 
 
 def _results(folder: SweepFolder) -> dict[Path, int]:

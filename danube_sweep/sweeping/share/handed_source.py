@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, final
 
 from danube_sweep.config.schema import Config
@@ -38,10 +39,13 @@ class _Handed:
 
 @final
 class HandedSource:
-    """A `Source`; `expected` trials start together, or as many as come within GATHER_S of each other."""
+    """A `Source`; `expected` trials start together, or as many as come within GATHER_S of each other.
 
-    def __init__(self, folder: SweepFolder, expected: int) -> None:
-        self._folder, self._expected = folder, expected
+    With `command`, the file of a `danube-sweep agent`, no more trials are waited for once it is gone.
+    """
+
+    def __init__(self, folder: SweepFolder, expected: int, command: Path | None = None) -> None:
+        self._folder, self._expected, self._command = folder, expected, command
         self._lock = threading.Lock()
         self._handed: dict[str, _Handed] = {}
         self._changed_s = time.monotonic()
@@ -168,7 +172,8 @@ class HandedSource:
 
     def pending(self) -> bool:
         with self._lock:
-            return bool(self._handed) or time.monotonic() - self._changed_s < IDLE_S
+            more = self._command is None or self._command.exists()
+            return bool(self._handed) or (more and time.monotonic() - self._changed_s < IDLE_S)
 
     def progress(self) -> tuple[int, int | None]:
         return self._ended, None

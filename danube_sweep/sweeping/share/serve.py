@@ -19,6 +19,7 @@ from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.execute.executor import Executor
 from danube_sweep.sweeping.execute.slots import Slots, find_slots
+from danube_sweep.sweeping.share.agent_command import named_command
 from danube_sweep.sweeping.share.handed_source import HandedSource
 from danube_sweep.sweeping.share.meeting_place import EXECUTOR, socket_of
 from danube_sweep.terminal.screen import Terminal
@@ -48,6 +49,8 @@ def settings_of(changes: Sequence[str]) -> Sweep:
 def serve(sweep: Path, expected: int, changes: Sequence[str], terminal: Terminal) -> None:
     """Trains what is handed over until nothing has been for `IDLE_S` seconds, or a stop is requested.
 
+    One that a `danube-sweep agent` keeps ends with that command, as soon as nothing trains.
+
     Returns at once if the sweep has an executor. Raises ConfigError for a wrong setting or a folder of sockets that is
     not this user's alone, DiskError.
     """
@@ -57,7 +60,7 @@ def serve(sweep: Path, expected: int, changes: Sequence[str], terminal: Terminal
         lock.acquire()
     except Timeout:  # the process of another trial was faster
         return
-    source = HandedSource(folder, expected)
+    source = HandedSource(folder, expected, named_command())
     for name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_BASE_URL"]:
         del os.environ[name]  # no run is given out to this process
     os.environ[SHARED] = "1"

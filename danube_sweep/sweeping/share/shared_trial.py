@@ -30,6 +30,7 @@ from danube_sweep.errors import (
 from danube_sweep.storage.files import append_only
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.sweeping.share.agent_command import held_for, named_command
 from danube_sweep.sweeping.share.lines import Lines, is_ours
 from danube_sweep.sweeping.share.meeting_place import named_socket, socket_of
 from danube_sweep.tracking import Tracker, open_tracker
@@ -177,6 +178,8 @@ class _SharedTrial:
         """A connection to the sweep's executor, which is started if there is none. Raises SweepFailed, ConfigError."""
         path, end, started_s = socket_of(self._sweep.path), time.monotonic() + START_S, 0.0
         while time.monotonic() < end:
+            if self._signal is not None:
+                raise Interrupted(f"before it was handed over: {self._folder.path}", self._signal)
             # An executor from before a log-in or a log-out has its socket elsewhere.
             for where in filter(None, (named_socket(self._sweep.path), path)):
                 place = socket.socket(socket.AF_UNIX)
@@ -192,6 +195,11 @@ class _SharedTrial:
         raise SweepFailed(f"no executor listens after {START_S:g} s; see {self._sweep.path / LOG}")
 
     def _start(self) -> None:
+        command = named_command()
+        try:
+            kept = [] if command is None else [held_for(command)]
+        except FileNotFoundError:
+            raise Interrupted("the command that started its agent has ended", signal.SIGTERM) from None
         handle = append_only(self._sweep.path / LOG)
         words = ["agent", "--serve", str(self._sweep.path), *os.environ.get(SHARE, "").split()]
         environment = {key: value for key, value in os.environ.items() if key != SHARE}
@@ -201,9 +209,11 @@ class _SharedTrial:
             stdout=handle,
             stderr=handle,
             env=environment,
+            pass_fds=kept,
             start_new_session=True,  # it outlives this trial
         )
-        os.close(handle)
+        for one in (*kept, handle):
+            os.close(one)
 
 
 def _values(row: dict[str, Any]) -> dict[str, float]:
