@@ -1,6 +1,6 @@
 """What a sweep costs beside its training: CPU of its own process a trial, for trials that end at once, and start-up.
 
-    python benchmarks/instant_trials.py [--trials 24,1000] [--only sweep|claims|start]
+    python benchmarks/instant_trials.py [--trials 24,1000] [--only plan|sweep|claims|start]
 
 "claims" is a sweep with pruner=asha of which half of the trials were validated: the cost of one claim and one verdict.
 
@@ -63,14 +63,16 @@ def counted(found: dict[str, float], name: str, who: int = resource.RUSAGE_SELF)
     found[name] = sum(resource.getrusage(who)[:2]) - before
 
 
-def sweep(folder: Path, count: int, task: Callable[[Job, Any], None]) -> dict[str, float]:
-    """CPU seconds of this process for a sweep of so many trials, by part."""
+def sweep(folder: Path, count: int, task: Callable[[Job, Any], None] | None) -> dict[str, float]:
+    """CPU seconds of this process for a sweep of so many trials, by part; without a task, for its plan alone."""
     found: dict[str, float] = {}
     terminal = Terminal(Console(quiet=True), plain=True)
     cells = [[*SETTINGS, f"seed={seed}"] for seed in range(count)]
     with counted(found, "plan"):
         planned = plan_grid(folder, cells, Composer(), terminal)
     assert planned is not None
+    if task is None:
+        return found
     plan = planned[0]
     source, slots = FolderSource(plan.folder.watched()), find_slots(plan.sweep, {"cpu"})
     with counted(found, "claim, start, end"):
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", default="24,1000")
-    parser.add_argument("--only", choices=["sweep", "claims", "start"])
+    parser.add_argument("--only", choices=["plan", "sweep", "claims", "start"])
     options = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     counts = [*map(int, options.trials.split(","))]
@@ -135,9 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as place:
             for name, seconds in claims(Path(place) / "sweep", count).items():
                 print(f"{count} trials: {name:<34} {1000 * seconds / ROUNDS:8.1f} CPU ms", flush=True)
-    for count in counts if options.only in (None, "sweep") else []:
+    task = None if options.only == "plan" else instant_trials.instant
+    for count in counts if options.only in (None, "plan", "sweep") else []:
         with tempfile.TemporaryDirectory() as place:
-            for name, seconds in sweep(Path(place) / "sweep", count, instant_trials.instant).items():
+            for name, seconds in sweep(Path(place) / "sweep", count, task).items():
                 print(f"{count} trials: {name:<34} {1000 * seconds / count:8.1f} CPU ms a trial", flush=True)
     if options.only in (None, "start"):
         show_starts()
