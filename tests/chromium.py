@@ -51,6 +51,11 @@ class Browser:
         self.driver.get_log("performance")
         self.driver.get(file.as_uri())
 
+    def see(self, selector: str) -> None:
+        """Scrolls to an element, and waits until what came into sight is drawn."""
+        self.run(f"{FIRST}.scrollIntoView({{block: 'center'}})", selector)
+        self.wait("requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(arguments[0])))")
+
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 

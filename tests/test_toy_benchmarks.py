@@ -54,6 +54,7 @@ OTHERS = {
     "real_model": "below, and training/test_against_plain_peft.py",
     "report_page": "below",
     "smollm2_folder": "test_tutorial.py",
+    "time_left": "below",
     "time_to_best": "test_benchmarks.py",
     "tutorial": "test_tutorial.py",
 }
@@ -200,3 +201,18 @@ def test_agents_are_compared(tmp_path: Path) -> None:
     words = [sys.executable, str(PLACE / "agent.py"), "--trials", "2", "--at-once", "2", "--steps", "2"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert "the same hashes" in done.stdout and "in CPU seconds" in done.stdout, done
+
+
+def test_time_left_compares_what_was_said_with_what_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two packs of two trials, 60 s each, one after the other.
+    for number, (minute, second) in enumerate([(0, 60), (0, 60), (1, 58), (1, 60)]):
+        (tmp_path / "sweep" / str(number)).mkdir(parents=True)
+        said = {"state": "finished", "started": f"2026-01-01T00:0{minute}:00+00:00", "seconds": second}
+        line = json.dumps({**said, "pack": f"p{minute}", "slot": 0})
+        (tmp_path / "sweep" / str(number) / "attempts.jsonl").write_text(line + "\n")
+    script("time_left", monkeypatch).main([str(tmp_path / "sweep")])
+    out = capsys.readouterr().out
+    assert out.count("| sweep | 4 | 120 | 50% | 60 | 60 | ") == 2  # of which the mean said 90 at first
+    assert "| 50% | 60 | 60 | 90 |" in out and "sweep: said 1% and 0% of 3, mean of the ended 25% and" in out

@@ -28,6 +28,7 @@ COLUMN = (
     "const place = heads.findIndex((one) => one.textContent === title);"
     "return rows.map((key) => document.querySelector(`#${key} .row`).cells[place].textContent)"
 )
+DRAWN = "return [...document.getElementById('table').tBodies].filter((one) => one.offsetHeight > 0).length"
 NAME = "one.id || one.className || one.textContent"
 WIDER = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 OPEN = "return [...document.querySelectorAll('tr.more')].filter((one) => !one.hidden).map((one) => one.id)"
@@ -103,8 +104,54 @@ def test_the_ranking_is_filtered_by_words_and_by_state(browser: Browser, mixed: 
     assert len(browser.run(ORDER)) == 7
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of 130 rows."""
+    return write_page(write_sweep(tmp_path_factory.mktemp("long") / "sweep", distinct(130)))[1]
+
+
+def test_rows_further_down_are_drawn_once_they_are_in_sight(browser: Browser, long: Path) -> None:
+    browser.open(long)
+    assert browser.run(DRAWN) == 100
+    assert browser.text("#further") == "Show the other 30 rows"
+    browser.see("#further")
+    assert browser.run(DRAWN) == 130 and browser.run("return document.getElementById('further').hidden")
+    browser.run(FILTER, "words", "lr>=0.0001")
+    kept = browser.run(ORDER)
+    assert browser.run(DRAWN) == min(len(kept), 100)
+
+
+def test_a_row_that_is_not_drawn_yet_opens_by_its_mark_and_by_the_keyboard(browser: Browser, long: Path) -> None:
+    browser.open(long)
+    last = browser.run(ORDER)[-1]
+    browser.tell(f"#pictures [data-row={last}]", "click")
+    assert browser.run(OPEN) == [f"{last}-more"] and browser.run(DRAWN) == 130
+    assert "Differences from the best" in browser.run("return document.activeElement.closest('tbody').innerText")
+    browser.open(long)
+    browser.run("document.querySelector('#r100 .opener').focus({preventScroll: true})")
+    browser.press("ArrowDown")
+    assert browser.run("return document.activeElement.closest('tbody').id") == "r101"
+    assert browser.errors() == []
+
+
+def test_paper_and_a_browser_without_scripts_have_all_rows(browser: Browser, long: Path) -> None:
+    browser.open(long)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert browser.run(DRAWN) == 130
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.open(long)
+        root = browser.driver.execute_cdp_cmd("DOM.getDocument", {})["root"]["nodeId"]
+        last = browser.driver.execute_cdp_cmd("DOM.querySelector", {"nodeId": root, "selector": "#r130"})["nodeId"]
+        assert browser.driver.execute_cdp_cmd("DOM.getBoxModel", {"nodeId": last})["model"]["height"] > 10
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
 def test_numbers_filter_as_terms_and_plots_show_what_is_left(browser: Browser, mixed: Path) -> None:
     browser.open(mixed)
+    browser.see("#scatter")
     browser.run(FILTER, "words", "lr>=0.0002 targets=qv|mlp")
     rows = browser.run(ORDER)
     rates, targets = (browser.run(COLUMN, name, rows) for name in ("lr", "targets"))
@@ -116,6 +163,7 @@ def test_numbers_filter_as_terms_and_plots_show_what_is_left(browser: Browser, m
 
 def test_a_drag_over_marks_and_along_an_axis_filters_the_ranking(browser: Browser, mixed: Path) -> None:
     browser.open(mixed)
+    browser.see("#scatter")
     browser.drag("#scatter svg", (0.0, 0.0), (0.5, 1.0))
     said = browser.run("return document.getElementById('words').value")
     assert re.fullmatch(r"lr>=\S+ lr<=\S+ targets=\S+", said)
@@ -132,6 +180,7 @@ def test_a_drag_over_marks_and_along_an_axis_filters_the_ranking(browser: Browse
 
 def test_the_axes_of_both_plots_can_be_chosen(browser: Browser, mixed: Path) -> None:
     browser.open(mixed)
+    browser.see("#scatter")
     names = "return [...document.querySelectorAll(`#${arguments[0]} text.name`)].map((one) => one.textContent)"
     assert browser.run(names, "scatter") == ["lr", "targets"]
     assert browser.run("return document.querySelectorAll('#scatter .map').length") == 720
@@ -175,6 +224,7 @@ def test_the_page_of_a_running_sweep_loads_itself_again_and_stays_as_it_was(brow
 
 def test_whatever_can_be_used_or_looked_at_has_a_name(browser: Browser, mixed: Path) -> None:
     browser.open(mixed)
+    browser.see("#scatter")
     browser.run("document.querySelector('details').open = true")
     browser.run("document.querySelectorAll('.opener').forEach((one) => one.click())")
     nodes = browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]

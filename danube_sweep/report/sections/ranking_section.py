@@ -15,6 +15,8 @@ from danube_sweep.results.ranking_table import benchmark_change, named, number, 
 from danube_sweep.results.rows import Ranking
 from danube_sweep.terminal.screen import human
 
+AT_FIRST: Final = 100
+"""Rows that are drawn when the page opens; page.css has this number too."""
 _FOREST: Final = 120.0
 _MOST_KEYS: Final = 6
 """Varied keys that are shown at first."""
@@ -66,7 +68,9 @@ def ranking_section(report: Report) -> Markup:
         element("h2", "Ranking"),
         shared_pictures(),
         _filter(report, more),
-        element("div", table, class_="scroll tall", tabindex=0, role="region", aria_label="Ranking"),
+        element(
+            "div", table, _further(len(bodies)), class_="scroll tall", tabindex=0, role="region", aria_label="Ranking"
+        ),
         element("p", _ABOUT, class_="quiet"),
         element("ul", *notes, class_="quiet") if notes else None,
         id="ranking",
@@ -92,6 +96,13 @@ def _filter(report: Report, more: int) -> Markup:
         element("output", f"{len(report.shown)} rows", id="count", role="status"),
         class_="filter",
     )
+
+
+def _further(rows: int) -> Markup | None:
+    """The button below the rows that are drawn at first; the page's script names the others in it."""
+    if rows <= AT_FIRST:
+        return None
+    return element("button", "Show all rows", type="button", id="further", data_step=AT_FIRST, hidden=True)
 
 
 def _head(place: int, column: _PageColumn) -> Markup:
@@ -265,8 +276,8 @@ def _body(report: Report, place: int, columns: Sequence[_PageColumn]) -> Markup:
         aria_controls=f"{one.key}-more",
     )
     row = element("tr", element("td", button, class_="stay opens"), *drawn, class_=f"row {one.kind}")
-    # Nothing of a template is laid out: the page's script takes it out when the row is opened.
-    inside = element("template", opened(report, one))
+    # Text to the browser, which parses it when the page's script opens the row.
+    inside = element("script", opened(report, one), type="text/plain")
     more = element("tr", element("td", inside, colspan=len(columns) + 1), hidden=True, class_="more")
     words = " ".join(f"{key}={shown(value)}" for key, value in one.row.values.items())
     told = f"{words} {' '.join(one.row.trials)} {one.row.error or ''}"

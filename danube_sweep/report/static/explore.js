@@ -248,6 +248,7 @@
     });
   });
   let width = 0;
+  addEventListener("beforeprint", () => width === 0 && draw()); // paper shows what was out of sight too
   new ResizeObserver(() => {
     if (scatter.clientWidth !== width) draw();
     width = scatter.clientWidth;

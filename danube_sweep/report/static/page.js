@@ -6,6 +6,34 @@
   const table = document.getElementById("table");
   const bodies = table ? [...table.tBodies] : []; // not those of the tables in opened rows
 
+  // --------------------------------------- rows further down, once in sight
+  const further = document.getElementById("further");
+  const step = further ? Number(further.dataset.step) : Infinity;
+  let most = step;
+  const draw = () => {
+    let count = 0;
+    for (const body of table.tBodies) {
+      if (body.hidden) continue;
+      body.classList.toggle("later", count >= most);
+      count += 1;
+    }
+    table.classList.add("ready");
+    if (!further) return;
+    further.hidden = count <= most;
+    further.textContent = `Show the other ${(count - most).toLocaleString("en")} rows`;
+  };
+  const drawTo = (wanted) => {
+    most = wanted;
+    draw();
+  };
+  if (table) draw();
+  if (further) {
+    const seen = new IntersectionObserver((met) => met.some((one) => one.isIntersecting) && drawTo(most + step));
+    seen.observe(further);
+    further.addEventListener("click", () => drawTo(Infinity));
+    document.addEventListener("rows", () => drawTo(step));
+  }
+
   // ------------------------------------------------------------------ sorting
   const compare = (a, b) => {
     if (a === b) return 0;
@@ -25,7 +53,8 @@
       const [x, y] = [value(a, column), value(b, column)];
       return x === "" || y === "" || !down ? compare(x, y) : compare(y, x);
     });
-    order.forEach((body) => table.append(body));
+    table.append(...order);
+    drawTo(step);
   };
   if (table) all("button[data-sort]", table).forEach((one) => one.addEventListener("click", () => sort(one)));
 
@@ -34,14 +63,15 @@
     const button = body.querySelector(".opener");
     const now = wanted === undefined ? button.getAttribute("aria-expanded") !== "true" : wanted;
     button.setAttribute("aria-expanded", String(now));
-    const inside = body.rows[1].querySelector("template");
-    if (now && inside) inside.replaceWith(inside.content);
+    const cell = body.rows[1].cells[0];
+    if (now && cell.firstElementChild.matches("script")) cell.innerHTML = cell.textContent;
     body.rows[1].hidden = !now;
   };
   const reveal = (key) => {
     const body = document.getElementById(key);
     if (!body || !bodies.includes(body)) return;
     body.hidden = false;
+    if (body.matches(".later")) drawTo([...table.tBodies].filter((one) => !one.hidden).indexOf(body) + 1);
     open(body, true);
     body.scrollIntoView({ block: "start" });
     body.querySelector(".opener").focus({ preventScroll: true });
@@ -51,10 +81,11 @@
       if (!event.target.closest("a") && !String(getSelection())) open(body);
     });
     body.querySelector(".opener").addEventListener("keydown", (event) => {
-      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-      if (!step) return;
-      const seen = [...table.tBodies].filter((one) => !one.hidden);
-      const next = seen[seen.indexOf(body) + step];
+      const way = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!way) return;
+      const left = [...table.tBodies].filter((one) => !one.hidden);
+      const next = left[left.indexOf(body) + way];
+      if (next && next.matches(".later")) drawTo(most + step);
       if (next) next.querySelector(".opener").focus();
       event.preventDefault();
     });

@@ -1,5 +1,6 @@
 """The ends of attempts: judged, written down as soon as the disk has room, reported to the source and shown."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder, number_at
 from danube_sweep.storage.sweep_folder import Attempt, append_attempt
 from danube_sweep.sweeping.execute.messages import Failed
+from danube_sweep.sweeping.execute.pace import Pace
 from danube_sweep.sweeping.execute.process_outcome import INTERRUPTED, last_lines, outcome
 from danube_sweep.sweeping.propose.next_trial import Claim, Source
 from danube_sweep.terminal.screen import Terminal, duration
@@ -68,9 +70,9 @@ class Records:
         slots: int,
         learn: Callable[[Claim, Sequence[Claim], dict[str, Any]], None],
     ) -> None:
-        self._source, self._settings, self._terminal, self._slots = source, settings, terminal, slots
+        self._source, self._settings, self._terminal = source, settings, terminal
         self._learn = learn
-        self._seconds: list[float] = []
+        self._pace = Pace(slots)
         self._noted: set[str] = set()
         self._owed: list[EndedAttempt] = []
         self.blocked: OSError | None = None
@@ -159,7 +161,8 @@ class Records:
         append_attempt(one.folder, attempt)
         if one.split is not None:
             return
-        self._seconds.append(one.seconds / one.places)
+        paused = state == State.paused.value
+        self._pace.add(one.name, ended_s=time.monotonic(), seconds=one.seconds, places=one.places, paused=paused)
         said = self._said(one.folder, reason)
         self._terminal.note(f"{self._progress()}  {one.name}  {state}{said}  {one.seconds:.0f} s")
 
@@ -171,11 +174,10 @@ class Records:
 
     def _progress(self) -> str:
         ended, total = self._source.progress()
-        if total is None or not self._seconds:
+        if total is None:
             return f"[{ended}]"
-        each_s = sum(self._seconds) / len(self._seconds) / self._slots
-        left = f", {duration(max(total - ended, 0) * each_s)} left" if ended < total else ""
-        return f"[{ended}/{total}{left}]"
+        left_s = self._pace.left_s(total - ended, time.monotonic())
+        return f"[{ended}/{total}]" if left_s is None else f"[{ended}/{total}, {duration(left_s)} left]"
 
     def _shrink(self, claim: Claim) -> bool:
         """Halves the micro-batch of a trial that ran out of memory, if that is wanted and possible."""
