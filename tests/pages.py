@@ -52,7 +52,9 @@ class _Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.stack[-1].tag == tag, f"</{tag}> closes <{self.stack[-1].tag}>"
-        self.stack.pop()
+        done = self.stack.pop()
+        if done.attributes.get("type") == "text/plain":  # an opened row, as the page's script puts it there
+            self.stack[-1].inside[-1:] = parsed(done.text).inside
 
     def handle_data(self, data: str) -> None:
         self.stack[-1].inside.append(data)
