@@ -145,7 +145,7 @@ class Campaign:
 
     def run(self) -> None:
         """Returns when every trial has finished, or when a round without a kill has not achieved it."""
-        self.random = random.Random(f"{self.seed}/{self.count}")
+        self.random = random.Random(f"{self.folder.name}/{self.seed}/{self.count}")
         self.end_s = time.monotonic() + LONGEST_S
         self._round(self.count, retry=False)
         while not self._complete():
