@@ -363,7 +363,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of the best cells of the baseline")
     parser.add_argument("--again", type=int, default=4, help="how many cells these are")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the sweep in hand is stopped too
     model = pretrained(options)
     for data in [options.only] if options.only else DATA:
         study = Study(options, data, model, options.records.absolute() / data)
@@ -372,4 +371,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the sweep in hand is stopped too
     main()
