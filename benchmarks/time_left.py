@@ -8,20 +8,21 @@ third of the way count for the last columns: the largest and the median error, a
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.storage.sweep_folder import attempts
 from danube_sweep.sweeping.execute.pace import Pace
 
 THIRD = 1 / 3
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Ended:
     """An attempt of a trial; times in seconds since the epoch."""
 
     trial: str
@@ -48,25 +49,24 @@ class Reading:
     mean_s: float | None
 
 
-def attempts_of(sweep: Path) -> list[Attempt]:
+def attempts_of(sweep: Path) -> list[Ended]:
     """All attempts, by their ends."""
     found = []
     for file in sweep.glob("*/attempts.jsonl"):
-        for line in file.read_text().splitlines():
-            said = json.loads(line)
-            began = datetime.fromisoformat(said["started"]).timestamp()
-            place = (said.get("pack"), said.get("slot") or 0)
-            found.append(Attempt(file.parent.name, began, said["seconds"], place, said["state"] == "paused"))
+        for one in attempts(RunFolder(file.parent)):
+            began = datetime.fromisoformat(one.started).timestamp()
+            place = (one.pack, one.slot or 0)
+            found.append(Ended(file.parent.name, began, one.seconds, place, one.state == "paused"))
     return sorted(found, key=lambda one: one.ended_s)
 
 
-def readings(attempts: Sequence[Attempt], slots: int) -> Iterator[Reading]:
+def readings(ended: Sequence[Ended], slots: int) -> Iterator[Reading]:
     """A reading for each end but the last."""
-    first, last = min(one.began_s for one in attempts), attempts[-1].ended_s
-    whole_s, trials = last - first, {one.trial for one in attempts}
+    first, last = min(one.began_s for one in ended), ended[-1].ended_s
+    whole_s, trials = last - first, {one.trial for one in ended}
     pace, shares, over = Pace(slots), list[float](), set[str]()
-    for one in attempts[:-1]:
-        places = places_of(one, attempts)
+    for one in ended[:-1]:
+        places = places_of(one, ended)
         pace.add(one.trial, ended_s=one.ended_s, seconds=one.seconds, places=places, paused=one.paused)
         shares.append(one.seconds / places)
         over = over if one.paused else {*over, one.trial}
@@ -76,11 +76,11 @@ def readings(attempts: Sequence[Attempt], slots: int) -> Iterator[Reading]:
         yield Reading((one.ended_s - first) / whole_s, last - one.ended_s, said_s, mean_s)
 
 
-def places_of(one: Attempt, attempts: Sequence[Attempt]) -> int:
+def places_of(one: Ended, ended: Sequence[Ended]) -> int:
     """The most trials that its process had at a time while it was there."""
     if one.place[0] is None:
         return 1
-    beside = [other for other in attempts if other.place == one.place]
+    beside = [other for other in ended if other.place == one.place]
     moments = [other.began_s for other in beside if one.began_s <= other.began_s < one.ended_s]
     return max(sum(other.began_s <= moment < other.ended_s for other in beside) for moment in moments)
 
@@ -99,11 +99,13 @@ def main(words: Sequence[str] | None = None) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     totals = []
     for sweep in options.sweeps:
-        attempts = attempts_of(sweep)
-        slots = len({one.place[1] for one in attempts})
-        found = list(readings(attempts, slots))
-        whole_s = attempts[-1].ended_s - min(one.began_s for one in attempts)
-        count = len({one.trial for one in attempts})
+        ended = attempts_of(sweep)
+        if not ended:
+            parser.error(f"{sweep}: no attempts.jsonl of a trial in it; give a sweep's folder")
+        slots = len({one.place[1] for one in ended})
+        found = list(readings(ended, slots))
+        whole_s = ended[-1].ended_s - min(one.began_s for one in ended)
+        count = len({one.trial for one in ended})
         for one in found:
             said = "" if one.said_s is None else f"{one.said_s:.0f}"
             values = f"{one.share:.0%} | {one.left_s:.0f} | {said} | {one.mean_s:.0f}"

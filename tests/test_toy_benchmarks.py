@@ -209,7 +209,7 @@ def test_time_left_compares_what_was_said_with_what_it_took(
     # Two packs of two trials, 60 s each, one after the other.
     for number, (minute, second) in enumerate([(0, 60), (0, 60), (1, 58), (1, 60)]):
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)
-        said = {"state": "finished", "started": f"2026-01-01T00:0{minute}:00+00:00", "seconds": second}
+        said = {"state": "finished", "started": f"2026-01-01T00:0{minute}:00+00:00", "seconds": second, "host": "a"}
         line = json.dumps({**said, "pack": f"p{minute}", "slot": 0})
         (tmp_path / "sweep" / str(number) / "attempts.jsonl").write_text(line + "\n")
     script("time_left", monkeypatch).main([str(tmp_path / "sweep")])

@@ -2,16 +2,18 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from kills import TRIAL, meaning, same
+from kills import TRIAL, meaning, processes, same
 
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -22,6 +24,8 @@ import clocks  # noqa: F401, for surroundings
 import warm
 
 NEAR = 1e-5
+LONGEST_S = 300.0
+"""A command that runs on for longer hangs."""
 MADE = "made"
 BEFORE = ("rows.csv", "out.csv", "soft.csv", "sweep/sweep.json", "best/ensemble.json")
 """What is there before a command, and stays as it was or becomes what the command writes."""
@@ -101,7 +105,12 @@ class Stage:
 
     def play(self, command: list[str], **more: object) -> Ended:
         """Runs a command to its end, with more environment variables."""
-        return ended(warm.run("-m", "danube_sweep", *command, cwd=self.here, env=self.environment(**more)))
+        return self.ended("-m", "danube_sweep", *command, env=self.environment(**more))
+
+    def ended(self, *words: str, env: dict[str, str]) -> Ended:
+        """What a forked Python does with these words in the scene's folder."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return to_its_end(warm.popen(*words, cwd=self.here, env=env, **pipes))
 
     def after(self, disturbed: Ended) -> str | None:
         """Judges how a disturbed command ended, goes on undisturbed, and returns what was wrong."""
@@ -136,8 +145,24 @@ class Stage:
         return f"left behind: {', '.join(found)}" if found else None
 
 
-def ended(ran: subprocess.CompletedProcess[str]) -> Ended:
-    return Ended(ran.returncode, ran.stderr + ran.stdout)
+def to_its_end(process: subprocess.Popen[str]) -> Ended:
+    """Waits for a command; one that hangs is killed with its offspring."""
+    try:
+        out, errors = process.communicate(timeout=LONGEST_S)
+    except subprocess.TimeoutExpired:
+        for pid in (process.pid, *descendants(process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return Ended(-signal.SIGKILL, f"ran on for {LONGEST_S:.0f} s")
+    return Ended(process.returncode, errors + out)
+
+
+def descendants(pid: int) -> list[int]:
+    children = processes()
+    found = list(children.get(pid, []))
+    for one in found:
+        found += children.get(one, [])
+    return found
 
 
 def badly_ended(ended: Ended) -> str | None:

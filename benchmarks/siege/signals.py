@@ -12,40 +12,50 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from random import Random
 
 from kills import SEEN_S, processes
-from scenes import SCENES, Ended, Scene, Stage, prepare, warm
+from scenes import LONGEST_S, SCENES, Ended, Scene, Stage, descendants, prepare, warm
 
 SENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGKILL)
 AT_ONCE = (signal.SIGQUIT, signal.SIGKILL)
 """Nothing can be put in order after these."""
 GONE_WITHIN_S = 10.0
-LONGEST_S = 300.0
+SOONER = (1.0, 0.5, 0.25)
 READ = ["report", "sweep", "-o", "page.html", "--overwrite"]
 WATCH = ["watch", "sweep", "--once"]
 READERS = {"report": Scene(READ, READ), "watch": Scene(WATCH, READ)}
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
 
 
-def play(stage: Stage, command: list[str], number: signal.Signals, wait_s: float) -> tuple[Ended, str | None]:
-    """Runs a command in a terminal, sends it a signal, and returns how it ended and what it left behind."""
+@dataclass
+class Signalled:
+    """How a command ended in a terminal, and what it left behind; `early` if that was before its signal."""
+
+    ended: Ended
+    early: bool
+    wrong: str | None = None
+
+
+def play(stage: Stage, command: list[str], number: signal.Signals, wait_s: float) -> Signalled:
+    """Runs a command in a terminal, and sends it a signal."""
     ours, theirs = pty.openpty()
     before, said = termios.tcgetattr(theirs), bytearray()
     reader = threading.Thread(target=_drain, args=(ours, said), daemon=True)
     reader.start()
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     process = warm.popen("-m", "danube_sweep", *command, cwd=stage.here, env=stage.environment(), **streams)
-    _until(lambda: process.poll() is not None, wait_s)
+    early = _until(lambda: process.poll() is not None, wait_s)
     offspring = descendants(process.pid)
     process.send_signal(number)
     if number is signal.SIGPIPE:
         _until(lambda: process.poll() is not None, SEEN_S)
     if not _until(lambda: process.poll() is not None, LONGEST_S):
         process.kill()
-        return Ended(-9, said.decode(errors="replace")), f"ran on for {LONGEST_S:.0f} s"
+        return Signalled(Ended(-9, said.decode(errors="replace")), early, f"ran on for {LONGEST_S:.0f} s")
     wrong = None
     if not _until(lambda: not alive(offspring), GONE_WITHIN_S):
         wrong = f"processes {alive(offspring)} were there {GONE_WITHIN_S:.0f} s later"
@@ -56,7 +66,7 @@ def play(stage: Stage, command: list[str], number: signal.Signals, wait_s: float
     os.close(theirs)
     reader.join(1.0)
     os.close(ours)
-    return Ended(process.returncode, said.decode(errors="replace")), wrong
+    return Signalled(Ended(process.returncode, said.decode(errors="replace")), early, wrong)
 
 
 def _drain(handle: int, said: bytearray) -> None:
@@ -76,25 +86,21 @@ def _until(ready: Callable[[], bool], wait_s: float) -> bool:
     return True
 
 
-def descendants(pid: int) -> list[int]:
-    children = processes()
-    found = list(children.get(pid, []))
-    for one in found:
-        found += children.get(one, [])
-    return found
-
-
 def alive(pids: list[int]) -> list[int]:
     living = {one for children in processes().values() for one in children}
     return [pid for pid in pids if pid in living]
 
 
 def attack(stage: Stage, number: signal.Signals, wait_s: float) -> str | None:
-    """Sends a signal after a while; returns what was wrong."""
-    stage.begin()
-    ended, wrong = play(stage, stage.scene.command, number, wait_s)
-    if wrong:
-        return wrong
+    """Sends a signal after a while, sooner where the command had ended by then; returns what was wrong."""
+    for part in SOONER:
+        stage.begin()
+        played = play(stage, stage.scene.command, number, part * wait_s)
+        if not played.early:
+            break
+    if played.wrong or played.early:
+        return played.wrong or "it had ended before every signal"
+    ended = played.ended
     right = {0, -number, 128 + number} if number is not signal.SIGPIPE else {0}
     if ended.code not in right or "Traceback" in ended.said:
         return f"exit code {ended.code}: {ended.said[-1500:]}"

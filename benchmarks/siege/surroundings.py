@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from scenes import SCENES, Ended, Scene, Stage, badly_ended, clocks, ended, prepare, warm
+from scenes import SCENES, Ended, Scene, Stage, badly_ended, clocks, prepare, to_its_end
 
 FEW_FILES = """
 import resource, sys
@@ -25,6 +25,8 @@ VARIABLES: dict[str, dict[str, str | None]] = {
     "LC_ALL=C": {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "a terminal of 20 columns": {"COLUMNS": "20", "TERM": "dumb"},
 }
+PLAIN = {name: SCENES[name] for name in ("run", "packed sweep")}
+"""Whatever commands are chosen for the other attacks."""
 LEFT_KIB = 200
 """What a nearly full disk has left."""
 
@@ -33,7 +35,7 @@ def siege(scale: float, place: Path) -> int:
     """A run and a packed sweep in each of the surroundings; below scale 1, the run alone."""
     start, found = prepare(place / "start"), 0
     for name in ("run", "packed sweep") if scale >= 1.0 else ("run",):
-        stage = Stage(SCENES[name], start, place / name.replace(" ", "-"))
+        stage = Stage(PLAIN[name], start, place / name.replace(" ", "-"))
         for about, variables in VARIABLES.items():
             found += _said(name, about, _tried(stage, lambda one, given=variables: _with(one, given)))
         found += _said(name, "64 open files", _tried(stage, _few_files))
@@ -42,7 +44,7 @@ def siege(scale: float, place: Path) -> int:
         else:
             found += _said(name, "a clock that jumps", _tried(stage, _jumps))
         found += _said(
-            name, f"a disk with {LEFT_KIB} KiB left", _small_disk(SCENES[name], stage, place / f"disk-{len(name)}")
+            name, f"a disk with {LEFT_KIB} KiB left", _small_disk(PLAIN[name], stage, place / f"disk-{len(name)}")
         )
     return found
 
@@ -63,11 +65,11 @@ def _with(stage: Stage, variables: dict[str, str | None]) -> Ended:
     for name, value in variables.items():
         if value is None:
             environment.pop(name, None)
-    return ended(warm.run("-m", "danube_sweep", *stage.scene.command, cwd=stage.here, env=environment))
+    return stage.ended("-m", "danube_sweep", *stage.scene.command, env=environment)
 
 
 def _few_files(stage: Stage) -> Ended:
-    return ended(warm.run("-c", FEW_FILES, *stage.scene.command, cwd=stage.here, env=stage.environment()))
+    return stage.ended("-c", FEW_FILES, *stage.scene.command, env=stage.environment())
 
 
 def _jumps(stage: Stage) -> Ended:
@@ -75,12 +77,9 @@ def _jumps(stage: Stage) -> Ended:
     place = stage.here.parent / "clock"
     place.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "danube_sweep", *stage.scene.command]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with clocks.jumping(place) as clock:
-        return ended(
-            subprocess.run(
-                command, cwd=stage.here, env=stage.environment(**clock), text=True, capture_output=True, check=False
-            )
-        )
+        return to_its_end(subprocess.Popen(command, cwd=stage.here, env=stage.environment(**clock), text=True, **pipes))
 
 
 def _small_disk(scene: Scene, stage: Stage, place: Path) -> str | None:

@@ -223,12 +223,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_yaml(path: Path, value: Any) -> None:
     """`write_text` of YAML without secrets; raises DiskError."""
-    write_text(path, _yaml_text(redacted(value)))
+    write_text(path, yaml_text(redacted(value)))
 
 
-def _yaml_text(value: Any) -> str:
+def yaml_text(value: Any) -> str:
+    """YAML in the order of the value, by libyaml where it is there: four times faster than Python's own.
+
+    libyaml escapes characters beyond U+FFFF.
+    """
     options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
-    try:  # four times faster than Python's own
+    try:
         return str(yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), **options))
     except UnicodeEncodeError:  # libyaml refuses the lone surrogates of a strange file name
         return str(yaml.safe_dump(value, **options))

@@ -35,9 +35,11 @@ def refuse_existing(target: Path, option: str, *, overwrite: bool) -> None:
     """Raises DiskError if the target exists, unless `overwrite` or it is a file of a sweep that is drawn anew at any
     time.
 
-    If it may be written, temporary files of it that killed commands left are removed.
+    If it may be written, temporary files of it that killed commands left are removed. Those in a folder of ours stay:
+    another machine that shares the folder may be writing them.
     """
-    replaced = target.exists() and not overwrite
-    if replaced and (target.name not in _DRAWN_FROM_A_SWEEP or not any(is_ours(target.parent, kind) for kind in Kind)):
+    in_ours = any(is_ours(target.parent, kind) for kind in Kind)
+    if target.exists() and not overwrite and not (in_ours and target.name in _DRAWN_FROM_A_SWEEP):
         raise DiskError(f"{option} {target} exists; give --overwrite to replace it, or choose another place")
-    remove_left_over(target)
+    if not in_ours:
+        remove_left_over(target)

@@ -31,7 +31,7 @@ from danube_sweep.config.stored import plain_config
 from danube_sweep.decoding import json_from
 from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.storage.field_types import ATTEMPT, misfit
-from danube_sweep.storage.files import DAMAGED, appending, read_json, write_json, write_yaml
+from danube_sweep.storage.files import DAMAGED, appending, read_json, write_json, write_text, yaml_text
 from danube_sweep.storage.folder_names import number_in, trial_folder_name
 from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, remove_files, take_over
@@ -271,7 +271,7 @@ class SweepFolder:
         """Writes a trial's config.yaml. Raises DiskError."""
         plain = plain_config(config)
         stored = redacted(plain)
-        write_yaml(entry.folder.config, stored)
+        write_text(entry.folder.config, yaml_text(stored))
         if stored == plain:  # with a secret it is another one when it is read
             self._written[entry.path] = _stamp(entry.folder.config), config
 

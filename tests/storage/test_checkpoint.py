@@ -177,8 +177,8 @@ def test_a_trial_that_was_taken_over_while_it_wrote_leaves_the_others_checkpoint
     assert kept.steps() == [0]
     write = trained_weights.save_trained
 
-    def hangs(folder: Path, model: AssembledModel) -> None:
-        write(folder, model)
+    def hangs(folder: Path, model: AssembledModel, whole: None) -> None:
+        write(folder, model, whole)
         (tmp_path / "run" / ".claim.lease-1").rename(tmp_path / "run" / ".claim.lease-7")  # the other process's
         write_checkpoint(kept.folder(9), {}, writer("of the new holder"))
         lease.beat()
