@@ -36,11 +36,7 @@ def attach(backbone: Backbone, config: Adapter, *, seed: int) -> dict[str, nn.Pa
             _check(backbone, config)
         case _:
             raise TypeError(f"no builder for {config}")
-    trained: dict[int, tuple[str, nn.Parameter]] = {}
-    for name, parameter in backbone.named_parameters():
-        if parameter.requires_grad:
-            trained.setdefault(id(parameter), (name, parameter))  # a tied output layer is its embeddings
-    return dict(trained.values())
+    return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
 
 
 def _inject(backbone: Backbone, config: LinearAdapter, description: PeftConfig) -> None:

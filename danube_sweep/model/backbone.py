@@ -83,11 +83,14 @@ class Backbone:
         return [self.body] if self.lm_head is None else [self.body, self.lm_head]
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Names as in a causal LM: `model.…` and `lm_head.…`."""
+        """Each parameter once, named as in a causal LM: `model.…`, and `lm_head.…` if it is not tied."""
         named = [(f"model.{name}", parameter) for name, parameter in self.body.named_parameters()]
         if self.lm_head is not None:
             named += [(f"lm_head.{name}", parameter) for name, parameter in self.lm_head.named_parameters()]
-        return named
+        once: dict[int, tuple[str, nn.Parameter]] = {}
+        for name, parameter in named:
+            once.setdefault(id(parameter), (name, parameter))
+        return list(once.values())
 
     def hidden(
         self,

@@ -66,7 +66,10 @@ def own_part(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def gathered(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The whole of which every rank gives its part, in host memory. `like` is divided in the same way."""
+    """The whole of which every rank gives its part: in the first rank's host memory, and empty on the others.
+
+    `like` is divided in the same way. All ranks must call it.
+    """
     from torch.distributed.tensor import DTensor
 
     way: Any = like
@@ -74,7 +77,10 @@ def gathered(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         part, way.device_mesh, way.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
     whole: torch.Tensor = divided.full_tensor()
-    return whole.cpu() if whole.untyped_storage().nbytes() == whole.nbytes else whole.cpu().clone()  # without padding
+    if way.device_mesh.get_local_rank():
+        return torch.empty(0, dtype=whole.dtype)  # or each rank would hold a whole model in host memory
+    padded = whole.untyped_storage().nbytes() != whole.nbytes
+    return whole.to("cpu", copy=padded)
 
 
 def fitted(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -90,9 +96,3 @@ def fitted(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def kind_of(module: nn.Module) -> str:
     """The name of a module's class, before its weights were divided."""
     return next(one.__name__ for one in type(module).__mro__ if one.__module__.startswith("transformers."))
-
-
-def bytes_held(modules: list[nn.Module]) -> int:
-    """Bytes of the modules' weights on this rank, each tensor once."""
-    held = {id(one): own_part(one).nbytes for module in modules for one in module.parameters()}
-    return sum(held.values())

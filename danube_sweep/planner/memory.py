@@ -148,7 +148,7 @@ def pack_memory(
 
 
 def _spare(configs: Sequence[Config], walk: Pass) -> float:
-    # The output layer that only a benchmark reads.
+    # The output layer that only a benchmark reads. Unread, and not loaded, if the trial leaves out all tasks.
     read = walk.model.tied or configs[0].head.reads_lm_head
     return 0.0 if read or not configs[0].trainer.benchmark else walk.model.embedding * walk.weight_bytes
 

@@ -10,7 +10,7 @@ import torch
 from danube_sweep.config.schema import Adapter, FullFinetune
 from danube_sweep.config.schema.states import State
 from danube_sweep.model.backbone import Backbone
-from danube_sweep.model.sharded import bytes_held
+from danube_sweep.model.sharded import own_part
 from danube_sweep.storage import checkpoint, predictions
 from danube_sweep.storage.shared_files import share
 from danube_sweep.training import resume, trained_weights
@@ -69,6 +69,11 @@ def _backbone_parameters(adapter: Adapter, backbone: Backbone) -> int:
     return sum(map(_count, counted))
 
 
+def _bytes_held(backbone: Backbone) -> int:
+    # On this rank.
+    return sum(own_part(one).nbytes for _, one in backbone.named_parameters())
+
+
 def _count(parameter: torch.nn.Parameter) -> int:
     # 4-bit weights are stored two to a byte; their true shape is in the quantisation state.
     state = getattr(parameter, "quant_state", None)
@@ -102,7 +107,7 @@ def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory_bytes(device),
         "packed": trial.most_companions,
         "devices": trial.ranks.count,
-        **({"backbone_bytes": bytes_held(backbone.modules())} if backbone.sharded else {}),
+        **({"backbone_bytes": _bytes_held(backbone)} if backbone.sharded else {}),
         "tokens_per_s": trial.done.tokens / trained,
         "seconds_per_step": trained / max(trial.done.step, 1),
         "seconds": {**seconds, "train": trained, "validation": trial.done.validation_seconds},

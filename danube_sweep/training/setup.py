@@ -11,7 +11,8 @@ from typing import Any, final
 import torch
 from filelock import Timeout
 
-from danube_sweep.benchmark.scored_parts import tasks_on_test
+from danube_sweep.benchmark.pinned_tasks import named_tasks
+from danube_sweep.benchmark.scored_parts import tasks_of_trial
 from danube_sweep.config.facts.positions import length_note, row_limit, too_long
 from danube_sweep.config.identity import HASH_VERSION, hub_source, is_random, other_hashes
 from danube_sweep.config.schema import Config
@@ -180,7 +181,7 @@ class PackBuilder:
 def _base(config: Config, prepared: Prepared, device: torch.device, ranks: Ranks) -> Backbone:
     padding = StepPlan(config, prepared.parts["train"], prepared.pad_id).padding()
     mesh = ranks.mesh(device) if config.device.sharding == SHARDED and ranks.count > 1 else None
-    return load_base(config, device, padding=padding, spare=bool(config.trainer.benchmark), mesh=mesh)
+    return load_base(config, device, padding=padding, spare=bool(tasks_of_trial(config)), mesh=mesh)
 
 
 def _check_positions(config: Config, backbone: Backbone) -> None:
@@ -250,7 +251,8 @@ def _other_rows(taken: Taken) -> str | None:
 
 
 def _unscored(config: Config) -> str | None:
-    left_out = [] if config.trainer.benchmark_test else tasks_on_test(config)
+    scored = tasks_of_trial(config)
+    left_out = [one for one in named_tasks(config.trainer.benchmark) if one not in scored]
     if not left_out:
         return None
     return f"trainer.benchmark: {', '.join(left_out)} is left out, as it has a test split, for a sweep's winner alone"

@@ -19,7 +19,7 @@ TINY = 1e-6
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a checkpoint of divided weights holds, whole and in host memory."""
+    """What a checkpoint of divided weights holds: whole tensors on the first rank, empty ones on the others."""
 
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
@@ -64,7 +64,7 @@ class Shards:
         return norm
 
     def gathered(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The optimizer's state over whole tensors. All ranks must call it."""
+        """The optimizer's state over whole tensors, for the first rank. All ranks must call it."""
         state = optimizer.state_dict()
         states = {}
         for number, part, divided in self._of_optimizer(optimizer):

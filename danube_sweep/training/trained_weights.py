@@ -52,9 +52,12 @@ def save_trained(folder: Path, model: AssembledModel, whole: dict[str, torch.Ten
 
 
 def gather(model: AssembledModel) -> dict[str, torch.Tensor]:
-    """All weights that lora=full trains, whole and in host memory, where ranks divide them. All ranks must call it."""
+    """All weights that lora=full trains, whole, where ranks divide them. All ranks must call it.
+
+    Divided ones come to the first rank's host memory, and are empty elsewhere. Whole ones stay where they are.
+    """
     named = _whole(model.backbone).state_dict(keep_vars=True)
-    found = {id(one): gathered(own_part(one), one) if is_divided(one) else one.detach().cpu() for one in named.values()}
+    found = {id(one): gathered(own_part(one), one) if is_divided(one) else one.detach() for one in named.values()}
     return {name: found[id(one)] for name, one in named.items()}
 
 

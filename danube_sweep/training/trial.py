@@ -263,7 +263,7 @@ class ActiveTrial:
             resume.save(self, None, gathered)
 
     def gather(self) -> Gathered:
-        """The weights and states that the ranks divide, for `keep`. All ranks must call it."""
+        """The weights and states that the ranks divide, for the first rank's `keep`. All ranks must call it."""
         return Gathered(trained_weights.gather(self.model), self.shards.gathered(self.optimizer))
 
     def cross(self, leaving: bool) -> None:

@@ -48,6 +48,16 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
 # --------------------------------------------------------------------------------------------------------- shapes
 
 
+def test_a_tied_output_layer_counts_once(tiny: Tiny) -> None:
+    for tied in (True, False):
+        config = tiny("precision=fp32", f"model.shape.tie_word_embeddings={str(tied).lower()}").model
+        backbone = load_backbone(config, tiny("precision=fp32").precision, with_lm_head=True, device=CPU)
+        with torch.device("meta"):
+            wanted = AutoModelForCausalLM.from_config(architecture(config))
+        assert [name for name, _ in backbone.named_parameters()] == [name for name, _ in wanted.named_parameters()]
+        assert sum(one.numel() for one in weights(backbone).values()) == wanted.num_parameters()
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_danube_has_the_published_shape_and_number_of_parameters(name: str) -> None:
     model = compose([f"model={name}", "model.init=random"]).model

@@ -8,14 +8,19 @@ import hostile
 import pytest
 import runs
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from sweeps import numbers, on_ranks, planned, run, seeds
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModel
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import ConfigError
 from danube_sweep.model.backbone import architecture
+from danube_sweep.model.sharded import gathered, own_part
 from danube_sweep.planner.memory import memory_of
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.storage.files import read_json
@@ -95,6 +100,19 @@ def test_full_training_over_divided_weights_is_that_over_whole_ones(full: tuple[
     assert max(apart.values()) < 3e-4, apart  # a tenth of one of AdamW's steps, which small gradients make too
     kinds = [read_json(folder / "model" / "config.json")["architectures"] for folder in (tmp_path / "run", one)]
     assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_rank_keeps_what_the_ranks_gather(rank: int) -> None:
+    dist.init_process_group("fake", rank=rank, world_size=2, store=FakeStore())
+    try:
+        mesh = init_device_mesh("cpu", (2,))
+        divided = distribute_tensor(torch.ones(5, 2), mesh, [Shard(0)], src_data_rank=None)
+        found = gathered(own_part(divided), divided)
+    finally:
+        dist.destroy_process_group()
+    assert found.shape == (torch.Size([5, 2]) if rank == 0 else torch.Size([0]))
+    assert found.untyped_storage().nbytes() == found.nbytes  # no padding, which safetensors refuses
 
 
 def test_a_checkpoint_moves_between_divided_and_whole_weights(full: tuple[Config, Path], tmp_path: Path) -> None:
