@@ -28,16 +28,8 @@ from danube_sweep.data.encode import encode
 from danube_sweep.data.kinds.generated import generate, write_csv
 from danube_sweep.data.parts import read_unlabelled
 from danube_sweep.data.records import Record
-from danube_sweep.inference.predict import (
-    FinishedRun,
-    Form,
-    Place,
-    Trained,
-    checked_request,
-    load,
-    open_run,
-    predictions,
-)
+from danube_sweep.inference.joint_answers import joint_predictions
+from danube_sweep.inference.predict import FinishedRun, Place, Trained, load, open_run, predictions
 from danube_sweep.inference.runs_in_packs import load_pack
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.terminal.screen import Terminal
@@ -94,10 +86,10 @@ def spent(work: Callable[[], object]) -> float:
 
 def measured(options: argparse.Namespace, runs: list[FinishedRun], source: Path) -> dict[str, list[float]]:
     """CPU seconds of each arm, in alternation; the first round warms up."""
-    request = checked_request(runs[0], source, source.with_name("out.csv"), Form())
     records = list(read_unlabelled(runs[0].config.data, source))
     taken: dict[str, list[float]] = {}
     made: dict[str, Any] = {}
+    settings: dict[str, Any] = {"swap": False, "batch_rows": BATCH}
 
     def note(name: str, work: Callable[[], object]) -> None:
         taken.setdefault(name, []).append(spent(work))
@@ -108,9 +100,9 @@ def measured(options: argparse.Namespace, runs: list[FinishedRun], source: Path)
     for number in range(options.rounds + 1):
         if number == 1:
             taken = {name: values for name, values in taken.items() if name.startswith("load")}
-        note("pack", lambda: list(made["pack"].answers(request, batch_rows=BATCH, done=lambda _rows: None)))
-        note("one by one", lambda: [predictions(one, records, swap=False, batch_rows=BATCH) for one in made["one"]])
-        note("one", lambda: predictions(made["one"][0], records, swap=False, batch_rows=BATCH))
+        note("pack", lambda: joint_predictions(made["pack"].members, made["pack"].states, records, **settings))
+        note("one by one", lambda: [predictions(one, records, **settings) for one in made["one"]])
+        note("one", lambda: predictions(made["one"][0], records, **settings))
         note("plain loop", lambda: plain(made["peft"], records))
     return taken
 

@@ -11,7 +11,6 @@ from danube_sweep.inference.predict import FinishedRun, Place, Trained, chunks, 
 from danube_sweep.inference.predict_input import Input
 from danube_sweep.inference.prediction_table import Predictions
 from danube_sweep.inference.runs_in_packs import Pack, load_pack
-from danube_sweep.training.pack.kept_rows import KeptRows
 
 SAMPLE = 64
 """Rows that are timed, evenly spread over the file."""
@@ -50,8 +49,7 @@ def taken_of(work: Work, turn: Turn, done: Done) -> Iterator[Taken]:
     """What a turn answers of each chunk. Raises the errors of `load` and DataError for a file that has changed."""
     if len(work.runs) == 1:
         one = load(work.runs[0], work.place)
-        kept = None if one.prefix is None else KeptRows(one.backbone, one.from_block)
-        members, states, places = [one], one.states, [0]
+        members, states, places, kept = [one], one.states, [0], one.kept_rows()
     else:
         pack = load_pack(work.runs, work.place)
         members, states, places, kept = pack.members, pack.states, pack.places, pack.kept_rows()

@@ -103,6 +103,10 @@ class Trained:
         assert self.prefix is not None
         return first_adapted(self.config.lora, self.prefix.blocks)
 
+    def kept_rows(self) -> KeptRows | None:
+        """The states that the run kept, if it did."""
+        return None if self.prefix is None else KeptRows(self.backbone, self.from_block)
+
     def states(self, batch: Batch, stored_BTH: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Its final hidden states [B, T, H] of a batch, by `stored_BTH` where those before `from_block` are kept."""
         if stored_BTH is None or self.prefix is None:
@@ -316,7 +320,7 @@ def predicted(
     trained: Trained, request: Request, batch_rows: int, done: Callable[[int], None], skip: int = 0
 ) -> Iterator[Predictions]:
     """The answers to each chunk of the file, without the first ones. Raises DataError for a file that has changed."""
-    kept = None if trained.prefix is None else KeptRows(trained.backbone, trained.from_block)
+    kept = trained.kept_rows()
     for records in chunks(request.input.records(), skip):
         yield predictions(trained, records, swap=request.swap, batch_rows=batch_rows, kept=kept, done=done)
 

@@ -3,7 +3,7 @@
 Axes: B rows, T tokens, H hidden width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -15,18 +15,7 @@ from danube_sweep.config.schema import Config, Data
 from danube_sweep.config.tokenizer_identity import WHOLE, tokenizer_identity
 from danube_sweep.data.batches import Batch
 from danube_sweep.errors import ModelError
-from danube_sweep.inference.joint_answers import joint_predictions
-from danube_sweep.inference.predict import (
-    FinishedRun,
-    Place,
-    Request,
-    Trained,
-    chunks,
-    load_backbone_of,
-    moved,
-    put_over,
-)
-from danube_sweep.inference.prediction_table import Predictions
+from danube_sweep.inference.predict import FinishedRun, Place, Trained, load_backbone_of, moved, put_over
 from danube_sweep.lora import PackedAdapters
 from danube_sweep.model.backbone import architecture
 from danube_sweep.training.pack.kept_rows import KeptRows
@@ -64,20 +53,6 @@ class Pack:
             batch.input_ids_BT, batch.mask_BT, groups, from_block=from_block, stored_UTH=stored_BTH
         )
         return list(torch.split(hidden_BTH, len(batch.mask_BT))) * (1 if from_block < blocks else count)
-
-    def answers(
-        self, request: Request, *, batch_rows: int, done: Callable[[int], None], skip: int = 0
-    ) -> Iterator[list[Predictions]]:
-        """The answers of the runs, in the order given, to each chunk of the file but the first ones to `skip`.
-
-        Raises DataError if it changed.
-        """
-        kept = self.kept_rows()
-        for records in chunks(request.input.records(), skip):
-            found = joint_predictions(
-                self.members, self.states, records, swap=request.swap, batch_rows=batch_rows, kept=kept, done=done
-            )
-            yield [one for _, one in sorted(zip(self.places, found, strict=True), key=lambda pair: pair[0])]
 
     def kept_rows(self) -> KeptRows | None:
         """The states that the runs kept, if any of them did."""

@@ -1,6 +1,6 @@
 """Runs over one backbone answer in one pass, with the probabilities that each gives alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from runs import CPU, train
 from danube_sweep.data.batches import LEAST_FILLED, budget_batches
 from danube_sweep.data.kinds.generated import generate, write_csv
 from danube_sweep.data.parts import read_unlabelled
-from danube_sweep.inference.predict import Form, Place, checked_request, load_run, open_run, predictions
-from danube_sweep.inference.runs_in_packs import load_pack, read_alike
+from danube_sweep.inference import divided
+from danube_sweep.inference.divided import ThisDevice, Work
+from danube_sweep.inference.predict import FinishedRun, Form, Place, checked_request, load_run, open_run, predictions
+from danube_sweep.inference.runs_in_packs import Pack, load_pack, read_alike
 
 pytestmark = pytest.mark.usefixtures("cache_of_the_file")
 
@@ -50,17 +52,22 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("layout", ["flat", "padded"])
 def test_a_pack_answers_as_its_runs_do_one_by_one_and_runs_the_frozen_blocks_once(
-    layout: str, request: pytest.FixtureRequest
+    layout: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place: Path = request.getfixturevalue(layout)
     runs = [open_run(place / name) for name in TOGETHER]
     asked = checked_request(runs[0], place / "new.csv", place / "out.csv", Form(swap=True))
-    pack = load_pack(runs, Place(CPU))
     tokens: list[list[int]] = [[], []]
-    for block, seen in zip(pack.members[0].backbone.body.layers, tokens, strict=True):
-        block.register_forward_pre_hook(lambda _block, given, seen=seen: seen.append(given[0][..., 0].numel()))
+
+    def watched(some: Sequence[FinishedRun], where: Place) -> Pack:
+        pack = load_pack(some, where)
+        for block, seen in zip(pack.members[0].backbone.body.layers, tokens, strict=True):
+            block.register_forward_pre_hook(lambda _block, given, seen=seen: seen.append(given[0][..., 0].numel()))
+        return pack
+
+    monkeypatch.setattr(divided, "load_pack", watched)
     told: list[int] = []
-    (found,) = pack.answers(asked, batch_rows=4, done=told.append)
+    (found,) = ThisDevice().answers(Work(runs, asked.input, Place(CPU), asked.swap, 4), told.append)
     assert sum(told) == 24 * 2 * len(runs)
     assert len(tokens[0]) > 2 and tokens[1] == [count * len(runs) for count in tokens[0]]
     records = list(read_unlabelled(runs[0].config.data, place / "new.csv"))

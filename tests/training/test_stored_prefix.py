@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,21 @@ from workbench import Staying, build, packed
 from danube_sweep.config.schema import Config
 from danube_sweep.data.kinds.generated import generate, write_csv
 from danube_sweep.errors import DiskError
-from danube_sweep.inference.predict import Form, Place, Request, Trained, checked_request, load_run, open_run, predicted
+from danube_sweep.inference import divided
+from danube_sweep.inference.divided import ThisDevice, Work
+from danube_sweep.inference.predict import (
+    FinishedRun,
+    Form,
+    Place,
+    Request,
+    Trained,
+    checked_request,
+    load_run,
+    open_run,
+    predicted,
+)
 from danube_sweep.inference.prediction_table import Predictions
-from danube_sweep.inference.runs_in_packs import load_pack
+from danube_sweep.inference.runs_in_packs import Pack, load_pack
 from danube_sweep.inference.score_test import score_test
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training import finish
@@ -90,9 +102,15 @@ def test_a_run_tells_what_it_keeps_and_its_answers_read_it(
     trained.backbone.body.layers[0].mlp.register_forward_hook(lambda _block, given, _out: below.append(len(given[0])))
     asked = checked_request(trained, tmp_path / "new.csv", tmp_path / "out.csv", Form())
     read = whole(trained, asked)
-    pack = load_pack([open_run(run), open_run(run)], Place(CPU))
-    pack.members[0].backbone.body.layers[0].mlp.register_forward_hook(lambda *_: below.append(0))
-    (both,) = pack.answers(asked, batch_rows=16, done=lambda _rows: None)
+
+    def watched(runs: Sequence[FinishedRun], place: Place) -> Pack:
+        pack = load_pack(runs, place)
+        pack.members[0].backbone.body.layers[0].mlp.register_forward_hook(lambda *_: below.append(0))
+        return pack
+
+    monkeypatch.setattr(divided, "load_pack", watched)
+    work = Work([open_run(run), open_run(run)], asked.input, Place(CPU), asked.swap, 16)
+    (both,) = ThisDevice().answers(work, lambda _rows: None)
     assert below == []
 
     shutil.rmtree(tmp_path / "cache" / "prefix")
