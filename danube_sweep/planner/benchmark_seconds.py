@@ -4,21 +4,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from danube_sweep.config.facts.adapters import FOUR_BIT, QUANTISED
+from danube_sweep.config.facts.adapters import FOUR_BIT
 from danube_sweep.config.facts.architectures import Architecture
 from danube_sweep.config.schema import Compute, Config, NoAdapter
 from danube_sweep.planner.joint_pass import walk_of
 from danube_sweep.planner.planned_architecture import planned_architecture
 from danube_sweep.planner.planned_device import planned_device
-from danube_sweep.planner.step_seconds import (
-    LAUNCHES_OF_BLOCK,
-    LAUNCHES_OF_HEAD,
-    LAUNCHES_OF_LINEAR,
-    LAUNCHES_OF_QUANTISED,
-    Work,
-    weight_traffic,
-)
-from danube_sweep.planner.symbolic_pass import FP32, Pass
+from danube_sweep.planner.step_seconds import LAUNCHES_OF_HEAD, Work, block_launches, weight_traffic
+from danube_sweep.planner.symbolic_pass import FP32
 
 LOGITS_MOVED = 4
 """How often the logits of a scored row are moved: written, read, and as log probabilities written and read."""
@@ -96,11 +89,5 @@ def _forward(config: Config, model: Architecture, rows: int, tokens: float, read
     moved += LOGITS_MOVED * FP32 * model.vocab * logits
     moved += 2 * model.kv * model.layers * walk.compute_bytes * rows * read
     unpacked = float(model.linear_weights) if walk.precision.storage in FOUR_BIT else 0.0
-    return Work(products, attention, moved, _launches(walk), unpacked, 0.5 + walk.compute_bytes)
-
-
-def _launches(walk: Pass) -> float:
-    own = LAUNCHES_OF_LINEAR
-    if walk.precision.storage in QUANTISED:
-        own += LAUNCHES_OF_QUANTISED[walk.cpu]
-    return walk.model.layers * (LAUNCHES_OF_BLOCK + len(walk.model.linears) * own) + LAUNCHES_OF_HEAD
+    launches = model.layers * block_launches(walk) + LAUNCHES_OF_HEAD
+    return Work(products, attention, moved, launches, unpacked, 0.5 + walk.compute_bytes)

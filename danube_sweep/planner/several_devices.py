@@ -10,8 +10,8 @@ from danube_sweep.config.facts.architectures import Architecture
 from danube_sweep.config.schema import Config, Device
 from danube_sweep.config.validate import ALL
 from danube_sweep.planner.present_gpu import count_gpus
+from danube_sweep.planner.symbolic_pass import FP32
 
-FP32: Final = 4
 BUCKET: Final = 2**25
 """Elements of the gradients that are summed at once: 128 MiB in fp32."""
 PCIE_GB_S, LOOPBACK_GB_S = 10.0, 1.0

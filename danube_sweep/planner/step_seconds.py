@@ -193,15 +193,20 @@ def weight_traffic(walk: Pass) -> float:
     return weights * float(walk.weight_bytes)
 
 
-def _launches(pack: _Pack) -> float:
-    walk, model = pack.walk, pack.walk.model
-    own = LAUNCHES_OF_LINEAR
+def block_launches(walk: Pass) -> float:
+    """Kernels of a block's forward pass, without those of adapters."""
+    of_linear = LAUNCHES_OF_LINEAR
     if walk.precision.storage in QUANTISED:
-        own += LAUNCHES_OF_QUANTISED[walk.cpu]
+        of_linear += LAUNCHES_OF_QUANTISED[walk.cpu]
+    return LAUNCHES_OF_BLOCK + len(walk.model.linears) * of_linear
+
+
+def _launches(pack: _Pack) -> float:
+    walk = pack.walk
     adapted = len(walk.targets) if isinstance(walk.adapter, Lora) else 0
     groups = len({config.lora.rank for config in pack.configs if isinstance(config.lora, Lora)})  # products together
     adapter = groups * LAUNCHES_OF_ADAPTER * (3 if isinstance(walk.adapter, Dora) else 1)
-    forward = model.layers * (LAUNCHES_OF_BLOCK + len(model.linears) * own + adapted * adapter)
+    forward = walk.model.layers * (block_launches(walk) + adapted * adapter)
     launches = forward * (pack.below + pack.above * (BACKWARD_LAUNCHES + pack.passes - 1))
     return launches + len(pack.configs) * LAUNCHES_OF_HEAD
 

@@ -13,9 +13,6 @@ from torch import nn
 from danube_sweep.model.sharded import fitted, gathered, is_divided, own_part
 from danube_sweep.training.ranks import Ranks
 
-TINY = 1e-6
-"""torch's own, which it adds to the norm that gradients are divided by."""
-
 
 @dataclass(frozen=True)
 class Gathered:
@@ -58,9 +55,7 @@ class Shards:
         square = nn.utils.get_total_norm(own).float().square()
         ranks.add_up([square])
         norm = (square + nn.utils.get_total_norm(others).float().square()).sqrt()
-        factor = torch.clamp(limit / (norm + TINY), max=1.0)
-        for gradient in (*own, *others):
-            gradient.mul_(factor)
+        nn.utils.clip_grads_with_norm_([*self._parts, *self.whole], limit, norm)
         return norm
 
     def gathered(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
