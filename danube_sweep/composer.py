@@ -207,7 +207,9 @@ class Composer:
         groups = tuple(one for one in parsed if one not in values)
         words, rest = _words(groups), _words([one for one in parsed if one not in own])
         if rest not in self._slots:
-            self._slots[rest] = _slots(self._composed(rest))
+            of_sweep = self._composed(rest)
+            refuse_unknown_fields(of_sweep)
+            self._slots[rest] = _slots(of_sweep)
         if words not in self._trials:
             self._trials[words] = on_schema(self._base(groups))
         trial = copy.deepcopy(self._trials[words])

@@ -276,8 +276,8 @@ FAULTS = [
     Fault(
         "averaging both orders of answers does not exchange the columns",
         "inference/joint_answers.py",
-        "order = [1, 0, *range(2,",
-        "order = [0, 1, *range(2,",
+        "other.answers_NA[:, [1, 0, *range(2,",
+        "other.answers_NA[:, [0, 1, *range(2,",
         ("inference/test_predict.py",),
     ),
     Fault(

@@ -16,7 +16,7 @@ from danube_sweep.sweeping.propose.grid_cells import search_of
 from danube_sweep.sweeping.propose.search_space import examples
 
 TASKS = ["train-on-my-csv", "compare-four-models", "several-gpus", "what-fits-my-gpu", "options", "runs"]
-FOLDER_FIRST = {"export", "oof", "predict", "rank", "report", "resume", "watch"}
+FOLDER_FIRST = {"export", "label", "oof", "predict", "rank", "report", "resume", "watch"}
 """Commands on the folder of a run or a sweep."""
 COMPOSES = {"plan", "show"}
 """Commands on a trial, by its overrides."""

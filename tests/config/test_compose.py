@@ -379,6 +379,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["schedule=wsd", "schedule.decay=0"], "schedule.decay must be above 0"),
     (["schedule=wsd", "schedule.decay=0.9", "schedule.warmup=0.2"], "at most 1 together with schedule.warmup"),
     (["device.bandwidth_gb_s=0"], "device.bandwidth_gb_s must be above 0, got 0"),
+    (["device.link_gb_s=0"], "device.link_gb_s must be above 0, got 0"),
     (["device.tflops_fp32=-1"], "device.tflops_fp32 must be above 0, got -1"),
     (["device.tflops_16bit=0"], "device.tflops_16bit must be above 0, got 0"),
     (["device.dequantised_g_s=0"], "device.dequantised_g_s must be above 0, got 0"),

@@ -549,7 +549,7 @@ def test_a_mistake_in_a_sweeps_words_is_one_line(refused: Refused, words: list[s
         (["resume", "grid", "sweep.slots=0"], "sweep.slots must be at least 1, got 0"),
         (["resume", "grid", "sweep.nope=1"], "sweep.nope: no such field"),
         (["resume", "grid", "lora.rank=3"], "lora.rank=3: a sweep's trials are fixed"),
-        (["resume", "grid", "device.count=0"], "device.count must be a number from 1 on or all, got 0"),
+        (["resume", "grid", "device.count=0"], "device.count must be a number from 1 on, all or auto, got 0"),
         (["--dry-run", "seed=0"], "--dry-run shows the trials of a sweep; give -m too"),
         (["sweep", "nowhere.yaml"], "nowhere.yaml"),
         (["sweep", "unknown.yaml"], "did you mean early_terminate?"),
