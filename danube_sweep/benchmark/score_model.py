@@ -151,8 +151,8 @@ class _Scoring:
 
     def _passed(self, _body: Any, given: tuple[Any, ...], named: dict[str, Any], _found: Any) -> None:
         ids_BT = named.get("input_ids", given[0] if given else None)
-        if ids_BT is not None and ids_BT.shape[1] > 1:  # answers are written one token at a time
-            self.left.passed(ids_BT.numel())
+        if ids_BT is not None:  # answers are written one token at a time
+            self.left.passed(ids_BT.numel() if ids_BT.shape[1] > 1 else 0)
 
 
 def _smaller(rows: int) -> str:

@@ -1,5 +1,6 @@
 """Which part of a task's data is scored, from its YAML alone: a test split must not choose among trials."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,18 @@ def check_benchmark(sweep: Sweep, config: Config) -> None:
     """The tasks of a trial, and those that rank its sweep.
 
     Raises ConfigError for a name that is no task, for a metric of a task that is scored on its test split, and for such
-    a task in a sweep that leaves the winner's test scores out.
+    a task in a sweep that leaves the winner's test scores out, unless the trials leave them out too.
     """
     if not config.trainer.benchmark:
         return
     folder = tasks_dir(config)
     check_names(named_tasks(config.trainer.benchmark), folder)
-    unscored = [] if sweep.score_test else tasks_on_test(config)
+    unscored = tasks_on_test(config) if config.trainer.benchmark_test and not sweep.score_test else []
     if unscored:
         raise ConfigError(
             f"trainer.benchmark={unscored[0]}: it is scored on its test split, so for the winner alone, and "
-            "sweep.score_test=false leaves that out; take the task out, or give sweep.score_test=true"
+            "sweep.score_test=false leaves that out; take the task out, or give sweep.score_test=true or "
+            "trainer.benchmark_test=false"
         )
     for metric, _ in objectives(sweep):
         task = metric.removeprefix(BENCHMARK).partition("/")[0]
@@ -96,16 +98,21 @@ def _members(described: dict[str, Any], name: str) -> list[str]:
 def described_in(file: Path) -> dict[str, Any]:
     """A task's YAML with what it includes; functions are not imported. Raises ConfigError for a file that is none."""
     try:
-        found = yaml.load(file.read_bytes(), Loader=_Loader)
+        found = _read(file, file.stat().st_mtime_ns)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is no YAML file of a task: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{file} is no YAML file of a task; it needs a line `task: NAME`")
-    included = found.pop("include", [])
-    merged: dict[str, Any] = {}
+    included, merged = found.get("include", []), dict[str, Any]()
     for one in [included] if isinstance(included, str) else included:
         merged |= described_in(file.parent / one)
-    return {**merged, **found}
+    return {**merged, **{key: value for key, value in found.items() if key != "include"}}
+
+
+@cache
+def _read(file: Path, _changed_ns: int) -> Any:
+    # Groups such as mmlu have dozens of files, and each trial of a sweep asks for them several times.
+    return yaml.load(file.read_bytes(), Loader=_Loader)
 
 
 class Function(str):

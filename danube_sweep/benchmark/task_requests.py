@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -74,9 +73,8 @@ def _described(task: Mapping[str, Any], amount: Amount) -> Requests | None:
     items = len(rows) if amount.limit is None else min(len(rows), amount.limit)
     own = task.get("num_fewshot")
     shots = own if own == 0 or amount.shots is None else amount.shots
-    sample = [*islice(rows, SAMPLED)]
     try:
-        return _requests(task, sample, items, int(shots or 0))
+        return _requests(task, rows[:SAMPLED], items, int(shots or 0))
     except (ValueError, SyntaxError, TypeError, KeyError):
         return None
 
@@ -116,8 +114,8 @@ def _requests(task: Mapping[str, Any], sample: Sequence[Mapping[str, Any]], item
     return Requests(scored=items, scored_tokens=length * (1 + shots))
 
 
-def _tokens(text: str) -> float:
-    return max(1, math.ceil(len(text) / CHARACTERS_PER_TOKEN)) if text else 0.0
+def _tokens(text: str) -> int:
+    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
 
 def _text(spec: Any, row: Mapping[str, Any]) -> str:

@@ -10,8 +10,15 @@ from danube_sweep.errors import CheckpointError, ConfigError
 
 SWEEPS_OWN = ("sweep.", "pruner")
 """Fields of the sweep; all others are of its trials."""
-OURS = ("sweep.budget_h", "sweep.deadline_h", "sweep.confirm", "sweep.score_test", "sweep.dry_run")
-"""Fields of the sweep that follow from the hours, or belong to a stage."""
+OURS = (
+    "sweep.budget_h",
+    "sweep.deadline_h",
+    "sweep.confirm",
+    "sweep.score_test",
+    "sweep.dry_run",
+    "trainer.benchmark_test",
+)
+"""Fields that follow from the hours, or belong to a stage."""
 
 
 @final

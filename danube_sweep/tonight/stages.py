@@ -48,6 +48,8 @@ class Stages:
             "sweep.on_misfit=shrink",
             "sweep.score_test=false",
         ]
+        if coming.backbone.start.config.trainer.benchmark:  # test splits are for the refit
+            ours.append("trainer.benchmark_test=false")
         fields = {word.partition("=")[0] for word in given}
         ours = [word for word in ours if word.partition("=")[0] not in fields]
         if "pruner=none" in given:  # a budget is for trials that pause

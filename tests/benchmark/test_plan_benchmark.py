@@ -3,14 +3,18 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from benchmark_tasks import CHOICE, tiny_tasks, write_task
 from conftest import compose
 
 from danube_sweep.benchmark.find_tasks import find_task
 from danube_sweep.benchmark.pinned_tasks import PINNED
 from danube_sweep.benchmark.plan_benchmark import BenchmarkPlan, PlannedTask, TimeLeft, plan_tasks
+from danube_sweep.benchmark.score_folder import ScoreFolder
+from danube_sweep.benchmark.score_model import _Scoring
 from danube_sweep.benchmark.task_facts import FACTS
 from danube_sweep.benchmark.task_requests import Amount, requests_of
 from danube_sweep.cli.main import main
@@ -136,6 +140,19 @@ def test_the_time_left_follows_what_was_measured() -> None:
     clock[0] = 301.0
     left.ended(whole=False)
     assert len(said) == 3
+
+
+def test_the_time_left_is_told_while_answers_are_written(tmp_path: Path) -> None:
+    clock, said = [0.0], list[str]()
+    asked = Requests(generated=4, prompt_tokens=10, answer_tokens=50)
+    plan = BenchmarkPlan([PlannedTask("answers", asked, BenchmarkSeconds(generation=100.0))])
+    job: Any = None  # of which a pass knows nothing
+    scoring = _Scoring(job, ScoreFolder(tmp_path), said.append, TimeLeft(plan, said.append, lambda: clock[0]))
+    scoring.left.began("answers")
+    for tokens in (10, *[1] * 30):  # a prompt, and its answer token by token
+        scoring._passed(None, (torch.zeros(1, tokens),), {}, None)
+        clock[0] += 1.0
+    assert len(said) == 3 and all(line.endswith(" left") for line in said)
 
 
 def test_plan_shows_the_benchmark_of_a_trial_and_of_a_sweep(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:

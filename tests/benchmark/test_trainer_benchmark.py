@@ -1,6 +1,7 @@
 """trainer.benchmark: what training costs in general ability, in a trial's result, a ranking and a page."""
 
 import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from conftest import TINY, tiny_config
 from danube_sweep.benchmark.find_tasks import find_task
 from danube_sweep.benchmark.harness_model import harness_model
 from danube_sweep.benchmark.score_task import Settings, score_task
-from danube_sweep.benchmark.scored_parts import check_benchmark
+from danube_sweep.benchmark.scored_parts import check_benchmark, scored_parts
 from danube_sweep.cli.main import main
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.options import OPTIONS
@@ -130,9 +131,17 @@ def test_only_a_validation_split_may_choose_among_trials(tasks: Path) -> None:
         check_benchmark(Sweep(metric="benchmark/tiny_choice/change", goal="maximize"), config)
     with pytest.raises(ConfigError, match=r"benchmark=tiny_choice: .* sweep.score_test=false leaves that out"):
         check_benchmark(Sweep(score_test=False), config)
+    check_benchmark(Sweep(score_test=False), tiny_config(*SHORT, *asked, "trainer.benchmark_test=false"))
     unknown = tiny_config(*SHORT, "trainer.benchmark=[tiny_none]", f"trainer.benchmark_dir={tasks}")
     with pytest.raises(ConfigError, match="tasks=tiny_none: no such task"):
         check_benchmark(Sweep(), unknown)
+
+
+def test_a_task_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    for changed_s, split in enumerate(("test", "validation"), 1):
+        (tmp_path / "own.yaml").write_text(f"task: own_task\n{split}_split: rows\n")
+        os.utime(tmp_path / "own.yaml", (changed_s, changed_s))
+        assert scored_parts("own_task", tmp_path) == {split}
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,11 @@ def test_a_trial_has_one_folder_in_its_sweep_however_often_it_is_handed_out(tiny
 
 
 @pytest.mark.usefixtures("in_sweep")
+def test_no_trial_of_an_agent_is_scored_on_a_test_split(tiny: Tiny) -> None:
+    assert trial_words(tiny("trainer.benchmark=[arc_easy]"), ["lora.rank=4"])[1:] == ["trainer.benchmark_test=false"]
+
+
+@pytest.mark.usefixtures("in_sweep")
 def test_the_folder_is_named_by_what_the_agent_chose(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from benchmark_tasks import tiny_tasks
 
+from danube_sweep.benchmark.scored_parts import check_benchmark, tasks_of_trial
 from danube_sweep.planner.trial_plan import plan_of
+from danube_sweep.terminal.screen import Terminal
+from danube_sweep.tonight import stages
 from danube_sweep.tonight.asked import Asked
 from danube_sweep.tonight.backbones import Backbone, backbones_of
 from danube_sweep.tonight.costs import reserve_s
@@ -128,6 +132,21 @@ def test_what_is_given_is_not_searched(searched: Search) -> None:
     given = ["optimizer.lr=1e-3", "precision.gradient_checkpointing=true", "head.pooling=mean", "lora.targets=qv"]
     backbone = searched("danube3_500m", "device=kaggle_t4", *given)
     assert {key.name for key in backbone.space.keys} == {RANK, LAST_K, EPOCHS_KEY}
+
+
+def test_trials_of_a_night_leave_test_splits_to_its_refit(
+    searched: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["trainer.benchmark=[tiny_choice]", f"trainer.benchmark_dir={tiny_tasks(tmp_path / 'tasks')}"]
+    backbone, words = searched("danube3_500m", "device=cpu", *given), list[str]()
+    night = NightFolder(tmp_path / "night")
+    night.begin(Asked("train.csv", "test.csv", 1.0, [], None, given))
+    monkeypatch.setattr(stages, "run_call", lambda called, *_: words.extend(called))
+    first = {name: [value] for name, value in backbone.first.items()}
+    stages.Stages(night, Terminal()).search(Round("first look", backbone, first, [], 1.0, 1.0, 60.0))
+    sweep, config = backbone.composer.sweep(words)[0], backbone.composer.trial(words)
+    assert not sweep.score_test and config.trainer.benchmark == ["tiny_choice"] and tasks_of_trial(config) == []
+    check_benchmark(sweep, config)
 
 
 def rounds_of(backbone: Backbone, hours: float, best: dict[str, str]) -> tuple[list[Round], str]:

@@ -165,6 +165,7 @@ def test_a_plan_of_two_backbones_writes_nothing(
         ),
         (["train.csv", "--hours", "1", *NIGHT, "seed=3"], "seed=3: tonight compares settings on one split and seed"),
         (["train.csv", "--hours", "1", *NIGHT, "sweep.deadline_h=2"], "tonight sets it from --hours"),
+        (["train.csv", "--hours", "1", *NIGHT, "trainer.benchmark_test=true"], "tonight sets it from --hours and the"),
         (["mine"], "mine is no night: it has no night.json"),
     ],
     ids=lambda value: " ".join(value[:6]) if isinstance(value, list) else "",

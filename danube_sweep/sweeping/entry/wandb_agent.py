@@ -58,6 +58,8 @@ def check_parameters() -> None:
 def trial_words(config: Config, overrides: list[str], base: Path = SWEEPS) -> list[str]:
     """The overrides that put this trial into its folder in `base`/<sweep id>, and its run into the sweep's group.
 
+    They leave out benchmarks on test splits, which must not choose among trials.
+
     The folder is the one of an earlier run of the trial if there was one: same hash. Raises ConfigError outside an
     agent, CheckpointError for a folder in use or from another version, DiskError.
     """
@@ -74,6 +76,8 @@ def trial_words(config: Config, overrides: list[str], base: Path = SWEEPS) -> li
     words = [f"hydra.run.dir={entry.path}"]
     if isinstance(config.tracking, WandbTracking) and config.tracking.group is None and group is not None:
         words.append(f"tracking.group={override_text('tracking.group', group)}")
+    if config.trainer.benchmark:  # test splits are for a winner, and an agent never knows of its last trial
+        words.append("trainer.benchmark_test=false")
     return words
 
 
