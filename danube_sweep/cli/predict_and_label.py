@@ -100,7 +100,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add_accelerator(parser)
     parser.add_argument(
         "--devices",
-        type=_devices,
+        type=lambda word: int(word) if word.isdecimal() else word,  # `check_devices` says what it must be
         default=1,
         metavar="N",
         help="devices that divide the rows: a number of GPUs (without a GPU, of processes that share the CPU), or all; "
@@ -110,12 +110,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compute", choices=types, help="compute type, if the device lacks the run's type")
     add_model_path(parser)
     add_trust(parser)
-
-
-def _devices(word: str) -> int | str:
-    if word == "all" or (word.isdecimal() and int(word) >= 1):
-        return word if word == "all" else int(word)
-    raise argparse.ArgumentTypeError(f"must be a number from 1 on or all, got {word}")
 
 
 def _method(word: str) -> str:

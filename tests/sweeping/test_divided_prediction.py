@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from contextlib import redirect_stdout
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import sweeps
 
 from danube_sweep.cli import main
 from danube_sweep.config.schema import Sweep
-from danube_sweep.errors import ConfigError, DataError, TrialFailed
+from danube_sweep.errors import ConfigError, DataError, OutOfMemory, TrialFailed
 from danube_sweep.inference.deadline import Cost
 from danube_sweep.inference.divided import Devices
 from danube_sweep.inference.predict import Place
@@ -30,7 +31,9 @@ from danube_sweep.inference.prediction_table import Form
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
 from danube_sweep.storage.prediction_parts import held_parts
 from danube_sweep.storage.run_folder import RunFolder
+from danube_sweep.sweeping.execute import divided_prediction
 from danube_sweep.sweeping.execute.divided_prediction import SeveralDevices
+from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.slots import find_slots, slots_to_predict
 
 pytestmark = pytest.mark.usefixtures("cache_of_the_file")
@@ -126,6 +129,23 @@ def test_a_process_that_dies_ends_the_others_and_the_parts_stay(
     assert out.read_bytes() == whole
 
 
+def test_a_process_that_the_kernel_ended_while_nobody_listened_ran_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kills = 0
+    monkeypatch.setattr(divided_prediction, "kernel_kills", lambda: kills)
+    with SeveralDevices(find_slots(Sweep(slots=1), {"cpu"}))._processes([sleep_task]) as (process,):
+        kills = 1
+        os.kill(process.child.process.pid or 0, signal.SIGKILL)
+        with pytest.raises(OutOfMemory, match="device 1 of 1: the kernel ended its process: out of memory"):
+            while True:
+                divided_prediction._listen([process], lambda _rows: None)
+
+
+def sleep_task(_job: Job, _link: Connection) -> None:
+    time.sleep(60)
+
+
 def test_ctrl_c_ends_all_and_another_number_of_devices_goes_on(
     best: EnsembleFolder, rows: Path, whole: bytes, tmp_path: Path
 ) -> None:
@@ -194,4 +214,4 @@ def test_a_number_of_devices_that_cannot_be_is_refused_before_anything_is_read(
 ) -> None:
     command = ["predict", str(tmp_path / "none"), str(tmp_path / "no.csv"), "-o", str(tmp_path / "out.csv")]
     assert main.main([*command, f"--devices={given}"]) == 2
-    assert f"--devices: must be a number from 1 on or all, got {given}" in capsys.readouterr().err
+    assert f"--devices must be a number from 1 on or all, got {given}".rstrip() in capsys.readouterr().err

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hostile
@@ -256,6 +257,18 @@ def test_auto_counts_the_open_trials_of_a_sweep(
     assert (found.together is not None) == bool(last)
     if found.together is not None:
         assert len(found.together.ranks_in(0)) == 2 and len(found.together.environments) == 1
+
+
+def test_auto_counts_more_trials_where_there_are_more_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    from conftest import compose
+
+    config = compose([*ON_T4, "model=danube3_500m", "trainer.micro_batch=2", "device.count=auto"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7,8")
+    monkeypatch.setattr("danube_sweep.sweeping.execute.chosen_count.probe_once", lambda *_: None)
+    source: Any = SimpleNamespace(waiting=lambda _wanted, _most: [], drawable=lambda: 1000)
+    terminal, said = quiet()
+    slots_of(Sweep(), {"cuda"}, "auto", source, config, terminal, may_leave=False)
+    assert "a GPU for each trial, as there are more than 72 for 9 GPUs" in " ".join(said.getvalue().split())
 
 
 def test_the_last_trials_are_left_for_other_slots(tmp_path: Path) -> None:

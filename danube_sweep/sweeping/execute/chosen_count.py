@@ -8,7 +8,7 @@ from typing import Any
 from danube_sweep.config.schema import Config, Device, Sweep
 from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import UserError
-from danube_sweep.planner.slots_or_ranks import LOOKED_AT, CountChoice, Ways, choose_count
+from danube_sweep.planner.slots_or_ranks import LOOKED_AT, ROUNDS, CountChoice, Ways, choose_count
 from danube_sweep.sweeping.execute.slots import Slots, find_slots, ranks_for, visible_gpus
 from danube_sweep.sweeping.propose.fits_device import lengths_of_rows, rows_of
 from danube_sweep.sweeping.propose.next_trial import Source
@@ -54,9 +54,10 @@ def slots_of(
         probe_once(Device(), terminal.note, slots.environment(0))
     if count != AUTO:
         return SweepSlots(slots)
-    configs = source.waiting(lambda _config: True, LOOKED_AT + 1)
+    most = max(LOOKED_AT, ROUNDS * len(visible_gpus(accelerators)) + 1)  # from there on, more change nothing
+    configs = source.waiting(lambda _config: True, most)
     if drawn is not None:
-        configs += [drawn] * min(source.drawable(), LOOKED_AT)
+        configs += [drawn] * min(source.drawable(), most)
     chosen = _chosen(configs, accelerators, terminal, pack=sweep.pack, slots=sweep.slots, may_leave=may_leave)
     slots = find_slots(sweep, accelerators, chosen.count)
     if not chosen.last:

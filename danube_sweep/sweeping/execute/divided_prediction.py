@@ -6,7 +6,7 @@ Importing it is cheap.
 import functools
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -20,7 +20,7 @@ from danube_sweep.inference.predict_run import PredictWords
 from danube_sweep.os_errors import as_ours
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.messages import Failed, Job
-from danube_sweep.sweeping.execute.process_outcome import kernel_kills, last_lines
+from danube_sweep.sweeping.execute.process_outcome import kernel_kills, last_lines, signal_name
 from danube_sweep.sweeping.execute.process_pool import Child, Pool
 from danube_sweep.sweeping.execute.slots import Slots, check_devices, slots_to_predict
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
@@ -72,12 +72,17 @@ def costs_task(works: "Sequence[Work]", job: Job, link: Connection) -> None:
     _answering(job, link, lambda: map(measured, works))
 
 
-def _answering(job: Job, link: Connection, work: Callable[[], Iterator[Any]]) -> None:
+def _answering(job: Job, link: Connection, work: Callable[[], Iterable[Any]]) -> None:
     quiet_libraries()
     if job.threads is not None:
         import torch
 
         torch.set_num_threads(job.threads)
+    telling(link, work)
+
+
+def telling(link: Connection, work: Callable[[], Iterable[Any]]) -> None:
+    """Sends each thing that `work` brings, or the error that ends it as it is."""
     try:
         for found in work():
             link.send(found)
@@ -97,6 +102,8 @@ class _Process:
     name: str
     child: Child
     log: Path
+    kernel_kills: int
+    """Before it was started."""
     sent: "deque[Any]" = field(default_factory=deque)
     failed: Failed | None = None
     ended: bool = False
@@ -143,7 +150,8 @@ class SeveralDevices:
                     environment, threads = self._slots.environment(slot), self._slots.threads
                     job = Job(Path(folder), Path.cwd(), environment, threads=threads, log=log)
                     name = f"device {slot + 1} of {self.count}"
-                    processes.append(_Process(name, self._pool.start(task, job), log))
+                    before = kernel_kills()
+                    processes.append(_Process(name, self._pool.start(task, job), log, before))
                 yield processes
             finally:
                 running = [one for one in processes if not one.ended]
@@ -155,7 +163,6 @@ class SeveralDevices:
 
 def _listen(processes: Sequence[_Process], done: "Done") -> None:
     """Takes what the processes have sent by now. Raises their errors, and TrialFailed for one that broke or died."""
-    before = kernel_kills()
     running = [one for one in processes if not one.ended]
     wait([place for one in running for place in one.child.places()], POLL_S)
     for one in running:
@@ -165,7 +172,7 @@ def _listen(processes: Sequence[_Process], done: "Done") -> None:
         if not lives:
             one.ended, code = True, one.child.reap()
             if code or one.failed is not None:
-                raise _death(one, code, kernel_killed=kernel_kills() > before)
+                raise _death(one, code, kernel_killed=kernel_kills() > one.kernel_kills)
 
 
 def _take(one: _Process, message: Any, done: "Done") -> None:
@@ -187,11 +194,6 @@ def _death(one: _Process, code: int, *, kernel_killed: bool) -> TrialFailed:
     if code == -signal.SIGKILL and kernel_killed:
         return OutOfMemory(f"{one.name}: the kernel ended its process: out of memory")
     if code < 0:
-        return TrialFailed(f"{one.name}: its process was ended by {_name(-code)}")
+        return TrialFailed(f"{one.name}: its process was ended by {signal_name(-code)}")
     said = " ".join(last_lines(one.log)[-1:])
     return TrialFailed(f"{one.name}: its process exited with code {code}" + (f" ({said})" if said else ""))
-
-
-def _name(number: int) -> str:
-    known = {one.value: one.name for one in signal.Signals}
-    return known.get(number, f"signal {number}")

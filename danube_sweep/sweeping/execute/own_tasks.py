@@ -1,12 +1,9 @@
 """The tasks of a child for Python's own functions: train one trial or predict with it, like the command line."""
 
-from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
 
 from danube_sweep.inference.predict_run import PredictWords, predict_run
-from danube_sweep.os_errors import as_ours
-from danube_sweep.sweeping.execute.divided_prediction import devices_for
+from danube_sweep.sweeping.execute.divided_prediction import devices_for, telling
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.training.ranks import joined
 from danube_sweep.training.signals import StopRequest
@@ -18,18 +15,9 @@ def run_task(job: Job, link: Connection) -> None:
     config = job.config
     assert config is not None
     with StopRequest(patient=True) as stop, joined(job.meeting) as ranks:
-        _tell(link, lambda: train_one_trial(config, job.path, stop, ranks))
+        telling(link, lambda: [train_one_trial(config, job.path, stop, ranks)])
 
 
 def predict_task(words: PredictWords, _job: Job, link: Connection) -> None:
     """Predicts with a finished run. Sends the number of rows, or the error as it is."""
-    _tell(link, lambda: predict_run(words, devices=devices_for(words)))
-
-
-def _tell(link: Connection, work: Callable[[], Any]) -> None:
-    try:
-        link.send(work())
-    except Exception as error:  # an error of the operating system, a parser or a decoder; anything else is a defect
-        if (ours := as_ours(error)) is None:
-            raise
-        link.send(ours)
+    telling(link, lambda: [predict_run(words, devices=devices_for(words))])

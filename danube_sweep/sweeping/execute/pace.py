@@ -26,8 +26,8 @@ class Pace:
     def left_s(self, still_open: int, now_s: float) -> float | None:
         """Seconds until `still_open` trials have ended, those that are paused among them; None if nothing is known.
 
-        Paused trials count as ended. Running ones have had the time that no ended trial accounts for; None too if they
-        have had more than trials take on average.
+        Trials whose pause was added here count as ended. Running ones have had the time that no ended trial accounts
+        for; None too if they have had more than trials take on average.
         """
         if self._first_s is None:
             return None

@@ -35,7 +35,7 @@ def outcome(folder: RunFolder, code: int, failed: Failed | None, *, kernel_kille
     if code in (-signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
         return State.preempted.value, "asked to stop from outside; it goes on from its checkpoint"
     if code < 0:
-        return (State.killed if -code in _KILLS else State.failed).value, f"ended by {_name(-code)}"
+        return (State.killed if -code in _KILLS else State.failed).value, f"ended by {signal_name(-code)}"
     if code == RankLost.exit_code:
         return State.failed.value, (
             "its processes (device.count) cannot reach each other, and none of them had died; the log has NCCL's or "
@@ -44,7 +44,8 @@ def outcome(folder: RunFolder, code: int, failed: Failed | None, *, kernel_kille
     return State.failed.value, f"exited with code {code} and no result"
 
 
-def _name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """`SIGTERM` for 15, and `signal N` for a number without a name."""
     with suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
