@@ -1,8 +1,9 @@
 """The backbones of a night: of each the trial that it starts from, and the search around it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final, final
 
@@ -130,7 +131,8 @@ def _backbone(name: str, start: StartingPoint, seen: Recognised, asked: Asked, c
     fixed = {word.partition("=")[0] for word in asked.of_trials}
     sizes: dict[str, DataSize | None] = {}
 
-    def planned(more: Sequence[str]) -> tuple[Config, TrialPlan]:
+    @cache
+    def planned(*more: str) -> tuple[Config, TrialPlan]:
         groups = {word.partition("=")[0] for word in more}
         kept = [word for word in start.overrides if word.partition("=")[0] not in groups]
         config = composer.trial([*kept, *more])

@@ -38,8 +38,8 @@ EPOCHS: Final = ("0.25", "0.5", "1", "2", "3", "4", "6", "10")
 FEWEST_STEPS: Final = 40
 """Of a trial with less than an epoch: as many told optimizers apart (docs/decisions/019)."""
 
-Planned = Callable[[Sequence[str]], tuple[Config, TrialPlan]]
-"""The trial of some more words, and its plan. Raises UserError."""
+Planned = Callable[..., tuple[Config, TrialPlan]]
+"""The trial of some more words, each an argument, and its plan. Raises UserError."""
 
 
 @final
@@ -75,7 +75,7 @@ class Known:
 def space_of(known: Known, planned: Planned) -> Space:
     """The keys of a backbone, the most telling first."""
     optimizers = _optimizers(known, planned)
-    rates = {name: _rates(planned([f"{OPTIMIZER}={name}"])[0]) for name in optimizers[1:]}
+    rates = {name: _rates(planned(f"{OPTIMIZER}={name}")[0]) for name in optimizers[1:]}
     rates = {optimizers[0]: _rates(known.config), **rates}
     usual = rates[optimizers[0]]
     found = [
@@ -122,13 +122,12 @@ def _precisions(known: Known, planned: Planned) -> list[str]:
     now = known.option(PRECISION, _stored(known.config))
     if not known.is_free(PRECISION):
         return [now]
-    on_cpu = known.config.device.accelerator == "cpu" or planned([])[1].device.accelerator == "cpu"
-    usual_s = planned([])[1].step_s
-    found = [now]
+    usual, found = planned()[1], [now]
+    on_cpu = usual.device.accelerator == "cpu"
     for name in ON_CPU if on_cpu else QUANTISED:
         if now.startswith(name) or not _fits(planned, f"{PRECISION}={name}"):
             continue
-        if not on_cpu or planned([f"{PRECISION}={name}"])[1].step_s <= usual_s:
+        if not on_cpu or planned(f"{PRECISION}={name}")[1].step_s <= usual.step_s:
             found.append(name)
     return found
 
@@ -140,7 +139,7 @@ def _stored(config: Config) -> str:
 
 def _fits(planned: Planned, word: str) -> bool:
     try:
-        return planned([word])[1].fit.fits
+        return planned(word)[1].fit.fits
     except UserError:  # a type that the device lacks, for one
         return False
 
