@@ -113,17 +113,17 @@ def replay(start_up: float, courses: Mapping[str, Course], order: Sequence[str])
     return reading
 
 
-def expected_best(cells: Sequence[Sequence[float]]) -> float:
-    """The expectation of the lowest loss, when each cell's is drawn from its recorded ones, independently.
+def ratios(theirs: Sequence[Reading], ours: Sequence[Reading], limit: float) -> list[float]:
+    """Of all pairs of the two: the seconds of theirs to a loss of at most `limit`, over ours.
 
-    With F(v) the product over the cells of the share of a cell's losses that are at least v, it is the sum over all
-    losses v, in rising order, of v (F(v) - F(next v)). Dodge et al. (2019, arXiv:1909.03004) have the same for draws
-    from one sample. The order of the cells plays no part, since every order trains them all.
+    Where only ours has such a loss, theirs counts with its whole sweep, a lower bound of the ratio. Where only theirs
+    has it, the ratio is 0. Where neither has it, the whole sweeps are compared.
     """
-    values = sorted({loss for cell in cells for loss in cell})
 
-    def at_least(value: float) -> float:
-        return math.prod(sum(loss >= value for loss in cell) / len(cell) for cell in cells)
+    def ratio(one: Reading, own: Reading) -> float:
+        reached, at = one.first(limit), own.first(limit)
+        if at is None and reached is not None:
+            return 0.0
+        return (one.total if reached is None else reached) / (own.total if at is None else at)
 
-    shares = [*map(at_least, values), 0.0]
-    return sum(value * (shares[place] - shares[place + 1]) for place, value in enumerate(values))
+    return [ratio(one, own) for one in theirs for own in ours]

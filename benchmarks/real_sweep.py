@@ -5,16 +5,20 @@
 24 trials over rate, rank, targets and last_k on banking77, then on arena_human, beside each other:
 
 - The baseline is benchmarks/baseline_hf.py, one warm process that trains the trials one after the other. Its readings
-  are recorded once, and replayed in ten random orders of the trials. The best few cells are trained with further seeds,
-  and a replay takes one of its seeds for each cell.
-- This tool is the command `danube-sweep -m` with packs, a shared prefix whose states are kept on disk, flat batches and
-  pausing. On banking77 each of these is then left out in turn.
+  are recorded once, and replayed in ten random orders of the trials.
+- This tool sweeps them with packs, a shared prefix whose states are kept on disk, flat batches and pausing. On
+  banking77 each of these is then left out in turn. Its trials are in random order too, so they are given to it as
+  `danube-sweep -m` has them once its grid is expanded (`time_to_best.run_cells`).
 
-The target is the expected best of the baseline over orders and seeds (`readings.expected_best`); a side has reached it
-with a loss within .01. The clock starts with the command, so imports, the loading and quantising of the backbone,
-planning, checkpoints and ranking count, and no cache is warm. It stops for the test part, on which each winner is
-scored at the step of its best validation. The difference of the winners has a 95 % interval over groups of test rows
-(`bootstrap.paired`).
+Both sides train the whole grid with each seed, and sweeps with the same seed are compared. The target is the baseline's
+expected best over orders and seeds. Every order trains all trials, so it is the mean over seeds of the lowest
+validation loss. A side has reached it with a loss within .01. A baseline without such a loss counts with the seconds of
+its whole sweep (`readings.ratios`).
+
+The clock starts with the command, so imports, the loading and quantising of the backbone, planning, checkpoints and
+ranking count, and no cache is warm. It stops for the test part, on which each winner is scored at the step of its best
+validation. The difference of the winners, in the mean over seeds, has a 95 % interval over groups of test rows
+(`bootstrap.paired`). It does not cover the choice of seeds.
 
 RECORDS receives the pretrained tiny model (`experiment=pretrain_tiny`, 12 minutes, unless `--model` names another), a
 line for every event of the baseline, and a file for every sweep of this tool. The same call goes on where it was
@@ -30,7 +34,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +43,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import sides
-from readings import Course, Log, Reading, expected_best, replay
-from time_to_best import own_orders
+from readings import Course, Log, Reading, ratios, replay
+from time_to_best import run_in_order
 
-WITHIN, GOAL = 0.01, 5.0
+WITHIN, GOAL, NEVER = 0.01, 5.0, float("inf")
+MARGIN = 0.05
+"""A test loss at most this much higher is as good: the interval of the difference must end below it."""
 ROUNDING = 1e-4
 """Two test losses this close are those of the same trial, computed on either side."""
 ON = {
@@ -107,6 +113,18 @@ class Ours:
         return cls(reading, Winner(**stored["winner"]))
 
 
+@dataclass
+class Theirs:
+    """The baseline's sweep with one seed: its trials, and its readings in random orders of them."""
+
+    courses: dict[str, Course]
+    readings: list[Reading]
+
+    @property
+    def winner(self) -> Course:
+        return min(self.courses.values(), key=lambda course: course.best)
+
+
 class Study:
     """A data set's sweep, and its records."""
 
@@ -150,64 +168,66 @@ class Study:
 
     # -------------------------------------------------------------------------------------------------- the baseline
 
-    def baseline(self) -> list[list[str]]:
-        """Trains what is left of the baseline; returns its trials by cell, each cell's first seed first."""
-        cells = sides.cells(self.axes)
-        first = self._trained(cells, 0)
-        best = sorted(range(len(cells)), key=lambda place: self.courses[first[place]].best)[: self.options.again]
-        trials = [[name] for name in first]
-        for seed in range(1, self.options.seeds):
-            for place, name in zip(best, self._trained([cells[place] for place in best], seed), strict=True):
-                trials[place].append(name)
-        return trials
+    def baseline(self) -> list[Theirs]:
+        """Trains what is left of the baseline; returns its sweep with each seed."""
+        return [self._theirs(seed) for seed in range(self.options.seeds)]
 
-    def _trained(self, cells: Sequence[Sequence[str]], seed: int) -> list[str]:
+    def _theirs(self, seed: int) -> Theirs:
         from danube_sweep.config.identity import trial_hash
 
-        configs = [self._composer.trial([*self.common, *cell, f"seed={seed}"]) for cell in cells]
+        clock = self.options.clock
+        configs = [self._composer.trial([*self.common, *cell, f"seed={seed}"]) for cell in sides.cells(self.axes)]
         names = [trial_hash(config) for config in configs]
-        if not self.log.courses("cpu").keys() >= set(names):
+        # A file for each seed: a trial is scored on the test part only where it is the best of its file.
+        file = self.folder / (f"baseline-{seed}.jsonl" if seed else "baseline.jsonl")
+        log = Log(file)
+        if not log.courses(clock).keys() >= set(names):
             task = self.folder / f"task-{seed}"
             sides.write_task(configs, task)
-            sides.run_baseline(task, self.folder / "baseline.jsonl", self.options.clock)
-        return names
-
-    @property
-    def log(self) -> Log:
-        return Log(self.folder / "baseline.jsonl")
-
-    @property
-    def courses(self) -> Mapping[str, Course]:
-        return self.log.courses(self.options.clock)
+            sides.run_baseline(task, file, clock)
+        known, start_up = log.courses(clock), log.start_up(clock)
+        orders = [random.Random(number).sample(names, len(names)) for number in range(self.options.orders)]
+        return Theirs({name: known[name] for name in names}, [replay(start_up, known, order) for order in orders])
 
     # ------------------------------------------------------------------------------------------------------ this tool
 
-    def arms(self) -> dict[str, Ours]:
-        """Runs the sweeps of this tool that are not on record."""
+    def arms(self) -> dict[str, list[list[Ours]]]:
+        """Runs the sweeps of this tool that are not on record; of each arm, a list for each seed, by order."""
         wanted = {EVERYTHING: dict[str, str]()}
         if self.options.ablation and self.data == "banking77":
             wanted |= LEFT_OUT
+        orders = range(self.options.our_orders)
         found = {}
         for name, changed in wanted.items():
-            file = self.folder / f"{name.replace(' ', '-')}.json"
-            if not file.is_file():
-                self._sweep(name, {**ON, **changed}, file.with_suffix("")).save(file)
-                print(f"{self.data}: {name}: recorded", flush=True)
-            found[name] = Ours.load(file)
+            earlier = self.folder / f"{name.replace(' ', '-')}.json"
+            if earlier.is_file():
+                print(f"{earlier} is not used: an earlier version recorded it in the order of the grid")
+            found[name] = [
+                [self._ours(name, {**ON, **changed}, seed, order) for order in orders]
+                for seed in range(self.options.seeds)
+            ]
         return found
 
-    def _sweep(self, name: str, settings: Mapping[str, str], folder: Path) -> Ours:
+    def _ours(self, name: str, settings: Mapping[str, str], seed: int, order: int) -> Ours:
+        file = self.folder / f"{name.replace(' ', '-')}-seed-{seed}-order-{order}.json"
+        if not file.is_file():
+            cells = sides.cells(self.axes)
+            if name == OWN_ORDERS:
+                cells = [[*cell, f"data.order_seed={number}"] for number, cell in enumerate(cells)]
+            random.Random(f"{seed} {order}").shuffle(cells)
+            words = [*self.common, *settings.values(), "sweep.baseline=none", "sweep.score_test=false", f"seed={seed}"]
+            self._sweep([[*words, *cell] for cell in cells], file.with_suffix("")).save(file)
+            print(f"{self.data}: {name}, seed {seed}, order {order}: recorded", flush=True)
+        return Ours.load(file)
+
+    def _sweep(self, cells: Sequence[list[str]], folder: Path) -> Ours:
         cache = folder.with_suffix(".cache")
         for left in (folder, cache):
             shutil.rmtree(left, ignore_errors=True)
-        words = [*self.common, *settings.values(), "sweep.baseline=none", "sweep.score_test=false"]
         before = os.environ.get("DANUBE_SWEEP_CACHE")
         os.environ["DANUBE_SWEEP_CACHE"] = str(cache)
         try:
-            if name == OWN_ORDERS:
-                reading = own_orders(words, self.axes, folder, self.options.clock)
-            else:
-                reading = sides.run_sweep([*words, *sides.grid(self.axes)], folder, clock=self.options.clock)
+            reading = run_in_order(cells, folder, self.options.clock)
             return Ours(reading, winner_of(folder))
         finally:
             shutil.rmtree(cache, ignore_errors=True)
@@ -242,83 +262,83 @@ def winner_of(folder: Path) -> Winner:
 # ---------------------------------------------------------------------------------------------------------- the table
 
 
-@dataclass
-class Replays:
-    """The baseline in random orders, with a random one of its seeds for each cell."""
-
-    readings: list[Reading]
-    target: float
-    first: list[str]
-    """The trials of the first seed."""
-
-    @classmethod
-    def draw(cls, study: Study, trials: Sequence[Sequence[str]]) -> "Replays":
-        courses, start_up = study.courses, study.log.start_up(study.options.clock)
-        readings = []
-        for number in range(study.options.orders):
-            draw = random.Random(number)
-            order = [draw.choice(names) for names in draw.sample(list(trials), len(trials))]
-            readings.append(replay(start_up, courses, order))
-        target = expected_best([[courses[name].best for name in names] for names in trials])
-        return cls(readings, target, [names[0] for names in trials])
-
-    def ratios(self, ours: float | None) -> list[float]:
-        """Of every order: the baseline's seconds to the target over ours; infinite where only we reached it."""
-        if ours is None:
-            return [0.0] * len(self.readings)
-        reached = [one.first(self.target + WITHIN) for one in self.readings]
-        return [float("inf") if one is None else one / ours for one in reached]
-
-
 def spread(values: Sequence[float], digits: int) -> str:
     """The median and the range."""
     told = [
-        "never" if value == float("inf") else f"{value:.{digits}f}"
+        "never" if value == NEVER else f"{value:.{digits}f}"
         for value in (statistics.median(values), min(values), max(values))
     ]
     return "{} ({} to {})".format(*told)
 
 
-def show(study: Study, replays: Replays, arms: Mapping[str, Ours]) -> None:
+def show(study: Study, theirs: Sequence[Theirs], arms: Mapping[str, Sequence[Sequence[Ours]]]) -> None:
     """The table of a data set, and its goals."""
     from danube_sweep.results.bootstrap import paired
 
-    options, limit = study.options, replays.target + WITHIN
-    total = statistics.median(one.total for one in replays.readings)
-    print(f"\n{study.data}: {len(replays.first)} trials of {options.steps} steps, {options.clock} seconds")
+    options, readings = study.options, [reading for one in theirs for reading in one.readings]
+    target = statistics.fmean(one.winner.best for one in theirs)
+    limit, total = target + WITHIN, statistics.median(one.total for one in readings)
+    reached = [_or_never(one.first(limit)) for one in readings]
+    print(f"\n{study.data}: {len(theirs[0].courses)} trials of {options.steps} steps, {options.clock} seconds")
     print(
-        f"the baseline's expected best is {replays.target:.4f}, so the loss to reach {limit:.4f}; "
-        f"{len(replays.readings)} orders"
+        f"random orders for each of {len(theirs)} seeds: {options.orders} of the baseline, {options.our_orders} of ours"
     )
+    print(f"the baseline's expected best is {target:.4f}, so the loss to reach {limit:.4f}")
+    print(f"{reached.count(NEVER)} of {len(reached)} replays never reach it: they count with their whole sweep")
     print(f"{'':<32} {'to that loss, s':>22} {'ratio':>22} {'whole s':>8} {'ratio':>6}  {'winner, test loss':<20}")
-    reached = [one.first(limit) for one in replays.readings]
-    theirs = min(replays.first, key=lambda name: study.courses[name].best)
-    groups_N, test_N = study.test_groups(), np.array(study.courses[theirs].test)
+    groups_N, test_N = study.test_groups(), np.mean([one.winner.test for one in theirs], axis=0)
 
-    def own(losses_N: Any) -> str:
-        return "{:.4f} ±{:.4f}".format(*paired(losses_N, groups_N))
+    def row(name: str, reached: Sequence[float], quotients: str, whole: str, losses_N: Any) -> None:
+        loss, half = paired(losses_N, groups_N)
+        print(f"{name:<32} {spread(reached, 0):>22} {quotients:>22} {whole}  {loss:.4f} ±{half:.4f}")
 
-    told = spread([float("inf") if one is None else one for one in reached], 0)
-    print(f"{'baseline':<32} {told:>22} {'':>22} {total:8.0f} {'':>6}  {own(test_N)}")
+    row("baseline", reached, "", f"{total:8.0f} {'':>6}", test_N)
     for name, arm in arms.items():
-        at = arm.reading.first(limit)
-        seconds, ratios = ("never", "") if at is None else (f"{at:.0f}", spread(replays.ratios(at), 2))
-        whole = f"{arm.reading.total:8.0f} {total / arm.reading.total:6.2f}"
-        print(f"{name:<32} {seconds:>22} {ratios:>22} {whole}  {own(np.array(arm.winner.test))}")
-    apart = sides.furthest(arms[EVERYTHING].reading, replay(0.0, study.courses, replays.first))
+        sweeps = [one for seed in arm for one in seed]
+        own_total = statistics.median(one.reading.total for one in sweeps)
+        whole = f"{own_total:8.0f} {total / own_total:6.2f}"
+        row(
+            name,
+            [_or_never(one.reading.first(limit)) for one in sweeps],
+            spread(over_seeds(theirs, arm, limit), 2),
+            whole,
+            np.mean([one.winner.test for one in sweeps], axis=0),
+        )
+    ours = arms[EVERYTHING]
+    apart = max(
+        sides.furthest(own.reading, replay(0.0, one.courses, list(one.courses)))
+        for one, seed in zip(theirs, ours, strict=True)
+        for own in seed
+    )
     print(f"validation losses of {EVERYTHING} and of the baseline: at most {apart:.1e} apart")
-    for line in verdicts(replays, arms[EVERYTHING], lambda losses_N: paired(losses_N - test_N, groups_N)):
+    own_N = np.mean([one.winner.test for seed in ours for one in seed], axis=0)
+    for line in verdicts(statistics.median(over_seeds(theirs, ours, limit)), *paired(own_N - test_N, groups_N)):
         print(line)
 
 
-def verdicts(replays: Replays, ours: Ours, against_theirs: Callable[[Any], tuple[float, float]]) -> Iterator[str]:
-    """The goals, met or missed."""
-    median = statistics.median(replays.ratios(ours.reading.first(replays.target + WITHIN)))
-    said = "met" if median >= GOAL else "missed"
-    yield f"goal: at least {GOAL:g} times as fast to that loss, in the median over orders: {median:.2f}: {said}"
-    apart, half = against_theirs(np.array(ours.winner.test))
-    said = "missed" if apart > half + ROUNDING else "met"
-    yield f"goal: the winner's test loss is not higher by more than its interval: {apart:+.4f} ±{half:.4f}: {said}"
+def over_seeds(theirs: Sequence[Theirs], arm: Sequence[Sequence[Ours]], limit: float) -> list[float]:
+    """The ratios of all pairs of a sweep of the baseline and one of this tool with the same seed."""
+    return [
+        ratio
+        for one, seed in zip(theirs, arm, strict=True)
+        for ratio in ratios(one.readings, [own.reading for own in seed], limit)
+    ]
+
+
+def _or_never(seconds: float | None) -> float:
+    return NEVER if seconds is None else seconds
+
+
+def verdicts(ratio: float, apart: float, half: float) -> Iterator[str]:
+    """The goals, met, missed or undecided; `apart` is our winner's test loss less theirs, ± `half`."""
+    said = "met" if ratio >= GOAL else "missed"
+    yield f"goal: at least {GOAL:g} times as fast to it, in the median over orders and seeds: {ratio:.2f}: {said}"
+    said = "met" if apart + half <= MARGIN else "undecided, as the test part is too small"
+    said = "missed" if apart > half + ROUNDING else said
+    yield (
+        f"goal: the winner's test loss is not higher by more than its interval, and surely not by {MARGIN:g}: "
+        f"{apart:+.4f} ±{half:.4f}: {said}"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- the command
@@ -348,7 +368,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
     parser.add_argument("--only", choices=list(DATA), help="one of the data sets")
     parser.add_argument("--clock", choices=sides.CLOCKS, default="wall", help="cpu: where others use the machine too")
-    parser.add_argument("--orders", type=int, default=10)
+    parser.add_argument("--orders", type=int, default=10, help="of the baseline's trials, for each seed")
+    parser.add_argument(
+        "--our-orders", type=int, default=1, help="of this tool's trials, a sweep for each and each seed"
+    )
     parser.add_argument("--no-ablation", dest="ablation", action="store_false", help="only the headline")
     parser.add_argument("--rows", type=int, default=1000, help="of each part at most")
     parser.add_argument("--validation", type=float, default=0.1, help="share of the training file that validates")
@@ -360,14 +383,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--last-k", help="two, with commas; by default a quarter and half of the blocks")
     parser.add_argument("--precision", default="nf4")
     parser.add_argument("--compute", default="fp32", help="type of the arithmetic")
-    parser.add_argument("--seeds", type=int, default=3, help="of the best cells of the baseline")
-    parser.add_argument("--again", type=int, default=4, help="how many cells these are")
+    parser.add_argument("--seeds", type=int, default=3, help="with each, both sides train the whole grid")
     options = parser.parse_args(arguments)
+    for name in ("seeds", "orders", "our_orders"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
     model = pretrained(options)
     for data in [options.only] if options.only else DATA:
         study = Study(options, data, model, options.records.absolute() / data)
-        trials = study.baseline()
-        show(study, Replays.draw(study, trials), study.arms())
+        show(study, study.baseline(), study.arms())
 
 
 if __name__ == "__main__":

@@ -156,7 +156,12 @@ class Bench:
 def own_orders(common: Sequence[str], axes: dict[str, list[str]], folder: Path, clock: str) -> sides.Reading:
     """The cells of a grid, each with an order of its own: packs without anything in common below their adapters."""
     cells = [[*common, *cell, f"data.order_seed={number}"] for number, cell in enumerate(sides.cells(axes))]
-    file = folder.with_suffix(".json")
+    return run_in_order(cells, folder, clock)
+
+
+def run_in_order(cells: Sequence[list[str]], folder: Path, clock: str) -> sides.Reading:
+    """A sweep of these cells, in this order."""
+    file = folder.with_name(f"{folder.name}-cells.json")
     file.write_text(json.dumps(cells))
     return sides.run_sweep(["--cells", str(file)], folder, sides.main_of("time_to_best"), clock)
 

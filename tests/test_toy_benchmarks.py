@@ -2,9 +2,7 @@
 
 import csv
 import importlib
-import itertools
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -60,7 +58,7 @@ OTHERS = {
 }
 """Scripts that other tests try."""
 SHORT_SWEEP = "--steps 4 --validations 2 --rows 40 --validation 0.2 --max-length 16 --batch 4 --precision fp32 "
-SHORT_SWEEP += "--rates 1e-2 --last-k 1 --seeds 2 --again 1"
+SHORT_SWEEP += "--rates 1e-2 --last-k 1 --seeds 2"
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -139,14 +137,23 @@ def test_a_real_sweep_is_measured_once_and_goes_on_where_it_was_stopped(
     said.append(capsys.readouterr().out)
     assert float(said[0].partition("at most ")[2].split()[0]) < 1e-5, "the two sides do not train the same"
     assert "4 trials of 4 steps, cpu seconds" in said[0] and said[0].count("goal: ") == 2
-    log = tmp_path / "records" / "banking77" / "baseline.jsonl"
+    assert "for each of 2 seeds: 10 of the baseline, 1 of ours" in said[0] and " of 20 replays never reach" in said[0]
+    stored = tmp_path / "records" / "banking77"
+    orders = [
+        [cell[-4:] for cell in json.loads((stored / f"everything-on-seed-{seed}-order-0-cells.json").read_text())]
+        for seed in (0, 1)
+    ]
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]) and len(orders[0]) == 4
+    log = stored / "baseline-1.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     cut = max(number for number, line in enumerate(lines) if '"start"' in line) + 1
     log.write_text("".join(lines[:cut]) + lines[cut][:20])  # killed in the middle of the last trial, and of a line
+    (stored / "everything-on.json").write_text("of an earlier version")
     measure()
     said.append(capsys.readouterr().out)
+    assert "everything-on.json is not used" in said[1]
     events = [json.loads(line)["event"] for line in log.read_text().splitlines() if line.endswith("}")]
-    assert events.count("test") == 5 and events.count("start") == 6, "it trained others again, or none"
+    assert events.count("test") == 4 and events.count("start") == 5, "it trained others again, or none"
     monkeypatch.setattr(sides, "subprocess", None)
     measure()
     assert capsys.readouterr().out == said[1], "nothing was left to measure"
@@ -163,11 +170,31 @@ def test_a_benchmark_refuses_the_records_of_another_sweep(tmp_path: Path, monkey
         study(SimpleNamespace(**options, rows=60, validation=0.2), folder=tmp_path / "records")
 
 
-def test_the_expected_best_is_the_mean_over_all_draws() -> None:
+def test_a_sweep_that_never_reaches_a_loss_counts_with_its_whole_time() -> None:
     readings = importlib.import_module("readings")
-    cells = [[0.9, 0.7, 0.8], [0.75], [0.7, 1.2]]
-    wanted = statistics.fmean(map(min, itertools.product(*cells)))
-    assert readings.expected_best(cells) == pytest.approx(wanted, rel=1e-12)
+
+    def reading(total: float, *losses: tuple[float, float]) -> Any:
+        found = readings.Reading(total=total)
+        for step, (loss, seconds) in enumerate(losses):
+            found.add("trial", step, loss, seconds)
+        return found
+
+    early, late, never = reading(50, (0.5, 10)), reading(60, (0.9, 5), (0.4, 30)), reading(80, (0.9, 1))
+    assert readings.ratios([early, late], [reading(9, (0.5, 5))], 0.5) == [2, 6]
+    assert readings.ratios([never], [reading(9, (0.5, 5))], 0.5) == [16]  # at least
+    assert readings.ratios([early, never], [reading(8, (0.6, 5))], 0.5) == [0, 10]
+    assert readings.ratios([early], [late, early], 0.5) == [pytest.approx(1 / 3), 1]
+
+
+@pytest.mark.parametrize(
+    ("apart", "half", "wanted"),
+    [(0.01, 0.02, "met"), (0.0, 0.06, "undecided"), (-0.3, 0.2, "met"), (0.03, 0.01, "missed"), (0.4, 0.2, "missed")],
+)
+def test_a_winner_is_as_good_only_if_its_interval_says_so(
+    apart: float, half: float, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faster, as_good = script("real_sweep", monkeypatch).verdicts(4.9, apart, half)
+    assert faster.endswith("4.90: missed") and as_good.rpartition("±")[2].split()[1].startswith(wanted)
 
 
 def test_general_ability_equals_that_of_the_harness(
