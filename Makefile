@@ -12,11 +12,11 @@ test: $(READY) browser clock
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3
 
 # Every case of the products of which `make test` runs a part (tests/covering.py): adapters, heads, shapes, optimizers.
 test-full: $(READY) browser clock
-	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 3
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \

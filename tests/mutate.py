@@ -185,9 +185,9 @@ FAULTS = [
     ),
     Fault(
         "the answers of a pack come in the order of ranks",
-        "inference/runs_in_packs.py",
-        "key=lambda pair: pair[0]",
-        "key=lambda pair: 0",
+        "inference/joint_answers.py",
+        "at = np.argsort(places)",
+        "at = np.arange(len(places))",
         (
             "inference/test_runs_in_packs.py::test_a_pack_answers_as_its_runs_do_one_by_one_and_runs_the_frozen_blocks_once",
         ),
