@@ -21,6 +21,8 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute import child_process, process_pool
 from danube_sweep.sweeping.execute.messages import Asked, Failed, Job, Left, PackTrial, Started, Stepped, Validated
 
+NEW_NETWORK = 0x40000000
+"""CLONE_NEWNET of Linux."""
 PIDS, COUNT, PACKS = "pids", "count", "packs"
 """Files in the sweep's folder: a process, a trial and a pack's seeds per line."""
 
@@ -409,6 +411,11 @@ def share(path: Path, task: Callable[[Job, Any], None] = instant, pack: int = 1)
     slots = Slots([{"SLOT": "0"}, {"SLOT": "1"}])
     terminal = Terminal(Console(quiet=True))
     Executor(FolderSource(SweepFolder(path)), Sweep(stagger_s=0, pack=pack), slots, terminal, lambda: False, task).run()
+
+
+def leave_network() -> None:
+    """Goes on in a network namespace of its own, like another machine, where this process may make one."""
+    ctypes.CDLL(None).unshare(NEW_NETWORK)
 
 
 def claim_all(path: Path) -> None:
