@@ -36,6 +36,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
+from living import KINDS, SEEN_S, still_there, victims, warm
 from rich.console import Console
 
 from danube_sweep.composer import Composer
@@ -45,10 +46,6 @@ from danube_sweep.storage.sweep_folder import Entry, SweepFolder, attempts
 from danube_sweep.sweeping.start_sweep import plan_grid
 from danube_sweep.terminal.screen import Terminal
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-
-import warm
-
 SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
 TRIAL = [
     *(f"model.shape.{name}={value}" for name, value in {**SHAPE, "num_key_value_heads": 1, "vocab_size": 512}.items()),
@@ -57,11 +54,7 @@ TRIAL = [
     *("trainer.log_every=1", "device=cpu", "device.threads=1", "sweep.slots=1", "sweep.stagger_s=0"),
 ]
 """Twelve steps with a checkpoint after every third; dropout, so that a lost generator state would show."""
-KINDS = ("sweep", "warm parent", "trial")
 LONGEST_S = 1800.0
-GONE_WITHIN_S = 60.0
-"""A warm parent whose sweep dies while it imports may import to the end: ten seconds, more on a busy machine."""
-SEEN_S = 0.02
 NEAR = 1e-5
 """What packs may differ by: which trials trained together varies from run to run."""
 SETUPS: dict[str, list[str]] = {
@@ -75,54 +68,6 @@ SETUPS: dict[str, list[str]] = {
 """The kinds of sweep that are disturbed, by what they add to the undisturbed one."""
 EXACT = ("single", "paused", "leases")
 """Those whose results are the undisturbed ones to the last bit."""
-
-
-# -------------------------------------------------------------------------------------------------------- processes
-
-
-def processes() -> dict[int, list[int]]:
-    """The processes that live, by their parent's number."""
-    found: dict[int, list[int]] = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            pid, rest = file.read_text().split(" ", 1)
-            state, parent = rest.rpartition(")")[2].split()[:2]
-            if state not in "ZX":
-                found.setdefault(int(parent), []).append(int(pid))
-    return found
-
-
-def is_warm_parent(pid: int) -> bool:
-    with suppress(OSError):
-        if Path(f"/proc/{pid}/comm").read_text() == f"{warm.WARM_PARENT}\n":
-            return True
-        return warm.FORKSERVER.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
-
-
-def victims(sweeps: list[int]) -> dict[str, list[int]]:
-    """Kind -> the processes of that kind that can be killed now."""
-    children = processes()
-    parents = [pid for sweep in sweeps for pid in children.get(sweep, []) if is_warm_parent(pid)]
-    trials = [pid for parent in parents for pid in children.get(parent, [])]
-    return dict(zip(KINDS, (sweeps, parents, trials), strict=True))
-
-
-def still_there(folder: Path) -> list[int]:
-    """The processes of a sweep that still have its folder or a log beside it open, a minute after its end."""
-    end_s = time.monotonic() + GONE_WITHIN_S
-    while (pids := writers(str(folder))) and time.monotonic() < end_s:
-        time.sleep(SEEN_S)
-    return pids
-
-
-def writers(prefix: str) -> list[int]:
-    found = []
-    for link in Path("/proc").glob("[0-9]*/fd/1"):
-        with suppress(OSError):
-            if os.readlink(link).startswith(prefix):
-                found.append(int(link.parts[2]))
-    return found
 
 
 # --------------------------------------------------------------------------------------------------------- campaign

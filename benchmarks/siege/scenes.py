@@ -13,7 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from kills import TRIAL, meaning, processes, same
+from kills import TRIAL, meaning, same
+from living import descendants
 
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -155,14 +156,6 @@ def to_its_end(process: subprocess.Popen[str]) -> Ended:
                 os.kill(pid, signal.SIGKILL)
         return Ended(-signal.SIGKILL, f"ran on for {LONGEST_S:.0f} s")
     return Ended(process.returncode, errors + out)
-
-
-def descendants(pid: int) -> list[int]:
-    children = processes()
-    found = list(children.get(pid, []))
-    for one in found:
-        found += children.get(one, [])
-    return found
 
 
 def badly_ended(ended: Ended) -> str | None:

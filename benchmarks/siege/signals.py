@@ -17,8 +17,8 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from kills import SEEN_S, processes
-from scenes import LONGEST_S, SCENES, Ended, Scene, Stage, descendants, prepare, warm
+from living import SEEN_S, alive, descendants, warm
+from scenes import LONGEST_S, SCENES, Ended, Scene, Stage, prepare
 
 SENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGKILL)
 AT_ONCE = (signal.SIGQUIT, signal.SIGKILL)
@@ -84,11 +84,6 @@ def _until(ready: Callable[[], bool], wait_s: float) -> bool:
             return False
         time.sleep(SEEN_S)
     return True
-
-
-def alive(pids: list[int]) -> list[int]:
-    living = {one for children in processes().values() for one in children}
-    return [pid for pid in pids if pid in living]
 
 
 def attack(stage: Stage, number: signal.Signals, wait_s: float) -> str | None:

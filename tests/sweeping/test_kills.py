@@ -1,11 +1,9 @@
 """The short form of benchmarks/siege/kills.py, and that its comparison sees what it looks for."""
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -15,32 +13,27 @@ from conftest import ROOT
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt
 
+sys.path.insert(0, str(ROOT / "benchmarks" / "siege"))
+
+import kills
+
 TRIALS, KILLS = 4, 4
 
 
 @pytest.fixture(scope="module")
-def faults() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kills", ROOT / "benchmarks" / "siege" / "kills.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules["kills"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def place(faults: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a planned sweep and the same one run undisturbed."""
     folder = tmp_path_factory.mktemp("kills")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DANUBE_SWEEP_CACHE", str(folder / "cache"))
-        faults.reference(folder, TRIALS)
+        kills.reference(folder, TRIALS)
         yield folder
 
 
-def test_kill_9_at_random_moments_loses_repeats_and_changes_nothing(faults: ModuleType, place: Path) -> None:
-    row = faults.campaign(place, seed=0, count=2, quota=KILLS)
-    assert faults.killed([row]) >= 1
-    assert {name: row[name] for name in faults.BAD} == dict.fromkeys(faults.BAD, 0)
+def test_kill_9_at_random_moments_loses_repeats_and_changes_nothing(place: Path) -> None:
+    row = kills.campaign(place, seed=0, count=2, quota=KILLS)
+    assert kills.killed([row]) >= 1
+    assert {name: row[name] for name in kills.BAD} == dict.fromkeys(kills.BAD, 0)
 
 
 def lose(folder: RunFolder) -> None:
@@ -80,10 +73,10 @@ def repeat_row(folder: RunFolder) -> None:
     ],
 )
 def test_the_comparison_sees_damage(
-    faults: ModuleType, place: Path, tmp_path: Path, damage: Callable[[RunFolder], None], seen: str
+    place: Path, tmp_path: Path, damage: Callable[[RunFolder], None], seen: str
 ) -> None:
     copy = SweepFolder(Path(shutil.copytree(place / "undisturbed", tmp_path / "copy")))
-    assert faults.compare(copy.path, place / "undisturbed")["attempts"] == TRIALS
+    assert kills.compare(copy.path, place / "undisturbed")["attempts"] == TRIALS
     damage(copy.entries()[2].folder)
-    counts = faults.compare(copy.path, place / "undisturbed")
+    counts = kills.compare(copy.path, place / "undisturbed")
     assert {name: counts[name] for name in ("lost", "twice", "different") if counts[name]} == {seen: 1}
