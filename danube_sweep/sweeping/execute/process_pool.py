@@ -27,12 +27,15 @@ from danube_sweep.training.signals import SIGNALS
 WARM = [
     "danube_sweep.sweeping.execute.warm_imports",
     "pyarrow.parquet",
+    "sklearn.model_selection",
     "torchmetrics.functional.classification",
     "transformers.models.llama.modeling_llama",
     "transformers.models.mistral.modeling_mistral",
     "danube_sweep.sweeping.execute.warm_tables",
 ]
-"""The imports of the parent of all trials. PEFT imports bitsandbytes, which initialises CUDA, so neither is here."""
+"""The imports of the parent of all trials. PEFT imports bitsandbytes, which initialises CUDA, so neither is here.
+
+The last one freezes what is imported by then."""
 GONE_WITHIN_S = 5.0
 ENDS_WITHIN_S = 10.0
 """How long the leading rank has, once another has died, to notice and to end by itself."""
@@ -175,8 +178,8 @@ class Pool:
 
     def __init__(self, *, on_cpu: bool) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        everything = on_cpu and not has_gpu_files()
-        self._context.set_forkserver_preload([*WARM, "danube_sweep.training.run"] if everything else WARM)
+        more = ["danube_sweep.training.run"] if on_cpu and not has_gpu_files() else []
+        self._context.set_forkserver_preload([*WARM[:-1], *more, WARM[-1]])
 
     def start(self, task: Task, job: Job) -> Child:
         """A child that runs `task`, with others that run `follow_task` if the job has several ranks.
