@@ -105,8 +105,8 @@ def own_surroundings(
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_sweeps() -> Iterator[None]:
-    """The warm parent of sweeps run in this process is forked from the one of `warm`, which has the imports already."""
-    with warm.warm_forkserver():
+    """What this process starts as parent of trials, or to weigh a report's keys, is forked from the one of `warm`."""
+    with warm.warm_forkserver(), warm.warm_importance():
         yield
 
 

@@ -30,6 +30,8 @@ from typing import Any
 
 from joblib.externals.loky.backend import fork_exec
 
+from danube_sweep.report import importance
+
 STACK = [
     "danube_sweep.cli.main",
     "danube_sweep.training.run",
@@ -110,6 +112,18 @@ def warm_forkserver() -> Iterator[None]:
         yield
     finally:
         util.spawnv_passfds, fork_exec.fork_exec = cold, cold_worker
+
+
+@contextmanager
+def warm_importance() -> Iterator[None]:
+    """While it lasts, the process in which a report weighs its keys is forked as well, with Optuna in it."""
+    cold = vars(importance)["subprocess"]
+    names = {**vars(subprocess), "Popen": lambda *words, **more: (WarmPopen if _can_fork() else cold.Popen)(*words, **more)}
+    importance.__dict__["subprocess"] = types.SimpleNamespace(**names)
+    try:
+        yield
+    finally:
+        importance.__dict__["subprocess"] = cold
 
 
 def _can_fork() -> bool:
@@ -263,7 +277,7 @@ def main() -> None:
     named = [place for place in asked["environment"].get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.path[:1] = [asked["cwd"], *(place for place in named if place not in sys.path[1:])]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    with nullcontext() if FORKSERVER in what else warm_forkserver(), ended_at_once(), own_media():
+    with nullcontext() if FORKSERVER in what else warm_forkserver(), warm_importance(), ended_at_once(), own_media():
         if kind == "-m":
             runpy._run_module_as_main(what)
         else:
