@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test test-full browser clock siege mutate clean
+.PHONY: run test types suite test-full browser clock siege mutate clean
 
 run: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/danube-sweep
@@ -11,12 +11,17 @@ run: $(READY)
 test: $(READY) browser clock
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --jobs 2 types suite
+
+types: $(READY)
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3
+
+suite: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 4
 
 # Every case of the products of which `make test` runs a part (tests/covering.py): adapters, heads, shapes, optimizers.
 test-full: $(READY) browser clock
-	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 3
+	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 4
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \

@@ -118,7 +118,10 @@ def warm_forkserver() -> Iterator[None]:
 def warm_importance() -> Iterator[None]:
     """While it lasts, the process in which a report weighs its keys is forked as well, with Optuna in it."""
     cold = vars(importance)["subprocess"]
-    names = {**vars(subprocess), "Popen": lambda *words, **more: (WarmPopen if _can_fork() else cold.Popen)(*words, **more)}
+    names = {
+        **vars(subprocess),
+        "Popen": lambda *words, **more: (WarmPopen if _can_fork() else cold.Popen)(*words, **more),
+    }
     importance.__dict__["subprocess"] = types.SimpleNamespace(**names)
     try:
         yield
