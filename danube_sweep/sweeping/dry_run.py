@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.config.identity import lacks_commit
-from danube_sweep.config.schema import Config, Device, Sweep
+from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.validate import AUTO
-from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, plan_packs
+from danube_sweep.planner.pack_plan import WINDOW, PlannedPack, choose_pack, fair_share, plan_packs
 from danube_sweep.planner.several_devices import count_of
 from danube_sweep.planner.slots_or_ranks import choose_count, gpus_of
 from danube_sweep.planner.sweep_seconds import sweep_seconds
@@ -108,15 +108,19 @@ def _counted(configs: Sequence[Config], sweep: Sweep) -> tuple[list[Config], lis
     return counted, [] if chosen.why is None else [f"device.count={AUTO}: {chosen.why}"]
 
 
-def _slots(configs: Sequence[Config], sweep: Sweep) -> int | None:
-    # As `find_slots` counts them, where the device says how many GPUs there are.
-    device = configs[0].device if configs else Device()
-    return sweep.slots or (max(1, gpus_of(device) // count_of(device)) if device.gpus or count_of(device) > 1 else None)
+def _slots(configs: Sequence[Config], sweep: Sweep) -> int:
+    # As `find_slots` counts them: one for each GPU, or for the device.count of them that train a trial together.
+    devices = {config.device.accelerator: config.device for config in configs}.values()
+    return sweep.slots or max((gpus_of(device) // count_of(device) for device in devices), default=0) or 1
 
 
 def _hours(configs: Sequence[Config], packs: Sequence[PlannedPack], sweep: Sweep) -> str:
     seconds = sweep_seconds(configs, packs, rows=rows_of, lengths=lengths_of_rows(), slots=_slots(configs, sweep))
     counted = f"{len(packs)} run{'s' * (len(packs) != 1)} of packs and single trials"
+    return _time_of(counted, seconds)
+
+
+def _time_of(counted: str, seconds: float | None) -> str:
     if seconds is None:
         return f"{counted}; how long they take is unknown, as the rows or the architecture are"
     return f"{counted}: about {human(seconds)}, the fill of cached prefixes included, without validation"
@@ -134,7 +138,7 @@ def _state(entry: Entry) -> str:
 
 
 def search_table(search: Search, sweep: Sweep, known: int, first: Config | None) -> RenderableType:
-    """The distributions of a search, the number of trials left, and the packs that trials like `first` would form."""
+    """The distributions of a search, the trials left, and the packs and hours of so many trials like `first`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("searched", "from"):
         table.add_column(name, overflow="fold")
@@ -144,14 +148,41 @@ def search_table(search: Search, sweep: Sweep, known: int, first: Config | None)
     said = f"sampler {sweep.sampler.value}, sweep.trials {most}, {known} drawn so far; nothing was started"
     if first is None:
         return Group(table, said)
-    ahead = draws_ahead(sweep, 0, 0)
+    ahead, slots = draws_ahead(sweep, 0, 0), _slots([first], sweep)
     like = [first] * min(sweep.trials or WINDOW, ahead or WINDOW, WINDOW)
-    pack = choose_pack(like, pack=sweep.pack, slots=sweep.slots, lengths=lengths_of_rows())
+    pack = _of_draws(like, sweep, slots)
     lines = [Text(f"packs, if all were like the first point of the space: {pack.why}")]
     if ahead is not None:
         later = "then half as many as there are results" if sweep.draws_ahead == AUTO else "as sweep.draws_ahead asks"
         lines.append(Text(f"drawn ahead of results: at most {ahead}, {later}"))
+    lines.append(Text(_hours_of_draws(first, pack, sweep, slots, known)))
     return Group(table, *lines, said)
+
+
+def _of_draws(like: Sequence[Config], sweep: Sweep, slots: int) -> PlannedPack:
+    # Free slots share the draws, as they do while a search runs.
+    most = fair_share(len(like), slots)
+    return choose_pack(like, pack=sweep.pack, slots=slots, most=most, lengths=lengths_of_rows())
+
+
+def _hours_of_draws(first: Config, pack: PlannedPack, sweep: Sweep, slots: int, known: int) -> str:
+    # Whole packs and the rest, which is smaller. All are like `first`, so one of each is enough to know.
+    if sweep.trials is None:
+        return "how long it takes: no limit, as sweep.trials is null; it ends at sweep.deadline_h or when it is stopped"
+    left = max(0, sweep.trials - known)
+    whole, rest = divmod(left, len(pack.trials))
+    parts = [(whole, pack)] if whole else []
+    parts += [(1, _of_draws([first] * rest, replace(sweep, pack=rest), 1))] if rest else []
+    like, rows, total = [first] * len(pack.trials), rows_of(first), 0.0
+    runs = sum(number for number, _ in parts)
+    counted = f"{left} trials like that, in {runs} run{'s' * (runs != 1)}"
+    for number, one in parts:
+        placed = replace(one, trials=tuple(range(len(one.trials))))
+        seconds = sweep_seconds(like, [placed], rows=lambda _: rows, lengths=lengths_of_rows(), slots=1)
+        if seconds is None:
+            return _time_of(counted, None)
+        total += number * seconds
+    return _time_of(counted, total / max(1, min(slots, runs)))
 
 
 def _text(overrides: Sequence[str], shared: Collection[str]) -> Text:

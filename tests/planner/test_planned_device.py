@@ -1,5 +1,6 @@
 """The device as the planner sees it: the host's CPU, and a GPU by what its driver says of it."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -10,13 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, compose, host_cpu
+from rich.console import Console
 
 from danube_sweep.cli import main
-from danube_sweep.config.schema import Device
+from danube_sweep.config.schema import Device, Sampler, Sweep
 from danube_sweep.planner import planned_device as devices
 from danube_sweep.planner import present_gpu
 from danube_sweep.planner.pack_plan import plan_packs
 from danube_sweep.planner.planned_device import planned_device, slots_share
+from danube_sweep.sweeping.dry_run import pack_lines, search_table
+from danube_sweep.sweeping.propose.search_space import Number, Search
 
 TABLE = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / "conf" / "device").glob("*.yaml"))}
 NAMED = {stem: described for stem, described in TABLE.items() if "tflops_16bit" in described and stem != "cpu"}
@@ -61,6 +65,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
         script.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
         present_gpu.present_gpu.cache_clear()
+        present_gpu.count_gpus.cache_clear()
         if not cores:
             return
         if shutil.which("cc") is None:
@@ -193,6 +198,37 @@ def test_gpu_cuda_and_a_place_among_several_are_understood(driver: Driver) -> No
 def test_both_t4s_of_a_machine_that_is_not_here_have_a_slot_each() -> None:
     device = planned_device(compose(["device=kaggle_t4x2"]).device)
     assert slots_share(device, 2) == device and slots_share(device, 4).memory_gib == device.memory_gib / 2
+
+
+SEARCHED = ["model=danube3_500m", "precision=nf4", "data=generated", "data.rows=80", "data.max_length=128"]
+
+SEARCH = Search([], {"seed": Number(0, 99, whole=True)})
+
+
+def planned_lines(device: str, pack: str) -> list[str]:
+    """The packs and hours of a grid of eight trials, and of a search for eight."""
+    first = compose([*SEARCHED, "trainer.micro_batch=1", f"device={device}"])
+    sweep = Sweep(trials=8, pack=pack, sampler=Sampler.random)
+    console = Console(width=200, file=io.StringIO())
+    console.print(search_table(SEARCH, sweep, 0, first))
+    return [*pack_lines([replace(first, seed=seed) for seed in range(8)], sweep), *console.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(("pack", "runs"), [("1", 8), ("auto", 2)])
+def test_two_gpus_that_are_here_take_the_time_of_two_that_are_named(pack: str, runs: int, driver: Driver) -> None:
+    driver("Tesla T4, 15326, 7.5")
+    found = planned_lines("auto", pack)
+    assert found == planned_lines("kaggle_t4x2", pack)
+    grid, search = (next(line for line in found if start in line) for start in ("runs of packs", "8 trials like that"))
+    assert grid.startswith(f"{runs} runs of packs and single trials: about ")
+    assert search == f"8 trials like that, in {runs} runs: about " + grid.partition("about ")[2]
+
+
+def test_a_search_without_an_end_has_no_hours(driver: Driver) -> None:
+    driver("Tesla T4, 15326, 7.5")
+    first, console = compose([*SEARCHED, "device=auto"]), Console(width=200, file=io.StringIO())
+    console.print(search_table(SEARCH, Sweep(trials=None), 0, first))
+    assert "how long it takes: no limit, as sweep.trials is null" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(
