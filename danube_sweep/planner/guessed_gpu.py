@@ -40,8 +40,11 @@ HALVED = "GeForce"
 """Cards of this name sum in fp32 at half the rate of the same chip's other cards."""
 WITHOUT_FLASH = 0.08
 """Share of the 16-bit rate that attention reaches below compute capability 8.0: fitted to published runs on T4s."""
-BF16_FROM, KERNELS_FROM = 8.0, 7.0
-"""Compute capabilities: bf16 in hardware; kernels in the builds of torch that may be installed."""
+BF16_FROM, KERNELS_FROM = 8.0, 7.5
+"""Compute capabilities: bf16 in hardware; kernels in the builds of torch that are pinned (CUDA 12.8 and later)."""
+
+LEGACY_BUILDS = "torch's builds for CUDA 12.6"
+"""With kernels for compute capabilities from 5.0 on; the last of them are those of torch 2.14."""
 
 
 def generation_of(capability: float | None) -> Generation:
@@ -88,4 +91,4 @@ def _source(gpu: PresentGpu) -> str:
 def _why_not(capability: float | None) -> str | None:
     if capability is None or capability >= KERNELS_FROM:
         return None
-    return f"the pinned torch has no kernels for it (compute capability {capability:g})"
+    return f"the pinned torch has no kernels for it (compute capability {capability:g}), only {LEGACY_BUILDS} do"

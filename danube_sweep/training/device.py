@@ -4,6 +4,7 @@ import ctypes
 import gc
 import platform
 import resource
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from danube_sweep.config.schema import Device
 from danube_sweep.errors import ConfigError
+from danube_sweep.planner.guessed_gpu import LEGACY_BUILDS
 
 
 def pick_device(config: Device) -> torch.device:
@@ -32,6 +34,11 @@ def _prepared_gpu(config: Device) -> torch.device:
         raise ConfigError(
             f"device.index={config.index}: torch sees {count} GPU{'s' * (count > 1)} here, counted from 0"
         )
+    check_kernels(
+        torch.cuda.get_device_capability(config.index),
+        torch.cuda.get_arch_list(),
+        torch.cuda.get_device_name(config.index),
+    )
     torch.cuda.set_device(config.index)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -39,6 +46,32 @@ def _prepared_gpu(config: Device) -> torch.device:
     limit = total if config.memory_limit_gib is None else config.memory_limit_gib * 2**30
     torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), config.index)
     return torch.device("cuda", config.index)
+
+
+def check_kernels(capability: tuple[int, int], built_for: Sequence[str], name: str) -> None:
+    """Raises ConfigError if this build of torch, of `torch.cuda.get_arch_list()`, has no kernels for a GPU.
+
+    Kernels (sm_80) run on their own and later minor capabilities of the same major one, PTX (compute_90) on all later
+    ones. A build for ROCm has neither.
+    """
+    known = [_number_of(one) for one in built_for if one.startswith(("sm_", "compute_"))]
+    runs = any((ptx or built[0] == capability[0]) and built <= capability for ptx, built in known)
+    if known and not runs:
+        major, minor = capability
+        legacy = (
+            f", or {LEGACY_BUILDS} (https://download.pytorch.org/whl/cu126)" if (5, 0) <= capability < (7, 5) else ""
+        )
+        raise ConfigError(
+            f"device: this build of torch has no kernels for {name} (compute capability {major}.{minor}, built for "
+            f"{', '.join(built_for)}); use device=cpu{legacy}"
+        )
+
+
+def _number_of(architecture: str) -> tuple[bool, tuple[int, int]]:
+    # "sm_90a" -> no PTX, (9, 0); "compute_120" -> PTX, (12, 0).
+    kind, _, number = architecture.partition("_")
+    digits = number.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return kind == "compute", (int(digits[:-1]), int(digits[-1]))
 
 
 def _keep_freed_blocks() -> None:

@@ -71,7 +71,7 @@ def own_memory() -> Iterator[None]:
 def composed(overrides: list[str]) -> Config:
     """The trial on the GPU; skips where the GPU does not have its compute type."""
     has = native_types(torch.device("cuda", 0))
-    config = compose([*overrides, "device.accelerator=cuda", "device.types=[fp32,bf16,fp16]"])
+    config = compose([*overrides, "device=cuda", "device.types=[fp32,bf16,fp16]"])
     if config.precision.compute.value not in has:
         pytest.skip(f"this GPU has no native {config.precision.compute.value}")
     return config
@@ -117,7 +117,7 @@ def test_four_bits_take_less_memory_than_sixteen(tmp_path: Path) -> None:
 def test_a_gpu_follows_the_losses_of_a_cpu_in_fp32(tiny: Callable[..., Config], tmp_path: Path, adapter: str) -> None:
     options = ["precision=fp32", adapter, f"trainer.max_steps={STEPS}"]
     _, on_cpu = run(tiny(*options), tmp_path / "cpu")
-    _, on_gpu = run(tiny(*options, "device.accelerator=cuda"), tmp_path / "gpu")
+    _, on_gpu = run(tiny(*options, "device=cuda"), tmp_path / "gpu")
     assert on_gpu == pytest.approx(on_cpu, abs=1e-3)
 
 

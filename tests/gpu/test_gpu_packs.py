@@ -79,7 +79,7 @@ def test_a_trial_follows_its_losses_alone(
 ) -> None:
     common = [
         *precision,
-        "device.accelerator=auto",
+        "device=auto",
         "device.types=[fp32,bf16,fp16]",
         "trainer.max_steps=8",
         "trainer.validate_every=4",

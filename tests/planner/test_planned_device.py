@@ -129,7 +129,8 @@ def test_a_gpu_of_no_table_is_planned_from_what_its_driver_says(card: tuple, dri
 
 @pytest.mark.parametrize(
     ("capability", "types", "cannot_run"),
-    [("7.0", ["fp32", "fp16"], False), ("12.0", ["fp32", "bf16", "fp16"], False), ("[N/A]", [], False),
+    [("7.0", ["fp32", "fp16"], True), ("7.5", ["fp32", "fp16"], False),
+     ("12.0", ["fp32", "bf16", "fp16"], False), ("[N/A]", [], False),
      ("6.1", ["fp32", "fp16"], True)],
 )  # fmt: skip
 def test_a_driver_that_says_little_is_guessed_from(
@@ -239,7 +240,19 @@ def test_a_search_without_an_end_has_no_hours(driver: Driver) -> None:
             "an Apple GPU can be planned for but cannot run: danube_sweep trains on CUDA's GPUs",
         ),
         (["device=cpu", "device.index=1"], "device.index=1 counts GPUs, and device.accelerator=cpu uses none"),
-        (["device=kaggle_t4", "device.accelerator=cpu"], "device.accelerator=cpu: a T4 is a GPU; use device=cpu"),
+        (
+            ["device=kaggle_t4x2", "device.accelerator=cpu"],
+            "device.accelerator=cpu: a T4 has device.accelerator=cuda; leave it out, or use device=cpu",
+        ),
+        (["device=mi300x", "device.accelerator=cpu"], "an MI300X has device.accelerator=cuda"),
+        (["device=mps", "device.accelerator=cpu"], "an Apple GPU has device.accelerator=mps"),
+        (["device=h200", "device.accelerator=mps"], "an H200 has device.accelerator=cuda"),
+        (["device=h200", "device.accelerator=auto"], "an H200 has device.accelerator=cuda"),
+        (["device=cpu", "device.accelerator=cuda"], "a CPU has device.accelerator=cpu; leave it out, or use device=cu"),
+        (["device=l4", "device.name=mine", "device.accelerator=mps"], "mine is a GPU of CUDA, as it has device.drive"),
+        (["device.accelerator=mps"], "no figures to plan with, and cannot train; use device=mps to plan, device=cpu"),
+        (["device=mps", "device.cannot_run=null"], "an Apple GPU can be planned for but cannot run: danube_sweep"),
+        (["device=mi300x"], "the pinned torch is built for CUDA; use device=cpu, or device.cannot_run=null with a"),
         (["-m", "device=cuda:1", "seed=0,1"], "CUDA_VISIBLE_DEVICES=1"),
         (["device=rtx4080"], "device=rtx4080"),
     ],

@@ -1,6 +1,7 @@
 """The checks of the device and of tracking."""
 
 from danube_sweep.config.facts.adapters import QUANTISED, is_packed
+from danube_sweep.config.facts.device_options import accelerator_of
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import (
     Compute,
@@ -17,6 +18,8 @@ from danube_sweep.errors import ConfigError
 
 ALL = "all"
 """device.count for every visible GPU."""
+MPS = "mps"
+"""device.accelerator of Apple's GPUs."""
 SHARDED = "full"
 """device.sharding for weights that the GPUs divide."""
 
@@ -24,12 +27,7 @@ SHARDED = "full"
 def validate_device(config: Config) -> None:
     """Raises ConfigError for a device that cannot be, or that lacks the compute type."""
     device: Device = config.device
-    names = ("auto", "cpu", "cuda", "mps")
-    require(device.accelerator in names, f"device.accelerator must be auto, cpu, cuda or mps, got {device.accelerator}")
-    require(
-        device.accelerator != "cpu" or not device.drivers_names,
-        f"device.accelerator=cpu: {device.name} is a GPU; use device=cpu",
-    )
+    _check_accelerator(device)
     require(device.index >= 0, f"device.index must be at least 0, got {device.index}")
     require(
         device.index == 0 or device.accelerator in ("auto", "cuda"),
@@ -65,6 +63,21 @@ def validate_device(config: Config) -> None:
         share = getattr(device, name)
         require(0 < share <= 1, f"device.{name} must be above 0 and at most 1, got {share}")
     check_types(config.precision, device.types, device.name)
+
+
+def _check_accelerator(device: Device) -> None:
+    given, own = device.accelerator, accelerator_of(device.name)
+    require(given in ("auto", "cpu", "cuda", MPS), f"device.accelerator must be auto, cpu, cuda or mps, got {given}")
+    said, instead = f"device.accelerator={given}: {device.name}", f"use device={given}"
+    require(own in (None, given), f"{said} has device.accelerator={own}; leave it out, or {instead}")
+    require(
+        given in ("auto", "cuda") or not device.drivers_names,
+        f"{said} is a GPU of CUDA, as it has device.drivers_names; {instead}",
+    )
+    require(
+        given != MPS or device.figures != Device().figures,
+        f"{said} has no figures to plan with, and cannot train; use device=mps to plan, device=cpu to train",
+    )
 
 
 def check_count(device: Device) -> None:
@@ -180,8 +193,12 @@ def check_types(precision: Precision, types: list[str], device: str) -> None:
 
 def check_runs(device: Device) -> None:
     """Raises ConfigError for a device that trials can only be planned for."""
+    said = f"device: {device.name} can be planned for but cannot run"
+    if device.accelerator == MPS:
+        raise ConfigError(f"{said}: danube_sweep trains on CUDA's GPUs and on CPUs; use device=cpu")
     if device.cannot_run is not None:
-        raise ConfigError(f"device: {device.name} can be planned for but cannot run: {device.cannot_run}")
+        way_out = "use device=cpu, or device.cannot_run=null with a build of torch that runs it"
+        raise ConfigError(f"{said}: {device.cannot_run}; {way_out}")
 
 
 def check_place(device: Device) -> None:
