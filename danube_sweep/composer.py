@@ -30,6 +30,7 @@ from danube_sweep.config.facts.checkpoint_files import checkpoint_shape
 from danube_sweep.config.from_checkpoint import usual_lr
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Adapter, Config, Head, Pruner, Settings, Sweep, objective
+from danube_sweep.config.schema.run_fields import FIGURES
 from danube_sweep.config.typed import on_schema, typed_config, typed_on_schema, typed_sweep
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.errors import ConfigError, UserError
@@ -43,6 +44,7 @@ _CHOICE = re.compile(rf"\+{{0,2}}({'|'.join((*OPTIONS, *SWEEP_OPTIONS, 'experime
 _LONGEST_OPTION = 200
 """A file's name has at most 255 bytes."""
 _GPU = re.compile(r"\+{0,2}device=(?:gpu|cuda)(?::(\d+))?")
+_FIELD = re.compile(r"\+{0,2}device\.(\w+)=")
 _NUMBER = re.compile(r"null|true|false|[-+.\d]+(e[-+]?\d+)?", re.I)
 _stored: dict[tuple[str, str], type] = {}
 """What Hydra's store has of ours, by group and name: storing them again is a quarter of a composition."""
@@ -160,8 +162,21 @@ def check_fields(overrides: Sequence[str]) -> None:
 def compose(overrides: Sequence[str] = ()) -> Config:
     """What `danube-sweep OVERRIDES…` would train. Raises ConfigError in one line."""
     with _explained():
-        config = _load(choices(overrides), None)
+        given = choices(overrides)
+        config = with_stated(_load(given, None), given)
     return to_config(config)
+
+
+def with_stated(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The composed config, in which device.stated has the figures of the device that these overrides give.
+
+    A figure that equals the default would else look as if nobody had given it.
+    """
+    found = [match[1] for one in overrides if (match := _FIELD.match(one)) and match[1] in FIGURES]
+    if found:
+        before = config.device.get("stated") or []
+        OmegaConf.update(config, "device.stated", sorted({*before, *found}), force_add=True)
+    return config
 
 
 @final
@@ -215,7 +230,7 @@ class Composer:
         trial = copy.deepcopy(self._trials[words])
         for one in own:
             OmegaConf.update(trial, one.key_or_group, one.value(), merge=True)
-        return _resolved(typed_on_schema(trial), self._slots[rest])
+        return _resolved(typed_on_schema(with_stated(trial, _words(own))), self._slots[rest])
 
     def sweep(self, overrides: Sequence[str]) -> tuple[Sweep, Pruner]:
         """The settings of the sweep that a cell states. Raises ConfigError in one line."""
@@ -226,13 +241,13 @@ class Composer:
             given = choices(overrides)
             parsed = [self._parse(override) for override in given]
             if any(_depends_on_its_place(one) for one in parsed):
-                return self._load(given)
+                return with_stated(self._load(given), given)
             values = [one for one in parsed if _sets_a_value(one)]
             config = copy.deepcopy(self._base(tuple(one for one in parsed if not _sets_a_value(one))))
         for one in values:
             with _explained(str(one.input_line)):
                 OmegaConf.update(config, one.key_or_group, one.value(), merge=True, force_add=one.is_force_add())
-        return config
+        return with_stated(config, _words(values))
 
     def _base(self, groups: tuple[Override, ...]) -> DictConfig:
         words = _words(groups)

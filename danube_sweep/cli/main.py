@@ -177,8 +177,9 @@ def _train(config: Any, folder: Path) -> float | None:
     from danube_sweep.sweeping.execute.train_run import train_run
 
     try:
-        refuse_unknown_fields(cast("DictConfig", HydraConfig.get()), "hydra")
-        typed = composer.to_config(config)
+        hydra = HydraConfig.get()
+        refuse_unknown_fields(cast("DictConfig", hydra), "hydra")
+        typed = composer.to_config(composer.with_stated(config, hydra.overrides.task))
         check(folder, Kind.run)
         check_runs(planned_device(typed.device))
         identity.trial_hash(typed)  # a missing file is found before the heavy imports

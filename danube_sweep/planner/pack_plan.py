@@ -90,6 +90,10 @@ class Corrections:
         if predicted_s > 0 and measured_s > 0:
             self._ratios.setdefault(key, {})[trials] = measured_s / predicted_s
 
+    def observed(self, key: str | None) -> bool:
+        """Whether any step with this key was measured."""
+        return bool(self._ratios.get(key or ""))
+
     def ratio(self, key: str | None, trials: int) -> float:
         """Measured over predicted seconds: on a line between the sizes observed, else the nearest one's; 1 for none."""
         observed = sorted(self._ratios.get(key or "", {}).items())
@@ -291,7 +295,8 @@ class _Chooser:
         if not packs:
             return self._too_large(mates)
         largest = max(packs, key=lambda pack: pack.gain)
-        if largest.gain < LEAST_GAIN and self._device.guessed:
+        guessed = self._device.guessed and not self._corrections.observed(self._key)
+        if largest.gain < LEAST_GAIN and guessed:
             size = len(packs[-1].trials)
             why = (
                 f"{size} trials by memory, for the rates of {self._device.name} are a guess: {self._numbers(packs[-1])}"

@@ -104,12 +104,13 @@ def _natural_compute(device: Device) -> Compute:
 
 
 def _stated(device: Device, described: Device) -> dict[str, Any]:
-    # What was overridden: neither the default nor what the option's own file says.
+    # What was given, or is neither the default nor what the option's own file says.
     plain = Device()
     return {
         one.name: value
         for one in fields(Device)
         if (value := getattr(device, one.name)) not in (getattr(plain, one.name), getattr(described, one.name))
+        or one.name in device.stated
     }
 
 

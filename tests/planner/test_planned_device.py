@@ -14,10 +14,13 @@ from conftest import ROOT, compose, host_cpu
 from rich.console import Console
 
 from danube_sweep.cli import main
+from danube_sweep.composer import compose as composed_by_hydra
 from danube_sweep.config.schema import Device, Sampler, Sweep
+from danube_sweep.config.schema.run_fields import FIGURES
+from danube_sweep.config.stored import load_config, plain_config
 from danube_sweep.planner import planned_device as devices
 from danube_sweep.planner import present_gpu
-from danube_sweep.planner.pack_plan import plan_packs
+from danube_sweep.planner.pack_plan import Corrections, choose_pack, pack_key, plan_packs
 from danube_sweep.planner.planned_device import planned_device, slots_share
 from danube_sweep.sweeping.dry_run import pack_lines, search_table
 from danube_sweep.sweeping.propose.search_space import Number, Search
@@ -158,6 +161,23 @@ def test_trials_pack_by_memory_on_a_gpu_that_nobody_knows(line: str, driver: Dri
     assert max(sizes_of_packs(Device(), 4096)) > 1 and max(sizes_of_packs(Device(), 128)) > 1
 
 
+def test_the_first_steps_decide_packs_on_a_gpu_that_nobody_knows(driver: Driver) -> None:
+    """The largest pack that fits is tried first. Measured slower than its trials alone, it is not taken again."""
+    driver("NVIDIA Whatever, 24576, 8.6, 1500, 5000")
+    config = compose(["model=danube3_500m", "precision=nf4", "trainer.micro_batch=1", "data.max_length=4096"])
+    trials = [replace(config, seed=seed) for seed in range(8)]
+    corrections, key = Corrections(), pack_key(config)
+    first = choose_pack(trials, corrections=corrections)
+    assert "trials by memory, for the rates of a NVIDIA Whatever are a guess" in first.why and key is not None
+    corrections.observe(key, 1, predicted_s=1.0, measured_s=1.0)
+    corrections.observe(key, len(first.trials), predicted_s=1.0, measured_s=1.2)
+    again = choose_pack(trials, corrections=corrections)
+    assert again.trials == (0,) and "together are predicted" in again.why
+    corrections.observe(key, len(first.trials), predicted_s=1.0, measured_s=0.5)
+    faster = choose_pack(trials, corrections=corrections)
+    assert len(faster.trials) == len(first.trials) and faster.gain > 1.9
+
+
 def test_trials_of_short_rows_pack_on_every_device_of_the_table() -> None:
     for stem, described in NAMED.items():
         device = Device(**{name: value for name, value in described.items() if name != "defaults"})
@@ -177,14 +197,37 @@ def test_a_driver_that_does_not_answer_leaves_a_guess(
     assert device.figures == "a guess from nothing that its driver says"
 
 
+STATED = {
+    "efficiency": 0.5, "attention_efficiency": 0.5, "context_gib": 0.5, "bandwidth_gb_s": 20.0, "launch_us": 10.0,
+    "tflops_16bit": 0.03, "tflops_fp32": 0.05, "cannot_run": None, "dequantised_g_s": None,
+}  # fmt: skip
+
+
 def test_what_is_stated_of_a_present_device_counts(driver: Driver) -> None:
+    """Also where it equals the default of the field, or what the option's file says."""
     host = planned_device(compose(["device=cpu"]).device)
     told = planned_device(compose(["device=cpu", "device.memory_gib=0.5", "device.tflops_16bit=7"]).device)
-    assert told == replace(host, memory_gib=0.5, tflops_16bit=7)
+    assert told == replace(host, memory_gib=0.5, tflops_16bit=7, stated=["tflops_16bit"])
+    assert planned_device(compose(["device=cpu", "device.tflops_16bit=0.11"]).device).tflops_16bit == 0.11
     driver("Tesla T4, 15360, 7.5")
     found = planned_device(compose([]).device)
-    told = planned_device(compose(["device.tflops_16bit=20", "device.launch_us=80"]).device)
-    assert told == replace(found, tflops_16bit=20, launch_us=80) and found.name == "a T4"
+    words = [f"device.{name}={'null' if value is None else value}" for name, value in STATED.items()]
+    for composed in (compose(words), composed_by_hydra(words)):
+        assert planned_device(composed.device) == replace(found, **STATED, stated=sorted(STATED))
+    assert found.name == "a T4" and STATED.keys() == set(FIGURES) == set(composed.device.stated)
+
+
+def test_a_card_that_the_pinned_torch_cannot_run_on_runs_by_its_users_word(driver: Driver) -> None:
+    driver(f"Tesla P100-PCIE-16GB, 16384, 6.0, 1328, 715, {BUS}")
+    assert planned_device(compose([]).device).cannot_run is not None
+    assert planned_device(compose(["device.cannot_run=null"]).device).cannot_run is None
+
+
+def test_a_figure_that_a_run_was_given_is_kept_in_its_folder(tmp_path: Path) -> None:
+    config = compose(["device.launch_us=10", "model.init=random"])
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(plain_config(config)))
+    assert load_config(path).device == config.device != compose(["model.init=random"]).device
 
 
 def test_gpu_cuda_and_a_place_among_several_are_understood(driver: Driver) -> None:

@@ -1,9 +1,22 @@
 """Where a trial runs, writes and is logged: settings of a run, not of a trial."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from danube_sweep.config.schema.fields import setting
+
+FIGURES: Final = (
+    "bandwidth_gb_s",
+    "tflops_fp32",
+    "tflops_16bit",
+    "dequantised_g_s",
+    "efficiency",
+    "attention_efficiency",
+    "context_gib",
+    "launch_us",
+    "cannot_run",
+)
+"""Fields of a device whose default may be meant: for the others it asks the machine, or there is nothing to ask."""
 
 
 @dataclass
@@ -37,6 +50,7 @@ class Device:
     launch_us: float = setting("microseconds that the host needs to start a kernel", 10.0)
     figures: str = setting("source of bandwidth and rates", "a guess")
     cannot_run: str | None = setting("reason why trials can only be planned for it; null if they can run", None)
+    stated: list[str] = setting("figures that count before those found here; a command adds those that it gives", [])
 
     @property
     def guessed(self) -> bool:

@@ -13,6 +13,7 @@ from danube_sweep.config.schema import (
     Tracking,
     WandbTracking,
 )
+from danube_sweep.config.schema.run_fields import FIGURES
 from danube_sweep.config.validate.check_training import AUTO
 from danube_sweep.errors import ConfigError
 
@@ -41,6 +42,10 @@ def validate_device(config: Config) -> None:
     require(
         set(device.types) <= known,
         f"device.types must be among {', '.join(sorted(known))}, got {device.types}",
+    )
+    require(
+        set(device.stated) <= set(FIGURES),
+        f"device.stated must be among {', '.join(FIGURES)}, got {device.stated}",
     )
     require(
         device.threads is None or device.threads >= 1,
