@@ -43,7 +43,7 @@ VERSION_BASE = "1.3"
 _CHOICE = re.compile(rf"\+{{0,2}}({'|'.join((*OPTIONS, *SWEEP_OPTIONS, 'experiment'))})=([^{{].*)")
 _LONGEST_OPTION = 200
 """A file's name has at most 255 bytes."""
-_GPU = re.compile(r"\+{0,2}device=(?:gpu|cuda)(?::(\d+))?")
+_GPU = re.compile(r"(?:gpu|cuda)(?::(\d+))?")
 _FIELD = re.compile(r"\+{0,2}device\.(\w+)=")
 _NUMBER = re.compile(r"null|true|false|[-+.\d]+(e[-+]?\d+)?", re.I)
 _stored: dict[tuple[str, str], type] = {}
@@ -118,17 +118,30 @@ def _slots(config: DictConfig) -> int | None:
 def choices(overrides: Sequence[str]) -> list[str]:
     """The overrides, those that choose a group's option without the + that Hydra would refuse: each group has one.
 
-    `device=gpu` is `device=cuda`, and `device=cuda:1` the GPU that torch calls so. Raises ConfigError for an option
-    that is a number, which Hydra refuses without naming it.
+    `device=gpu` is `device=cuda`, and `device=cuda:1` the GPU that torch calls so, also in a list. Raises ConfigError
+    for an option that is a number, which Hydra refuses without naming it, and for a list of GPUs and others.
     """
     return [word for one in overrides for word in _gpu(one) or [_choice(one)]]
 
 
 def _gpu(override: str) -> list[str]:
-    match = _GPU.fullmatch(override)
-    if match is None:
+    group, _, value = override.partition("=")
+    if group.lstrip("+") != "device":
         return []
-    return ["device=cuda", *([] if match[1] is None else [f"device.index={match[1]}"])]
+    named = value.split(",")
+    matches = [_GPU.fullmatch(one) for one in named]
+    places = [match[1] for match in matches if match is not None]
+    if not places:
+        return []
+    if all(place is None for place in places):
+        return [f"device={','.join('cuda' if match else one for match, one in zip(matches, named, strict=True))}"]
+    if len(places) < len(named):
+        other = next(one for one, match in zip(named, matches, strict=True) if match is None)
+        raise ConfigError(
+            f"{override}: cuda:N stands in a list with other GPUs of this machine alone; use device=cuda,{other}, or "
+            "device=cuda device.index=0,1"
+        )
+    return ["device=cuda", f"device.index={','.join(place or '0' for place in places)}"]
 
 
 def _choice(override: str) -> str:

@@ -12,7 +12,15 @@ from danube_sweep.cli.folders_of_others import add_trust, check_received, say_li
 from danube_sweep.cli.init import init
 from danube_sweep.cli.newest_folder import add_directory, or_newest
 from danube_sweep.cli.pages import report, watch
-from danube_sweep.cli.parser import Parser, add_accelerator, add_directories, add_model_path, add_overwrite
+from danube_sweep.cli.parser import (
+    Parser,
+    add_accelerator,
+    add_config_dir,
+    add_directories,
+    add_model_path,
+    add_overwrite,
+    own_options,
+)
 from danube_sweep.cli.predict_and_label import label, predict
 from danube_sweep.cli.refit import refit
 from danube_sweep.cli.soup import soup
@@ -112,17 +120,14 @@ def plan(arguments: list[str]) -> int:
     )
     parser.add_argument("-m", "--multirun", action="store_true", help="plan every combination")
     parser.add_argument("--json", action="store_true", help="print JSON: bytes and seconds")
-    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with your own options: device/mine.yaml, …")
+    add_config_dir(parser)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for training: device=kaggle_t4, …")
     options = parser.parse_intermixed_args(arguments)
 
     from danube_sweep.cli.plan_table import show_plan
-    from danube_sweep.errors import ConfigError
     from danube_sweep.terminal.screen import Terminal
 
-    folder = None if options.config_dir is None else options.config_dir.expanduser().absolute()
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"--config-dir={options.config_dir}: no such folder")
+    folder = own_options(options.config_dir)
     show_plan(options.overrides, Terminal(), multirun=options.multirun, as_json=options.json, config_dir=folder)
     return 0
 
@@ -138,13 +143,15 @@ def device(arguments: list[str]) -> int:
         epilog="example: danube-sweep device --probe device=cpu device.threads=1",
     )
     parser.add_argument("--probe", action="store_true", help="measure the rates, again if they were measured before")
+    add_config_dir(parser)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="device=cpu, device=cuda:1, device.threads=1")
     options = parser.parse_intermixed_args(arguments)
 
     from danube_sweep.cli.device_table import show_device
     from danube_sweep.terminal.screen import Terminal
 
-    show_device(options.overrides, Terminal(), probe=options.probe)
+    folder = own_options(options.config_dir)
+    show_device(options.overrides, Terminal(), probe=options.probe, config_dir=folder)
     return 0
 
 

@@ -1,11 +1,12 @@
 """`danube-sweep device`: the known facts about this machine's devices, and a probe of them. Imports no torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from danube_sweep.composer import compose
+from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Device
 from danube_sweep.errors import ConfigError
 from danube_sweep.planner.planned_device import cpu_features, cpu_name, option_of, planned_device, probe_key
@@ -17,14 +18,16 @@ from danube_sweep.training.probe import measure
 NO_DRIVER = "GPU: none (no driver answers here); trials run on the CPU"
 
 
-def show_device(overrides: Sequence[str], terminal: Terminal, *, probe: bool) -> None:
+def show_device(overrides: Sequence[str], terminal: Terminal, *, probe: bool, config_dir: Path | None = None) -> None:
     """Shows the devices that the overrides of the group `device` allow, after a probe of each if asked.
+
+    `config_dir`: a folder of options beside ours.
 
     Raises ConfigError for a mistake, for a device that is not here and was to be probed, and if every probe fails.
     """
     if others := [one for one in overrides if not one.startswith(("device=", "device."))]:
         raise ConfigError(f"{others[0]}: only the device can be chosen here: device=cpu, device.threads=1, …")
-    device = compose(overrides).device
+    device = Composer(config_dir=config_dir).trial(overrides).device
     shown = _devices(device)
     if probe:
         _probe(shown, terminal)

@@ -30,6 +30,21 @@ def add_directories(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="folders of runs or of sweeps")
 
 
+def add_config_dir(parser: argparse.ArgumentParser) -> None:
+    """The option `--config-dir`."""
+    parser.add_argument("--config-dir", "-cd", type=Path, help="a folder with your own options: device/mine.yaml, …")
+
+
+def own_options(config_dir: Path | None) -> Path | None:
+    """The folder that `--config-dir` names, absolute. Raises ConfigError if it is not there."""
+    from danube_sweep.errors import ConfigError
+
+    folder = None if config_dir is None else config_dir.expanduser().absolute()
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"--config-dir={config_dir}: no such folder")
+    return folder
+
+
 def add_accelerator(parser: argparse.ArgumentParser) -> None:
     """The option `--accelerator`."""
     parser.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="auto", help="where to run")

@@ -14,6 +14,7 @@ from conftest import ROOT, compose, host_cpu
 from rich.console import Console
 
 from danube_sweep.cli import main
+from danube_sweep.composer import choices
 from danube_sweep.composer import compose as composed_by_hydra
 from danube_sweep.config.schema import Device, Sampler, Sweep
 from danube_sweep.config.schema.run_fields import FIGURES
@@ -233,6 +234,8 @@ def test_a_figure_that_a_run_was_given_is_kept_in_its_folder(tmp_path: Path) -> 
 def test_gpu_cuda_and_a_place_among_several_are_understood(driver: Driver) -> None:
     assert compose(["device=gpu"]) == compose(["device=cuda"]) == compose(["device=cuda:0"])
     assert compose(["device=cuda:1"]).device == replace(compose(["device=cuda"]).device, index=1)
+    assert choices(["device=cuda:0,gpu:1"]) == ["device=cuda", "device.index=0,1"]
+    assert choices(["device=gpu,cpu"]) == ["device=cuda,cpu"] and choices(["device=l4,cpu"]) == ["device=l4,cpu"]
     driver("NVIDIA L4, 23034, 8.9")
     assert planned_device(compose(["device=cuda:1"]).device).name == "an L4"
     unknown = planned_device(compose(["device=cuda:2"]).device)
@@ -297,6 +300,11 @@ def test_a_search_without_an_end_has_no_hours(driver: Driver) -> None:
         (["device=mps", "device.cannot_run=null"], "an Apple GPU can be planned for but cannot run: danube_sweep"),
         (["device=mi300x"], "the pinned torch is built for CUDA; use device=cpu, or device.cannot_run=null with a"),
         (["-m", "device=cuda:1", "seed=0,1"], "CUDA_VISIBLE_DEVICES=1"),
+        (["-m", "device=cuda:0,cuda:1", "seed=0,1"], "CUDA_VISIBLE_DEVICES=1"),
+        (
+            ["-m", "device=cpu,cuda:1"],
+            "cuda:N stands in a list with other GPUs of this machine alone; use device=cuda,cpu",
+        ),
         (["device=rtx4080"], "device=rtx4080"),
     ],
 )
@@ -314,8 +322,11 @@ def test_a_device_of_ones_own_is_planned_for(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "device" / "mine.yaml").write_text(text)
     assert main.main(["plan", "--config-dir", str(tmp_path), "device=mine", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["device"] == "my card"
-    assert main.main(["plan", "--config-dir", str(tmp_path / "none"), "device=mine"]) == 2
-    assert "none: no such folder" in capsys.readouterr().err
+    assert main.main(["device", "--config-dir", str(tmp_path), "device=mine"]) == 0
+    assert "my card" in capsys.readouterr().out
+    for command in ("plan", "device"):
+        assert main.main([command, "--config-dir", str(tmp_path / "none"), "device=mine"]) == 2
+        assert "none: no such folder" in capsys.readouterr().err
 
 
 def test_every_device_of_the_table_states_what_a_plan_needs() -> None:

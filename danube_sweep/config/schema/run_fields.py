@@ -34,7 +34,9 @@ class Device:
         "limit of the GPU memory used, to imitate a smaller GPU (on a CPU, only the plan uses it); null for no limit",
         None,
     )
-    drivers_names: list[str] = setting("names that the driver reports, by which device=auto recognises it", [])
+    drivers_names: list[str] = setting(
+        "names that the driver reports, by which device=auto recognises a packaged option; name yours", []
+    )
     bandwidth_gb_s: float = setting("memory bandwidth in GB/s, for predicted seconds", 20.0)
     tflops_fp32: float = setting("dense fp32 rate in TFLOP/s", 0.05)
     tflops_16bit: float = setting("dense fp16 or bf16 rate with fp32 sums, in TFLOP/s", 0.03)
