@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from danube_sweep.config.schema import Config, RowLayout
+from danube_sweep.config.schema import Config, Device, RowLayout
 from danube_sweep.errors import UnknownArchitecture
 from danube_sweep.model.backbone import Backbone
-from danube_sweep.planner.memory import GIB, memory_of
+from danube_sweep.planner.memory import GIB, Memory, memory_of
 from danube_sweep.planner.planned_architecture import described_architecture
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.step_seconds import seconds_of
@@ -41,9 +41,14 @@ def predicted(
         "peak_memory_bytes": round(memory.total if on_cpu else memory.peak),
         "seconds_per_step": seconds.step,
     }
+    return found, note_on(memory, device)
+
+
+def note_on(memory: Memory, device: Device) -> str | None:
+    """The word on predicted memory that is tight on a device, or too large for it; None where it fits."""
     fit = fit_on(memory, device)
     if fit.capacity_bytes is None or fit.verdict == FITS:
-        return found, None
+        return None
     needs = f"predicted to need {memory.total / GIB:.2f} GiB, and {device.name} has {fit.capacity_bytes / GIB:.2f}"
     tight = f"{needs}: tight, since measured runs took up to {fit.spread:.0%} more than predicted"
-    return found, tight if fit.fits else f"{needs}: danube-sweep plan says what fits"
+    return tight if fit.fits else f"{needs}: danube-sweep plan says what fits"
