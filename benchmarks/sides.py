@@ -293,7 +293,9 @@ MID += shape(num_key_value_heads=4, head_dim=96)
 
 
 def place(device: str) -> list[str]:
-    """Overrides that say where both sides run."""
+    """Overrides that say where both sides run. With device=auto a machine without a GPU would take its CPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: torch finds no GPU here; leave --device out to measure on the CPU")
     return ["tracking=none", *(["device=cpu", "device.threads=1"] if device == "cpu" else ["device=auto"])]
 
 

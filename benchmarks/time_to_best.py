@@ -189,7 +189,7 @@ def set_up(options: argparse.Namespace, folder: Path) -> Bench:
     common += [*sides.data_overrides(options.data, options.rows, folder), *(sides.TINY if options.toy else sides.MID)]
     common += [f"precision={options.precision}", f"precision.compute={options.compute}"]
     common += [f"trainer.{name}_batch={options.batch}" for name in ("micro", "effective")]
-    common += [f"trainer.max_steps={options.steps}", f"trainer.validate_every={every}", "trainer.eval_batch=8"]
+    common += [f"trainer.max_steps={options.steps}", f"trainer.validate_every={every}"]
     model = options.model
     if model is None:
         model = folder / "model"
@@ -198,7 +198,12 @@ def set_up(options: argparse.Namespace, folder: Path) -> Bench:
     layers = int(json.loads((model / "config.json").read_text())["num_hidden_layers"])
     axes = grid_of(options, layers)
     sides.write_task(
-        [composer.trial([*common, "data.batching=bucketed", *cell]) for cell in sides.cells(axes)], folder / "task"
+        # This tool evaluates by tokens (trainer.eval_batch=null), which decides no loss.
+        [
+            composer.trial([*common, "trainer.eval_batch=8", "data.batching=bucketed", *cell])
+            for cell in sides.cells(axes)
+        ],
+        folder / "task",
     )
     return Bench(options, folder, common, axes)
 

@@ -1,4 +1,7 @@
-"""Every benchmark runs in a toy form and prints its table; those of packs are in test_benchmarks.py."""
+"""Every benchmark has a toy form, which prints its table; those of packs are in test_benchmarks.py.
+
+Those of packing, time_to_best and agent take longer, and are marked `full`.
+"""
 
 import csv
 import importlib
@@ -12,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import warm
 from chromium import CHROMIUM, DRIVER
 from conftest import ROOT, tiny_config
@@ -22,7 +26,7 @@ sys.path.insert(0, str(PLACE))
 
 TOYS: dict[str, tuple[str, str]] = {
     "attention": ("--tokens 32 --lengths 8,16 --rounds 1", "| 16 | "),
-    "early_stopping": ("--orders 1 --synthetic 2", "pruner=hyperband"),
+    "early_stopping": ("--orders 1 --synthetic 2", "synthetic, for tuning: kept  share  lost"),
     "flat": ("--rounds 1 --rows 24 --hidden 64 --data FOLDER", "flat against padded: "),
     "evaluation": ("--rows 12 --rounds 1 --tokens 64 --data FOLDER", "| 64 tokens | "),
     "instant_trials": ("--trials 2 --only sweep", "2 trials: claim, start, end"),
@@ -143,6 +147,9 @@ def test_a_real_sweep_is_measured_once_and_goes_on_where_it_was_stopped(
         [cell[-4:] for cell in json.loads((stored / f"everything-on-seed-{seed}-order-0-cells.json").read_text())]
         for seed in (0, 1)
     ]
+    cells = json.loads((stored / "everything-on-seed-0-order-0-cells.json").read_text())
+    task = json.loads((stored / "task-0" / "task.json").read_text())["task"]
+    assert "trainer.eval_batch=null" in cells[0] and task["eval_batch"] == 64, "evaluation by tokens is ours alone"
     assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]) and len(orders[0]) == 4
     log = stored / "baseline-1.jsonl"
     lines = log.read_text().splitlines(keepends=True)
@@ -164,10 +171,17 @@ def test_a_benchmark_refuses_the_records_of_another_sweep(tmp_path: Path, monkey
     study = partial(script("real_sweep", monkeypatch).Study, data="banking77", model=tmp_path / "base")
     options = {"steps": 4, "validations": 2, "data": tmp_path, "last_k": "1", "rates": "1e-2", "model": None}
     options |= {"precision": "fp32", "compute": "fp32", "clock": "cpu", "batch": 4, "max_length": 16}
+    options |= {"device": "cpu", "eval_batch": "null"}
     for rows in (40, 40):
         study(SimpleNamespace(**options, rows=rows, validation=0.2), folder=tmp_path / "records")
     with pytest.raises(SystemExit, match="recorded with --rows 40, not 60"):
         study(SimpleNamespace(**options, rows=60, validation=0.2), folder=tmp_path / "records")
+    file = tmp_path / "records" / "settings.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({name: settings[name] for name in settings if name not in ("device", "eval_batch")}))
+    with pytest.raises(SystemExit, match="recorded with --eval-batch 64, not null"):  # by an earlier version
+        study(SimpleNamespace(**options, rows=40, validation=0.2), folder=tmp_path / "records")
+    study(SimpleNamespace(**{**options, "eval_batch": "64"}, rows=40, validation=0.2), folder=tmp_path / "records")
 
 
 def test_a_sweep_that_never_reaches_a_loss_counts_with_its_whole_time() -> None:
@@ -193,8 +207,21 @@ def test_a_sweep_that_never_reaches_a_loss_counts_with_its_whole_time() -> None:
 def test_a_winner_is_as_good_only_if_its_interval_says_so(
     apart: float, half: float, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faster, as_good = script("real_sweep", monkeypatch).verdicts(4.9, apart, half)
-    assert faster.endswith("4.90: missed") and as_good.rpartition("±")[2].split()[1].startswith(wanted)
+    real_sweep = script("real_sweep", monkeypatch)
+    faster, as_good = real_sweep.verdicts(5.9, real_sweep.GOALS["cuda"], apart, half)
+    assert next(real_sweep.verdicts(5.9, real_sweep.GOALS["cpu"], apart, half)).endswith("5.90: met")
+    assert (
+        "at least 10 times" in faster
+        and faster.endswith("5.90: missed")
+        and as_good.rpartition("±")[2].split()[1].startswith(wanted)
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_benchmark_on_a_gpu_refuses_a_machine_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="torch finds no GPU here"):
+        script("real_sweep", monkeypatch).main([str(tmp_path / "records"), "--device", "cuda"])
+    assert not (tmp_path / "records").exists()
 
 
 def test_general_ability_equals_that_of_the_harness(
