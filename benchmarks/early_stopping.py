@@ -5,7 +5,8 @@
 The readings are those of benchmarks/early_stopping.npz, which benchmarks/record_readings.py adds to, and synthetic
 curves that cross. Every sweep is replayed in random orders of its trials: a rule decides on the validations that are on
 record, and the answer is the best validation of any trial that it has trained to its end. The sweeps with even places
-are for tuning, `--tune` prints a table of settings over them; what is reported is from the other half.
+are for tuning, the others are reported. A setting that was chosen on the tuning half looks better there, so each table
+has both halves of the synthetic sweeps side by side. `--tune` prints a table of many settings.
 
 Beside our rules stand Optuna's own successive halving, which ends trials for good, our copy of W&B's hyperband, and
 with `--wandb` W&B's package `sweeps` 0.3.0 itself, run by that Python: it needs numpy < 2.
@@ -232,11 +233,22 @@ def measured(rule: Rule, sweeps: Sequence[Curves], orders: int, pack: int) -> tu
     return statistics.fmean(kept), statistics.fmean(shares), statistics.fmean(lost)
 
 
-def tune(sweeps: Sequence[Curves], orders: int, pack: int) -> None:
-    """Prints what settings come to."""
-    for share, reduction, worth in itertools.product((0.2, 0.25), (3, 4, 6), (0.02, 0.05, 0.1)):
-        kept, part, lost = measured(ours(Asha(share, 2, reduction), worth=worth), sweeps, orders, pack)
-        print(f"rung_share={share} reduction={reduction} worth={worth}: {kept:.1%} {part:.3f} {lost:.4f}", flush=True)
+def tuned() -> dict[str, Rule]:
+    """The settings to choose from."""
+    choices = itertools.product((0.2, 0.25), (3, 4, 6), (0.02, 0.05, 0.1))
+    return {
+        f"rung_share={share} reduction={reduction} worth={worth}": ours(Asha(share, 2, reduction), worth=worth)
+        for share, reduction, worth in choices
+    }
+
+
+def show(rules: dict[str, Rule], halves: dict[str, list[Curves]], orders: int, pack: int) -> None:
+    """A line for each rule: over each set of sweeps how often the winner is kept, the share of the steps, the loss."""
+    print(f"{'rule':<38}" + "".join(f"{name:>22}: kept  share  lost " for name in halves))
+    for name, rule in rules.items():
+        cells = [measured(rule, sweeps, orders, pack) if sweeps else None for sweeps in halves.values()]
+        told = [f"{'-':>42}" if cell is None else f"{cell[0]:>27.1%}  {cell[1]:.3f}  {cell[2]:.4f}" for cell in cells]
+        print(f"{name:<38}{''.join(told)}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -250,12 +262,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     real, drawn = recorded(), [synthetic(seed) for seed in range(options.synthetic)]
-    if options.tune:
-        tune([*list(real.values())[::2], *drawn[::2]], options.orders, options.pack)
-        return
     rules: dict[str, Rule] = {
         "pruner=asha": ours(Asha()),
         "pruner=asha sweep.budget=0.45": ours(Asha(), budget=0.45),
+        "pruner=asha, rung_share=0.2 reduction=4": ours(Asha(0.2, 2, 4)),
         "pruner=hyperband": ours(Hyperband()),
         "pruner=median": ours(Median()),
         "Optuna's ASHA, min 1, factor 3": optunas_asha(1, 3),
@@ -267,15 +277,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stop: dict[str, object] = {"type": "hyperband", "min_iter": 2, "eta": 3}
         rules["W&B's package, min 2, eta 3"] = wandbs(options.wandb, {**stop, "strict": False})
         rules["W&B's package, strict"] = wandbs(options.wandb, {**stop, "strict": True})
-    halves = {"recorded": list(real.values())[1::2], "synthetic": drawn[1::2]}
+    halves = {"recorded": list(real.values())[1::2], "synthetic": drawn[1::2], "synthetic, for tuning": drawn[::2]}
+    if options.tune:
+        rules, halves = tuned(), {"recorded, for tuning": list(real.values())[::2], **halves}
     print(
         f"{len(real)} recorded and {len(drawn)} synthetic sweeps, half of each is for tuning; {options.orders} orders"
     )
-    print(f"{'rule':<34}" + "".join(f"{name:>12}: kept  share  lost " for name in halves))
-    for name, rule in rules.items():
-        cells = [measured(rule, sweeps, options.orders, options.pack) if sweeps else None for sweeps in halves.values()]
-        told = ["" if cell is None else f"{cell[0]:>17.1%}  {cell[1]:.3f}  {cell[2]:.4f}" for cell in cells]
-        print(f"{name:<34}{''.join(told)}", flush=True)
+    show(rules, halves, options.orders, options.pack)
 
 
 if __name__ == "__main__":
