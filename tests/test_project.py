@@ -2,11 +2,13 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections import Counter
 from importlib.metadata import packages_distributions
 
+import pytest
 from conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -68,3 +70,50 @@ def test_no_two_files_of_the_tests_have_one_name() -> None:
     # pytest imports them by name alone, and ends before the first test otherwise.
     names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
     assert not [name for name, count in names.items() if count > 1]
+
+
+FIGURE = re.compile(r"[±+-]?[\d.,]+( ?(%|s|ms|GiB))?")
+COMMIT = re.compile(r"`([0-9a-f]{7})`")
+
+
+def parts(page: str) -> list[tuple[str, list[list[str]]]]:
+    """The tables of a page, each with the text since the heading or table before it."""
+    found: list[tuple[str, list[list[str]]]] = []
+    before = ""
+    for block in (ROOT / page).read_text().split("\n\n"):
+        if block.startswith("#"):
+            before = ""
+        elif block.startswith("|"):
+            cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in block.splitlines()]
+            found.append((before, cells))
+            before = ""
+        else:
+            before += block
+    return found
+
+
+def test_every_table_of_figures_about_speed_names_its_commit() -> None:
+    tables = parts("docs/speed.md")
+    measured = [
+        (before, rows) for before, rows in tables if any(FIGURE.fullmatch(cell) for row in rows for cell in row)
+    ]
+    assert len(measured) >= 12
+    assert [rows[0] for before, rows in measured if not COMMIT.search(before)] == []
+
+
+def test_every_figure_among_the_claims_names_its_commit() -> None:
+    ((_, claims),) = [one for one in parts("README.md") if one[1][0][0] == "claim"]
+    assert claims[0][-1] == "recorded at" and len({len(row) for row in claims}) == 1
+    figures = [row for row in claims[2:] if re.search(r"\d\.\d|\d %", row[0])]
+    assert len(figures) >= 3 and [row for row in figures if not COMMIT.match(row[-1])] == []
+
+
+def test_the_commits_of_figures_are_in_the_history() -> None:
+    git = ["git", "-C", str(ROOT)]
+    shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+    if shallow.stdout.strip() != "false":
+        pytest.skip("the whole history is not here")
+    named = {one for page in ("README.md", "docs/speed.md") for one in COMMIT.findall((ROOT / page).read_text())}
+    asked = "".join(f"{one}^{{commit}}\n" for one in sorted(named))
+    known = subprocess.run([*git, "cat-file", "--batch-check"], input=asked, capture_output=True, text=True).stdout
+    assert len(named) > 5 and [line for line in known.splitlines() if " commit " not in line] == []
