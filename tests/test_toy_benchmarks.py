@@ -41,6 +41,7 @@ TOYS: dict[str, tuple[str, str]] = {
     "scale": ("--workers 1 --trials 2 --seconds 0 --locks lease", "lease          1 "),
     "search_in_packs": ("--seeds 1 --trials 4 --packs 1,2", "   2  ahead"),
     "sweep_overhead": ("--rounds 1 --trials 1 --steps 1 --fresh 1", "a fresh process per trial (all run)"),
+    "update_share": ("--trials 2 --tokens 16 --steps 1 --rounds 1 --precision fp32", "| over the stacks | "),
     "what_fits": ("danube3_500m", "| danube3_500m | QLoRA |"),
 }
 """The arguments of a script's toy form, and what a line of its table has."""
