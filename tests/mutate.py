@@ -49,6 +49,27 @@ RUN = "training/test_run.py"
 
 FAULTS = [
     Fault(
+        "nothing is tight, as if no run had ever exceeded its prediction",
+        "planner/memory.py",
+        "SPREAD = {False: 0.12, True: 0.4}",
+        "SPREAD = {False: 0.0, True: 0.0}",
+        ("planner/test_what_fits.py",),
+    ),
+    Fault(
+        "a plan has one slot, however many GPUs are found",
+        "sweeping/dry_run.py",
+        "default=0) or 1",
+        "default=0) and 1",
+        ("planner/test_planned_device.py",),
+    ),
+    Fault(
+        "packs follow a guess even after steps were measured",
+        "planner/pack_plan.py",
+        "guessed = self._device.guessed and not self._corrections.observed(self._key)",
+        "guessed = self._device.guessed",
+        ("planner/test_planned_device.py",),
+    ),
+    Fault(
         "a soup's updates are summed, and not averaged",
         "inference/soup/average.py",
         "(one.scale / count)",
