@@ -19,11 +19,11 @@ def agent(arguments: list[str]) -> int:
         "words", nargs="*", metavar="SWEEP | sweep.FIELD=VALUE", help="ENTITY/PROJECT/ID; settings of the executor"
     )
     parser.add_argument(
-        "--trials", type=int, default=1, metavar="N", help="how many trials train at a time (default 1)"
+        "--trials", type=int, metavar="N", help="how many trials train at a time (default 1; of --serve, all that come)"
     )
     parser.add_argument("--serve", type=Path, metavar="SWEEP_DIR", help="only the executor of this sweep folder")
     options = parser.parse_intermixed_args(arguments)
-    if options.trials < 1:
+    if options.trials is not None and options.trials < 1:
         parser.error(f"--trials must be at least 1, got {options.trials}")
     settings = [word for word in options.words if "=" in word]
     sweeps = [word for word in options.words if word not in settings]
@@ -39,5 +39,5 @@ def agent(arguments: list[str]) -> int:
 
     from danube_sweep.sweeping.share.agents import run_agents
 
-    run_agents(sweeps[0], options.trials, settings)
+    run_agents(sweeps[0], options.trials or 1, settings)
     return 0

@@ -17,10 +17,11 @@ from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.share import agent_command, handed_source, meeting_place
 from danube_sweep.sweeping.share.agent_command import AgentCommand, TrialError, held_for, named_command, tell
+from danube_sweep.sweeping.share.executor_settings import settings_among
 from danube_sweep.sweeping.share.handed_source import HandedSource
 from danube_sweep.sweeping.share.lines import LONGEST, Lines, is_ours
 from danube_sweep.sweeping.share.meeting_place import EXECUTOR, named_socket, runtime_folder, socket_of
-from danube_sweep.sweeping.share.shared_trial import _SharedTrial
+from danube_sweep.sweeping.share.shared_trial import SHARE, _SharedTrial
 
 Tiny = Callable[..., Config]
 
@@ -33,13 +34,15 @@ def own_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Meeting:
     """A source of two trials, and the agents' ends of its socket."""
 
-    def __init__(self, folder: SweepFolder, tiny: Tiny, place: socket.socket, path: Path) -> None:
+    def __init__(
+        self, folder: SweepFolder, tiny: Tiny, place: socket.socket, path: Path, expected: int | None = 2
+    ) -> None:
         overrides = [[f"lora.rank={rank}"] for rank in (2, 4)]
         with folder.locked():
             folder.write({"settings": {}})
             added = folder.add([(tiny(*words), words, None) for words in overrides], shared=[])
         self.entries: list[Entry] = [entry for entry, _ in added]
-        self.source = HandedSource(folder, expected=2)
+        self.source = HandedSource(folder, expected)
         self._path, self._ends = path, []  # type: tuple[Path, list[Lines]]
         threading.Thread(target=self.source.listen, args=(place,), daemon=True).start()
 
@@ -60,12 +63,12 @@ class Meeting:
 
 
 @pytest.fixture
-def meeting(tmp_path: Path, tiny: Tiny) -> Iterator[Meeting]:
+def meeting(tmp_path: Path, tiny: Tiny, request: pytest.FixtureRequest) -> Iterator[Meeting]:
     path = socket_of(tmp_path / "sweep")
     with socket.socket(socket.AF_UNIX) as place:
         place.bind(str(path))
         place.listen(5)
-        yield Meeting(SweepFolder(tmp_path / "sweep"), tiny, place, path)
+        yield Meeting(SweepFolder(tmp_path / "sweep"), tiny, place, path, getattr(request, "param", 2))
         place.shutdown(socket.SHUT_RDWR)
 
 
@@ -121,6 +124,69 @@ def test_fewer_start_when_no_other_has_come_for_a_while(meeting: Meeting, monkey
     monkeypatch.setattr(handed_source, "GATHER_S", 0.0)
     meeting.handed(0)
     assert meeting.source.claim() is not None
+
+
+@pytest.mark.parametrize("meeting", [None], indirect=True)
+def test_where_nobody_knows_how_many_come_the_first_trials_wait_and_later_ones_for_as_many(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [entry.path.name for entry in meeting.entries]
+    first, second = meeting.handed(0), meeting.handed(1)
+    assert meeting.source.claim() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(handed_source, "GATHER_S", 0.0)
+        claims = [meeting.source.claim(), meeting.source.claim()]
+    for claim, lines in zip(claims, (first, second), strict=True):
+        assert claim is not None
+        meeting.source.ended(claim, "preempted")
+        assert answer(lines) == {"ended": "preempted"}
+        claim.release()
+    meeting.handed(1)
+    assert meeting.source.claim() is None, "there were two before"
+    meeting.handed(0)
+    claims = [meeting.source.claim(), meeting.source.claim()]
+    assert [claim.entry.path.name for claim in claims if claim is not None] == names[::-1]
+
+
+def test_the_config_of_a_trial_that_waits_is_read_once(meeting: Meeting) -> None:
+    meeting.handed(0)
+    (config,) = meeting.source.waiting(lambda _: True, 9)
+    meeting.entries[0].folder.config.unlink()
+    (again,) = meeting.source.waiting(lambda _: True, 9)
+    assert again is config
+
+
+def test_a_trial_of_ones_own_agent_starts_an_executor_for_as_many_as_come_with_the_sweep_files_settings(
+    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tracking=wandb", "tracking.mode=disabled"]
+    sweep, config = SweepFolder(tmp_path / "sweep"), tiny(*words)
+    with sweep.locked():
+        [(entry, _)] = sweep.add([(config, words, None)], shared=[])
+    settings = settings_among([*words, "++sweep.pack=2", "sweep.deadline_h=8", "lora.rank=4"], ["lora.rank"])
+    started: list[list[str]] = []
+    monkeypatch.setattr("subprocess.Popen", lambda words, **_: started.append(words))
+    for share, theirs in (None, []), ("--trials 8 sweep.pack=8", ["--trials", "8", "sweep.pack=8"]):
+        monkeypatch.delenv(SHARE, raising=False)
+        if share is not None:
+            monkeypatch.setenv(SHARE, share)
+        _SharedTrial(config, entry.folder, sweep, settings)._start()
+        assert started.pop()[3:] == ["agent", "--serve", str(sweep.path), "sweep.pack=2", *theirs]
+        assert "sweep.deadline_h=8: has no effect on agents" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "parameters", "said"),
+    [
+        (["sweep.pack=2"], ["sweep.pack"], "sweep.pack is the executor's, which trials share; take it from parameters"),
+        (["sweep.pack=-1"], [], "sweep.pack"),
+    ],
+)
+def test_a_setting_that_an_executor_cannot_follow_is_refused(
+    words: list[str], parameters: list[str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        settings_among(words, parameters)
 
 
 def test_the_end_of_a_trial_is_told_to_its_process_and_a_failed_result_is_trained_again(meeting: Meeting) -> None:

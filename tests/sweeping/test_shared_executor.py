@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import warm
 from conftest import TINY, compose
 from runs import metrics, train
 from wandb_client import Client, client, until
@@ -25,29 +23,27 @@ LOSS = "validation/log_loss"
 
 
 class Shared:
-    """Two stock agents and an executor: two trials in a pack, then one that loses its agent and one its executor."""
+    """Two agents of a user's own: two trials in a pack, then one that loses its agent and one its executor."""
 
     def __init__(self, user: Client) -> None:
         self.client, self.server = user, user.server
         self.sweep = user.sweep(
-            [*FIXED, "tracking.share=true"], name="shared", parameters={"lora.rank": {"min": 2, "max": 9}}
+            [*FIXED, "tracking.share=true", "sweep.pack=2"],
+            name="shared",
+            parameters={"lora.rank": {"min": 2, "max": 9}},
         )
         self.folder = user.folder(self.sweep)
         with self.folder.locked():
             self.folder.write({"door": "wandb agent", "settings": {}, "tracking": {"group": "shared"}})
-        self.executor = self._serve()
         handed = user.handed(self.sweep)
         handed.waiting = [("one", {"lora.rank": 2, **SHORT}), ("two", {"lora.rank": 4, **SHORT})]
         agents = [user.agent(self.sweep) for _ in range(2)]
         self.codes = [agent.wait() for agent in agents]
         self._lose()
 
-    def _serve(self) -> "subprocess.Popen[str]":
-        with (self.folder.path / "executor.log").open("a") as printed:
-            words = ["agent", "--serve", str(self.folder.path), "--trials", "2", "sweep.pack=2"]
-            place, environment = self.client.place, self.client.environment
-            streams = {"stdout": printed, "stderr": printed}
-            return warm.popen("-m", "danube_sweep", *words, cwd=place, env=environment, **streams)
+    def _executor(self) -> int:
+        """The process that one of the children has started."""
+        return int(json.loads((self.folder.path / "executor.json").read_text())["process"])
 
     def _lose(self) -> None:
         user, server, handed = self.client, self.server, self.client.handed(self.sweep)
@@ -60,16 +56,14 @@ class Shared:
         self.lost_alone = server.runs["stopped"].exit_code is None
         # The trial's process starts another executor, with all its imports.
         before = len(server.runs["stopped"].history)
-        self.executor.send_signal(signal.SIGKILL)
-        self.executor.wait()
+        os.kill(self._executor(), signal.SIGKILL)
         until(lambda: len(server.runs["stopped"].history) > before + 5)
         handed.to_stop = {"stopped"}
         for agent in agents:
             agent.wait()
         self.named = json.loads((self.folder.path / "executor.json").read_text())
-        os.kill(self.named["process"], signal.SIGTERM)
+        os.kill(self._executor(), signal.SIGTERM)
         until(lambda: not (self.folder.path / "executor.json").exists())
-        self.executor.wait()
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +99,7 @@ def test_each_child_logs_its_own_run(shared: Shared) -> None:
         assert any("confusion_matrix" in name for name in shared.server.files[name])
 
 
-def test_the_children_load_no_model_and_the_executor_packs(shared: Shared) -> None:
+def test_the_executor_that_the_children_have_started_packs(shared: Shared) -> None:
     printed = (shared.folder.path / "executor.log").read_text()
     assert "finished" in printed and len(list(shared.folder.path.glob("p*.log"))) >= 2
     assert shared.named["socket"] == str(socket_of(shared.folder.path))

@@ -88,6 +88,7 @@ def shared_trial(words: Sequence[str]) -> bool:
     """
     if under_agent() is None or any(word in ("-m", "--multirun") for word in words):  # which is refused later
         return False
+    from danube_sweep.sweeping.share.executor_settings import settings_among
     from danube_sweep.sweeping.share.shared_trial import SHARE, is_shared, train_shared
 
     by_command = bool(os.environ.get(SHARE))
@@ -104,8 +105,9 @@ def shared_trial(words: Sequence[str]) -> bool:
             word = next((word for word in reversed(words) if word.startswith("tracking=")), "tracking")
             raise ConfigError(f"{word}: trials share an executor with tracking=wandb alone; {_UNSHARED}")
         return False
+    settings = settings_among(words, _parameters())
     folder, *own = trial_words(config, overrides)
-    train_shared(compose([*overrides, *own]) if own else config, Path(folder.partition("=")[2]).absolute())
+    train_shared(compose([*overrides, *own]) if own else config, Path(folder.partition("=")[2]).absolute(), settings)
     return True
 
 

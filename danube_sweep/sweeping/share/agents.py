@@ -17,7 +17,7 @@ from danube_sweep.storage.folder_names import SWEEPS
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.share.agent_command import AgentCommand, TrialError
-from danube_sweep.sweeping.share.serve import settings_of
+from danube_sweep.sweeping.share.executor_settings import settings_of
 from danube_sweep.sweeping.share.shared_trial import SHARE
 from danube_sweep.training.signals import SIGNALS
 

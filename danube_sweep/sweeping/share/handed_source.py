@@ -35,20 +35,32 @@ class _Handed:
     since_s: float = field(default_factory=time.monotonic)
     withdrawn: str | None = None
     """Why it is to leave."""
+    config: Config | None = None
+    """Of its folder, once it was read."""
+
+    def stored(self) -> Config:
+        """The config in the trial's folder, one object for as long as it is handed over. Raises CheckpointError."""
+        if self.config is None:
+            self.config = load_config(self.entry.folder.config)
+        return self.config
 
 
 @final
 class HandedSource:
     """A `Source`; `expected` trials start together, or as many as come within GATHER_S of each other.
 
+    With None, nobody has told how many agents there are: the first trials wait for GATHER_S, and later ones for as many
+    as were there at a time.
     With `command`, the file of a `danube-sweep agent`, no more trials are waited for once it is gone.
     """
 
-    def __init__(self, folder: SweepFolder, expected: int, command: Path | None = None) -> None:
+    def __init__(self, folder: SweepFolder, expected: int | None, command: Path | None = None) -> None:
         self._folder, self._expected, self._command = folder, expected, command
         self._lock = threading.Lock()
         self._handed: dict[str, _Handed] = {}
         self._changed_s = time.monotonic()
+        self._most, self._begun = 0, False
+        """The most trials that were there at a time, and whether any has begun."""
         self._ended = 0
         self._mistake: str | None = None
         self.notes: list[str] = []
@@ -88,7 +100,7 @@ class HandedSource:
                 lines.send({"refused": why})
                 return None
             handed = self._handed[name] = _Handed(found[0], lines)
-            self._changed_s = time.monotonic()
+            self._changed_s, self._most = time.monotonic(), max(self._most, len(self._handed))
             return handed
 
     def _withdraw(self, handed: _Handed, why: str) -> None:
@@ -124,15 +136,17 @@ class HandedSource:
                     self._tell(one, State.invalid.value)
                     continue
                 if claim is not None:
-                    one.running = True
+                    one.running = self._begun = True
                     return claim
         return None
 
     def _gathered(self, waiting: list[_Handed]) -> bool:
-        return len(waiting) >= self._expected or time.monotonic() - self._changed_s > GATHER_S
+        expected = self._expected or (self._most if self._begun else None)
+        together = expected is not None and len(waiting) >= expected
+        return together or time.monotonic() - self._changed_s > GATHER_S
 
     def _claimed(self, one: _Handed, wanted: Wanted | None) -> Claim | None:
-        config = load_config(one.entry.folder.config)
+        config = one.stored()
         if wanted is not None and not wanted(trained(one.entry, config)):
             return None
         if (lock := claimed(one.entry)) is None:
@@ -151,11 +165,11 @@ class HandedSource:
 
     def waiting(self, wanted: Wanted, most: int) -> list[Config]:
         with self._lock:
-            entries = [one.entry for one in self._handed.values() if not one.running]
+            waiting = [one for one in self._handed.values() if not one.running]
         found = []
-        for entry in entries:
+        for one in waiting:
             with suppress(CheckpointError, OSError):
-                config = trained(entry, load_config(entry.folder.config))
+                config = trained(one.entry, one.stored())
                 found += [config] if wanted(config) else []
         return found[:most]
 

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from platform import node
-from typing import Final
 
 from filelock import FileLock, Timeout
 
-from danube_sweep.config.schema import Device, NoPruner, Sweep
-from danube_sweep.config.stored import load_sweep, plain_sweep
+from danube_sweep.config.schema import Device, Sweep
 from danube_sweep.config.validate import AUTO
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.files import write_json
@@ -20,6 +18,7 @@ from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.execute.executor import Executor
 from danube_sweep.sweeping.execute.slots import Slots, find_slots
 from danube_sweep.sweeping.share.agent_command import named_command
+from danube_sweep.sweeping.share.executor_settings import settings_of
 from danube_sweep.sweeping.share.handed_source import HandedSource
 from danube_sweep.sweeping.share.meeting_place import EXECUTOR, socket_of
 from danube_sweep.terminal.screen import Terminal
@@ -27,29 +26,12 @@ from danube_sweep.tracking import SHARED
 from danube_sweep.training.probe import probe_once
 from danube_sweep.training.signals import StopRequest
 
-TAKEN: Final = tuple(
-    f"sweep.{name}"
-    for name in ("slots", "pack", "stagger_s", "timeout_h", "stall_s", "grace_s", "disk_wait_s", "on_oom")
-)
-"""The sweep's settings that an executor of agents uses."""
 
-
-def settings_of(changes: Sequence[str]) -> Sweep:
-    """The sweep's settings with these changes (sweep.FIELD=VALUE). Raises ConfigError, also for one without effect."""
-    settings, _ = load_sweep(plain_sweep(Sweep(), NoPruner()), list(changes))
-    for change in changes:
-        if change.partition("=")[0] not in TAKEN:
-            raise ConfigError(
-                f"{change}: has no effect on agents, as W&B's server draws, stops and ranks their trials; the sweep "
-                f"file sets that, and the executor takes {', '.join(TAKEN)}"
-            )
-    return settings
-
-
-def serve(sweep: Path, expected: int, changes: Sequence[str], terminal: Terminal) -> None:
+def serve(sweep: Path, expected: int | None, changes: Sequence[str], terminal: Terminal) -> None:
     """Trains what is handed over until nothing has been for `IDLE_S` seconds, or a stop is requested.
 
-    One that a `danube-sweep agent` keeps ends with that command, as soon as nothing trains.
+    `expected`: how many agents hand trials over, None if nobody knows. An executor that a `danube-sweep agent` keeps
+    ends with that command, as soon as nothing trains.
 
     Returns at once if the sweep has an executor. Raises ConfigError for a wrong setting or a folder of sockets that is
     not this user's alone, DiskError.

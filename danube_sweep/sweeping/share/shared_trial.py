@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,7 @@ from danube_sweep.storage.files import append_only
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.share.agent_command import held_for, named_command
+from danube_sweep.sweeping.share.executor_settings import without_effect
 from danube_sweep.sweeping.share.lines import Lines, is_ours
 from danube_sweep.sweeping.share.meeting_place import named_socket, socket_of
 from danube_sweep.tracking import Tracker, open_tracker
@@ -51,22 +53,24 @@ def is_shared(config: Config) -> bool:
     return isinstance(config.tracking, WandbTracking) and (config.tracking.share or bool(os.environ.get(SHARE)))
 
 
-def train_shared(config: Config, path: Path) -> None:
+def train_shared(config: Config, path: Path, settings: Sequence[str] = ()) -> None:
     """Has the trial in the folder `path` of its sweep trained, and logs it; returns when it has finished.
+
+    An executor that it has to start follows those of the `settings` (sweep.FIELD=VALUE) that are for executors.
 
     Raises UserError for a mistake in the trial or the executor's settings, TrialFailed for one that did not finish,
     Interrupted for one that was stopped or lost its executors, and BusyError for one that another process trains.
     """
-    trial = _SharedTrial(config, RunFolder(path), SweepFolder(path.parent))
+    trial = _SharedTrial(config, RunFolder(path), SweepFolder(path.parent), settings)
     trial.run()
 
 
 @final
 class _SharedTrial:
-    def __init__(self, config: Config, folder: RunFolder, sweep: SweepFolder) -> None:
+    def __init__(self, config: Config, folder: RunFolder, sweep: SweepFolder, settings: Sequence[str] = ()) -> None:
         (entry,) = [one for one in sweep.entries() if one.path == folder.path]
         assert entry.hash is not None
-        self._folder, self._sweep = folder, sweep
+        self._folder, self._sweep, self._settings = folder, sweep, settings
         self._tracker: Tracker = open_tracker(
             config.tracking,
             run_id=entry.hash,
@@ -201,7 +205,12 @@ class _SharedTrial:
         except FileNotFoundError:
             raise Interrupted("the command that started its agent has ended", signal.SIGTERM) from None
         handle = append_only(self._sweep.path / LOG)
-        words = ["agent", "--serve", str(self._sweep.path), *os.environ.get(SHARE, "").split()]
+        useless = {one: said for one in self._settings if (said := without_effect([one])) is not None}
+        for said in useless.values():
+            print(said, file=sys.stderr)
+        ours = [one for one in self._settings if one not in useless]
+        # Those of `danube-sweep agent` come last, and win.
+        words = ["agent", "--serve", str(self._sweep.path), *ours, *os.environ.get(SHARE, "").split()]
         environment = {key: value for key, value in os.environ.items() if key != SHARE}
         subprocess.Popen(
             [sys.executable, "-m", "danube_sweep", *words],
