@@ -175,6 +175,7 @@ def _train(config: Any, folder: Path) -> float | None:
     from danube_sweep.storage.ownership import Kind, check
     from danube_sweep.storage.run_folder import remove_if_empty
     from danube_sweep.sweeping.execute.train_run import train_run
+    from danube_sweep.tracking import check_package
 
     try:
         hydra = HydraConfig.get()
@@ -182,6 +183,7 @@ def _train(config: Any, folder: Path) -> float | None:
         typed = composer.to_config(composer.with_stated(config, hydra.overrides.task))
         check(folder, Kind.run)
         check_runs(planned_device(typed.device))
+        check_package(typed.tracking)
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
         return train_run(typed, folder)
     except DanubeSweepError:

@@ -1,7 +1,6 @@
 """A tracker from a config: online, offline or not at all, and never a prompt."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -12,9 +11,11 @@ from typing import Any
 from danube_sweep.config.schema import NoTracking, TensorboardTracking, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.redaction import redact, redacted
-from danube_sweep.tracking.tensorboard_sending import TensorboardRun, check_package
+from danube_sweep.tracking.packages import check_package
+from danube_sweep.tracking.tensorboard_sending import TensorboardRun
 from danube_sweep.tracking.under_agent import RUN_ID, SHARED, given_out, note_opened
 from danube_sweep.tracking.wandb_sending import Tracker, WandbRun, reason, upload_later
+from danube_sweep.tracking.wandb_server import key_problem, unreached
 
 ADAPTER_WAIT = 30
 """How many times `timeout_s` the end of a run waits for its adapter: tens of megabytes over a home's line."""
@@ -23,9 +24,6 @@ SERVICE_END_S = 1.0
 """How long wandb's service process may take to end; it takes a tenth of that."""
 
 _WITH_A_KEY = "run `wandb login`, set WANDB_API_KEY, or do without by tracking=none"
-
-_UNKNOWN_HOST = re.compile(r"\blookup ([\w.-]+?)(?: on \S+)?: ")
-"""How wandb's service process puts a name without an address."""
 
 _unreachable: dict[str, str] = {}
 """Server -> why it could not be reached: of a pack's trials only the first waits for the timeout."""
@@ -48,11 +46,11 @@ def open_tracker(
     reason and the command that uploads the run later. Raises ConfigError if the wandb package or a requested key is
     missing, and for names that W&B refuses.
     """
+    check_package(config)
     match config:
         case NoTracking():
             return WandbRun(None, WandbTracking(), say)
         case TensorboardTracking():
-            check_package(config)
             return TensorboardRun(folder, resolved, say, step)
         case WandbTracking(mode="disabled"):
             return WandbRun(None, config, say)
@@ -93,9 +91,7 @@ def report_unbegun(config: WandbTracking, state: str, error: str, exit_code: int
 def _open(asked: str, start: Callable[[str], Any], say: Callable[[str], None]) -> Any:
     try:
         import wandb
-    except ImportError as error:
-        if asked != "auto":
-            raise ConfigError(f"tracking.mode={asked} needs wandb: pip install wandb, or take tracking=none") from error
+    except ImportError:
         say("The wandb package is missing (pip install wandb): the results are in the run folder alone")
         return None
     try:
@@ -120,7 +116,7 @@ def _online_or_offline(asked: str, start: Callable[[str], Any], say: Callable[[s
         except wandb.errors.UsageError:
             raise
         except Exception as error:  # CommError, TimeoutError, and the errors of a proxy or a broken server
-            _unreachable[settings.base_url] = _unreached(settings.base_url, reason(error))
+            _unreachable[settings.base_url] = unreached(settings.base_url, reason(error))
             # The failed start keeps its id "in use" until wandb's service process ends, and that would also end this
             # process's other runs. While there are any, this trial has no W&B run.
             if wandb.setup().most_recent_active_run:
@@ -150,42 +146,15 @@ def _end_service() -> None:
 
 
 def _mode_and_why(mode: str, asked: str, base_url: str) -> tuple[str, str | None]:
-    from wandb.errors import AuthenticationError
-    from wandb.sdk.lib import wbauth
-
     if mode in ("disabled", "offline", "dryrun"):
         return mode, None
-    try:
-        if wbauth.authenticate_session(host=base_url, source="", prompt=False, update_session=False):
-            return "online", None
-        problem = f"there is no API key for {base_url} ({_where_named(base_url)})"
-    except AuthenticationError as error:
-        problem = reason(error).rstrip(".")
+    if (problem := key_problem(base_url)) is None:
+        return "online", None
     # wandb's own mode is also "online" when nobody chose one.
     for source, value in {"tracking.mode": asked, "WANDB_MODE": os.environ.get("WANDB_MODE")}.items():
         if value == "online":
             raise ConfigError(f"{source}=online: {problem}; {_WITH_A_KEY}, or give tracking.mode=offline")
     return "offline", f"W&B: {problem} ({_WITH_A_KEY})"
-
-
-def _unreached(base_url: str, said: str) -> str:
-    """Why the server is not reached; a name that nobody knows, with who chose it."""
-    unknown = _UNKNOWN_HOST.search(said)
-    if unknown is None:
-        return said
-    chosen = f" ({_where_named(base_url)})" if unknown[1] in base_url else ""
-    return f"no address is known for {unknown[1]}{chosen}: check the network and the name"
-
-
-def _where_named(base_url: str) -> str:
-    """Who chose the server, whose name a user may never have seen."""
-    import wandb
-
-    if os.environ.get("WANDB_BASE_URL"):
-        return "from WANDB_BASE_URL"
-    if base_url == wandb.Settings.model_fields["base_url"].default:
-        return f"the default server of wandb {wandb.__version__}; WANDB_BASE_URL names another"
-    return "from W&B's settings file; WANDB_BASE_URL names another"
 
 
 def _start(

@@ -1,15 +1,12 @@
 """A run's TensorBoard events, in its own folder. Errors in writing them never stop the trial."""
 
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, final
 
 import yaml
 
-from danube_sweep.config.schema import TensorboardTracking, Tracking
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.errors import ConfigError
 from danube_sweep.storage import predictions
 from danube_sweep.storage.redaction import redacted
 from danube_sweep.tracking.prediction_charts import confusions
@@ -19,14 +16,6 @@ FOLDER: Final = "tensorboard"
 """Where the events of a run lie, in its folder; `tensorboard --logdir` of a sweep shows one run per trial."""
 RESULT: Final = "result/"
 """The prefix of tags for lists of runs: the metrics of the best step."""
-
-
-def check_package(tracking: Tracking) -> None:
-    """Raises ConfigError for tracking=tensorboard without the package."""
-    if isinstance(tracking, TensorboardTracking) and find_spec("tensorboard") is None:
-        raise ConfigError(
-            "tracking=tensorboard needs tensorboard: pip install 'danube_sweep[tensorboard]', or take tracking=none"
-        )
 
 
 @final

@@ -6,6 +6,8 @@ from threading import Thread
 from typing import Final
 
 from danube_sweep.config.schema import WandbTracking
+from danube_sweep.storage.redaction import redact
+from danube_sweep.tracking.wandb_server import server_problem
 
 SWEEP_ID, RUN_ID, ENTITY, PROJECT = "WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_ENTITY", "WANDB_PROJECT"
 """What the agent tells its children."""
@@ -45,12 +47,15 @@ def sweep_name(config: WandbTracking, sweep: str, say: Callable[[str], None]) ->
 
     def ask() -> None:
         try:
+            if (problem := server_problem(config.timeout_s)) is not None:
+                trouble[0] = problem
+                return
             import wandb
 
             path = "/".join(filter(None, (os.environ.get(ENTITY), os.environ.get(PROJECT), sweep)))
             told.append(str(wandb.Api(timeout=max(1, round(config.timeout_s))).sweep(path).name))
         except Exception as error:  # no key, no network, a server without this sweep
-            trouble[0] = " ".join(str(error).split())[:200] or type(error).__name__
+            trouble[0] = " ".join(redact(str(error)).split())[:200] or type(error).__name__
 
     thread = Thread(target=ask, daemon=True)
     thread.start()

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams.metadata import PLUGIN_NAME, SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
 
+from danube_sweep.cli import main
 from danube_sweep.config.schema import TensorboardTracking
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import ConfigError, Interrupted
@@ -167,9 +168,23 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_the_trial_goes_on(tmp_
 def test_without_the_package_the_trial_is_refused_before_the_model_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "path", [])
+    config = compose(SHORT)  # with Hydra's plugins still on the path
+    (tmp_path / "tensorboard").mkdir()  # a run's folder, which Python would import as a package without files
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigError, match=r"needs tensorboard: pip install 'danube_sweep\[tensorboard\]'"):
-        train(compose(SHORT), tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("words", [SHORT, ["-m", *SHORT, "seed=0,1"]])
+def test_without_the_package_a_run_and_a_sweep_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert main.main(words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "tracking=tensorboard needs tensorboard: pip install 'danube_sweep[tensorboard]'" in said
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from conftest import compose
 from pyarrow import parquet
 from wandb_server import KEY, Server
 
+from danube_sweep.cli import main
 from danube_sweep.config.schema import NoTracking, Tracking, WandbTracking
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.predictions import Classified, classified, read
-from danube_sweep.tracking import Tracker, open_tracker
+from danube_sweep.tracking import Tracker, open_tracker, sweep_name
 from danube_sweep.tracking.open_tracker import _unreachable
 from danube_sweep.tracking.prediction_charts import calibration, confusions
 from danube_sweep.tracking.wandb_sending import MOST_CLASSES, MOST_ROWS
@@ -359,6 +361,33 @@ def test_a_server_that_wandb_chose_by_itself_is_called_its_default(
     opened.train()
     default = wandb.Settings.model_fields["base_url"].default
     assert f"no API key for {default} (the default server of wandb {wandb.__version__}; " in opened.said[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "problem"),
+    [
+        (
+            "http://127.0.0.1:9",
+            "",
+            "there is no API key for http://127.0.0.1:9 .*: run `wandb login` or set WANDB_API_KEY",
+        ),
+        ("http://no-such-host.invalid", KEY, "no address is known for no-such-host.invalid .*: check the network"),
+        ("http://127.0.0.1:9", KEY, "127.0.0.1 does not answer at port 9 .*: Connection refused"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_told_before_any_agent_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, key: str, problem: str
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setattr("subprocess.Popen", None)
+    assert main.main(["agent", "me/p/s", "--trials", "2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(f"danube-sweep: error: W&B: {problem}.*; or run .*: danube-sweep sweep FILE", line)
+    assert "WANDB_SERVICE" not in os.environ, "the agents would share its service process"
+    said: list[str] = []
+    assert sweep_name(WandbTracking(), "s1", said.append) == "s1"
+    assert re.fullmatch(rf"W&B does not tell the name of sweep s1 \({problem}.*\): its runs are .*", said[0])
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from danube_sweep.errors import ConfigError, MisfitError, UserError
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.sweeping.propose.fits_device import misfit_of
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search, examples, tidy
+from danube_sweep.tracking import check_package
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def check_cells(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], C
             check_metric(sweep, config)
             check_benchmark(sweep, config)
             check_place(config.device)
+            check_package(config.tracking)
             device = planned_device(config.device)
             check_runs(device)
             check_types(config.precision, device.types, device.name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Final, final
 
+from danube_sweep.config.schema import WandbTracking
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed, UserError
 from danube_sweep.storage.folder_names import SWEEPS
@@ -19,6 +20,7 @@ from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.share.agent_command import AgentCommand, TrialError
 from danube_sweep.sweeping.share.executor_settings import settings_of
 from danube_sweep.sweeping.share.shared_trial import SHARE
+from danube_sweep.tracking import server_problem
 from danube_sweep.training.signals import SIGNALS
 
 _SWEEP = re.compile(r"([\w .-]+/){0,2}[\w-]+")
@@ -26,6 +28,7 @@ MOST = 64
 """Agents of one command; each is a process of some 100 MB."""
 NAMED: Final = 3
 """Trials with a mistake that the last line names."""
+_WITHOUT: Final = "run the sweep's file without a server: danube-sweep sweep FILE"
 _GAVE_UP: Final = re.compile(rb"Detected \d+ .*failed runs.*shutting down")
 """The line of an agent that leaves after failures. Its exit code is 0."""
 
@@ -45,6 +48,7 @@ def run_agents(sweep: str, trials: int, changes: Sequence[str]) -> None:
         if not change.startswith("sweep.") or any(letter.isspace() for letter in change):
             raise ConfigError(f"{change}: only sweep.FIELD=VALUE without spaces; a trial's settings are the sweep's")
     settings_of(changes)
+    _check_server()
     folder = SweepFolder(SWEEPS / sweep.rpartition("/")[2])
     before = _results(folder)
     agents = _Agents([sys.executable, "-m", "wandb", "agent", "--forward-signals", sweep])
@@ -58,6 +62,16 @@ def run_agents(sweep: str, trials: int, changes: Sequence[str]) -> None:
     if any(codes):
         raise SweepFailed(f"{sum(code != 0 for code in codes)} of {trials} agents failed; what they printed says why")
     _check(folder, before, agents.gave_up(), trials, errors)
+
+
+def _check_server() -> None:
+    # Once, in our words: each agent would find the same out for itself, after half a minute.
+    try:
+        problem = server_problem(WandbTracking().timeout_s)
+    except ImportError as error:
+        raise ConfigError(f"danube-sweep agent needs wandb: pip install wandb, or {_WITHOUT}") from error
+    if problem is not None:
+        raise ConfigError(f"W&B: {problem}; or {_WITHOUT}")
 
 
 @final
