@@ -2,12 +2,15 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from platform import node
 
 import pytest
+from conftest import TINY
 from test_cluster import until
 
 from danube_sweep.cli import main
@@ -264,6 +267,31 @@ def test_a_trial_that_starts_again_is_told(tmp_path: Path, tiny: Tiny, capsys: p
         trial._log_rows()
         printed = capsys.readouterr().err
         assert said in printed and bool(said) == bool(printed)
+
+
+def test_the_process_of_a_handed_trial_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WANDB_SWEEP_ID", "s1"), ("WANDB_RUN_ID", "r1"), (SHARE, "--trials 1")):
+        monkeypatch.setenv(name, value)
+    heavy = "{'torch', 'transformers', 'peft', 'lightning', 'bitsandbytes'}"
+    looks = "import sys; from danube_sweep.cli import main; code = main.main(sys.argv[1:])"
+    words = [*(one for one in TINY if one != "tracking=none"), "tracking=wandb", "tracking.mode=disabled"]
+    sweep = SweepFolder(tmp_path / "multirun" / "s1")
+    with socket.socket(socket.AF_UNIX) as place:
+        place.bind(str(socket_of(sweep.path)))
+        place.listen(5)
+        source = HandedSource(sweep, 1)
+        threading.Thread(target=source.listen, args=(place,), daemon=True).start()
+        # A process of its own, not one that is forked from the stack: its imports are the subject.
+        started = [sys.executable, "-c", f"{looks}; print({heavy} & {{*sys.modules}}); sys.exit(code)", *words]
+        child = subprocess.Popen(started, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        until(lambda: source.waiting(lambda _: True, 1) or child.poll() is not None, 120.0)
+        claim = source.claim()
+        assert claim is not None
+        write_json(claim.entry.folder.result, {"trial": claim.entry.hash, "state": "finished", "best_step": 1})
+        source.ended(claim, "finished")
+        assert child.communicate(timeout=60) == ("set()\n", None) and child.returncode == 0
+        claim.release()
+        place.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(("host", "found"), [(node(), True), ("elsewhere", False)])
