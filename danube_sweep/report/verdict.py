@@ -151,7 +151,9 @@ def _above(ranking: Ranking, best: Shown) -> str:
 
 
 def _early(ranking: Ranking, best: Shown) -> str:
-    own = ["The best one ended early: it may be better when it is trained to its end."] if best.row.pruned else []
+    row = best.row
+    which = "The best one" if row.early == row.count else f"{row.early} of the {row.count} trials of the best one"
+    own = [f"{which} ended early: it may be better when it is trained to its end."] if row.early else []
     return " ".join([*own, *(f"{line[0].upper()}{line[1:]}." for line in regret_lines(ranking))])
 
 
@@ -161,7 +163,7 @@ def _seeds(ranking: Ranking, best: Shown) -> str:
         return ""
     more = "Sweep seed=0,1,2 over the best few."
     if ranking.noise is None:
-        return f"How much training varies: no configuration has a second seed; the rows' own spread stands in. {more}"
+        return f"How much training varies: no configuration was trained to its end with a second seed; the rows' own spread stands in. {more}"
     if count < 2:
         return f"How much the seed matters: the best has one. {more}"
     return f"How much the seed matters: the best has {count}, too few for a narrow interval. {more}"

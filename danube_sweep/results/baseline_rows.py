@@ -58,7 +58,7 @@ def _row(name: str, folds: Sequence[Found], objectives: Objectives, varied: Sequ
         by_fold={fold: [one] for fold, one in zip(places, names, strict=True)},
         folds=folds[0][1].get("folds"),
         state=f"baseline {name}",
-        pruned=False,
+        early=0,
         lost="",
         error=None,
         objectives=[_mean(several) for several in numbers],

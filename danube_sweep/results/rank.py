@@ -117,7 +117,9 @@ def _once(group: list[StoredTrial], notes: list[str]) -> list[StoredTrial]:
 def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, scores: _TestScores) -> Row:
     metric = objectives[0][0]
     measured = [one for one in trials if one.number(metric) is not None]
-    used = [one for one in measured if one.state == FINISHED] or [one for one in measured if one.state in EARLY]
+    used = [one for one in measured if one.state == FINISHED]
+    early = [one for one in measured if one.state in EARLY]
+    used += early
     reported = [number for trial in used if (number := trial.number(metric)) is not None]
     tests = [scores.parts.get(trial.hash or "", trial.result.get("test")) for trial in used]
     return Row(
@@ -129,7 +131,7 @@ def _row(trials: list[StoredTrial], varied: list[str], objectives: Objectives, s
         by_fold=_by_fold(used),
         folds=trials[0].folds,
         state=_states(trials),
-        pruned=bool(used) and used[0].state in EARLY,
+        early=len(early),
         lost=_lost(trials, used),
         error=next((trial.reason for trial in trials if trial.reason), None),
         objectives=[_mean(used, address) for address, _ in objectives],
@@ -158,7 +160,7 @@ def _cells(trials: Sequence[StoredTrial], metric: str) -> dict[Cell, float]:
 
 
 def _lost(trials: list[StoredTrial], used: list[StoredTrial]) -> str:
-    if not used or used[0].state in EARLY:
+    if not used:
         return ""
     counted = {id(trial) for trial in used}
     gone = Counter(
@@ -246,7 +248,7 @@ def _compared(ranking: Ranking, trials: dict[str, StoredTrial]) -> Ranking:
 def _contender(row: Row, trials: dict[str, StoredTrial], best: Row) -> Contender:
     refused = "ended early by the pruner" if row.pruned and row is not best else None
     if row.lost:
-        refused = "survivors, as its other trials were pruned or failed"
+        refused = "survivors, as its other trials failed"
     files = {cell: trials[name].folder.predictions for cell, name in zip(row.cells, row.used, strict=True)}
     return Contender(row.trials[0], row.cells, files, refused)
 
@@ -283,7 +285,7 @@ def _covered(found: Intervals, noise: TrainingNoise | None) -> str | None:
         return None
     said = f"the intervals (95 %, for all rows at once) cover the choice of {found.resampled}"
     if noise is None:
-        unknown = f"{said}; training noise is unknown, as nothing was trained with a second seed"
+        unknown = f"{said}; training noise is unknown, as nothing was trained to its end with a second seed"
         if found.noise is None:
             return unknown
         spread = f"the spread of the {found.noise.rows} rows (sd {found.noise.sd:.2g})"
@@ -308,7 +310,7 @@ def _with_regret(ranking: Ranking, trials: Sequence[StoredTrial]) -> Ranking:
 
 
 def _early(row: Row, courses: dict[str, Course], chance: dict[str, float]) -> Row:
-    counts = [len(courses[name].readings) for name in row.used]
+    counts = [len(courses[name].readings) for name in row.used[-row.early :]]
     chosen = [chance[name] for name in row.used if name in chance]
     return replace(row, readings=min(counts), regret=max(chosen, default=None))
 

@@ -17,7 +17,7 @@ from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.results.intervals import own_intervals
 from danube_sweep.results.rank import rank_trials
 from danube_sweep.results.ranking_table import named, nothing_learned_lines, number, plain
-from danube_sweep.results.rows import Ranking, Row, winner
+from danube_sweep.results.rows import FINISHED, Ranking, Row, winner
 from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
@@ -171,9 +171,11 @@ def on_fold(config: Config, seed: int, folds: int, fold: int) -> Config:
 def steps_of(chosen: Chosen, config: Config) -> Steps:
     """The steps on all rows: those to the best validation, times the growth of the training part; means over trials.
 
+    Trials that ended early count only where no other finished: their best step is that of their pause.
     Raises CheckpointError for a trial whose files do not state its steps.
     """
-    counted = [_steps_of(trial, config) for trial in chosen.trials]
+    trials = [trial for trial in chosen.trials if trial.state == FINISHED] or chosen.trials
+    counted = [_steps_of(trial, config) for trial in trials]
     total = max(1, round(fmean(steps * growth for _, steps, growth in counted)))
     stop = min(total, max(1, round(fmean(best * growth for best, _, growth in counted))))
     own, growth = fmean(best for best, _, _ in counted), fmean(growth for _, _, growth in counted)

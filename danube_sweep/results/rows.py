@@ -32,9 +32,9 @@ class TrialOutcome:
 class Row:
     """Trials that differ only in their seed and fold.
 
-    Numbers are means over `used`: the finished trials, or if there are none, those that ended early or are paused. A
-    row is compared with the best row over the seeds and folds that both have. A row that has `lost` trials is not
-    compared.
+    Numbers are means over `used`: the trials that finished, ended early or are paused, each at its best validation so
+    far. So a row does not gain by a bad seed that was pruned. A row is compared with the best row over the seeds and
+    folds that both have. A row that has `lost` trials is not compared.
     """
 
     values: dict[str, Any]
@@ -42,6 +42,7 @@ class Row:
     trials: list[str]
     """Names of the run folders; of `used` and of all others."""
     used: list[str]
+    """The finished ones first."""
     seeds: list[int]
     """Of `used`, each once."""
     cells: dict[Cell, float]
@@ -52,10 +53,10 @@ class Row:
     """How many there are, used or not; None without folds."""
     state: str
     """`finished`, or for several states `2 finished, 1 oom`."""
-    pruned: bool
-    """Whether the numbers are those of trials that were ended early, or are paused."""
+    early: int
+    """How many of `used` were ended early, or are paused."""
     lost: str
-    """`1 pruned, 1 oom`: the ends of its other trials, if some are finished; otherwise empty."""
+    """`1 failed, 1 oom`: the ends of the trials that have no numbers, if others have; otherwise empty."""
     error: str | None
     objectives: list[float | None]
     """Means, in the order of Ranking.objectives."""
@@ -87,9 +88,9 @@ class Row:
     baseline: str = ""
     """The name of a linear model that the trials are measured against; it has no trials and no rank."""
     readings: int | None = None
-    """Of a row that ended early, the fewest validations of its trials; None for others."""
+    """The fewest validations of its trials that ended early; None for a row without such trials."""
     regret: float | None = None
-    """Of a row that ended early, the predicted chance that it would have been the best one."""
+    """The largest predicted chance of a trial that ended early to have been the best one; None without such trials."""
     front: bool = False
     """With several objectives: whether no other row is as good in all and better in one."""
 
@@ -100,6 +101,11 @@ class Row:
     @property
     def count(self) -> int:
         return len(self.used)
+
+    @property
+    def pruned(self) -> bool:
+        """Whether the numbers are, in part at least, those of trials that were ended early, or are paused."""
+        return self.early > 0
 
     @property
     def seed_count(self) -> int:
@@ -149,7 +155,7 @@ class Ranking:
 def winner(ranking: Ranking) -> Row | None:
     """The best row, trained to its end or not, since its best step is saved. None while no row has a metric.
 
-    Rows that have lost trials, or have fewer of their folds than others, win only if there is no other.
+    Rows that have lost trials by failures, or have fewer of their folds than others, win only if there is no other.
     """
     return _winner(ranking.rows)
 

@@ -205,7 +205,7 @@ def test_a_single_trial_is_the_answer_and_has_nothing_to_compare_with(tmp_path: 
     said = section(found, "answer")
     assert "danube-sweep lora.rank=8" in said
     assert "nothing to compare" in said
-    assert "training noise is unknown, as nothing was trained with a second seed" in said
+    assert "training noise is unknown, as nothing was trained to its end with a second seed" in said
     assert not list(found.all("section", id="explore"))
 
 

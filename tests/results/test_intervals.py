@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -239,17 +240,32 @@ def test_a_metric_that_is_no_sum_has_no_interval_and_says_so(tmp_path: Path, nam
 def test_a_row_that_lost_its_unlucky_seeds_is_not_crowned(tmp_path: Path) -> None:
     for seed, level in enumerate((0.45, 0.5, 0.55)):
         losses_of(tmp_path, 1, seed, level)
-        losses_of(tmp_path, 2, seed, level - 0.03, state="pruned" if seed else "finished")
+        losses_of(tmp_path, 2, seed, level - 0.03, state="failed" if seed else "finished")
     ranking = rank_sweep(tmp_path)
     survivor, whole = ranking.rows
-    assert (survivor.values["row"], survivor.rank, survivor.lost) == (2, 1, "2 pruned")
+    assert (survivor.values["row"], survivor.rank, survivor.lost) == (2, 1, "2 failed")
     assert winner(ranking) is whole and whole.difference is None
     assert survivor.interval is None and not survivor.tie
     # Over the one seed that both have, not the lucky one against the mean of three.
     assert survivor.difference == pytest.approx(survivor.cells[0, None] - whole.cells[0, None])
-    assert "no interval for 1 row: survivors, as its other trials were pruned or failed" in ranking.notes
+    assert "no interval for 1 row: survivors, as its other trials failed" in ranking.notes
     last = summary_lines(ranking)[-1]
     assert "1 row with fewer trials ranked above it" in last and "by more than" not in last
+
+
+def test_a_row_does_not_gain_by_a_bad_seed_that_was_pruned(tmp_path: Path) -> None:
+    """Rows: one finished seed and a pruned bad one; both pruned; one finished and one pruned, both good."""
+    for row, levels in enumerate(((0.40, 0.90), (0.50, 0.52), (0.45, 0.47))):
+        for seed, level in enumerate(levels):
+            losses_of(tmp_path, row, seed, level, state="pruned" if seed or row == 1 else "finished")
+    ranking = rank_sweep(tmp_path)
+    assert [(row.values["row"], row.lost, row.early) for row in ranking.rows] == [(2, "", 1), (1, "", 2), (0, "", 1)]
+    assert winner(ranking) is ranking.rows[0]  # nothing above the answer
+    assert [row.mean for row in ranking.rows] == [fmean(row.cells.values()) for row in ranking.rows]
+    assert all(len(row.cells) == 2 for row in ranking.rows)
+    assert "nothing was trained to its end with a second seed" in (ranking.covers or "")
+    last = summary_lines(ranking)[-1]
+    assert last.startswith("best: row=2") and "1 of its 2 trials ended early" in last and "above it" not in last
 
 
 def test_without_a_whole_row_the_best_says_that_it_lost_trials(tmp_path: Path) -> None:
@@ -292,7 +308,8 @@ def test_without_a_second_seed_the_spread_of_the_rows_stands_in_for_the_noise(tm
     assert own is not None and (own[1] - own[0]) / 2 == pytest.approx(wanted.own, rel=0.1)
     assert [row.tie for row in ranking.rows] == [False, *[True] * 6, False]
     said = (
-        "training noise is unknown, as nothing was trained with a second seed: for differences the spread of the 8 rows"
+        "training noise is unknown, as nothing was trained to its end with a second seed: "
+        "for differences the spread of the 8 rows"
     )
     assert said in (ranking.covers or "")
     assert summary_lines(ranking)[-1].endswith("tied with 6 others (95 % interval of the difference holds 0)")

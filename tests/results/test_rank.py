@@ -356,15 +356,15 @@ def test_a_trial_that_another_one_holds_is_running(tmp_path: Path, name: str) ->
     assert summary_lines(rank_sweep(tmp_path))[-1] == "no trial has finished yet"
 
 
-def test_a_row_counts_its_finished_trials_and_pruned_ones_only_without_them(tmp_path: Path) -> None:
+def test_a_row_counts_its_pruned_trials_at_their_best_and_loses_only_failed_ones(tmp_path: Path) -> None:
     end(trial(tmp_path, "lora.rank=2", "seed=0"), 0.5)
-    end(trial(tmp_path, "lora.rank=2", "seed=1"), 0.1, state="pruned")
+    end(trial(tmp_path, "lora.rank=2", "seed=1"), 0.8, state="pruned")
     end(trial(tmp_path, "lora.rank=2", "seed=2"), state="oom", error="OutOfMemory: x")
     end(trial(tmp_path, "lora.rank=4", "seed=0"), 0.4, state="pruned")
     end(trial(tmp_path, "lora.rank=8", "seed=0"), state="failed", error="ValueError: x")
     early, mixed, failed = rank_sweep(tmp_path).rows
     assert (early.mean, early.state, early.pruned, early.rank) == (0.4, "pruned", True, 1)
-    assert (mixed.mean, mixed.count, mixed.seeds, mixed.deviation) == (0.5, 1, [0], None)
+    assert (mixed.mean, mixed.count, mixed.seeds, mixed.lost) == (pytest.approx(0.65), 2, [0, 1], "1 oom")
     assert mixed.state == "1 finished, 1 pruned, 1 oom"
     assert winner(rank_sweep(tmp_path)) == early
     assert (mixed.difference, early.difference) == (pytest.approx(0.1), None)
@@ -393,6 +393,17 @@ def test_a_row_that_ended_early_has_its_chance_to_have_won(tmp_path: Path) -> No
     assert f"regret: {ranking.regret:.0%} chance" in lines and "that one of the 2 rows that ended early would" in lines
     assert "1 row that ended early rests on one validation" in lines
     assert "regret" in shown(ranking, 200)
+
+
+def test_the_pruned_trials_of_a_row_with_a_finished_one_have_their_chance_too(tmp_path: Path) -> None:
+    curves = {(1, 0): (0.9, 0.7, 0.6, 0.5), (1, 1): (0.92, 0.8), (2, 0): (1.0, 0.8, 0.7, 0.6), (2, 1): (0.93,)}
+    for (rank, seed), curve in curves.items():
+        found = course(trial(tmp_path, f"lora.rank={rank}", f"seed={seed}"), *curve)
+        end(found, min(curve), state="finished" if len(curve) == 4 else "pruned")
+    ranking = rank_sweep(tmp_path)
+    assert [(row.state, row.readings) for row in ranking.rows] == [("1 finished, 1 pruned", n) for n in (2, 1)]
+    assert all(row.regret is not None for row in ranking.rows) and ranking.regret == ranking.rows[1].regret
+    assert any("that the row that ended early would have won" in line for line in summary_lines(ranking))
 
 
 def test_a_paused_trial_is_ranked_by_what_it_has_so_far(tmp_path: Path) -> None:
