@@ -9,12 +9,12 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.errors import CheckpointError
 from danube_sweep.report.factor_effects import Factor
 from danube_sweep.report.page_data import Answer, Cheaper, Shown
+from danube_sweep.results.early_rows import regret_lines
 from danube_sweep.results.ranking_table import (
     cheaper_rival_lines,
     nothing_learned,
     nothing_learned_lines,
     number,
-    regret_lines,
     shown,
 )
 from danube_sweep.results.rows import Ranking, ties, winner
@@ -163,7 +163,8 @@ def _seeds(ranking: Ranking, best: Shown) -> str:
         return ""
     more = "Sweep seed=0,1,2 over the best few."
     if ranking.noise is None:
-        return f"How much training varies: no configuration was trained to its end with a second seed; the rows' own spread stands in. {more}"
+        known = "no configuration was trained to its end with a second seed; the rows' own spread stands in"
+        return f"How much training varies: {known}. {more}"
     if count < 2:
         return f"How much the seed matters: the best has one. {more}"
     return f"How much the seed matters: the best has {count}, too few for a narrow interval. {more}"

@@ -30,11 +30,18 @@ class Course:
 
     readings: tuple[Reading, ...] = ()
     total_steps: int | None = None
+    finished: bool = False
+    """Whether it is known to have come to its end, which is before its last step with trainer.patience."""
 
     @property
     def share(self) -> float:
         """The share of its steps up to the last validation."""
         return self.readings[-1].share if self.readings else 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has come to its end."""
+        return self.finished or self.share >= 1 - NEARLY
 
     @property
     def best(self) -> float:

@@ -300,7 +300,9 @@ def _with_regret(ranking: Ranking, trials: Sequence[StoredTrial]) -> Ranking:
     if not any(row.pruned for row in ranking.rows) or not metric.startswith("validation/"):
         return ranking
     known = [trial for trial in trials if trial.state == FINISHED or trial.state in EARLY]
-    courses = {trial.name: course_of(trial.folder, metric, goal) for trial in known}
+    courses = {
+        trial.name: replace(course_of(trial.folder, metric, goal), finished=trial.state == FINISHED) for trial in known
+    }
     chance = chances(courses)
     rows = [_early(row, courses, chance) if row.pruned else row for row in ranking.rows]
     best = winner(ranking)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.config.schema.states import COMPLETE
+from danube_sweep.results.early_rows import ended_early, regret_lines
 from danube_sweep.results.rows import FINISHED, Ranking, Row, ties, winner
 from danube_sweep.results.trial_results import UNDER_WAY
 from danube_sweep.terminal.screen import encodable
@@ -336,20 +337,6 @@ def cheaper_rival_lines(ranking: Ranking) -> list[str]:
     ]
 
 
-def regret_lines(ranking: Ranking) -> list[str]:
-    """Lines on rows that ended early; none without such rows."""
-    early = [row for row in ranking.rows if row.pruned]
-    lines = []
-    if ranking.regret is not None:
-        best = winner(ranking)
-        others = [row for row in early if best is None or row.trials != best.trials]
-        which = "the row that ended early" if len(others) == 1 else f"one of the {len(others)} rows that ended early"
-        lines.append(f"regret: {ranking.regret:.0%} chance, by this sweep's own crossings, that {which} would have won")
-    if thin := sum(row.readings == 1 for row in early):
-        lines.append(f"{thin} row{'s' * (thin > 1)} that ended early rest{'s' * (thin == 1)} on one validation")
-    return lines
-
-
 def answer(ranking: Ranking) -> str:
     """The best row, how good it is and how sure that is."""
     best = winner(ranking)
@@ -386,7 +373,7 @@ def _standing(ranking: Ranking, best: Row) -> str:
         front = sum(row.front for row in ranking.rows)
         return f"; {front} row{'s are' if front > 1 else ' is'} on the Pareto front"
     others = [row for row in ranking.rows if row.difference is not None]
-    lost = f"; it has lost trials: {best.lost}" if best.lost else _ended_early(best)
+    lost = f"; it has lost trials: {best.lost}" if best.lost else ended_early(best)
     said = lost + _above(others, best.rank or 1)
     if tied := len(ties(ranking)):
         return f"{said}; tied with {tied} other{'s' * (tied > 1)} (95 % interval of the difference holds 0)"
@@ -394,12 +381,6 @@ def _standing(ranking: Ranking, best: Row) -> str:
         return said
     chance = "chance" if ranking.noise is not None else "chance, the rows' own spread taken for training noise"
     return f"{said}; every other row is worse by more than {chance}"
-
-
-def _ended_early(best: Row) -> str:
-    if not best.early or best.early == best.count:
-        return "; it ended early" if best.early else ""
-    return f"; {best.early} of its {best.count} trials ended early"
 
 
 def _above(others: Sequence[Row], rank: int) -> str:

@@ -28,7 +28,7 @@ def chances(courses: Mapping[Key, Course]) -> dict[Key, float]:
     seen = {key: course for key, course in courses.items() if course.readings}
     if not seen:
         return {}
-    whole = {key: course for key, course in seen.items() if _is_whole(course)}
+    whole = {key: course for key, course in seen.items() if course.is_whole}
     leading = min(whole or seen, key=lambda key: seen[key].best)
     leader = _Leader(seen[leading])
     rate, variance = _closing([leader.gaps(course) for key, course in seen.items() if key != leading])
@@ -39,15 +39,11 @@ def chances(courses: Mapping[Key, Course]) -> dict[Key, float]:
     }
 
 
-def _is_whole(course: Course) -> bool:
-    return course.share >= 1 - NEARLY
-
-
 class _Leader:
     """The best value of a trial so far, at any share of its steps."""
 
     def __init__(self, course: Course) -> None:
-        self.share = course.share
+        self.share, self._is_whole = course.share, course.is_whole
         self._shares = [reading.share - NEARLY for reading in course.readings]
         self._best: list[float] = []
         for reading in course.readings:
@@ -67,8 +63,11 @@ class _Leader:
         ]
 
     def gap(self, course: Course) -> float:
-        """How much worse the trial's best value is than the leader's, at the last share that both have come to."""
-        share = min(course.share, self.share)
+        """How much worse the trial's best value is than the leader's, at the last share that both have come to.
+
+        A leader that finished keeps its best value for all later shares.
+        """
+        share = course.share if self._is_whole else min(course.share, self.share)
         place = self._place(share)
         return course.up_to(share).best - (self._best[place] if place is not None else self._best[0])
 

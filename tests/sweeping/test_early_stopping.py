@@ -127,6 +127,23 @@ def test_one_trial_at_least_comes_to_its_end(folder: SweepFolder, opened: Opened
     assert numbers(early.revivals(folder.entries())) == [1]
 
 
+def test_a_trial_that_finished_by_patience_has_come_to_its_end(folder: SweepFolder, opened: Opened) -> None:
+    first, *others = folder.entries()
+    finish(first, 0.9, 0.2, 0.25)
+    for number, entry in enumerate(others):
+        pause(entry, 9.0 + number, 8.9 + number, 8.8 + number)
+    assert opened().revivals(folder.entries()) == []  # none has a chance
+    finish(first, 0.9, 0.7, 0.72)
+    finish(others[0], 0.9, 0.65, 0.75)
+    for entry in others[1:]:
+        pause(entry, 0.92, 0.69)
+    found = numbers(opened().revivals(folder.entries()))
+    assert found != [] and opened(budget=0.3).revivals(folder.entries()) == []
+    for entry in (first, others[0]):
+        write_json(entry.folder.result, {"state": "pruned", "validation": {"log_loss": 0.65}})
+    assert opened(budget=0.3).revivals(folder.entries()) != []  # none has come to its end
+
+
 def test_a_budget_keeps_the_first_rung_for_all_and_limits_the_rest(folder: SweepFolder, opened: Opened) -> None:
     entries = folder.entries()
     finish(entries[0], 0.9, 0.7, 0.52, 0.5)

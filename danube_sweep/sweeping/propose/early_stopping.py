@@ -6,10 +6,11 @@ process may decide, and any process may be killed.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import final
 
 from danube_sweep.config.schema import Pruner, Sweep
-from danube_sweep.config.schema.states import COMPLETE, Verdict
+from danube_sweep.config.schema.states import COMPLETE, State, Verdict
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.results.courses import Course
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
@@ -110,7 +111,7 @@ class EarlyStopping:
             standing = self._standings.of(entry)
             if standing.state is not None and standing.state not in COMPLETE:
                 continue
-            courses[entry.number] = standing.course
+            courses[entry.number] = replace(standing.course, finished=standing.state == State.finished.value)
             if standing.state is None:
                 rests = standing.is_paused and entry.number not in self._going
                 (paused if rests else still_open).add(entry.number)

@@ -107,4 +107,4 @@ class PausePolicy:
 
 def _lacks_a_whole_one(known: Known) -> bool:
     # At least one trial comes to its end, whatever the budget.
-    return not known.open and not any(course.share >= 1 - NEARLY for course in known.courses.values())
+    return not known.open and not any(course.is_whole for course in known.courses.values())
