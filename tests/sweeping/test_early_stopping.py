@@ -1,5 +1,6 @@
 """Which trials of a folder pause, which go on, and what may be spent: decided from the folder, by any process."""
 
+import io
 import os
 import time
 from collections.abc import Callable
@@ -8,16 +9,19 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny_config
+from rich.console import Console
 
 from danube_sweep.config.schema import Asha, Patient, Pruner, Sweep
 from danube_sweep.config.schema.states import Verdict
 from danube_sweep.results.courses import Course, Reading
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.execute.close_paused import close_paused
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import FolderSource
 from danube_sweep.sweeping.propose.pause_policy import Known
 from danube_sweep.sweeping.propose.standings import Standings
+from danube_sweep.terminal.screen import Terminal
 
 STEPS = 40
 ASHA = Asha(min_validations=1, reduction=2)
@@ -220,6 +224,35 @@ def test_a_paused_trial_is_claimed_by_one_process_and_again_after_it_was_killed(
     assert again is not None and again.entry.number == 1
     again.release()
     second.release()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"state": "pau'])
+def test_a_trial_with_a_damaged_pause_continues_and_does_not_hold_up_the_sweep(
+    folder: SweepFolder, opened: Opened, text: str
+) -> None:
+    entries = folder.entries()
+    for entry in entries[1:]:
+        finish(entry, 0.5, 0.4, 0.3, 0.2)
+    pause(entries[0], 9.0)
+    assert FolderSource(folder, early=opened()).claim() is None
+    entries[0].folder.paused.write_text(text)
+    source = FolderSource(folder, early=opened())
+    claim = source.claim()
+    assert claim is not None and claim.entry.number == 1 and not entries[0].folder.paused.exists()
+    (note,) = source.notes
+    assert "paused.json was damaged; it continues from its checkpoint (paused.json.damaged)" in note
+    claim.release()
+
+
+def test_a_pause_that_is_damaged_when_the_sweep_closes_is_set_aside_too(folder: SweepFolder, opened: Opened) -> None:
+    for entry in folder.entries():
+        pause(entry, 0.5)
+    first = folder.entries()[0].folder
+    first.paused.write_text("{")
+    said, heard = io.StringIO(), list[Entry]()
+    close_paused(folder, Terminal(Console(file=said, width=500)), heard.append)
+    assert numbers(heard) == [2, 3, 4, 5, 6] and "(paused.json.damaged)" in said.getvalue()
+    assert not first.paused.exists() and not first.result.exists()
 
 
 # ------------------------------------------------------------------------------------------- where the trials stand

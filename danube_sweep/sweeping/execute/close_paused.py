@@ -7,7 +7,7 @@ from pathlib import Path
 from danube_sweep.config.schema import NoTracking
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import load_config
-from danube_sweep.errors import CheckpointError
+from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.planner.present_gpu import VISIBLE
 from danube_sweep.storage.checkpoint_places import remove_checkpoints
 from danube_sweep.storage.files import write_json
@@ -15,17 +15,23 @@ from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.execute import child_process
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_pool import Pool
-from danube_sweep.sweeping.propose.next_trial import claimed
+from danube_sweep.sweeping.propose.next_trial import claimed, paused_result
 from danube_sweep.terminal.screen import Terminal
 
 
 def close_paused(folder: SweepFolder, terminal: Terminal, heard: Callable[[Entry], None]) -> None:
-    """Prunes the paused trials, and calls `heard` for each. Does nothing while a trial of the sweep waits or trains."""
+    """Prunes the paused trials, and calls `heard` for each. Does nothing while a trial of the sweep waits or trains.
+
+    One whose paused.json is damaged continues when the sweep is resumed.
+    """
     with folder.locked():
         entries = [entry for entry in folder.entries() if not entry.folder.result.is_file()]
         if not entries or not all(entry.folder.paused.is_file() for entry in entries):
             return
-        closed = [entry for entry in entries if _close(entry, terminal)]
+        notes: list[str] = []
+        closed = [entry for entry in entries if _close(entry, notes)]
+    for line in notes:
+        terminal.note(line)
     for entry in closed:
         heard(entry)
         _tell_tracker(entry, terminal)
@@ -33,19 +39,19 @@ def close_paused(folder: SweepFolder, terminal: Terminal, heard: Callable[[Entry
         terminal.note(f"{len(closed)} paused trial{'s are' if len(closed) > 1 else ' is'} pruned: the sweep ends here")
 
 
-def _close(entry: Entry, terminal: Terminal) -> bool:
+def _close(entry: Entry, notes: list[str]) -> bool:
     if (lock := claimed(entry)) is None:  # another process has just promoted it
         return False
     try:
-        result = entry.folder.read_paused()
+        result = paused_result(entry, notes)
         if result is None:
             return False
         write_json(entry.folder.result, {**result, "state": State.pruned.value})
         entry.folder.paused.unlink(missing_ok=True)
         remove_checkpoints(entry.folder)
         return True
-    except CheckpointError as error:
-        terminal.note(f"{entry.path.name} stays paused: {error}")
+    except (CheckpointError, DiskError) as error:
+        notes.append(f"{entry.path.name} stays paused: {error}")
         return False
     finally:
         lock.release()

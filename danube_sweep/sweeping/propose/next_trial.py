@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from filelock import Timeout
 
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import COMPLETE, State, Verdict
 from danube_sweep.config.stored import load_config
-from danube_sweep.errors import CheckpointError
+from danube_sweep.errors import CheckpointError, DiskError
 from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.recovery import mended_config
 from danube_sweep.storage.files import set_aside, writing
@@ -140,6 +140,22 @@ def state_of(entry: Entry, notes: list[str] | None = None) -> str | None:
         return None
 
 
+def paused_result(entry: Entry, notes: list[str]) -> dict[str, Any] | None:
+    """The result that a claimed trial is paused with, None without one; a damaged one is set aside, in a line of notes.
+
+    Without it the trial is no longer paused: it continues from its checkpoint. Raises CheckpointError for one that
+    cannot be read, which may be whole, DiskError if it cannot be set aside.
+    """
+    try:
+        return entry.folder.read_paused()
+    except CheckpointError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        aside = set_aside(entry.folder.paused).name
+        notes.append(f"{entry.path.name}: its paused.json was damaged; it continues from its checkpoint ({aside})")
+        return None
+
+
 @final
 class FolderSource:
     """The trials of `folder` that have no result, and those whose state is in `retry`, by number.
@@ -173,6 +189,20 @@ class FolderSource:
         self._elsewhere = False
         self.notes: list[str] = []
         """Lines for the user. The caller that shows them empties the list."""
+        if early is not None:
+            self._look_at_pauses()
+
+    def _look_at_pauses(self) -> None:
+        for entry in self._folder.entries():
+            if entry.hash is None or not entry.folder.paused.is_file() or entry.folder.paused_fields():
+                continue
+            if (lock := claimed(entry)) is not None:
+                try:
+                    paused_result(entry, self.notes)
+                except (CheckpointError, DiskError) as error:
+                    self.notes.append(f"{entry.path.name} stays paused: {error}")
+                finally:
+                    lock.release()
 
     def claim(self, wanted: Wanted | None = None, draws: int = 0) -> Claim | None:
         return self.begin(wanted) or self.revive(wanted)
