@@ -14,11 +14,13 @@ leases.json          where several machines share the sweep: how they hold its t
 """
 
 import json
+import math
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, final
 
@@ -317,6 +319,20 @@ def append_attempt(folder: RunFolder, attempt: Attempt) -> None:
         stream.write(f"{json.dumps(redacted(asdict(attempt)), ensure_ascii=False)}\n".encode(errors="backslashreplace"))
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def training_s(folder: SweepFolder) -> float:
+    """The seconds in which at least one trial of a sweep trained, by its attempts.jsonl: those of a pack count once."""
+    spans = []
+    for attempt in (one for entry in folder.entries() for one in attempts(entry.folder)):
+        with suppress(ValueError):
+            start_s = datetime.fromisoformat(attempt.started).timestamp()
+            spans.append((start_s, start_s + max(attempt.seconds, 0.0)))
+    total_s, until_s = 0.0, -math.inf
+    for start_s, end_s in sorted(spans):
+        total_s += max(0.0, end_s - max(start_s, until_s))
+        until_s = max(until_s, end_s)
+    return total_s
 
 
 def attempts(folder: RunFolder) -> list[Attempt]:

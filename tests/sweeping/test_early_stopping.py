@@ -15,7 +15,7 @@ from danube_sweep.config.schema import Asha, Patient, Pruner, Sweep
 from danube_sweep.config.schema.states import Verdict
 from danube_sweep.results.courses import Course, Reading
 from danube_sweep.storage.files import write_json
-from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.storage.sweep_folder import Attempt, Entry, SweepFolder, append_attempt
 from danube_sweep.sweeping.execute.close_paused import close_paused
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import FolderSource
@@ -169,6 +169,19 @@ def test_a_budget_in_hours_follows_the_steps_that_an_hour_makes(folder: SweepFol
     assert early.most_steps(known) == float("inf")  # nothing was made since the start
     more = Known({**known.courses, 2: Course((Reading(1, 1.0, 0.5),), 100)}, set(), set())
     assert early.most_steps(more) == pytest.approx(200 + 600 * 100 / 3000)
+
+
+def test_a_budget_in_hours_counts_the_training_before_a_resume(folder: SweepFolder) -> None:
+    """Two trials in a pack for half an hour, then another one: 3,000 of 3,600 s are spent."""
+    for entry, start in zip(folder.entries(), ("10:00", "10:00", "18:00"), strict=False):
+        seconds = 1800.0 if start == "10:00" else 1200.0
+        append_attempt(entry.folder, Attempt("finished", seconds, f"2026-11-23T{start}:00+00:00", "here"))
+    known = Known({number: Course((Reading(1, 1.0, 0.5),), 100) for number in (1, 2, 3)}, set(), set())
+    clock = iter([0.0, 0.0, 500.0, 600.0])
+    early = EarlyStopping(folder, ASHA, Sweep(budget_h=1.0), clock=lambda: next(clock))
+    assert early.most_steps(known) == pytest.approx(300 + 600 * 300 / 3000)
+    assert early.most_steps(known) == pytest.approx(300 + 100 * 300 / 3500)
+    assert early.most_steps(known) == pytest.approx(300)
 
 
 def test_patience_finishes_a_trial(folder: SweepFolder, opened: Opened) -> None:

@@ -118,7 +118,8 @@ class Sweep:
         None,
     )
     budget_h: float | None = setting(
-        "the same limit in hours from the start, converted at the rate of the steps so far", None
+        "the same limit in hours of training, those before a resume included, converted at the rate of the steps so far",
+        None,
     )
     confirm_share: float = setting(
         "limit of the steps for confirming, as a share of the steps of the sweep's trials", 0.2

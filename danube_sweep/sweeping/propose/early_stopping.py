@@ -13,7 +13,7 @@ from danube_sweep.config.schema import Pruner, Sweep
 from danube_sweep.config.schema.states import COMPLETE, State, Verdict
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.results.courses import Course
-from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder, training_s
 from danube_sweep.sweeping.propose.pause_policy import Known, PausePolicy
 from danube_sweep.sweeping.propose.pruners import Ending, Pausing, build_pruner
 from danube_sweep.sweeping.propose.standings import Standing, Standings
@@ -45,6 +45,8 @@ class EarlyStopping:
         self._going: set[int] = set()
         """Paused trials that this process has just claimed: their paused.json is there until they train."""
         self._began_s = clock()
+        self._spent_s = 0.0 if self._budget_h is None else training_s(folder)
+        """Before this object was made, by this process or others."""
         self._made_at_start: float | None = None
 
     def verdict(self, entry: Entry, validations: int) -> Verdict:
@@ -88,8 +90,8 @@ class EarlyStopping:
         if self._budget_h is None:
             return most
         if self._made_at_start is None:
-            self._made_at_start = known.made
-        passed_s = self._clock() - self._began_s
+            self._made_at_start = 0.0 if self._spent_s else known.made
+        passed_s = self._spent_s + self._clock() - self._began_s
         left_s = self._budget_h * 3600 - passed_s
         rate = (known.made - self._made_at_start) / max(passed_s, 1e-9)
         if rate <= 0 and left_s > 0:  # nobody knows yet
