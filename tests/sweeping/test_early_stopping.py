@@ -11,7 +11,7 @@ import pytest
 from conftest import tiny_config
 from rich.console import Console
 
-from danube_sweep.config.schema import Asha, Patient, Pruner, Sweep
+from danube_sweep.config.schema import Asha, Patient, Pruner, Sweep, WandbHyperband
 from danube_sweep.config.schema.states import Verdict
 from danube_sweep.results.courses import Course, Reading
 from danube_sweep.storage.files import write_json
@@ -189,6 +189,19 @@ def test_patience_finishes_a_trial(folder: SweepFolder, opened: Opened) -> None:
     early = opened(Patient(patience=0))
     assert early.verdict(first, validate(first, 0.5)) is Verdict.go_on
     assert early.verdict(first, validate(first, 0.5, 0.6)) is Verdict.finish
+
+
+def test_a_trial_that_failed_counts_where_wandb_counts_it(folder: SweepFolder, opened: Opened) -> None:
+    """hyperband_stop_runs of W&B's sweeps 0.3.0 reads the histories of all runs: floor(3 / eta) = 1 is below the third."""
+    failed, best, judged, *_ = folder.entries()
+    for entry, loss in ((failed, 0.9), (best, 0.5), (judged, 0.8)):
+        validate(entry, loss)
+    rule = WandbHyperband(min_iter=1, eta=3.0)
+    assert opened(rule).verdict(judged, 1) is Verdict.go_on
+    write_json(failed.folder.result, {"state": "diverged", "error": "…"})
+    assert opened(rule).verdict(judged, 1) is Verdict.go_on
+    failed.folder.metrics.unlink()
+    assert opened(rule).verdict(judged, 1) is Verdict.prune
 
 
 def test_a_metric_that_should_rise_is_turned_around(folder: SweepFolder) -> None:

@@ -118,7 +118,7 @@ class Sweep:
         None,
     )
     budget_h: float | None = setting(
-        "the same limit in hours of training, those before a resume included, converted at the rate of the steps so far",
+        "the same limit in hours of training, those before a resume included, converted at the rate so far",
         None,
     )
     confirm_share: float = setting(

@@ -111,7 +111,8 @@ class EarlyStopping:
             if entry.hash is None or entry.confirms:
                 continue
             standing = self._standings.of(entry)
-            if standing.state is not None and standing.state not in COMPLETE:
+            failed = standing.state is not None and standing.state not in COMPLETE
+            if failed and not isinstance(self._rule, Ending):  # W&B compares with the runs of every state
                 continue
             courses[entry.number] = replace(standing.course, finished=standing.state == State.finished.value)
             if standing.state is None:

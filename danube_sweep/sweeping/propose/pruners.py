@@ -16,7 +16,7 @@ _MOST_BANDS: Final = 100
 """W&B's own number."""
 
 Courses = Mapping[int, Course]
-"""The trials that were validated, by number; those that failed are not among them."""
+"""The trials that were validated, by number; those that failed are among them only for rules that end trials."""
 
 
 def _count(share: float) -> int:
