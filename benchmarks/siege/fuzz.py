@@ -138,12 +138,23 @@ def kinds(place: Path) -> list[Kind]:
     kept = ("checkpoint.json", "training.safetensors")
     return [
         *sweep,
+        Kind("sweep paused.json", resting(place, ended), f"{ended.name}/paused.json", read_sweep),
         Kind("sweep sweep.json", KEPT / "sweep", "sweep.json", read_sweep),
         *(Kind(f"run {name}", KEPT / "stopped", name, read_run) for name in run),
         *(Kind(f"checkpoint {name}", saved, name, read_checkpoint) for name in kept),
         *(Kind(f"data {file.name}", file.parent, file.name, read_table) for file in tables(place)),
         Kind("sweep file", sheet(place), "sheet.yaml", read_sheet),
     ]
+
+
+def resting(place: Path, ended: Path) -> Path:
+    """The kept sweep with its first trial paused."""
+    found = _folder(place, "paused")
+    shutil.copytree(KEPT / "sweep", found, dirs_exist_ok=True)
+    result = found / ended.name / "result.json"
+    result.with_name("paused.json").write_text(json.dumps({**json.loads(result.read_text()), "state": "paused"}))
+    result.unlink()
+    return found
 
 
 def tables(place: Path) -> list[Path]:

@@ -102,11 +102,14 @@ def _unknown(
     ranking: Ranking, best: Shown | None, good: Sequence[Shown], factors: Sequence[Factor], open_trials: int
 ) -> list[str]:
     said = [_unfinished(open_trials), _lost(ranking)]
-    if best is not None and not nothing_learned(ranking):
+    regret = " ".join(f"{line[0].upper()}{line[1:]}." for line in regret_lines(ranking))
+    if best is None or nothing_learned(ranking):
+        said.append(regret)
+    else:
         said += [
             _single(ranking, best, good),
             _above(ranking, best),
-            _early(ranking, best),
+            " ".join(filter(None, [_early(best), regret])),
             _seeds(ranking, best),
             *_edges(best, factors),
             _optimism(ranking, best),
@@ -150,11 +153,10 @@ def _above(ranking: Ranking, best: Shown) -> str:
     )
 
 
-def _early(ranking: Ranking, best: Shown) -> str:
+def _early(best: Shown) -> str:
     row = best.row
     which = "The best one" if row.early == row.count else f"{row.early} of the {row.count} trials of the best one"
-    own = [f"{which} ended early: it may be better when it is trained to its end."] if row.early else []
-    return " ".join([*own, *(f"{line[0].upper()}{line[1:]}." for line in regret_lines(ranking))])
+    return f"{which} ended early: it may be better when it is trained to its end." if row.early else ""
 
 
 def _seeds(ranking: Ranking, best: Shown) -> str:

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,8 @@ class Course:
 
     readings: tuple[Reading, ...] = ()
     total_steps: int | None = None
+    warmup: float = 0.0
+    """The share of its steps in which its learning rate rises."""
     finished: bool = False
     """Whether it is known to have come to its end, which is before its last step with trainer.patience."""
 
@@ -50,17 +52,19 @@ class Course:
 
     def up_to(self, share: float) -> "Course":
         """The trial as it was at that share of its steps."""
-        return Course(tuple(one for one in self.readings if one.share <= share + NEARLY), self.total_steps)
+        until = tuple(one for one in self.readings if one.share <= share + NEARLY)
+        return replace(self, readings=until, finished=False)
 
 
 def course_of(folder: RunFolder, metric: str, goal: str) -> Course:
     """The course of a run folder's trial by a validation metric like validation/log_loss; empty if it has none yet."""
-    if (total := _total_steps(*_version(folder.environment))) is None:
+    total, warmup = _steps(*_version(folder.environment))
+    if total is None:
         return Course()
     sign = -1.0 if goal == "maximize" else 1.0
     rows = _validations(*_version(folder.metrics), metric.removeprefix("validation/"))
-    numbered = enumerate(rows, start=1)
-    return Course(tuple(Reading(number, step / total, sign * value) for number, (step, value) in numbered), total)
+    readings = (Reading(number, step / total, sign * value) for number, (step, value) in enumerate(rows, start=1))
+    return Course(tuple(readings), total, warmup)
 
 
 def _version(file: Path) -> tuple[str, int, int, int]:
@@ -72,11 +76,14 @@ def _version(file: Path) -> tuple[str, int, int, int]:
 
 
 @lru_cache(maxsize=10_000)
-def _total_steps(name: str, _inode: int, _size: int, _mtime_ns: int) -> int | None:
+def _steps(name: str, _inode: int, _size: int, _mtime_ns: int) -> tuple[int | None, float]:
+    """A trial's steps and the share of its warm-up, which files of an older version lack."""
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        total = json.loads(Path(name).read_text(encoding="utf-8")).get("total_steps")
-        return total if isinstance(total, int) and total > 0 else None
-    return None
+        found = json.loads(Path(name).read_text(encoding="utf-8"))
+        total, warmup = found.get("total_steps"), found.get("warmup_share")
+        share = float(warmup) if isinstance(warmup, int | float) and 0 <= warmup <= 1 else 0.0
+        return (total if isinstance(total, int) and total > 0 else None), share
+    return None, 0.0
 
 
 @lru_cache(maxsize=10_000)

@@ -96,6 +96,7 @@ def columns_of(ranking: Ranking, plus_minus: str) -> list[TableColumn]:
         TableColumn("vs best", ["best" if row is best else _difference(row) for row in rows]),
         TableColumn("95 %", [_interval(row) for row in rows], keep=2),
         TableColumn("regret", ["" if row.regret is None else f"{row.regret:.0%}" for row in rows], keep=5),
+        TableColumn("validations", [str(row.readings or "") for row in rows], keep=6),
         TableColumn("front", ["*" if row.front else "" for row in rows]),
         *(_number_columns(ranking, "", [row.metrics for row in rows])),
         *(_number_columns(ranking, "test ", [row.test for row in rows])),

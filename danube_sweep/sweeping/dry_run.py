@@ -137,25 +137,30 @@ def _state(entry: Entry) -> str:
     return str(entry.folder.result_fields().get("state", WAITING))
 
 
-def search_table(search: Search, sweep: Sweep, known: int, first: Config | None) -> RenderableType:
-    """The distributions of a search, the trials left, and the packs and hours of so many trials like `first`."""
+def search_table(search: Search, sweep: Sweep, entries: Sequence[Entry], first: Config | None) -> RenderableType:
+    """The distributions of a search, the trials left, and the packs and hours of so many trials like `first`.
+
+    `entries` are the trials that were drawn.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("searched", "from"):
         table.add_column(name, overflow="fold")
     for key, distribution in search.space.items():
         table.add_row(Text(key), Text(_words(distribution)))
     most = "no limit" if sweep.trials is None else str(sweep.trials)
-    said = f"sampler {sweep.sampler.value}, sweep.trials {most}, {known} drawn so far; nothing was started"
+    said = f"sampler {sweep.sampler.value}, sweep.trials {most}, {len(entries)} drawn so far; nothing was started"
     if first is None:
         return Group(table, said)
-    ahead, slots = draws_ahead(sweep, 0, 0), _slots([first], sweep)
+    own = [entry for entry in entries if not entry.confirms]
+    known = sum(entry.folder.result.is_file() or entry.folder.paused.is_file() for entry in own)
+    ahead, slots = draws_ahead(sweep, len(own), known), _slots([first], sweep)
     like = [first] * min(sweep.trials or WINDOW, ahead or WINDOW, WINDOW)
     pack = _of_draws(like, sweep, slots)
     lines = [Text(f"packs, if all were like the first point of the space: {pack.why}")]
     if ahead is not None:
         later = "then half as many as there are results" if sweep.draws_ahead == AUTO else "as sweep.draws_ahead asks"
         lines.append(Text(f"drawn ahead of results: at most {ahead}, {later}"))
-    lines.append(Text(_hours_of_draws(first, pack, sweep, slots, known)))
+    lines.append(Text(_hours_of_draws(first, pack, sweep, slots, len(entries))))
     return Group(table, *lines, said)
 
 
@@ -165,11 +170,11 @@ def _of_draws(like: Sequence[Config], sweep: Sweep, slots: int) -> PlannedPack:
     return choose_pack(like, pack=sweep.pack, slots=slots, most=most, lengths=lengths_of_rows())
 
 
-def _hours_of_draws(first: Config, pack: PlannedPack, sweep: Sweep, slots: int, known: int) -> str:
+def _hours_of_draws(first: Config, pack: PlannedPack, sweep: Sweep, slots: int, drawn: int) -> str:
     # Whole packs and the rest, which is smaller. All are like `first`, so one of each is enough to know.
     if sweep.trials is None:
         return "how long it takes: no limit, as sweep.trials is null; it ends at sweep.deadline_h or when it is stopped"
-    left = max(0, sweep.trials - known)
+    left = max(0, sweep.trials - drawn)
     whole, rest = divmod(left, len(pack.trials))
     parts = [(whole, pack)] if whole else []
     parts += [(1, _of_draws([first] * rest, replace(sweep, pack=rest), 1))] if rest else []

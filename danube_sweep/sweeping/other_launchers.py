@@ -32,6 +32,7 @@ def say_ignored(sweep: Sweep, pruner: Pruner, terminal: Terminal) -> None:
     ignored += [] if sweep.confirm is Confirm.none else ["sweep.confirm"]
     ignored += [] if isinstance(pruner, NoPruner) else ["pruner"]
     ignored += [] if sweep.pack in (AUTO, 1) else ["sweep.pack"]  # other launchers train one at a time
+    ignored += [] if sweep.draws_ahead == AUTO else ["sweep.draws_ahead"]  # a batch is drawn at once
     if ignored:
         terminal.note(
             f"{', '.join(ignored)}: only hydra/launcher=local, slurm and ray_actors keep to it; this launcher does not"

@@ -132,8 +132,8 @@ def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> No
     first = check_search(plan.search, composer.trial, plan.sweep)
     check_validated(plan.sweep, plan.pruner, first, searches=True)
     if plan.sweep.dry_run:
-        known = len(plan.folder.entries())
-        terminal.show(dry_run.search_table(plan.search, plan.sweep, known, first if plan.launch is None else None))
+        drawn = plan.folder.entries()
+        terminal.show(dry_run.search_table(plan.search, plan.sweep, drawn, first if plan.launch is None else None))
         return
     settle_locks(plan.folder, plan.sweep)
     with plan.folder.locked():

@@ -102,7 +102,7 @@ def measured(trial: ActiveTrial, seconds: dict[str, float]) -> dict[str, Any]:
     device = backbone.device
     trained = max(trial.done.train_seconds, 1e-9)
     if trial.config.data.cache_prefix:
-        seconds = {**seconds, "prefix": trial.prefix_seconds}
+        seconds = {**seconds, "prefix": trial.done.prefix_seconds}
     return {
         "peak_memory_bytes": peak_memory_bytes(device),
         "packed": trial.most_companions,

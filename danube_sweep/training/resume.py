@@ -39,6 +39,8 @@ class Progressed:
     last_loss: float = math.nan
     overflows: int = 0
     """Steps in a row that fp16 has skipped."""
+    prefix_seconds: float = 0.0
+    """Its part of the time that kept states took (data.cache_prefix)."""
 
 
 class Resumable(Protocol):
@@ -127,7 +129,8 @@ def _restore(trial: Resumable, folder: Path, manifest: dict[str, Any]) -> bool:
         if trial.allocation is not None:
             trial.allocation.load_state_dict(state["allocation"])
         done: dict[str, Any] = state["done"]
-        trial.done = Progressed(**{one.name: done[one.name] for one in fields(Progressed)})
+        known = {"prefix_seconds": 0.0, **done}  # checkpoints of an older version lack it
+        trial.done = Progressed(**{one.name: known[one.name] for one in fields(Progressed)})
         trial.best = BestSoFar(**{one.name: done[one.name] for one in fields(BestSoFar) if one.name in done})
         return manifest["metrics"] is not None
 

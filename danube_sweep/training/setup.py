@@ -225,7 +225,7 @@ def activate(taken: Taken, prepared: Prepared, model: AssembledModel, ranks: Ran
     where.told.append((_data_set(config), prepared.description.lines()))
     if prepared.markup_note is not None:
         where.told.append((f"{config.model.path}: {prepared.markup_note}", [prepared.markup_note]))
-    write_json(folder.environment, {**found, "data": asdict(prepared.description), **_steps(plan)})
+    write_json(folder.environment, {**found, "data": asdict(prepared.description), **_steps(plan, config)})
     where.predicted, warning = predicted(config, model.backbone, prepared, plan)
     notes = _length_note(model, prepared), plan.waiting_note(), _sharding_note(config, ranks), _unscored(config)
     for line in (stay, other_rows, warning, *notes):
@@ -258,8 +258,9 @@ def _unscored(config: Config) -> str | None:
     return f"trainer.benchmark: {', '.join(left_out)} is left out, as it has a test split, for a sweep's winner alone"
 
 
-def _steps(plan: StepPlan) -> dict[str, int]:
-    return {"total_steps": plan.total_steps, "scheduled_steps": plan.scheduled_steps}
+def _steps(plan: StepPlan, config: Config) -> dict[str, float]:
+    warmup = min(1.0, config.schedule.warmup * plan.scheduled_steps / plan.total_steps)
+    return {"total_steps": plan.total_steps, "scheduled_steps": plan.scheduled_steps, "warmup_share": warmup}
 
 
 def _data_set(config: Config) -> str:

@@ -112,8 +112,6 @@ class ActiveTrial:
         self.at_border = False
         self.companions = self.most_companions = 1
         """The trials that train in its pack, itself included: now, and at most so far."""
-        self.prefix_seconds = 0.0
-        """Its part of the time that kept states took in this process (data.cache_prefix)."""
         self._step_loss: torch.Tensor | None = None
         self._was_validated = False
 

@@ -257,7 +257,7 @@ def planned_lines(device: str, pack: str) -> list[str]:
     first = compose([*SEARCHED, "trainer.micro_batch=1", f"device={device}"])
     sweep = Sweep(trials=8, pack=pack, sampler=Sampler.random)
     console = Console(width=200, file=io.StringIO())
-    console.print(search_table(SEARCH, sweep, 0, first))
+    console.print(search_table(SEARCH, sweep, [], first))
     return [*pack_lines([replace(first, seed=seed) for seed in range(8)], sweep), *console.file.getvalue().splitlines()]
 
 
@@ -274,7 +274,7 @@ def test_two_gpus_that_are_here_take_the_time_of_two_that_are_named(pack: str, r
 def test_a_search_without_an_end_has_no_hours(driver: Driver) -> None:
     driver("Tesla T4, 15326, 7.5")
     first, console = compose([*SEARCHED, "device=auto"]), Console(width=200, file=io.StringIO())
-    console.print(search_table(SEARCH, Sweep(trials=None), 0, first))
+    console.print(search_table(SEARCH, Sweep(trials=None), [], first))
     assert "how long it takes: no limit, as sweep.trials is null" in console.file.getvalue()
 
 

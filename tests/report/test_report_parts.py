@@ -186,6 +186,21 @@ def test_the_edge_of_a_range_a_lone_seed_and_ties_are_what_the_sweep_cannot_tell
     assert "less time" in answer.cheaper[0].saved
 
 
+def test_rows_on_few_validations_are_told_though_nothing_was_learned(tmp_path: Path) -> None:
+    states = ("finished", "finished", "pruned", "pruned")
+    path = write_sweep(tmp_path, [Sketch([f"lora.rank={n}"], -0.3, state=one) for n, one in enumerate(states, 1)])
+    for folder, count in zip(sorted(path.glob("0*")), (4, 4, 1, 2), strict=True):
+        (folder / "environment.json").write_text('{"total_steps": 40}')
+        rows = "".join(f"{10 * (n + 1)},validation,{1.5 - 0.1 * n}\n" for n in range(count))
+        (folder / "metrics.csv").write_text(f"step,part,log_loss\n{rows}")
+    report = gather(path)
+    assert report.answer.command is None
+    (said,) = [one for one in report.answer.unknown if one.startswith("Regret: ")]
+    assert "1 row that ended early rests on one validation." in said
+    assert [row.readings for row in report.ranking.rows if row.pruned] == [1, 2]
+    assert ">validations</button>" in page(report)
+
+
 def test_a_best_that_has_learned_nothing_is_said(tmp_path: Path) -> None:
     answer = gather(
         write_sweep(tmp_path / "sweep", [Sketch(["lora.rank=4"], -0.3), Sketch(["lora.rank=8"], -0.5)])

@@ -192,7 +192,7 @@ def test_patience_finishes_a_trial(folder: SweepFolder, opened: Opened) -> None:
 
 
 def test_a_trial_that_failed_counts_where_wandb_counts_it(folder: SweepFolder, opened: Opened) -> None:
-    """hyperband_stop_runs of W&B's sweeps 0.3.0 reads the histories of all runs: floor(3 / eta) = 1 is below the third."""
+    """hyperband_stop_runs of W&B's sweeps 0.3.0 reads the histories of all runs: of three, the second is the limit."""
     failed, best, judged, *_ = folder.entries()
     for entry, loss in ((failed, 0.9), (best, 0.5), (judged, 0.8)):
         validate(entry, loss)

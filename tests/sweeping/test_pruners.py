@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def test_a_trial_is_judged_at_quarters_of_its_steps_but_not_before_its_second_va
     rule = rungs(Asha(min_validations=least))
     stands = [count for count in range(1, of + 1) if rule.stands(1, course(*[0.5] * count, of=of))]
     assert stands == judged
+
+
+@pytest.mark.parametrize(
+    ("warmup", "judged"), [(0.05, [5, 10, 15]), (0.2, [10, 15]), (0.6, [15]), (0.65, [15]), (0.7, [])]
+)
+def test_nothing_is_judged_before_the_warm_up_and_a_tenth_of_the_steps(warmup: float, judged: list[int]) -> None:
+    trials = [replace(course(*[0.5] * count, of=20), warmup=warmup) for count in range(1, 21)]
+    rule = rungs(Asha())
+    assert [count for count, one in enumerate(trials, start=1) if rule.stands(1, one)] == judged
+    assert rule.next_share(1, replace(course(of=20), warmup=warmup)) == (judged[0] / 20 if judged else 1.0)
+    median = MedianRule(0.25, 0, 1)
+    first = next(count for count, one in enumerate(trials, start=1) if median.stands(1, one))
+    assert first / 20 == pytest.approx(max(0.25, warmup + 0.1))
 
 
 def passing(rule: Rungs, courses: Sequence[Course]) -> list[int]:

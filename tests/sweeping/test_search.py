@@ -1,5 +1,6 @@
 """A search adds its trials to the folder one by one, never the same point twice, and goes on where it was cut off."""
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -9,19 +10,23 @@ from typing import Any
 import pytest
 from conftest import TINY
 from optuna.trial import TrialState
+from rich.console import Console
 
 from danube_sweep.composer import Composer
-from danube_sweep.config.schema import Config, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import Config, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import DiskError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
+from danube_sweep.sweeping.dry_run import search_table
+from danube_sweep.sweeping.other_launchers import say_ignored
 from danube_sweep.sweeping.propose.draws_ahead import draws_ahead
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search
+from danube_sweep.terminal.screen import Terminal
 
 FIXED = [*TINY, "data.rows=60"]
 COMPOSER = Composer()
@@ -153,6 +158,16 @@ def test_a_search_tells_how_many_of_its_draws_were_informed(opened: Opened) -> N
     run_all(opened(Sweep(trials=8)))
     assert source.told() == ["8 draws: 2 spread evenly at the start, 6 informed by 2 to 7 results"]
     assert opened(Sweep(trials=8, sampler=Sampler.random)).told() == []
+
+
+def test_a_dry_run_and_another_launcher_tell_what_becomes_of_draws_ahead(opened: Opened, folder: SweepFolder) -> None:
+    said, sweep = io.StringIO(), Sweep(trials=8)
+    run_all(opened(sweep), most=6)
+    terminal = Terminal(Console(file=said, width=500))
+    terminal.show(search_table(Search(FIXED, RANKS), sweep, folder.entries(), COMPOSER.trial(FIXED)))
+    assert "6 drawn so far" in said.getvalue() and "drawn ahead of results: at most 3, then half" in said.getvalue()
+    say_ignored(Sweep(draws_ahead=3), NoPruner(), terminal)
+    assert "sweep.draws_ahead: only hydra/launcher=local" in said.getvalue()
 
 
 # ----------------------------------------------------------------------------------------------------- mistakes

@@ -29,8 +29,9 @@ from danube_sweep.inference.predict import (
 from danube_sweep.inference.prediction_table import Predictions
 from danube_sweep.inference.runs_in_packs import Pack, load_pack
 from danube_sweep.inference.score_test import score_test
+from danube_sweep.storage import checkpoint
 from danube_sweep.storage.run_folder import RunFolder
-from danube_sweep.training import finish
+from danube_sweep.training import finish, resume
 from danube_sweep.training.evaluate import evaluating
 from danube_sweep.training.lightning_loop import PackModule, fit
 from danube_sweep.training.pack.shared_prefix import SharedPrefix
@@ -73,6 +74,9 @@ def test_filling_counts_as_itself_and_not_as_training(
         seconds = finish.measured(trial, {})["seconds"]
         assert seconds["prefix"] == pytest.approx(late[0] / 2, abs=50)
         assert seconds["train"] + seconds["validation"] < 50
+        manifest = checkpoint.read_manifest(resume.best_checkpoint(trial))
+        state = checkpoint.unpack_state(dict(manifest["state"]["dict"])["done"], {})
+        assert state["prefix_seconds"] == trial.done.prefix_seconds  # a pause and a resume keep it
 
 
 def whole(trained: Trained, request: Request) -> Predictions:

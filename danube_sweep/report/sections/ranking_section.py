@@ -139,6 +139,8 @@ def _columns(report: Report, rows: Sequence[Shown]) -> list[_PageColumn]:
     )
     about = "of a row that ended early: the predicted chance that it would have won"
     columns.append(_numbers(rows, "regret", lambda one: one.row.regret, "{:.0%}", about))
+    fewest = "of a row that ended early: the fewest validations of its trials, on which its number rests"
+    columns.append(_numbers(rows, "validations", lambda one: one.row.readings, "{:.0f}", fewest))
     for place, (name, _) in enumerate(ranking.objectives[1:], start=1):
         columns.append(_numbers(rows, name, _objective(place)))
     if len(ranking.objectives) > 1:

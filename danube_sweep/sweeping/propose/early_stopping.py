@@ -53,7 +53,7 @@ class EarlyStopping:
         """The verdict on a trial after `validations` validations, the last of which is on its record."""
         known = self._known(self._folder.entries())
         course = known.courses.get(entry.number, Course())
-        course = Course(course.readings[:validations], course.total_steps)
+        course = replace(course, readings=course.readings[:validations])
         if self._rule is None or len(course.readings) < validations:
             return Verdict.go_on
         known.courses[entry.number] = course

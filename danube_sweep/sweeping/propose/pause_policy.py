@@ -1,7 +1,7 @@
 """Which trials pause and which paused ones continue, from the courses of all. No files and no clock."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, final
 
@@ -90,7 +90,7 @@ class PausePolicy:
     def _is_new(self, number: int, course: Course) -> bool:
         """Whether a trial has not yet reached the point where it is first judged."""
         counts = range(1, len(course.readings) + 1)
-        return not any(self.rule.stands(number, Course(course.readings[:count])) for count in counts)
+        return not any(self.rule.stands(number, replace(course, readings=course.readings[:n])) for n in counts)
 
     def _is_affordable(self, number: int, known: Known) -> bool:
         """Whether there are steps for a trial up to where it is judged next, and for all that is under way."""

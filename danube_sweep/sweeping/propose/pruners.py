@@ -1,5 +1,6 @@
 """A pruner's verdict on a trial at a validation, from the courses of all trials. No files, no clock, no chance."""
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,8 @@ from danube_sweep.config.schema import Asha, Hyperband, Median, NoPruner, Patien
 from danube_sweep.config.schema.states import Verdict
 from danube_sweep.results.courses import NEARLY, Course
 
+AFTER_WARMUP: Final = 0.1
+"""The share of its steps that a trial makes after its warm-up before it is judged."""
 _MOST_BANDS: Final = 100
 """W&B's own number."""
 
@@ -28,8 +31,9 @@ def _count(share: float) -> int:
 class Rungs:
     """Successive halving: rungs at every `share` of a trial's steps. The best 1/`reduction` continue past a rung.
 
-    A trial comes to a rung with its first validation there, from its `least`-th on. With several brackets, a trial's
-    number decides the rung at which it is first judged, and it is compared with the trials of its bracket.
+    A trial comes to a rung with its first validation there, from its `least`-th on, and once its warm-up is over. With
+    several brackets, a trial's number decides the rung at which it is first judged, and it is compared with the trials
+    of its bracket.
     """
 
     share: float
@@ -37,13 +41,14 @@ class Rungs:
     reduction: int
     brackets: int = 1
 
-    def _rungs(self, number: int) -> range:
-        return range(1 + number % self.brackets, _count(self.share) + 1)
+    def _rungs(self, number: int, course: Course) -> range:
+        after = math.ceil(_not_before(course) / self.share - NEARLY)
+        return range(max(1 + number % self.brackets, after), _count(self.share) + 1)
 
     def _readings(self, number: int, course: Course) -> dict[int, int]:
         """Rung -> the number of the validation with which a trial has come to it."""
         found: dict[int, int] = {}
-        rungs = self._rungs(number)
+        rungs = self._rungs(number, course)
         rung = rungs.start
         for at in range(self.least - 1, len(course.readings)):
             share = course.readings[at].share
@@ -82,10 +87,15 @@ class Rungs:
 
     def next_share(self, number: int, course: Course) -> float:
         """The share of its steps at which a trial is judged next; 1 for its end."""
-        for rung in self._rungs(number):
+        for rung in self._rungs(number, course):
             if rung * self.share > course.share + NEARLY and rung * self.share < 1 - NEARLY:
                 return rung * self.share
         return 1.0
+
+
+def _not_before(course: Course) -> float:
+    """The share of its steps before which a trial is not judged: its rate still rises, or has just done so."""
+    return course.warmup + AFTER_WARMUP if course.warmup else 0.0
 
 
 def _best_of(course: Course, readings: int) -> float:
@@ -97,7 +107,8 @@ def _best_of(course: Course, readings: int) -> float:
 class MedianRule:
     """A trial continues while its best value is no worse than the median of the others' values at its share of steps.
 
-    Nothing is judged before `share` of a trial's steps, its `least`-th validation, and `startup` others at that share.
+    Nothing is judged before `share` of a trial's steps, the end of its warm-up, its `least`-th validation, and
+    `startup` others at that share.
     """
 
     share: float
@@ -107,7 +118,10 @@ class MedianRule:
     def stands(self, number: int, course: Course) -> bool:
         """Whether a trial is judged at its last validation."""
         validated = len(course.readings) >= self.least
-        return validated and self.share - NEARLY <= course.share < 1 - NEARLY
+        return validated and self._first(course) - NEARLY <= course.share < 1 - NEARLY
+
+    def _first(self, course: Course) -> float:
+        return max(self.share, _not_before(course))
 
     def passing(self, numbers: Iterable[int], courses: Courses) -> list[int]:
         """Those trials that rank high enough to continue, of some that are judged now."""
@@ -128,7 +142,7 @@ class MedianRule:
     def next_share(self, number: int, course: Course) -> float:
         """The share of its steps at which a trial is judged next; 1 for its end."""
         each = course.share / len(course.readings) if course.readings else self.share
-        return min(1.0, max(self.share, course.share + each))
+        return min(1.0, max(self._first(course), course.share + each))
 
 
 @final

@@ -84,7 +84,7 @@ class TrainingPack:
             yield
         finally:
             for trial in self.trials:
-                trial.prefix_seconds += (self._stored.seconds - before) / len(self.trials)
+                trial.done.prefix_seconds += (self._stored.seconds - before) / len(self.trials)
 
     def untrained(self) -> Backbone:
         """The backbone without any adapter of the pack, until the next step or evaluation."""
