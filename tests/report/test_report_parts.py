@@ -197,7 +197,7 @@ def test_rows_on_few_validations_are_told_though_nothing_was_learned(tmp_path: P
     assert report.answer.command is None
     (said,) = [one for one in report.answer.unknown if one.startswith("Regret: ")]
     assert "1 row that ended early rests on one validation." in said
-    assert [row.readings for row in report.ranking.rows if row.pruned] == [1, 2]
+    assert sorted(row.readings or 0 for row in report.ranking.rows if row.pruned) == [1, 2]
     assert ">validations</button>" in page(report)
 
 
