@@ -34,9 +34,14 @@ def plain_config(config: Config) -> dict[str, Any]:
     for group in OPTIONS:
         options = offered_options.options(group)
         if len(options) > 1:
-            kind = next(name for name, schema in options.items() if type(getattr(config, group)) is schema)
-            plain[group] = {"kind": kind, **plain[group]}
+            plain[group] = {"kind": option_name(config, group), **plain[group]}
     return plain
+
+
+def option_name(config: Config, group: str) -> str:
+    """The option that the config has in a group: `ordinal` for head=ordinal."""
+    chosen = type(getattr(config, group))
+    return next(name for name, schema in offered_options.options(group).items() if schema is chosen)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from danube_sweep import __version__
+from danube_sweep.config.blended_target import blended_target
 from danube_sweep.config.schema import Target
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.inference.deadline import Choice
@@ -79,22 +80,30 @@ def rule_of(path: Path, parts: Sequence[Part]) -> Decided | None:
     Raises CheckpointError for one that is damaged or of another model.
     """
     folder = path if EnsembleFolder(path).file.is_file() else parts[0].run.path
-    run = parts[0].run
-    return read_rule(folder, run.config.head.target, run.classes)
+    return read_rule(folder, target_of(path, parts), parts[0].run.classes)
+
+
+def target_of(path: Path, parts: Sequence[Part]) -> Target:
+    """The target of the mean answer of the folder's parts. Raises ConfigError if their answers have none."""
+    return blended_target([part.run.config for part in parts], str(path))
 
 
 def open_ensemble(folder: EnsembleFolder) -> list[Part]:
     """The runs of an ensemble, verified; nothing is loaded.
 
-    Raises CheckpointError for a run that is gone, changed, or of other classes than the first.
+    Raises CheckpointError for a run that is gone, changed, or of other classes than the first, ConfigError for heads
+    whose answers have no mean.
     """
     parts = [part for member in folder.read() for part in _parts(folder, member)]
     if not parts:
         raise CheckpointError(f"{folder.file} has no members; make it again with danube-sweep ensemble")
     first = parts[0].run
+    target_of(folder.path, parts)
     for part in parts[1:]:
-        if part.run.classes != first.classes or part.run.config.head.target is not first.config.head.target:
-            raise CheckpointError(f"{part.run.path} has other classes than {first.path}; make the ensemble again")
+        if part.run.classes != first.classes:
+            raise CheckpointError(
+                f"{part.run.path} has other classes than {first.path}; make the ensemble again, without one of them"
+            )
     return parts
 
 

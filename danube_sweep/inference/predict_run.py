@@ -63,6 +63,7 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None, devices: 
         checked_requests,
         open_parts,
         rule_of,
+        target_of,
     )
     from danube_sweep.inference.prediction_table import Form
 
@@ -77,7 +78,10 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None, devices: 
             )
         parts, said = calibrated(parts, words.calibrate)
         notes = [*notes, said]
-    form = Form(words.swap, words.labels, words.id_column, words.like, rule)
+    target = target_of(words.run, parts)
+    if words.labels and rule is None and any(part.run.config.head.target is not target for part in parts):
+        notes = [*notes, "labels are the median class, since some of the heads know the order of the classes"]
+    form = Form(words.swap, words.labels, words.id_column, words.like, rule, target)
     requests = checked_requests(parts, words.source, words.target, form)
     if reshape is not None:
         requests = [reshape(part.run, request) for part, request in zip(parts, requests, strict=True)]

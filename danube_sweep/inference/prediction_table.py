@@ -35,6 +35,8 @@ class Form:
     """A sample submission, whose columns, order and ids the output takes."""
     rule: Decided | None = None
     """The rule that decides the labels; None takes the default above."""
+    target: Target | None = None
+    """Of an ensemble's answers; None is that of the run's head."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def table_of(config: Config, classes: Sequence[str], *, form: Form, id_column: s
 
     `id_column` is the header of the ids. Raises ConfigError if there is nothing to predict or no class to name.
     """
-    target, labels, rule = config.head.target, form.labels, form.rule
+    target, labels, rule = form.target or config.head.target, form.labels, form.rule
     if target is Target.nothing:
         raise ConfigError("head=lm predicts no classes; predict needs a run with another head")
     if labels and rule is None and target in _KIND:

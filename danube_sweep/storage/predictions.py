@@ -82,6 +82,12 @@ def read(file: Path, wanted: Callable[[str], bool] = lambda _column: True) -> "p
         return opened.read([name for name in opened.schema_arrow.names if wanted(name)], use_threads=False)
 
 
+def columns(file: Path) -> list[str]:
+    """The names of the file's columns. Raises an error of DAMAGED."""
+    with parquet.ParquetFile(file) as opened:
+        return list(opened.schema_arrow.names)
+
+
 def is_answer(column: str) -> bool:
     """Whether a column holds answers."""
     return column == PREDICTION or column.startswith(_PROBABILITY)

@@ -12,6 +12,7 @@ from typing import Any
 
 from danube_sweep import paths
 from danube_sweep.benchmark.scored_parts import tasks_on_test
+from danube_sweep.config.blended_target import blended_target
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Baseline, Config, NoPruner, Sweep, Target
 from danube_sweep.config.schema.states import State
@@ -21,6 +22,7 @@ from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.results import refit_settings
 from danube_sweep.results.refit_settings import Chosen
 from danube_sweep.results.trial_results import read_trials
+from danube_sweep.storage import predictions
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
 from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.ownership import (
@@ -73,6 +75,7 @@ def run_refit(source: Path, output: Path, wanted: Wanted, terminal: Terminal) ->
         lines.append(f"{chosen.name}: {said}")
     trials = [trial for model in models for trial in model.trials]
     _check_trials(trials)
+    _check_average(found, trials)
     for line in [*notes, *lines]:
         terminal.note(line)
     described = [
@@ -151,6 +154,23 @@ def _check_trials(trials: Sequence[tuple[Config, list[str]]]) -> None:
         check_runs(planned_device(config.device))
         if len(trials) > 1 and config.head.target is Target.nothing:
             raise ConfigError("head=lm gives no answers to average; refit one model: --top 1 --seeds 1, no --folds")
+
+
+def _check_average(found: Sequence[Chosen], trials: Sequence[tuple[Config, list[str]]]) -> None:
+    """Raises ConfigError if the answers of several rows have no mean, which predict would only say after training."""
+    where = f"--top {len(found)}"
+    blended_target([config for config, _ in trials], where)
+    first, *others = [(one.name, _classes(one)) for one in found]
+    for name, classes in others:
+        if classes is not None and first[1] is not None and classes != first[1]:
+            raise ConfigError(f"{where}: {name} has other classes than {first[0]}, so their answers have no mean")
+
+
+def _classes(chosen: Chosen) -> list[str] | None:
+    """The classes that settings were trained with; None if their predictions are missing or damaged."""
+    with suppress(*predictions.DAMAGED):
+        return predictions.class_names(predictions.columns(chosen.trials[0].folder.predictions))
+    return None
 
 
 def _train_alone(config: Config, source: Path, output: Path, described: list[dict[str, Any]]) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import sweeps
 import torch
+from conftest import TINY, compose
 from runs import CPU, train
 
 from danube_sweep.cli import main
+from danube_sweep.config.blended_target import blended_target
 from danube_sweep.config.schema import Device, Target
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import ConfigError
@@ -113,6 +115,40 @@ def test_a_member_that_has_gone_or_is_another_is_one_line(
         assert main.main(["predict", str(ensemble.path), str(rows), "-o", str(tmp_path / "out.csv")]) == 2
         assert line in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_heads_with_and_without_an_order_of_the_classes_answer_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "a.csv"
+    rows.write_text("text,stars\n" + "".join(f"{'good ' * (k % 5)}{k},{1 + k % 5}\n" for k in range(40)))
+    table = [*TINY, "data=table", f"data.path={rows}", "data.label_column=stars", "trainer.max_steps=2"]
+    for head in ("sequence", "ordinal"):
+        train(compose([*table, f"head={head}"]), tmp_path / head)
+        predict_file(load_run(tmp_path / head, CPU), rows, tmp_path / f"{head}.csv")
+    own = [numbers(tmp_path / f"{head}.csv") for head in ("sequence", "ordinal")]
+    for first, second in (("sequence", "ordinal"), ("ordinal", "sequence")):
+        best = tmp_path / f"{first} first"
+        words = [str(tmp_path / first), str(tmp_path / second)]
+        assert main.main(["ensemble", *words, "-o", str(best), "--method", "mean"]) == 0
+        capsys.readouterr()
+        command = ["predict", str(best), str(rows), "--overwrite", "-o", str(tmp_path / "out.csv")]
+        assert main.main(command) == 0
+        found = numbers(tmp_path / "out.csv")
+        assert found == pytest.approx((own[0] + own[1]) / 2, abs=1e-6)
+        assert main.main([*command, "--labels"]) == 0
+        assert "labels are the median class" in capsys.readouterr().out
+        medians = [int((row.cumsum() < 0.5).sum()) for row in found]
+        assert labels_of(tmp_path / "out.csv") == [str(1 + place) for place in medians]
+        assert main.main(["decide", str(best), "--metric", "qwk"]) == 0
+
+
+def test_heads_whose_answers_have_no_mean_are_named() -> None:
+    table = [*TINY, "data=table", "data.path=a.csv"]
+    several = [compose([*table, f"head={head}"]) for head in ("ordinal", "regression")]
+    assert blended_target(several[:1], "best") is Target.ordered
+    with pytest.raises(ConfigError, match="best: answers of head=ordinal and head=regression have no mean"):
+        blended_target(several, "best")
 
 
 def decided(ran: sweeps.Ran, folder: Path, rule: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sweeps
 from conftest import TINY, compose
+from pyarrow import compute, parquet
 from runs import CPU, StopAfter, metrics, train
 from safetensors.torch import load_file
 from sklearn.metrics import log_loss
@@ -220,6 +221,21 @@ def test_a_refit_that_cannot_be_is_one_line_and_writes_nothing(
     assert main.main([word.format(**named, empty=empty, rows=rows) for word in words]) == 2
     line = capsys.readouterr().err
     assert said in line and line.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_rows_of_other_classes_are_refused_before_they_train(
+    tmp_path: Path, swept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(swept, tmp_path / "sweep")
+    second = find_chosen(tmp_path / "sweep", 2)[0][1]
+    file = second.trials[0].folder.predictions
+    table = parquet.read_table(file)
+    names = [name.replace("probability_winner_tie", "probability_tie") for name in table.column_names]
+    labels = compute.replace_substring(table["label"], "winner_tie", "tie")
+    parquet.write_table(table.rename_columns(names).set_column(names.index("label"), "label", labels), file)
+    assert main.main(["refit", str(tmp_path / "sweep"), "--top", "2", "--trust", "-o", str(tmp_path / "new")]) == 2
+    assert f"--top 2: {second.name} has other classes than" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from danube_sweep.config.blended_target import blended_target
 from danube_sweep.config.schema import Target
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError, ConfigError
@@ -112,10 +113,10 @@ def _chosen_kind(folder: Path) -> str | None:
 
 def _target_of(folder: Path) -> Target:
     ensemble = EnsembleFolder(folder)
-    run = ensemble.read()[0].runs[0] if ensemble.file.is_file() else folder
-    if not RunFolder(run).config.is_file():
-        raise CheckpointError(f"{ensemble.file}: the run {run} is gone; bring it back, or make the ensemble again")
-    return load_config(RunFolder(run).config).head.target
+    runs = [member.runs[0] for member in ensemble.read()] if ensemble.file.is_file() else [folder]
+    if gone := [run for run in runs if not RunFolder(run).config.is_file()]:
+        raise CheckpointError(f"{ensemble.file}: the run {gone[0]} is gone; bring it back, or make the ensemble again")
+    return blended_target([load_config(RunFolder(run).config) for run in runs], str(folder))
 
 
 def _read(file: Path, target: Target) -> Judged:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from danube_sweep.config.blended_target import blended_target
 from danube_sweep.config.schema import Config
 from danube_sweep.config.stored import load_config
 from danube_sweep.data.records import Record
@@ -31,7 +32,7 @@ def joined_ensemble(folder: EnsembleFolder, load: Callable[[Config], list[Record
         )
     records = load(configs[0])
     joined = in_order(read_predictions(folder.predictions), records, whole=configs[0].data.max_rows is None)
-    metrics = score_joined(joined, configs[0].head.target, records)
+    metrics = score_joined(joined, blended_target(configs, str(folder.path)), records)
     read = [folder.predictions, *(RunFolder(run).predictions for member in members for run in member.runs)]
     values = {"ensemble": str(folder.path)}
     scored = Scored(f"the ensemble {folder.path}", values, folds, len(members), joined, metrics, configs[0], read)
