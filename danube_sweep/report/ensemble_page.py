@@ -37,8 +37,10 @@ def write_ensemble_page(folder: EnsembleFolder, file: Path) -> int:
 def _answer(folder: EnsembleFolder) -> Markup | None:
     scores, chosen = folder.read_scores()
     if promised := read_refit(folder.path):
+        measured = folder.predictions.is_file()
+        left = "The members were trained on all rows, so no row is left to measure them on."
         lines = [
-            element("p", "The members were trained on all rows, so no row is left to measure them on.", class_="quiet"),
+            element("p", "The rows are out of fold: see below." if measured else left, class_="quiet"),
             *(element("p", f"{one['row']}: the settings promised {one['promised']}") for one in promised),
         ]
         return element("section", element("h2", "Answer"), *lines, id="answer")
@@ -83,12 +85,14 @@ def _validation(folder: EnsembleFolder) -> Markup | None:
     seen = read_seen([folder.predictions]) if folder.predictions.is_file() else None
     if seen is None:
         return None
+    refitted = bool(read_refit(folder.path))
+    meaning = "Each is out of fold" if refitted else "They chose the ensemble, so these figures are too good"
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in seen.recomputed.items())
     figures = figures_of(seen, "") if seen.classes else []
     return element(
         "section",
         element("h2", "Validation rows"),
-        element("p", f"{seen.rows:,} rows: {numbers}. They chose the ensemble, so these figures are too good."),
+        element("p", f"{seen.rows:,} rows: {numbers}. {meaning}."),
         element("div", *figures, class_="figures") if figures else None,
         id="validation",
     )

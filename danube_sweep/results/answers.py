@@ -57,14 +57,15 @@ def read_answers(file: Path, *, losses_alone: bool = False) -> Answers | str:
         return not losses_alone or column in (ID, GROUP, LOSS, WEIGHT)
 
     try:
-        return _answers(predictions.read(file, wanted))
+        return answers_of(predictions.read(file, wanted))
     except FileNotFoundError:
         return "no predictions"
     except predictions.DAMAGED:
         return "damaged predictions"
 
 
-def _answers(table: "pa.Table") -> Answers | str:
+def answers_of(table: "pa.Table") -> Answers | str:
+    """The answers in a table, or a few words on why there are none. Raises an error of DAMAGED."""
     names = table.column_names
     losses_N = floats(table, LOSS)
     weights_N = floats(table, WEIGHT) if WEIGHT in names else np.ones(len(losses_N))

@@ -17,9 +17,10 @@ from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Baseline, Config, NoPruner, Sweep, Target
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.validate import check_runs
-from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError
+from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, UserError
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.results import refit_settings
+from danube_sweep.results.ranking_table import plain
 from danube_sweep.results.refit_settings import Chosen
 from danube_sweep.results.trial_results import read_trials
 from danube_sweep.storage import predictions
@@ -86,13 +87,26 @@ def run_refit(source: Path, output: Path, wanted: Wanted, terminal: Terminal) ->
         _train_alone(trials[0][0], source, output, described)
     else:
         _train_together(models, source, output, described, terminal)
-    for one in found:
-        terminal.note(
-            f"the validation rows promised, before they were trained on, for {one.name}: {one.promise.said()}"
-        )
+    if wanted.folds is None or not _scored_by_folds(output, terminal):
+        for one in found:
+            terminal.note(
+                f"the validation rows promised, before they were trained on, for {one.name}: {one.promise.said()}"
+            )
     shown = paths.from_here(output)
     if trials[0][0].head.target is not Target.nothing:
         terminal.note(f"predict with: danube-sweep predict {shown} test.csv -o submission.csv")
+
+
+def _scored_by_folds(output: Path, terminal: Terminal) -> bool:
+    """Keeps and prints the out-of-fold scores of a model for each fold; returns whether there are some."""
+    from danube_sweep.results.ensemble.fold_answers import write_fold_answers
+
+    try:
+        terminal.note(plain(write_fold_answers(EnsembleFolder(output))))
+    except UserError as error:
+        terminal.note(plain(f"no out-of-fold predictions: {error}"))
+        return False
+    return True
 
 
 def _check_output(output: Path) -> None:

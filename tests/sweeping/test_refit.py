@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import sweeps
 from conftest import TINY, compose
@@ -304,7 +305,21 @@ def test_folds_take_the_models_of_a_sweep_that_has_them(
     (member,) = EnsembleFolder(tmp_path / "kept").read()
     assert [path.name for path in member.runs] == [entry.path.name for entry in swept.entries()]
     assert not (tmp_path / "kept" / "trials").exists()
-    assert "2 of the models are finished trials" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of the models are finished trials" in said and "promised" not in said
+    own = [parquet.read_table(entry.folder.predictions) for entry in swept.entries()]
+    joined, found = pa.concat_tables(own), parquet.read_table(tmp_path / "kept" / "predictions.parquet")
+    assert sorted(found["id"].to_pylist()) == sorted(joined["id"].to_pylist())
+    sure_NC = np.stack([joined[f"probability_{name}"].to_numpy() for name in sorted(NAMES)], axis=1)
+    loss = log_loss(joined["label"].to_pylist(), sure_NC, labels=sorted(NAMES))
+    assert f"40 rows out of 2 folds, log_loss {loss:.4f}" in said
+    for words in (["oof", "{}", "-o", str(tmp_path / "oof.parquet")], ["decide", "{}"]):
+        assert main.main([word.format(tmp_path / "kept") for word in words]) == 0
+    assert "each stopped where its fold was best" in capsys.readouterr().out
+    assert parquet.read_table(tmp_path / "oof.parquet")["id"].to_pylist() == found["id"].to_pylist()
+    (tmp_path / "kept" / "predictions.parquet").unlink()  # a refit that was interrupted and resumed
+    assert main.main(["oof", str(tmp_path / "kept"), "-o", str(tmp_path / "again.parquet")]) == 0
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "oof.parquet").read_bytes()
 
 
 @pytest.mark.parametrize(

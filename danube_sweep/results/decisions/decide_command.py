@@ -17,6 +17,7 @@ from danube_sweep.storage import predictions
 from danube_sweep.storage.decision_file import NAME, read_decisions, write_decisions
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.ownership import Kind, check
+from danube_sweep.storage.refit_file import NAME as REFIT
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.soup_file import is_soup
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -45,7 +46,7 @@ def run_decide(directory: Path, metric: str | None, source: Path | None, termina
     target = _target_of(folder)
     wanted = wanted_metric(target, metric)
     read = source or folder / "predictions.parquet"
-    judged = _read(read, target)
+    judged = _read(read, target, folder)
     if not judged.grouped:
         terminal.note(
             plain(
@@ -54,7 +55,7 @@ def run_decide(directory: Path, metric: str | None, source: Path | None, termina
             )
         )
     if source is not None and (own := folder / "predictions.parquet").is_file():
-        _check_classes(judged, _read(own, target), source)
+        _check_classes(judged, _read(own, target, folder), source)
     if source is None and (kind := _chosen_kind(folder)) is not None:
         terminal.note(f"these rows also chose the {kind}, so both scores are somewhat too good")
     worth = worth_of(judged, wanted)
@@ -106,7 +107,7 @@ def _folder_of(directory: Path) -> tuple[Path, list[str]]:
 
 
 def _chosen_kind(folder: Path) -> str | None:
-    if EnsembleFolder(folder).file.is_file():
+    if EnsembleFolder(folder).file.is_file() and not (folder / REFIT).is_file():
         return "ensemble"
     return "soup" if is_soup(folder) else None
 
@@ -119,11 +120,12 @@ def _target_of(folder: Path) -> Target:
     return blended_target([load_config(RunFolder(run).config) for run in runs], str(folder))
 
 
-def _read(file: Path, target: Target) -> Judged:
+def _read(file: Path, target: Target, folder: Path) -> Judged:
     if not file.is_file():
+        source = "its sweep, or of its folds," if (folder / REFIT).is_file() else "the model"
         raise ConfigError(
-            f"{file} is missing, and a rule is fitted on predictions of rows with labels; a refit has none: give those "
-            "of its sweep by --predictions, like the file of danube-sweep oof"
+            f"{file} is missing, and a rule is fitted on predictions of rows with labels; give those of {source} by "
+            "--predictions, like the file of danube-sweep oof"
         )
     try:
         return judged_from(predictions.read(file), target, str(file))

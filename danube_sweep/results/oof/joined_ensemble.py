@@ -8,21 +8,24 @@ from danube_sweep.config.schema import Config
 from danube_sweep.config.stored import load_config
 from danube_sweep.data.records import Record
 from danube_sweep.errors import CheckpointError
-from danube_sweep.results.oof.join_folds import in_order, read_predictions, score_joined
+from danube_sweep.results.oof.join_folds import in_order, join, read_predictions, score_joined
 from danube_sweep.results.oof.scored import Scored
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
+from danube_sweep.storage.refit_file import NAME as REFIT
 from danube_sweep.storage.run_folder import RunFolder
+
+FOLD_BY_FOLD = "a row is answered by the models that did not train on it; each stopped where its fold was best"
 
 
 def joined_ensemble(folder: EnsembleFolder, load: Callable[[Config], list[Record]]) -> tuple[Scored, str]:
-    """An ensemble of models with folds, and a line on reading its score. `load` reads a config's records.
+    """An ensemble of models with folds, or a refit that kept them, and a line on reading its score.
 
-    Raises CheckpointError for a refit and for members without folds, which have no out-of-fold predictions. Also for a
-    member that is missing or was changed, and for changed data.
+    `load` reads a config's records. Raises CheckpointError for members without folds, which have no out-of-fold
+    predictions. Also for a member that is missing, unfinished or was changed, and for changed data.
     """
-    members = folder.read()
-    if not folder.predictions.is_file():
-        raise CheckpointError(_without_predictions(folder))
+    members, refitted = folder.read(), (folder.path / REFIT).is_file()
+    if not folder.predictions.is_file() and not (refitted and any(len(member.runs) > 1 for member in members)):
+        raise CheckpointError(_without_predictions(folder, refitted=refitted))
     configs = [_config_of(folder, member) for member in members]
     folds = max(len(member.runs) for member in members)
     if folds == 1:
@@ -30,17 +33,31 @@ def joined_ensemble(folder: EnsembleFolder, load: Callable[[Config], list[Record
             f"{folder.path}: its members have no data.folds, so no row is out of fold; their answers to the "
             f"validation rows are in {folder.predictions}"
         )
-    records = load(configs[0])
-    joined = in_order(read_predictions(folder.predictions), records, whole=configs[0].data.max_rows is None)
+    records, whole = load(configs[0]), configs[0].data.max_rows is None
+    runs = [[RunFolder(run) for run in member.runs] for member in members]
+    if refitted:  # its models all have the same share, and choose nothing
+        joined = join(_same_folds(folder, runs), records, whole=whole)
+    else:
+        joined = in_order(read_predictions(folder.predictions), records, whole=whole)
     metrics = score_joined(joined, blended_target(configs, str(folder.path)), records)
-    read = [folder.predictions, *(RunFolder(run).predictions for member in members for run in member.runs)]
+    read = [folder.predictions, *(run.predictions for some in runs for run in some)]
     values = {"ensemble": str(folder.path)}
     scored = Scored(f"the ensemble {folder.path}", values, folds, len(members), joined, metrics, configs[0], read)
-    return scored, f"{folder.path}: {_how_to_read(folder)}"
+    return scored, f"{folder.path}: {FOLD_BY_FOLD if refitted else _how_to_read(folder)}"
 
 
-def _without_predictions(folder: EnsembleFolder) -> str:
-    if folder.trials.is_dir():
+def _same_folds(folder: EnsembleFolder, runs: list[list[RunFolder]]) -> list[list[RunFolder]]:
+    counts = sorted({len(some) for some in runs})
+    if len(counts) > 1:
+        raise CheckpointError(
+            f"{folder.path}: its models have {' and '.join(map(str, counts))} folds, so that their answers cannot be "
+            "joined; refit one row with --folds"
+        )
+    return runs
+
+
+def _without_predictions(folder: EnsembleFolder, *, refitted: bool) -> str:
+    if refitted:
         return f"{folder.path} is a refit, whose rows were trained on; give the sweep that its settings come from"
     return f"{folder.predictions} is missing; make the ensemble again"
 
