@@ -29,6 +29,11 @@ def refit(arguments: list[str]) -> int:
         metavar="K",
         help="keep a model for each fold instead of one on all rows; K is the sweep's own number by default",
     )
+    parser.add_argument(
+        "--score-test",
+        action="store_true",
+        help="score the model on the test part of the data at the end; for one model",
+    )
     add_trust(parser)
     options = parser.parse_args(arguments)
     for name, least in (("top", 1), ("seeds", 1)):
@@ -41,6 +46,7 @@ def refit(arguments: list[str]) -> int:
     from danube_sweep.sweeping.train_refit import Wanted, run_refit
     from danube_sweep.terminal.screen import Terminal
 
+    wanted = Wanted(options.top, options.seeds, options.folds, options.score_test)
     with Terminal() as terminal:
-        run_refit(options.directory, options.output, Wanted(options.top, options.seeds, options.folds), terminal)
+        run_refit(options.directory, options.output, wanted, terminal)
     return 0

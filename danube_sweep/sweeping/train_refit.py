@@ -16,7 +16,7 @@ from danube_sweep.config.blended_target import blended_target
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Baseline, Config, NoPruner, Sweep, Target
 from danube_sweep.config.schema.states import State
-from danube_sweep.config.validate import check_runs
+from danube_sweep.config.validate import check_runs, validate
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, UserError
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.results import refit_settings
@@ -44,11 +44,15 @@ from danube_sweep.terminal.screen import Terminal
 
 @dataclass(frozen=True)
 class Wanted:
-    """`folds`: a model for each fold instead of one on all rows; 0 takes the sweep's own number, None is without."""
+    """`folds`: a model for each fold instead of one on all rows; 0 takes the sweep's own number, None is without.
+
+    `score_test`: the model is scored on the test part, once, at its end.
+    """
 
     top: int = 1
     seeds: int = 1
     folds: int | None = None
+    score_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def run_refit(source: Path, output: Path, wanted: Wanted, terminal: Terminal) ->
         models += some
         lines.append(f"{chosen.name}: {said}")
     trials = [trial for model in models for trial in model.trials]
+    if wanted.score_test:
+        trials = [(_scored_on_test(config, len(trials)), overrides) for config, overrides in trials]
     _check_trials(trials)
     _check_average(found, trials)
     for line in [*notes, *lines]:
@@ -161,6 +167,16 @@ def _models(chosen: Chosen, wanted: Wanted) -> tuple[list[Model], str]:
         for seed, configs in zip(seeds, each, strict=True)
     ]
     return models, said
+
+
+def _scored_on_test(config: Config, models: int) -> Config:
+    if models > 1:
+        raise ConfigError(
+            f"--score-test scores one model, and these are {models}; leave it out, predict the test rows and score them"
+        )
+    found = replace(config, trainer=replace(config.trainer, score_test=True))
+    validate(found)
+    return found
 
 
 def _check_trials(trials: Sequence[tuple[Config, list[str]]]) -> None:

@@ -23,6 +23,7 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.data.parts import load_parts
 from danube_sweep.errors import Interrupted
 from danube_sweep.inference.predict import load_run, predict_file
+from danube_sweep.inference.score_test import score_test
 from danube_sweep.results.calibration import calibrate
 from danube_sweep.results.refit_settings import find_chosen, seeds_of, steps_of
 from danube_sweep.storage.checkpoint import read_manifest
@@ -188,6 +189,8 @@ def test_a_run_without_validation_goes_on_where_it_was_stopped(tmp_path: Path) -
         (["refit", "{sweep}", "-o", "{final}"], "exists already; choose a new or empty folder"),
         (["refit", "{sweep}", "--top", "3", "-o", "new"], "has 2 rows with a result; give fewer"),
         (["refit", "{sweep}", "--folds", "-o", "new"], "has no folds to take the number from; give it, like --folds 5"),
+        (["refit", "{sweep}", "--score-test", "-o", "new"], "trainer.score_test=true needs a test part"),
+        (["refit", "{sweep}", "--score-test", "--seeds", "2", "-o", "new"], "scores one model, and these are 2"),
         (["refit", "{sweep}", "--seeds", "0", "-o", "new"], "--seeds must be at least 1, got 0"),
         (["refit", "{sweep}", "-o", "none/new"], "there is no folder none"),
         (["refit", "{run}", "--top", "2", "-o", "new"], "is one run; give a sweep's folder, or --seeds 2"),
@@ -320,6 +323,14 @@ def test_folds_take_the_models_of_a_sweep_that_has_them(
     (tmp_path / "kept" / "predictions.parquet").unlink()  # a refit that was interrupted and resumed
     assert main.main(["oof", str(tmp_path / "kept"), "-o", str(tmp_path / "again.parquet")]) == 0
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "oof.parquet").read_bytes()
+
+
+def test_a_refit_is_scored_on_the_test_part_if_asked(tmp_path: Path) -> None:
+    train(compose([*TINY, "data.rows=30", "data.test_fraction=0.2", "trainer.max_steps=1"]), tmp_path / "run")
+    assert main.main(["refit", str(tmp_path / "run"), "--score-test", "-o", str(tmp_path / "final")]) == 0
+    found = result(tmp_path / "final")
+    assert found["rows"] == {"train": 24, "test": 6}
+    assert found["test"] == pytest.approx(score_test(tmp_path / "final", CPU))
 
 
 @pytest.mark.parametrize(
