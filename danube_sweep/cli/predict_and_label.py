@@ -86,6 +86,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "class; auto takes the better one on unseen rows",
     )
     parser.add_argument(
+        "--calibrate-on",
+        type=Path,
+        metavar="FILE",
+        help="a parquet of predictions to calibrate on, like that of danube-sweep oof (default: the folder's own)",
+    )
+    parser.add_argument(
         "--batch-rows",
         type=int,
         default=16,

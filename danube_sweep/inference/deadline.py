@@ -33,29 +33,36 @@ class Choice:
 
 
 def choose(
-    shares: Sequence[float], packs: Sequence[Sequence[int]], costs: Sequence[Cost], left_s: float, *, swap: bool
+    shares: Sequence[float],
+    packs: Sequence[Sequence[int]],
+    costs: Sequence[Cost],
+    left_s: float,
+    *,
+    swaps: Sequence[bool],
 ) -> Choice:
     """The largest choice that fits: everything; without both orders; without the members of the smallest shares too.
 
     `shares` are the members' shares of the answer, `packs` the places of the members that answer together, and `costs`
-    those of the packs. Raises ConfigError if no member fits.
+    those of the packs. `swaps`: whether a pack reads both orders. Raises ConfigError if no member fits.
     """
+    swap, left_s = any(swaps), max(left_s, 0.0)
     everyone = list(range(len(shares)))
     by_share = sorted(everyone, key=lambda one: (-shares[one], one))
 
-    def seconds(members: Sequence[int], orders: int) -> float:
+    def seconds(members: Sequence[int], *, swapped: bool = False) -> float:
         total = 0.0
-        for places, cost in zip(packs, costs, strict=True):
+        for places, cost, both in zip(packs, costs, swaps, strict=True):
             if used := sum(one in members for one in places):
+                orders = 1 + (both and swapped)
                 total += cost.load_s + orders * (cost.first_s + (used - 1) * cost.more_s)
         return total * MARGIN
 
-    asked = seconds(everyone, 1 + swap)
+    asked = seconds(everyone, swapped=True)
     if asked <= left_s:
         return Choice(everyone, swap, None)
     for count in range(len(shares), 0, -1):
         members = sorted(by_share[:count])
-        if (needed := seconds(members, 1)) <= left_s:
+        if (needed := seconds(members)) <= left_s:
             dropped = [f"{len(everyone) - count} of {len(everyone)} runs"] if count < len(everyone) else []
             dropped = [*(["--swap"] if swap else []), *dropped]
             said = (
@@ -63,7 +70,8 @@ def choose(
                 f"{' and '.join(dropped)} it takes {human(needed)}"
             )
             return Choice(members, False, said)
+    left = f"{human(left_s)} are left" if left_s else "no time is left after loading and timing a sample"
     raise ConfigError(
-        f"--deadline-h: {human(left_s)} are left, and a single run without --swap takes "
-        f"{human(seconds(by_share[:1], 1))}; give more time, or fewer rows"
+        f"--deadline-h: {left}, and a single run without --swap takes {human(seconds(by_share[:1]))}; give more time, "
+        "or fewer rows"
     )

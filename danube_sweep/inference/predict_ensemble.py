@@ -28,7 +28,7 @@ from danube_sweep.inference.predict import (
 )
 from danube_sweep.inference.prediction_table import SHARES, Form, Predictions
 from danube_sweep.inference.runs_in_packs import read_alike
-from danube_sweep.results.calibration import Scaling, calibrate
+from danube_sweep.results.calibration import Calibration, calibrate
 from danube_sweep.results.decisions.decide_command import Decided, read_rule
 from danube_sweep.results.ensemble.members import tempered
 from danube_sweep.results.winning_run import winning_run
@@ -47,8 +47,6 @@ class Part:
     run: FinishedRun
     share: float
     temperature: float
-    scaling: Scaling | None = None
-    """Of its log probabilities by class, instead of a temperature."""
 
 
 def open_parts(path: Path) -> tuple[list[Part], list[str]]:
@@ -66,12 +64,21 @@ def open_parts(path: Path) -> tuple[list[Part], list[str]]:
     return [Part(open_run(path), 1.0, 1.0)], []
 
 
-def calibrated(parts: Sequence[Part], method: str) -> tuple[list[Part], str]:
-    """The runs with the calibration of their validation rows, and a line on its gain. Raises ConfigError."""
-    if len(parts) > 1:
-        raise ConfigError("--calibrate is for a single run; an ensemble's members have temperatures of their own")
-    found = calibrate(RunFolder(parts[0].run.path).predictions, method)
-    return [replace(parts[0], temperature=found.temperature, scaling=found.scaling)], found.said()
+def calibration_of(path: Path, parts: Sequence[Part], method: str, source: Path | None) -> Calibration:
+    """The calibration of the parts' mean answer, by `source` or by the predictions of the folder.
+
+    Raises ConfigError for answers or predictions that cannot be calibrated, and for those of other classes.
+    """
+    if target_of(path, parts) not in SHARES:
+        raise ConfigError("--calibrate needs one class an example; this run answers otherwise, so leave it out")
+    ensemble = EnsembleFolder(path)
+    own = ensemble.predictions if ensemble.file.is_file() else RunFolder(parts[0].run.path).predictions
+    found = calibrate(source or own, method)
+    if found.classes != parts[0].run.classes:
+        raise ConfigError(
+            f"--calibrate-on {source or own}: its classes are not those of the model; give predictions of it"
+        )
+    return found
 
 
 def rule_of(path: Path, parts: Sequence[Part]) -> Decided | None:
@@ -133,11 +140,10 @@ def fingerprint(parts: Sequence[Part], requests: Sequence[Request], place: Place
             part.run.manifest["files"],
             part.share,
             part.temperature,
-            repr(part.scaling),
         ]
         for part in parts
     ]
-    compute = None if place.compute is None else place.compute.value
+    compute = [place.device.accelerator, None if place.compute is None else place.compute.value]
     asked = [[content_hash(one.input.path), one.input.id_column, repr(one.input.data), one.swap] for one in requests]
     described = json.dumps([__version__, members, asked, compute, CHUNK_ROWS, deadline], sort_keys=True, default=str)
     return hashlib.sha256(described.encode()).hexdigest()
@@ -162,8 +168,9 @@ def answer_together(
     done: Done = lambda _rows: None,
     kept: PredictionParts | None = None,
     devices: Devices | None = None,
+    calibration: Calibration | None = None,
 ) -> int:
-    """Writes the mean answers, as `answer` does for one run. Raises the errors of `Devices.answers`.
+    """Writes the mean answers, calibrated if asked, as `answer` does for one run. Raises those of `Devices.answers`.
 
     Runs that share a backbone and read the same tokens answer in one pass; the packs are loaded one after the other.
     Parts of an earlier, interrupted call that are in `kept` are not computed again. Raises CheckpointError if the
@@ -176,7 +183,7 @@ def answer_together(
         for number, (places, work) in enumerate(zip(packs, works, strict=True))
     ]
     if len(answered) == 1:
-        return write_answers(requests[0], answered[0])
+        return write_answers(requests[0], (_calibrated(one, calibration) for one in answered[0]))
     examples: list[str] = []
     total_NA = torch.zeros(())
     for found, places in zip(answered, packs, strict=True):
@@ -188,7 +195,13 @@ def answer_together(
             )
         examples = names
         total_NA = total_NA + torch.cat([one.answers_NA for one in chunks])
-    return write_answers(requests[0], [Predictions(examples, total_NA)])
+    return write_answers(requests[0], [_calibrated(Predictions(examples, total_NA), calibration)])
+
+
+def _calibrated(found: Predictions, calibration: Calibration | None) -> Predictions:
+    if calibration is None:
+        return found
+    return replace(found, answers_NA=torch.from_numpy(calibration(found.answers_NA.numpy())))
 
 
 def works_of(
@@ -252,6 +265,4 @@ def _tempered(answers_NA: torch.Tensor, part: Part) -> torch.Tensor:
     target = part.run.config.head.target
     if target is Target.number:
         return answers_NA
-    if part.scaling is not None:
-        return torch.from_numpy(part.scaling(answers_NA.numpy()))
     return torch.from_numpy(tempered(answers_NA.numpy(), part.temperature, shares=target in SHARES))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from danube_sweep.errors import ConfigError
-from danube_sweep.storage.outputs import refuse_existing
+from danube_sweep.storage.outputs import check_place, refuse_existing
 from danube_sweep.terminal.quiet_libraries import quiet_libraries
 from danube_sweep.terminal.row_bar import row_bar
 from danube_sweep.terminal.screen import Terminal
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from danube_sweep.inference.divided import Devices
     from danube_sweep.inference.predict import FinishedRun, Place, Request
     from danube_sweep.inference.predict_ensemble import Part
+    from danube_sweep.results.calibration import Calibration
     from danube_sweep.storage.prediction_parts import PredictionParts
 
     Reshape = Callable[[FinishedRun, Request], Request]
@@ -39,6 +40,8 @@ class PredictWords:
     overwrite: bool = False
     calibrate: str | None = None
     """The method of calibration."""
+    calibrate_on: Path | None = None
+    """Predictions of rows with labels to calibrate on, instead of those in the folder."""
     plainly: bool = False
     """With labels: without the rule that is kept with the run or the ensemble."""
     deadline_h: float | None = None
@@ -59,7 +62,6 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None, devices: 
     from danube_sweep.inference.divided import ThisDevice
     from danube_sweep.inference.predict import Place
     from danube_sweep.inference.predict_ensemble import (
-        calibrated,
         checked_requests,
         open_parts,
         rule_of,
@@ -71,13 +73,9 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None, devices: 
     rule = rule_of(words.run, parts) if words.labels and not words.plainly else None
     if rule is not None:
         notes = [*notes, f"labels are decided by the rule for {rule.said}"]
-    if words.calibrate:
-        if rule is not None:
-            raise ConfigError(
-                "--calibrate changes what the rule of the labels was fitted on; give --likeliest, or no --calibrate"
-            )
-        parts, said = calibrated(parts, words.calibrate)
-        notes = [*notes, said]
+    calibration = _calibration(words, parts, ruled=rule is not None)
+    if calibration is not None:
+        notes = [*notes, calibration.said()]
     target = target_of(words.run, parts)
     if words.labels and rule is None and any(part.run.config.head.target is not target for part in parts):
         notes = [*notes, "labels are the median class, since some of the heads know the order of the classes"]
@@ -93,8 +91,24 @@ def predict_run(words: PredictWords, reshape: "Reshape | None" = None, devices: 
         Terminal().note(note)
     compute = Compute(words.compute) if words.compute else None
     place = Place(Device(accelerator=words.accelerator), compute, words.model_path)
-    asked = _Asked(place, words, started, devices or ThisDevice(), ruled=rule is not None)
+    asked = _Asked(place, words, started, devices or ThisDevice(), ruled=rule is not None, calibration=calibration)
     return _answered(parts, requests, asked)
+
+
+def _calibration(words: PredictWords, parts: "list[Part]", *, ruled: bool) -> "Calibration | None":
+    from danube_sweep.inference.predict_ensemble import calibration_of
+
+    if words.calibrate is None:
+        if words.calibrate_on is not None:
+            raise ConfigError(f"--calibrate-on {words.calibrate_on} needs --calibrate; give both, or none")
+        return None
+    if ruled:
+        raise ConfigError(
+            "--calibrate changes what the rule of the labels was fitted on; give --likeliest, or no --calibrate"
+        )
+    if words.calibrate_on is not None:
+        check_place(words.target, "-o", [words.calibrate_on])
+    return calibration_of(words.run, parts, words.calibrate, words.calibrate_on)
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,7 @@ class _Asked:
     devices: "Devices"
     ruled: bool
     """Whether labels are decided by a rule."""
+    calibration: "Calibration | None"
 
 
 def _answered(parts: "list[Part]", requests: "list[Request]", asked: _Asked) -> int:
@@ -119,8 +134,9 @@ def _answered(parts: "list[Part]", requests: "list[Request]", asked: _Asked) -> 
 
     def fitted(kept: "PredictionParts | None") -> "tuple[list[Part], list[Request]]":
         found = _fitted(parts, requests, asked, kept)
-        if asked.ruled and len(found[0]) < len(parts):
-            Terminal().note(f"the rule of the labels was fitted on the answers of all {len(parts)} runs")
+        if (asked.ruled or asked.calibration is not None) and len(found[0]) < len(parts):
+            fitted = "the rule of the labels" if asked.ruled else "the calibration"
+            Terminal().note(f"{fitted} was fitted on the answers of all {len(parts)} runs")
         return found
 
     if len(requests[0].input.ids) <= CHUNK_ROWS and len(parts) == 1:
@@ -150,6 +166,7 @@ def _shown(parts: "list[Part]", requests: "list[Request]", asked: _Asked, kept: 
             done=done,
             kept=kept,
             devices=asked.devices,
+            calibration=asked.calibration,
         )
 
 
@@ -173,9 +190,9 @@ def _fitted(
     packs = read_alike([part.run for part in parts], place)
     costs = asked.devices.costs(works_of(parts, requests, place, packs, words.batch_rows))
     left_s = words.deadline_h * 3600 - (time.monotonic() - asked.started)
-    swap = any(request.swap for request in requests)
+    swaps = [requests[places[0]].swap for places in packs]
     costs = [cost.on(asked.devices.count) for cost in costs]
-    choice = choose([part.share for part in parts], packs, costs, left_s, swap=swap)
+    choice = choose([part.share for part in parts], packs, costs, left_s, swaps=swaps)
     if choice.said is not None:
         Terminal().note(choice.said)
     if kept is not None:

@@ -98,7 +98,16 @@ def _key(run: FinishedRun, place: Place) -> str | None:
         return None
     head = config.head
     of_model = [asdict(config.model), asdict(config.precision), run.manifest["backbone"], run.manifest.get("flat")]
-    of_head = [head.reads_lm_head, head.passes, head.cued, head.target, run.manifest.get(ARITHMETIC), run.classes]
+    # A pack reads one order or both, and a symmetric head needs one.
+    of_head = [
+        head.reads_lm_head,
+        head.passes,
+        head.symmetric,
+        head.cued,
+        head.target,
+        run.manifest.get(ARITHMETIC),
+        run.classes,
+    ]
     return repr([of_model, of_head, _reading(config.data), tokenizer])
 
 

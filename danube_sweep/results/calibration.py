@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from danube_sweep.errors import ConfigError
-from danube_sweep.results.answers import Answers, Codes, read_answers
+from danube_sweep.results.answers import Answers, Codes, answers_of
 from danube_sweep.results.bootstrap import FOLDS, cross_folds
 from danube_sweep.results.decisions.rules import log_of
 from danube_sweep.results.ensemble.members import tempered
-from danube_sweep.storage.predictions import Floats
+from danube_sweep.storage import predictions
+from danube_sweep.storage.predictions import LOSS, Floats
 
 ROWS_PER_CLASS = 50
 """Of the rarest class, below which no number is fitted for each class."""
@@ -51,6 +53,10 @@ class Calibration:
     before: dict[str, float]
     after: dict[str, float]
 
+    def __call__(self, probabilities_NC: Floats) -> Floats:
+        """The calibrated probabilities."""
+        return _applied(self.temperature if self.scaling is None else self.scaling, probabilities_NC)
+
     def said(self) -> str:
         """One line."""
         changes = (f"{name} {self.before[name]:.4f} -> {self.after[name]:.4f}" for name in ("log_loss", "ece"))
@@ -64,12 +70,14 @@ class Calibration:
         return f"{told} from {self.rows:,} validation rows; on unseen ones {', '.join(changes)}{no_better}"
 
 
-def calibrate(predictions: Path, method: str = TEMPERATURE) -> Calibration:
-    """The calibration of a run by its predictions. Raises ConfigError if there is nothing to fit it on.
+def calibrate(file: Path, method: str = TEMPERATURE) -> Calibration:
+    """The calibration of a run or an ensemble by its predictions, or by a file of `danube-sweep oof`.
+
+    Raises ConfigError if there is nothing to fit it on.
 
     `auto` takes vector scaling if every class has enough rows and its log loss on unseen rows is lower.
     """
-    found = _answers(predictions)
+    found = _answers(file)
     assert found.labels_N is not None and found.probabilities_NC is not None
     rarest = int(np.bincount(found.labels_N, minlength=len(found.classes)).min())
     if method == VECTOR and rarest < ROWS_PER_CLASS:
@@ -85,15 +93,31 @@ def calibrate(predictions: Path, method: str = TEMPERATURE) -> Calibration:
     return by_class if method == VECTOR or better else by_temperature
 
 
-def _answers(predictions: Path) -> Answers:
-    found = read_answers(predictions)
+def _answers(file: Path) -> Answers:
+    found = _read(file)
     if isinstance(found, str):
-        raise ConfigError(f"--calibrate is fitted on validation rows, and {predictions} has {found}; leave it out")
+        raise ConfigError(
+            f"--calibrate is fitted on validation rows, and {file} has {found}; give --calibrate-on FILE, like the "
+            "file of danube-sweep oof, or leave it out"
+        )
     if found.labels_N is None or found.probabilities_NC is None:
         raise ConfigError("--calibrate needs one class an example; this run answers otherwise, so leave it out")
     if len(np.unique(found.places_N)) < FOLDS:
         raise ConfigError(f"--calibrate needs validation rows of {FOLDS} groups, to be judged; leave it out")
     return found
+
+
+def _read(file: Path) -> Answers | str:
+    try:
+        table = predictions.read(file)
+        if LOSS not in table.column_names and (one := predictions.classified(table)) is not None:  # a file of oof
+            right_N = one.probabilities_NC[np.arange(len(table)), one.labels_N]
+            table = table.append_column(LOSS, pa.array(-np.log(np.maximum(right_N, np.finfo(np.float64).tiny))))
+        return answers_of(table)
+    except FileNotFoundError:
+        return "no predictions"
+    except predictions.DAMAGED:
+        return "damaged predictions"
 
 
 def _judged(found: Answers, fit: Callable[[Floats, Codes], float | Scaling]) -> Calibration:

@@ -258,7 +258,7 @@ def test_an_interrupted_prediction_goes_on_with_its_parts_and_removes_them(
     ran: sweeps.Ran, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ensemble, out = three(ran, tmp_path / "best"), tmp_path / "out.csv"
-    command = ["predict", str(ensemble.path), str(rows), "-o"]
+    command = ["predict", str(ensemble.path), str(rows), "--accelerator", "cpu", "-o"]
     assert main.main([*command, str(tmp_path / "whole.csv")]) == 0
     assert not (tmp_path / "whole.csv.parts").exists()
 
@@ -272,7 +272,8 @@ def test_an_interrupted_prediction_goes_on_with_its_parts_and_removes_them(
             raise Stopped
 
     with held_parts(out) as kept, pytest.raises(Stopped):
-        assert not kept.begin(fingerprint(parts, requests, place))
+        assert not kept.begin(key := fingerprint(parts, requests, place))
+        assert key != fingerprint(parts, requests, Place(Device(accelerator="gpu")))  # whose parts would differ
         assert rows_left(parts, requests, place, kept) == 15
         answer_together(parts, requests, place, done=stop, kept=kept)
     assert not out.exists() and (tmp_path / "out.csv.parts" / "000-000000.safetensors").is_file()
@@ -331,13 +332,22 @@ EVERYTHING = 1.15 * (100 + 1400 + 50 + 600)
 def test_a_deadline_leaves_out_the_other_order_and_then_the_smallest_shares(
     left_s: float, members_left: list[int], swap: bool
 ) -> None:
-    found = choose([0.3, 0.2, 0.5], PACKS, COSTS, left_s, swap=True)
+    found = choose([0.3, 0.2, 0.5], PACKS, COSTS, left_s, swaps=[True, True])
     assert (found.members, found.swap) == (members_left, swap)
     if len(members_left) < 3 or not swap:
         assert found.said is not None and "--deadline-h: everything would take" in found.said
         assert ("of 3 runs" in found.said) == (len(members_left) < 3)
     with pytest.raises(ConfigError, match="a single run without --swap takes 12 min; give more time, or fewer rows"):
-        choose([0.3, 0.2, 0.5], PACKS, COSTS, 700, swap=True)
+        choose([0.3, 0.2, 0.5], PACKS, COSTS, 700, swaps=[True, True])
+
+
+def test_a_pack_that_reads_one_order_costs_one() -> None:
+    costs = [Cost(100, 400, 0), Cost(100, 1000, 0)]  # both orders: 900 s and 2,100 s
+    both, one = [True, True], [True, False]
+    assert choose([0.5, 0.5], [[0], [1]], costs, 1.15 * 2001, swaps=one).swap
+    assert not choose([0.5, 0.5], [[0], [1]], costs, 1.15 * 2001, swaps=both).swap
+    with pytest.raises(ConfigError, match="no time is left after loading and timing a sample, and a single run"):
+        choose([0.5, 0.5], [[0], [1]], costs, -8.2, swaps=one)
 
 
 def test_a_deadline_that_is_far_changes_nothing_and_one_that_is_over_writes_nothing(

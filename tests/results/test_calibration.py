@@ -101,7 +101,7 @@ def test_a_rare_class_gets_no_numbers_of_its_own(tmp_path: Path) -> None:
 
 
 def test_without_rows_there_is_nothing_to_fit(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"fitted on validation rows, and .* has no predictions; leave it out"):
+    with pytest.raises(ConfigError, match=r"and .* has no predictions; give --calibrate-on FILE"):
         calibrate(tmp_path / "predictions.parquet")
     file = tmp_path / "numbers.parquet"
     number = np.arange(6.0)[:, None]

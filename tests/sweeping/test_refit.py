@@ -159,6 +159,21 @@ def test_a_calibrated_run_answers_at_the_temperature_of_its_validation_rows(
     assert answers(tmp_path / "out.csv") == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True), abs=1e-6)
 
 
+def test_a_refit_is_calibrated_on_predictions_of_its_sweep(
+    refitted: Path, swept: Path, rows: Path, tmp_path: Path
+) -> None:
+    table = parquet.read_table(SweepFolder(swept).entries()[0].path / "predictions.parquet")
+    parquet.write_table(table.drop_columns(["loss"]), tmp_path / "oof.parquet")  # as danube-sweep oof writes it
+    found = calibrate(tmp_path / "oof.parquet")
+    assert found.temperature == calibrate(SweepFolder(swept).entries()[0].path / "predictions.parquet").temperature
+    command = ["predict", str(refitted), str(rows), "-o", str(tmp_path / "out.csv"), "--overwrite"]
+    assert main.main(command) == 0
+    plain = answers(tmp_path / "out.csv") ** (1 / found.temperature)
+    words = ["--calibrate", "temperature", "--calibrate-on", str(tmp_path / "oof.parquet")]
+    assert main.main([*command, *words]) == 0
+    assert answers(tmp_path / "out.csv") == pytest.approx(plain / plain.sum(axis=1, keepdims=True), abs=1e-6)
+
+
 def test_an_ensemble_of_the_sweep_predicts_too(swept: Path, rows: Path, tmp_path: Path) -> None:
     assert main.main(["ensemble", str(swept), "-o", str(tmp_path / "best")]) == 0
     assert main.main(["predict", str(tmp_path / "best"), str(rows), "-o", str(tmp_path / "out.csv")]) == 0
@@ -203,8 +218,9 @@ def test_a_run_without_validation_goes_on_where_it_was_stopped(tmp_path: Path) -
         (["oof", "{final}", "-o", "new.csv"], "is a refit, whose rows were trained on; give the sweep"),
         (["report", "{sweep}", "{final}", "-o", "new.html"], "is an ensemble; two sweeps can share a page"),
         (["predict", "{run}", "{rows}", "-o", "{final}/ensemble.json", "--overwrite"], "is a file of the ensemble in"),
-        (["predict", "{final}", "{rows}", "-o", "new", "--calibrate"], "members have temperatures of their own"),
-        (["predict", "{member}", "{rows}", "-o", "new", "--calibrate"], "has no predictions; leave it out"),
+        (["predict", "{final}", "{rows}", "-o", "new", "--calibrate"], "has no predictions; give --calibrate-on FILE"),
+        (["predict", "{final}", "{rows}", "-o", "new", "--calibrate-on", "{rows}"], "needs --calibrate; give both"),
+        (["predict", "{member}", "{rows}", "-o", "new", "--calibrate"], "has no predictions; give --calibrate-on FILE"),
         (["predict", "{trials}", "{rows}", "-o", "new"], "no finished trial has validation/log_loss"),
     ],
 )
