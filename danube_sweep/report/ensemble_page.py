@@ -36,7 +36,7 @@ def write_ensemble_page(folder: EnsembleFolder, file: Path) -> int:
 
 def _answer(folder: EnsembleFolder) -> Markup | None:
     scores, chosen = folder.read_scores()
-    if promised := read_refit(folder.path):
+    if folder.refitted and (promised := read_refit(folder.path)):
         measured = folder.predictions.is_file()
         left = "The members were trained on all rows, so no row is left to measure them on."
         lines = [
@@ -85,8 +85,7 @@ def _validation(folder: EnsembleFolder) -> Markup | None:
     seen = read_seen([folder.predictions]) if folder.predictions.is_file() else None
     if seen is None:
         return None
-    refitted = bool(read_refit(folder.path))
-    meaning = "Each is out of fold" if refitted else "They chose the ensemble, so these figures are too good"
+    meaning = "Each is out of fold" if folder.refitted else "They chose the ensemble, so these figures are too good"
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in seen.recomputed.items())
     figures = figures_of(seen, "") if seen.classes else []
     return element(

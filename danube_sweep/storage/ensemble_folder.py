@@ -9,6 +9,7 @@ from typing import Any
 from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.files import read_json, remove, write_json
 from danube_sweep.storage.ownership import Kind, remove_temporaries, take_over
+from danube_sweep.storage.refit_file import NAME
 
 FORMAT = 1
 
@@ -43,6 +44,11 @@ class EnsembleFolder:
     def trials(self) -> Path:
         """Of a refit: the sweep folder of the models that it trained."""
         return self.path / "trials"
+
+    @property
+    def refitted(self) -> bool:
+        """Whether it is a refit of several models: none was chosen, and all have one share. Raises CheckpointError."""
+        return (self.path / NAME).is_file() and not self.read_scores()[0]
 
     def write(self, members: Sequence[Weighted], scores: dict[str, Any], chosen: str | None = None) -> None:
         """`scores` by method, and the one that was `chosen`. Raises CheckpointError, DiskError.

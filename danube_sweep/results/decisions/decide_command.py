@@ -107,8 +107,8 @@ def _folder_of(directory: Path) -> tuple[Path, list[str]]:
 
 
 def _chosen_kind(folder: Path) -> str | None:
-    if EnsembleFolder(folder).file.is_file() and not (folder / REFIT).is_file():
-        return "ensemble"
+    if (ensemble := EnsembleFolder(folder)).file.is_file():
+        return None if ensemble.refitted else "ensemble"
     return "soup" if is_soup(folder) else None
 
 

@@ -11,7 +11,6 @@ from danube_sweep.errors import CheckpointError
 from danube_sweep.results.oof.join_folds import in_order, join, read_predictions, score_joined
 from danube_sweep.results.oof.scored import Scored
 from danube_sweep.storage.ensemble_folder import EnsembleFolder, Weighted
-from danube_sweep.storage.refit_file import NAME as REFIT
 from danube_sweep.storage.run_folder import RunFolder
 
 FOLD_BY_FOLD = "a row is answered by the models that did not train on it; each stopped where its fold was best"
@@ -23,7 +22,7 @@ def joined_ensemble(folder: EnsembleFolder, load: Callable[[Config], list[Record
     `load` reads a config's records. Raises CheckpointError for members without folds, which have no out-of-fold
     predictions. Also for a member that is missing, unfinished or was changed, and for changed data.
     """
-    members, refitted = folder.read(), (folder.path / REFIT).is_file()
+    members, refitted = folder.read(), folder.refitted
     if not folder.predictions.is_file() and not (refitted and any(len(member.runs) > 1 for member in members)):
         raise CheckpointError(_without_predictions(folder, refitted=refitted))
     configs = [_config_of(folder, member) for member in members]
