@@ -208,9 +208,9 @@ def test_a_sweep_that_never_reaches_a_loss_counts_with_its_whole_time() -> None:
 def test_a_winner_is_as_good_only_if_its_interval_says_so(
     apart: float, half: float, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_sweep = script("real_sweep", monkeypatch)
-    faster, as_good = real_sweep.verdicts(5.9, real_sweep.GOALS["cuda"], apart, half)
-    assert next(real_sweep.verdicts(5.9, real_sweep.GOALS["cpu"], apart, half)).endswith("5.90: met")
+    table = script("real_sweep_table", monkeypatch)
+    faster, as_good = table.verdicts(5.9, table.GOALS["cuda"], apart, half)
+    assert next(table.verdicts(5.9, table.GOALS["cpu"], apart, half)).endswith("5.90: met")
     assert (
         "at least 10 times" in faster
         and faster.endswith("5.90: missed")
