@@ -1,13 +1,14 @@
 """Damaged and hostile inputs for every reader of ours: whatever comes, an answer or one of our own errors, and soon.
 
-The n-th input of a kind is the same on every machine. What was found once is in corpus/<kind>/ and comes first.
+The n-th input of a kind is the same on every machine. What was found once is in corpus/<kind>/ and comes first. An input
+is in found/<kind>/ while it is read, and stays there if it escapes or ends the process.
 """
 
 import csv
 import gzip
+import hashlib
 import io
 import json
-import resource
 import shutil
 import time
 import traceback
@@ -21,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import yaml
+from bounds import LONGEST_S, TooLong, memory, on_disk, seconds
 from corrupt import mutated, other_values
 
 from danube_sweep.config.stored import load_config, load_sweep
@@ -46,9 +48,6 @@ COLUMNS += ["log_loss", "accuracy", "macro_f1", "ece", "auroc"]
 """Of the kept run's metrics.csv."""
 KEPT = HERE.parent.parent / "tests" / "kept"
 """A run, a stopped run and a sweep of an earlier version, as files."""
-LONGEST_S = 30.0
-MOST_BYTES = 1 << 30
-"""What the process may grow by over a kind of input."""
 
 
 @dataclass(frozen=True)
@@ -235,50 +234,38 @@ def _structured(content: bytes, random: Random) -> bytes | None:
         return None
 
 
-def attack(kind: Kind, count: int, place: Path) -> Found:
-    """Reads `count` damaged copies, and what was found before."""
-    found, began_s, before = Found(kind.name), time.monotonic(), _resident_bytes()
+def attack(kind: Kind, count: int, place: Path, longest_s: float = LONGEST_S) -> Found:
+    """Reads `count` damaged copies, and what was found before; what escapes stays in `place`/found."""
+    found, began_s = Found(kind.name), time.monotonic()
     copy = Path(shutil.copytree(kind.source, place / "copy"))
     content = (copy / kind.file).read_bytes()
-    for name, damaged in inputs(content, kind.name, count):
-        _write(copy / kind.file, damaged)
-        found.inputs += 1
-        if (wrong := _tried(kind.read, copy, found)) is not None:
-            found.escaped.append(f"{kind.name} {name}: {wrong}")
-            _keep(place / "found" / kind.name.replace(" ", "-") / name, damaged)
+    with memory():
+        for name, damaged in inputs(content, kind.name, count):
+            _write(copy / kind.file, damaged)
+            found.inputs += 1
+            kept = place / "found" / kind.name.replace(" ", "-") / f"{name}-{hashlib.sha256(damaged).hexdigest()[:8]}"
+            try:
+                with on_disk(kept, damaged), seconds(longest_s):
+                    found.refused += not _read(kind, copy)
+            except (Exception, TooLong):
+                found.escaped.append(f"{kind.name} {name}, kept as {kept}: {traceback.format_exc(limit=-3)}")
     shutil.rmtree(copy)
-    grown = _resident_bytes() - before
-    if grown > MOST_BYTES:
-        found.escaped.append(f"{kind.name}: the process grew by {grown >> 20} MiB")
     found.seconds = time.monotonic() - began_s
     return found
 
 
-def _tried(read: Callable[[Any], Any], what: Any, found: Found) -> str | None:
-    """Why an input escaped; None for one that was read or refused by an error of ours."""
-    began_s = time.monotonic()
+def _read(kind: Kind, copy: Path) -> bool:
+    """Whether an input was read; False if it was refused by an error of ours."""
     try:
-        read(what)
+        kind.read(copy)
     except DanubeSweepError:  # the command line prints it in one line
-        found.refused += 1
-    except Exception:
-        return "".join(traceback.format_exc(limit=-3))
-    seconds = time.monotonic() - began_s
-    return f"took {seconds:.0f} s" if seconds > LONGEST_S else None
+        return False
+    return True
 
 
 def _write(file: Path, content: bytes) -> None:
     file.unlink(missing_ok=True)  # a new inode, as every write of ours makes one
     file.write_bytes(content)
-
-
-def _keep(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-
-
-def _resident_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def siege(scale: float, place: Path) -> int:
@@ -296,6 +283,8 @@ def siege(scale: float, place: Path) -> int:
         for wrong in found.escaped:
             print(wrong, flush=True)
         escaped += len(found.escaped)
+    if escaped:
+        print(f"to have them tried first from now on: cp -r {place}/found/. {CORPUS}/", flush=True)
     return escaped
 
 

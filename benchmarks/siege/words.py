@@ -1,20 +1,24 @@
-"""Override strings: whatever is typed, a trial or one of our own errors. Hypothesis draws and shortens them."""
+"""Override strings: whatever is typed, a trial or one of our own errors. Hypothesis draws and shortens them.
+
+What was found once is in corpus/words/, a list of overrides in each file, and comes first.
+"""
 
 import contextlib
+import hashlib
+import json
 import time
 from pathlib import Path
 from typing import Any
 
+from bounds import LONGEST_S, TooLong, memory, on_disk, seconds
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.database import DirectoryBasedExampleDatabase
 
 from danube_sweep.composer import Composer
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.errors import DanubeSweepError
 
 CORPUS = Path(__file__).parent / "corpus" / "words"
-LONGEST_S = 30.0
 FIELDS = [
     *("seed", "name", "data.rows", "data.max_length", "data.path", "data.columns", "lora.rank", "lora.alpha"),
     *("lora.targets", "lora.layers", "optimizer.lr", "trainer.max_steps", "trainer.micro_batch", "model.path"),
@@ -36,37 +40,52 @@ def overrides() -> st.SearchStrategy[list[str]]:
     return st.lists(one, min_size=1, max_size=3)
 
 
-def attack(count: int) -> str | None:
-    """Composes so many lists of overrides; returns what escaped first, at its shortest."""
+def compose(composer: Composer, words: Any, found: Path, longest_s: float = LONGEST_S) -> None:
+    """Composes a trial, or is refused by an error of ours; raises what escapes, and keeps the words in `found` then."""
+    content = json.dumps(words).encode()
+    try:
+        with (
+            on_disk(found / f"{hashlib.sha256(content).hexdigest()[:8]}.json", content),
+            seconds(longest_s),
+            contextlib.suppress(DanubeSweepError),
+        ):
+            composer.trial(words)
+    except TooLong as error:  # Hypothesis shortens no BaseException
+        raise TimeoutError(f"{words} {error}") from None
+
+
+def attack(count: int, found: Path) -> str | None:
+    """Composes what was found before and so many lists of overrides; returns what escaped first, at its shortest."""
     composer = Composer()
 
     @settings(
         max_examples=count,
-        database=DirectoryBasedExampleDatabase(CORPUS),
+        database=None,
         deadline=None,
         derandomize=False,
-        phases=(Phase.reuse, Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
     @given(overrides())
     def composes(words: Any) -> None:
-        began_s = time.monotonic()
-        with contextlib.suppress(DanubeSweepError):
-            composer.trial(words)
-        if time.monotonic() - began_s > LONGEST_S:
-            raise TimeoutError(f"{words} took longer than {LONGEST_S:.0f} s")
+        compose(composer, words, found)
 
     try:
-        composes()
+        with memory():
+            for file in sorted(CORPUS.glob("*.json")):
+                compose(composer, json.loads(file.read_text()), found)
+            composes()
     except Exception as error:
         notes = " ".join(getattr(error, "__notes__", []))
         return f"{type(error).__name__}: {error} {notes}"
     return None
 
 
-def siege(scale: float, _place: Path) -> int:
+def siege(scale: float, place: Path) -> int:
     """10,000 lists at scale 1."""
     count, began_s = max(1, round(10_000 * scale)), time.monotonic()
-    escaped = attack(count)
+    escaped = attack(count, place / "found")
     print(f"{count} lists of overrides, {time.monotonic() - began_s:.0f} s: {escaped or 'none escaped'}", flush=True)
+    if escaped:
+        print(f"the shortest of {place}/found belongs in {CORPUS}, to be tried first from now on", flush=True)
     return int(escaped is not None)
