@@ -2,7 +2,9 @@
 
 Prints a line for each attack with what it found; docs/reliability.md has the figures. Exits with 1 if anything was.
 
-    python benchmarks/siege [--scale 1] [--only kills,files] [--scenes run,predict] [--list]
+    python benchmarks/siege [--scale 1] [--minutes 60] [--seed N] [--only kills,files] [--scenes run,predict] [--list]
+
+Each attack has a share of the minutes. When it is over, no new part of it begins, and what was left out is printed.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +23,11 @@ import endurance
 import faults
 import fuzz
 import kills
+import saves
 import signals
 import surroundings
 import words
+from hour import HOUR
 from scenes import SCENES
 
 ROOT = Path(__file__).parents[2]
@@ -35,27 +40,51 @@ def payloads(_scale: float, place: Path) -> int:
     return subprocess.run([sys.executable, ROOT / "tests" / "payloads.py"], cwd=place, check=False).returncode
 
 
-ATTACKS: dict[str, tuple[Attack, str]] = {
-    "kills": (kills.siege, "kill -9 at random moments, over sweeps and packs, by 1, 2 and 4 processes"),
-    "files": (fuzz.siege, "damaged files for every reader"),
-    "words": (words.siege, "override strings"),
-    "faults": (faults.siege, "the first and the last system call of each kind on each file fail, one in each command"),
-    "signals": (signals.siege, "signals at random moments"),
-    "surroundings": (surroundings.siege, "no home, few open files, a clock that jumps, a full disk"),
-    "payloads": (payloads, "hostile models, folders and data"),
-    "endurance": (endurance.siege, "many trials in one process and in packs"),
+ATTACKS: dict[str, tuple[Attack, float, str]] = {
+    "kills": (kills.siege, 15, "kill -9 at random moments, over sweeps and packs, by 1, 2 and 4 processes"),
+    "saves": (saves.siege, 6, "kill -9 between the write of a file and its rename"),
+    "files": (fuzz.siege, 8, "damaged files for every reader"),
+    "words": (words.siege, 4, "override strings"),
+    "faults": (
+        faults.siege,
+        14,
+        "the first or the last system call of a kind on a file fails, one in each command; of those of a run, a packed "
+        "sweep, a search and predict as many as there is time for, and a share of those of other commands",
+    ),
+    "signals": (signals.siege, 5, "signals at random moments"),
+    "surroundings": (surroundings.siege, 4, "no home, few open files, a clock that jumps, a full disk"),
+    "payloads": (payloads, 2, "hostile models, folders and data"),
+    "endurance": (endurance.siege, 2, "many trials in one process and in packs"),
 }
+"""Each with its minutes of an hour, and what it does."""
+
+
+def play(names: list[str], scale: float, place: Path) -> dict[str, int]:
+    """Plays attacks one after the other, each in its share of the time; returns how much each has found."""
+    found = {}
+    for turn, name in enumerate(names):
+        attack, minutes, about = ATTACKS[name]
+        print(f"\n{name}: {about}", flush=True)
+        (place / name).mkdir()
+        began_s = time.monotonic()
+        with HOUR.part(minutes / sum(ATTACKS[one][1] for one in names[turn:])):
+            if HOUR.begins(name):
+                found[name] = attack(scale, place / name)
+        print(f"{name}: {(time.monotonic() - began_s) / 60:.1f} minutes", flush=True)
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="how much of everything; 1 takes an hour on two cores")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much of everything; 1 is for an hour")
+    parser.add_argument("--minutes", type=float, help="no new part begins after these; 60 times the scale if not given")
+    parser.add_argument("--seed", type=int, help="draws the same saves and faults as the campaign that printed it")
     parser.add_argument("--only", default=",".join(ATTACKS), help="some of the attacks")
     parser.add_argument("--scenes", default=",".join(SCENES), help="some of the commands of faults and signals")
     parser.add_argument("--list", action="store_true", help="name the attacks and stop")
     options = parser.parse_args()
     if options.list:
-        print("\n".join(f"{name:8}{about}" for name, (_, about) in ATTACKS.items()))
+        print("\n".join(f"{name:8}{about}" for name, (*_, about) in ATTACKS.items()))
         return 0
     if unknown := sorted(set(options.only.split(",")) - ATTACKS.keys()):
         parser.error(f"--only {unknown[0]}: no such attack; there are {', '.join(ATTACKS)}")
@@ -65,13 +94,14 @@ def main() -> int:
         del SCENES[name]
     place = Path(tempfile.mkdtemp(prefix="siege-"))
     os.environ["DANUBE_SWEEP_CACHE"] = str(place / "cache")
-    print(f"in {place}", flush=True)
-    found = {}
-    for name in options.only.split(","):
-        print(f"\n{name}: {ATTACKS[name][1]}", flush=True)
-        (place / name).mkdir()
-        found[name] = ATTACKS[name][0](options.scale, place / name)
+    HOUR.seed = int(time.time()) if options.seed is None else options.seed
+    minutes = 60 * options.scale if options.minutes is None else options.minutes
+    HOUR.end_s = time.monotonic() + 60 * minutes
+    print(f"in {place}, seed {HOUR.seed}, for {minutes:g} minutes", flush=True)
+    found = play(options.only.split(","), options.scale, place)
     print(f"\nfound: {', '.join(f'{name} {count}' for name, count in found.items())}")
+    if HOUR.left_out:
+        print(f"left out, as the time was over: {', '.join(HOUR.left_out)}")
     return int(any(found.values()))
 
 

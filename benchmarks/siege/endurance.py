@@ -5,6 +5,7 @@ import os
 import resource
 from pathlib import Path
 
+from hour import HOUR
 from kills import TRIAL, plan
 from rich.console import Console
 from scenes import warm
@@ -21,9 +22,8 @@ SHORT = ["trainer.max_steps=2", "trainer.validate_every=2"]
 
 def siege(scale: float, place: Path) -> int:
     """50 trials in this process, and a sweep of 200 trials in packs of eight, at scale 1."""
-    return in_one_process(max(12, round(50 * scale)), place / "process") + in_packs(
-        max(8, round(200 * scale)), place / "sweep"
-    )
+    found = in_one_process(max(12, round(50 * scale)), place / "process")
+    return found + (in_packs(max(8, round(200 * scale)), place / "sweep") if HOUR.begins("trials in packs") else 0)
 
 
 def in_one_process(count: int, place: Path) -> int:

@@ -3,12 +3,14 @@
    FAILING_COUNT  a file of 8 bytes, the number of the last call
    FAILING_LOG    a file that gets "NUMBER NAME PATH" for each call
    FAILING_CALL   the number of the call that fails, with errno FAILING_ERRNO
+   FAILING_SIGNAL instead of failing, the process gets this signal right before the call
 */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -51,8 +53,10 @@ static int fails_at(const char *name, const char *path) {
     syscall(SYS_close, handle);
   }
   errno = kept;
-  const char *which = getenv("FAILING_CALL"), *with = getenv("FAILING_ERRNO");
-  if (!which || !with || strtoull(which, NULL, 10) != number) return 0;
+  const char *which = getenv("FAILING_CALL"), *with = getenv("FAILING_ERRNO"), *dies = getenv("FAILING_SIGNAL");
+  if (!which || strtoull(which, NULL, 10) != number) return 0;
+  if (dies) kill(getpid(), atoi(dies));
+  if (!with) return errno = kept, 0;
   errno = atoi(with);
   return 1;
 }

@@ -1,10 +1,13 @@
 """System calls on files fail, one in each command: is what was there kept, the exit honest, the resumed run equal?
 
 A preloaded library (failing_calls.c) numbers the calls of a command on the files of its working directory. Calls of one
-kind on one file are one site. The first and the last call of each site fail, in a command of their own, with each of
-ENOSPC, EIO, EACCES and EROFS; at scale 1 a share of them does (SHARES). Such a command must end with an exit code other
-than 0 and one line, or reach the undisturbed result. Then it is repeated or resumed without a fault, and must reach
-that result; predictions that were there stay whole.
+kind on one file are one site. The first and the last call of a site fail, in a command of their own, with each of
+ENOSPC, EIO, EACCES and EROFS. They are drawn in an order of the seed: at scale 1 all calls of the commands in WHOLE, a
+share of others (SHARES), until the command's share of the time is over. How many were tried is printed. All of them,
+for WHOLE alone, are 3,620 faults, which take longer than an hour.
+
+Such a command must end with an exit code other than 0 and one line, or reach the undisturbed result. Then it is
+repeated or resumed without a fault, and must reach that result; predictions that were there stay whole.
 """
 
 import errno
@@ -12,18 +15,22 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from hour import HOUR
 from scenes import SCENES, Ended, Scene, Stage, prepare, warm
 
 LIBRARY = Path(__file__).with_name("failing_calls.c")
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EROFS")
-SHARES = {"run": 0.5, "predict": 1.0, "predict in parts": 1.0, "ensemble": 1.0, "label": 0.5, "soup": 0.5}
+WHOLE = ("run", "packed sweep", "search", "predict")
+"""Commands of which every site is to be tried at scale 1; each has three times the time of another one."""
+SHARES = {**dict.fromkeys(WHOLE, 1.0), "predict in parts": 1.0, "ensemble": 1.0, "label": 0.5, "soup": 0.5}
 SHARE = 0.1
-"""The share of a scene's sites that is tried at scale 1; SHARE for scenes that are not named."""
+"""The share of a scene's sites that is to be tried at scale 1; SHARE for scenes that are not named."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +65,31 @@ class FaultyStage(Stage):
 
     def attack(self, call: Call, error: str) -> str | None:
         """Lets a call fail and goes on without the fault; returns what was wrong with that."""
+        return self.after(self.strike(call, FAILING_ERRNO=getattr(errno, error)))
+
+    def strike(self, call: Call, **how: object) -> Ended:
+        """The command, in which a call fails or its process dies."""
         self.begin()
-        failing = {"FAILING_CALL": call.number, "FAILING_ERRNO": getattr(errno, error)}
-        disturbed = self.play(self.scene.command, **failing)
+        disturbed = self.play(self.scene.command, FAILING_CALL=call.number, **how)
         self.missed += all((one.number, one.site) != (call.number, call.site) for one in self._logged())
-        return self.after(disturbed)
+        return disturbed
+
+    def hit_none(self, tried: int) -> bool:
+        """Whether attacks were tried and none of them hit its call: they have shown nothing."""
+        return tried > 0 and self.missed >= tried
 
     def _logged(self) -> list[Call]:
         parts = [line.split(" ", 2) for line in self.log.read_text().splitlines()] if self.log.exists() else []
         return sorted((Call(int(one[0]), one[1], one[2]) for one in parts), key=lambda call: call.number)
 
 
-def sites(calls: Iterable[Call], share: float) -> list[Call]:
-    """The first and the last call of each site, or a share of them."""
+def sites(calls: Iterable[Call], share: float, seed: object = 0) -> list[Call]:
+    """The first and the last call of each site, or a share of them, in an order that the seed draws."""
     by_site: dict[tuple[str, str], list[Call]] = {}
     for call in calls:
         by_site.setdefault(call.site, []).append(call)
     ends = [call for same in by_site.values() for call in dict.fromkeys((same[0], same[-1]))]
-    return sorted(Random(0).sample(ends, max(1, round(len(ends) * min(share, 1.0)))), key=lambda call: call.number)
+    return Random(seed).sample(ends, max(1, round(len(ends) * min(share, 1.0))))
 
 
 def compiled(place: Path) -> Path | None:
@@ -88,27 +102,57 @@ def compiled(place: Path) -> Path | None:
     return library
 
 
-def siege(scale: float, place: Path) -> int:
-    """At scale 1: every site of predictions and ensembles, half of runs, labels and soups, a tenth of others."""
+@contextmanager
+def preloaded(place: Path) -> Iterator[Path | None]:
+    """While it lasts, commands have the library; prints why if there is none."""
     library = compiled(place)
     if library is None:
         print("skipped: no C compiler (cc)", flush=True)
-        return 0
+        yield None
+        return
     os.environ["LD_PRELOAD"] = str(library)  # for the process that the commands are forked from: it starts anew
     warm._server.cache_clear()
-    start, found = prepare(place / "start"), 0
-    for name, scene in SCENES.items():
-        stage = FaultyStage(scene, start, place / name.replace(" ", "-"))
-        tried = sites(stage.calls, SHARES.get(name, SHARE) * scale)
-        escaped = sum(_told(stage, call, error) for call in tried for error in ERRORS)
-        faults = len(tried) * len(ERRORS) - stage.missed
-        elsewhere = f", {stage.missed} more hit another call" if stage.missed else ""
-        counted = f"{len(tried):4} calls of {len(stage.calls)}, {faults} faults"
-        print(f"{name:17}{counted}: {escaped} found{elsewhere}", flush=True)
-        found += escaped
-    del os.environ["LD_PRELOAD"]
-    warm._server.cache_clear()
+    try:
+        yield library
+    finally:
+        del os.environ["LD_PRELOAD"]
+        warm._server.cache_clear()
+
+
+def siege(scale: float, place: Path) -> int:
+    """The first and the last call of each site, or the share of them that scale and time allow."""
+    found = 0
+    with preloaded(place) as library:
+        if library is None:
+            return 0
+        start = prepare(place / "start")
+        parts = {name: 3 if name in WHOLE else 1 for name in SCENES}
+        for name, scene in SCENES.items():
+            share = parts[name] / sum(parts.values())
+            del parts[name]
+            if HOUR.begins(f"faults of {name}"):
+                with HOUR.part(share):
+                    stage = FaultyStage(scene, start, place / name.replace(" ", "-"))
+                    found += _each(name, stage, min(1.0, SHARES.get(name, SHARE) * scale))
     return found
+
+
+def _each(name: str, stage: FaultyStage, share: float) -> int:
+    """Lets the calls of a scene fail while there is time; prints what was tried, and returns how much was found."""
+    drawn, tried, escaped = sites(stage.calls, share, f"{name}/{HOUR.seed}"), 0, 0
+    for call in drawn:
+        if HOUR.over():
+            HOUR.left_out.append(f"{len(drawn) - tried} calls of {name}")
+            break
+        escaped += sum(_told(stage, call, error) for error in ERRORS)
+        tried += 1
+    unhit = stage.hit_none(tried * len(ERRORS))
+    whole, faults = len(sites(stage.calls, 1.0)), tried * len(ERRORS) - stage.missed
+    elsewhere = f", {stage.missed} more hit another call" if stage.missed else ""
+    why = ", as no fault hit its call" if unhit else ""
+    counted = f"{tried:4} of {whole} first and last calls ({tried / whole:.0%}), {faults} faults"
+    print(f"{name:17}{counted}: {escaped + unhit} found{why}{elsewhere}", flush=True)
+    return escaped + unhit
 
 
 def _told(stage: FaultyStage, call: Call, error: str) -> bool:

@@ -1,7 +1,7 @@
 """Damaged and hostile inputs for every reader of ours: whatever comes, an answer or one of our own errors, and soon.
 
-The n-th input of a kind is the same on every machine. What was found once is in corpus/<kind>/ and comes first. An input
-is in found/<kind>/ while it is read, and stays there if it escapes or ends the process.
+The n-th input of a kind is the same on every machine. What was found once is in corpus/<kind>/ and comes first. An
+input is in found/<kind>/ while it is read, and stays there if it escapes or ends the process.
 """
 
 import csv
@@ -24,6 +24,7 @@ import pyarrow.parquet as parquet
 import yaml
 from bounds import LONGEST_S, TooLong, memory, on_disk, seconds
 from corrupt import mutated, other_values
+from hour import HOUR
 
 from danube_sweep.config.stored import load_config, load_sweep
 from danube_sweep.data.read_files import read_rows
@@ -274,6 +275,8 @@ def siege(scale: float, place: Path) -> int:
     families = Counter(_family(kind) for kind in attacked)
     escaped = 0
     for kind in attacked:
+        if not HOUR.begins(f"files: {kind.name}"):
+            continue
         found = attack(kind, max(1, round(10_000 * scale / families[_family(kind)])), place)
         print(
             f"{found.kind:28} {found.inputs:6} inputs  {found.refused:6} refused  {len(found.escaped):3} escaped  "

@@ -36,6 +36,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
+from hour import HOUR
 from living import KINDS, SEEN_S, still_there, victims, warm
 from rich.console import Console
 
@@ -290,6 +291,8 @@ def campaigns(place: Path, name: str, settings: Sequence[str], trials: int, aske
     rows: list[dict[str, int]] = []
     near, whole = 0.0 if name in EXACT else NEAR, asked.seeds * len(asked.processes)
     while len(rows) < whole or killed(rows) < asked.kills:
+        if not HOUR.begins(f"kills: {name} after {killed(rows)} of {asked.kills} kills"):
+            break
         seed, which = divmod(len(rows), len(asked.processes))
         quota = max(1, -(-(asked.kills - killed(rows)) // max(1, whole - len(rows))))
         rows.append(campaign(place, seed, asked.processes[which], quota, near, name))
@@ -319,7 +322,11 @@ def siege(scale: float, place: Path) -> int:
     asked = Asked(max(2, round(15 * scale)), max(1, round(scale)), processes)
     print(f"{trials} trials, first undisturbed", flush=True)
     reference(place, trials)
-    return sum(found(campaigns(place, name, settings, trials, asked)) for name, settings in SETUPS.items())
+    harm = 0
+    for turn, (name, settings) in enumerate(SETUPS.items()):
+        with HOUR.part(1 / (len(SETUPS) - turn)):
+            harm += found(campaigns(place, name, settings, trials, asked))
+    return harm
 
 
 def main() -> int:

@@ -28,6 +28,7 @@ NEAR = 1e-5
 LONGEST_S = 300.0
 """A command that runs on for longer hangs."""
 MADE = "made"
+ERROR = "danube-sweep: error: "
 BEFORE = ("rows.csv", "out.csv", "soft.csv", "sweep/sweep.json", "best/ensemble.json")
 """What is there before a command, and stays as it was or becomes what the command writes."""
 SHORT = [
@@ -113,18 +114,23 @@ class Stage:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return to_its_end(warm.popen(*words, cwd=self.here, env=env, **pipes))
 
-    def after(self, disturbed: Ended) -> str | None:
-        """Judges how a disturbed command ended, goes on undisturbed, and returns what was wrong."""
-        if wrong := badly_ended(disturbed):
-            return wrong
-        if disturbed.code == 0 and (wrong := self.differs()):
+    def after(self, disturbed: Ended, *more: str) -> str | None:
+        """Judges how a disturbed command ended, goes on undisturbed, and returns what was wrong.
+
+        `more`: words of the command that goes on.
+        """
+        return badly_ended(disturbed) or self.afterwards(*more, done=disturbed.code == 0)
+
+    def afterwards(self, *more: str, done: bool) -> str | None:
+        """Judges what a disturbed command left, goes on undisturbed, and returns what was wrong."""
+        if done and (wrong := self.differs()):
             return wrong
         if changed := [name for name in BEFORE if not self._whole(name)]:
             return f"{changed[0]} is not what it was"
         if self.scene.once and not self.differs():
             return self._leftovers()
         begun = any((self.here / MADE / name).is_file() for name in ("config.yaml", "sweep.json"))
-        again = self.scene.again if begun else self.scene.command
+        again = [*self.scene.again, *more] if begun else self.scene.command
         ended = self.play(again)
         if ended.code:
             return f"{' '.join(again[:2])} afterwards: exit code {ended.code}: {ended.said[-500:]}"
@@ -137,7 +143,9 @@ class Stage:
         return f"not as undisturbed: {', '.join(wrong)}" if wrong else None
 
     def _whole(self, name: str) -> bool:
-        """Whether a file is as it was at the start, or as the undisturbed command leaves it."""
+        """Whether a file is as it was at the start, if at all, or as the undisturbed command leaves it."""
+        if not (self.start / name).is_file():
+            return True
         return (self.here / name).read_bytes() in ((self.start / name).read_bytes(), self.complete.get(name))
 
     def _leftovers(self) -> str | None:
@@ -159,11 +167,12 @@ def to_its_end(process: subprocess.Popen[str]) -> Ended:
 
 
 def badly_ended(ended: Ended) -> str | None:
-    """A traceback, an end without a word, or an exit code that is none of ours."""
+    """A traceback, an exit code that is none of ours, or an end other than in one line of an error."""
     if "Traceback" in ended.said or ended.code not in (0, 1, 2):
         return f"exit code {ended.code}: {ended.said[-1500:]}"
-    if ended.code and not ended.said.strip():
-        return f"exit code {ended.code} without a word"
+    lines = sum(line.startswith(ERROR) for line in ended.said.splitlines())
+    if lines != (ended.code != 0):
+        return f"exit code {ended.code} with {lines} lines of an error: {ended.said[-1500:]}"
     return None
 
 
@@ -179,8 +188,8 @@ def outcome(here: Path, files: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def prepare(start: Path) -> Path:
-    """Makes what the scenes begin with."""
+def rows(start: Path) -> Path:
+    """Makes a folder with the rows and the older outputs that the scenes begin with."""
     start.mkdir()
     words = ("good", "fine", "bad", "poor", "dull", "kind")
     lines = [
@@ -190,6 +199,12 @@ def prepare(start: Path) -> Path:
         (start / name).write_text("\n".join(["text,label", *lines * count]) + "\n")
     for name in ("out.csv", "soft.csv"):
         (start / name).write_text("id,yes\n0,0.5\n")
+    return start
+
+
+def prepare(start: Path) -> Path:
+    """Makes what the scenes begin with."""
+    rows(start)
     environment = {**os.environ, "DANUBE_SWEEP_CACHE": str(start / "cache")}
     several = ["-m", "hydra.sweep.dir=sweep", *SHORT, "sweep.pack=2", "seed=0,1"]
     for command in (several, ["ensemble", "sweep", "-o", "best", "--method", "mean"]):

@@ -6,10 +6,12 @@ A command must reach the result that it has elsewhere, or refuse in one line and
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from scenes import SCENES, Ended, Scene, Stage, badly_ended, clocks, prepare, to_its_end
+from hour import HOUR
+from scenes import SCENES, Ended, Scene, Stage, badly_ended, clocks, rows, to_its_end
 
 FEW_FILES = """
 import resource, sys
@@ -18,35 +20,58 @@ from danube_sweep.cli.main import main
 sys.argv[0] = "danube-sweep"
 raise SystemExit(main())
 """
+NO_CACHE: dict[str, str | None] = {"DANUBE_SWEEP_CACHE": None, "XDG_CACHE_HOME": None}
+"""Variables that would name another place than the home for caches."""
+HOMES: dict[str, dict[str, str | None]] = {
+    "no HOME": {"HOME": None, **NO_CACHE},
+    "a HOME that cannot be written": {"HOME": "/proc", **NO_CACHE},
+}
+"""In plain surroundings nothing says then that a folder was made here, so `resume` is given --trust."""
 VARIABLES: dict[str, dict[str, str | None]] = {
-    "no HOME": {"HOME": None},
-    "a HOME that cannot be written": {"HOME": "/proc"},
+    **HOMES,
     "TMPDIR is missing": {"TMPDIR": "/nowhere/at/all"},
     "LC_ALL=C": {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "a terminal of 20 columns": {"COLUMNS": "20", "TERM": "dumb"},
 }
-PLAIN = {name: SCENES[name] for name in ("run", "packed sweep")}
+PLAIN = {name: SCENES[name] for name in ("run", "packed sweep", "search")}
 """Whatever commands are chosen for the other attacks."""
 LEFT_KIB = 200
 """What a nearly full disk has left."""
 
 
 def siege(scale: float, place: Path) -> int:
-    """A run and a packed sweep in each of the surroundings; below scale 1, the run alone."""
-    start, found = prepare(place / "start"), 0
-    for name in ("run", "packed sweep") if scale >= 1.0 else ("run",):
+    """A run, a packed sweep and a search in each of the surroundings; below scale 1, the run alone."""
+    start, found = rows(place / "start"), 0
+    for name in PLAIN if scale >= 1.0 else ("run",):
+        if not HOUR.begins(f"surroundings of {name}"):
+            continue
         stage = Stage(PLAIN[name], start, place / name.replace(" ", "-"))
-        for about, variables in VARIABLES.items():
-            found += _said(name, about, _tried(stage, lambda one, given=variables: _with(one, given)))
-        found += _said(name, "64 open files", _tried(stage, _few_files))
-        if clocks.library() is None:
-            print(f"{name:17}a clock that jumps: skipped: no libfaketime (make clock installs it)", flush=True)
-        else:
-            found += _said(name, "a clock that jumps", _tried(stage, _jumps))
-        found += _said(
-            name, f"a disk with {LEFT_KIB} KiB left", _small_disk(PLAIN[name], stage, place / f"disk-{len(name)}")
-        )
+        for about, play in played(name).items():
+            if HOUR.begins(f"{name}: {about}"):
+                found += _said(name, about, play(stage))
     return found
+
+
+def played(name: str) -> dict[str, Callable[[Stage], str | None]]:
+    """What is played of a scene: the surroundings, each with the function that tells what was wrong in them."""
+
+    def small_disk(stage: Stage) -> str | None:
+        return _small_disk(PLAIN[name], stage, stage.here.parent / "disk")
+
+    def jumps(stage: Stage) -> str | None:
+        if clocks.library() is None:
+            return "skipped: no libfaketime (make clock installs it)"
+        return _tried(stage, _jumps)
+
+    return {
+        **{
+            about: partial(_tried, play=partial(_with, variables=given), more=["--trust"] if about in HOMES else [])
+            for about, given in VARIABLES.items()
+        },
+        "64 open files": partial(_tried, play=_few_files),
+        "a clock that jumps": jumps,
+        f"a disk with {LEFT_KIB} KiB left": small_disk,
+    }
 
 
 def _said(name: str, about: str, wrong: str | None) -> int:
@@ -55,9 +80,9 @@ def _said(name: str, about: str, wrong: str | None) -> int:
     return int(wrong is not None and not skipped)
 
 
-def _tried(stage: Stage, play: Callable[[Stage], Ended]) -> str | None:
+def _tried(stage: Stage, play: Callable[[Stage], Ended], more: Sequence[str] = ()) -> str | None:
     stage.begin()
-    return stage.after(play(stage))
+    return stage.after(play(stage), *more)
 
 
 def _with(stage: Stage, variables: dict[str, str | None]) -> Ended:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bounds import LONGEST_S, TooLong, memory, on_disk, seconds
+from hour import HOUR
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -68,7 +69,8 @@ def attack(count: int, found: Path) -> str | None:
     )
     @given(overrides())
     def composes(words: Any) -> None:
-        compose(composer, words, found)
+        if not HOUR.over():
+            compose(composer, words, found)
 
     try:
         with memory():
@@ -85,6 +87,7 @@ def siege(scale: float, place: Path) -> int:
     """10,000 lists at scale 1."""
     count, began_s = max(1, round(10_000 * scale)), time.monotonic()
     escaped = attack(count, place / "found")
+    HOUR.begins(f"the last of {count} lists of overrides")
     print(f"{count} lists of overrides, {time.monotonic() - began_s:.0f} s: {escaped or 'none escaped'}", flush=True)
     if escaped:
         print(f"the shortest of {place}/found belongs in {CORPUS}, to be tried first from now on", flush=True)
