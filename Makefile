@@ -44,7 +44,7 @@ clock:
 	    apt-get -qq install -y --no-install-recommends libfaketime; } >/dev/null 2>&1 || \
 	  echo 'no libfaketime here and no way to install it: what needs a clock that jumps is skipped'
 
-# Kills, damaged files and hostile words against everything: an hour on two cores. SCALE=10 is ten times as much.
+# Kills, damaged files and hostile words against everything, for an hour. SCALE=10 is ten times as much, in ten hours.
 SCALE ?= 1
 siege: $(READY) clock
 	$(BIN)/python benchmarks/siege --scale $(SCALE)

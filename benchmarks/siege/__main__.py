@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="no new part begins after these; 60 times the scale if not given")
     parser.add_argument("--seed", type=int, help="draws the same saves and faults as the campaign that printed it")
     parser.add_argument("--only", default=",".join(ATTACKS), help="some of the attacks")
-    parser.add_argument("--scenes", default=",".join(SCENES), help="some of the commands of faults and signals")
+    parser.add_argument("--scenes", default=",".join(SCENES), help="some of the commands of saves, faults and signals")
     parser.add_argument("--list", action="store_true", help="name the attacks and stop")
     options = parser.parse_args()
     if options.list:

@@ -3,8 +3,8 @@
 A preloaded library (failing_calls.c) numbers the calls of a command on the files of its working directory. Calls of one
 kind on one file are one site. The first and the last call of a site fail, in a command of their own, with each of
 ENOSPC, EIO, EACCES and EROFS. They are drawn in an order of the seed: at scale 1 all calls of the commands in WHOLE, a
-share of others (SHARES), until the command's share of the time is over. How many were tried is printed. All of them,
-for WHOLE alone, are 3,620 faults, which take longer than an hour.
+share of others (SHARES), until the command's share of the time is over. How many were tried is printed. A run, a packed
+sweep and a search have 3,620 such faults, each with two commands: an hour does not do.
 
 Such a command must end with an exit code other than 0 and one line, or reach the undisturbed result. Then it is
 repeated or resumed without a fault, and must reach that result; predictions that were there stay whole.

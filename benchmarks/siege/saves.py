@@ -13,8 +13,7 @@ from faults import Call, FaultyStage, preloaded
 from hour import HOUR
 from scenes import SCENES, badly_ended, rows
 
-PLAYED = {name: SCENES[name] for name in ("run", "packed sweep", "search", "shared sweep")}
-"""Whatever commands are chosen for the other attacks."""
+PLAYED = ("run", "packed sweep", "search", "shared sweep")
 SAVES = ("rename", "link")
 
 
@@ -33,14 +32,15 @@ def siege(scale: float, place: Path) -> int:
         if library is None:
             return 0
         start = rows(place / "start")
-        for turn, (name, scene) in enumerate(PLAYED.items()):
+        chosen = [name for name in PLAYED if name in SCENES]
+        for turn, name in enumerate(chosen):
             if not HOUR.begins(f"saves of {name}"):
                 continue
-            stage = FaultyStage(scene, start, place / name.replace(" ", "-"))
+            stage = FaultyStage(SCENES[name], start, place / name.replace(" ", "-"))
             saves = [call for call in stage.calls if call.name in SAVES]
             random = Random(f"{name}/{HOUR.seed}")
             drawn = random.sample(saves, max(1, round(len(saves) * min(scale, 1.0))))
-            with HOUR.part(1 / (len(PLAYED) - turn)):
+            with HOUR.part(1 / (len(chosen) - turn)):
                 found += _each(name, stage, drawn, len(saves))
     return found
 
