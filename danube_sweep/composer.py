@@ -31,6 +31,7 @@ from danube_sweep.config.from_checkpoint import usual_lr
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Adapter, Config, Head, Pruner, Settings, Sweep, objective
 from danube_sweep.config.schema.run_fields import FIGURES
+from danube_sweep.config.stored import plain_config
 from danube_sweep.config.typed import on_schema, typed_config, typed_on_schema, typed_sweep
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
 from danube_sweep.errors import ConfigError, UserError
@@ -38,6 +39,7 @@ from danube_sweep.os_errors import as_ours
 from danube_sweep.planner.planned_architecture import within_row_limit
 from danube_sweep.planner.planned_device import with_compute
 from danube_sweep.planner.what_fits import resolved
+from danube_sweep.storage.redaction import secret_address
 
 VERSION_BASE = "1.3"
 _CHOICE = re.compile(rf"\+{{0,2}}({'|'.join((*OPTIONS, *SWEEP_OPTIONS, 'experiment'))})=([^{{].*)")
@@ -108,7 +110,18 @@ def to_config(config: DictConfig) -> Config:
 
 
 def _resolved(trial: Config, slots: int | None) -> Config:
+    _check_secrets(trial)
     return resolved(with_compute(within_row_limit(trial)), slots)
+
+
+def _check_secrets(trial: Config) -> None:
+    # Stored without it, the trial would be another one when it is resumed.
+    address = secret_address(plain_config(trial))
+    if address is not None:
+        raise ConfigError(
+            f"{address}: its value looks like a secret, which no file of a run may hold; give another value, or give "
+            f"it by the name of a variable: {address}='${{oc.env:MY_VALUE}}'"
+        )
 
 
 def _slots(config: DictConfig) -> int | None:

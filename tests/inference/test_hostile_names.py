@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import CPU, train
 
+from danube_sweep.cli import main
 from danube_sweep.config.neutral_text import FORMULA, neutral, neutral_cell, plain_cell
 from danube_sweep.config.schema import TableColumns, Target
+from danube_sweep.config.stored import load_config
 from danube_sweep.data.table_columns import load_table
 from danube_sweep.inference.predict import Form, Trained, load_run, predict_file
 from danube_sweep.results.oof.write_oof import write_predictions
 from danube_sweep.storage import predictions
+from danube_sweep.storage.decision_file import write_decisions
 
 CLASSES = sorted(["=cmd|'/C calc'!A0", "@sum", "-b", "'tis", "red\x1b[31m\u202e", "C:\\x41", "plain"])
 TEXT, LABEL, ID = "=text", "+label", "@id\x07"
@@ -127,3 +130,22 @@ def test_out_of_fold_predictions_are_harmless_and_read_back(place: Path) -> None
     assert {plain_cell(name) for name in written[0]} > {f"probability_{name}" for name in CLASSES}
     label = written[0].index("label")
     assert [plain_cell(row[label]) for row in written[1:]] == found["label"].to_pylist()
+
+
+def test_a_run_over_names_that_resemble_secrets_is_resumed_predicts_and_decides(tmp_path: Path) -> None:
+    classes = ["Basic Industries", "Basic Materials", "Password: forgotten"]
+    file, run = tmp_path / "sk_reviews_train_2024.csv", tmp_path / "sk-run-2024-over-reviews"
+    rows = "".join(f"text {k},{classes[k % 3]}\n" for k in range(30))
+    file.write_text(f"sk-text-2023-longname-x,label\n{rows}", encoding="utf-8")
+    words = ["data=table", f"data.path={file}", "head=sequence", "trainer.max_steps=1"]
+    words += [f"data.classes=[{','.join(classes)}]", "data.text_column=sk-text-2023-longname-x"]
+    config = tiny_config(*words)
+    train(config, run)
+    assert load_config(run / "config.yaml") == config
+    assert "Basic <" not in (run / "log.txt").read_text()
+    assert main.main(["resume", str(run)]) == 0
+    numbers = {"kind": "biases", "numbers": [0.0, 0.0, 99.0]}
+    write_decisions(run, {"metric": "macro_f1", "classes": classes, "rule": numbers, "worth": {}, "said": "0.1"})
+    out = tmp_path / "out.csv"
+    assert main.main(["predict", str(run), str(file), "-o", str(out), "--labels"]) == 0
+    assert {row[-1] for row in cells(out)[1:]} == {"Password: forgotten"}
