@@ -28,6 +28,8 @@ _WAYS_OUT: Final = {
     errno.ENFILE: "raise the limit of open files (ulimit -n)",
     errno.ENAMETOOLONG: "give a shorter one",
 }
+_NO_HOME = "Could not determine home directory."
+"""The words of pathlib for ~ without HOME and without an entry for the user, and for ~NAME of nobody."""
 _DECODING = (UnicodeError, json.JSONDecodeError, yaml.YAMLError, zlib.error, zipfile.BadZipFile, EOFError)
 
 
@@ -56,6 +58,8 @@ def as_ours(error: BaseException, place: object = None) -> DanubeSweepError | No
     number = None if isinstance(error, _NOT_OF_FILES) else number_of(error)
     if number is not None:
         return DiskError(_said(error, number, place))
+    if isinstance(error, RuntimeError) and str(error) == _NO_HOME:
+        return UserError(f"{_where(place)}a path that begins with ~ needs a home directory; set HOME, or write it out")
     if isinstance(error, RecursionError):
         return UserError(f"{_where(place)}nested too deeply; HYDRA_FULL_ERROR=1 shows where")
     if isinstance(error, _DECODING):

@@ -3,14 +3,18 @@
 import errno
 import json
 import os
+import pwd
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
+from drawn import Sketch, write_sweep
 from tokenizers import Tokenizer, models
 
+from danube_sweep import paths
 from danube_sweep.cli.main import main
 from danube_sweep.errors import DiskError, UserError
 from danube_sweep.os_errors import as_ours, is_full
@@ -63,6 +67,7 @@ def decode(text: bytes) -> Exception:
         (decode(b"\xff"), UserError, "cannot be decoded"),
         (EOFError("ended before the end-of-stream marker"), UserError, "cannot be decoded: ended before"),
         (RecursionError("x"), UserError, "nested too deeply"),
+        (RuntimeError("Could not determine home directory."), UserError, "begins with ~ needs a home directory; set"),
     ],
 )
 def test_the_line_says_what_and_the_way_out(error: Exception, kind: type, said: str) -> None:
@@ -104,6 +109,45 @@ def test_a_working_directory_that_is_gone_is_one_line(
     assert capsys.readouterr().err == (
         "danube-sweep: error: the working directory is gone; change to one that exists\n"
     )
+
+
+@pytest.fixture
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files of a user without HOME and without an entry, as in a container; returns it."""
+
+    def unknown(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "DANUBE_SWEEP_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    paths._cache_without_home.cache_clear()
+    return tmp_path
+
+
+def test_without_a_home_caches_go_to_a_private_folder_with_a_note(
+    homeless: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = write_sweep(homeless / "sweep", [Sketch(["lora.rank=4"]), Sketch(["lora.rank=8"])])
+    file = sweep / "sweep.json"
+    file.write_text(file.read_text().replace('"pruner": {}', '"pruner": {"kind": "none"}'))
+    assert main(["rank", str(sweep)]) == 0
+    folder = paths.cache_dir()
+    assert folder.parent == homeless and folder.stat().st_mode & 0o777 == 0o700
+    assert caplog.text.count("no home directory is known, so caches go to ") == 1
+    paths._cache_without_home.cache_clear()
+    folder.chmod(0o777)  # as another user may have made it
+    with pytest.raises(UserError, match="is no private folder of this user; name one for caches by DANUBE_SWEEP_CACHE"):
+        paths.cache_dir()
+    folder.rename(homeless / "elsewhere")
+    (homeless / "elsewhere").chmod(0o700)
+    folder.symlink_to(homeless / "elsewhere")
+    with pytest.raises(UserError, match="is no private folder"):
+        paths.cache_dir()
+    capsys.readouterr()
+    assert main(["plan", "data=table", "data.path=~/rows.csv"]) == 2
+    assert capsys.readouterr().err.endswith("begins with ~ needs a home directory; set HOME, or write it out\n")
 
 
 def test_a_reader_that_has_gone_is_no_error_to_print(tmp_path: Path) -> None:

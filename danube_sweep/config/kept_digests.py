@@ -78,10 +78,14 @@ def _write(record: Path, stamp: Stamp, value: Any) -> None:
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         sealed = {"stamp": stamp, "value": value, "seal": _seal(stamp, value)}
-        temporary.write_text(json.dumps(sealed), encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(sealed))
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.replace(record)
     except OSError as error:
         log.warning("the digest of %s was not cached, so the next process reads the file again: %s", stamp[0], error)
+    finally:  # also after Ctrl-C
         with suppress(OSError):
             temporary.unlink()
 

@@ -261,7 +261,8 @@ def checked_request(run: "FinishedRun | Trained", source: Path, target: Path, fo
     if form.swap and not isinstance(data, Comparison):
         raise ConfigError("--swap needs two answers in every row, and this run reads single texts; leave it out")
     own = _own_files(run) if isinstance(run, FinishedRun) else []
-    check_place(target, "-o", [source, *([] if form.like is None else [form.like]), *own])
+    read = [source, *([] if form.like is None else [form.like]), *own]
+    check_place(target, "-o", read, draws="submission.csv")  # of a night, whose commands.sh may be run again
     table_of(run.config, run.classes, form=form, id_column=None)  # refuses before the file is read
     sample = None if form.like is None else read_sample(form.like)
     given = check_input(data, source, form.id_column, [] if sample is None else sample.columns)

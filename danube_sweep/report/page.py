@@ -54,8 +54,8 @@ def page_file(path: Path, output: Path | None, *, overwrite: bool, second: Path 
     """
     file = output or (path / FILE if second is None else Path(FILE))
     if path.is_dir():  # what is no folder is no sweep, which drawing it says
-        check_place(file, "-o")
-        refuse_existing(file, "-o", overwrite=overwrite)
+        check_place(file, "-o", draws=FILE)
+        refuse_existing(file, "-o", overwrite=overwrite, draws=FILE)
     return file
 
 

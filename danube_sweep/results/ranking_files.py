@@ -24,7 +24,7 @@ def write(ranking: Ranking, folder: Path, *, overwrite: bool = False) -> None:
     Raises DiskError, also for an existing file in a folder that is no sweep of ours, unless `overwrite`.
     """
     for name, text in (("ranking.csv", _csv(ranking)), ("ranking.md", _markdown(ranking))):
-        refuse_existing(folder / name, "rank:", overwrite=overwrite)
+        refuse_existing(folder / name, "rank:", overwrite=overwrite, draws=name)
         write_text(folder / name, text)
 
 

@@ -48,6 +48,26 @@ def record(tmp_path: Path) -> Path:
     return found
 
 
+def test_a_record_is_synced_before_it_is_there_and_leaves_nothing_behind_after_ctrl_c(
+    tmp_path: Path, ask: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), sync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda path, target: (calls.append("replace"), replace(path, target)))
+    ask()
+    assert calls == ["fsync", "replace"] and record(tmp_path).is_file()
+    record(tmp_path).unlink()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    assert not [file for file in (tmp_path / "cache" / "digests").iterdir() if file.suffix != ".lock"]
+
+
 def test_a_file_is_read_once_a_machine(reader: Reader, ask: Callable[[], list[str]]) -> None:
     assert [ask(), ask(), ask()] == [["one"]] * 3 and reader.times == 1
     assert kept(reader.file, "another rule", reader) == ["one"] and reader.times == 2

@@ -105,6 +105,53 @@ def test_a_name_of_a_run_is_only_taken_in_a_run(tmp_path: Path) -> None:
     refuse_existing(tmp_path / "notes.csv", "--output", overwrite=False)
 
 
+NAMES = {
+    Kind.run: ("predictions.parquet", "log.txt"),
+    Kind.sweep: ("ranking.csv", "ranking.md", "report.html", "oof.parquet", "sweep.json"),
+    Kind.checkpoints: ("step-00000001",),
+    Kind.ensemble: ("ensemble.json", "oof.parquet", "report.html"),
+    Kind.benchmark: ("benchmark.json",),
+    Kind.night: ("night.json", "commands.sh", "report.html", "submission.csv"),
+    Kind.prediction: ("parts.json",),
+}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_file_of_a_folder_of_ours_is_replaced_by_no_command_but_the_one_that_draws_it(
+    tmp_path: Path, kind: Kind
+) -> None:
+    take_over(tmp_path, kind)
+    for name in NAMES[kind]:
+        file = tmp_path / name
+        file.write_text("mine")
+        with pytest.raises(DiskError, match=rf"-o .*{name} is a file of the {kind.value} in "):
+            check_place(file, "-o", draws="other.csv")
+        with pytest.raises(DiskError, match="exists; give --overwrite"):
+            refuse_existing(file, "-o", overwrite=False, draws="other.csv")
+        check_place(file, "-o", draws=name)
+        refuse_existing(file, "-o", overwrite=False, draws=name)
+    (tmp_path / "mine.html").write_text("mine")  # no name of ours, so it is the user's
+    with pytest.raises(DiskError, match="exists; give --overwrite"):
+        refuse_existing(tmp_path / "mine.html", "-o", overwrite=False, draws="mine.html")
+
+
+def test_each_command_draws_its_own_file_of_a_sweep_and_no_other(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(KEPT / "run", "run")
+    shutil.copy(KEPT / "rows.csv", "rows.csv")
+    names = ("ranking.csv", "ranking.md", "report.html", "oof.parquet")
+    for name in names:
+        (sweep / name).write_text("mine")
+    for command in (["predict", "run", "rows.csv"], ["report", "sweep"], ["oof", "sweep"]):
+        for name in names:
+            if (command[0], name) in (("report", "report.html"), ("oof", "oof.parquet")):
+                continue
+            assert main.main([*command, "-o", f"sweep/{name}"]) == 2, (command, name)
+            assert (sweep / name).read_text() == "mine"
+    capsys.readouterr()
+
+
 def test_an_output_takes_the_leftovers_of_killed_commands_away_unless_it_is_refused(tmp_path: Path) -> None:
     output, left = tmp_path / "out.csv", tmp_path / ".out.csv.4194305-0a1b2c.tmp"  # above every process number
     output.touch()

@@ -249,6 +249,19 @@ def test_what_jobs_unpickle_is_private_and_outside_the_sweep(tmp_path: Path, mon
         remembered(sweep)
 
 
+def test_a_damaged_record_of_jobs_is_deleted_and_the_sweep_submitted_again(scheduler: Path) -> None:
+    plan = planned(scheduler / "sweep", seeds(0))
+    submit(plan.folder, options(), [])
+    (record,) = (scheduler / "cache").rglob("jobs.json")
+    record.write_text("{")
+    with pytest.raises(CheckpointError, match=rf"{record} is damaged; delete it and give the sweep's command again"):
+        remembered(plan.folder.path)
+    record.unlink()
+    assert remembered(plan.folder.path) is None
+    submitted = submit(plan.folder, options(), [])
+    assert remembered(plan.folder.path) == submitted
+
+
 def test_the_options_of_hydra_are_those_of_the_object_with_its_defaults() -> None:
     theirs = OmegaConf.to_container(OmegaConf.structured(SlurmLauncherConf()))
     assert isinstance(theirs, dict)

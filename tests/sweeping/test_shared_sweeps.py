@@ -89,8 +89,14 @@ def test_a_sweep_of_several_workers_has_leases_from_its_first_lock(tmp_path: Pat
     settle_locks(folder, Sweep(lock=Lock.lease, lease_s=30.0))
     settle_locks(folder, Sweep(workers=4, lease_s=30.0))
     assert terms_of(folder.path) == Terms(only=True, lease_s=30.0), "a file system without locks stays one"
-    with pytest.raises(ConfigError, match=r"sweep\.lock=flock: the workers of .* hold leases; leave it out"):
-        settle_locks(folder, Sweep(workers=4, lock=Lock.flock))
+    flock = Sweep(workers=4, lock=Lock.flock)
+    said = r"sweep\.lock=flock: the workers of .* hold leases; leave it out, or end them all and delete leases\.json$"
+    with pytest.raises(ConfigError, match=said):
+        settle_locks(folder, flock)
+    (folder.path / "leases.json").unlink()
+    settle_locks(folder, flock)
+    with folder.locked():
+        assert terms_of(folder.path) is None, "locks of the kernel alone"
 
 
 def test_a_mistake_in_the_settings_of_leases_is_one_line_and_writes_nothing(tmp_path: Path) -> None:

@@ -244,16 +244,25 @@ def test_checkpoints_elsewhere_change_nothing_and_leave_nothing(
     assert list(disk.iterdir()) == [] and not (folder / "checkpoints.json").exists()
 
 
-def test_a_place_of_checkpoints_that_is_gone_is_refused_with_the_way_out(tiny: Tiny, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    take_over(folder.path, Kind.run)
-    place_checkpoints(folder, str(tmp_path / "disk"))
-    (tmp_path / "disk").rename(tmp_path / "unmounted")
-    for words in ("mount its disk", "delete checkpoints.json to train the trial from its start"):
-        with pytest.raises(CheckpointError, match=words):
-            place_checkpoints(folder, None)
-    folder.elsewhere.unlink()
-    assert place_checkpoints(folder, None) is None and folder.checkpoints == folder.path / "checkpoints"
+def test_a_place_of_checkpoints_that_is_gone_is_refused_with_the_way_out(
+    tiny: Tiny, tmp_path: Path, undisturbed: Callable[..., Outcome]
+) -> None:
+    folder, disk = RunFolder(tmp_path / "run"), tmp_path / "disk"
+    config = tiny(*EXACT, f"storage.checkpoints={disk}")
+    with pytest.raises(Interrupted):
+        train(config, folder.path, stop=StopAfter(2))
+    disk.rename(tmp_path / "unmounted")
+    said = (
+        "which is no folder of checkpoints; mount its disk, or delete checkpoints.json to train the trial from its st"
+    )
+    with pytest.raises(CheckpointError, match=said):
+        train(config, folder.path)
+    (tmp_path / "unmounted").rename(disk)
+    assert place_checkpoints(folder, str(disk)) is None, "with its disk it goes on"
+    disk.rename(tmp_path / "unmounted")
+    (folder.path / "checkpoints.json").unlink()
+    train(config, folder.path)
+    assert outcome(folder.path) == undisturbed()
 
 
 def test_checkpoints_of_a_begun_run_stay_where_they_are(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.outputs import check_place, refuse_existing
 from danube_sweep.terminal.screen import Terminal
 
+FILE = "oof.parquet"
+"""The name of the predictions in a sweep's or an ensemble's folder."""
+
 
 def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal, *, overwrite: bool = False) -> None:
     """Joins the folds of each group, scores them, prints the table and writes the best group's predictions.
@@ -29,10 +32,10 @@ def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal
     Raises CheckpointError, with the missing folds, if no group is complete. Raises DiskError for a file that exists
     unless `overwrite`, and the errors of `check_target` and `write_predictions`.
     """
-    target = output or directories[0] / "oof.parquet"
+    target = output or directories[0] / FILE
     if output is not None:
         check_target(output)
-    refuse_existing(target, "--output", overwrite=overwrite)
+    refuse_existing(target, "--output", overwrite=overwrite, draws=FILE)
     load = _loader()
     ensembles = [EnsembleFolder(one) for one in directories if EnsembleFolder(one).file.is_file()]
     joined = [joined_ensemble(one, load) for one in ensembles]
@@ -52,7 +55,7 @@ def run_oof(directories: Sequence[Path], output: Path | None, terminal: Terminal
     for line in [*incomplete, *notes]:
         terminal.note(line)
     best = scored[0]
-    check_place(target, "--output", [*best.read, *_data_files(best.config)])
+    check_place(target, "--output", [*best.read, *_data_files(best.config)], draws=FILE)
     write_predictions(best.predictions, target)
     terminal.note(plain(f"{target}: {best.predictions.num_rows} rows of {best.name}"))
 
