@@ -146,8 +146,8 @@ def test_without_a_home_caches_go_to_a_private_folder_with_a_note(
     with pytest.raises(UserError, match="is no private folder"):
         paths.cache_dir()
     capsys.readouterr()
-    assert main(["plan", "data=table", "data.path=~/rows.csv"]) == 2
-    assert capsys.readouterr().err.endswith("begins with ~ needs a home directory; set HOME, or write it out\n")
+    assert main(["plan", "data=arena", 'data.path="~/rows.csv"']) == 2
+    assert capsys.readouterr().err.endswith("a path that begins with ~ needs a home directory; set HOME, or write it out\n")
 
 
 def test_a_reader_that_has_gone_is_no_error_to_print(tmp_path: Path) -> None:
