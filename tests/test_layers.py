@@ -14,10 +14,8 @@ import danube_sweep
 PACKAGE = Path(danube_sweep.__file__).parent
 
 LAYERS = [
-    {
-        "errors": "One exception tree; a user's mistake is one line.",
-        "paths": "The places of the packaged files and of the caches.",
-    },
+    {"errors": "One exception tree; a user's mistake is one line."},
+    {"paths": "The places of the packaged files and of the caches."},
     {
         "decoding": "JSON and YAML from files that may be damaged.",
         "os_errors": "Errors of the operating system, parsers and decoders, as errors of ours.",

@@ -147,7 +147,9 @@ def test_without_a_home_caches_go_to_a_private_folder_with_a_note(
         paths.cache_dir()
     capsys.readouterr()
     assert main(["plan", "data=arena", 'data.path="~/rows.csv"']) == 2
-    assert capsys.readouterr().err.endswith("a path that begins with ~ needs a home directory; set HOME, or write it out\n")
+    assert capsys.readouterr().err.endswith(
+        "a path that begins with ~ needs a home directory; set HOME, or write it out\n"
+    )
 
 
 def test_a_reader_that_has_gone_is_no_error_to_print(tmp_path: Path) -> None:
