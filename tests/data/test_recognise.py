@@ -211,6 +211,32 @@ def test_a_test_file_shows_the_label_and_is_scored_or_predicted(tmp_path: Path) 
     assert whole.overrides[-2:] == [f"data.test_path={train}", "trainer.score_test=true"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "given", "lacking"),
+    [
+        (rows_with(label=["a", "b"]), [], "'body'"),
+        (rows_with(label=["a", "b"]), ["data.text_column=body", "data.label_column=label"], "'body'"),
+        (
+            rows_with(
+                **{name: ["p"] for name in ("prompt", "response_a", "response_b")},
+                **{"winner_model_a": [1], "winner_model_b": [0], "winner_tie": [0]},
+            ),
+            [],
+            "'prompt', 'response_a', 'response_b'",
+        ),
+        (rows_with(answer_a=["p"], answer_b=["q"], winner=["a", "b"]), [], "'answer_a', 'answer_b'"),
+        (rows_with(tokens=[["a", "b"]], labels=[["O", "O"]]), [], "'tokens'"),
+    ],
+)
+def test_a_test_file_without_the_texts_is_refused_for_every_kind(
+    tmp_path: Path, rows: list[dict[str, Any]], given: list[str], lacking: str
+) -> None:
+    train, test = written(tmp_path, rows), written(tmp_path, [{"foo": 1, "bar": 2}], "test.jsonl")
+    with pytest.raises(DataError, match=rf"^--test=.*: no columns? {lacking} \(it has 'foo', 'bar'\); call its"):
+        recognise(train, given, test)
+    assert recognise(train, given, train).overrides
+
+
 def test_columns_of_shares_whose_names_are_quoted_are_found_in_the_test_file(tmp_path: Path) -> None:
     file = written(tmp_path, rows_with(**{"very toxic": [0, 1], "rude": [1, 1]}))
     found = recognise(file, test=file)

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from danube_sweep.config.override_words import override_word
 from danube_sweep.data.file_columns import FileColumns
-from danube_sweep.errors import ConfigError
+from danube_sweep.errors import ConfigError, DataError
 
 GIVEN = "given"
 ID_NAMES = ("id", "row_id", "uuid", "guid", "document", "document_id", "question_id", "index")
@@ -59,6 +59,17 @@ class Given:
 
     def _given(self, field: str) -> Guess:
         return Guess(field, self._words[field], GIVEN, given=True)
+
+
+def check_test_columns(seen: FileColumns, tested: FileColumns, columns: Sequence[str]) -> None:
+    """Raises DataError for a test file that lacks columns which a model reads in the training file `seen`."""
+    lacking = [name for name in columns if name not in tested.names]
+    if lacking:
+        raise DataError(
+            f"--test={tested.path}: no column{'s' * (len(lacking) > 1)} {', '.join(map(repr, lacking))} (it has "
+            f"{', '.join(map(repr, tested.names[:20]))}{', …' if len(tested.names) > 20 else ''}); call its texts as "
+            f"{seen.path} does"
+        )
 
 
 def guess_id(seen: FileColumns, given: Given, but: Sequence[str | None]) -> list[Guess]:

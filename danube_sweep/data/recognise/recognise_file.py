@@ -8,7 +8,7 @@ from typing import Final, final
 from danube_sweep.data.arena_format import CLASSES, TEXTS
 from danube_sweep.data.file_columns import FileColumns, read_columns
 from danube_sweep.data.recognise.comparisons import guess_arena, guess_pairs, lacks_winners
-from danube_sweep.data.recognise.guess import Given, Guess
+from danube_sweep.data.recognise.guess import Given, Guess, check_test_columns
 from danube_sweep.data.recognise.labelled_words import guess_words
 from danube_sweep.data.recognise.text_and_label import guess_table
 from danube_sweep.errors import ConfigError, DataError
@@ -48,7 +48,7 @@ def recognise(path: str | Path, given: Sequence[str] = (), test: str | Path | No
 
     It looks at the file's first 20,000 rows. `given` are overrides that replace guesses. `test` is a file with labels
     to score, or without them to predict. Raises DataError for a file that is damaged, or that is of no known kind, with
-    the override that settles it; ConfigError for a kind that no file is of.
+    the override that settles it, and for a test file without the texts; ConfigError for a kind that no file is of.
     """
     words = Given(given)
     kind = words.text("data")
@@ -56,12 +56,13 @@ def recognise(path: str | Path, given: Sequence[str] = (), test: str | Path | No
         raise ConfigError(f"data={kind}: init reads a file; choose one of {', '.join(f'data={one}' for one in KINDS)}")
     seen = read_columns(path)
     tested = None if test is None else read_columns(test, "--test")
-    guesses = _guesses(seen, words, None if tested is None else tested.names)
+    guesses = _guesses(seen, words, tested)
     guesses.insert(1, Guess("data.path", str(path), "the file"))
     replaced = words.overrule([*guesses, *_length(seen, guesses)])
     if tested is None:
         return Recognised(str(path), seen, replaced, None)
     labelled = _labelled(tested, replaced)
+    check_test_columns(seen, tested, _read_columns([one for one in guesses if words.text(one.field) != "null"]))
     if labelled is None:
         return Recognised(str(path), seen, replaced, str(test))
     scored = [
@@ -71,7 +72,7 @@ def recognise(path: str | Path, given: Sequence[str] = (), test: str | Path | No
     return Recognised(str(path), seen, words.overrule([*replaced, *scored]), None)
 
 
-def _guesses(seen: FileColumns, given: Given, tested: list[str] | None) -> list[Guess]:
+def _guesses(seen: FileColumns, given: Given, tested: FileColumns | None) -> list[Guess]:
     kind = given.text("data")
     found: list[Guess] | None = None
     if kind in (None, "arena"):
@@ -95,15 +96,21 @@ def _length(seen: FileColumns, guesses: Sequence[Guess]) -> list[Guess]:
     values = {guess.field: guess.value for guess in guesses}
     if values["data"] == "text":
         return []  # texts are cut into pieces of any length
-    columns = [values.get(f"data.{field}") for field in TEXT_FIELDS]
-    if values["data"] == "arena":
-        columns = list(TEXTS)
-    sizes = sorted(seen.sizes([name for name in columns if name is not None]))
+    sizes = sorted(seen.sizes(_read_columns(guesses)))
     needed = sizes[min(len(sizes) - 1, int(len(sizes) * SHARE_THAT_FITS))] / BYTES_PER_TOKEN + MARKUP_TOKENS
     least = LEAST_FOR_WORDS if values["data"] == "tokens" else 0
     length = next((one for one in LENGTHS if one >= max(needed, least)), LENGTHS[-1])
     fits = "99 of 100 rows fit" if needed <= length else "longer rows are cut"
     return [Guess("data.max_length", length, f"{fits}, at {BYTES_PER_TOKEN:.0f} bytes a token")]
+
+
+def _read_columns(guesses: Sequence[Guess]) -> list[str]:
+    """The columns of texts that a model reads."""
+    values = {guess.field: guess.value for guess in guesses}
+    if values["data"] == "arena":
+        return list(TEXTS)
+    columns = [values.get(f"data.{field}") for field in TEXT_FIELDS]
+    return [name for name in columns if name is not None]
 
 
 def _labelled(tested: FileColumns, guesses: Sequence[Guess]) -> str | None:

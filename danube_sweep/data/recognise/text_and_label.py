@@ -5,7 +5,7 @@ from typing import Final
 from danube_sweep.data.arena_format import probabilities
 from danube_sweep.data.file_columns import FileColumns
 from danube_sweep.data.labels import distinct_labels, to_number
-from danube_sweep.data.recognise.guess import ID_NAMES, Given, Guess, guess_id
+from danube_sweep.data.recognise.guess import ID_NAMES, Given, Guess, check_test_columns, guess_id
 from danube_sweep.errors import DataError
 
 TEXTS: Final = (
@@ -21,8 +21,8 @@ MOST_STEPS = 10
 """Whole numbers with more values than this are numbers, and no steps of a scale."""
 
 
-def guess_table(seen: FileColumns, given: Given, tested: list[str] | None) -> list[Guess]:
-    """The guesses for a text and a label, or for texts alone; `tested`: the columns of a file to predict.
+def guess_table(seen: FileColumns, given: Given, tested: FileColumns | None) -> list[Guess]:
+    """The guesses for a text and a label, or for texts alone; `tested`: a file to predict.
 
     Raises DataError for a file without texts, and for one whose label is not clear.
     """
@@ -36,7 +36,7 @@ def guess_table(seen: FileColumns, given: Given, tested: list[str] | None) -> li
             several[1],
             *guess_id(seen, given, [text, *several[1].value]),
         ]
-    found = _label(seen, given, text, tested)
+    found = _label(seen, given, text, None if tested is None else tested.names)
     if found is None or given.text("data") == "text":
         return _texts_alone(seen, given, text)
     label, why = found
@@ -59,16 +59,18 @@ def _texts_alone(seen: FileColumns, given: Given, text: str) -> list[Guess]:
     ]
 
 
-def _text(seen: FileColumns, given: Given, tested: list[str] | None) -> str:
+def _text(seen: FileColumns, given: Given, tested: FileColumns | None) -> str:
     if (asked := given.column("data.text_column", seen)) is not None:
         return asked
     but = [given.column("data.label_column", seen), given.column("data.id_column", seen)]
-    left = [name for name in seen.names if name not in but and (tested is None or name in tested)]
+    left = [name for name in seen.names if name not in but and (tested is None or name in tested.names)]
     named = seen.named(TEXTS, but=[*but, *(name for name in seen.names if name not in left)])
     # A name is enough for a few short texts; several columns of texts need the longest.
     if named is not None and not seen.are_numbers(named) and seen.lists(named) is None:
         return named
     texts = [name for name in left if seen.are_texts(name) and name.lower() not in ID_NAMES]
+    if not texts and tested is not None:
+        check_test_columns(seen, tested, [_text(seen, given, None)])
     if not texts:
         shown = ", ".join(map(repr, seen.names[:8])) + (", …" if len(seen.names) > 8 else "")
         raise DataError(
