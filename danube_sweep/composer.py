@@ -179,6 +179,12 @@ def parse_sweep(overrides: Sequence[str]) -> list[Override]:
         return OverridesParser.create(config_loader=loader).parse_overrides(choices(overrides))
 
 
+def first_swept(overrides: Sequence[str]) -> str | None:
+    """The first override that names several values; None if there is none. Raises ConfigError in one line."""
+    parsed = parse_sweep([word for word in overrides if "=" in word])
+    return next((str(one.input_line) for one in parsed if one.is_sweep_override()), None)
+
+
 def check_fields(overrides: Sequence[str]) -> None:
     """Raises ConfigError, in one line, for what cannot be composed, unknown fields included; values stay unchecked."""
     with _explained():

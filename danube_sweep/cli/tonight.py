@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from danube_sweep.cli.folders_of_others import add_trust, check_received
 from danube_sweep.cli.parser import Parser
@@ -66,7 +66,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _stored(options: argparse.Namespace) -> "Asked":
-    """The request of the night in a folder, with other hours if they are given.
+    """The request of the night in a folder, with other hours or another sample if they are given.
 
     Raises ConfigError for options that only a new night can have.
     """
@@ -74,10 +74,12 @@ def _stored(options: argparse.Namespace) -> "Asked":
 
     from danube_sweep.tonight.night_folder import NightFolder
 
-    for name in ("test", "device", "models", "like", "output"):
+    for name in ("test", "device", "models", "output"):
         if getattr(options, name) is not None:
             raise ConfigError(f"tonight {options.file}: the night has its own --{name}; leave it out")
     if options.overrides:
         raise ConfigError(f"{options.overrides[0]}: the night has its own settings; leave it out")
     asked = NightFolder(options.file).read()
-    return asked if options.hours is None else dataclasses.replace(asked, hours=options.hours)
+    changes: dict[str, Any] = {} if options.hours is None else {"hours": options.hours}
+    changes |= {} if options.like is None else {"like": str(options.like)}
+    return dataclasses.replace(asked, **changes)

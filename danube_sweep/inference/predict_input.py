@@ -28,20 +28,26 @@ class Input:
     id_column: str | None
     """The column of the ids, spelt as in the file; None if the rows are numbered from 1."""
     notes: list[str]
+    field: str = FIELD
+    """Its name in messages."""
 
     def records(self) -> Iterator[Record]:
         """The rows, read again. Raises DataError for a file that has changed since it was checked."""
-        rows = read_unlabelled(self.data, self.path, FIELD)
+        rows = read_unlabelled(self.data, self.path, self.field)
         count = 0
         for name, record in zip(self.ids, rows, strict=False):
             count += 1
             yield replace(record, id=name)
         if count < len(self.ids) or next(rows, None) is not None:
-            raise DataError(f"{FIELD}={self.path}: the file was changed while it was read; predict it again")
+            raise DataError(f"{self.field}={self.path}: the file was changed while it was read; predict it again")
 
 
-def check_input(data: Data, path: Path, id_column: str | None = None, sample: Sequence[str] = ()) -> Input:
+def check_input(
+    data: Data, path: Path, id_column: str | None = None, sample: Sequence[str] = (), field: str = FIELD
+) -> Input:
     """Reads the whole file. `data` is the run's, `sample` the columns of a sample submission.
+
+    `field` names the file in messages; with another than the default, an id column is chosen by data.id_column.
 
     The first of these that exists holds the ids: `id_column`; the run's data.id_column; the first column of `sample`,
     if the file has it; a column called id in any case. Without one the rows are numbered.
@@ -52,19 +58,21 @@ def check_input(data: Data, path: Path, id_column: str | None = None, sample: Se
     if known is not None:
         without: dict[str, Any] = {"id_column": None}
         data = replace(data, **without)
-    count = sum(1 for _ in read_unlabelled(data, path, FIELD))
-    where = f"{FIELD}={path}"
-    _, first = next(read_rows(path, [], FIELD))
-    column = _id_column(where, list(first), id_column, known, [name for name in sample[:1] if name in first])
+    chooses = "--id-column" if field == FIELD else "data.id_column"
+    count = sum(1 for _ in read_unlabelled(data, path, field))
+    where = f"{field}={path}"
+    _, first = next(read_rows(path, [], field))
+    of_sample = [name for name in sample[:1] if name in first]
+    column = _id_column(where, list(first), id_column, known, of_sample, chooses)
     if column is None:
-        note = f"{where}: no column id, Id or ID, and no --id-column: its rows are numbered from 1"
-        return Input(path, data, [str(number + 1) for number in range(count)], None, [note])
+        note = f"{where}: no column id, Id or ID, and no {chooses}: its rows are numbered from 1"
+        return Input(path, data, [str(number + 1) for number in range(count)], None, [note], field)
     if column in _read_as_text(data):
-        raise DataError(f"{where}: {column!r} is a text that the run reads; give --id-column another one")
-    lines, values = zip(*((line, row.get(column)) for line, row in read_rows(path, [], FIELD)), strict=True)
+        raise DataError(f"{where}: {column!r} is a text that the run reads; give {chooses} another one")
+    lines, values = zip(*((line, row.get(column)) for line, row in read_rows(path, [], field)), strict=True)
     refuse_missing(where, column, [line for line, value in zip(lines, values, strict=True) if _is_missing(value)])
     ids = [id_text(value) for value in values]
-    return Input(path, data, ids, column, _repeated(where, column, ids, lines))
+    return Input(path, data, ids, column, _repeated(where, column, ids, lines), field)
 
 
 def id_text(value: Any) -> str:
@@ -74,16 +82,20 @@ def id_text(value: Any) -> str:
     return as_text(value) if isinstance(value, str | int | float | list | dict) else str(value)
 
 
-def _id_column(where: str, names: list[str], asked: str | None, known: str | None, sample: list[str]) -> str | None:
+def _id_column(
+    where: str, names: list[str], asked: str | None, known: str | None, sample: list[str], chooses: str
+) -> str | None:
     wanted = asked or known
     if wanted is not None and wanted not in names:
         field = f"--id-column {asked}" if asked else f"data.id_column={known}"
-        raise DataError(f"{where}: no column {wanted!r} ({field}); give --id-column one of {', '.join(names)}")
+        numbered = "give data.id_column=null, then its rows are numbered"
+        way_out = numbered if chooses == "data.id_column" else f"give --id-column one of {', '.join(names)}"
+        raise DataError(f"{where}: no column {wanted!r} ({field}); {way_out}")
     if wanted is not None or sample:
         return wanted or sample[0]
     found = [name for name in names if name.lower() == "id"]
     if len(found) > 1:
-        raise DataError(f"{where}: {' and '.join(map(repr, found))} could both hold the ids; choose one by --id-column")
+        raise DataError(f"{where}: {' and '.join(map(repr, found))} could both hold the ids; choose one by {chooses}")
     return found[0] if found else None
 
 

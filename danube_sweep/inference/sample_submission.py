@@ -62,7 +62,7 @@ class Sample:
 
     def _check_ids(self, ids: Sequence[str], given: Input) -> None:
         wanted, there = Counter(map(same_id, ids)), Counter(map(same_id, given.ids))
-        source = f"input={given.path}"
+        source = f"{given.field}={given.path}"
         for counts, file in ((wanted, self.where), (there, source)):
             if twice := [name for name, count in counts.items() if count > 1]:
                 raise DataError(f"{file}: {_some(twice)} there more than once; --like needs ids that differ")

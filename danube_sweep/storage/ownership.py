@@ -96,7 +96,7 @@ _NUMBERED = {
     Kind.checkpoints: re.compile(r"step-\d{8}"),
     Kind.ensemble: re.compile(r"(?!)"),
     Kind.benchmark: re.compile(r"\d{3,}"),
-    Kind.night: re.compile(r"(?!)"),
+    Kind.night: re.compile(r"sweep-\d+"),
     Kind.prediction: re.compile(r"\d{3,}-\d{6,}\.safetensors|\.tmp\w{6}"),  # safetensors writes to .tmpXXXXXX first
 }
 _TRIAL = re.compile(r"\d{3,}_(.*_)?([0-9a-f]{8}|invalid)")

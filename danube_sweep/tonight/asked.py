@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from danube_sweep.composer import first_swept
 from danube_sweep.errors import CheckpointError, ConfigError
 
 SWEEPS_OWN = ("sweep.", "pruner")
@@ -44,8 +45,8 @@ class Asked:
 
     @property
     def same_night(self) -> dict[str, Any]:
-        """What must be equal for a night to go on: all but the hours."""
-        return {name: value for name, value in asdict(self).items() if name != "hours"}
+        """What must be equal for a night to go on: all but the hours and the form of the predictions."""
+        return {name: value for name, value in asdict(self).items() if name not in ("hours", "like")}
 
 
 def check_asked(asked: Asked) -> None:
@@ -64,6 +65,8 @@ def check_asked(asked: Asked) -> None:
             raise ConfigError(f"{word}: tonight sets it from --hours and the stage; leave it out")
         if field in ("seed", "data.fold"):
             raise ConfigError(f"{word}: tonight compares settings on one split and seed; leave it out")
+    if (swept := first_swept(asked.overrides)) is not None:
+        raise ConfigError(f"{swept} names several values: give one, or leave it out, then tonight chooses the values")
     _check_files(asked)
 
 

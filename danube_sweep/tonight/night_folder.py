@@ -1,5 +1,6 @@
 """The folder of a night: night.json has what was asked, the commands so far and their seconds."""
 
+import itertools
 import shlex
 import time
 from dataclasses import asdict, dataclass, field
@@ -8,12 +9,13 @@ from typing import Any, final
 
 from danube_sweep import paths
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.files import read_json, write_json, write_text
+from danube_sweep.storage.files import read_json, write_json, write_text, writing
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.tonight.asked import Asked, asked_of
 
 FORMAT = 1
+PREDICT, LIKE = "predict", "--like"
 WHOLE, CUT, FAILED = "whole", "cut", "failed"
 """How a command ended: done, stopped or incomplete as sweeps are, or with an error."""
 
@@ -69,7 +71,7 @@ class NightFolder:
         self.write()
 
     def check_same(self, asked: Asked) -> None:
-        """Reads the night. Raises CheckpointError if it is of another command; hours may differ."""
+        """Reads the night. Raises CheckpointError if it is of another command; hours and --like may differ."""
         if self.read().same_night != asked.same_night:
             raise CheckpointError(f"{self.path} holds another night; give another folder by -o")
 
@@ -110,6 +112,31 @@ class NightFolder:
     def has_ended(self, stage: str) -> bool:
         """Whether a stage has done its work."""
         return any(one.stage == stage and one.outcome == WHOLE for one in self.ran)
+
+    def predicted(self) -> Ran | None:
+        """The last command that has written the predictions; None before."""
+        return next((one for one in reversed(self.ran) if one.stage == PREDICT and one.outcome == WHOLE), None)
+
+    def source_of(self, predicted: Ran) -> Path:
+        """The folder that answered in a command of predictions."""
+        return self.path / Path(predicted.words[1]).name
+
+    def is_like_asked(self, predicted: Ran) -> bool:
+        """Whether predictions have the form of the sample submission that is asked for now."""
+        assert self.asked is not None
+        given = predicted.words[predicted.words.index(LIKE) + 1] if LIKE in predicted.words else None
+        return given == self.asked.like
+
+    def set_sweep_aside(self) -> Path:
+        """Renames the sweep, so that its trials are searched anew; returns its new path. Raises DiskError."""
+        number = next(one for one in itertools.count(1) if not (self.path / f"sweep-{one}").exists())
+        place = self.path / f"sweep-{number}"
+        with writing(place):
+            self.sweep.rename(place)
+        for one in self.ran:
+            one.cells = []
+        self.write()
+        return place
 
     def place(self, path: Path) -> str:
         """A path as commands name it."""

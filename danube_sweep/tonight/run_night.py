@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from danube_sweep import paths
-from danube_sweep.config.schema import Device
+from danube_sweep.config.schema import Device, Target
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_table import nothing_learned_lines
@@ -19,7 +19,8 @@ from danube_sweep.tonight.next_round import Best, best_so_far, next_round
 from danube_sweep.tonight.night_folder import NightFolder
 from danube_sweep.tonight.searched_keys import EPOCHS_KEY
 from danube_sweep.tonight.shown_plan import plan_lines, plan_table
-from danube_sweep.tonight.stages import Stages, open_trials
+from danube_sweep.tonight.stages import Stages, ended_badly, open_trials
+from danube_sweep.tonight.whole_files import check_whole_files
 
 FIRST_RATES = 3
 """Trials of a first look. With those beside them they must fit a backbone's share before a trial gets more epochs."""
@@ -39,6 +40,7 @@ def run_night(asked: Asked, path: Path, terminal: Terminal, *, dry_run: bool = F
         raise ConfigError(f"-o {path}: there is no folder {path.parent}; make it or choose another place")
     night = NightFolder(path)
     backbones = _planned(asked, night, terminal)
+    check_whole_files(asked, backbones[0].trial(backbones[0].first))
     night.asked = asked
     terminal.show(plan_table(night, backbones))
     for line in plan_lines(night, backbones):
@@ -48,11 +50,21 @@ def run_night(asked: Asked, path: Path, terminal: Terminal, *, dry_run: bool = F
     for backbone in backbones:
         backbone.check_here()  # before anything is written
     night.begin(asked)
+    _start_again(night, backbones, terminal)
     try:
         _search(night, backbones, Stages(night, terminal))
         _answer(night, backbones, Stages(night, terminal))
     except Interrupted as error:
         raise Interrupted(f"go on with: danube-sweep tonight {paths.from_here(path)}", error.exit_code - 128) from error
+
+
+def _start_again(night: NightFolder, backbones: Sequence[Backbone], terminal: Terminal) -> None:
+    """Sets the trials of earlier sessions aside if all have ended, and none of them in a validation."""
+    ended = ended_badly(night.sweep)
+    if ended and not open_trials(night.sweep) and best_so_far(night, backbones) is None:
+        place = paths.from_here(night.set_sweep_aside())
+        first = f"{ended[0].state}" + (f": {ended[0].reason}" if ended[0].reason else "")
+        terminal.note(f"no trial got as far as a validation ({first}); they are kept in {place}, and it begins again")
 
 
 def _planned(asked: Asked, night: NightFolder, terminal: Terminal) -> list[Backbone]:
@@ -128,25 +140,43 @@ def _said_left(night: NightFolder) -> str:
 def _answer(night: NightFolder, backbones: Sequence[Backbone], stages: Stages) -> None:
     best = best_so_far(night, backbones)
     if best is None:
-        raise SweepFailed(
-            f"no trial got as far as a validation; go on with: danube-sweep tonight {paths.from_here(night.path)} "
-            f"--hours {2 * night.spent_s() / 3600:.2g}"
-        )
-    if not night.has_ended("predict"):
-        end_s = predict_s(night, best.backbone)
-        if not night.has_ended("ensemble") and not open_trials(night.sweep):
-            stages.confirm(_left_s(night) - REFIT * _measured_s(night, best) - end_s)
-            best = best_so_far(night, backbones) or best
-        source = _chosen(night, best, end_s, stages)
-        compares = best.backbone.start.config.head.compares
-        rows = stages.predict(source, swap=compares, on_cpu=_on_cpu(best))
-        stages.terminal.note(f"{paths.from_here(night.submission)}: {rows} rows")
-    stages.report()
-    for line in nothing_learned_lines(rank_sweep(night.sweep)):
+        raise SweepFailed(_nothing_validated(night))
+    end_s, before = predict_s(night, best.backbone), night.predicted()
+    if before is None and not night.has_ended("ensemble") and not open_trials(night.sweep):
+        stages.confirm(_left_s(night) - REFIT * _measured_s(night, best) - end_s)
+        best = best_so_far(night, backbones) or best
+    warned = nothing_learned_lines(rank_sweep(night.sweep))
+    for line in warned:
         stages.terminal.note(line)
-    for file, what in ((night.submission, "the answer"), (night.report, "the sweep"), (night.commands, "the commands")):
+    if before is None:
+        _predict(night, best, _chosen(night, best, end_s, stages), stages)
+    elif not night.is_like_asked(before):
+        _predict(night, best, night.source_of(before), stages)
+    stages.report()
+    prior = "always the mean" if best.backbone.start.config.head.target is Target.number else "the class prior"
+    answer = f"the predictions, no better than {prior}" if warned else "the answer"
+    for file, what in ((night.submission, answer), (night.report, "the sweep"), (night.commands, "the commands")):
         stages.terminal.note(f"{paths.from_here(file)}: {what}")
     stages.terminal.note(f"took {human(night.spent_s())}")
+
+
+def _nothing_validated(night: NightFolder) -> str:
+    """Why there is no answer, and the way on: more hours only if nothing but time was missing."""
+    assert night.asked is not None
+    again = f"danube-sweep tonight {paths.from_here(night.path)}"
+    ended = ended_badly(night.sweep)
+    if ended:
+        first = ended[0]
+        said = f"{first.name}: {first.state}" + (f": {first.reason}" if first.reason else "")
+        return f"no trial got as far as a validation ({said}); correct that, then go on with: {again}"
+    hours = 2 * max(night.asked.hours, night.spent_s() / 3600)
+    return f"no trial got as far as a validation in this time; go on with: {again} --hours {hours:.2g}"
+
+
+def _predict(night: NightFolder, best: Best, source: Path, stages: Stages) -> None:
+    compares = best.backbone.start.config.head.compares
+    rows = stages.predict(source, swap=compares, on_cpu=_on_cpu(best))
+    stages.terminal.note(f"{paths.from_here(night.submission)}: {rows} rows")
 
 
 def _chosen(night: NightFolder, best: Best, end_s: float, stages: Stages) -> Path:

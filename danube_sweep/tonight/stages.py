@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import final
 
 from danube_sweep.config.override_words import override_word
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import load_config, load_sweep
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, Interrupted, SweepFailed, TrialFailed
 from danube_sweep.inference.predict_run import PredictWords, predict_run
@@ -15,6 +16,7 @@ from danube_sweep.results.ensemble.ensemble_command import Wanted as Blended
 from danube_sweep.results.ensemble.ensemble_command import run_ensemble
 from danube_sweep.results.ensemble.held_out import Estimate
 from danube_sweep.results.rank import rank_sweep
+from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial, read_trials
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder
@@ -176,6 +178,13 @@ class Stages:
             if ran.outcome:
                 ran.seconds = round(time.time() - ran.began, 1)
             self.night.write()
+
+
+def ended_badly(sweep: Path) -> Sequence[StoredTrial]:
+    """The trials of the sweep that have ended, but not as they should, by number; none where there is no sweep yet."""
+    if not (sweep / "sweep.json").is_file():
+        return []
+    return [one for one in read_trials(sweep)[0] if one.state not in (*COMPLETE, *UNDER_WAY)]
 
 
 def open_trials(sweep: Path) -> Sequence[str]:

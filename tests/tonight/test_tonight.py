@@ -18,7 +18,7 @@ from danube_sweep.errors import TrialFailed
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.ownership import Kind, is_ours
 from danube_sweep.terminal.screen import Terminal
-from danube_sweep.tonight import stages
+from danube_sweep.tonight import run_night, stages
 from danube_sweep.tonight.asked import Asked
 from danube_sweep.tonight.night_folder import NightFolder, Ran
 
@@ -167,6 +167,12 @@ def test_a_plan_of_two_backbones_writes_nothing(
         (["train.csv", "--hours", "1", *NIGHT, "sweep.deadline_h=2"], "tonight sets it from --hours"),
         (["train.csv", "--hours", "1", *NIGHT, "trainer.benchmark_test=true"], "tonight sets it from --hours and the"),
         (["mine"], "mine is no night: it has no night.json"),
+        (["train.csv", "--hours", "1", *NIGHT, "--like", "form.csv"], "--like=form.csv: no class for its column cat"),
+        (["train.csv", "--hours", "1", *NIGHT, "--like", "ids.csv"], "--test=test.csv: 39 ids (1, 2, 3, …) are not in"),
+        (["hole.csv", "--hours", "1", *NIGHT], "hole.csv: 1 row (line 19) without a value in 'label'; fill it in"),
+        (["train.csv", "--hours", "1", *NIGHT, "head=regression"], "without a finite number in 'label'; correct them"),
+        (["train.csv", "--hours", "1", *NIGHT, "--test", "noid.csv"], "give data.id_column=null, then its rows are"),
+        (["train.csv", "--hours", "1", *NIGHT, "--test", "empty.csv"], "--test=empty.csv: 1 row (line 3) without"),
     ],
     ids=lambda value: " ".join(value[:6]) if isinstance(value, list) else "",
 )
@@ -177,10 +183,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     write_rows(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "form.csv").write_text("id,card,cat\n" + "".join(f"{n},0,1\n" for n in range(40)))
+    (tmp_path / "ids.csv").write_text("id,card,cash\n0,0,1\n")
+    rows = (tmp_path / "train.csv").read_text().splitlines()
+    (tmp_path / "hole.csv").write_text("\n".join([*rows[:18], rows[18].rpartition(",")[0] + ",", *rows[19:], ""]))
+    (tmp_path / "noid.csv").write_text("text\npay\n")
+    (tmp_path / "empty.csv").write_text("id,text\n0,pay\n,send\n")
+    before = sorted(tmp_path.rglob("*"))
     assert main.main(["tonight", *words]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and said in err
-    assert sorted(file.name for file in tmp_path.rglob("*")) == ["mine", "notes.txt", "test.csv", "train.csv"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_holds_one_night(
@@ -201,6 +214,64 @@ def test_a_night_that_was_killed_before_its_first_trials_begins_again(tmp_path: 
     again = NightFolder(killed.path)
     again.begin(asked)
     assert again.ran == []
+
+
+def test_a_night_without_a_validation_says_why_and_begins_again(
+    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(night[0], tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    folder = Path("night")
+    stored = json.loads((folder / "night.json").read_text())
+    searched = [one for one in stored["ran"] if one["cells"]]
+    write_json(folder / "night.json", {**stored, "ran": searched})
+    for file in (folder / "sweep").glob("*/result.json"):
+        write_json(file, {"trial": json.loads(file.read_text())["trial"], "state": "failed", "error": "the disk broke"})
+    wrong = NightFolder(folder)
+    wrong.asked = wrong.read()
+    assert "(001_" in (said := run_night._nothing_validated(wrong)) and ": failed: the disk broke)" in said
+    assert said.endswith("correct that, then go on with: danube-sweep tonight night")
+    monkeypatch.setattr(run_night, "_search", lambda *_: None)  # the trials of the first look are those of `night`
+    assert main.main(["tonight", "night"]) == 1
+    out, err = capsys.readouterr()
+    told = "no trial got as far as a validation (failed: the disk broke); they are kept in night/sweep-1"
+    assert told in " ".join(out.split())
+    more, hours = err.rstrip().rsplit(" ", 1)
+    assert more.endswith("in this time; go on with: danube-sweep tonight night --hours") and float(hours) >= 1.0
+    again = NightFolder(folder)
+    again.asked = again.read()
+    coming = run_night.next_round(again, run_night.backbones_of(again.asked, print))
+    assert not isinstance(coming, str) and coming.stage == "first look"
+
+
+def test_another_sample_submission_is_predicted_again(
+    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(night[0], tmp_path / "place")
+    place = tmp_path / "place"
+    monkeypatch.chdir(place)
+    Path("like.csv").write_text("id,cash,card\n" + "".join(f"{n},0,1\n" for n in range(39, -1, -1)))
+    trials = trials_of(place)
+    assert main.main(["tonight", "night", "--like", "like.csv"]) == 0
+    rows = Path("night/submission.csv").read_text().splitlines()
+    assert rows[0] == "id,cash,card" and rows[1].startswith("39,")
+    assert trials_of(place) == trials
+    assert [one[0] for one in commands_of(place)][-4:] == ["predict", "report", "predict", "report"]
+
+
+def test_a_night_that_learned_nothing_says_so_before_its_predictions(
+    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(night[0], tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    monkeypatch.setattr(run_night, "nothing_learned_lines", lambda _ranking: ["nothing was learned: log_loss 5"])
+    monkeypatch.setattr(run_night, "_predict", lambda *_: print("all is answered"))
+    Path("like.csv").write_text("id,card,cash\n" + "".join(f"{n},0,1\n" for n in range(40)))
+    assert main.main(["tonight", "night", "--like", "like.csv"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.index("nothing was learned") < out.index("all is answered")
+    assert "night/submission.csv: the predictions, no better than the class prior" in out
+    assert "the answer" not in out
 
 
 def test_a_refit_that_fails_leaves_the_answer_to_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
