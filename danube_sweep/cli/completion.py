@@ -8,8 +8,12 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import redirect_stdout
 
+from danube_sweep import paths
+
 LINE = "COMP_LINE"
 FLAGS = ("-sc", "--shell-completion")
+_OPTIONS = {"--models": "model", "--device": "device"}
+"""Flags of `tonight` -> the group whose options they take."""
 _TAKE_OVERRIDES = ("benchmark", "device", "init", "plan", "show", "sweep", "tonight")
 """Subcommands whose words are those of a trial."""
 
@@ -25,6 +29,12 @@ def answer(arguments: list[str], hydra: Callable[[list[str]], int], commands: Co
     program, *words = line.split() or [""]
     typed = words.pop() if words and not line.endswith(" ") else ""
     first = words[0] if words else ""
+    if typed.startswith("-"):
+        print(*(flag for flag in ("--help",) if flag.startswith(typed)))
+        return 0
+    if first == "tonight" and words[-1] in _OPTIONS:
+        print(*_options(_OPTIONS[words[-1]], typed))
+        return 0
     if first in commands and first not in _TAKE_OVERRIDES:
         return 0  # folders and files, which the shell completes itself
     offered = [] if words else sorted(name for name in [*commands, "help"] if typed and name.startswith(typed))
@@ -43,6 +53,13 @@ def answer(arguments: list[str], hydra: Callable[[list[str]], int], commands: Co
     taken = set(kept.partition("=")[2].split(","))
     print(" ".join(one for one in offered if not kept or one.removeprefix(kept) not in taken))
     return code
+
+
+def _options(group: str, typed: str) -> list[str]:
+    """The options of a group that go on a word, which may name some already: `a,b`."""
+    before, comma, last = typed.rpartition(",")
+    names = sorted(file.stem for file in (paths.conf_dir() / group).glob("*.yaml"))
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last) and name not in before.split(",")]
 
 
 def _after_comma(typed: str) -> tuple[str, str]:

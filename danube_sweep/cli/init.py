@@ -81,6 +81,10 @@ def _check_overrides(words: Sequence[str]) -> None:
             raise ConfigError(f"{word}: init takes settings of a trial, GROUP=OPTION or FIELD=VALUE; leave it out")
         if word.startswith(("data.path=", "data.test_path=")):
             raise ConfigError(f"{word}: give the file by itself: danube-sweep init FILE, and --test FILE")
+    from danube_sweep.composer import first_swept
+
+    if (swept := first_swept(words)) is not None:
+        raise ConfigError(f"{swept} names several values: init starts from one; sweep in the command that it prints")
 
 
 def _table(guesses: Sequence["Guess"]) -> "RenderableType":

@@ -90,6 +90,20 @@ MISTAKES = [
     ("init", "the following arguments are required: FILE;"),
     ("init semi.csv", "separated by semicolons"),
     ("init book.xlsx", "a workbook of a spreadsheet"),
+    ("init train.csv optimizer.lr=1e-3,2e-3", "names several values: init starts from one"),
+    ("init train.csv --test bodies.csv", "--test=bodies.csv: no column 'text' (it has 'body'); call its texts as"),
+    ("tonight train.csv --hours 8", "tonight train.csv: --test FILE is missing, the rows to predict"),
+    ("tonight train.csv --test texts.csv", "--hours H is missing, the time that it may take"),
+    ("tonight train.csv --test texts.csv --hours 8 --models", "argument --models: expected one argument"),
+    ("tonight train.csv --test bodies.csv --hours 8", "--test=bodies.csv: no column 'text' (it has 'body')"),
+    ("tonight train.csv --test texts.csv --hours 8 model=danube3_4b", "give models by --models danube3_4b"),
+    ("tonight train.csv --test texts.csv --hours 8 -m", "unrecognized arguments: -m; see danube-sweep tonight --help"),
+    (
+        "tonight train.csv --test texts.csv --hours 8 optimizer.lr=1e-3,2e-3",
+        "optimizer.lr=1e-3,2e-3 names several values: give one, or leave it out, then tonight chooses the values",
+    ),
+    ("tonight train.csv --test texts.csv --hours 8 lr=1e-3", "lr: no such field; write optimizer.lr=1e-3"),
+    ("tonight nowhere --hours 8", "tonight nowhere: --test FILE is missing"),
     ("init train.csv data.label_column=topic", "data.label_column=topic: train.csv: no column 'topic'"),
 ]
 """The words of a command, and what its line says."""
@@ -106,6 +120,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).write_text(f"text,label\n{rows}")
     rows = [{"text": f"query {n}", "label": float("nan") if n == 3 else n % 2} for n in range(24)]
     (place / "nan.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "texts.csv").write_text("text\nquery on cards\n")
+    (place / "bodies.csv").write_text("body\nquery on cards\n")
     (place / "semi.csv").write_text("text;label\nquery;a\n")
     (place / "book.xlsx").write_bytes(b"PK\x03\x04")
     (place / "empty.csv").write_text("")
