@@ -34,7 +34,15 @@ def split_folder(
     if named and folder is not None:
         raise ConfigError(f"folder={folder}: {key}{named[-1]} names one too; leave one of them out")
     place = named[-1].strip("'\"") if named else folder
-    return [word for word in words if not word.startswith(key)], None if place is None else Path(place)
+    kept = [word for word in words if not word.startswith(key)]
+    return kept, None if place is None else path_of(place, "folder")
+
+
+def path_of(value: Any, name: str) -> Path:
+    """The path that an argument gives. Raises ConfigError for what is none."""
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{name}= takes a path, got {value!r}; give a string or a pathlib.Path")
+    return Path(value)
 
 
 @contextmanager

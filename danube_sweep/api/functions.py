@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from danube_sweep import composer
-from danube_sweep.api.call_words import RUN_DIR, SWEEP_DIR, as_command, checked_words, our_errors, split_folder
+from danube_sweep.api.call_words import RUN_DIR, SWEEP_DIR, as_command, checked_words, our_errors, path_of, split_folder
 from danube_sweep.api.data_argument import with_data
-from danube_sweep.api.handles import Ensemble, Run, Sweep
+from danube_sweep.api.handles import Ensemble, Run, Sweep, check_folder
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.config.weights_identity import shown_by
@@ -57,7 +57,7 @@ def plan(*overrides: str, data: "DataArgument | None" = None) -> "pandas.DataFra
     import pandas
 
     words = with_data(checked_words(overrides), data)
-    planned, _ = plan_cells(words, multirun=_swept(words) is not None)
+    planned, _ = plan_cells(words, multirun=composer.first_swept(words) is not None)
     plans = pandas.json_normalize([_plain(one) for one in planned], sep="/")
     return pandas.concat([pandas.DataFrame(varied_values(planned)), plans], axis=1)
 
@@ -106,29 +106,31 @@ def sweep(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
 def load(path: "str | os.PathLike[str]", *, trust: bool = False) -> Run | Sweep | Ensemble:
     """The run, the sweep or the ensemble in a folder; `trust` is that of `danube-sweep predict`.
 
-    Raises CheckpointError for a folder that is neither.
+    Raises CheckpointError for a folder that is none of them, or missing.
     """
-    folder = Path(path)
+    folder = path_of(path, "path")
+    check_folder(folder, "run, a sweep or an ensemble")
+    if (folder / "night.json").is_file():
+        there = [str(folder / name) for name in ("sweep", "ensemble", "refit") if (folder / name).is_dir()]
+        raise CheckpointError(f"{folder} is a night; load one of its folders ({', '.join(there) or 'none yet'})")
     if RunFolder(folder).config.is_file():
         return Run(folder, trust=trust)
     if (folder / "sweep.json").is_file() or any(folder.glob("*/config.yaml")):
         return Sweep(folder, trust=trust)
     if EnsembleFolder(folder).file.is_file():
         return Ensemble(folder, trust=trust)
-    raise CheckpointError(f"{folder} is no run and no sweep: it has neither config.yaml nor sweep.json")
+    raise CheckpointError(
+        f"{folder} is no run, no sweep and no ensemble: it has no config.yaml, sweep.json or ensemble.json; give a "
+        "folder like outputs/<date>/<time>-<hash> or multirun/<date>/<time>"
+    )
 
 
 def _of_one(words: Sequence[str]) -> list[str]:
-    if (word := _swept(words)) is not None:
+    if (word := composer.first_swept(words)) is not None:
         field, _, values = word.partition("=")
         way_out = f"""for a list write {field}=[{values}], or quote a value with a comma in it: '{field}="{values}"'"""
         raise ConfigError(f"{word} names several values: ds.sweep trains each of them; {way_out}")
     return list(words)
-
-
-def _swept(words: Sequence[str]) -> str | None:
-    parsed = composer.parse_sweep([word for word in words if "=" in word])
-    return next((str(one.input_line) for one in parsed if one.is_sweep_override()), None)
 
 
 def _plain(one: Planned) -> dict[str, Any]:

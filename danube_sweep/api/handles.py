@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, final
 
 from danube_sweep import paths
+from danube_sweep.api.call_words import path_of
 from danube_sweep.api.data_argument import file_of
 from danube_sweep.api.html_tables import pairs_html, ranking_html
 from danube_sweep.config.neutral_text import neutral
@@ -44,7 +45,7 @@ class _Answering(ABC):
     """What answers new rows: a folder, and whether its paths are trusted."""
 
     def __init__(self, path: "str | os.PathLike[str]", *, trust: bool = False) -> None:
-        self.path, self._trust = Path(path).absolute(), trust
+        self.path, self._trust = path_of(path, "path").absolute(), trust
 
     @property
     @abstractmethod
@@ -67,6 +68,8 @@ class _Answering(ABC):
         An ensemble gives the weighted mean of its members' answers. `labels`, `swap`, `id_column` and `devices` (a
         number or "all") are those of `danube-sweep predict`, as are the errors.
         """
+        if not isinstance(batch_rows, int) or isinstance(batch_rows, bool):
+            raise ConfigError(f"batch_rows must be a whole number, got {batch_rows!r}")
         if batch_rows < 1:
             raise ConfigError(f"batch_rows must be at least 1, got {batch_rows}")
         if accelerator not in ACCELERATORS:
@@ -112,7 +115,10 @@ class Run(_Answering):
 
     @property
     def state(self) -> str:
-        """finished, pruned, failed, oom, …; without a result running, interrupted or waiting."""
+        """finished, pruned, failed, oom, …; without a result running, interrupted or waiting.
+
+        Raises CheckpointError for a folder that is missing, or that is no run.
+        """
         return self._stored().state
 
     @property
@@ -133,12 +139,14 @@ class Run(_Answering):
         """metrics.csv: a row for every step that was logged and for every validation."""
         import pandas
 
+        check_folder(self.path, "run")
         if not self._folder.metrics.is_file():
             raise CheckpointError(f"{self.path} has not begun to train: it has no {self._folder.metrics.name}")
         return pandas.read_csv(self._folder.metrics)
 
     def __repr__(self) -> str:
-        return f"Run({str(paths.from_here(self.path))!r}, {self.state})"
+        state = self.state if self.path.is_dir() else "no such folder"
+        return f"Run({str(paths.from_here(self.path))!r}, {state})"
 
     def _repr_html_(self) -> str:
         stored = self._stored()
@@ -147,6 +155,9 @@ class Run(_Answering):
         return pairs_html(str(paths.from_here(self.path)), [*ended, *pairs])
 
     def _stored(self) -> StoredTrial:
+        check_folder(self.path, "run")
+        if not (self._folder.config.is_file() or self._folder.trial.is_file() or self._folder.result.is_file()):
+            raise CheckpointError(f"{self.path} is no run: it has no config.yaml; give a run's folder, or use ds.load")
         return read_trial(self._folder, [])
 
 
@@ -155,7 +166,7 @@ class Sweep:
     """A sweep, running or ended. `trust` is passed on to its runs."""
 
     def __init__(self, path: "str | os.PathLike[str]", *, trust: bool = False) -> None:
-        self.path, self._trust = Path(path).absolute(), trust
+        self.path, self._trust = path_of(path, "path").absolute(), trust
 
     @property
     def runs(self) -> list[Run]:
@@ -179,7 +190,7 @@ class Sweep:
 
         Raises DiskError for another file that exists, unless it is to be overwritten.
         """
-        file = page_file(self.path, None if output is None else Path(output), overwrite=overwrite)
+        file = page_file(self.path, None if output is None else path_of(output, "output"), overwrite=overwrite)
         return write_page(self.path, file)[1]
 
     def __repr__(self) -> str:
@@ -215,6 +226,12 @@ class Ensemble(_Answering):
 
     def __repr__(self) -> str:
         return f"Ensemble({str(paths.from_here(self.path))!r}, {len(EnsembleFolder(self.path).read())} members)"
+
+
+def check_folder(path: Path, kind: str) -> None:
+    """Raises CheckpointError for a folder that is missing."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: there is no such folder; give that of a {kind}")
 
 
 def _typed(file: Path, target: Target, *, labels: bool) -> "pandas.DataFrame":

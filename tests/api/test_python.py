@@ -218,12 +218,27 @@ def test_a_sweep_ranks_and_has_a_best_run(swept: Cell) -> None:
 def test_a_folder_is_loaded_as_what_it_is(trained: Cell, swept: Cell, tmp_path: Path) -> None:
     assert repr(ds.load(trained.value.path)) == repr(trained.value)
     assert repr(ds.load(swept.value.path)) == repr(swept.value)
-    with pytest.raises(errors.CheckpointError, match="is no run and no sweep"):
+    with pytest.raises(errors.CheckpointError, match="is no run, no sweep and no ensemble: it has no"):
         ds.load(tmp_path)
+    gone = ds.Run(tmp_path / "nowhere")
+    for call in (lambda: ds.load(gone.path), lambda: gone.state, lambda: gone.metrics, gone.history):
+        with pytest.raises(errors.CheckpointError, match="nowhere: there is no such folder; give that of a run"):
+            call()
+    assert "no such folder" in repr(gone)
+    night = tmp_path / "night"
+    (night / "sweep").mkdir(parents=True)
+    (night / "refit").symlink_to(trained.value.path)
+    (night / "night.json").write_text("{}")
+    with pytest.raises(errors.CheckpointError, match=r"is a night; load one of its folders \(.*sweep, .*refit\)"):
+        ds.load(night)
     with pytest.raises(errors.CheckpointError, match="has not begun to train"):
         ds.Run(tmp_path).history()
+    with pytest.raises(errors.CheckpointError, match=r"is no run: it has no config\.yaml"):
+        _ = ds.Run(tmp_path).result
+    (tmp_path / "config.yaml").write_bytes((trained.value.path / "config.yaml").read_bytes())
     with pytest.raises(errors.CheckpointError, match="is waiting; go on with"):
         _ = ds.Run(tmp_path).result
+    (tmp_path / "config.yaml").unlink()
     with pytest.raises(errors.CheckpointError, match="no folder in it holds a trial"):
         _ = ds.Sweep(tmp_path).best
 
@@ -300,6 +315,12 @@ def test_data_that_cannot_be_taken_are_refused_in_one_line(data: Any, said: str)
         (lambda: ds.plan("hydra.run.dir=a"), "leave it out here"),
         (lambda: ds.train(*TINY, folder="/dev/null/run"), "/dev/null/run: Not a directory"),
         (lambda: ds.Run(".").predict("a.csv", batch_rows=0), "batch_rows must be at least 1, got 0"),
+        (lambda: ds.Run(".").predict("a.csv", batch_rows="a"), "batch_rows must be a whole number, got 'a'"),
+        (lambda: ds.train(folder=5), "folder= takes a path, got 5; give a string or a pathlib.Path"),
+        (lambda: ds.sweep("seed=0,1", folder=5), "folder= takes a path, got 5"),
+        (lambda: ds.load(5), "path= takes a path, got 5"),
+        (lambda: ds.Ensemble(None), "path= takes a path, got None"),
+        (lambda: ds.Sweep(".").report(5), "output= takes a path, got 5"),
         (lambda: ds.Run(".").predict("a.csv", accelerator="tpu"), "accelerator=tpu: no such option"),
         (lambda: ds.Run(".").predict("a.csv", devices=0), "--devices must be a number from 1 on or all, got 0"),
         (lambda: ds.Run(".").predict("a.csv", devices="2"), "--devices must be a number from 1 on or all, got 2"),
