@@ -1,6 +1,7 @@
 """docs/tutorial.md: its commands compose, and its script runs the first two over a tiny model."""
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,16 @@ import pytest
 from conftest import COMPOSER, ROOT, TINY, tiny_config
 from workbench import save_base
 
+from danube_sweep.data.kinds.generated import generate, write_csv
+from danube_sweep.planner.memory import GIB
+from danube_sweep.planner.trial_plan import plan_of
+
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import smollm2_folder
 import tutorial
 
+PAGE = tutorial.PAGE.read_text(encoding="utf-8")
 SMALL = [*(word for word in TINY if not word.startswith("model.")), "trainer.max_steps=2"]
 
 
@@ -50,6 +56,21 @@ def test_its_trials_compose(data: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for words in trained:
         first = [word.partition(",")[0] for word in words if word != "-m" and not word.startswith("hydra.")]
         assert COMPOSER.trial(first).trainer.max_steps == 12
+
+
+def test_the_commands_for_a_t4_compose_and_fit_as_the_page_says(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data)
+    (data / "train.csv").write_bytes((data / "data" / "banking77_train.csv").read_bytes())
+    write_csv(generate(40, seed=1, noise=0.0), data / "arena_train.csv")
+    lines = re.findall(r"^danube-sweep (.*)$", "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.S)), re.M)
+    trained = [line.split() for line in lines if "=" in line]
+    assert len(lines) == 11 and len(trained) == 4
+    for words in trained:
+        first = [one.partition(",")[0] for one in words if "=" in one and not one.startswith(("hydra.", "pruner"))]
+        planned = plan_of(COMPOSER.trial(first))
+        assert planned.fit.fits and planned.device.name == "a T4"
+        peak = f"{planned.fit.memory.total / GIB:.2f}"
+        assert f"{peak} GiB with margins" in PAGE or f"62%   {peak} " in PAGE
 
 
 def test_the_model_is_not_written_over_a_folder_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
