@@ -26,6 +26,7 @@ from danube_sweep.sweeping.execute.chosen_count import ranks_of
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.own_tasks import run_task
 from danube_sweep.sweeping.execute.shown_child import run_in_child
+from danube_sweep.sweeping.execute.train_run import without_effect
 from danube_sweep.sweeping.plan_cells import Planned, plan_cells, varied_values
 from danube_sweep.terminal.byte_bar import byte_bar
 from danube_sweep.terminal.screen import Terminal
@@ -79,6 +80,8 @@ def train(*overrides: str, data: "DataArgument | None" = None, folder: "str | os
         chosen = (place or _interrupted(identity) or run_folder_name(datetime.now(), identity)).absolute()
         check(chosen, Kind.run)
         chosen.mkdir(parents=True, exist_ok=True)
+        if line := without_effect(words):
+            Terminal().note(line)
         try:
             job = Job(chosen, Path.cwd(), dict(os.environ), config, ranks=ranks_of(config))
             run_in_child(run_task, job, on_cpu=config.device.accelerator == "cpu")

@@ -166,16 +166,17 @@ def _hydra(arguments: list[str]) -> int:
 
 def _train(config: Any, folder: Path) -> float | None:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from danube_sweep import composer
     from danube_sweep.config import identity
     from danube_sweep.config.unknown_fields import refuse_unknown_fields
-    from danube_sweep.config.validate import check_runs
+    from danube_sweep.config.validate import check_package, check_runs
     from danube_sweep.planner.planned_device import planned_device
     from danube_sweep.storage.ownership import Kind, check
     from danube_sweep.storage.run_folder import remove_if_empty
-    from danube_sweep.sweeping.execute.train_run import train_run
-    from danube_sweep.tracking import check_package
+    from danube_sweep.sweeping.execute.train_run import train_run, without_effect
+    from danube_sweep.terminal.screen import Terminal
 
     try:
         hydra = HydraConfig.get()
@@ -185,6 +186,9 @@ def _train(config: Any, folder: Path) -> float | None:
         check_runs(planned_device(typed.device))
         check_package(typed.tracking)
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
+        alone = hydra.mode is RunMode.RUN and "WANDB_SWEEP_ID" not in os.environ  # agents and launchers have a sweep
+        if alone and (line := without_effect(hydra.overrides.task)):
+            Terminal().note(line)
         return train_run(typed, folder)
     except DanubeSweepError:
         remove_if_empty(folder)

@@ -9,9 +9,9 @@ from threading import Event, Thread
 from typing import Any
 
 from danube_sweep.config.schema import NoTracking, TensorboardTracking, Tracking, WandbTracking
+from danube_sweep.config.validate.check_tracker import check_package
 from danube_sweep.errors import ConfigError
 from danube_sweep.storage.redaction import redact, redacted
-from danube_sweep.tracking.packages import check_package
 from danube_sweep.tracking.tensorboard_sending import TensorboardRun
 from danube_sweep.tracking.under_agent import RUN_ID, SHARED, given_out, note_opened
 from danube_sweep.tracking.wandb_sending import Tracker, WandbRun, reason, upload_later

@@ -18,7 +18,7 @@ from danube_sweep.config.identity import HASH_VERSION, hub_source, is_random, ot
 from danube_sweep.config.schema import Config
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import plain_config, sealed
-from danube_sweep.config.validate import SHARDED, check_adapter, check_runs, check_types
+from danube_sweep.config.validate import SHARDED, check_adapter, check_package, check_runs, check_types
 from danube_sweep.data.layout import layout_for
 from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import BusyError, CheckpointError, ConfigError
@@ -32,7 +32,7 @@ from danube_sweep.storage.ownership import Kind, give_back, remove_temporaries, 
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.soup_file import is_unfinished_soup
 from danube_sweep.terminal.screen import Screen
-from danube_sweep.tracking import Tracker, check_package, open_tracker
+from danube_sweep.tracking import Tracker, open_tracker
 from danube_sweep.training.assemble import AssembledModel, assemble, load_base
 from danube_sweep.training.device import native_types, pick_device
 from danube_sweep.training.environment import environment, versions

@@ -1,7 +1,7 @@
 """The checks that need no file, no network and no torch. Past them, the config is trusted.
 
 common_checks  shared by all · check_model, check_lora, check_task, check_parts, check_training, check_device
-the groups · check_sweep  a sweep's settings
+the groups · check_sweep  a sweep's settings · check_tracker  the package that a tracker needs
 """
 
 from danube_sweep.config import offered_options
@@ -21,6 +21,7 @@ from danube_sweep.config.validate.check_device import (
 from danube_sweep.config.validate.check_lora import block_numbers
 from danube_sweep.config.validate.check_model import check_adapter, validate_lora, validate_model, validate_precision
 from danube_sweep.config.validate.check_task import validate_data, validate_head
+from danube_sweep.config.validate.check_tracker import check_package
 from danube_sweep.config.validate.check_training import AUTO, validate_optimizer, validate_schedule, validate_trainer
 from danube_sweep.config.validate.common_checks import check_finite
 
@@ -31,6 +32,7 @@ __all__ = [
     "SHARDED",
     "block_numbers",
     "check_adapter",
+    "check_package",
     "check_place",
     "check_runs",
     "check_types",

@@ -1,11 +1,19 @@
 """One trial of its own: in this process, or on several devices by processes of the warm parent."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.config.schema import Config
 from danube_sweep.sweeping.execute.chosen_count import ranks_of
 from danube_sweep.sweeping.execute.messages import Job
+
+
+def without_effect(overrides: Sequence[str]) -> str | None:
+    """A line on the overrides that set a sweep or its pruner, which a single run has not; None without any."""
+    words = [one for one in overrides if one.lstrip("+").partition("=")[0].partition(".")[0] in SWEEP_OPTIONS]
+    return f"{', '.join(words)}: without effect on a single run; -m makes it a sweep" if words else None
 
 
 def train_run(config: Config, folder: Path) -> float | None:

@@ -14,13 +14,12 @@ from danube_sweep.benchmark.scored_parts import check_benchmark
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.options import OPTIONS
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
-from danube_sweep.config.validate import check_place, check_runs, check_types
+from danube_sweep.config.validate import check_package, check_place, check_runs, check_types
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, MisfitError, UserError
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.sweeping.propose.fits_device import misfit_of
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search, examples, tidy
-from danube_sweep.tracking import check_package
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The package that a tracker needs."""
+"""The check for the package that a tracker needs."""
 
 from importlib.util import find_spec
 
