@@ -3,6 +3,7 @@
 import faulthandler
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,20 +22,22 @@ class TooLong(BaseException):
 
 @contextmanager
 def seconds(longest_s: float = LONGEST_S) -> Iterator[None]:
-    """Raises TooLong in the block once it has taken so long; for the main thread."""
+    """Raises TooLong in the block once it has taken so long; for the main thread. A timer that ran goes on after it."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise TooLong(f"took longer than {longest_s:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     faulthandler.dump_traceback_later(longest_s + AT_ALL_S - LONGEST_S, exit=True)
-    signal.setitimer(signal.ITIMER_REAL, longest_s)
+    (left_s, _), began_s = signal.setitimer(signal.ITIMER_REAL, longest_s), time.monotonic()
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
+        if left_s:
+            signal.setitimer(signal.ITIMER_REAL, max(left_s - (time.monotonic() - began_s), 0.01))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import functools
 import os
 from abc import ABC, abstractmethod
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, final
@@ -68,7 +69,7 @@ class _Answering(ABC):
         An ensemble gives the weighted mean of its members' answers. `labels`, `swap`, `id_column` and `devices` (a
         number or "all") are those of `danube-sweep predict`, as are the errors.
         """
-        if not isinstance(batch_rows, int) or isinstance(batch_rows, bool):
+        if not isinstance(batch_rows, Integral) or isinstance(batch_rows, bool):
             raise ConfigError(f"batch_rows must be a whole number, got {batch_rows!r}")
         if batch_rows < 1:
             raise ConfigError(f"batch_rows must be at least 1, got {batch_rows}")
@@ -87,7 +88,7 @@ class _Answering(ABC):
                 id_column=id_column,
                 swap=swap,
                 labels=labels,
-                batch_rows=batch_rows,
+                batch_rows=int(batch_rows),
                 accelerator=accelerator,
                 devices=devices,
             )
@@ -145,7 +146,10 @@ class Run(_Answering):
         return pandas.read_csv(self._folder.metrics)
 
     def __repr__(self) -> str:
-        state = self.state if self.path.is_dir() else "no such folder"
+        try:
+            state = self.state
+        except CheckpointError:
+            state = "no run" if self.path.is_dir() else "no such folder"
         return f"Run({str(paths.from_here(self.path))!r}, {state})"
 
     def _repr_html_(self) -> str:

@@ -28,6 +28,7 @@ from danube_sweep.inference.predict import (
 )
 from danube_sweep.inference.prediction_table import SHARES, Form, Predictions
 from danube_sweep.inference.runs_in_packs import read_alike
+from danube_sweep.planner.present_gpu import has_gpu_files, named_gpus
 from danube_sweep.results.calibration import Calibration, calibrate
 from danube_sweep.results.decisions.decide_command import Decided, read_rule
 from danube_sweep.results.ensemble.members import tempered
@@ -143,7 +144,8 @@ def fingerprint(parts: Sequence[Part], requests: Sequence[Request], place: Place
         ]
         for part in parts
     ]
-    compute = [place.device.accelerator, None if place.compute is None else place.compute.value]
+    on_gpu = place.device.accelerator != "cpu" and has_gpu_files() and named_gpus() != []
+    compute = [on_gpu, None if place.compute is None else place.compute.value]
     asked = [[content_hash(one.input.path), one.input.id_column, repr(one.input.data), one.swap] for one in requests]
     described = json.dumps([__version__, members, asked, compute, CHUNK_ROWS, deadline], sort_keys=True, default=str)
     return hashlib.sha256(described.encode()).hexdigest()

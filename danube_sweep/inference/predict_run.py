@@ -107,7 +107,7 @@ def _calibration(words: PredictWords, parts: "list[Part]", *, ruled: bool) -> "C
             "--calibrate changes what the rule of the labels was fitted on; give --likeliest, or no --calibrate"
         )
     if words.calibrate_on is not None:
-        check_place(words.target, "-o", [words.calibrate_on])
+        check_place(words.target, "-o", [words.calibrate_on], draws="submission.csv")
     return calibration_of(words.run, parts, words.calibrate, words.calibrate_on)
 
 

@@ -122,10 +122,11 @@ class NightFolder:
         return self.path / Path(predicted.words[1]).name
 
     def is_like_asked(self, predicted: Ran) -> bool:
-        """Whether predictions have the form of the sample submission that is asked for now."""
+        """Whether predictions have the form of the sample submission that is asked for now, unchanged since."""
         assert self.asked is not None
         given = predicted.words[predicted.words.index(LIKE) + 1] if LIKE in predicted.words else None
-        return given == self.asked.like
+        unchanged = given is None or Path(given).expanduser().stat().st_mtime <= predicted.began
+        return given == self.asked.like and unchanged
 
     def set_sweep_aside(self) -> Path:
         """Renames the sweep, so that its trials are searched anew; returns its new path. Raises DiskError."""

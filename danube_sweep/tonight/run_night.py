@@ -50,7 +50,7 @@ def run_night(asked: Asked, path: Path, terminal: Terminal, *, dry_run: bool = F
     for backbone in backbones:
         backbone.check_here()  # before anything is written
     night.begin(asked)
-    _start_again(night, backbones, terminal)
+    _start_again(night, terminal)
     try:
         _search(night, backbones, Stages(night, terminal))
         _answer(night, backbones, Stages(night, terminal))
@@ -58,10 +58,10 @@ def run_night(asked: Asked, path: Path, terminal: Terminal, *, dry_run: bool = F
         raise Interrupted(f"go on with: danube-sweep tonight {paths.from_here(path)}", error.exit_code - 128) from error
 
 
-def _start_again(night: NightFolder, backbones: Sequence[Backbone], terminal: Terminal) -> None:
+def _start_again(night: NightFolder, terminal: Terminal) -> None:
     """Sets the trials of earlier sessions aside if all have ended, and none of them in a validation."""
     ended = ended_badly(night.sweep)
-    if ended and not open_trials(night.sweep) and best_so_far(night, backbones) is None:
+    if ended and not open_trials(night.sweep) and not night.predicted() and winner(rank_sweep(night.sweep)) is None:
         place = paths.from_here(night.set_sweep_aside())
         first = f"{ended[0].state}" + (f": {ended[0].reason}" if ended[0].reason else "")
         terminal.note(f"no trial got as far as a validation ({first}); they are kept in {place}, and it begins again")

@@ -141,9 +141,9 @@ class Stages:
         with self._running(Ran("predict", words, time.time())):
             how = PredictWords(
                 source,
-                Path(asked.test),
+                Path(asked.test).expanduser(),
                 self.night.submission,
-                like=None if asked.like is None else Path(asked.like),
+                like=None if asked.like is None else Path(asked.like).expanduser(),
                 swap=swap,
                 accelerator="cpu" if on_cpu else "auto",
                 overwrite=True,

@@ -191,9 +191,9 @@ def test_a_run_prints_a_table_and_the_same_command_again_the_same_table(capfd: p
     again, err = capfd.readouterr()
     assert out.endswith(again) and "best step" in again and err == ""
     assert main.main([*arguments, "sweep.pack=2", "+pruner=asha", "pruner.eta=3"]) == 2  # a wrong one is a mistake
-    assert main.main([*arguments, "sweep.pack=2", "+pruner=asha"]) == 0
+    assert main.main([*arguments, "sweep.pack=2", "+pruner=asha", "sweep.slots=1"]) == 0
     told = capfd.readouterr().out
-    assert told == f"sweep.pack=2, pruner=asha: without effect on a single run; -m makes it a sweep\n{again}"
+    assert told == f"sweep.pack=2, pruner=asha: without effect on a single run; they are for a sweep (-m)\n{again}"
     assert Path("here/metrics.csv").read_bytes() == before
     log = Path("here/log.txt").read_text()
     assert "step 2 validation" in log and "best step" in log

@@ -273,7 +273,11 @@ def test_an_interrupted_prediction_goes_on_with_its_parts_and_removes_them(
 
     with held_parts(out) as kept, pytest.raises(Stopped):
         assert not kept.begin(key := fingerprint(parts, requests, place))
-        assert key != fingerprint(parts, requests, Place(Device(accelerator="gpu")))  # whose parts would differ
+        with pytest.MonkeyPatch.context() as gpu:  # whose parts would differ
+            gpu.setenv("CUDA_VISIBLE_DEVICES", "0")
+            gpu.setattr("danube_sweep.inference.predict_ensemble.has_gpu_files", lambda: True)
+            assert key != fingerprint(parts, requests, Place(Device(accelerator="auto")))
+        assert key == fingerprint(parts, requests, Place(Device(accelerator="auto")))
         assert rows_left(parts, requests, place, kept) == 15
         answer_together(parts, requests, place, done=stop, kept=kept)
     assert not out.exists() and (tmp_path / "out.csv.parts" / "000-000000.safetensors").is_file()

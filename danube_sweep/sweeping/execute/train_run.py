@@ -9,11 +9,15 @@ from danube_sweep.config.schema import Config
 from danube_sweep.sweeping.execute.chosen_count import ranks_of
 from danube_sweep.sweeping.execute.messages import Job
 
+SLOTS = "sweep.slots"
+"""Of which a single run takes a share of the memory."""
+
 
 def without_effect(overrides: Sequence[str]) -> str | None:
     """A line on the overrides that set a sweep or its pruner, which a single run has not; None without any."""
-    words = [one for one in overrides if one.lstrip("+").partition("=")[0].partition(".")[0] in SWEEP_OPTIONS]
-    return f"{', '.join(words)}: without effect on a single run; -m makes it a sweep" if words else None
+    keys = {one: one.lstrip("+").partition("=")[0] for one in overrides}
+    words = [one for one, key in keys.items() if key.partition(".")[0] in SWEEP_OPTIONS and key != SLOTS]
+    return f"{', '.join(words)}: without effect on a single run; they are for a sweep (-m)" if words else None
 
 
 def train_run(config: Config, folder: Path) -> float | None:
