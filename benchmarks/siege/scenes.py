@@ -50,6 +50,8 @@ class Scene:
     files: tuple[str, ...] = ("out.csv",)
     once: bool = False
     """Whether the command is refused where it has ended."""
+    drawn: bool = False
+    """Whether trials follow from the results of others: after one that failed, others are drawn."""
 
 
 PREDICT = ["predict", "sweep", "rows.csv", "-o", "out.csv", "--overwrite"]
@@ -63,7 +65,7 @@ SEARCH = ["-m", f"hydra.sweep.dir={MADE}", "hydra/sweeper=optuna", *SHORT, "swee
 SCENES = {
     "run": Scene([f"hydra.run.dir={MADE}", *SHORT], RESUME[:2]),
     "packed sweep": Scene(PACK, RESUME),
-    "search": Scene([*SEARCH, "optimizer.lr=interval(1e-4,1e-2)"], RESUME),
+    "search": Scene([*SEARCH, "optimizer.lr=interval(1e-4,1e-2)"], RESUME, drawn=True),
     "predict": Scene(PREDICT, PREDICT),
     "predict in parts": Scene(IN_PARTS, IN_PARTS),
     "shared sweep": Scene([*PACK, "sweep.workers=2", "sweep.lock=lease", "sweep.lease_s=10"], RESUME),
@@ -129,16 +131,25 @@ class Stage:
             return f"{changed[0]} is not what it was"
         if self.scene.once and not self.differs():
             return self._leftovers()
+        missed = self.scene.drawn and self._failed()
         begun = any((self.here / MADE / name).is_file() for name in ("config.yaml", "sweep.json"))
         again = [*self.scene.again, *more] if begun else self.scene.command
         ended = self.play(again)
         if ended.code:
             return f"{' '.join(again[:2])} afterwards: exit code {ended.code}: {ended.said[-500:]}"
-        return self.differs() or self._leftovers()
+        return self.differs(others=missed) or self._leftovers()
 
-    def differs(self) -> str | None:
-        """What is not as the undisturbed command leaves it."""
+    def _failed(self) -> bool:
+        """Whether a trial of the sweep has ended without finishing."""
+        entries = SweepFolder(self.here / MADE).entries() if (self.here / MADE / "sweep.json").exists() else []
+        results = [entry.folder.read_result() for entry in entries]
+        return any(result is not None and result.get("state") != "finished" for result in results)
+
+    def differs(self, *, others: bool = False) -> str | None:
+        """What is not as the undisturbed command leaves it; with `others`, as many other trials may stand for some."""
         found = outcome(self.here, self.scene.files)
+        if others and len(found) == len(self.complete):
+            found = {**self.complete, **{name: found[name] for name in found if name in self.complete}}
         wrong = [name for name, was in self.complete.items() if name not in found or not same(found[name], was, NEAR)]
         return f"not as undisturbed: {', '.join(wrong)}" if wrong else None
 
