@@ -34,6 +34,7 @@ from danube_sweep.config.schema.run_fields import FIGURES
 from danube_sweep.config.stored import plain_config
 from danube_sweep.config.typed import on_schema, typed_config, typed_on_schema, typed_sweep
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
+from danube_sweep.config.validate import check_own_accelerator
 from danube_sweep.errors import ConfigError, UserError
 from danube_sweep.os_errors import as_ours
 from danube_sweep.planner.planned_architecture import within_row_limit
@@ -111,6 +112,7 @@ def to_config(config: DictConfig) -> Config:
 
 def _resolved(trial: Config, slots: int | None) -> Config:
     _check_secrets(trial)
+    check_own_accelerator(trial.device)
     return resolved(with_compute(within_row_limit(trial)), slots)
 
 
@@ -141,7 +143,7 @@ def _gpu(override: str) -> list[str]:
     group, _, value = override.partition("=")
     if group.lstrip("+") != "device":
         return []
-    named = value.split(",")
+    named = [one.strip() for one in value.split(",")]
     matches = [_GPU.fullmatch(one) for one in named]
     places = [match[1] for match in matches if match is not None]
     if not places:
@@ -152,7 +154,7 @@ def _gpu(override: str) -> list[str]:
         other = next(one for one, match in zip(named, matches, strict=True) if match is None)
         raise ConfigError(
             f"{override}: cuda:N stands in a list with other GPUs of this machine alone; use device=cuda,{other}, or "
-            "device=cuda device.index=0,1"
+            "choose the GPUs by CUDA_VISIBLE_DEVICES"
         )
     return ["device=cuda", f"device.index={','.join(place or '0' for place in places)}"]
 

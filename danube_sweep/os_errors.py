@@ -17,6 +17,8 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The operating system's numbers for a disk, a quota or a file that is full."""
 _RUST = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers tell the number, the latter in a bare Exception."""
+_IN_BRACKETS = re.compile(r"\((\d{1,3})\)\W*$")
+"""How safetensors ends a RuntimeError: `unable to open file <…>: No space left on device (28)`."""
 _NOT_OF_FILES = (ConnectionError, TimeoutError, ChildProcessError, ProcessLookupError, InterruptedError)
 _WAYS_OUT: Final = {
     **dict.fromkeys(FULL, "free some space or choose another folder"),
@@ -39,8 +41,11 @@ def number_of(error: BaseException) -> int | None:
         return error.errno
     if isinstance(error, DanubeSweepError):
         return None
-    match = _RUST.search(str(error))
-    return int(match[1]) if match else None
+    said = str(error)
+    if match := _RUST.search(said):
+        return int(match[1])
+    match = _IN_BRACKETS.search(said)
+    return int(match[1]) if match and os.strerror(int(match[1])) in said else None
 
 
 def is_full(error: BaseException) -> bool:

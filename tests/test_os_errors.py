@@ -41,7 +41,9 @@ def test_a_tokenizer_that_cannot_be_saved_is_an_error_of_the_disk(tmp_path: Path
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_known_however_it_is_told(number: int) -> None:
     told = Exception(f"{os.strerror(number)} (os error {number})")
-    assert failure(told)["state"] == "disk_full"
+    of_safetensors = RuntimeError(f"unable to open file </x>: {os.strerror(number)} ({number})")
+    assert failure(told)["state"] == failure(of_safetensors)["state"] == "disk_full"
+    assert not is_full(RuntimeError(f"a matrix of other columns ({number})"))
     assert failure(OSError(number, "full"))["state"] == "disk_full"
     with pytest.raises(DiskError) as caught, writing(Path("adapter")):
         raise told

@@ -43,8 +43,8 @@ WITHOUT_FLASH = 0.08
 BF16_FROM, KERNELS_FROM = 8.0, 7.5
 """Compute capabilities: bf16 in hardware; kernels in the builds of torch that are pinned (CUDA 12.8 and later)."""
 
-LEGACY_BUILDS = "torch's builds for CUDA 12.6"
-"""With kernels for compute capabilities from 5.0 on; the last of them are those of torch 2.14."""
+LEGACY_BUILDS, LEGACY_FROM = "torch's builds for CUDA 12.6", 5.0
+"""With kernels for compute capabilities from so much on; the last of them are those of torch 2.14."""
 
 
 def generation_of(capability: float | None) -> Generation:
@@ -91,4 +91,5 @@ def _source(gpu: PresentGpu) -> str:
 def _why_not(capability: float | None) -> str | None:
     if capability is None or capability >= KERNELS_FROM:
         return None
-    return f"the pinned torch has no kernels for it (compute capability {capability:g}), only {LEGACY_BUILDS} do"
+    others = f", only {LEGACY_BUILDS} do" if capability >= LEGACY_FROM else ""
+    return f"the pinned torch has no kernels for it (compute capability {capability:g}){others}"

@@ -39,6 +39,8 @@ def _answer(folder: EnsembleFolder) -> Markup | None:
     if folder.refitted and (promised := read_refit(folder.path)):
         measured = folder.predictions.is_file()
         left = "The members were trained on all rows, so no row is left to measure them on."
+        if any(len(one.runs) > 1 for one in folder.read()):
+            left = "Each row is out of fold for a model: danube-sweep oof joins the answers."
         lines = [
             element("p", "The rows are out of fold: see below." if measured else left, class_="quiet"),
             *(element("p", f"{one['row']}: the settings promised {one['promised']}") for one in promised),

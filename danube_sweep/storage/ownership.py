@@ -47,6 +47,7 @@ _FILES = {
         "environment.json",
         "log.txt",
         "metrics.csv",
+        "oof.parquet",
         "predictions.parquet",
         "refit.json",
         "result.json",

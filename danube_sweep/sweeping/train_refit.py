@@ -18,7 +18,6 @@ from danube_sweep.config.schema import Baseline, Config, NoPruner, Sweep, Target
 from danube_sweep.config.schema.states import State
 from danube_sweep.config.validate import check_runs, validate
 from danube_sweep.errors import CheckpointError, ConfigError, DanubeSweepError, UserError
-from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.results import refit_settings
 from danube_sweep.results.ranking_table import plain
 from danube_sweep.results.refit_settings import Chosen
@@ -181,7 +180,7 @@ def _scored_on_test(config: Config, models: int) -> Config:
 
 def _check_trials(trials: Sequence[tuple[Config, list[str]]]) -> None:
     for config, _ in trials:
-        check_runs(planned_device(config.device))
+        check_runs(config.device)
         if len(trials) > 1 and config.head.target is Target.nothing:
             raise ConfigError("head=lm gives no answers to average; refit one model: --top 1 --seeds 1, no --folds")
 

@@ -19,7 +19,7 @@ from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.trial_results import UNDER_WAY, StoredTrial, read_trials
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.run_folder import RunFolder
-from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.storage.sweep_folder import SweepFolder, training_s
 from danube_sweep.sweeping import confirm
 from danube_sweep.sweeping.entry.python_sweep import run_call
 from danube_sweep.sweeping.start_sweep import resume_sweep
@@ -45,7 +45,7 @@ class Stages:
         hours = f"{max(coming.limit_s, 1.0) / 3600:.5g}"
         ours = [
             "pruner=asha",
-            f"sweep.budget_h={hours}",
+            self._budget(coming.limit_s),
             f"sweep.deadline_h={hours}",
             "sweep.on_misfit=shrink",
             "sweep.score_test=false",
@@ -64,9 +64,16 @@ class Stages:
             run_call(words, self.night.sweep, live)
         return ran
 
+    def _budget(self, limit_s: float) -> str:
+        # That of the whole sweep, of which earlier rounds have spent a part.
+        spent_s = training_s(SweepFolder(self.night.sweep)) if self.night.sweep.is_dir() else 0.0
+        return f"sweep.budget_h={(spent_s + max(limit_s, 1.0)) / 3600:.5g}"
+
     def continue_search(self, limit_s: float) -> Ran:
         """The open trials of a session that was stopped."""
         words = [f"sweep.deadline_h={max(limit_s, 1.0) / 3600:.5g}"]
+        if load_sweep(SweepFolder(self.night.sweep).read()["settings"])[0].budget_h is not None:
+            words.append(self._budget(limit_s))
         ran = Ran("continue", ["resume", self.night.place(self.night.sweep), *words], time.time())
         with self._running(ran), Terminal() as live:
             resume_sweep(self.night.sweep, words, live)

@@ -91,7 +91,12 @@ def report_unbegun(config: WandbTracking, state: str, error: str, exit_code: int
 def _open(asked: str, start: Callable[[str], Any], say: Callable[[str], None]) -> Any:
     try:
         import wandb
-    except ImportError:
+    except ImportError as error:
+        if asked != "auto":
+            raise ConfigError(
+                f"tracking.mode={asked}: wandb cannot be imported ({reason(error)}); install it again, or take "
+                "tracking=none"
+            ) from error
         say("The wandb package is missing (pip install wandb): the results are in the run folder alone")
         return None
     try:

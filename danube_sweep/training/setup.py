@@ -23,7 +23,6 @@ from danube_sweep.data.layout import layout_for
 from danube_sweep.decoding import Undecodable, yaml_of
 from danube_sweep.errors import BusyError, CheckpointError, ConfigError
 from danube_sweep.model.backbone import Backbone
-from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.storage.checkpoint_places import place_checkpoints
 from danube_sweep.storage.files import write_json, write_yaml, writing
@@ -146,7 +145,7 @@ class PackBuilder:
     def build(self, config: Config, watch: Stopwatch) -> tuple[Prepared, AssembledModel]:
         """Data and model of a trial. Raises UserError; writes nothing but caches."""
         with watch.phase("data"):
-            check_runs(planned_device(config.device))
+            check_runs(config.device)  # a named option; whether torch runs the GPU that is here, pick_device says
             check_package(config.tracking)
             device = self._device = self._device or pick_device(config.device)
             check_types(config.precision, native_types(device), config.device.name)

@@ -12,6 +12,7 @@ from danube_sweep.config.schema import Config
 from danube_sweep.config.validate.check_device import (
     ALL,
     SHARDED,
+    check_own_accelerator,
     check_place,
     check_runs,
     check_types,
@@ -32,6 +33,7 @@ __all__ = [
     "SHARDED",
     "block_numbers",
     "check_adapter",
+    "check_own_accelerator",
     "check_package",
     "check_place",
     "check_runs",

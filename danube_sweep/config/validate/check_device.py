@@ -71,10 +71,9 @@ def validate_device(config: Config) -> None:
 
 
 def _check_accelerator(device: Device) -> None:
-    given, own = device.accelerator, accelerator_of(device.name)
+    given = device.accelerator
     require(given in ("auto", "cpu", "cuda", MPS), f"device.accelerator must be auto, cpu, cuda or mps, got {given}")
     said, instead = f"device.accelerator={given}: {device.name}", f"use device={given}"
-    require(own in (None, given), f"{said} has device.accelerator={own}; leave it out, or {instead}")
     require(
         given in ("auto", "cuda") or not device.drivers_names,
         f"{said} is a GPU of CUDA, as it has device.drivers_names; {instead}",
@@ -82,6 +81,15 @@ def _check_accelerator(device: Device) -> None:
     require(
         given != MPS or device.figures != Device().figures,
         f"{said} has no figures to plan with, and cannot train; use device=mps to plan, device=cpu to train",
+    )
+
+
+def check_own_accelerator(device: Device) -> None:
+    """Raises ConfigError for a packaged option with another accelerator; runs of earlier versions may have one."""
+    given, own = device.accelerator, accelerator_of(device.name)
+    require(
+        own in (None, given),
+        f"device.accelerator={given}: {device.name} has device.accelerator={own}; leave it out, or use device={given}",
     )
 
 

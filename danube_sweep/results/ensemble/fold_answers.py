@@ -20,16 +20,17 @@ def write_fold_answers(folder: EnsembleFolder) -> str:
     Raises the errors of `joined_ensemble`, DataError for data that are gone or whose ids do not tell rows apart.
     """
     found, _ = joined_ensemble(folder, _records)
-    table = found.predictions
+    table, metrics = found.predictions, found.metrics
     if found.seeds > 1:  # the loss of the mean answer, not the mean of the losses
         answers = answers_of(table)
         if not isinstance(answers, str):
             mean_N = losses(parts_as_answered(answers), numbers=answers.numbers_N is not None)
             table = table.set_column(table.column_names.index(LOSS), LOSS, pa.array(mean_N))
+            metrics = {**metrics, "log_loss": float(mean_N.mean())} if "log_loss" in metrics else metrics
     with whole_file(folder.predictions, "free some space") as temporary:
         parquet.write_table(table, temporary)
-    names = dict.fromkeys([next(iter(found.metrics)), found.config.objective])
-    scores = ", ".join(f"{name} {found.metrics[name]:.4f}" for name in names)
+    names = dict.fromkeys([next(iter(metrics)), found.config.objective])
+    scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in names)
     return f"{folder.predictions}: {table.num_rows} rows out of {found.folds} folds, {scores}"
 
 

@@ -181,8 +181,8 @@ def check_search(search: Search, compose: Callable[[Sequence[str]], Config], swe
 
 
 def shared(cells: Sequence[list[str]]) -> set[str]:
-    """The overrides that all cells have. They stay out of the folders' names."""
-    return set(cells[0]).intersection(*map(set, cells[1:]))
+    """The overrides that all cells have, none without cells. They stay out of the folders' names."""
+    return set(cells[0]).intersection(*map(set, cells[1:])) if cells else set()
 
 
 def depends_on(override: str, varied: Collection[str]) -> bool:

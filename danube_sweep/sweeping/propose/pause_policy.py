@@ -36,6 +36,11 @@ class Known:
         known = [course.total_steps for course in self.courses.values() if course.total_steps is not None]
         return sum(known) / len(known) if known else 1.0
 
+    @cached_property
+    def warmup(self) -> float:
+        """The longest share of its steps in which a trial warms up, for those that were not built."""
+        return max((course.warmup for course in self.courses.values()), default=0.0)
+
     def steps(self, number: int) -> float:
         """All steps of a trial; of one that was not built, the mean of the others."""
         found = self.courses[number].total_steps
@@ -97,11 +102,12 @@ class PausePolicy:
         if self.most_steps is None or _lacks_a_whole_one(known):
             return True
         coming = sum(self._to_next(one, known) for one in {*known.open, number})
-        first = self.rule.next_share(1, Course()) * known.mean_steps
+        first = self.rule.next_share(1, Course(warmup=known.warmup)) * known.mean_steps
         return known.made + coming + known.to_draw * first <= self.most_steps(known) * (1 + NEARLY)
 
     def _to_next(self, number: int, known: Known) -> float:
         course = known.courses[number]
+        course = replace(course, warmup=known.warmup) if course.total_steps is None else course
         return max(0.0, self.rule.next_share(number, course) - course.share) * known.steps(number)
 
 

@@ -15,6 +15,7 @@ from danube_sweep.config.schema import WandbTracking
 from danube_sweep.config.schema.states import COMPLETE, State
 from danube_sweep.errors import ConfigError, Interrupted, SweepFailed, UserError
 from danube_sweep.storage.folder_names import SWEEPS
+from danube_sweep.storage.redaction import redact
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.share.agent_command import AgentCommand, TrialError
@@ -70,6 +71,9 @@ def _check_server() -> None:
         problem = server_problem(WandbTracking().timeout_s)
     except ImportError as error:
         raise ConfigError(f"danube-sweep agent needs wandb: pip install wandb, or {_WITHOUT}") from error
+    except Exception as error:  # wandb refuses a variable or a line of its settings file
+        said = " ".join(redact(str(error)).split())[:300]
+        raise ConfigError(f"W&B: {said}; correct it, or {_WITHOUT}") from error
     if problem is not None:
         raise ConfigError(f"W&B: {problem}; or {_WITHOUT}")
 
