@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_tasks import tiny_tasks
+from conftest import compose
 
 from danube_sweep.benchmark.scored_parts import check_benchmark, tasks_of_trial
 from danube_sweep.planner.trial_plan import plan_of
@@ -151,14 +152,11 @@ def test_trials_of_a_night_leave_test_splits_to_its_refit(
     folder = SweepFolder(night.sweep)
     folder.path.mkdir()
     with folder.locked():
-        ((entry, _),) = folder.add([(config, ["seed=0"], None)])
+        ((entry, _),) = folder.add([(compose(), ["seed=0"], None)])
     append_attempt(entry.folder, Attempt("finished", 100.0, "2026-11-23T10:00:00+00:00", "here"))
     stages.Stages(night, Terminal()).search(Round("rates", backbone, first, [], 1.0, 1.0, 60.0))
     sweep = backbone.composer.sweep(words[len(words) // 2 :])[0]  # the budget is the whole sweep's
-    assert (sweep.budget_h, sweep.deadline_h) == (
-        pytest.approx(160 / 3600, rel=1e-4),
-        pytest.approx(60 / 3600, rel=1e-4),
-    )
+    assert (sweep.budget_h, sweep.deadline_h) == pytest.approx((160 / 3600, 60 / 3600), rel=1e-4)
 
 
 def rounds_of(backbone: Backbone, hours: float, best: dict[str, str]) -> tuple[list[Round], str]:
