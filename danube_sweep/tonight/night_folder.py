@@ -9,7 +9,7 @@ from typing import Any, final
 
 from danube_sweep import paths
 from danube_sweep.errors import CheckpointError
-from danube_sweep.storage.files import read_json, write_json, write_text, writing
+from danube_sweep.storage.files import move, read_json, write_json, write_text
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.tonight.asked import Asked, asked_of
@@ -132,8 +132,7 @@ class NightFolder:
         """Renames the sweep, so that its trials are searched anew; returns its new path. Raises DiskError."""
         number = next(one for one in itertools.count(1) if not (self.path / f"sweep-{one}").exists())
         place = self.path / f"sweep-{number}"
-        with writing(place):
-            self.sweep.rename(place)
+        move(self.sweep, place)
         for one in self.ran:
             one.cells = []
         self.write()

@@ -65,5 +65,5 @@ def test_a_trial_ends_when_its_patience_is_out_and_keeps_its_best_step(tiny: Tin
     ((_, done),) = [pair for pair in state["dict"] if pair[0] == "done"]
     assert [key for key, _ in done["dict"]] == [
         *("step", "tokens", "train_seconds", "validation_seconds", "last_loss", "overflows"),
-        *("validations", "best_step", "best_value", "validations_since_best", "best_before"),
+        *("prefix_seconds", "validations", "best_step", "best_value", "validations_since_best", "best_before"),
     ]
