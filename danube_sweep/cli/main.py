@@ -4,6 +4,7 @@ import atexit
 import errno
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         ours.__cause__ = error
         return _say_and_exit(ours, ours.exit_code)
+    finally:
+        if argv is None:  # all is written: from here on Ctrl-C would only interrupt what libraries do at the end
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -318,6 +319,20 @@ def test_sys_argv_comes_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> No
 
 
 HEAVY = ("torch", "transformers", "lightning", "wandb", "bitsandbytes", "peft", "sklearn", "pyarrow")
+
+
+LATE = """
+import atexit, os, signal, sys, time
+atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(5)))
+sys.argv = ["danube-sweep", "--version"]
+from danube_sweep.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_a_ctrl_c_while_libraries_clear_up_is_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and done.stderr == "" and done.stdout.startswith("danube-sweep ")
 
 
 def test_no_heavy_library_is_loaded_before_a_run_needs_it() -> None:
