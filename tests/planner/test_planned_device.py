@@ -292,7 +292,10 @@ def test_a_search_without_an_end_has_no_hours(driver: Driver) -> None:
         ),
         (["device=mi300x", "device.accelerator=cpu"], "an MI300X has device.accelerator=cuda"),
         (["device=mps", "device.accelerator=cpu"], "an Apple GPU has device.accelerator=mps"),
-        (["device=h200", "device.accelerator=mps"], "an H200 has device.accelerator=cuda"),
+        (
+            ["device=h200", "device.accelerator=mps"],
+            "an H200 is a GPU of CUDA, as it has device.drivers_names; leave it out, or use device=mps",
+        ),
         (["device=h200", "device.accelerator=auto"], "an H200 has device.accelerator=cuda"),
         (["device=cpu", "device.accelerator=cuda"], "a CPU has device.accelerator=cpu; leave it out, or use device=cu"),
         (["device=l4", "device.name=mine", "device.accelerator=mps"], "mine is a GPU of CUDA, as it has device.drive"),

@@ -76,7 +76,7 @@ def _check_accelerator(device: Device) -> None:
     said, instead = f"device.accelerator={given}: {device.name}", f"use device={given}"
     require(
         given in ("auto", "cuda") or not device.drivers_names,
-        f"{said} is a GPU of CUDA, as it has device.drivers_names; {instead}",
+        f"{said} is a GPU of CUDA, as it has device.drivers_names; leave it out, or {instead}",
     )
     require(
         given != MPS or device.figures != Device().figures,
