@@ -30,7 +30,7 @@ def answer(arguments: list[str], hydra: Callable[[list[str]], int], commands: Co
     typed = words.pop() if words and not line.endswith(" ") else ""
     first = words[0] if words else ""
     if typed.startswith("-"):
-        print(*(flag for flag in ("--help",) if flag.startswith(typed)))
+        print("--help" if "--help".startswith(typed) else "")
         return 0
     if first == "tonight" and words[-1] in _OPTIONS:
         print(*_options(_OPTIONS[words[-1]], typed))

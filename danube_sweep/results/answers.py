@@ -3,7 +3,7 @@
 Axes: N examples, C classes, G groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,13 @@ def read_answers(file: Path, *, losses_alone: bool = False) -> Answers | str:
     def wanted(column: str) -> bool:
         return not losses_alone or column in (ID, GROUP, LOSS, WEIGHT)
 
+    return answers_read(lambda: predictions.read(file, wanted))
+
+
+def answers_read(read: Callable[[], pa.Table]) -> Answers | str:
+    """The answers in the table that `read` returns, or a few words on why there are none."""
     try:
-        return answers_of(predictions.read(file, wanted))
+        return answers_of(read())
     except FileNotFoundError:
         return "no predictions"
     except predictions.DAMAGED:

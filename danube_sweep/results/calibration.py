@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from danube_sweep.errors import ConfigError
-from danube_sweep.results.answers import Answers, Codes, answers_of
+from danube_sweep.results.answers import Answers, Codes, answers_read
 from danube_sweep.results.bootstrap import FOLDS, cross_folds
 from danube_sweep.results.decisions.rules import log_of
 from danube_sweep.results.ensemble.members import tempered
@@ -94,7 +94,7 @@ def calibrate(file: Path, method: str = TEMPERATURE) -> Calibration:
 
 
 def _answers(file: Path) -> Answers:
-    found = _read(file)
+    found = answers_read(lambda: _with_losses(file))
     if isinstance(found, str):
         raise ConfigError(
             f"--calibrate is fitted on validation rows, and {file} has {found}; give --calibrate-on FILE, like the "
@@ -107,17 +107,12 @@ def _answers(file: Path) -> Answers:
     return found
 
 
-def _read(file: Path) -> Answers | str:
-    try:
-        table = predictions.read(file)
-        if LOSS not in table.column_names and (one := predictions.classified(table)) is not None:  # a file of oof
-            right_N = one.probabilities_NC[np.arange(len(table)), one.labels_N]
-            table = table.append_column(LOSS, pa.array(-np.log(np.maximum(right_N, np.finfo(np.float64).tiny))))
-        return answers_of(table)
-    except FileNotFoundError:
-        return "no predictions"
-    except predictions.DAMAGED:
-        return "damaged predictions"
+def _with_losses(file: Path) -> pa.Table:
+    table = predictions.read(file)
+    if LOSS not in table.column_names and (one := predictions.classified(table)) is not None:  # a file of oof
+        right_N = one.probabilities_NC[np.arange(len(table)), one.labels_N]
+        table = table.append_column(LOSS, pa.array(-np.log(np.maximum(right_N, np.finfo(np.float64).tiny))))
+    return table
 
 
 def _judged(found: Answers, fit: Callable[[Floats, Codes], float | Scaling]) -> Calibration:

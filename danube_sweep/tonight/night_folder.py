@@ -125,8 +125,9 @@ class NightFolder:
         """Whether predictions have the form of the sample submission that is asked for now, unchanged since."""
         assert self.asked is not None
         given = predicted.words[predicted.words.index(LIKE) + 1] if LIKE in predicted.words else None
-        unchanged = given is None or Path(given).expanduser().stat().st_mtime <= predicted.began
-        return given == self.asked.like and unchanged
+        if given != self.asked.like:  # an earlier sample may have gone
+            return False
+        return given is None or Path(given).expanduser().stat().st_mtime <= predicted.began
 
     def set_sweep_aside(self) -> Path:
         """Renames the sweep, so that its trials are searched anew; returns its new path. Raises DiskError."""

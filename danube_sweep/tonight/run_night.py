@@ -9,6 +9,7 @@ from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_table import nothing_learned_lines
 from danube_sweep.results.rows import winner
+from danube_sweep.results.trial_results import StoredTrial
 from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal, human
@@ -63,8 +64,13 @@ def _start_again(night: NightFolder, terminal: Terminal) -> None:
     ended = ended_badly(night.sweep)
     if ended and not open_trials(night.sweep) and not night.predicted() and winner(rank_sweep(night.sweep)) is None:
         place = paths.from_here(night.set_sweep_aside())
-        first = f"{ended[0].state}" + (f": {ended[0].reason}" if ended[0].reason else "")
-        terminal.note(f"no trial got as far as a validation ({first}); they are kept in {place}, and it begins again")
+        terminal.note(
+            f"no trial got as far as a validation ({_end_of(ended[0])}); they are kept in {place}, and it begins again"
+        )
+
+
+def _end_of(trial: StoredTrial) -> str:
+    return f"{trial.state}: {trial.reason}" if trial.reason else trial.state
 
 
 def _planned(asked: Asked, night: NightFolder, terminal: Terminal) -> list[Backbone]:
@@ -164,10 +170,8 @@ def _nothing_validated(night: NightFolder) -> str:
     """Why there is no answer, and the way on: more hours only if nothing but time was missing."""
     assert night.asked is not None
     again = f"danube-sweep tonight {paths.from_here(night.path)}"
-    ended = ended_badly(night.sweep)
-    if ended:
-        first = ended[0]
-        said = f"{first.name}: {first.state}" + (f": {first.reason}" if first.reason else "")
+    if ended := ended_badly(night.sweep):
+        said = f"{ended[0].name}: {_end_of(ended[0])}"
         return f"no trial got as far as a validation ({said}); correct that, then go on with: {again}"
     hours = 2 * max(night.asked.hours, night.spent_s() / 3600)
     return f"no trial got as far as a validation in this time; go on with: {again} --hours {hours:.2g}"

@@ -27,7 +27,7 @@ from danube_sweep.sweeping.train_refit import Wanted as Refitted
 from danube_sweep.sweeping.train_refit import run_refit
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.tonight.next_round import Round
-from danube_sweep.tonight.night_folder import CUT, FAILED, WHOLE, NightFolder, Ran, command_line
+from danube_sweep.tonight.night_folder import CUT, FAILED, LIKE, PREDICT, WHOLE, NightFolder, Ran, command_line
 
 
 @final
@@ -140,12 +140,12 @@ class Stages:
         """submission.csv by what validation chose; returns its rows."""
         asked = self.night.asked
         assert asked is not None
-        words = ["predict", self.night.place(source), asked.test, "-o", self.night.place(self.night.submission)]
-        words += ["--like", asked.like] if asked.like else []
+        words = [PREDICT, self.night.place(source), asked.test, "-o", self.night.place(self.night.submission)]
+        words += [LIKE, asked.like] if asked.like else []
         words += ["--swap"] if swap else []
         words += ["--accelerator", "cpu"] if on_cpu else []
         words += ["--overwrite"]
-        with self._running(Ran("predict", words, time.time())):
+        with self._running(Ran(PREDICT, words, time.time())):
             how = PredictWords(
                 source,
                 Path(asked.test).expanduser(),

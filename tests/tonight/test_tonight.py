@@ -51,6 +51,14 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return place, done.stdout
 
 
+@pytest.fixture
+def place(night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, which is the current one."""
+    shutil.copytree(night[0], tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
 def commands_of(place: Path) -> list[list[str]]:
     lines = (place / "night" / "commands.sh").read_text().splitlines()
     return [shlex.split(line)[1:] for line in lines if line.startswith("danube-sweep ")]
@@ -102,22 +110,16 @@ def test_the_first_command_makes_the_same_trials(night: tuple[Path, str], tmp_pa
     assert all(known[name]["trial"] == result["trial"] for name, result in again.items())
 
 
+@pytest.mark.usefixtures("place")
 def test_a_night_of_others_is_asked_about(
-    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(night[0], tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
     monkeypatch.setenv("DANUBE_SWEEP_CACHE", str(tmp_path / "of another user"))
     assert main.main(["tonight", "night"]) == 2
     assert "goes outside itself: data.path=train.csv, data.path=test.csv" in capsys.readouterr().err
 
 
-def test_a_night_that_was_killed_before_its_predictions_goes_on_there(
-    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(night[0], tmp_path / "place")
-    place = tmp_path / "place"
-    monkeypatch.chdir(place)
+def test_a_night_that_was_killed_before_its_predictions_goes_on_there(place: Path) -> None:
     stored = json.loads((place / "night" / "night.json").read_text())
     searched = [one for one in stored["ran"] if one["stage"] not in ("predict", "report")]
     write_json(place / "night" / "night.json", {**stored, "ran": searched})  # as the night itself does
@@ -216,11 +218,10 @@ def test_a_night_that_was_killed_before_its_first_trials_begins_again(tmp_path: 
     assert again.ran == []
 
 
+@pytest.mark.usefixtures("place")
 def test_a_night_without_a_validation_says_why_and_begins_again(
-    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(night[0], tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
     folder = Path("night")
     stored = json.loads((folder / "night.json").read_text())
     searched = [one for one in stored["ran"] if one["cells"]]
@@ -244,12 +245,7 @@ def test_a_night_without_a_validation_says_why_and_begins_again(
     assert not isinstance(coming, str) and coming.stage == "first look"
 
 
-def test_another_sample_submission_is_predicted_again(
-    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(night[0], tmp_path / "place")
-    place = tmp_path / "place"
-    monkeypatch.chdir(place)
+def test_another_sample_submission_is_predicted_again(place: Path) -> None:
     Path("like.csv").write_text("id,cash,card\n" + "".join(f"{n},0,1\n" for n in range(39, -1, -1)))
     trials = trials_of(place)
     assert main.main(["tonight", "night", "--like", "like.csv"]) == 0
@@ -257,13 +253,15 @@ def test_another_sample_submission_is_predicted_again(
     assert rows[0] == "id,cash,card" and rows[1].startswith("39,")
     assert trials_of(place) == trials
     assert [one[0] for one in commands_of(place)][-4:] == ["predict", "report", "predict", "report"]
+    Path("like.csv").rename("other.csv")
+    assert main.main(["tonight", "night", "--like", "other.csv"]) == 0
+    assert [one[0] for one in commands_of(place)][-2:] == ["predict", "report"]
 
 
+@pytest.mark.usefixtures("place")
 def test_a_night_that_learned_nothing_says_so_before_its_predictions(
-    night: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(night[0], tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
     monkeypatch.setattr(run_night, "nothing_learned_lines", lambda _ranking: ["nothing was learned: log_loss 5"])
     monkeypatch.setattr(run_night, "_predict", lambda *_: print("all is answered"))
     Path("like.csv").write_text("id,card,cash\n" + "".join(f"{n},0,1\n" for n in range(40)))
