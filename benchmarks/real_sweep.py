@@ -78,9 +78,9 @@ DATA = {
 }
 RATES = {"banking77": "1e-3,3e-3,1e-2", "arena_human": "2e-4,5e-4,1.5e-3"}
 SETTINGS = ("model", "rows", "validation", "max_length", "batch", "steps", "validations", "rates", "last_k")
-SETTINGS += ("precision", "compute", "clock", "device", "eval_batch")
+SETTINGS += ("precision", "compute", "clock", "device", "eval_batch", "variant")
 """The options that records depend on."""
-EARLIER = {"device": "cpu", "eval_batch": "64"}
+EARLIER = {"device": "cpu", "eval_batch": "64", "variant": "auto"}
 """Those of records from versions that had no such option."""
 
 
@@ -98,7 +98,8 @@ class Study:
                 f"--steps must be a multiple of --validations, got {options.steps} and {options.validations}"
             )
         source = [word.replace("FOLDER", str(options.data.absolute())) for word in DATA[data]]
-        common = [f"experiment={data}", "model=auto", f"model.path={model}", *source, *sides.place(options.device)]
+        common = [f"experiment={data}", "model=auto", f"model.path={model}", f"model.variant={options.variant}"]
+        common += [*source, *sides.place(options.device)]
         common += [f"data.max_rows={options.rows}", f"data.validation_fraction={options.validation}"]
         common += [f"data.max_length={options.max_length}", "trainer.score_test=false"]
         common += [f"precision={options.precision}", f"precision.compute={options.compute}"]
@@ -246,6 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", type=Path, help="a folder for the records")
     parser.add_argument("--model", type=Path, help="a pretrained folder instead of experiment=pretrain_tiny")
+    parser.add_argument(
+        "--variant", choices=["auto", "base", "chat"], default="auto", help="base: texts without chat markup"
+    )
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DANUBE_SWEEP_DATA", "data")))
     parser.add_argument("--only", choices=list(DATA), help="one of the data sets")
     parser.add_argument("--clock", choices=sides.CLOCKS, default="wall", help="cpu: where others use the machine too")
