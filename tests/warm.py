@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import types
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -30,6 +31,8 @@ from typing import Any
 
 from joblib.externals.loky.backend import fork_exec
 
+from danube_sweep import composer
+from danube_sweep.config import offered_options
 from danube_sweep.report import importance
 
 STACK = [
@@ -263,10 +266,26 @@ def ended_at_once() -> Iterator[None]:
     os._exit(int(code or 0))
 
 
+def register_schemas() -> None:
+    """Gives Hydra the schemas, for each forked process to find. What packages offer is looked for in each of them."""
+    composer.register()
+    offered_options.offers.cache_clear()
+
+
+def leave_operators_alone() -> None:
+    """A forked process that ends need not take back each operator that torch knows: that is half of its whole time."""
+    for finalizer in weakref.finalize._registry:
+        found = finalizer.peek()
+        if found is not None and found[1].__module__ == "torch.library":
+            finalizer.atexit = False
+
+
 def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as place:
         for name in STACK:
             importlib.import_module(name)
+        register_schemas()
+        leave_operators_alone()
         gc.collect()
         gc.freeze()
         asked = serve(place)
