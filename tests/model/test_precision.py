@@ -16,6 +16,8 @@ from danube_sweep.model.backbone import load_backbone
 
 Tiny = Callable[..., Config]
 
+pytestmark = pytest.mark.usefixtures("bf16_host")
+
 TABLE: dict[str, tuple[type[nn.Module], torch.dtype, torch.dtype]] = {
     "fp32": (nn.Linear, torch.float32, torch.float32),
     "bf16": (nn.Linear, torch.bfloat16, torch.bfloat16),

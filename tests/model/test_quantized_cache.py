@@ -105,6 +105,7 @@ def test_a_trial_over_what_was_read_has_the_losses_of_one_that_quantised(
         assert metrics(tmp_path / "quantised", part) == metrics(tmp_path / "read", part)
 
 
+@pytest.mark.usefixtures("bf16_host")
 def test_whatever_changes_the_bytes_has_an_entry_of_its_own(tiny: Tiny, tmp_path: Path, cache: Path) -> None:
     save_base(tiny(), tmp_path / "model")
     folder = f"model.path={tmp_path / 'model'}"
@@ -214,6 +215,7 @@ def test_two_processes_at_once_end_with_one_entry_and_the_same_weights(cache: Pa
     assert len(entries(cache)) == 1 and not any("damaged" in stderr for _, stderr in ended)
 
 
+@pytest.mark.usefixtures("bf16_host")
 def test_a_process_killed_while_it_writes_leaves_nothing_that_is_read(
     tiny: Tiny, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -149,6 +149,7 @@ def test_a_frozen_output_layer_counts_too(tiny: Tiny) -> None:
         ("nf4", "nf4 precision.compute=fp32", r"the embeddings are torch\.bfloat16, asked for was torch\.float32"),
     ],
 )
+@pytest.mark.usefixtures("bf16_host")
 def test_another_storage_than_asked_for(tiny: Tiny, loaded: str, asked: str, message: str) -> None:
     backbone = load(tiny(f"precision={loaded}"))
     lora.attach(backbone, tiny().lora, seed=0)
@@ -165,6 +166,7 @@ def test_a_single_layer_in_another_storage(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
+@pytest.mark.usefixtures("bf16_host")
 def test_another_compute_type_than_asked_for(tiny: Tiny, precision: str) -> None:
     parts = build(tiny(f"precision={precision}", "lora=none"))  # an adapter keeps the type by itself
     batch = parts.batch([0, 1])
