@@ -68,6 +68,7 @@ def test_the_installed_package_explains_itself(python: Python, site: Path) -> No
     assert all(f"\n  {group}" in done.stdout for group in OPTIONS)
 
 
+@pytest.mark.full
 def test_the_installed_package_trains(python: Python, tmp_path: Path) -> None:
     small = ["data.rows=60", "trainer.max_steps=2", *TINY]
     done = python("-m", "danube_sweep", "experiment=embedded", "hydra.run.dir=here", *small)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from covering import one_in
 from omegaconf import DictConfig
 
 from danube_sweep.composer import Composer, _load, compose
@@ -102,7 +103,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", one_in(3, COMMANDS))
 def test_a_cell_is_the_trial_of_its_own_command(composer: Composer, command: str) -> None:
     overrides = command.split()
     found = told(composer.trial, overrides)

@@ -392,7 +392,7 @@ def test_on_paper_there_are_no_buttons_and_the_whole_table(browser: Browser, mix
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
-@pytest.mark.parametrize("kind", ["real", "single", "empty", "many"])
+@pytest.mark.parametrize("kind", ["single", "empty", "many", pytest.param("real", marks=pytest.mark.full)])
 def test_every_kind_of_sweep_is_shown_without_an_error(
     browser: Browser, real_sweep: Path, tmp_path: Path, kind: str
 ) -> None:

@@ -20,6 +20,7 @@ WORDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.skipif(clocks.library() is None, reason="there is no libfaketime; make clock installs it")
 def test_a_sweep_under_a_clock_that_jumps_by_400_days_is_the_undisturbed_sweep(tmp_path: Path) -> None:
     with clocks.jumping(tmp_path) as clock:

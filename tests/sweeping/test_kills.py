@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks" / "siege"))
 
 import kills
 
-TRIALS, KILLS = 4, 4
+TRIALS, KILLS = 4, 2
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def lasting(result: dict[str, Any]) -> dict[str, Any]:
     return {key: result[key] for key in ("trial", "state", "steps", "epochs", "best_step", "rows", "parameters")}
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.full)])
 def test_several_ranks_train_the_trial_that_one_process_trains(
     alone: tuple[Config, Path], tmp_path: Path, count: int
 ) -> None:

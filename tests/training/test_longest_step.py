@@ -69,7 +69,7 @@ class Retrying(Staying):
         return False
 
 
-@pytest.mark.parametrize("name", one_in(2, PACKS))
+@pytest.mark.parametrize("name", one_in(3, PACKS))
 def test_trying_it_changes_no_bit_of_what_follows(tiny: Tiny, tmp_path: Path, name: str) -> None:
     seen = []
     for again in (False, True):
