@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import TINY
 from hydra.core.utils import JobReturn, JobStatus
-from runs import metrics, start
+from runs import command, metrics, start
 
 from danube_sweep.cli import main
 from danube_sweep.composer import compose
@@ -155,6 +155,14 @@ def test_a_result_that_was_cut_short_is_run_again_and_that_is_said(place: Place,
     assert resumed.code == 0 and place.attempted(name) == [1, 2, 1, 1]
     assert f"{hurt.path.name}: its result.json was damaged; the trial is run again (result.json.damaged)" in resumed.out
     assert outcome(hurt.folder) == before
+
+
+@pytest.mark.parametrize("words", [["hydra.mode=MULTIRUN"], ["--config-dir", "own", "experiment=swept"]])
+def test_hydras_mode_makes_a_sweep_without_a_word_for_it(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "swept.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    done = command(*words, *TINY, "seed=0,1", "sweep.dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0 and "2 trials, 0 done; nothing was started" in done.stdout, done.stderr
 
 
 def test_a_dry_run_shows_every_cell_and_writes_nothing(place: Place, grid: Ran) -> None:
