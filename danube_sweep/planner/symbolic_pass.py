@@ -218,8 +218,9 @@ class Tape:
         if trained:
             self.keep(read)
         elif given.live and self.walk.precision.storage is Storage.int8:
-            # bitsandbytes keeps its input, though it needs none; of IA3's a copy, as PEFT made it fp32.
-            copied = isinstance(self.adapter, Ia3) and self._adapts(name) and self.walk.cpu
+            # bitsandbytes keeps its input, though it needs none; of IA3's what PEFT made of it.
+            made = self._peft_casts(given) or (self.walk.cpu and name == self.walk.model.family.mlp[-1])
+            copied = isinstance(self.adapter, Ia3) and self._adapts(name) and made
             held = replace(given, name=f"{name} int8", each=each) if copied else given
             self.keep(held)
             self._held.add(held.name)
@@ -282,10 +283,14 @@ class Tape:
         )
         self.keep_bytes(f"{layer.name} weights", constant=2 * layer.weights * FP32)
 
+    def _peft_casts(self, given: Value) -> bool:
+        # Over int8 on a CPU, where PEFT sees no autocast: to fp32.
+        return self.walk.precision.storage is Storage.int8 and self.walk.cpu and given.each != FP32
+
     def _low_rank(self, given: Value, layer: LinearShape, rank: int, dropout: float) -> None:
         each = self.walk.compute_bytes
         read = self.cast(given, each, f"{layer.name} A")
-        if isinstance(self.adapter, Adalora) and self.walk.precision.storage is Storage.int8 and self.walk.cpu:
+        if isinstance(self.adapter, Adalora) and self._peft_casts(given):
             read = read.named(f"{layer.name} fp32 read")  # PEFT sees no autocast there and casts on its own
         if dropout > 0:
             if given.live:

@@ -218,10 +218,11 @@ def option_and_storage(case: tuple[str, str]) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("overrides", "precision"), covering(KINDS, ["fp32", "bf16", "nf4", "int8"], meets=option_and_storage)
+    ("overrides", "precision"),
+    covering(KINDS, ["fp32", "bf16", "nf4", "int8", "int8 precision.compute=bf16"], meets=option_and_storage),
 )
 def test_so_is_what_other_kinds_of_adapters_keep(overrides: str, precision: str) -> None:
-    counted, walk = saved_bytes(composed(*overrides.split(), f"precision={precision}"), padded=False)
+    counted, walk = saved_bytes(composed(*overrides.split(), *f"precision={precision}".split()), padded=False)
     assert whole_body(walk).bytes(ROWS * LENGTH) == pytest.approx(counted, rel=0.01)
 
 
