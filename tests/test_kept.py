@@ -43,6 +43,7 @@ def stated_by_version_1(overrides: list[str]) -> list[str]:
 PINNED = [(version, *row) for version in HASHES for row in HASHES[version]]
 
 
+@pytest.mark.usefixtures("bf16_host")
 @pytest.mark.parametrize(("version", "overrides", "expected"), PINNED)
 def test_hashes_are_those_of_before(
     version: str, overrides: list[str], expected: str, monkeypatch: pytest.MonkeyPatch

@@ -172,14 +172,16 @@ def test_a_benchmark_refuses_the_records_of_another_sweep(tmp_path: Path, monkey
     study = partial(script("real_sweep", monkeypatch).Study, data="banking77", model=tmp_path / "base")
     options = {"steps": 4, "validations": 2, "data": tmp_path, "last_k": "1", "rates": "1e-2", "model": None}
     options |= {"precision": "fp32", "compute": "fp32", "clock": "cpu", "batch": 4, "max_length": 16}
-    options |= {"device": "cpu", "eval_batch": "null"}
+    options |= {"device": "cpu", "eval_batch": "null", "variant": "auto"}
     for rows in (40, 40):
         study(SimpleNamespace(**options, rows=rows, validation=0.2), folder=tmp_path / "records")
     with pytest.raises(SystemExit, match="recorded with --rows 40, not 60"):
         study(SimpleNamespace(**options, rows=60, validation=0.2), folder=tmp_path / "records")
     file = tmp_path / "records" / "settings.json"
     settings = json.loads(file.read_text())
-    file.write_text(json.dumps({name: settings[name] for name in settings if name not in ("device", "eval_batch")}))
+    file.write_text(
+        json.dumps({name: settings[name] for name in settings if name not in ("device", "eval_batch", "variant")})
+    )
     with pytest.raises(SystemExit, match="recorded with --eval-batch 64, not null"):  # by an earlier version
         study(SimpleNamespace(**options, rows=40, validation=0.2), folder=tmp_path / "records")
     study(SimpleNamespace(**{**options, "eval_batch": "64"}, rows=40, validation=0.2), folder=tmp_path / "records")
