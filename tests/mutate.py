@@ -358,7 +358,7 @@ FAULTS = [
         ("sweeping/test_early_stopping.py", "sweeping/test_pruners.py"),
     ),
     Fault(
-        "pruners ignore the goal",
+        "a search takes the least of every metric, whatever its goal",
         "sweeping/propose/optuna_journal.py",
         "optuna.study.StudyDirection[goal.upper()] for _, goal in objectives",
         "optuna.study.StudyDirection.MINIMIZE for _ in objectives",

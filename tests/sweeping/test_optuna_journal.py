@@ -154,8 +154,9 @@ def test_a_grid_is_not_drawn() -> None:
         build_sampler(Sampler.grid, 0, 0)
 
 
-def test_tpe_learns_where_the_good_trials_are(opened: Open) -> None:
-    journal, space = opened(), {"x": Number(0.0, 1.0)}
+@pytest.mark.parametrize("objectives", [LOSS, ACCURACY], ids=["least loss", "most accuracy"])
+def test_tpe_learns_where_the_good_trials_are(opened: Open, objectives: list[tuple[str, str]]) -> None:
+    journal, space = opened(objectives), {"x": Number(0.0, 1.0)}
     found = []
     for number in range(1, 41):
         draw, values = journal.draw(space, Sampler.tpe, 0, startup=8)
