@@ -8,7 +8,7 @@ READY := .venv/.ready
 run: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/danube-sweep
 
-test: $(READY) browser clock
+test: $(READY) browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(MAKE) --no-print-directory --jobs 2 types suite
@@ -39,7 +39,7 @@ browser:
 	    apt-get -qq install -y --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1 || \
 	  echo 'no Chromium here and no way to install it: the tests that draw in a browser are skipped'
 
-# A clock that jumps is tested with Debian's libfaketime, in the same way.
+# make test-full and make siege make a clock jump with Debian's libfaketime, which is found or installed in the same way.
 clock:
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get -qq update && \

@@ -284,14 +284,14 @@ class Tape:
         self.keep_bytes(f"{layer.name} weights", constant=2 * layer.weights * FP32)
 
     def _peft_casts(self, given: Value) -> bool:
-        # Over int8 on a CPU, where PEFT sees no autocast: to fp32.
+        # To fp32, on its own: over int8 on a CPU it sees no autocast.
         return self.walk.precision.storage is Storage.int8 and self.walk.cpu and given.each != FP32
 
     def _low_rank(self, given: Value, layer: LinearShape, rank: int, dropout: float) -> None:
         each = self.walk.compute_bytes
         read = self.cast(given, each, f"{layer.name} A")
         if isinstance(self.adapter, Adalora) and self._peft_casts(given):
-            read = read.named(f"{layer.name} fp32 read")  # PEFT sees no autocast there and casts on its own
+            read = read.named(f"{layer.name} fp32 read")
         if dropout > 0:
             if given.live:
                 factor = given.each if self.walk.cpu else BOOL
