@@ -44,6 +44,8 @@ from danube_sweep.storage.redaction import secret_address
 
 VERSION_BASE = "1.3"
 _CHOICE = re.compile(rf"\+{{0,2}}({'|'.join((*OPTIONS, *SWEEP_OPTIONS, 'experiment'))})=([^{{].*)")
+_LIST = re.compile(rf"\+{{0,2}}({'|'.join((*OPTIONS, *SWEEP_OPTIONS))}|experiment|hydra/\w+)=(\[.*)", re.S)
+_NAMES = re.compile(r"\[\s*[a-z_][\w/-]*(\s*,\s*[a-z_][\w/-]*)*\s*\]", re.I)
 _LONGEST_OPTION = 200
 """A file's name has at most 255 bytes."""
 _GPU = re.compile(r"(?:gpu|cuda)(?::(\d+))?")
@@ -160,6 +162,7 @@ def _gpu(override: str) -> list[str]:
 
 
 def _choice(override: str) -> str:
+    _refuse_list(override)
     match = _CHOICE.fullmatch(override)
     if match is None:
         return override
@@ -172,6 +175,17 @@ def _choice(override: str) -> str:
         names = sorted(packaged | offered_options.offers(group).usable.keys())
         raise ConfigError(unknown_option(group, value, names))
     return f"{group}={value}"
+
+
+def _refuse_list(override: str) -> None:
+    # Hydra merges the options of a list, and fails with a traceback where an item is no name. Experiments may be merged.
+    match = _LIST.fullmatch(override)
+    if match is None or (match[1] == "experiment" and _NAMES.fullmatch(match[2])):
+        return
+    raise ConfigError(
+        f"{match[1]}={match[2]}: it takes the name of one option, not a list; to train one after the other, give -m "
+        f"and {match[1]}=FIRST,SECOND"
+    )
 
 
 def parse_sweep(overrides: Sequence[str]) -> list[Override]:

@@ -202,6 +202,12 @@ REFUSED: list[tuple[list[str], str]] = [
     (["head=foo"], "head=foo: no such option; there are bradley_terry_ties, causal, lm"),
     (["model=danube3_500"], "did you mean model=danube3_500m?"),
     (["experiment=nothing"], "experiment=nothing: no such option; there are arena_human, banking77"),
+    (
+        ["model=[danube3_500m,danube3_4b]"],
+        "model=[danube3_500m,danube3_4b]: it takes the name of one option, not a list",
+    ),
+    (["+lora=[1,2]"], "lora=[1,2]: it takes the name of one option, not a list"),
+    (["experiment=[1]"], "experiment=[1]: it takes the name of one option, not a list"),
     (["lora.rnak=3"], "lora.rnak: no such field; did you mean lora.rank?"),
     (["lroa.rank=3"], "lroa.rank: no such field; did you mean lora?"),
     (["+extra=1"], "extra: no such field"),
