@@ -53,6 +53,12 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     return COMPOSER.trial(overrides)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """The workers import nothing that one process has imported for all."""
+    warm.fork_workers()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is marked `full` is skipped, unless the whole products are asked for."""
     for item in items:

@@ -45,7 +45,7 @@ class Handed:
         self._stop_early(runs)
         if self.ended:
             return [{"type": "exit"}]
-        if stopping := [name for name in running if name in self.to_stop & runs.keys()]:
+        if stopping := [name for name in running if name in self.to_stop and name in runs and runs[name].history]:
             return [{"type": "stop", "run_id": name} for name in stopping]
         commands = []
         for _ in range(self.at_once - len(running)):

@@ -1,5 +1,7 @@
 """Processes forked from one that has imported the stack: a `python -m …` or `python -c …` without 7 seconds of imports.
 
+The workers of pytest-xdist are such processes too.
+
 They are children of the test's process, as those of `subprocess` are: same exit codes, signals, pipes and working
 directory. A process that they start through multiprocessing's forkserver or the test's own is forked from the same
 stack. What depends on how a process starts (its imports, its environment's first look) needs `subprocess` itself.
@@ -27,8 +29,9 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from multiprocessing import util
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from execnet import gateway_base, gateway_io
 from joblib.externals.loky.backend import fork_exec
 
 from danube_sweep import composer
@@ -62,11 +65,15 @@ WARM_PARENT = "warm parent"
 """The name, in /proc/PID/comm, of a process that is a forkserver by being forked."""
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 _FORKING = threading.Lock()
+WORKER = "-u"
+"""The word with which pytest-xdist starts a worker and nobody else anything."""
+FIRST = "__the_first_warm__"
+"""The name, in the modules of a forked process, under which this file stands as it forks for that process."""
 OUT_OF_THE_WAY = 900
 """File descriptors from here on are none that a process asks for by number."""
 
 
-class WarmPopen(subprocess.Popen[str]):
+class WarmPopen(subprocess.Popen[Any]):
     """`subprocess.Popen([sys.executable, *words])`, forked; takes text, cwd, env and the three streams."""
 
     def _execute_child(self, args: Sequence[str], *rest: Any) -> None:
@@ -90,6 +97,20 @@ def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     with popen(*words, **options) as process:
         out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class WarmIO(gateway_io.Popen2IOMaster):
+    """What pytest-xdist talks to a worker through; the worker is forked."""
+
+    def __init__(self, words: Sequence[str], execmodel: Any) -> None:
+        self.popen = WarmPopen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        gateway_base.Popen2IO.__init__(self, self.popen.stdin, self.popen.stdout, execmodel=execmodel)
+
+
+def fork_workers() -> None:
+    """From now on the workers that pytest-xdist starts are forked: the stack is imported once for all of them."""
+    if sys.platform == "linux":
+        gateway_io.__dict__["Popen2IOMaster"] = WarmIO
 
 
 @contextmanager
@@ -164,6 +185,8 @@ def _forked(handles: dict[int, int], words: Sequence[str], cwd: Any = None, env:
 
 @cache
 def _server() -> socket.socket:
+    if FIRST in sys.modules:
+        return cast(socket.socket, sys.modules[FIRST]._server())
     ours, theirs = socket.socketpair()
     number = theirs.fileno()
     command, environment = [sys.executable, __file__, str(number)], {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -215,6 +238,7 @@ def with_a_server(asked: dict[str, Any]) -> dict[str, Any]:
         far = socket.socket(fileno=fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY))
         ours.close()
         globals()["_server"] = lambda: far
+        sys.modules[FIRST] = sys.modules[__name__]
         return asked
     ours.close()
     for handle in asked["handles"]:
@@ -289,12 +313,14 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         asked = serve(place)
-    if FORKSERVER not in asked["words"][1]:
+    if WORKER in asked["words"]:  # of pytest: what it starts has a server in turn
+        asked = with_a_server(asked)
+    if WORKER not in asked["words"] and FORKSERVER not in asked["words"][1]:
         asked = with_a_server(asked)
     if FORKSERVER in asked["words"][1]:
         Path("/proc/self/comm").write_text(WARM_PARENT)
     become(asked)
-    kind, what, *more = asked["words"]
+    kind, what, *more = [word for word in asked["words"] if word != WORKER]
     sys.argv = [kind, *more]
     named = [place for place in asked["environment"].get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.path[:1] = [asked["cwd"], *(place for place in named if place not in sys.path[1:])]
