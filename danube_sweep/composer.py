@@ -178,7 +178,7 @@ def _choice(override: str) -> str:
 
 
 def _refuse_list(override: str) -> None:
-    # Hydra merges the options of a list, and fails with a traceback where an item is no name. Experiments may be merged.
+    # Hydra merges the options of a list, and ends in a traceback where an item is no name. Experiments may be merged.
     match = _LIST.fullmatch(override)
     if match is None or (match[1] == "experiment" and _NAMES.fullmatch(match[2])):
         return
