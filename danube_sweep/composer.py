@@ -129,7 +129,8 @@ def _check_secrets(trial: Config) -> None:
 
 
 def _slots(config: DictConfig) -> int | None:
-    return cast("int | None", config.get("sweep", {}).get("slots"))
+    with _explained():
+        return cast("int | None", config.get("sweep", {}).get("slots"))
 
 
 def choices(overrides: Sequence[str]) -> list[str]:

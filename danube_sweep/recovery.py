@@ -24,6 +24,7 @@ from danube_sweep.storage.folder_names import hash_in, number_in
 from danube_sweep.storage.locks import is_held
 from danube_sweep.storage.ownership import Kind, remove_temporaries
 from danube_sweep.storage.run_folder import RunFolder, readable
+from danube_sweep.storage.shared_files import remove_left_over_copies
 from danube_sweep.storage.sweep_folder import Damaged, Entry, SweepFolder
 
 Note = Callable[[str], None]
@@ -151,6 +152,7 @@ def mend(folder: SweepFolder, note: Note) -> None:
     """
     recovery = Recovery(folder)
     remove_temporaries(folder.path, Kind.sweep)
+    remove_left_over_copies(folder.path)
     for damaged in folder.damaged():
         _mend_trial(folder, damaged, recovery, note)
     for entry in folder.entries():

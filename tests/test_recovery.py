@@ -1,5 +1,7 @@
 """One damaged file costs one trial at most: it is repaired from the others or set aside, and that is said."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,11 @@ from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
 from danube_sweep.recovery import mend
 from danube_sweep.results.rank import rank_sweep
+from danube_sweep.results.refit_settings import find_chosen
 from danube_sweep.results.rows import Ranking, winner
 from danube_sweep.results.trial_results import DAMAGED
+from danube_sweep.results.winning_run import winning_run
+from danube_sweep.storage import files as json_files
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
@@ -313,3 +318,25 @@ def test_a_claim_writes_a_damaged_config_anew(sweep: SweepFolder) -> None:
     assert claim is not None and claim.config == before == load_config(entry.folder.config)
     claim.release()
     assert source.notes[0].startswith(f"{entry.path.name}: config.yaml was damaged and is written anew")
+
+
+def test_a_result_that_the_system_does_not_give_is_no_reason_to_choose_another_trial(
+    sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert winning_run(sweep.path)[0] == sweep.entries()[2].path
+    best, read = sweep.entries()[2].folder.result, json_files.json_of
+    best.write_text(best.read_text()[:-5])
+    chosen, said = winning_run(sweep.path)
+    assert chosen == sweep.entries()[3].path
+    assert said.endswith(f"without {best.parent.name}, whose result or config is damaged")
+
+    def fails_once(file: Path) -> object:
+        if file == best:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
+        return read(file)
+
+    monkeypatch.setattr(json_files, "json_of", fails_once)
+    assert any("result.json cannot be read (Input/output error)" in note for note in rank_sweep(sweep.path).notes)
+    for choose in (winning_run, lambda path: find_chosen(path, 1)):
+        with pytest.raises(CheckpointError, match="cannot be read: Input/output error; its trial may be the best"):
+            choose(sweep.path)

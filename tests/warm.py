@@ -26,7 +26,6 @@ import types
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from multiprocessing import util
 from pathlib import Path
 from typing import Any, cast
@@ -65,6 +64,8 @@ WARM_PARENT = "warm parent"
 """The name, in /proc/PID/comm, of a process that is a forkserver by being forked."""
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 _FORKING = threading.Lock()
+_servers: list[socket.socket] = []
+"""The ends of the processes that fork for this one; the last is asked."""
 WORKER = "-u"
 """The word with which pytest-xdist starts a worker and nobody else anything."""
 FIRST = "__the_first_warm__"
@@ -183,10 +184,28 @@ def _forked(handles: dict[int, int], words: Sequence[str], cwd: Any = None, env:
             libc.prctl(SUBREAPER, 0)
 
 
-@cache
+@contextmanager
+def started_anew() -> Iterator[None]:
+    """While it lasts, processes are forked from one that has the environment of now from its start."""
+    _servers.append(_started())
+    try:
+        yield
+    finally:
+        _servers.pop().close()
+
+
 def _server() -> socket.socket:
-    if FIRST in sys.modules:
-        return cast(socket.socket, sys.modules[FIRST]._server())
+    if not _servers:
+        _servers.append(_inherited() or _started())
+    return _servers[-1]
+
+
+def _inherited() -> socket.socket | None:
+    first = sys.modules.get(FIRST)
+    return None if first is None else cast(socket.socket, first._servers[-1])
+
+
+def _started() -> socket.socket:
     ours, theirs = socket.socketpair()
     number = theirs.fileno()
     command, environment = [sys.executable, __file__, str(number)], {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -237,7 +256,7 @@ def with_a_server(asked: dict[str, Any]) -> dict[str, Any]:
         theirs.close()
         far = socket.socket(fileno=fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY))
         ours.close()
-        globals()["_server"] = lambda: far
+        _servers[:] = [far]
         sys.modules[FIRST] = sys.modules[__name__]
         return asked
     ours.close()

@@ -21,7 +21,7 @@ from danube_sweep.os_errors import as_ours
 from danube_sweep.storage.redaction import redact
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, ListConfig
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 _SETS_MODE = re.compile(r"\+{0,2}hydra(=|\.mode)")
@@ -173,6 +173,7 @@ def _hydra(arguments: list[str]) -> int:
 def _train(config: Any, folder: Path) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     from danube_sweep import composer
     from danube_sweep.config import identity
@@ -187,13 +188,14 @@ def _train(config: Any, folder: Path) -> float | None:
     try:
         hydra = HydraConfig.get()
         refuse_unknown_fields(cast("DictConfig", hydra), "hydra")
-        typed = composer.to_config(composer.with_stated(config, hydra.overrides.task))
+        words = cast("list[str]", OmegaConf.to_container(cast("ListConfig", hydra.overrides.task)))  # ${…} stays a word
+        typed = composer.to_config(composer.with_stated(config, words))
         check(folder, Kind.run)
         check_runs(planned_device(typed.device))
         check_package(typed.tracking)
         identity.trial_hash(typed)  # a missing file is found before the heavy imports
         alone = hydra.mode is RunMode.RUN and "WANDB_SWEEP_ID" not in os.environ  # agents and launchers have a sweep
-        if alone and (line := without_effect(hydra.overrides.task)):
+        if alone and (line := without_effect(words)):
             Terminal().note(line)
         return train_run(typed, folder)
     except DanubeSweepError:

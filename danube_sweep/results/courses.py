@@ -1,7 +1,6 @@
 """How far the trials of a sweep have come: their validations so far, by the share of their steps."""
 
 import csv
-import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from danube_sweep.decoding import json_of
 from danube_sweep.storage.run_folder import RunFolder
 
 NEARLY: Final = 1e-6
@@ -79,7 +79,7 @@ def _version(file: Path) -> tuple[str, int, int, int]:
 def _steps(name: str, _inode: int, _size: int, _mtime_ns: int) -> tuple[int | None, float]:
     """A trial's steps and the share of its warm-up, which files of an older version lack."""
     with suppress(OSError, ValueError, TypeError, AttributeError):
-        found = json.loads(Path(name).read_text(encoding="utf-8"))
+        found = json_of(Path(name))
         total, warmup = found.get("total_steps"), found.get("warmup_share")
         share = float(warmup) if isinstance(warmup, int | float) and 0 <= warmup <= 1 else 0.0
         return (total if isinstance(total, int) and total > 0 else None), share

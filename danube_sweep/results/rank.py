@@ -52,7 +52,7 @@ def rank_trials(
     varied = varied_keys(trials)
     scores = _test_scores((path, *others), notes)
     rows = [_row(_once(group, notes), varied, chosen, scores) for group in by_row(trials)]
-    ended = [TrialOutcome(trial.name, trial.state, trial.reason) for trial in trials]
+    ended = [TrialOutcome(trial.name, trial.state, trial.reason, trial.unread) for trial in trials]
     rivals = baseline_rows(path, chosen, varied, notes)
     notes += [line for one in (path, *others) for line in _confirmed(one)]
     if any(next(one.glob("baselines/*/result.json"), None) for one in others):

@@ -17,7 +17,7 @@ from danube_sweep.planner.what_fits import with_micro_batch
 from danube_sweep.results.intervals import own_intervals
 from danube_sweep.results.rank import rank_trials
 from danube_sweep.results.ranking_table import named, nothing_learned_lines, number, plain
-from danube_sweep.results.rows import FINISHED, Ranking, Row, winner
+from danube_sweep.results.rows import FINISHED, Ranking, Row, refuse_unread, winner
 from danube_sweep.results.trial_results import StoredTrial, read_trial, read_trials
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.run_folder import RunFolder
@@ -78,6 +78,7 @@ def find_chosen(path: Path, top: int) -> tuple[list[Chosen], list[str]]:
         return [_of_run(path, read_trial(run, []))], []
     trials, notes = read_trials(path)
     ranking = rank_trials(path, trials, notes)
+    refuse_unread(ranking)
     best = winner(ranking)
     if best is None or not best.used:
         unvalidated = any(trial.result.get("rows") and not trial.result.get("validation") for trial in trials)

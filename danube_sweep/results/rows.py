@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.schema.states import State
+from danube_sweep.errors import CheckpointError
 from danube_sweep.results.nothing_learned import Prior
 from danube_sweep.results.training_noise import Cell, TrainingNoise
 
@@ -26,6 +27,8 @@ class TrialOutcome:
     trial: str
     state: str
     reason: str | None
+    unread: OSError | None = None
+    """What the system said instead of giving its result.json."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,16 @@ def winner(ranking: Ranking) -> Row | None:
     Rows that have lost trials by failures, or have fewer of their folds than others, win only if there is no other.
     """
     return _winner(ranking.rows)
+
+
+def refuse_unread(ranking: Ranking) -> None:
+    """Raises CheckpointError if a result cannot be read, though it is there: its trial may be the best."""
+    for one in ranking.trials:
+        if one.unread is not None:
+            raise CheckpointError(
+                f"{ranking.path / one.trial}/result.json cannot be read: {one.unread.strerror}; its trial may be the "
+                "best: make it readable, or give the folder of one run"
+            ) from one.unread
 
 
 def ties(ranking: Ranking) -> list[Row]:

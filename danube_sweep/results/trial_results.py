@@ -45,6 +45,8 @@ class StoredTrial:
     """The first line of its error."""
     sweep: str | None = None
     """The name of its own sweep, if trials of two sweeps are ranked together."""
+    unread: OSError | None = None
+    """What the system said instead of giving its result.json."""
 
     @property
     def name(self) -> str:
@@ -113,7 +115,7 @@ def read_trial(folder: RunFolder, notes: list[str], recovery: Recovery | None = 
     One of trial.json and config.yaml is enough. If neither identifies the trial, it is `damaged` and its result is not
     used, since nobody knows which trial it belongs to.
     """
-    described, result = _described(folder, notes), _result(folder, notes)
+    described, (result, unread) = _described(folder, notes), _result(folder, notes)
     overrides = _overrides(described["overrides"]) if "overrides" in described else None
     if result and described.get("hash"):
         result.setdefault("trial", described["hash"])
@@ -129,7 +131,7 @@ def read_trial(folder: RunFolder, notes: list[str], recovery: Recovery | None = 
         else:
             notes.append(f"{folder.path.name}/config.yaml is damaged: the trial is known by its overrides")
     first = next(iter(str(reason or "").splitlines()), "").strip()
-    return StoredTrial(folder, config or {}, overrides, result, state, first or None)
+    return StoredTrial(folder, config or {}, overrides, result, state, first or None, unread=unread)
 
 
 def _recovered(described: Mapping[str, Any], recovery: Recovery) -> dict[str, Any] | None:
@@ -160,12 +162,14 @@ def _described(folder: RunFolder, notes: list[str]) -> dict[str, Any]:
     return found
 
 
-def _result(folder: RunFolder, notes: list[str]) -> dict[str, Any]:
+def _result(folder: RunFolder, notes: list[str]) -> tuple[dict[str, Any], OSError | None]:
     try:
-        return folder.read_result() or {}
-    except CheckpointError:
-        notes.append(f"{folder.path.name}/result.json is cut short or damaged and does not count")
-        return {}
+        return folder.read_result() or {}, None
+    except CheckpointError as error:
+        unread = error.__cause__ if isinstance(error.__cause__, OSError) else None
+        why = "is cut short or damaged" if unread is None else f"cannot be read ({unread.strerror})"
+        notes.append(f"{folder.path.name}/result.json {why} and does not count")
+        return {}, unread
 
 
 def _paused(folder: RunFolder, notes: list[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from danube_sweep.decoding import json_of
 from danube_sweep.errors import CheckpointError, DamagedCheckpoint
 from danube_sweep.storage.checkpoints_by_step import MANIFEST
 from danube_sweep.storage.files import content_hash, whole_folder, writing
@@ -56,7 +57,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise DamagedCheckpoint(f"{folder} is no checkpoint: it has no {MANIFEST}")
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json_of(file)
         hashes: dict[str, str] = {**manifest["files"]}
         seal = manifest.pop(SEAL, None)  # manifests of version 0.1 have none
     except (ValueError, KeyError, TypeError) as error:

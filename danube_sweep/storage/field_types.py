@@ -37,6 +37,14 @@ ATTEMPT: Final[dict[str, Kinds]] = {
     **dict.fromkeys(("reason", "pack"), _TEXT),
     "seconds": (int, float),
 }
+SWEEP: Final[dict[str, Kinds]] = {
+    **dict.fromkeys(("created", "config_dir", "config_name", "door"), _TEXT),
+    **dict.fromkeys(("settings", "tracking"), (dict,)),
+    "search": _TABLE,
+    "command": (list,),
+    "hash_version": (int,),
+}
+_COUNTS: Final = ("rows", "parameters")
 ADJUSTED: Final[dict[str, Kinds]] = {MICRO_BATCH: (int,)}
 
 
@@ -59,10 +67,27 @@ def misfit_of_result(found: Mapping[str, Any]) -> str | None:
     numbers = {name: found.get(name) or {} for name in ("validation", "test", "references", "rows", "parameters")}
     numbers["measured.seconds"] = found.get("measured", {}).get("seconds", {})
     for name, table in numbers.items():
-        if not isinstance(table, dict) or not all(_is(one, _NUMBER) for one in table.values()):
+        kinds = (int,) if name in _COUNTS else _NUMBER
+        if not isinstance(table, dict) or not all(_is(one, kinds) for one in table.values()):
             return _named(name, table)
     if not all(_is(one, (int, float)) for one in found.get("prior") or []):
         return _named("prior", found["prior"])
+    return None
+
+
+def misfit_of_sweep(found: Mapping[str, Any]) -> str | None:
+    """The first field of a sweep.json that cannot be used, as `search=…`; None if all can."""
+    if (wrong := misfit(found, SWEEP)) is not None:
+        return wrong
+    search, settings = found.get("search") or {}, found.get("settings", {}).get("sweep", {})
+    if search and not (isinstance(search.get("space"), dict) and isinstance(search.get("fixed"), list)):
+        return _named("search", search)
+    if not isinstance(settings, dict):
+        return _named("settings.sweep", settings)
+    for name in ("metric", "goal"):
+        value = settings.get(name)
+        if not all(isinstance(one, str | None) for one in (value if isinstance(value, list) else [value])):
+            return _named(f"settings.sweep.{name}", value)
     return None
 
 

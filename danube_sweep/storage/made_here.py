@@ -4,8 +4,8 @@ A folder that came from elsewhere, or whose files others changed, is not among t
 """
 
 import hashlib
+import logging
 import os
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -15,17 +15,30 @@ from danube_sweep import paths
 WITNESSES: Final = ("config.yaml", "environment.json", "trial.json", "sweep.json", "ensemble.json", "night.json")
 """The files of a run, sweep, ensemble or night that decide which other files are read when it is continued."""
 
+log = logging.getLogger(__name__)
+_owed: dict[Path, list[str]] = {}
+"""Digests that the cache has not taken yet."""
+
 
 def remember(content: bytes) -> None:
-    """Keeps the digest of a file that was written here. Without a cache the folder will count as made elsewhere."""
+    """Keeps the digest of a file that was written here.
+
+    What the cache does not take is said once in the log and tried again with the next file. Without it, the folder
+    counts as made elsewhere.
+    """
     record = _record()
-    with suppress(OSError):
+    _owed.setdefault(record, []).append(_digest(content))
+    try:
         record.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(handle, f"{_digest(content)}\n".encode())  # in one piece, also with several writers
+            os.write(handle, "".join(f"{one}\n" for one in _owed[record]).encode())  # in one piece for other writers
         finally:
             os.close(handle)
+        del _owed[record]
+    except OSError as error:
+        if len(_owed[record]) == 1:
+            log.warning("%s: %s; commands may ask for --trust to read what is made here now", record, error.strerror)
 
 
 def made_here(folder: Path) -> bool:

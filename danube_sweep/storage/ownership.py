@@ -4,7 +4,6 @@ A folder of a run or a sweep holds a marker; one of version 0.1 is known by its 
 only the names below are written or removed, and never through a symbolic link. A folder with other content is refused.
 """
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from danube_sweep.decoding import Undecodable, json_of
 from danube_sweep.errors import CheckpointError
 from danube_sweep.storage.files import abandoned, remove, write_json, writing
 from danube_sweep.storage.leases import is_lease
@@ -229,8 +229,8 @@ def _instead(name: str) -> str:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = json_of(file)
+    except (OSError, Undecodable):
         return {}
     return found if isinstance(found, dict) else {}
 

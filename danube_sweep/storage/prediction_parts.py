@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from danube_sweep.decoding import json_from
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.storage.checkpoint import load_tensors, save_tensors
 from danube_sweep.storage.files import read_json, remove, whole_file, write_json
@@ -100,7 +101,7 @@ class PredictionParts:
             return None
         with suppress(CheckpointError, KeyError, ValueError):
             found = load_tensors(file)
-            examples = json.loads(bytes(found[_EXAMPLES].numpy()).decode())
+            examples = json_from(bytes(found[_EXAMPLES].numpy()))
             if isinstance(examples, list) and len(examples) == len(found[_ANSWERS]):
                 return Part([str(one) for one in examples], found[_ANSWERS])
         return None

@@ -193,8 +193,16 @@ class RunFolder:
         return {}
 
     def read_paused(self) -> dict[str, Any] | None:
-        """The result that a paused trial will have if it stays paused; None for a trial that is not paused."""
-        return read_json(self.paused) if self.paused.is_file() and not self.result.is_file() else None
+        """The result that a paused trial will have if it stays paused; None for a trial that is not paused.
+
+        Raises CheckpointError for a damaged file.
+        """
+        if not self.paused.is_file() or self.result.is_file():
+            return None
+        found = read_json(self.paused)
+        if (wrong := misfit_of_result(found)) is not None:
+            raise CheckpointError(f"{self.paused} is damaged ({wrong})")
+        return found
 
     def paused_fields(self) -> dict[str, Any]:
         """`read_paused`, or {} if the file is missing or damaged."""

@@ -4,17 +4,19 @@ A trial's folder is whole all the same. Whoever copies it copies the file.
 """
 
 import logging
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from danube_sweep.storage.files import content_hash, link
+from danube_sweep.storage.files import abandoned, content_hash, link, remove_left_over
 
 log = logging.getLogger(__name__)
 
 FOLDER: Final = "tokenizers"
 """In a sweep's folder, the copies, each named by its content."""
+_COPY: Final = re.compile(r"[0-9a-f]{32}(\.\w+)?")
 LEAST_BYTES: Final = 4096
 """A smaller file takes up as much of the disk as a link's own block would save."""
 
@@ -44,3 +46,16 @@ def _share(file: Path, store: Path) -> None:
         link(file, kept)  # none is there, or a damaged one
         return
     link(kept, file)
+
+
+def remove_left_over_copies(sweep: Path) -> None:
+    """Removes what processes that were killed on this machine left half-shared.
+
+    A process of another machine whose link goes says so and keeps its own file.
+    """
+    store = sweep / FOLDER
+    if store.is_dir() and not store.is_symlink():
+        names = {abandoned(path.name) for path in store.iterdir()}
+        for name in names:
+            if name is not None and _COPY.fullmatch(name):
+                remove_left_over(store / name)

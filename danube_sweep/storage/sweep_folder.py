@@ -32,7 +32,7 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import plain_config
 from danube_sweep.decoding import json_from
 from danube_sweep.errors import CheckpointError, DiskError
-from danube_sweep.storage.field_types import ATTEMPT, misfit
+from danube_sweep.storage.field_types import ATTEMPT, misfit, misfit_of_sweep
 from danube_sweep.storage.files import DAMAGED, appending, read_json, write_json, write_text, yaml_text
 from danube_sweep.storage.folder_names import number_in, trial_folder_name
 from danube_sweep.storage.locks import FolderLock
@@ -157,6 +157,8 @@ class SweepFolder:
             raise CheckpointError(f"{self.path} is no sweep: it has no {self.file.name}")
         try:
             described = read_json(self.file)
+            if (wrong := misfit_of_sweep(described)) is not None:
+                raise CheckpointError(f"{self.file} is damaged ({wrong})")
         except CheckpointError as error:
             raise CheckpointError(
                 f"{self.file} is cut short or damaged; delete it and give the sweep's command again with "

@@ -15,7 +15,7 @@ from danube_sweep.config.schema.states import State
 from danube_sweep.config.stored import load_config, load_sweep
 from danube_sweep.errors import BusyError, CheckpointError, ConfigError, DiskError
 from danube_sweep.results import rank, ranking_files, ranking_table
-from danube_sweep.results.rows import Ranking, winner
+from danube_sweep.results.rows import Ranking, refuse_unread, winner
 from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
@@ -79,7 +79,9 @@ def _score_winner(folder: SweepFolder, entries: list[Entry], terminal: Terminal,
     lock = FolderLock(folder.path / ".test.lock", timeout_s=0, outlasts=True)
     try:
         with lock:
-            best = winner(rank.rank_sweep(folder.path))
+            ranking = rank.rank_sweep(folder.path)
+            refuse_unread(ranking)
+            best = winner(ranking)
             mine = [] if best is None else [one for one in entries if one.hash and one.path.name in best.trials]
             for entry in mine:
                 _score_unscored(folder.path / "test.json", entry, _Scoring(terminal, stopping))

@@ -53,6 +53,7 @@ def test_what_works_is_let_through(changed: dict[str, Any], pruner: Pruner) -> N
     ("changed", "said"),
     [
         ({"metric": []}, "sweep.metric needs at least one metric, got []"),
+        ({"metric": [{"a": 1}]}, "sweep.metric takes the name of a metric or a list of names, got [{'a': 1}]"),
         ({"goal": "best"}, "sweep.goal must be minimize or maximize, got best"),
         ({"goal": ["minimize"]}, "sweep.goal needs one goal"),
         ({"metric": [LOSS, MEMORY], "goal": ["minimize"] * 3}, "sweep.goal needs one goal, or one for each of the 2"),

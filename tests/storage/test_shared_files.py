@@ -1,10 +1,11 @@
 """Files that trials of a sweep have in common are on the disk once, and each trial's folder is whole."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from danube_sweep.storage.shared_files import FOLDER, LEAST_BYTES, share
+from danube_sweep.storage.shared_files import FOLDER, LEAST_BYTES, remove_left_over_copies, share
 
 CONTENT = "t" * LEAST_BYTES
 
@@ -48,3 +49,12 @@ def test_a_store_that_is_a_link_or_a_file_is_not_used(sweep: Path, tmp_path_fact
     (sweep / FOLDER).unlink()
     (sweep / FOLDER).write_text("")
     assert shared(sweep, "a").read_text() == CONTENT
+
+
+def test_what_a_killed_process_left_half_shared_is_removed_and_nothing_else(sweep: Path) -> None:
+    shared(sweep, "a")
+    copy, store = next((sweep / FOLDER).iterdir()).name, sweep / FOLDER
+    for name in (f".{copy}.999999999-0a1b2c.tmp", f".{copy}.{os.getpid()}-0a1b2c.tmp", ".mine.999999999.tmp"):
+        (store / name).write_text("x")
+    remove_left_over_copies(sweep)
+    assert {path.name for path in store.iterdir()} == {copy, f".{copy}.{os.getpid()}-0a1b2c.tmp", ".mine.999999999.tmp"}

@@ -53,6 +53,10 @@ def validate_sweep(sweep: Sweep, pruner: Pruner) -> None:
     """Raises ConfigError for a setting out of range or a combination that cannot work."""
     metrics = sweep.metric if isinstance(sweep.metric, list) else [sweep.metric]
     goals = sweep.goal if isinstance(sweep.goal, list) else [sweep.goal]
+    require(
+        all(isinstance(metric, str) for metric in metrics),
+        f"sweep.metric takes the name of a metric or a list of names, got {sweep.metric}",
+    )
     require(metrics != [], "sweep.metric needs at least one metric, got []; the default is validation/log_loss")
     require(
         len(goals) in (1, len(metrics)) and (isinstance(sweep.metric, list) or not isinstance(sweep.goal, list)),
