@@ -3,25 +3,29 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test types suite test-full browser clock siege mutate clean
+.PHONY: run test set-up types suite test-full browser clock siege mutate clean
 
 run: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/danube-sweep
 
-test: $(READY) browser
+test: set-up
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(MAKE) --no-print-directory --jobs 2 types suite
+
+# pip has one core busy while apt-get downloads.
+set-up:
+	@$(MAKE) --no-print-directory --jobs 2 $(READY) browser
 
 types: $(READY)
 	$(BIN)/mypy
 
 suite: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 4
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 6
 
 # Every case of the products of which `make test` runs a part (tests/covering.py): adapters, heads, shapes, optimizers.
 test-full: $(READY) browser clock
-	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 4
+	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 6
 
 # pip compiles the packages on one core, for two fifths of its time; compileall does it on all.
 $(READY): pyproject.toml constraints.txt
