@@ -50,6 +50,8 @@ class Scene:
     files: tuple[str, ...] = ("out.csv",)
     once: bool = False
     """Whether the command is refused where it has ended."""
+    last: str | None = None
+    """The one file that a command that trains nothing writes at its end, with other bytes each time."""
     drawn: bool = False
     """Whether trials follow from the results of others: after one that failed, others are drawn."""
 

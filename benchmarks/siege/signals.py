@@ -29,7 +29,7 @@ GONE_WITHIN_S = 10.0
 SOONER = (1.0, 0.5, 0.25)
 READ = ["report", "sweep", "-o", "page.html", "--overwrite"]
 WATCH = ["watch", "sweep", "--once"]
-READERS = {"report": Scene(READ, READ, ()), "watch": Scene(WATCH, READ, ())}
+READERS = {"report": Scene(READ, READ, (), last="page.html"), "watch": Scene(WATCH, READ, (), last="sweep/report.html")}
 HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
 
 
@@ -78,7 +78,8 @@ def play(stage: Stage, command: list[str], number: signal.Signals, wait_s: float
 def right(stage: Stage, number: signal.Signals) -> set[int]:
     """The exit codes that a signal may lead to now, as what the command has written tells."""
     begun = any((stage.here / MADE).rglob("metrics.csv"))
-    finished = bool(stage.complete) and not stage.differs()
+    last = stage.scene.last
+    finished = (stage.here / last).is_file() if last else bool(stage.complete) and not stage.differs()
     if number is signal.SIGPIPE:
         return {0}
     stopped = {-number} if number in AT_ONCE else {128 + number}
