@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from danube_sweep import __version__
 from danube_sweep.cli.commands import COMMANDS
 from danube_sweep.config.neutral_text import neutral
+from danube_sweep.config.no_urls import refuse_url
 from danube_sweep.config.weights_identity import shown_by
 from danube_sweep.errors import DanubeSweepError, DiskError, Interrupted, UserError
 from danube_sweep.os_errors import as_ours
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     first = arguments[0] if arguments else ""
     if first in COMMANDS:
+        for word in arguments[1:]:
+            refuse_url(word.partition("=")[2] if word.startswith("--") and "=" in word else word)
         return COMMANDS[first](arguments[1:])
     if first in ("-h", "--help", "help"):
         from danube_sweep.cli.help import help_text

@@ -10,6 +10,7 @@ from danube_sweep.config.facts.checkpoint_files import checkpoint_shape, has_cha
 from danube_sweep.config.facts.hub_commits import is_folder, known_commit
 from danube_sweep.config.identity import NO_FOLDER, names_a_folder
 from danube_sweep.config.model_folder import check_model_folder
+from danube_sweep.config.no_urls import refuse_url
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Init, Shape
 from danube_sweep.errors import ModelError
@@ -45,6 +46,7 @@ def fill_from_checkpoint(config: DictConfig) -> None:
 def _path(model: DictConfig) -> str:
     path = model.path
     require(path is not None, "model.path is required: model=auto reads a folder or a hub name; give model.path=…")
+    refuse_url(path, "model.path")
     if not is_folder(path) and names_a_folder(path):
         raise ModelError(NO_FOLDER.format(path))
     return str(path)

@@ -13,6 +13,7 @@ from danube_sweep.config.facts.hub_commits import is_folder, known_commit
 from danube_sweep.config.from_checkpoint import fill_from_checkpoint
 from danube_sweep.config.from_environment import FromEnvironment, keep_names
 from danube_sweep.config.identity import is_random
+from danube_sweep.config.no_urls import refuse_url
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, LinearAdapter, Model, Pruner, Sweep, path_fields
 from danube_sweep.config.unknown_fields import refuse_unknown_fields
@@ -114,8 +115,10 @@ def _make_paths_absolute(config: Config) -> None:
             return value.absolute()
         return str(Path(value).expanduser().absolute()) if isinstance(value, str) else value
 
-    for part in (getattr(config, group) for group in OPTIONS):
+    for group, part in ((group, getattr(config, group)) for group in OPTIONS):
         for name, kind in path_fields(part).items():
             value = getattr(part, name)
+            for text in value if isinstance(value, list) else [value]:
+                refuse_url(str(text), f"{group}.{name}")
             if kind in ("files", "place") or (value is not None and is_folder(value)):
                 setattr(part, name, absolute(value))
