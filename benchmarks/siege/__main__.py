@@ -9,6 +9,7 @@ Each attack has a share of the minutes. When it is over, no new part of it begin
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,10 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # so commands are forked from one that has imported the stack: tests/warm.py
+
+for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):  # a shell starts background jobs so, and nohup does
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler if ignored is signal.SIGINT else signal.SIG_DFL)
 
 import endurance
 import faults

@@ -18,18 +18,20 @@ Places = slice | torch.Tensor
 
 @dataclass(frozen=True)
 class DrawnFor:
-    """The rows and tokens that a dropout is drawn for, where a rank has only some of them."""
+    """The rows and tokens that a dropout is drawn for, where a rank has only some of the rows."""
 
     rows: int
     length: int
     taken: torch.Tensor
-    """Which of them it has: numbers of rows (`axis` 0), or of tokens that lie flat (1)."""
-    axis: int
+    """The numbers of the rows that it has."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """A trial's dropout before its adapter: a function of its seed, so that the backward pass draws it again."""
+    """A trial's dropout before its adapter: a function of its seed, so that the backward pass draws it again.
+
+    It is drawn for padded rows, also where they are laid flat, which depends on whom a trial shares a backbone with.
+    """
 
     share: float
     seed: int
@@ -38,16 +40,20 @@ class Noise:
     """The trial's own rows and tokens of the batch: padding for others' longer rows gets no draw."""
     whole: DrawnFor | None = None
     """What is drawn, if that is more."""
+    flat: torch.Tensor | None = None
+    """Of rows that are laid flat, the places of their tokens among all rows * length."""
 
     def factors(self, shape: torch.Size, device: torch.device) -> torch.Tensor:
-        """The factors of a trial's inputs [rows, tokens, I]: 0 or 1 / (1 - share)."""
+        """The factors of a trial's inputs [rows, tokens, I]: 0 or 1 / (1 - share). Flat rows are one row."""
         generator = torch.Generator(device).manual_seed(self.seed)
         drawn = (self.rows, self.length) if self.whole is None else (self.whole.rows, self.whole.length)
         kept = torch.rand((*drawn, shape[-1]), generator=generator, device=device) >= self.share
         if self.whole is not None:
-            kept = kept.index_select(self.whole.axis, self.whole.taken)[:, : self.length]
+            kept = kept.index_select(0, self.whole.taken)[:, : self.length]
+        if self.flat is not None:
+            kept = kept.flatten(0, 1).index_select(0, self.flat).unsqueeze(0)
         factors = torch.ones(shape, device=device)
-        factors[: self.rows, : self.length] = kept / (1 - self.share)
+        factors[: kept.shape[0], : kept.shape[1]] = kept / (1 - self.share)
         return factors
 
 

@@ -16,17 +16,10 @@ from danube_sweep.lora.packed_operation import DrawnFor
 from danube_sweep.training.step_plan import MicroBatch, PartOf
 
 
-def drawn_for(part: PartOf, batch: Batch, *, flat: bool) -> DrawnFor:
+def drawn_for(part: PartOf, batch: Batch) -> DrawnFor:
     """The rows for which an adapter's dropout is drawn, and the place of the rows of `batch` among them."""
-    whole = part.whole
-    sequences = _sequences(part, batch, len(batch.input_ids_BT) // len(batch.rows))
-    if not flat:
-        rows, length = whole.input_ids_BT.shape
-        return DrawnFor(rows, length, sequences, 0)
-    ends = whole.mask_BT.sum(dim=1).cumsum(0).tolist()
-    starts = [0, *ends[:-1]]
-    tokens = [torch.arange(starts[one], ends[one]) for one in sequences.tolist()]
-    return DrawnFor(1, whole.tokens, torch.cat(tokens).to(sequences.device), 1)
+    rows, length = part.whole.input_ids_BT.shape
+    return DrawnFor(rows, length, _sequences(part, batch, len(batch.input_ids_BT) // len(batch.rows)))
 
 
 @contextmanager

@@ -119,6 +119,14 @@ def test_checkpointing_and_flat_batches_change_nothing_of_that(tiny: Tiny, tmp_p
         followed(train(configs[number], tmp_path / str(number))).check(trial, 1e-5)
 
 
+def test_dropout_is_the_same_however_rows_are_laid(tiny: Tiny, tmp_path: Path) -> None:
+    """A pack lays the rows of all its trials as those of its first."""
+    one = ["precision=fp32", *SHORT, "lora.dropout=0.5"]
+    padded, flat = (train(tiny(*one, f"data.layout={name}"), tmp_path / name) for name in ("padded", "flat"))
+    assert flat.model.backbone.flat and not padded.model.backbone.flat
+    followed(padded).check(flat, 1e-5)
+
+
 def test_the_last_block_alone_is_trained_over_a_prefix_that_runs_once(tiny: Tiny, tmp_path: Path) -> None:
     configs = [
         tiny(

@@ -150,10 +150,10 @@ class TrainingPack:
             trial.where.terminal.tell(line, [line])
 
     def _noise(self, share: float, seed: int, micro: MicroBatch) -> Noise:
-        batch, flat = micro.batch, self.backbone.flat
-        rows, length = (1, batch.tokens) if flat else batch.input_ids_BT.shape
-        whole = None if micro.part is None else drawn_for(micro.part, batch, flat=flat)
-        return Noise(share, random_state(seed, micro.step, micro.index), rows, length, whole)
+        rows, length = micro.batch.input_ids_BT.shape
+        whole = None if micro.part is None else drawn_for(micro.part, micro.batch)
+        flat = micro.batch.mask_BT.flatten().nonzero().squeeze(1) if self.backbone.flat else None
+        return Noise(share, random_state(seed, micro.step, micro.index), rows, length, whole, flat)
 
     def _forward(
         self, given: Sequence[tuple[ActiveTrial, Encoded, Batch]], noises: dict[int, Noise]
