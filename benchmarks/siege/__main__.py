@@ -20,10 +20,6 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # so commands are forked from one that has imported the stack: tests/warm.py
 
-for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):  # a shell starts background jobs so, and nohup does
-    if signal.getsignal(ignored) is signal.SIG_IGN:
-        signal.signal(ignored, signal.default_int_handler if ignored is signal.SIGINT else signal.SIG_DFL)
-
 import endurance
 import faults
 import fuzz
@@ -79,6 +75,13 @@ def play(names: list[str], scale: float, place: Path) -> dict[str, int]:
     return found
 
 
+def hear() -> None:
+    """Lets no command inherit that signals are ignored: a shell starts background jobs so, and nohup does."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="how much of everything; 1 is for an hour")
@@ -88,6 +91,7 @@ def main() -> int:
     parser.add_argument("--scenes", default=",".join(SCENES), help="some of the commands of saves, faults and signals")
     parser.add_argument("--list", action="store_true", help="name the attacks and stop")
     options = parser.parse_args()
+    hear()
     if options.list:
         print("\n".join(f"{name:8}{about}" for name, (*_, about) in ATTACKS.items()))
         return 0
