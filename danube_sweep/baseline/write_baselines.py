@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from danube_sweep.baseline.linear import MOST_ROWS, answers, losses
+from danube_sweep.baseline.names import NAMES
 from danube_sweep.config.identity import split_hash
 from danube_sweep.config.schema import Config
 from danube_sweep.data.encoded import Truth
@@ -19,9 +20,6 @@ from danube_sweep.storage.files import whole_folder, write_json
 from danube_sweep.storage.predictions import Answered
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.training.metrics import measure
-
-NAMES = {"tfidf": True, "lengths": False}
-"""The baselines, and whether one reads words."""
 
 
 def write_baselines(folder: Path, split: str, config: Config) -> None:

@@ -51,8 +51,10 @@ def confirm(folder: SweepFolder, sweep: Sweep, terminal: Terminal, train: Callab
         ranking = rank.rank_sweep(folder.path)
         coming = next_round(ranking, folder, sweep)
         if coming is None:
+            left = sum(state_of(entry) is None for entry in folder.entries())
             if tied(ranking):
-                terminal.note("sweep.confirm: what it may spend is spent; the rows are tied")
+                why = f"{left} trials have not ended" if left else "what it may spend is spent"
+                terminal.note(f"sweep.confirm: {why}; the rows are tied")
             return
         with folder.locked():
             common = shared([entry.overrides for entry in folder.entries()])

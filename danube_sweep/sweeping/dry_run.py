@@ -147,20 +147,20 @@ def search_table(search: Search, sweep: Sweep, entries: Sequence[Entry], first: 
         table.add_column(name, overflow="fold")
     for key, distribution in search.space.items():
         table.add_row(Text(key), Text(_words(distribution)))
-    most = "no limit" if sweep.trials is None else str(sweep.trials)
-    said = f"sampler {sweep.sampler.value}, sweep.trials {most}, {len(entries)} drawn so far; nothing was started"
+    most, own = sweep.trials or sweep.max_trials, [entry for entry in entries if not entry.confirms]
+    limit = f"sweep.trials {most}" if sweep.trials is not None else f"sweep.trials null, sweep.max_trials {most}"
+    said = f"sampler {sweep.sampler.value}, {limit}, {len(own)} drawn so far; nothing was started"
     if first is None:
         return Group(table, said)
-    own = [entry for entry in entries if not entry.confirms]
     known = sum(entry.folder.result.is_file() or entry.folder.paused.is_file() for entry in own)
     ahead, slots = draws_ahead(sweep, len(own), known), _slots([first], sweep)
-    like = [first] * min(sweep.trials or WINDOW, ahead or WINDOW, WINDOW)
+    like = [first] * min(most, ahead or WINDOW, WINDOW)
     pack = _of_draws(like, sweep, slots)
     lines = [Text(f"packs, if all were like the first point of the space: {pack.why}")]
     if ahead is not None:
         later = "then half as many as there are results" if sweep.draws_ahead == AUTO else "as sweep.draws_ahead asks"
         lines.append(Text(f"drawn ahead of results: at most {ahead}, {later}"))
-    lines.append(Text(_hours_of_draws(first, pack, sweep, slots, len(entries))))
+    lines.append(Text(_hours_of_draws(first, pack, sweep, slots, len(own))))
     return Group(table, *lines, said)
 
 
@@ -173,7 +173,10 @@ def _of_draws(like: Sequence[Config], sweep: Sweep, slots: int) -> PlannedPack:
 def _hours_of_draws(first: Config, pack: PlannedPack, sweep: Sweep, slots: int, drawn: int) -> str:
     # Whole packs and the rest, which is smaller. All are like `first`, so one of each is enough to know.
     if sweep.trials is None:
-        return "how long it takes: no limit, as sweep.trials is null; it ends at sweep.deadline_h or when it is stopped"
+        return (
+            f"how long it takes: sweep.trials is null, so it ends at sweep.deadline_h, at sweep.max_trials="
+            f"{sweep.max_trials} or when it is stopped"
+        )
     left = max(0, sweep.trials - drawn)
     whole, rest = divmod(left, len(pack.trials))
     parts = [(whole, pack)] if whole else []

@@ -28,7 +28,7 @@ from danube_sweep.api.data_argument import file_of
 from danube_sweep.cli import main
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.data.kinds.generated import generate, write_csv
-from danube_sweep.storage.files import read_json
+from danube_sweep.storage.files import read_json, write_json
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.execute.messages import Job
 from danube_sweep.sweeping.execute.process_pool import Pool
@@ -359,6 +359,7 @@ def test_a_mistake_that_the_child_finds_is_the_same_error_and_leaves_nothing(
     ],
 )
 def test_a_child_that_dies_is_a_failed_trial(task: Any, said: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "result.json", {"trial": "a", "state": "finished"})  # of the run whose child predicts
     with pytest.raises(errors.TrialFailed, match=said):
         run_in_child(task, Job(tmp_path, Path.cwd(), dict(os.environ)), on_cpu=True)
 

@@ -275,7 +275,7 @@ def test_a_search_without_an_end_has_no_hours(driver: Driver) -> None:
     driver("Tesla T4, 15326, 7.5")
     first, console = compose([*SEARCHED, "device=auto"]), Console(width=200, file=io.StringIO())
     console.print(search_table(SEARCH, Sweep(trials=None), [], first))
-    assert "how long it takes: no limit, as sweep.trials is null" in console.file.getvalue()
+    assert "how long it takes: sweep.trials is null, so it ends at sweep.deadline_h" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(

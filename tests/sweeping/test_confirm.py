@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from conftest import tiny_config
 from pyarrow import parquet
-from sweeps import Ran, planned, run
+from sweeps import Ran, planned, quiet, run
 
 from danube_sweep.config.schema import Config, Confirm, Sweep
 from danube_sweep.config.stored import load_config
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
-from danube_sweep.sweeping.confirm import next_round, offer, tied
+from danube_sweep.sweeping.confirm import confirm, next_round, offer, tied
 
 IDS = [f"row {number}" for number in range(100)]
 
@@ -93,6 +93,17 @@ def test_nothing_is_offered_while_trials_are_open_or_nothing_is_tied(three: Swee
     for row, (rank, seed, mean) in enumerate([(2, 0, 0.5), (2, 1, 0.51), (4, 0, 2.0), (4, 1, 2.01)]):
         finished(clear, [f"lora.rank={rank}", f"seed={seed}"], mean + 0.2 * noise[row])
     assert tied(rank_sweep(clear.path)) == [] and offer(rank_sweep(clear.path), clear, Sweep()) is None
+
+
+def test_trials_that_are_open_are_why_tied_rows_are_not_confirmed(three: SweepFolder) -> None:
+    for overrides, why in ((["lora.rank=16"], "1 trials have not ended"), (None, "what it may spend is spent")):
+        if overrides is None:
+            three.entries()[-1].folder.result.write_text('{"trial": "a", "state": "failed"}')
+        else:
+            three.add([(tiny_config(*overrides), overrides, None)])
+        terminal, said = quiet()
+        confirm(three, Sweep(confirm_share=0.01), terminal, lambda: False)
+        assert f"sweep.confirm: {why}; the rows are tied" in said.getvalue()
 
 
 def test_with_one_seed_only_a_row_that_stands_out_is_told_apart(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import pytest
 from conftest import tiny_config
 from rich.console import Console
 
-from danube_sweep.config.schema import Asha, Patient, Pruner, Sweep, WandbHyperband
+from danube_sweep.config.schema import Asha, Patient, Pruner, Sweep, TensorboardTracking, WandbHyperband
 from danube_sweep.config.schema.states import Verdict
+from danube_sweep.config.stored import load_config
 from danube_sweep.results.courses import Course, Reading
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Attempt, Entry, SweepFolder, append_attempt
+from danube_sweep.sweeping.execute import close_paused as close_paused_file
 from danube_sweep.sweeping.execute.close_paused import close_paused
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.next_trial import FolderSource
@@ -279,6 +281,18 @@ def test_a_pause_that_is_damaged_when_the_sweep_closes_is_set_aside_too(folder: 
     close_paused(folder, Terminal(Console(file=said, width=500)), heard.append)
     assert numbers(heard) == [2, 3, 4, 5, 6] and "(paused.json.damaged)" in said.getvalue()
     assert not first.paused.exists() and not first.result.exists()
+
+
+def test_a_tracker_that_cannot_be_told_of_a_pruned_trial_is_named(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, said = folder.entries()[0], io.StringIO()
+    config = replace(load_config(entry.folder.config), tracking=TensorboardTracking())
+    monkeypatch.setattr(close_paused_file, "load_config", lambda _: config)
+    entry.folder.result.write_text("{")
+    close_paused_file._tell_tracker(entry, Terminal(Console(file=said, width=500)))
+    assert f"{entry.path.name}: its tracking was not told that it is pruned: " in said.getvalue()
+    assert "result.json is cut short or damaged" in said.getvalue()
 
 
 # ------------------------------------------------------------------------------------------- where the trials stand

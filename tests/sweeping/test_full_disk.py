@@ -1,5 +1,6 @@
 """A sweep on a disk that is full: it says so, waits for room, and ends with everything to be resumed."""
 
+import errno
 import io
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from rich.console import Console
 from sweeps import Ran, run, seeds, warm_parent
 
 from danube_sweep.errors import SweepFailed
+from danube_sweep.storage.sweep_folder import attempts
+from danube_sweep.sweeping.execute.attempt_records import EndedAttempt, Records
+from danube_sweep.sweeping.execute.messages import Failed
+from danube_sweep.sweeping.propose.next_trial import Claim, FolderSource
 from danube_sweep.sweeping.start_sweep import PlannedSweep, run_sweep
 from danube_sweep.terminal.screen import Terminal
 
@@ -69,3 +74,28 @@ def test_a_sweep_that_waits_goes_on_by_itself_once_there_is_room(blocked: tuple[
     ran = Ran(plan, said.getvalue(), None)
     assert f"{WAITING}60 seconds" in ran.said
     assert ran.states() == ["finished", "finished"] and [len(ran.attempts(number)) for number in (1, 2)] == [1, 1]
+
+
+def test_an_end_is_on_record_once_however_often_the_next_write_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial without memory whose smaller micro-batch finds no room."""
+    plan = sweeps.planned(tmp_path / "sweep", seeds(1))
+    source = FolderSource(plan.folder, [])
+    claim = source.claim()
+    assert claim is not None
+    records = Records(source, plan.sweep, sweeps.quiet()[0], 1, lambda *_: None)
+    shrinks: list[object] = [OSError(errno.ENOSPC, "full"), OSError(errno.ENOSPC, "full"), False]
+
+    def shrink(_claim: Claim) -> object:
+        found = shrinks.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    monkeypatch.setattr(records, "_shrink", shrink)
+    oom = Failed("oom", "no memory")
+    records.add(EndedAttempt(claim, 0, "now", 1.0, 1, oom, None, stopped=False, kernel_killed=False))
+    for _ in range(3):
+        records.settle()
+    assert shrinks == [] and [one.state for one in attempts(claim.entry.folder)] == ["oom"]

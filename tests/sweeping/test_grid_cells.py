@@ -16,7 +16,7 @@ from danube_sweep.composer import Composer, compose, register
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.errors import ConfigError
 from danube_sweep.head.kinds.lm import LMHead
-from danube_sweep.sweeping.propose.grid_cells import check_cells, expand, search_of, shared
+from danube_sweep.sweeping.propose.grid_cells import check_cells, check_search, expand, search_of, shared
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number
 
 PARSER = OverridesParser.create()
@@ -270,3 +270,9 @@ def test_a_cell_whose_head_does_not_report_the_metric_is_a_mistake() -> None:
     assert [cell for _, cell in checked.valid] == [["other"]]
     [(cell, error)] = checked.invalid
     assert cell == ["lm"] and "sweep.metric=validation/accuracy: no trial with this head reports it" in error
+
+
+def test_a_search_of_more_trials_than_a_sweep_may_have_is_refused() -> None:
+    search = search_of(parsed("optimizer.lr=interval(1e-4,1e-3)"))
+    with pytest.raises(ConfigError, match=r"^sweep\.trials=3 is more than sweep\.max_trials=2; give sweep\.trials=2"):
+        check_search(search, compose, Sweep(trials=3, max_trials=2))

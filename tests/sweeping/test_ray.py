@@ -134,6 +134,14 @@ def test_a_worker_that_could_not_go_on_leaves_the_others_and_is_told(
     assert "resume" not in str(e.value)
 
 
+def test_a_worker_of_a_search_that_breaks_before_it_has_drawn_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command_, _ = actors(SweepFolder(tmp_path), monkeypatch, FewAnswers([(1, "no torch")]))
+    with pytest.raises(SweepFailed, match="a worker ended with exit code 1: no torch"):
+        command_.run(lambda: False)
+
+
 def test_a_stop_does_not_wait_for_actors_without_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = FewAnswers([], unplaced=2)
     command_, said = actors(planned(tmp_path / "sweep", seeds(1)).folder, monkeypatch, cluster)

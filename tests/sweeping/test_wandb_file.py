@@ -14,12 +14,14 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from sweeps import quiet
 
 from danube_sweep import paths
 from danube_sweep.composer import VERSION_BASE, compose, register
 from danube_sweep.config.schema import NoPruner, Pruner, Sampler, Sweep, WandbHyperband
 from danube_sweep.config.typed import typed_sweep
 from danube_sweep.errors import ConfigError
+from danube_sweep.sweeping.entry import sweep_file_command
 from danube_sweep.sweeping.propose.search_space import (
     Beta,
     Choice,
@@ -566,3 +568,24 @@ def test_a_parameter_that_is_no_field_is_refused_whatever_sign_the_macro_puts_be
         for cell in file.cells(10):
             with pytest.raises(ConfigError, match=r"lora\.rnk: no such field; did you mean lora\.rank\?"):
                 compose([*file.fixed, *cell])
+
+
+@pytest.mark.parametrize(
+    ("words", "project"), [([], "mine"), (["tracking=wandb"], "mine"), (["tracking=wandb", "tracking=none"], None)]
+)
+def test_the_files_project_counts_unless_another_tracker_is_asked_for(
+    words: list[str], project: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sheet.yaml"
+    text = {"program": "danube-sweep", "method": "grid", "project": "mine", "parameters": {"seed": {"values": [1, 2]}}}
+    file.write_text(yaml.safe_dump({**text, "command": ["${env}", "danube-sweep", "${args_no_hyphens}"]}))
+    seen: list[list[str]] = []
+
+    def planned(_place: Path, cells: list[list[str]], *_more: Any, **_named: Any) -> None:
+        seen.extend(cells)
+
+    monkeypatch.setattr(sweep_file_command, "plan_grid", planned)
+    sweep_file_command.run_sweep_file(file, [*words, f"hydra.sweep.dir={tmp_path / 'sweep'}"], quiet()[0])
+    assert [one.partition("=")[2] for one in seen[0] if one.startswith("tracking.project=")] == [
+        one for one in [project] if one
+    ]

@@ -41,14 +41,18 @@ class ClusterJobs:
         listed = set(done.stdout.split())
         return [one for one in self.ids if one in listed]
 
-    def unsuccessful(self) -> list[str]:
-        """A line for each worker that did not end by itself, with the last line of its log."""
+    def unsuccessful(self, *, trials_failed: bool) -> list[str]:
+        """A line for each worker that did not end by itself, with the last line of its log.
+
+        Exit code 1 is ordinary only after trials that failed, which the ranking shows.
+        """
+        ordinary = ("0", "1") if trials_failed else ("0",)
         found = []
         for one in self.ids:
             for rank in range(self.options.nodes):
                 report = self.folder / f"{one}_{rank}{Worker.reported}"
                 code = report.read_text(encoding="utf-8").strip() if report.is_file() else None
-                if code not in ("0", "1"):  # 1: a trial failed, which the ranking shows
+                if code not in ordinary:
                     found.append(f"job {one}: {self._last_said(one, rank, code)}")
         return found
 

@@ -11,6 +11,7 @@ from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions
 from danube_sweep.sweeping.cluster.cluster_jobs import ClusterJobs, remembered, submit
 from danube_sweep.sweeping.cluster.cluster_options import check_scheduler
+from danube_sweep.sweeping.cluster.failed_trials import trials_failed
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.signals import StopRequest
 
@@ -84,7 +85,7 @@ def _follow(jobs: ClusterJobs, folder: SweepFolder, terminal: Terminal, stop: St
 
 
 def _raise_for_workers(jobs: ClusterJobs, folder: SweepFolder, terminal: Terminal) -> None:
-    if bad := jobs.unsuccessful():
+    if bad := jobs.unsuccessful(trials_failed=trials_failed(folder)):
         for line in bad[1:]:
             terminal.note(line)
         raise SweepFailed(f"{bad[0]}; go on with: danube-sweep resume {_place(folder)}")

@@ -9,6 +9,7 @@ from danube_sweep import paths
 from danube_sweep.errors import Interrupted, SweepFailed
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.cluster.cluster_fields import RayOptions
+from danube_sweep.sweeping.cluster.failed_trials import trials_failed
 from danube_sweep.sweeping.cluster.follow_jobs import TOLD_S, Run
 from danube_sweep.sweeping.cluster.ray_options import connect
 from danube_sweep.sweeping.cluster.ray_worker import RayWorker
@@ -116,15 +117,12 @@ class _Actors:
                 )
                 continue
             ray.kill(worker)
-            if code == 0 or (code == 1 and self._is_settled()):  # 1: a trial failed, which the ranking tells
+            if code == 0 or (code == 1 and trials_failed(self.folder)):
                 done = True
             else:
                 why = said.partition("; go on with: ")[0] or "see the logs of Ray"
                 self.bad.append(f"a worker ended with exit code {code}: {why}")
         return done
-
-    def _is_settled(self) -> bool:
-        return all(entry.folder.result.is_file() for entry in self.folder.entries())
 
     def _drop_unplaced(self, when: str) -> None:
         import ray

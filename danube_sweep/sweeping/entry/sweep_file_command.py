@@ -22,7 +22,7 @@ def run_sweep_file(file: Path, overrides: list[str], terminal: Terminal) -> None
     own = [one for one in overrides if not one.startswith(SWEEP_DIR)]
     settings = [*read.settings, *own]
     # The file's W&B project means nothing to who turns W&B off.
-    untracked = any(one.startswith("tracking=") for one in own)
+    untracked = [one for one in own if one.startswith("tracking=")][-1:] not in ([], ["tracking=wandb"])
     fixed = [one for one in read.fixed if not (untracked and one.startswith("tracking."))]
     sweep, pruner = composer.sweep([*fixed, *settings])
     tracking = {"mode": "offline", **({} if read.name is None else {"group": read.name})}

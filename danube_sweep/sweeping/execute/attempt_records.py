@@ -75,6 +75,8 @@ class Records:
         self._pace = Pace(slots)
         self._noted: set[str] = set()
         self._owed: list[EndedAttempt] = []
+        self._recorded: EndedAttempt | None = None
+        """The last whose line is in attempts.jsonl."""
         self.blocked: OSError | None = None
         """Why the end of an attempt cannot be written now."""
         self.longest_s = 0.0
@@ -104,7 +106,9 @@ class Records:
                 continue
             try:
                 state, reason = _judge(one)
-                self._write(one, state, reason)
+                if one is not self._recorded:  # by a round that failed after that
+                    self._write(one, state, reason)
+                    self._recorded = one
                 shrunk = state == State.oom.value and self._shrink(one.claim)
             except OSError as error:
                 self.say_once(f"{one.name}: how it ended is not on record yet: {error}")

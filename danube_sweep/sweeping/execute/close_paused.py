@@ -13,7 +13,7 @@ from danube_sweep.storage.checkpoint_places import remove_checkpoints
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.execute import child_process
-from danube_sweep.sweeping.execute.messages import Job
+from danube_sweep.sweeping.execute.messages import Failed, Job
 from danube_sweep.sweeping.execute.process_pool import Pool
 from danube_sweep.sweeping.propose.next_trial import claimed, paused_result
 from danube_sweep.terminal.screen import Terminal
@@ -69,9 +69,12 @@ def _tell_tracker(entry: Entry, terminal: Terminal) -> None:
     job = Job(entry.path, Path.cwd(), environment, config, log=entry.folder.log)
     child = Pool(on_cpu=True).start(child_process.publish_task, job)
     try:
-        child.link.recv()
+        told = child.link.recv()
+        why = told.reason if isinstance(told, Failed) else None
     except (EOFError, OSError):
-        terminal.note(f"{entry.path.name}: its tracking was not told that it is pruned; see {entry.folder.log}")
+        why = f"see {entry.folder.log}"
     finally:
         child.kill()
         child.reap()
+    if why is not None:
+        terminal.note(f"{entry.path.name}: its tracking was not told that it is pruned: {why}")

@@ -308,7 +308,7 @@ class Executor:
             one.child.watch_ranks()
             one.withdraw(self._source.withdrawn)
             if settings.timeout_h is not None and one.child.stop_asked_s is None:
-                one.watch_clock(settings.timeout_h, settings.grace_s * max(1, len(one.members)))
+                one.watch_clock(settings.timeout_h, settings.grace_s)
             if one.child.stop_asked_s is not None:
                 # The trials of a pack validate and checkpoint one after the other.
                 if now - one.child.stop_asked_s > settings.grace_s * max(1, len(one.members)):

@@ -17,17 +17,20 @@ _KILLS = {signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _LAST_LINES, _LAST_BYTES = 50, 16384
 
 
-def outcome(folder: RunFolder, code: int, failed: Failed | None, *, kernel_killed: bool) -> tuple[str, str | None]:
+def outcome(
+    folder: RunFolder | None, code: int, failed: Failed | None, *, kernel_killed: bool
+) -> tuple[str, str | None]:
     """State and reason of a process that nobody here has stopped.
 
     `code` is its exit code, negative for a signal; `kernel_killed` whether the kernel ran out of memory meanwhile.
+    `folder`: None where its files say nothing of this process.
     """
     with suppress(CheckpointError, KeyError):
-        if (result := folder.read_result()) is not None:
+        if folder is not None and (result := folder.read_result()) is not None:
             return str(result["state"]), result.get("error")
     if failed is not None:
         return failed.state, failed.reason
-    if code == 0 and folder.paused.is_file():
+    if code == 0 and folder is not None and folder.paused.is_file():
         return State.paused.value, None
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         reason = "the kernel ended it: out of memory" if kernel_killed else "killed by SIGKILL"

@@ -32,7 +32,7 @@ def run_in_child(task: Task, job: Job, *, on_cpu: bool) -> Any:
     A first Ctrl-C asks it for a checkpoint and an end, a second one ends it at once. Raises the DanubeSweepError that
     it sends, Interrupted for a child that was stopped, and TrialFailed for one that broke or died.
     """
-    before = kernel_kills()
+    before, had_result = kernel_kills(), RunFolder(job.path).result.is_file()
     environment = {name: value for name, value in job.environment.items() if name not in _DRAWN}
     ours, theirs = multiprocessing.Pipe(duplex=False)
     with StopRequest(silent=True) as stop, ours, theirs:
@@ -48,14 +48,15 @@ def run_in_child(task: Task, job: Job, *, on_cpu: bool) -> Any:
     if isinstance(told, DanubeSweepError):
         raise told
     if code in _ENDED_BY and stop.signal_number is not None:
-        raise Interrupted(f"before the first step; nothing is in {job.path}", stop.signal_number)
+        raise Interrupted(f"while it began; {job.path} is as it was", stop.signal_number)
     if code or isinstance(told, Failed):
-        raise _death(job, code, told, kernel_killed=kernel_kills() > before)
+        folder = None if had_result else RunFolder(job.path)  # an older result says nothing of this process
+        raise _death(job, folder, code, told, kernel_killed=kernel_kills() > before)
     return told
 
 
-def _death(job: Job, code: int, told: Failed | None, *, kernel_killed: bool) -> TrialFailed:
-    state, reason = outcome(RunFolder(job.path), code, told, kernel_killed=kernel_killed)
+def _death(job: Job, folder: RunFolder | None, code: int, told: Failed | None, *, kernel_killed: bool) -> TrialFailed:
+    state, reason = outcome(folder, code, told, kernel_killed=kernel_killed)
     failed = OutOfMemory if state == OutOfMemory.state else TrialFailed
     return failed(f"{job.path}: {state}: {reason}")
 

@@ -96,7 +96,11 @@ class SlotProcess:
         return failed.state == State.oom.value and len(self.members) > 1 and member in self.unfinished()
 
     def watch_clock(self, timeout_h: float, grace_s: float) -> None:
-        """Asks trials that take too long to leave, and ends the process when one doesn't. A stop has its own."""
+        """Asks trials that take too long to leave, and ends the process when one doesn't. A stop has its own.
+
+        `grace_s`: for each trial, since those of a pack validate and checkpoint one after the other.
+        """
+        count = max(1, len(self.members))
         for member in self.members.values():
             if member.timed_out is None and member.seconds > timeout_h * 3600:
                 member.timed_out, member.dismissed_s = f"longer than sweep.timeout_h={timeout_h:g}", time.monotonic()
@@ -104,8 +108,9 @@ class SlotProcess:
                     self.child.ask_to_stop()
                 else:
                     self.child.tell(Dismissal(member.name, member.timed_out))
-            elif member.dismissed_s is not None and time.monotonic() - member.dismissed_s > grace_s:
-                self.overrun = f"{member.name} did not leave within sweep.grace_s={grace_s:g} seconds"
+            elif member.dismissed_s is not None and time.monotonic() - member.dismissed_s > grace_s * count:
+                each = f" for each of {count} trials" if count > 1 else ""
+                self.overrun = f"{member.name} did not leave within sweep.grace_s={grace_s:g} seconds{each}"
                 self.child.kill()
 
     def withdraw(self, reason_of: Callable[[Claim], str | None]) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from danube_sweep.baseline.names import NAMES
 from danube_sweep.config.identity import split_hash
 from danube_sweep.config.schema import Baseline, Config, Sweep, Target
 from danube_sweep.config.stored import load_config
@@ -27,7 +28,7 @@ _GROUPS = ("data", "head", "experiment")
 def train_baselines(
     folder: SweepFolder, sweep: Sweep, terminal: Terminal, stopping: Callable[[], bool], drawn: Config | None = None
 ) -> None:
-    """Trains the baselines of every split of the sweep that has none yet; their results are noted.
+    """Trains the baselines that a split of the sweep lacks; their results are noted.
 
     `drawn`: a trial of a search that has none in the folder yet. One that fails is noted and costs no trial.
     """
@@ -43,7 +44,7 @@ def train_baselines(
             split = split_hash(config)[:8]
         except DataError:  # its trial reports it
             continue
-        if not any(folder.baselines.glob(f"{split}_*")):
+        if not all((folder.baselines / f"{split}_{name}").is_dir() for name in NAMES):
             _train(folder, split, config, terminal, stopping)
 
 

@@ -167,10 +167,15 @@ def check_cells(cells: Sequence[list[str]], compose: Callable[[Sequence[str]], C
 
 
 def check_search(search: Search, compose: Callable[[Sequence[str]], Config], sweep: Sweep) -> Config:
-    """One trial of a search. A key that is both drawn and given is a mistake.
+    """One trial of a search. A key that is both drawn and given is a mistake, and so are more trials than allowed.
 
     Raises ConfigError if both ends of the space are invalid: then the mistake is in the fixed overrides.
     """
+    if sweep.trials is not None and sweep.trials > sweep.max_trials:
+        raise ConfigError(
+            f"sweep.trials={sweep.trials} is more than sweep.max_trials={sweep.max_trials}; give sweep.trials="
+            f"{sweep.max_trials}, or raise sweep.max_trials"
+        )
     given = {one.lstrip("+~").partition("=")[0] for one in search.fixed}
     if twice := sorted(given & search.space.keys()):
         raise ConfigError(f"{twice[0]} is drawn by the search; leave out the fixed value, or take it from the search")
