@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models
 from danube_sweep import paths
 from danube_sweep.cli.main import main
 from danube_sweep.errors import DiskError, UserError
+from danube_sweep.model.hub_download import _snapshot
 from danube_sweep.os_errors import as_ours, is_full
 from danube_sweep.storage.files import writing
 from danube_sweep.training.failure import failure
@@ -161,3 +162,21 @@ def test_a_reader_that_has_gone_is_no_error_to_print(tmp_path: Path) -> None:
     ended = subprocess.run(words, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EDQUOT, "model.path=me/m: no space left to download it; free some space or set HF_HOME"),
+        (errno.EROFS, r"model.path=me/m: the cache cannot be written \(Read-only file system\); set HF_HOME"),
+    ],
+)
+def test_a_download_that_cannot_be_kept_is_no_hub_that_cannot_be_reached(
+    number: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
+    with pytest.raises(DiskError, match=said):
+        _snapshot.__wrapped__("me/m", None)

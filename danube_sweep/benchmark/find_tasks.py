@@ -36,7 +36,17 @@ class FoundTask:
     @property
     def split(self) -> str:
         """The part that is scored, as the harness chooses it: the test split where there is one."""
-        return "test" if any(task.has_test_docs() for task in self.tasks.values()) else "validation"
+        on_test = any(task.has_test_docs() or is_test(_validates(task)) for task in self.tasks.values())
+        return "test" if on_test else "validation"
+
+
+def is_test(split: str) -> bool:
+    """Whether a split is a test split by its name, whatever a task calls it."""
+    return split.lower().startswith("test")
+
+
+def _validates(task: Any) -> str:
+    return str(getattr(getattr(task, "config", None), "validation_split", None) or "")
 
 
 def harness_folder() -> Path:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
@@ -13,6 +13,7 @@ from danube_sweep.config.schema import Compute, Config
 from danube_sweep.model.backbone import Backbone
 from danube_sweep.model.causal_lm import causal_lm, padded
 from danube_sweep.model.precision import DTYPES
+from danube_sweep.storage.files import content_hash
 
 _TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}ANSWER{{ message['content'] }}END"
@@ -39,6 +40,15 @@ def with_template(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[P
     return own, "the tokenizer has no chat template: model.chat gives the markup of users and answers"
 
 
+GENERATION: Final = "generation_config.json"
+
+
+def generation_digest(folder: Path | None) -> str | None:
+    """Tells a checkpoint's generation settings from others, by which tasks that generate are scored."""
+    file = None if folder is None else folder / GENERATION
+    return None if file is None or not file.is_file() else content_hash(file)
+
+
 @contextmanager
 def harness_model(
     backbone: Backbone, tokenizer: PreTrainedTokenizerBase, *, batch_rows: int, folder: Path | None = None
@@ -54,7 +64,7 @@ def harness_model(
     before = [module.training for module in backbone.modules()]
     with padded(backbone.body):
         whole, tokenizer = causal_lm(backbone), copy.deepcopy(tokenizer)  # the harness sets its padding
-        if folder is not None and (folder / "generation_config.json").is_file():
+        if folder is not None and (folder / GENERATION).is_file():
             whole.generation_config = GenerationConfig.from_pretrained(folder)
         try:
             yield HFLM(

@@ -29,8 +29,8 @@ _NAMES: Final = {
     "Danube3-4b": r"danube3(\.1)?-4b",
     "Danube2-1.8b": r"danube2-1[.-]8b",
     "Danube3-500m": r"danube3-500m",
-    "Phi-3-mini-4k": r"phi-?3-mini",
-    "Gemma-7B": r"gemma-7b",
+    "Phi-3-mini-4k": r"phi-?3-mini-4k",
+    "Gemma-7B": r"(^|/)gemma-7b",
     "Mistral-7B-Instruct-v0.2": r"mistral-7b-instruct-v0\.2",
     "Qwen2-0.5B": r"qwen2-0\.5b",
 }

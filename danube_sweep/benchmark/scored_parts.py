@@ -1,12 +1,13 @@
 """Which part of a task's data is scored, from its YAML alone: a test split must not choose among trials."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from danube_sweep.benchmark.find_tasks import check_names, harness_folder, names_in
+from danube_sweep.benchmark.find_tasks import check_names, harness_folder, is_test, names_in
 from danube_sweep.benchmark.pinned_tasks import named_tasks
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.validate.check_sweep import objectives
@@ -26,6 +27,7 @@ def check_benchmark(sweep: Sweep, config: Config) -> None:
         return
     folder = tasks_dir(config)
     check_names(named_tasks(config.trainer.benchmark), folder)
+    check_overlap(named_tasks(config.trainer.benchmark), folder)
     unscored = tasks_on_test(config) if config.trainer.benchmark_test and not sweep.score_test else []
     if unscored:
         raise ConfigError(
@@ -63,10 +65,25 @@ def tasks_dir(config: Config) -> Path | None:
 def scored_parts(name: str, folder: Path | None) -> set[str]:
     """`test` or `validation` for each task that a name stands for, as the harness chooses them.
 
-    A member that no file defines counts as scored on its test split.
+    A member that no file defines, or that a class of its own loads, counts as scored on its test split.
     """
-    found = descriptions(name, folder)
-    return {"test" if one is None or one.get("test_split") else "validation" for one in found}
+    return {"test" if one is None or _on_test(one) else "validation" for one in descriptions(name, folder)}
+
+
+def _on_test(described: dict[str, Any]) -> bool:
+    # Some tasks name a test split as what validates.
+    named = str(described.get("validation_split") or "")
+    return bool(described.get("test_split") or described.get("class")) or is_test(named)
+
+
+def check_overlap(names: Sequence[str], folder: Path | None) -> None:
+    """Raises ConfigError for two names that stand for the same task: only one of its scores would be kept."""
+    owner: dict[str, str] = {}
+    for name in names if len(names) > 1 else ():
+        for described in descriptions(name, folder):
+            task = name if described is None else str(described.get("task"))
+            if (other := owner.setdefault(task, name)) != name:
+                raise ConfigError(f"benchmark tasks: {other} and {name} both stand for {task}; give one of them")
 
 
 def descriptions(name: str, folder: Path | None) -> list[dict[str, Any] | None]:
@@ -95,17 +112,22 @@ def _members(described: dict[str, Any], name: str) -> list[str]:
     return [str(one.get("task") if isinstance(one, dict) else one) for one in members]
 
 
-def described_in(file: Path) -> dict[str, Any]:
-    """A task's YAML with what it includes; functions are not imported. Raises ConfigError for a file that is none."""
+def described_in(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A task's YAML with what it includes; functions are not imported. Raises ConfigError for a file that is none.
+
+    `above`: the files that include it.
+    """
+    if file.resolve() in above:
+        raise ConfigError(f"{file} includes itself; take it out of `include`")
     try:
         found = _read(file, file.stat().st_mtime_ns)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is no YAML file of a task: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{file} is no YAML file of a task; it needs a line `task: NAME`")
-    included, merged = found.get("include", []), dict[str, Any]()
-    for one in [included] if isinstance(included, str) else included:
-        merged |= described_in(file.parent / one)
+    included, merged = found.get("include") or [], dict[str, Any]()
+    for one in included if isinstance(included, list) else [included]:
+        merged |= described_in(file.parent / str(one), (*above, file.resolve()))
     return {**merged, **{key: value for key, value in found.items() if key != "include"}}
 
 

@@ -91,7 +91,7 @@ def _rows(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not place.is_file():
             return []
         try:
-            found += [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+            found += [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line.strip()]
         except ValueError:
             return []
     return found if all(isinstance(row, dict) for row in found) else []

@@ -19,6 +19,7 @@ def benchmark(arguments: list[str]) -> int:
     """`danube-sweep benchmark`: a model, a run or every combination, on tasks of lm-evaluation-harness."""
     options = _parser().parse_intermixed_args(arguments)
     from danube_sweep.benchmark.find_tasks import check_names, check_tasks_dir, harness_folder
+    from danube_sweep.benchmark.scored_parts import check_overlap
 
     harness_folder()
     folder = None if options.tasks_dir is None else options.tasks_dir.expanduser().absolute()
@@ -30,6 +31,7 @@ def benchmark(arguments: list[str]) -> int:
         return 0
     words, rest = parsed_words(options.words)
     check_names(words.tasks, folder)
+    check_overlap(words.tasks, folder)
     runs = [one for one in rest if "=" not in one]
     _check(options, words, rest, runs)
     out = options.output or Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S}-benchmark"

@@ -153,7 +153,7 @@ def _published(config: Config) -> "Opened":
 def _of_run(cell: Cell, request: Request, terminal: Terminal) -> "tuple[Job, list[Stage]]":
     from danube_sweep.benchmark.score_model import BEFORE, MODEL, Stage
     from danube_sweep.inference.benchmarked_run import check_benchmarked, load_benchmarked
-    from danube_sweep.inference.predict import Place, open_run
+    from danube_sweep.inference.predict import Place, check_backbone, open_run
 
     assert cell.run is not None
     options = request.options
@@ -177,7 +177,9 @@ def _of_run(cell: Cell, request: Request, terminal: Terminal) -> "tuple[Job, lis
         from danube_sweep.training.device import pick_device
 
         own = replace(config.model, path=str(run.weights), init=Init.pretrained)
-        return load_base(config, pick_device(config.device), spare=True), load_tokenizer(own), _checkpoint(config)
+        backbone = load_base(config, pick_device(config.device), spare=True)
+        check_backbone(run, config, backbone)
+        return backbone, load_tokenizer(own), _checkpoint(config)
 
     described = {"run": str(cell.run), "merged": options.merge}
     identity = f"{run.manifest['trial']} {run.manifest.get('files')} {options.merge}"
@@ -192,10 +194,13 @@ def _checkpoint(config: Config) -> Path | None:
 
 
 def _job(config: Config, request: Request, identity: str, described: dict[str, Any]) -> "Job":
+    from danube_sweep.benchmark.harness_model import generation_digest
     from danube_sweep.benchmark.score_model import Job
     from danube_sweep.benchmark.score_task import Settings
     from danube_sweep.planner.benchmark_rows import benchmark_rows
+    from danube_sweep.training.device import pick_device
 
+    identity += f" {generation_digest(_checkpoint(config))} {pick_device(config.device).type}"
     words, model, precision = request.words, config.model, config.precision
     described = {
         "model": {"path": model.path, "revision": model.revision, "variant": model.variant},

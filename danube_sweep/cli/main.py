@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         # The interpreter's last collection would look through millions of objects of torch: 1 to 5 seconds.
         atexit.register(gc.freeze)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are numbered as nvidia-smi numbers them
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with shown_by(_byte_bar):

@@ -182,13 +182,19 @@ def load_backbone_of(run: FinishedRun, place: Place, *, spare: bool = False) -> 
         if run.full or place.model_path is not None:
             raise
         raise ModelError(f"{error}; or, if it has moved, give --model-path FOLDER") from error
-    if not run.full and _fingerprint(config.model, backbone, manifest) != manifest["backbone"]:
+    if not run.full:
+        check_backbone(run, config, backbone)
+    backbone.capped = manifest.get(ARITHMETIC, 1) > 1
+    return config, backbone
+
+
+def check_backbone(run: FinishedRun, config: Config, backbone: Backbone) -> None:
+    """Raises CheckpointError for a backbone that is not the one that the run's training began with."""
+    if _fingerprint(config.model, backbone, run.manifest) != run.manifest["backbone"]:
         raise CheckpointError(
             f"{run.path} was trained over another backbone than model.path={config.model.path} is now; "
             "give back the one it was trained over, by --model-path if it has moved"
         )
-    backbone.capped = manifest.get(ARITHMETIC, 1) > 1
-    return config, backbone
 
 
 def put_over(

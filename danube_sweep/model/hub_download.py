@@ -1,12 +1,14 @@
 """From a model's name to a local folder with its files."""
 
 import errno
+import os
 from functools import lru_cache
 from pathlib import Path
 
 from danube_sweep.config.identity import NO_FOLDER, names_a_folder
 from danube_sweep.config.schema import Model
 from danube_sweep.errors import DiskError, ModelError
+from danube_sweep.os_errors import is_full, number_of
 
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -43,9 +45,13 @@ def _snapshot(name: str, revision: str | None) -> Path:
     except RevisionNotFoundError as error:
         raise ModelError(f"model.revision={revision}: {name} has no such branch, tag or commit") from error
     except (LocalEntryNotFoundError, OSError, ValueError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC:
+        if is_full(error):
             raise DiskError(
                 f"model.path={name}: no space left to download it; free some space or set HF_HOME"
+            ) from error
+        if number_of(error) in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise DiskError(
+                f"model.path={name}: the cache cannot be written ({os.strerror(number_of(error) or 0)}); set HF_HOME"
             ) from error
         revised = f" (model.revision={revision})" if revision else ""
         raise ModelError(

@@ -148,5 +148,8 @@ def paged_bytes(optimizer: Optimizer, tensors: Tensors, each: int) -> float:
     """Bytes of the states that may lie in host memory: those of large tensors, with an optimizer that pages."""
     if not optimizer.paged:
         return 0.0
-    large = {shape: count for shape, count in tensors.counts if math.prod(shape) >= SMALLEST_PAGED}
-    return state_bytes(optimizer, Tensors(large), each)
+    return state_bytes(optimizer, Tensors(_large(tensors.inner), _large(tensors.outer)), each)
+
+
+def _large(counts: Mapping[Shape, int]) -> dict[Shape, int]:
+    return {shape: count for shape, count in counts.items() if math.prod(shape) >= SMALLEST_PAGED}

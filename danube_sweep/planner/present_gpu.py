@@ -54,8 +54,8 @@ def count_gpus() -> int:
     """How many GPUs CUDA may use here, at least one: trials in more slots than that share them."""
     if (named := named_gpus()) is not None:
         return max(1, len(named))
-    listed = _smi("--list-gpus")
-    return max(1, len((listed or "").splitlines()))
+    listed = _smi("--list-gpus") or ""
+    return max(1, sum(line.startswith("GPU ") for line in listed.splitlines()))  # parts of a GPU are indented
 
 
 @lru_cache(maxsize=8)

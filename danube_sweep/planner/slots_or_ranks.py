@@ -4,6 +4,7 @@ Asks no torch.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -22,7 +23,7 @@ from danube_sweep.planner.what_fits import Fit, fit_of
 LEAST_GAIN: Final = 1.1
 """Less is within the error of the prediction: then slots, which exchange nothing."""
 LOOKED_AT: Final = 64
-"""Trials that are looked at."""
+"""Trials that are looked at, of those that need different memory."""
 ROUNDS: Final = 8
 """With more trials for each GPU than this, how they end changes less than a tenth of the time."""
 
@@ -86,12 +87,16 @@ def choose_count(configs: Sequence[Config], ways: Ways) -> CountChoice:
 
 def _by_memory(configs: Sequence[Config], ways: Ways) -> CountChoice | None:
     # The fewest GPUs that each trial fits, if that is more than one; None also where no number helps.
-    large = [config for config in configs[:LOOKED_AT] if not _fit(config, 1, ways).fits]
+    shapes = Counter(map(_needed_by, configs))
+    one_each = {_needed_by(config): config for config in reversed(configs)}
+    looked_at = sorted(one_each.items(), key=lambda one: -one[1].data.max_length)[:LOOKED_AT]
+    found = {key: config for key, config in looked_at if not _fit(config, 1, ways).fits}
+    large = list(found.values())
     for count in ways.counts if large else []:
         if all(_fit(config, count, ways).fits for config in large):
             one, several = (max((_fit(config, each, ways) for config in large), key=_needs) for each in (1, count))
             has = 0.0 if one.capacity_bytes is None else one.capacity_bytes / GIB
-            who = "it" if len(configs) == 1 else f"{len(large)} of {len(configs)} trials"
+            who = "it" if len(configs) == 1 else f"{sum(shapes[key] for key in found)} of {len(configs)} trials"
             trains = "it" if len(configs) == 1 else "each trial"
             return CountChoice(
                 count,
@@ -99,6 +104,13 @@ def _by_memory(configs: Sequence[Config], ways: Ways) -> CountChoice | None:
                 f"one, and {count} need {_needs(several) / GIB:.1f} each",
             )
     return None
+
+
+def _needed_by(config: Config) -> str:
+    # What decides a trial's memory, and some more; not its seed or rates.
+    groups = config.precision, config.lora, config.head, config.device, replace(config.model, lr=0.0)
+    optimizer, trainer, data = type(config.optimizer).__name__, config.trainer, config.data
+    return repr((groups, optimizer, trainer.micro_batch, trainer.effective_batch, data.max_length, data.layout))
 
 
 def _by_time(configs: Sequence[Config], ways: Ways) -> CountChoice:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from danube_sweep import paths
 from danube_sweep.benchmark.find_tasks import find_task
 from danube_sweep.benchmark.forgetting import change
-from danube_sweep.benchmark.harness_model import harness_model, is_chat, with_template
+from danube_sweep.benchmark.harness_model import generation_digest, harness_model, is_chat, with_template
 from danube_sweep.benchmark.score_model import folder_digest, versions
 from danube_sweep.benchmark.score_task import Score, Settings, score_task
 from danube_sweep.benchmark.scored_parts import tasks_dir, tasks_of_trial
@@ -120,6 +120,7 @@ def _key(config: Config, backbone: Backbone, tokenizer: PreTrainedTokenizerBase)
         [tokenizer.get_vocab(), tokenizer.chat_template],
         [tasks_of_trial(config), trainer.benchmark_limit, None if folder is None else folder_digest(folder)],
         [versions(), backbone.device.type, benchmark_rows(config)],
+        generation_digest(None if is_random(config.model) else local_folder(config.model)),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 

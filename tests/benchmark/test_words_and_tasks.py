@@ -5,7 +5,9 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from benchmark_tasks import CHOICE, tiny_tasks, write_task
 from conftest import ROOT, compose
@@ -18,7 +20,7 @@ from danube_sweep.benchmark.published import published_score
 from danube_sweep.benchmark.score_folder import ScoreFolder
 from danube_sweep.benchmark.score_model import Job, _described
 from danube_sweep.benchmark.score_task import Score, Settings
-from danube_sweep.benchmark.scored_parts import described_in, scored_parts
+from danube_sweep.benchmark.scored_parts import check_overlap, described_in, scored_parts
 from danube_sweep.cli.main import main
 from danube_sweep.errors import CheckpointError, ConfigError, DataError
 from danube_sweep.planner.benchmark_rows import benchmark_rows
@@ -105,17 +107,31 @@ def test_a_published_figure_is_of_the_chat_model() -> None:
     for variant, figure in (("chat", 54.74), ("base", None)):
         config = compose(["model=danube3_4b", f"model.variant={variant}", "model.path=some/h2o-danube3-4b"])
         assert _described(Job(config, ["mmlu"], Settings(), 1), score)["published"] == figure
-    assert published_score("some/other", "MMLU (5)") is None
+    for other in ("some/other", "microsoft/Phi-3-mini-128k-instruct", "google/codegemma-7b-it"):
+        assert published_score(other, "MMLU (5)") is None
 
 
 def test_the_part_that_is_scored_is_read_from_the_yaml(tasks: Path, tmp_path: Path) -> None:
     assert scored_parts("tiny_choice", tasks) == {"test"} and scored_parts("tiny_valid", tasks) == {"validation"}
     assert scored_parts("tiny_both", tasks) == {"test", "validation"}
+    (tmp_path / "code.yaml").write_text("task: code\nclass: !function task.Own\n")
+    (tmp_path / "plain.yaml").write_text("task: plain\ninclude:\nvalidation_split: dev\n")
+    (tmp_path / "round.yaml").write_text("task: round\ninclude: round.yaml\n")
     (tmp_path / "mine.yaml").write_text("group: mine\ntask: [arc_easy, hellaswag]\n")
     (tmp_path / "odd.yaml").write_text("group: odd\ntask: [nowhere, hellaswag]\n")
     assert scored_parts("mine", tmp_path) == scored_parts("odd", tmp_path) == {"test", "validation"}
     assert scored_parts("hellaswag", None) == {"validation"} and scored_parts("mmlu", None) == {"test"}
     assert scored_parts("arc_challenge", None) == {"test"}  # through what it includes
+    assert scored_parts("xstorycloze_gl", None) == {"test"}  # validates on it
+    assert scored_parts("code", tmp_path) == {"test"} and scored_parts("plain", tmp_path) == {"validation"}
+    with pytest.raises(ConfigError, match=r"round\.yaml includes itself"):
+        scored_parts("round", tmp_path)
+
+
+def test_two_names_of_one_task_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gsm8k_cot and chain_of_thought both stand for gsm8k_cot; give one of them"):
+        check_overlap(["gsm8k_cot", "chain_of_thought"], None)
+    check_overlap([one.name for one in PINNED], None)
 
 
 def test_the_command_that_fetches_a_group_names_each_source_once() -> None:
@@ -152,6 +168,24 @@ def test_a_change_has_the_interval_of_its_paired_differences() -> None:
     found = change(before, after)
     assert found.value == pytest.approx(0.25) and found.interval == pytest.approx(wanted)
     assert change(before, a_score(after.scores, prompts="other")).interval is None
+
+
+def test_only_a_mean_and_a_perplexity_have_an_interval() -> None:
+    rng = np.random.default_rng(0)
+    logs_N = rng.normal(-2.0, 1.0, 200)
+
+    def perplexity(logs: Any) -> Score:
+        return replace(a_score([[float(one)] for one in logs], "perplexity,none"), value=float(np.exp(-logs.mean())))
+
+    before, after = perplexity(logs_N), perplexity(logs_N - rng.normal(0.2, 0.3, 200))
+    found = change(before, after)
+    draws = rng.integers(200, size=(4000, 200))
+    old_N, new_N = (np.array(one.scores)[:, 0] for one in (before, after))
+    wanted = np.quantile([np.exp(-new_N[rows].mean()) - np.exp(-old_N[rows].mean()) for rows in draws], [0.025, 0.975])
+    assert found.interval == pytest.approx(wanted, rel=0.1)
+    assert change(replace(before, metric="f1,none"), replace(after, metric="f1,none")).interval is None
+    mcc = [replace(a_score([[1, 0], [0, 0], [1, 0]], "mcc,none"), value=value) for value in (0.0, 0.5)]
+    assert change(*mcc).interval is None and change(*mcc).value == 0.5
 
 
 def test_a_process_that_is_killed_or_late_ends_alone() -> None:

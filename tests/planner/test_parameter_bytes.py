@@ -17,7 +17,15 @@ from danube_sweep.model.backbone import architecture, load_backbone
 from danube_sweep.optimizer.build_optimizer import build_optimizer, to_training
 from danube_sweep.planner.adapter_shapes import frozen_bytes
 from danube_sweep.planner.joint_pass import walk_of
-from danube_sweep.planner.parameter_bytes import adapter_tensors, head_tensors, parameters, state_bytes, stored_bytes
+from danube_sweep.planner.parameter_bytes import (
+    Tensors,
+    adapter_tensors,
+    head_tensors,
+    paged_bytes,
+    parameters,
+    state_bytes,
+    stored_bytes,
+)
 
 SIZES = [
     "model.shape.hidden_size=768", "model.shape.intermediate_size=2048", "model.shape.num_attention_heads=12",
@@ -126,6 +134,13 @@ def test_stored_weights_take_the_bytes_that_were_planned(precision: str, family:
 
 NARROW = "model.shape.hidden_size=192 model.shape.intermediate_size=256 model.shape.vocab_size=512"
 """Muon orthogonalises in bf16, which takes minutes for wide matrices on a CPU without bf16 instructions."""
+
+
+def test_a_head_as_large_as_a_matrix_of_the_backbone_is_paged_beside_it() -> None:
+    paging, shape = compose(["optimizer=paged_adamw_8bit"]).optimizer, (1024, 1024)
+    inner, outer = Tensors({shape: 3}), Tensors({}, {shape: 1})
+    both = paged_bytes(paging, Tensors({shape: 3, (8, 8): 5}, {shape: 1}), 2)
+    assert both == paged_bytes(paging, inner, 2) + paged_bytes(paging, outer, 2) > paged_bytes(paging, inner, 2)
 
 
 @pytest.mark.parametrize(

@@ -159,9 +159,9 @@ def test_the_last_trial_of_an_odd_number_takes_all_gpus() -> None:
 def test_a_trial_that_does_not_fit_one_gpu_takes_several() -> None:
     large = compose([*T4, "trainer.effective_batch=8", "trainer.micro_batch=8"])
     small = compose([*T4, "trainer.effective_batch=8", "trainer.micro_batch=1"])
-    chosen = choose_count([small] * 5 + [large], ways())
+    chosen = choose_count([small] * 70 + [large], ways())
     assert chosen.count == 2 and chosen.why is not None
-    assert chosen.why.startswith("2 GPUs train each trial together: 1 of 6 trials would need 18.")
+    assert chosen.why.startswith("2 GPUs train each trial together: 1 of 71 trials would need 18.")
     assert (least_count(large, ways()), least_count(small, ways())) == (2, 1)
     assert least_count(large, Ways(2, lambda _: 1, lambda _: Lengths(300, 200.0))) == 1  # its rows are short
     assert least_count(large, ways(gpus=1)) is None

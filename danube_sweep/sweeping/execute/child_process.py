@@ -61,6 +61,7 @@ def child_main(task: Task, job: Job, link: Connection) -> None:
     os.chdir(job.working_directory)
     os.environ.clear()
     os.environ.update(job.environment)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the planner counts GPUs
     _die_with_the_sweep()
     _redirect(job)
     faulthandler.enable(all_threads=False)
