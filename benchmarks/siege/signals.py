@@ -26,6 +26,8 @@ SENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIG
 AT_ONCE = (signal.SIGQUIT, signal.SIGKILL)
 """Nothing can be put in order after these."""
 GONE_WITHIN_S = 10.0
+DRAINED_S = 5.0
+"""What was written last may not have been read yet."""
 SOONER = (1.0, 0.5, 0.25)
 READ = ["report", "sweep", "-o", "page.html", "--overwrite"]
 WATCH = ["watch", "sweep", "--once"]
@@ -57,6 +59,7 @@ def play(stage: Stage, command: list[str], number: signal.Signals, wait_s: float
     offspring = descendants(process.pid)
     early = process.poll() is not None
     process.send_signal(number)
+    codes |= right(stage, number)  # what was written meanwhile
     if number is signal.SIGPIPE:
         _until(lambda: process.poll() is not None, SEEN_S)
     if not _until(lambda: process.poll() is not None, LONGEST_S):
@@ -67,8 +70,10 @@ def play(stage: Stage, command: list[str], number: signal.Signals, wait_s: float
         wrong = f"processes {alive(offspring)} were there {GONE_WITHIN_S:.0f} s later"
     elif number in AT_ONCE:
         pass
-    elif termios.tcgetattr(theirs) != before or said.count(HIDDEN) > said.count(SHOWN):
+    elif termios.tcgetattr(theirs) != before:
         wrong = "the terminal is not as it was"
+    elif not _until(lambda: said.count(HIDDEN) <= said.count(SHOWN), DRAINED_S):
+        wrong = f"the cursor is hidden, with exit code {process.returncode}: {said[-300:].decode(errors='replace')}"
     os.close(theirs)
     reader.join(1.0)
     os.close(ours)

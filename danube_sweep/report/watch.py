@@ -20,6 +20,7 @@ from danube_sweep.results.ranking_table import lines_below, plain, ranking_table
 from danube_sweep.results.rows import Ranking
 from danube_sweep.results.trial_results import StoredTrial, read_trials
 from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.terminal.cursor import cursor_shown_at_the_end
 from danube_sweep.terminal.screen import Neutral, duration
 
 LOOK_EVERY_S: Final = 2.0
@@ -50,7 +51,8 @@ class Watch:
         """Shows the sweep until every trial has ended. Raises CheckpointError for a folder that is not a sweep."""
         shown, due_s = self.look(), self._clock()
         # On no terminal there is nothing to move: a line for each page.
-        with Live(Neutral(shown), console=self._console, auto_refresh=False, transient=True) as live:
+        moving = Live(Neutral(shown), console=self._console, auto_refresh=False, transient=True)
+        with cursor_shown_at_the_end(self._console), moving as live:
             while self.standing is not None and not self.standing.is_over:
                 if self._clock() >= due_s:
                     due_s = self._clock() + self._every_s

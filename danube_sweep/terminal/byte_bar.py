@@ -7,6 +7,8 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from danube_sweep.terminal.cursor import cursor_shown_at_the_end
+
 SHOWN_FROM_BYTES: Final = 2**30
 
 
@@ -25,6 +27,7 @@ def byte_bar(title: str, total_bytes: int) -> Iterator[Callable[[int], object]]:
         yield lambda _done: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, expand=True, transient=True) as bar:
+    bars = Progress(*columns, console=console, expand=True, transient=True)
+    with cursor_shown_at_the_end(console), bars as bar:
         task = bar.add_task(title, total=total_bytes)
         yield lambda done: bar.advance(task, done)

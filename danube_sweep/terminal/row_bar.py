@@ -8,6 +8,7 @@ from typing import Final, final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from danube_sweep.terminal.cursor import cursor_shown_at_the_end
 from danube_sweep.terminal.screen import LINE_EVERY_S, duration
 
 FIRST_LINE_S: Final = 2.0
@@ -42,7 +43,8 @@ def row_bar(
         yield _lines(counted, console)
         return
     columns = (BarColumn(bar_width=None), TextColumn("{task.fields[state]}"))
-    with Progress(*columns, console=console, expand=True, transient=True) as bar:
+    bars = Progress(*columns, console=console, expand=True, transient=True)
+    with cursor_shown_at_the_end(console), bars as bar:
         task = bar.add_task("", total=total, state=f"{total:,} rows")
         yield lambda rows: _moved(bar, task, counted, rows)
 

@@ -6,6 +6,7 @@ trial prints a line every ten seconds. log.txt gets all lines in both cases, not
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from rich.text import Text
 from danube_sweep.config.neutral_text import neutral
 from danube_sweep.storage.files import appending
 from danube_sweep.storage.redaction import redact
+from danube_sweep.terminal.cursor import cursor_shown_at_the_end
 
 LINE_EVERY_S = 10.0
 
@@ -78,6 +80,7 @@ class Terminal:
         self._console, self._log, self._clock = console, log or Log(), clock
         self._plain = not console.is_terminal or console.is_dumb_terminal if plain is None else plain
         self._bars: dict[str, _Bar] = {}
+        self._cursor = ExitStack()
         self._rich = RichProgress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
@@ -89,6 +92,7 @@ class Terminal:
 
     def __enter__(self) -> Self:
         if not self._plain:
+            self._cursor.enter_context(cursor_shown_at_the_end(self._console))
             self._rich.start()
         return self
 
@@ -97,6 +101,7 @@ class Terminal:
     ) -> None:
         if not self._plain:  # rich prints an empty line for bars that never started
             self._rich.stop()
+            self._cursor.close()
 
     def start(self, name: str, total_steps: int, done_steps: int = 0) -> None:
         """Shows a trial that has done `done_steps` of `total_steps`."""
