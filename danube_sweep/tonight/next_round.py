@@ -12,7 +12,7 @@ from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.tonight.backbones import Backbone
 from danube_sweep.tonight.costs import correction, predict_s, reserve_s, trial_s
 from danube_sweep.tonight.night_folder import NightFolder
-from danube_sweep.tonight.searched_keys import EPOCHS_KEY, LR, Settings
+from danube_sweep.tonight.searched_keys import EPOCHS_KEY, LR, Key, Settings
 
 FIRST_LOOKS: Final = 0.6
 """Of the time to search that first looks at several backbones may take; the rest goes to the best of them."""
@@ -141,17 +141,25 @@ def best_so_far(night: NightFolder, backbones: Sequence[Backbone]) -> Best | Non
 
 
 def _first_look(now: Moment, backbone: Backbone, share_s: float) -> Round | None:
-    """The usual rate, and with time its neighbours; None if not even one trial is predicted to fit."""
+    """The usual rate, and with time others; None if not even one trial is predicted to fit."""
     rate = next((key for key in backbone.space.keys if key.name == LR), None)
     if rate is None:
         return _round(now, FIRST_LOOK, backbone, _single(backbone.first), share_s)
-    rates = [rate.start, *rate.neighbours(rate.start)]
+    rates = _first_rates(rate)
     for count in range(len(rates), 0, -1):
         values = {**_single(backbone.first), LR: rates[:count]}
         found = _round(now, FIRST_LOOK, backbone, values, share_s)
         if found is not None and found.fits:
             return found
     return None
+
+
+def _first_rates(rate: Key) -> list[str]:
+    # Small backbones and short trials want up to 25 times the usual rate of an adapter. Where the rates reach no
+    # further than that of a whole model may, its neighbours.
+    place = rate.values.index(rate.start)
+    higher = [rate.values[one] for one in (place + 2, place + 4) if one < len(rate.values)]
+    return [rate.start, *(higher if len(higher) == 2 else rate.neighbours(rate.start))]
 
 
 # --------------------------------------------------------------------------------------------------------- neighbours

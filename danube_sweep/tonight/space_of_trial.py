@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Final, final
 
 from danube_sweep.config.facts.architectures import family_of
-from danube_sweep.config.schema import Config, Lora, Storage
+from danube_sweep.config.schema import Config, LinearAdapter, Lora, Storage
 from danube_sweep.errors import UserError
 from danube_sweep.planner.trial_plan import TrialPlan
 from danube_sweep.tonight.searched_keys import (
@@ -26,8 +26,8 @@ from danube_sweep.tonight.searched_keys import (
     Space,
 )
 
-RATES: Final = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""Times the usual rate of the model and the optimizer."""
+RATES: Final = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Times the usual rate of the model and the optimizer; without adapters up to 8."""
 RANKS: Final = ("4", "16", "64")
 OTHER_OPTIMIZER: Final = "muon"
 """Its losses fell the most of all beside AdamW's (docs/decisions/019)."""
@@ -106,7 +106,8 @@ def _choice(name: str, values: Sequence[str]) -> Key:
 
 
 def _rates(config: Config) -> tuple[str, ...]:
-    return tuple(f"{config.optimizer.lr * one:.3g}" for one in RATES)
+    most = RATES[-1] if isinstance(config.lora, LinearAdapter) else 8.0
+    return tuple(f"{config.optimizer.lr * one:.3g}" for one in RATES if one <= most)
 
 
 def _optimizers(known: Known, planned: Planned) -> list[str]:

@@ -18,7 +18,7 @@ from danube_sweep.tonight import stages
 from danube_sweep.tonight.asked import Asked
 from danube_sweep.tonight.backbones import Backbone, backbones_of
 from danube_sweep.tonight.costs import reserve_s
-from danube_sweep.tonight.next_round import NOTHING_LEFT, OF_A_ROUND, Best, Moment, Round, round_around
+from danube_sweep.tonight.next_round import NOTHING_LEFT, OF_A_ROUND, Best, Moment, Round, _first_rates, round_around
 from danube_sweep.tonight.night_folder import NightFolder
 from danube_sweep.tonight.searched_keys import (
     EPOCHS_KEY,
@@ -63,6 +63,12 @@ def test_another_optimizer_is_tried_at_its_own_rates() -> None:
     highest = {**first, OPTIMIZER: "muon", LR: "12"}
     assert [one[LR] for one in moves(highest, LR)] == ["6"]
     assert [(one[OPTIMIZER], one[LR]) for one in moves(highest, OPTIMIZER)] == [("adamw", "4"), ("adamw", "2")]
+
+
+def test_a_first_look_is_at_rates_far_apart_if_there_are_any() -> None:
+    rates = tuple(map(str, range(9)))
+    assert _first_rates(Key(LR, rates, "3")) == ["3", "5", "7"]
+    assert _first_rates(Key(LR, rates[:7], "3")) == ["3", "4", "2"]  # those of a whole model
 
 
 def test_a_head_without_a_pooling_takes_it_away_and_brings_it_back() -> None:
