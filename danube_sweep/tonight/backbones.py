@@ -20,7 +20,7 @@ from danube_sweep.planner.sweep_seconds import steps_of
 from danube_sweep.planner.trial_plan import TrialPlan, plan_of
 from danube_sweep.sweeping.starting_point import GPU_MODEL, StartingPoint, device_of, starting_point, usual_model
 from danube_sweep.tonight.asked import Asked
-from danube_sweep.tonight.searched_keys import EPOCHS_KEY, Settings, Space, with_start
+from danube_sweep.tonight.searched_keys import Settings, Space, with_start
 from danube_sweep.tonight.space_of_trial import Known, space_of
 
 LARGER: Final = "danube3_4b"
@@ -122,9 +122,9 @@ def backbones_of(asked: Asked, say: Callable[[str], object]) -> list[Backbone]:
     return found
 
 
-def with_epochs(backbone: Backbone, epochs: str) -> None:
-    """Starts its trials with other epochs, where nobody has given them."""
-    backbone.space = with_start(backbone.space, EPOCHS_KEY, epochs)
+def begin_with(backbone: Backbone, key: str, value: str) -> None:
+    """Starts its trials with another value of a key, where nobody has given one."""
+    backbone.space = with_start(backbone.space, key, value)
 
 
 def _backbone(name: str, start: StartingPoint, seen: Recognised, asked: Asked, composer: Composer) -> Backbone:

@@ -14,11 +14,11 @@ from danube_sweep.storage.ownership import Kind, check
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal, human
 from danube_sweep.tonight.asked import Asked, check_asked
-from danube_sweep.tonight.backbones import Backbone, backbones_of, with_epochs
+from danube_sweep.tonight.backbones import Backbone, backbones_of, begin_with
 from danube_sweep.tonight.costs import ALONE, REFIT, UNMEASURED, predict_s, reserve_s, trial_s
 from danube_sweep.tonight.next_round import Best, best_so_far, next_round
 from danube_sweep.tonight.night_folder import NightFolder
-from danube_sweep.tonight.searched_keys import EPOCHS_KEY
+from danube_sweep.tonight.searched_keys import EPOCHS_KEY, LAST_K
 from danube_sweep.tonight.shown_plan import plan_lines, plan_table
 from danube_sweep.tonight.stages import Stages, ended_badly, open_trials
 from danube_sweep.tonight.whole_files import check_whole_files
@@ -80,28 +80,37 @@ def _planned(asked: Asked, night: NightFolder, terminal: Terminal) -> list[Backb
         night.check_same(asked)  # epochs and corrections are those of the night
     night.asked = asked
     for backbone in backbones:
-        _choose_epochs(backbone, night, asked.hours * 3600 / len(backbones))
+        _choose_start(backbone, night, asked.hours * 3600 / len(backbones))
     needed = [trial_s(night, one, one.first) + predict_s(night, one) for one in backbones]
     if not night.ran and min(needed) > asked.hours * 3600:
         _refuse(asked, backbones[needed.index(min(needed))], min(needed))
     return backbones
 
 
-def _choose_epochs(backbone: Backbone, night: NightFolder, share_s: float) -> None:
+def _choose_start(backbone: Backbone, night: NightFolder, share_s: float) -> None:
     begun = [cell["settings"] for one in night.ran for cell in one.cells if cell["backbone"] == backbone.name]
     if begun:
-        with_epochs(backbone, begun[0].get(EPOCHS_KEY, "1"))
+        begin_with(backbone, EPOCHS_KEY, begun[0].get(EPOCHS_KEY, "1"))
+        begin_with(backbone, LAST_K, begun[0].get(LAST_K, "null"))
         return
     if EPOCHS_KEY not in backbone.first:
         return
+    _choose_epochs(backbone, night, share_s)
+    if float(backbone.first[EPOCHS_KEY]) < 1 and LAST_K in backbone.first:
+        # Steps of fewer blocks are cheaper and, in a short trial, also learn more each.
+        begin_with(backbone, LAST_K, next(key.values[0] for key in backbone.space.keys if key.name == LAST_K))
+        _choose_epochs(backbone, night, share_s)
+
+
+def _choose_epochs(backbone: Backbone, night: NightFolder, share_s: float) -> None:
     epochs_key = next(key for key in backbone.space.keys if key.name == EPOCHS_KEY)
     offered = epochs_key.values[: epochs_key.values.index(MOST_AT_FIRST) + 1]
     trials = FIRST_RATES + backbone.space.alternatives
     for epochs in offered:
-        settings = {**backbone.first, EPOCHS_KEY: epochs}
+        settings = {**backbone.space.first, EPOCHS_KEY: epochs}
         whole_s = trials * trial_s(night, backbone, settings) + reserve_s(night, backbone, settings)
         if epochs == offered[0] or whole_s <= share_s:
-            with_epochs(backbone, epochs)
+            begin_with(backbone, EPOCHS_KEY, epochs)
 
 
 def _refuse(asked: Asked, backbone: Backbone, needed_s: float) -> None:
