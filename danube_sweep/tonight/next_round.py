@@ -7,6 +7,7 @@ from typing import Any, Final, final
 
 from danube_sweep.errors import CheckpointError, UserError
 from danube_sweep.results.rank import rank_sweep
+from danube_sweep.results.ranking_table import nothing_learned_statement
 from danube_sweep.results.rows import winner
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.tonight.backbones import Backbone
@@ -54,6 +55,8 @@ class Best:
     backbone: Backbone
     settings: Settings
     hash: str
+    learned: bool = True
+    """Whether it beats the class prior, as far as anybody knows."""
 
 
 @final
@@ -125,9 +128,10 @@ def round_around(now: Moment, best: Best) -> Round | str:
 def best_so_far(night: NightFolder, backbones: Sequence[Backbone]) -> Best | None:
     """The trial that leads the ranking; None while no trial has a validation."""
     try:
-        row = winner(rank_sweep(night.sweep))
+        ranking = rank_sweep(night.sweep)
     except CheckpointError:
         return None
+    row, learned = winner(ranking), nothing_learned_statement(ranking) is None
     if row is None:
         return None
     cells = {cell["hash"]: cell for one in night.ran for cell in one.cells}
@@ -136,7 +140,7 @@ def best_so_far(night: NightFolder, backbones: Sequence[Backbone]) -> Best | Non
         cell = cells.get(hashes.get(trial))
         named = [one for one in backbones if cell is not None and one.name == cell["backbone"]]
         if cell is not None and named:
-            return Best(named[0], dict(cell["settings"]), str(cell["hash"]))
+            return Best(named[0], dict(cell["settings"]), str(cell["hash"]), learned)
     return None
 
 
@@ -172,6 +176,8 @@ def _waiting(now: Moment, best: Best) -> dict[str, list[Settings]]:
         key.name: [one for one in space.moves(settings, key) if _is_new(now, best.backbone, one)] for key in space.keys
     }
     waiting = {name: some for name, some in moves.items() if some}
+    if not best.learned and LR in waiting:  # rates far apart have learned nothing: something else keeps them from it
+        waiting[LR] = waiting.pop(LR)
     longer = waiting.get(EPOCHS_KEY)
     if longer is None or settings[EPOCHS_KEY] == best.backbone.first[EPOCHS_KEY]:
         return waiting

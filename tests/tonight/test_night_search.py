@@ -190,6 +190,17 @@ def test_long_hours_try_every_neighbour_once_and_end_early(searched: Search) -> 
     assert found[-1].values[EPOCHS_KEY] == ["2"]  # the longer trial comes last
 
 
+def test_while_nothing_is_learned_the_rate_is_the_last_to_change(searched: Search) -> None:
+    backbone = searched("danube3_500m", "device=kaggle_t4")
+    night = NightFolder(Path("night"))
+    train = next(one.value for one in backbone.start.guesses if one.field == "data.path")
+    night.asked = Asked(train, train, 8.0, [], None, [])
+    best = Best(backbone, backbone.first, backbone.hash(backbone.first))
+    for learned, wanted in ((True, True), (False, False)):
+        coming = round_around(Moment(night, {best.hash}, 8 * 3600), replace(best, learned=learned))
+        assert isinstance(coming, Round) and (coming.values[LR] != [backbone.first[LR]]) is wanted
+
+
 def test_short_hours_are_spread_and_keep_the_end_free(searched: Search) -> None:
     backbone = searched("danube3_500m", "device=kaggle_t4")
     each_s = backbone.predicted_s(backbone.first)
