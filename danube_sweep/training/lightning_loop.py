@@ -144,7 +144,7 @@ class PackModule(L.LightningModule):
             checks.check_alike([one.model.parameters for one in kept], self._ranks)
         validating = [trial for trial in at_border if trial.validates]
         with ExitStack() as stack:
-            for trial in validating:
+            for trial in kept:  # their checkpoints answer too, whether or not rows validate
                 stack.enter_context(answering(trial.optimizer))
             found: dict[int, Evaluation] = {}
             if validating:

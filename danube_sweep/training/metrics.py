@@ -131,19 +131,31 @@ Span = tuple[int, int, str]
 
 
 def _entities(places_N: Places, starts_N: NDArray[np.bool_], classes: list[str]) -> set[Span]:
-    # An entity begins at B-, at a type that changes, and at an I- with none before it, as conlleval has it.
+    # An entity begins at B-, at a type that changes, and at an I- with none before it, as conlleval has it; and at the
+    # S- of IOBES, which is a whole one.
+    kinds = [_kind(name, classes) for name in classes]
     spans: set[Span] = set()
     start, kind = 0, ""
     for place, (number, first) in enumerate(zip(places_N.tolist(), starts_N.tolist(), strict=True)):
-        mark, _, here = classes[number].partition("-")
-        here = "" if classes[number] == OUTSIDE else here or mark  # a class without B- or I- is its own type
-        if first or mark == "B" or here != kind:
+        begins, here = kinds[number]
+        if first or begins or here != kind:
             if kind:
                 spans.add((start, place, kind))
             start, kind = place, here
     if kind:
         spans.add((start, len(places_N), kind))
     return spans
+
+
+def _kind(name: str, classes: list[str]) -> tuple[bool, str]:
+    """Whether a class begins an entity, and the entity's type; none outside of entities."""
+    mark, _, kind = name.partition("-")
+    if name == OUTSIDE:
+        return False, ""
+    if not kind and mark in ("B", "I") and {"B", "I"} <= set(classes):  # entities of one type have no names
+        return mark == "B", "B"
+    # A class without B- or I- is its own type.
+    return mark == "B" or (mark == "S" and f"B-{kind}" in classes), kind or mark
 
 
 def _marked(places_N: Places, outside: int) -> set[tuple[int, int]]:

@@ -13,6 +13,8 @@ from danube_sweep.terminal.cursor import cursor_shown_at_the_end
 from danube_sweep.terminal.row_bar import row_bar
 from danube_sweep.terminal.screen import Terminal
 
+for number in (signal.SIGTERM, signal.SIGHUP):  # nohup has it ignored
+    signal.signal(number, signal.SIG_DFL)
 console = Console(force_terminal=True)
 {how}
 """

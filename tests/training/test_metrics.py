@@ -151,6 +151,14 @@ def test_an_entity_counts_when_its_type_and_both_ends_are_right() -> None:
     assert metrics["token_f1"] == pytest.approx(5 / 6) and metrics["token_f5"] == pytest.approx(5 / 6)
 
 
+def test_entities_without_types_and_those_of_iobes_are_spans_too() -> None:
+    once = np.array([True, *[False] * 4])
+    assert _entities(np.array([0, 1, 1, 2, 0]), once, ["B", "I", "O"]) == {(0, 3, "B"), (4, 5, "B")}
+    iobes = ["O", "B-PER", "I-PER", "E-PER", "S-PER"]
+    assert _entities(np.array([4, 4, 1, 3, 0]), once, iobes) == {(0, 1, "PER"), (1, 2, "PER"), (2, 4, "PER")}
+    assert _entities(np.array([1, 1, 0]), once[:3], ["O", "PERSON"]) == {(0, 2, "PERSON")}
+
+
 def test_an_entity_ends_with_its_text_and_where_its_type_changes() -> None:
     both = words("B-LOC I-LOC I-PER")
     apart = np.array([True, True, False])

@@ -23,6 +23,7 @@ from danube_sweep.config.schema.states import Verdict
 from danube_sweep.errors import Dismissed, Diverged, Interrupted
 from danube_sweep.optimizer.kinds.adamw import AdamW
 from danube_sweep.optimizer.kinds.muon import Muon
+from danube_sweep.storage.checkpoint import load_tensors
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.lightning_loop import PackModule, fit
@@ -125,6 +126,17 @@ def test_dropout_is_the_same_however_rows_are_laid(tiny: Tiny, tmp_path: Path) -
     padded, flat = (train(tiny(*one, f"data.layout={name}"), tmp_path / name) for name in ("padded", "flat"))
     assert flat.model.backbone.flat and not padded.model.backbone.flat
     followed(padded).check(flat, 1e-5)
+
+
+def test_what_schedulefree_saves_is_its_average_also_where_no_rows_validate(tiny: Tiny, tmp_path: Path) -> None:
+    modes = ["optimizer=schedulefree", "schedule=constant", "optimizer.lr=0.01"]
+    trial = train(tiny(*SHORT, *modes, "data.validation_fraction=0"), tmp_path)
+    (kept,) = tmp_path.rglob("step-00000006/head.safetensors")
+    trial.optimizer.eval()
+    saved, average = load_tensors(kept), dict(trial.model.head.named_parameters())
+    assert all(torch.allclose(saved[name], average[name], atol=1e-7) for name in saved)
+    trial.optimizer.train()
+    assert not all(torch.allclose(saved[name], average[name], atol=1e-4) for name in saved)
 
 
 def test_the_last_block_alone_is_trained_over_a_prefix_that_runs_once(tiny: Tiny, tmp_path: Path) -> None:
