@@ -63,7 +63,7 @@ def test_a_search_counts_what_it_has_still_to_draw(tmp_path: Path) -> None:
     here = standing(read_trials(sweep)[0], NOW, 20)
     assert (here.ended, here.total) == (4, 20)
     described = json.loads((sweep / "sweep.json").read_text())
-    (sweep / "sweep.json").write_text(json.dumps({**described, "search": {"space": {}}}))
+    (sweep / "sweep.json").write_text(json.dumps({**described, "search": {"fixed": [], "space": {}}}))
     watch = Watch(sweep, Console(file=io.StringIO(), width=100))
     watch.look()
     assert watch.standing is not None and watch.standing.total == 20

@@ -44,7 +44,7 @@ class SearchSource:
         self._known = FolderSource(folder, sweep.retry, journal, early)
         if early is not None:
             early.to_draw = self._left
-        self._most = sweep.trials or sweep.max_trials
+        self._most = min(sweep.trials or sweep.max_trials, sweep.max_trials)
         self._exhausted = False
         self._early, self._startup = early, startup_draws(sweep.trials)
         self._fixed = as_stored(search.fixed)
