@@ -43,7 +43,7 @@ class Watch:
     ) -> None:
         self._path, self._console, self._output = path, console, output
         self._every_s, self._clock = every_s, clock
-        self._ranked: tuple[float, Ranking] | None = None
+        self._ranked: tuple[object, Ranking] | None = None
         self._said = ""
         self.standing: Standing | None = None
 
@@ -86,8 +86,9 @@ class Watch:
         return Group(*parts)
 
     def _ranking(self, trials: list[StoredTrial], notes: list[str]) -> Ranking:
-        # Intervals cost a second where there are many trials, and change only when one has ended.
-        mark = changed(self._path)
+        # Intervals cost a second where there are many trials, and change only when one has ended. The states beside
+        # them change when one begins, too.
+        mark = changed(self._path), tuple(trial.state for trial in trials)
         if self._ranked is None or self._ranked[0] != mark:
             self._ranked = (mark, rank_trials(self._path, trials, notes))
         return self._ranked[1]

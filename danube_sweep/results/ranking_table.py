@@ -308,12 +308,15 @@ def nothing_learned_lines(ranking: Ranking) -> list[str]:
     return [] if said is None or ranking.prior is None else [f"{said}; {'; '.join(ranking.prior.reasons)}"]
 
 
+_OF_NUMBERS = ("mse", "rmse", "mae", "pearson", "spearman")
+
+
 def nothing_learned_statement(ranking: Ranking) -> str | None:
     """That line without its reasons."""
     best, prior = winner(ranking), ranking.prior
     if best is None or best.mean is None or prior is None or not nothing_learned(ranking):
         return None
-    name = "always the mean" if "mse" in ranking.metric else "the class prior"
+    name = "always the mean" if ranking.metric.rpartition("/")[2] in _OF_NUMBERS else "the class prior"
     ends = [] if prior.half is None else [prior.better_by - prior.half, prior.better_by + prior.half]
     between = f", 95 % {' .. '.join(number(end, '+') for end in ends)}" if ends else ""
     beaten = f"does not beat {name}, {number(prior.value)}, by more than chance"
@@ -332,9 +335,10 @@ def cheaper_rival_lines(ranking: Ranking) -> list[str]:
         return []
     rival = min(ahead, key=lambda row: sign * (row.difference or 0.0))
     sure = ", which can be chance" if rival.tie or rival.interval is None else " by more than chance"
+    how = f"the baseline is better{sure}" if rival.difference else "they are equal"
     return [
         f"a linear model does as well: baseline {rival.baseline} reaches {ranking.metric} {number(rival.mean or 0.0)}, "
-        f"the best row {number(best.mean)}; the baseline is better{sure}"
+        f"the best row {number(best.mean)}; {how}"
     ]
 
 

@@ -79,6 +79,20 @@ def test_the_table_shows_slots_and_ranking(tmp_path: Path) -> None:
     assert "ranked by validation/log_loss" in said
 
 
+def test_a_trial_that_begins_runs_in_the_table_too(tmp_path: Path) -> None:
+    present = running(tmp_path / "sweep")
+    watch = Watch(present.parent, Console(file=io.StringIO()), clock=lambda: NOW)
+
+    def in_the_table() -> list[str]:
+        watch.look()
+        assert watch._ranked is not None
+        return [one.state for one in watch._ranked[1].trials]
+
+    assert "running" not in in_the_table()
+    with FileLock(present / ".lock"):
+        assert in_the_table().count("running") == 1
+
+
 def test_a_sweep_that_nobody_works_on_says_how_to_go_on(tmp_path: Path) -> None:
     present = running(tmp_path / "sweep")
     console = Console(file=io.StringIO(), width=200)

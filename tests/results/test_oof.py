@@ -128,6 +128,10 @@ def test_run_folders_of_several_sweeps_make_a_group_and_seeds_are_averaged(
     first = load_undivided(tiny_config().data)[0]
     mean = np.mean([guess(first, seed) for seed in (1, 2)], axis=0)
     assert [table[name][0].as_py() for name in table.column_names[2:]] == pytest.approx(list(mean))
+    records = load_undivided(tiny_config().data)
+    answers_NC = np.mean([[guess(one, seed) for one in records] for seed in (1, 2)], axis=0)
+    wanted = log_loss([int(np.argmax(one.label or ())) for one in records], answers_NC)
+    assert f" {wanted:.4f} " in said.splitlines()[2]  # of the mean answer; the mean of the losses is higher
 
 
 def test_an_incomplete_group_is_named_with_what_became_of_its_folds(

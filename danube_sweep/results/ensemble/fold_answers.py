@@ -1,17 +1,13 @@
 """The out-of-fold answers of a refit that kept a model for each fold, as its predictions.parquet."""
 
-import pyarrow as pa
 from pyarrow import parquet
 
 from danube_sweep.config.schema import Config
 from danube_sweep.data.parts import load_undivided
 from danube_sweep.data.records import Record
-from danube_sweep.results.answers import answers_of
-from danube_sweep.results.ensemble.members import losses, parts_as_answered
 from danube_sweep.results.oof.joined_ensemble import joined_ensemble
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.files import whole_file
-from danube_sweep.storage.predictions import LOSS
 
 
 def write_fold_answers(folder: EnsembleFolder) -> str:
@@ -21,12 +17,6 @@ def write_fold_answers(folder: EnsembleFolder) -> str:
     """
     found, _ = joined_ensemble(folder, _records)
     table, metrics = found.predictions, found.metrics
-    if found.seeds > 1:  # the loss of the mean answer, not the mean of the losses
-        answers = answers_of(table)
-        if not isinstance(answers, str):
-            mean_N = losses(parts_as_answered(answers), numbers=answers.numbers_N is not None)
-            table = table.set_column(table.column_names.index(LOSS), LOSS, pa.array(mean_N))
-            metrics = {**metrics, "log_loss": float(mean_N.mean())} if "log_loss" in metrics else metrics
     with whole_file(folder.predictions, "free some space") as temporary:
         parquet.write_table(table, temporary)
     names = dict.fromkeys([next(iter(metrics)), found.config.objective])

@@ -13,6 +13,8 @@ from danube_sweep.config.schema import Target
 from danube_sweep.data.encoded import Truth
 from danube_sweep.data.records import Record
 from danube_sweep.errors import CheckpointError, DataError
+from danube_sweep.results.answers import answers_of
+from danube_sweep.results.ensemble.members import losses, parts_as_answered
 from danube_sweep.storage import predictions
 from danube_sweep.storage.predictions import GROUP, ID, LOSS, WEIGHT, class_names, floats, is_answer
 from danube_sweep.storage.run_folder import RunFolder
@@ -72,7 +74,16 @@ def _averaged(parts: Sequence["pa.Table"]) -> "pa.Table":
     for place, name in enumerate(first.column_names):
         if len(parts) > 1 and (is_answer(name) or name == LOSS):
             first = first.set_column(place, name, pa.array(np.mean([floats(part, name) for part in parts], axis=0)))
-    return first
+    return first if len(parts) == 1 else _with_loss(first)
+
+
+def _with_loss(averaged: "pa.Table") -> "pa.Table":
+    # The loss of the mean answer, which is not the mean of the losses. Classes of words stay with that.
+    answers = answers_of(averaged)
+    if isinstance(answers, str) or (answers.probabilities_NC is None and answers.numbers_N is None):
+        return averaged
+    mean_N = losses(parts_as_answered(answers), numbers=answers.numbers_N is not None)
+    return averaged.set_column(averaged.column_names.index(LOSS), LOSS, pa.array(mean_N))
 
 
 def _order(ids: Sequence[str], records: Sequence[Record], *, whole: bool) -> list[int]:
