@@ -21,11 +21,11 @@ types: $(READY)
 	$(BIN)/mypy
 
 suite: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 6
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 4
 
 # Every case of the products of which `make test` runs a part (tests/covering.py): adapters, heads, shapes, optimizers.
 test-full: $(READY) browser clock
-	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 6
+	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 4
 
 # pip compiles the packages on one core, for two fifths of its time; compileall does it on all.
 $(READY): pyproject.toml constraints.txt

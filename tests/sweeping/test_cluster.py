@@ -228,11 +228,11 @@ def test_a_folder_that_the_node_does_not_see_is_told_by_the_worker_and_the_comma
     (tmp_path / "7_1_0.code").write_text("2\n")
     (tmp_path / "7_1_0_log.err").write_text(said)
     (tmp_path / "7_2_0_log.err").write_text("slurmstepd: error: killed\n")
-    unseen, killed = jobs.unsuccessful(trials_failed=True)
+    unseen, killed = jobs.unsuccessful(excused=True)
     assert unseen.startswith("job 7_1: hydra.sweep.dir: ") and "all nodes share" in unseen
     (tmp_path / "7_0_0.code").write_text("1\n")
-    assert len(jobs.unsuccessful(trials_failed=True)) == 2
-    broken, *_ = jobs.unsuccessful(trials_failed=False)  # as in a search whose workers cannot even import
+    assert len(jobs.unsuccessful(excused=True)) == 2
+    broken, *_ = jobs.unsuccessful(excused=False)  # as in a search whose workers cannot even import
     assert broken.startswith("job 7_0: ended with exit code 1; its log is ")
     assert killed == f"job 7_2: ended without a report; its log is {tmp_path / '7_2_0_log.err'}"
 

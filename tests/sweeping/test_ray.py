@@ -117,13 +117,13 @@ def actors(folder: SweepFolder, monkeypatch: pytest.MonkeyPatch, cluster: FewAns
     return found, said
 
 
-@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize(("settled", "state"), [(True, "failed"), (True, "finished"), (False, "")])
 def test_a_worker_that_could_not_go_on_leaves_the_others_and_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: bool, state: str
 ) -> None:
     folder = planned(tmp_path / "sweep", seeds(1)).folder
     if settled:
-        write_json(folder.entries()[0].folder.result, {"state": "failed"})
+        write_json(folder.entries()[0].folder.result, {"state": state})
     full = "the disk is full; go on with: danube-sweep resume sweep"
     command_, _ = actors(folder, monkeypatch, FewAnswers([(1, full), (0, "")]))
     if settled:

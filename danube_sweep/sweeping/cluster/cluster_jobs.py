@@ -41,12 +41,12 @@ class ClusterJobs:
         listed = set(done.stdout.split())
         return [one for one in self.ids if one in listed]
 
-    def unsuccessful(self, *, trials_failed: bool) -> list[str]:
+    def unsuccessful(self, *, excused: bool) -> list[str]:
         """A line for each worker that did not end by itself, with the last line of its log.
 
-        Exit code 1 is ordinary only after trials that failed, which the ranking shows.
+        Exit code 1 is ordinary only if trials excuse it: `explains_exit_1`.
         """
-        ordinary = ("0", "1") if trials_failed else ("0",)
+        ordinary = ("0", "1") if excused else ("0",)
         found = []
         for one in self.ids:
             for rank in range(self.options.nodes):

@@ -11,7 +11,7 @@ from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.cluster.cluster_fields import ClusterOptions
 from danube_sweep.sweeping.cluster.cluster_jobs import ClusterJobs, remembered, submit
 from danube_sweep.sweeping.cluster.cluster_options import check_scheduler
-from danube_sweep.sweeping.cluster.failed_trials import trials_failed
+from danube_sweep.sweeping.cluster.worker_exits import explains_exit_1
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.signals import StopRequest
 
@@ -85,10 +85,11 @@ def _follow(jobs: ClusterJobs, folder: SweepFolder, terminal: Terminal, stop: St
 
 
 def _raise_for_workers(jobs: ClusterJobs, folder: SweepFolder, terminal: Terminal) -> None:
-    if bad := jobs.unsuccessful(trials_failed=trials_failed(folder)):
+    if bad := jobs.unsuccessful(excused=explains_exit_1(folder)):
         for line in bad[1:]:
             terminal.note(line)
-        raise SweepFailed(f"{bad[0]}; go on with: danube-sweep resume {_place(folder)}")
+        said = bad[0].partition("; go on with: ")[0]
+        raise SweepFailed(f"{said}; go on with: danube-sweep resume {_place(folder)}")
 
 
 def _named(ids: Sequence[str]) -> str:

@@ -9,10 +9,10 @@ from danube_sweep import paths
 from danube_sweep.errors import Interrupted, SweepFailed
 from danube_sweep.storage.sweep_folder import SweepFolder
 from danube_sweep.sweeping.cluster.cluster_fields import RayOptions
-from danube_sweep.sweeping.cluster.failed_trials import trials_failed
 from danube_sweep.sweeping.cluster.follow_jobs import TOLD_S, Run
 from danube_sweep.sweeping.cluster.ray_options import connect
 from danube_sweep.sweeping.cluster.ray_worker import RayWorker
+from danube_sweep.sweeping.cluster.worker_exits import explains_exit_1
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.signals import StopRequest
 
@@ -117,7 +117,7 @@ class _Actors:
                 )
                 continue
             ray.kill(worker)
-            if code == 0 or (code == 1 and trials_failed(self.folder)):
+            if code == 0 or (code == 1 and explains_exit_1(self.folder)):
                 done = True
             else:
                 why = said.partition("; go on with: ")[0] or "see the logs of Ray"
