@@ -11,7 +11,7 @@ from danube_sweep.data.description import restored
 from danube_sweep.report.comparability import compared, environment_of
 from danube_sweep.report.factor_effects import find_factors
 from danube_sweep.report.importance import FEWEST, Importance
-from danube_sweep.report.learning_curves import Curve, read_curve
+from danube_sweep.report.learning_curves import Curve, curve_metric, read_curve
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.row_predictions import read_seen
 from danube_sweep.report.slot_times import timeline
@@ -107,7 +107,7 @@ def _metrics(rows: Sequence[Row], ranked: str) -> list[str]:
 
 
 def _curves(trials: Sequence[StoredTrial], metric: str) -> dict[str, Curve]:
-    name = metric.rpartition("/")[2] if metric.startswith("validation/") else "log_loss"
+    name = curve_metric(metric)
     most = min(60, max(12, _POINTS // max(len(trials), 1)))
     found: dict[str, Curve] = {}
     for trial in trials:

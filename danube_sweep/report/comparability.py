@@ -48,8 +48,10 @@ class Fact:
 
 def compared(trials: Sequence[StoredTrial], seen: Sequence[Seen | None], metrics: Iterable[str]) -> list[Fact]:
     """The facts of a sweep; `seen` are the predictions of its rows, `metrics` those that are shown."""
-    environments = [found for trial in trials if (found := environment_of(trial))]
-    facts = [*_data(trials), _same("what was read", environments, _read), *_parts(trials, seen)]
+    found = [(trial.fold, environment) for trial in trials if (environment := environment_of(trial))]
+    environments = [environment for _, environment in found]
+    read = _same_in_a_fold("what was read", [(fold, _read(environment)) for fold, environment in found])
+    facts = [*_data(trials), read, *_parts(trials, seen)]
     facts += [Fact(f"metric {name}", MEANING[name]) for name in metrics if name in MEANING]
     facts += [
         *_versions(environments),
@@ -118,7 +120,11 @@ def _seeds(trials: Sequence[StoredTrial]) -> Fact:
 
 
 def _parts(trials: Sequence[StoredTrial], seen: Sequence[Seen | None]) -> list[Fact]:
-    rows = [trial.result["rows"] for trial in trials if isinstance(trial.result.get("rows"), dict)]
+    rows = [
+        (trial.fold, ", ".join(f"{name} {count:,}" for name, count in found.items()))
+        for trial in trials
+        if isinstance(found := trial.result.get("rows"), dict)
+    ]
     prints = Counter(one.fingerprint for one in seen if one is not None)
     alike = (
         "the same validation rows and labels in every row of the ranking"
@@ -126,7 +132,7 @@ def _parts(trials: Sequence[StoredTrial], seen: Sequence[Seen | None]) -> list[F
         else "the rows of the ranking have different validation rows"
     )
     said = ", ".join(f"{name} in {count}" if len(prints) > 1 else name for name, count in prints.most_common(3))
-    facts = [_same("examples", rows, lambda one: ", ".join(f"{name} {count:,}" for name, count in one.items()))]
+    facts = [_same_in_a_fold("examples", rows)]
     return [*facts, Fact("validation rows", f"{alike} (fingerprint {said})", len(prints) > 1)] if prints else facts
 
 
@@ -145,6 +151,13 @@ def _same(name: str, found: Sequence[Any], say: Callable[[Any], str], *, must: b
     if len(counted) < 2:
         return Fact(name, next(iter(counted), ""))
     return Fact(name, "; or ".join(f"{text} ({count} trials)" for text, count in counted.most_common(4)), must)
+
+
+def _same_in_a_fold(name: str, found: Sequence[tuple[int | None, str]]) -> Fact:
+    """The fact of trials by fold: folds need not be equally large, so only trials of one fold must agree."""
+    found = [(fold, text) for fold, text in found if text]
+    folds = {fold for fold, _ in found}
+    return _same(name, [text for _, text in found], str, must=len(set(found)) > len(folds))
 
 
 def _spoken(table: Any) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from danube_sweep.errors import DiskError
 from danube_sweep.report.collect import gather
+from danube_sweep.report.learning_curves import curve_metric
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.cost_pictures import memory_gib, pareto, seconds_shown
 from danube_sweep.report.row_predictions import Seen
@@ -66,7 +67,7 @@ def _parts(report: Report, console: Console) -> Iterator[tuple[str, list[Rendera
         matrix = _confusions(report.answer.best.seen, console)
         yield "confusions of the best: each class, and how often it was taken for which", [matrix]
     if curves := _curves(report):
-        yield f"{report.ranking.metric.rpartition('/')[2]} at each validation", [_table(curves, console)]
+        yield f"{curve_metric(report.ranking.metric)} at each validation", [_table(curves, console)]
     if report.compared:
         facts = [(one.name, f"{one.value}{' (differs)' if one.differs else ''}") for one in report.compared]
         yield "what was compared", [_table(facts, console)]
@@ -92,7 +93,13 @@ def answer_lines(report: Report) -> list[str]:
         return lines
     good = [f"as good and cheaper: {named(one.shown.row)}: {one.saved}" for one in answer.cheaper[:5]]
     then = [f"then: {command}" for command in answer.then]
-    return [*lines, *(good or [f"{answer.as_good} as good, none cheaper"]), *then]
+    return [*lines, *(good or [_none_cheaper(report)]), *then]
+
+
+def _none_cheaper(report: Report) -> str:
+    if not any(one.row.interval is not None for one in report.shown):
+        return "as good and cheaper: unknown, as no difference has an interval"
+    return f"{report.answer.as_good} as good, none cheaper"
 
 
 def _cost(one: Shown) -> str:

@@ -38,6 +38,11 @@ class Curve:
     last_loss: float | None
 
 
+def curve_metric(ranked: str) -> str:
+    """The metric that the curves show: the validation metric that ranks, else log_loss, as others are measured once."""
+    return ranked.rpartition("/")[2] if ranked.startswith("validation/") else "log_loss"
+
+
 def read_curve(file: Path, metric: str, most: int = 40) -> Curve | None:
     """The curve in metrics.csv, at most `most` points of each kind; None without a whole row, or for a damaged file.
 

@@ -62,7 +62,9 @@ def _progress(trial: StoredTrial, now_s: float, metric: str) -> Progress:
         return Progress(trial.name, 0, None, None, None)
     share = _share(trial, curve.epoch, curve.step)
     started = started_s(trial)
-    took_s = None if started is None else max(now_s - started, 0.0)
+    # A resumed trial has come further than its present attempt did: its curve knows the training seconds of all.
+    trained_s = float(curve.seconds[-1]) if len(curve.seconds) else 0.0
+    took_s = None if started is None else max(now_s - started, trained_s)
     left_s = None if took_s is None or not share else took_s * (1 - share) / share
     last = float(curve.values[-1]) if len(curve.values) else None
     return Progress(trial.name, curve.step, share, left_s, curve.last_loss, last)

@@ -170,9 +170,16 @@ def _texts(found: _Read, truths: Sequence[str], chosen: Sequence[int]) -> tuple[
     )
     if not same:
         return None, "the data file has other labels now than when it was read"
-    if not any(found.ids[row] in texts for row in chosen):
+    whole = [_text_of(found.ids[row], texts) for row in chosen]
+    if not any(one is not None for one in whole):
         return None, "the data file has none of these rows now"
-    return [texts.get(found.ids[row], "") for row in chosen], ""
+    return [one or "" for one in whole], ""
+
+
+def _text_of(name: str, texts: Mapping[str, str]) -> str | None:
+    """The text of a row; a word or a piece of a text, `<id>:<number>`, has the whole text."""
+    text, _, number = name.rpartition(":")
+    return texts.get(name, texts.get(text) if number.isdecimal() else None)
 
 
 def _unreadable(config: Config) -> str | None:

@@ -165,8 +165,9 @@ def _seeds(ranking: Ranking, best: Shown) -> str:
         return ""
     more = "Sweep seed=0,1,2 over the best few."
     if ranking.noise is None:
-        known = "no configuration was trained to its end with a second seed; the rows' own spread stands in"
-        return f"How much training varies: {known}. {more}"
+        known = "no configuration was trained to its end with a second seed"
+        instead = "; the rows' own spread stands in" if "stands in" in (ranking.covers or "") else ""
+        return f"How much training varies: {known}{instead}. {more}"
     if count < 2:
         return f"How much the seed matters: the best has one. {more}"
     return f"How much the seed matters: the best has {count}, too few for a narrow interval. {more}"
@@ -180,7 +181,8 @@ def _edges(best: Shown, factors: Sequence[Factor]) -> list[str]:
             continue
         places = [float(level.label) for level in factor.levels]
         ends = {f"{min(places):.6g}": "smallest", f"{max(places):.6g}": "largest"}
-        if (end := ends.get(f"{float(value):.6g}")) is not None:
+        end = ends.get(f"{float(value):.6g}")
+        if end is not None and not (end == "smallest" and float(value) == 0):  # a rate, a share or a weight ends there
             further = "lower" if end == "smallest" else "higher"
             said.append(f"What lies beyond: {factor.name}={shown(value)} won at the {end} value tried; go {further}.")
     return said

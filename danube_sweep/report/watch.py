@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from danube_sweep.errors import DiskError
+from danube_sweep.report.learning_curves import curve_metric
 from danube_sweep.report.page import write_page
 from danube_sweep.report.sweep_progress import Progress, Standing, changed, standing
 from danube_sweep.results.rank import rank_trials
@@ -77,7 +78,7 @@ class Watch:
         """The sweep as it is now."""
         trials, notes = read_trials(self._path)
         ranking = self._ranking(trials, notes)
-        metric = ranking.objectives[0][0].rpartition("/")[2]
+        metric = curve_metric(ranking.metric)
         self.standing = standing(trials, self._clock(), self._to_draw(), metric)
         parts: list[RenderableType] = [self._headline()]
         if self.standing.running:

@@ -181,7 +181,7 @@ def _compare(read: _Reading, prior: Contender | None, noise: TrainingNoise | Non
         return
     if noise is not None:
         rows = [_cells_of(one, best, away) for one in read.added if one.trained]
-        noise = found.noise = replace(noise, resampled=resampled_variance(rows))
+        noise = found.noise = replace(noise, resampled=resampled_variance(rows, noise.over))
     others = [one for one in read.added if one is not best]
     compared = []
     for one in others:

@@ -359,8 +359,10 @@ def answer(ranking: Ranking) -> str:
 def _means_of(row: Row) -> str:
     if row.count <= 1 and row.folds is None:
         return ""
-    seeds = f"{row.seed_count} seeds" if row.seed_count > 1 else ""
     folds = f"{_folds(row)} folds" if row.folds is not None else ""
+    if len({len(seeds) for seeds in row.by_fold.values()}) > 1:  # a fold of more seeds weighs more
+        return f" (mean of {row.count} trials in {folds})"
+    seeds = f"{row.seed_count} seeds" if row.seed_count > 1 else ""
     return f" (mean of {' x '.join(filter(None, (folds, seeds)))})"
 
 

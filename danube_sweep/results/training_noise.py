@@ -88,13 +88,14 @@ def spread_between_rows(values_R: Floats, away_BR: Floats) -> TrainingNoise:
     return TrainingNoise(float(_spread(values_R)), freedom, "rows", rows, resampled)
 
 
-def resampled_variance(rows: Sequence[Mapping[Cell, Floats]]) -> float:
+def resampled_variance(rows: Sequence[Mapping[Cell, Floats]], over: str) -> float:
     """The variance of a trial around its row's mean over resampled validation rows: the median row's.
 
-    `rows`: by seed and fold, how far the metric is from itself in each resample.
+    `rows`: by seed and fold, how far the metric is from itself in each resample. `over`: the repeats that the noise was
+    estimated from. 0 where these rows have none of that kind: then nothing is taken off the noise.
     """
-    found, _ = _repeats(rows)
-    if not found:
+    found, repeats = _repeats(rows)
+    if not found or repeats != over:
         return 0.0
     variances, freedoms = (np.array(values, dtype=np.float64) for values in zip(*found, strict=True))
     return _weighted_median(variances, freedoms)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from drawn import BEGAN, Sketch, distinct, grid, write_sweep
 from pyarrow import parquet
+from rich.console import Console
 
 from danube_sweep.benchmark.published import published_of
 from danube_sweep.errors import GuardError
@@ -19,7 +20,7 @@ from danube_sweep.report.collect import gather
 from danube_sweep.report.factor_effects import find_factors, student
 from danube_sweep.report.importance import Importance
 from danube_sweep.report.importance_process import Question, weigh
-from danube_sweep.report.in_terminal import answer_lines
+from danube_sweep.report.in_terminal import _parts, answer_lines
 from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.markup import Markup, element, escaped, joined
 from danube_sweep.report.page import page
@@ -127,6 +128,12 @@ def test_a_sweep_can_be_about_another_metric_or_several(tmp_path: Path, metric: 
     if metric == "validation/accuracy":
         assert best.row.mean == max(one.row.metrics["accuracy"] for one in report.shown)
     assert page(report).count("<tbody") == len(report.shown) + page(report).count("<tbody>")
+    titles = [title for title, _ in _parts(report, Console())]
+    if metric == "measured/tokens_per_s":  # measured once, so the curves are of the loss, and no row has an interval
+        assert "log_loss at each validation" in titles and "log_loss by step" in page(report)
+        assert "tokens_per_s by step" not in page(report)
+        assert "as good and cheaper: unknown, as no difference has an interval" in answer_lines(report)
+        assert not any("stands in" in one for one in report.answer.unknown)
 
 
 # -------------------------------------------------------------------------------------------------------- slots
@@ -176,6 +183,9 @@ def test_the_edge_of_a_range_a_lone_seed_and_ties_are_what_the_sweep_cannot_tell
     said = " ".join(gather(write_sweep(tmp_path / "edge", trials)).answer.unknown)
     assert "lora.rank=16 won at the largest value tried; go higher" in said
     assert "optimizer.lr" not in said
+    trials = [Sketch([f"lora.dropout={share}"], q) for share, q in ((0, 0.9), (0.1, 0.4), (0.2, 0.3))]
+    said = " ".join(gather(write_sweep(tmp_path / "zero", trials)).answer.unknown)
+    assert "What lies beyond" not in said  # nothing is below 0
     assert "no configuration was trained to its end with a second seed" in said
     trials = [Sketch([f"lora.rank={r}"], 0.5, seconds=100 / r) for r in (4, 8, 16)]
     answer = gather(write_sweep(tmp_path / "tie", trials)).answer

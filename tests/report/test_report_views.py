@@ -21,7 +21,7 @@ from danube_sweep.config.stored import plain_config
 from danube_sweep.data.parts import load_parts
 from danube_sweep.report import validation_rows
 from danube_sweep.report.collect import gather
-from danube_sweep.report.comparability import compared
+from danube_sweep.report.comparability import Fact, compared
 from danube_sweep.report.learning_curves import read_curve
 from danube_sweep.report.page import page
 from danube_sweep.results.trial_results import read_trials
@@ -35,6 +35,22 @@ def drawn(path: Path, second: Path | None = None) -> Node:
 def facts(path: Path) -> dict[str, str]:
     trials, _ = read_trials(path)
     return {fact.name: fact.value for fact in compared(trials, [], [])}
+
+
+def test_only_trials_of_one_fold_must_have_read_the_same(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path, grid(4))
+    trials = read_trials(sweep)[0]
+    for number, trial in enumerate(trials):
+        trial.config["data.fold"], trial.config["data.folds"] = number % 2, 2
+        trial.result["rows"] = {"train": 30 + number % 2}
+
+    def examples() -> Fact:
+        (found,) = [fact for fact in compared(trials, [], []) if fact.name == "examples"]
+        return found
+
+    assert "train 30 (2 trials); or train 31 (2 trials)" in examples().value and not examples().differs
+    trials[0].result["rows"] = {"train": 29}
+    assert examples().differs
 
 
 def test_the_best_so_far_only_improves_and_ends_at_the_best(tmp_path: Path) -> None:
@@ -150,6 +166,8 @@ def test_numbers_and_several_classes_a_row_have_texts_too(
     truths = ["a, b" if head == "multilabel" else "2"] * len(ids)
     texts, why = validation_rows._texts(found, truths, range(len(ids)))
     assert (texts, why) == ([f"text {name}" for name in ids], "")
+    words = replace(found, ids=[f"{name}:3" for name in ids])  # of a head for words, or a piece of a text
+    assert validation_rows._texts(words, truths, range(len(ids))) == (texts, "")
 
 
 # --------------------------------------------------------------------------------------------- the right words

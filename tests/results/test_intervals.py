@@ -25,7 +25,7 @@ from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_files import write
 from danube_sweep.results.ranking_table import ranking_table, summary_lines
 from danube_sweep.results.rows import winner
-from danube_sweep.results.training_noise import training_noise
+from danube_sweep.results.training_noise import resampled_variance, training_noise
 
 GENERATOR = np.random.default_rng(11)
 GROUPS = np.repeat(np.arange(30), np.arange(30) % 5 + 1) * 1000 + 7
@@ -336,6 +336,15 @@ def test_noise_of_better_rows_counts_where_the_others_learned_nothing() -> None:
     stuck = [{(seed, None): 1.1 + 0.001 * sign for seed, sign in enumerate((-1, 0, 1))} for _ in range(5)]
     found = training_noise([*learned, *stuck])
     assert found is not None and found.sd == pytest.approx(0.1 / (stats.chi2.median(2) / 2) ** 0.5, rel=0.01)
+
+
+def test_only_repeats_of_the_same_kind_are_taken_off_the_noise() -> None:
+    away = {cell: np.array([sign, -sign]) for cell, sign in {(0, 0): 1.0, (0, 1): 3.0, (1, 0): 2.0}.items()}
+    folds = [{cell: away[cell] for cell in ((0, 0), (0, 1))}, {cell: 2 * away[cell] for cell in ((0, 0), (0, 1))}]
+    assert resampled_variance(folds, "folds") > 0
+    assert resampled_variance(folds, "seeds") == 0  # a variance between folds says nothing about that of seeds
+    seeds = [{cell: away[cell] for cell in ((0, 0), (1, 0))}]
+    assert resampled_variance(seeds, "seeds") == pytest.approx(np.var([1, 2], ddof=1))
 
 
 def test_a_difference_needs_to_be_larger_where_more_rows_are_compared() -> None:

@@ -27,7 +27,7 @@ from danube_sweep.config.validate.check_sweep import objectives
 from danube_sweep.errors import CheckpointError
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_files import write
-from danube_sweep.results.ranking_table import ranking_table, summary_lines
+from danube_sweep.results.ranking_table import _means_of, ranking_table, summary_lines
 from danube_sweep.results.rows import Ranking, Row, winner
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.run_folder import RunFolder
@@ -196,6 +196,7 @@ def test_seeds_of_a_fold_are_averaged_and_a_missing_one_leaves_the_fold(tmp_path
         "1 row has other seeds or folds than the best row: its difference is over those that both have"
     ]
     assert "(mean of 4 folds x 2 seeds)" in summary_lines(ranking)[-1]
+    assert _means_of(other) == " (mean of 5 trials in 4 folds)"
     for title in ("folds", "seeds"):
         assert title in shown(ranking, 200)
 

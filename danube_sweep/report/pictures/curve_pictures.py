@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from danube_sweep.report.learning_curves import Curve, Floats
+from danube_sweep.report.learning_curves import Curve, Floats, curve_metric
 from danube_sweep.report.markup import Markup, joined
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Frame, Scale, dot, figure, path
@@ -19,7 +19,7 @@ def learning_curves(report: Report) -> Markup | None:
     lines = list(_lines(report))
     if not lines:
         return None
-    metric = report.ranking.metric.rpartition("/")[2]
+    metric = curve_metric(report.ranking.metric)
     return joined(
         _figure(lines, "training loss by step", ("step", "training loss", _losses), _MEANS),
         _figure(lines, "learning rate by step", ("step", "learning rate", _rates)),

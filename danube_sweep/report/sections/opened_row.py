@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
+from danube_sweep.report.learning_curves import curve_metric
 from danube_sweep.report.markup import Markup, Part, element, joined
 from danube_sweep.report.page_data import Report, Shown
 from danube_sweep.report.pictures.axes import Frame, dot, figure, path, short
@@ -72,7 +73,7 @@ def _curve(report: Report, one: Shown) -> Markup | None:
     named = next((trial for trial in (*one.used, *one.trials) if trial.name in report.curves), None)
     if named is None:
         return None
-    metric = report.ranking.metric.rpartition("/")[2] if report.ranking.metric.startswith("validation/") else "log_loss"
+    metric = curve_metric(report.ranking.metric)
     several = f"Of {named.name}." if len(one.trials) > 1 else ""
     return figure("Learning curve", small_curve(report.curves[named.name], metric, report.references), several)
 
