@@ -96,7 +96,9 @@ def _choose_start(backbone: Backbone, night: NightFolder, share_s: float) -> Non
     if EPOCHS_KEY not in backbone.first:
         return
     _choose_epochs(backbone, night, share_s)
-    if float(backbone.first[EPOCHS_KEY]) < 1 and LAST_K in backbone.first:
+    look_s = FIRST_RATES * trial_s(night, backbone, backbone.first) + reserve_s(night, backbone, backbone.first)
+    short = float(backbone.first[EPOCHS_KEY]) < 1 or look_s > share_s
+    if short and LAST_K in backbone.first:
         # Steps of fewer blocks are cheaper and, in a short trial, also learn more each.
         begin_with(backbone, LAST_K, next(key.values[0] for key in backbone.space.keys if key.name == LAST_K))
         _choose_epochs(backbone, night, share_s)

@@ -61,6 +61,8 @@ class Shards:
     def gathered(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The optimizer's state over whole tensors, for the first rank. All ranks must call it."""
         state = optimizer.state_dict()
+        if not self:  # and an optimizer that does not step by element may have a state of its own form
+            return state
         states = {}
         for number, part, divided in self._of_optimizer(optimizer):
             values = state["state"].get(number, {})
@@ -71,6 +73,8 @@ class Shards:
 
     def divided(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The state over this rank's parts, from one over whole tensors."""
+        if not self:
+            return state
         states = {}
         for number, _, divided in self._of_optimizer(optimizer):
             values = state["state"].get(number, {})

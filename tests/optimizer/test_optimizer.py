@@ -21,6 +21,7 @@ from danube_sweep.terminal.screen import Terminal
 from danube_sweep.training.lightning_loop import PackModule, fit
 from danube_sweep.training.resume import best_checkpoint
 from danube_sweep.training.run import run_trial
+from danube_sweep.training.shards import Shards
 from danube_sweep.training.trained_weights import load_trained
 
 Tiny = Callable[..., Config]
@@ -334,7 +335,7 @@ def test_a_saved_state_continues_bit_for_bit(tiny: Tiny, tmp_path: Path, name: s
 
     resumed = {name: nn.Parameter(value) for name, value in saved.items()}
     optimizer, schedule = made(resumed)
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict(Shards(resumed).divided(state["optimizer"], optimizer))
     to_training(optimizer)
     schedule.load_state_dict(state["schedule"])
     train(resumed, optimizer, schedule, range(4, 9))

@@ -16,10 +16,11 @@ from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attem
 from danube_sweep.terminal.screen import Terminal
 from danube_sweep.tonight import stages
 from danube_sweep.tonight.asked import Asked
-from danube_sweep.tonight.backbones import Backbone, backbones_of
-from danube_sweep.tonight.costs import reserve_s
+from danube_sweep.tonight.backbones import Backbone, backbones_of, begin_with
+from danube_sweep.tonight.costs import reserve_s, trial_s
 from danube_sweep.tonight.next_round import NOTHING_LEFT, OF_A_ROUND, Best, Moment, Round, _first_rates, round_around
 from danube_sweep.tonight.night_folder import NightFolder
+from danube_sweep.tonight.run_night import FIRST_RATES, MOST_AT_FIRST, _choose_start
 from danube_sweep.tonight.searched_keys import (
     EPOCHS_KEY,
     HEAD,
@@ -163,6 +164,23 @@ def test_trials_of_a_night_leave_test_splits_to_its_refit(
     stages.Stages(night, Terminal()).search(Round("rates", backbone, first, [], 1.0, 1.0, 60.0))
     sweep = backbone.composer.sweep(words[len(words) // 2 :])[0]  # the budget is the whole sweep's
     assert (sweep.budget_h, sweep.deadline_h) == pytest.approx((160 / 3600, 60 / 3600), rel=1e-4)
+
+
+def test_where_not_even_the_first_look_fits_trials_start_with_the_upper_quarter_of_the_blocks(
+    searched: Search,
+) -> None:
+    backbone = searched("danube3_500m", "device=cpu", "lora.rank=16")
+    night = NightFolder(Path("night"))
+    train = next(one.value for one in backbone.start.guesses if one.field == "data.path")
+    night.asked = Asked(train, train, 0.0, [], None, [])
+    _choose_start(backbone, night, 1e9)
+    assert backbone.first[LAST_K] == "null" and backbone.first[EPOCHS_KEY] == MOST_AT_FIRST
+    begin_with(backbone, EPOCHS_KEY, "1")
+    whole_s = FIRST_RATES * trial_s(night, backbone, backbone.first) + reserve_s(night, backbone, backbone.first)
+    _choose_start(backbone, night, whole_s + 1)
+    assert (backbone.first[LAST_K], backbone.first[EPOCHS_KEY]) == ("null", "1")
+    _choose_start(backbone, night, whole_s - 1)
+    assert backbone.first[LAST_K] == values(backbone, LAST_K)[0] == "4"
 
 
 def rounds_of(backbone: Backbone, hours: float, best: dict[str, str]) -> tuple[list[Round], str]:

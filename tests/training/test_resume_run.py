@@ -80,7 +80,7 @@ def test_a_run_stopped_at_any_step_ends_as_the_undisturbed_one(
         ["optimizer=adamw_8bit", "lora.rank=64"],
         pytest.param(["precision=nf4", "precision.compute=bf16", "schedule=linear"], marks=pytest.mark.full),
         ["optimizer=schedulefree", "schedule=constant", "lora.plus_ratio=4", "head.lr=0.01"],
-        ["precision=bf16", "head.pooling=attention", "data.batching=packed"],
+        ["optimizer=muon", "precision=bf16", "head.pooling=attention", "data.batching=packed"],
         pytest.param(["head=sequence", "trainer.patience=1", "optimizer.lr=0.0001"], marks=pytest.mark.full),
     ],
 )
