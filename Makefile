@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
+# Nothing is compiled in advance: a third of the packages' files are ever imported, and the first import writes them down.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test set-up types suite test-full browser clock siege mutate clean
 
@@ -13,7 +15,7 @@ test: set-up
 	$(BIN)/ruff format --check .
 	@$(MAKE) --no-print-directory --jobs 2 types suite
 
-# pip has one core busy while apt-get downloads.
+# Packages are installed while apt-get downloads.
 set-up:
 	@$(MAKE) --no-print-directory --jobs 2 $(READY) browser
 
@@ -27,13 +29,11 @@ suite: $(READY)
 test-full: $(READY) browser clock
 	DANUBE_SWEEP_TEST_FULL=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 4
 
-# pip compiles the packages on one core, for two fifths of its time; compileall does it on all.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \
 	  { echo 'danube_sweep needs Python 3.11 or 3.12; name one: make PYTHON=/path/to/python3.11'; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib/*/site-packages >/dev/null 2>&1 || :
+	@$(BIN)/python tests/install.py
 	@touch $@
 
 # The report's page is tested in Debian's Chromium. Where it can be neither found nor installed, those tests are skipped.
