@@ -159,11 +159,11 @@ def _first_look(now: Moment, backbone: Backbone, share_s: float) -> Round | None
 
 
 def _first_rates(rate: Key) -> list[str]:
-    # Small backbones and short trials want up to 25 times the usual rate of an adapter. Where the rates reach no
-    # further than that of a whole model may, its neighbours.
+    # Small backbones and short trials want up to 25 times the usual rate of an adapter: where not all three fit, the
+    # higher ones are tried. Where the rates reach no further than that of a whole model may, its neighbours.
     place = rate.values.index(rate.start)
     higher = [rate.values[one] for one in (place + 2, place + 4) if one < len(rate.values)]
-    return [rate.start, *(higher if len(higher) == 2 else rate.neighbours(rate.start))]
+    return [*higher, rate.start] if len(higher) == 2 else [rate.start, *rate.neighbours(rate.start)]
 
 
 # --------------------------------------------------------------------------------------------------------- neighbours

@@ -68,7 +68,7 @@ def test_another_optimizer_is_tried_at_its_own_rates() -> None:
 
 def test_a_first_look_is_at_rates_far_apart_if_there_are_any() -> None:
     rates = tuple(map(str, range(9)))
-    assert _first_rates(Key(LR, rates, "3")) == ["3", "5", "7"]
+    assert _first_rates(Key(LR, rates, "3")) == ["5", "7", "3"]  # the first of them where not all fit
     assert _first_rates(Key(LR, rates[:7], "3")) == ["3", "4", "2"]  # those of a whole model
 
 
