@@ -33,7 +33,7 @@ def isolated(work: Callable[[], Any], timeout_s: float | None = None) -> Ended:
     theirs.close()
     try:
         if not ours.poll(timeout_s):
-            return Ended(state=State.timeout.value, error=f"it took more than {timeout_s:.0f} s")
+            return Ended(state=State.timeout.value, error=f"it took more than {timeout_s:.6g} s")
         return _ended(ours, child)
     finally:
         if child.is_alive() and child.pid is not None:

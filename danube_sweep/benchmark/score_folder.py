@@ -1,5 +1,6 @@
 """The folder of a benchmark: benchmark.json, and under scores/ a file for each task that is done."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, final
@@ -16,8 +17,9 @@ FORMAT: Final = 1
 class ScoreFolder:
     """Scores of one model on some tasks, kept task by task: a second process goes on where the first one stopped."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, taken: Callable[[], None] = lambda: None) -> None:
+        """`taken` is called once the folder is known to be this model's."""
+        self.path, self._taken = path, taken
 
     @property
     def summary(self) -> Path:
@@ -39,6 +41,7 @@ class ScoreFolder:
             (self.path / "scores").mkdir(exist_ok=True)
         if "key" not in stored:  # also the scores of a process that is killed are of this model alone
             self.write({"tasks": {}, "state": "missing", **stored, "key": key})
+        self._taken()
 
     def read(self, stage: str, task: str) -> dict[str, Any] | None:
         """What is kept of a task: its scores, and what was measured; None if it is not done."""

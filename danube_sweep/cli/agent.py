@@ -27,6 +27,10 @@ def agent(arguments: list[str]) -> int:
         parser.error(f"--trials must be at least 1, got {options.trials}")
     settings = [word for word in options.words if "=" in word]
     sweeps = [word for word in options.words if word not in settings]
+    if options.serve is not None and sweeps:
+        parser.error(
+            f"--serve {options.serve} runs the executor of that folder alone, and {sweeps[0]} names a W&B sweep"
+        )
     if options.serve is not None:
         from danube_sweep.sweeping.share.serve import serve
         from danube_sweep.terminal.screen import Terminal

@@ -1,14 +1,15 @@
 """The models of a benchmark command one after another, each in a process of its own, and the table of them all."""
 
 import argparse
-from collections.abc import Sequence
-from contextlib import suppress
+import multiprocessing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danube_sweep.benchmark.asked_model import check_language_model
 from danube_sweep.benchmark.isolated import Ended, isolated
+from danube_sweep.benchmark.score_folder import ScoreFolder
 from danube_sweep.cli.benchmark_table import show_cells
 from danube_sweep.cli.benchmark_words import Cell, Words
 from danube_sweep.composer import compose
@@ -60,7 +61,7 @@ def run_cells(cells: Sequence[Cell], request: Request, out: Path) -> int:
     if several:
         write_json(out / "benchmark.json", {"format": 1, "cells": found})
     show_cells(found, terminal)
-    if (out / "benchmark.json").is_file():
+    if several or "key" in found[0]:
         terminal.note(f"scores: {out / 'benchmark.json'}")
     return 0 if all(one["state"] == "finished" for one in found) else 1
 
@@ -88,12 +89,17 @@ def _config(overrides: Sequence[str], terminal: Terminal) -> Config:
 
 
 def _scored(cell: Cell, config: Config | None, request: Request, place: Path, terminal: Terminal) -> dict[str, Any]:
+    taken = multiprocessing.get_context("fork").Event()
+
     def work() -> dict[str, Any]:
-        return _score(cell, config, request, place, terminal)
+        return _score(cell, config, request, ScoreFolder(place, taken.set), terminal.note)
 
     hours = request.words.timeout_h
     ended = isolated(work, None if hours is None else hours * 3600)
-    return ended.value if ended.error is None else _broken(place, ended)
+    if ended.error is None:
+        value: dict[str, Any] = ended.value
+        return value
+    return _broken(place, ended) if taken.is_set() else {"state": ended.state, "error": ended.error, "tasks": {}}
 
 
 def _invalid(error: UserError) -> dict[str, Any]:
@@ -102,27 +108,24 @@ def _invalid(error: UserError) -> dict[str, Any]:
 
 def _broken(place: Path, ended: Ended) -> dict[str, Any]:
     # The finished tasks are under scores/, and the same command continues from there.
-    kept: dict[str, Any] = {"tasks": {}}
-    with suppress(FileNotFoundError):
-        kept |= read_json(place / "benchmark.json")
-    kept |= {"state": ended.state, "error": ended.error}
-    if place.is_dir():
-        write_json(place / "benchmark.json", kept)
+    kept = {"tasks": {}, **read_json(place / "benchmark.json"), "state": ended.state, "error": ended.error}
+    write_json(place / "benchmark.json", kept)
     return kept
 
 
 # ------------------------------------------------------------------------------------------ in a process of its own
 
 
-def _score(cell: Cell, config: Config | None, request: Request, place: Path, terminal: Terminal) -> dict[str, Any]:
+def _score(
+    cell: Cell, config: Config | None, request: Request, folder: ScoreFolder, note: Callable[[str], None]
+) -> dict[str, Any]:
     from danube_sweep.terminal.quiet_libraries import quiet_libraries
 
     quiet_libraries()
-    from danube_sweep.benchmark.score_folder import ScoreFolder
     from danube_sweep.benchmark.score_model import score_model
 
-    job, stages = _of_model(config, request) if config is not None else _of_run(cell, request, terminal)
-    return score_model(job, stages, ScoreFolder(place), terminal.note)
+    job, stages = _of_model(config, request) if config is not None else _of_run(cell, request, note)
+    return score_model(job, stages, folder, note)
 
 
 def _of_model(config: Config, request: Request) -> "tuple[Job, list[Stage]]":
@@ -150,7 +153,7 @@ def _published(config: Config) -> "Opened":
     return backbone, load_tokenizer(config.model), local_folder(config.model)
 
 
-def _of_run(cell: Cell, request: Request, terminal: Terminal) -> "tuple[Job, list[Stage]]":
+def _of_run(cell: Cell, request: Request, say: Callable[[str], None]) -> "tuple[Job, list[Stage]]":
     from danube_sweep.benchmark.score_model import BEFORE, MODEL, Stage
     from danube_sweep.inference.benchmarked_run import check_benchmarked, load_benchmarked
     from danube_sweep.inference.predict import Place, check_backbone, open_run
@@ -160,7 +163,7 @@ def _of_run(cell: Cell, request: Request, terminal: Terminal) -> "tuple[Job, lis
     run = open_run(cell.run)
     note = check_benchmarked(run)
     if note is not None:
-        terminal.note(note)
+        say(note)
     place = Place(Device(accelerator=options.accelerator), model_path=options.model_path)
     config = replace(run.config, device=place.device)
     if options.model_path is not None:

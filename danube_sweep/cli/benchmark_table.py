@@ -1,5 +1,6 @@
 """The tables of `danube-sweep benchmark`: one model's tasks, several models side by side, and the names of tasks."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from danube_sweep.results.ranking_table import PLUS_MINUS
 from danube_sweep.terminal.screen import Terminal
 
 _MOST_LISTED = 200
+_SHARE = re.compile(r"(^|_)(acc|accuracy|match|f1|em|mcc|mc1|mc2)(_|$)")
+"""In the harness's names of metrics between 0 and 1, which are shown in per cent. Others, as a perplexity or BLEU, are
+shown as they are."""
 
 
 def show_cells(cells: Sequence[Mapping[str, Any]], terminal: Terminal) -> None:
@@ -94,9 +98,9 @@ def _change(one: Mapping[str, Any]) -> str:
 
 
 def _number(one: Mapping[str, Any], value: float, sign: str = "") -> str:
-    if one["kind"] == "loglikelihood_rolling":  # a perplexity
-        return f"{value:{sign}.4g}"
-    return f"{100 * value:{sign}.2f}"
+    if _SHARE.search(one["metric"].partition(",")[0]):
+        return f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.4g}"
 
 
 def listed_tasks(word: str, tasks_dir: Path | None) -> str:

@@ -1,5 +1,6 @@
 """The words of `danube-sweep benchmark` that are no overrides."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ def _number(name: str, text: str) -> float | None:
     except ValueError:
         kind = "number of hours" if name == "timeout_h" else "whole number"
         raise ConfigError(f"{name} must be a {kind}, got {text}") from None
+    if not math.isfinite(value):
+        raise ConfigError(f"{name} must be a number of hours, got {text}; leave it out for no limit")
     if name == "shots":
         if value < 0:
             raise ConfigError(f"shots must be at least 0, got {text}")

@@ -1,6 +1,7 @@
 """`danube-sweep device`: the known facts about this machine's devices, and a probe of them. Imports no torch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
@@ -31,21 +32,24 @@ def show_device(overrides: Sequence[str], terminal: Terminal, *, probe: bool, co
     shown = _devices(device)
     if probe:
         _probe(shown, terminal)
-    if device.accelerator == "auto" and present_gpu(device.index) is None:
+    if device.accelerator == "auto" and not any(one.accelerator == "cuda" for one in shown):
         terminal.note(NO_DRIVER)
     for one in shown:
         terminal.show(_table(one))
 
 
 def _devices(device: Device) -> list[Device]:
-    # With device=auto every GPU that CUDA may use, each kind once, and the CPU.
+    # With device=auto every GPU that CUDA may use, each kind once, and the CPU; with device.index that GPU alone.
     if device.accelerator != "auto":
         return [device]
     gpus: dict[PresentGpu, int] = {}
-    for index in range(count_gpus()):
+    for index in [device.index] if device.index else range(count_gpus()):
         if (gpu := present_gpu(index)) is not None:
             gpus.setdefault(gpu, index)
-    return [*(Device(accelerator="cuda", index=index) for index in gpus.values()), Device(accelerator="cpu")]
+    return [
+        *(replace(device, accelerator="cuda", index=index) for index in gpus.values()),
+        replace(device, accelerator="cpu"),
+    ]
 
 
 def _probe(devices: Sequence[Device], terminal: Terminal) -> None:

@@ -12,6 +12,7 @@ from danube_sweep.config.neutral_text import neutral
 from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.data.recognise.guess import Guess
 from danube_sweep.errors import ConfigError, DiskError
+from danube_sweep.paths import conf_dir, from_here
 from danube_sweep.storage.files import whole_file, writing
 from danube_sweep.storage.outputs import check_place, refuse_existing
 
@@ -25,8 +26,13 @@ def check_experiment_file(target: Path, read: Sequence[Path], *, overwrite: bool
             f"-o {target}: an experiment is a .yaml file in a folder named {FOLDER}; "
             f"give -o {target.parent / FOLDER / (target.stem or 'mine')}.yaml"
         )
-    if not target.parent.parent.is_dir():
-        raise DiskError(f"-o {target}: {target.parent.parent} is no folder; make it, or choose another place")
+    if (conf_dir() / FOLDER / target.name).is_file():
+        raise ConfigError(
+            f"-o {target}: {FOLDER}={target.stem} is one of danube-sweep's own, which would be used; give another name"
+        )
+    outer = target.absolute().parent.parent
+    if not outer.is_dir():
+        raise DiskError(f"-o {target}: {from_here(outer)} is no folder; make it, or choose another place")
     if target.parent.is_dir():
         check_place(target, "-o", read)
         refuse_existing(target, "-o", overwrite=overwrite)
@@ -34,7 +40,8 @@ def check_experiment_file(target: Path, read: Sequence[Path], *, overwrite: bool
 
 def write_experiment_file(target: Path, guesses: Sequence[Guess], source: str) -> list[str]:
     """Writes the guesses as an experiment, and returns the command that uses it. Raises DiskError."""
-    command = ["danube-sweep", "--config-dir", str(target.parent.parent), f"{FOLDER}={target.stem}"]
+    outer = from_here(target.absolute().parent.parent)
+    command = ["danube-sweep", "--config-dir", str(outer), f"{FOLDER}={target.stem}"]
     with writing(target, "choose another place by -o"):
         target.parent.mkdir(exist_ok=True)
     with whole_file(target, "choose another place by -o") as temporary:

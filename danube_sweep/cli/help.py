@@ -1,7 +1,7 @@
 """`danube-sweep --help`: usage, the groups with their options, and the fields of one group."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -86,23 +86,32 @@ def help_text(group: str | None = None) -> str:
 
 def _found(word: str) -> str:
     """The fields whose name holds the word, or else those whose help does. Raises ConfigError for none."""
-    every = {
-        field.name if not group else f"{group}.{field.name}": field
-        for group, kind in [("", Config), *((group, kind) for group in GROUPS for kind in _kinds(group).values())]
-        for field in dataclasses.fields(kind)
-        if group or field.name not in OPTIONS
-    }
+    every: dict[str, dict[str, list[str]]] = {}
+    """The lines of each field, as options of its group may differ in it, and the options of each line."""
+    kinds = [("", "", Config), *((group, one, kind) for group in GROUPS for one, kind in _kinds(group).items())]
+    for group, option, kind in kinds:
+        for field in dataclasses.fields(kind):
+            if group or field.name not in OPTIONS:
+                name = f"{group}.{field.name}" if group else field.name
+                every.setdefault(name, {}).setdefault(_field_line(name, field), []).append(option)
     wanted = word.lower().replace("-", "_")
     ours = in_our_words(wanted)
     names = [name for name in every if wanted in name.lower()]
-    names = names or [name for name in every if wanted in every[name].metadata["help"].lower()]
+    names = names or [name for name, lines in every.items() if any(wanted in line.lower() for line in lines)]
     if not names and ours is None:
         raise ConfigError(
             f"--help {word}: no such group, and no field is called so; there are {', '.join([*GROUPS, 'experiment'])}"
         )
-    lines = "".join(_field_line(name, every[name]) for name in names)
+    lines = "".join(_of_options(every[name]) for name in names)
     hint = f"  another tool's name: {ours}\n" if ours else ""
     return f"{word}: no group, but these fields\n{lines}{hint}"
+
+
+def _of_options(lines: Mapping[str, Sequence[str]]) -> str:
+    """The lines of a field, each with the options that have it where there are several."""
+    if len(lines) == 1:
+        return next(iter(lines))
+    return "".join(f"{line.rstrip()} ({', '.join(options)})\n" for line, options in lines.items())
 
 
 def _kinds(group: str) -> Mapping[str, type]:

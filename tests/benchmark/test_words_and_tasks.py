@@ -21,6 +21,8 @@ from danube_sweep.benchmark.score_folder import ScoreFolder
 from danube_sweep.benchmark.score_model import Job, _described
 from danube_sweep.benchmark.score_task import Score, Settings
 from danube_sweep.benchmark.scored_parts import check_overlap, described_in, scored_parts
+from danube_sweep.cli import benchmark_cells
+from danube_sweep.cli.benchmark_table import scored
 from danube_sweep.cli.main import main
 from danube_sweep.errors import CheckpointError, ConfigError, DataError
 from danube_sweep.planner.benchmark_rows import benchmark_rows
@@ -41,6 +43,14 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([*MODEL, "tasks=[tiny_choice]", "limit=half"], "limit must be a whole number, got half"),
         ([*MODEL, "tasks=[tiny_choice]", "shots=-1"], "shots must be at least 0, got -1"),
         ([*MODEL, "tasks=[tiny_choice]", "timeout_h=0"], "timeout_h must be above 0, got 0"),
+        (
+            [*MODEL, "tasks=[tiny_choice]", "timeout_h=nan"],
+            "timeout_h must be a number of hours, got nan; leave it out",
+        ),
+        (
+            [*MODEL, "tasks=[tiny_choice]", "timeout_h=inf"],
+            "timeout_h must be a number of hours, got inf; leave it out",
+        ),
         ([*MODEL, "tasks=[tiny_choice]", "chat_template=yes"], "chat_template must be auto, true or false, got yes"),
         (MODEL, "tasks= is missing: give tasks=post"),
         (["model=deberta_v3_base", "tasks=[tiny_choice]"], "deberta-v2 is an encoder"),
@@ -66,6 +76,35 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and said in told[0]
     assert not os.listdir(tmp_path)
+
+
+def test_a_model_that_never_got_to_a_folder_leaves_it_alone(
+    tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (other := tmp_path / "other").mkdir()
+    (other / "benchmark.json").write_text('{"tasks": {"tiny_choice": {"value": 0.5}}}')
+    monkeypatch.setattr(benchmark_cells, "_of_model", lambda *_: os._exit(9))
+    words = ["benchmark", *MODEL, "precision=fp32", "tasks=[tiny_choice]", "--tasks-dir", str(tasks), "-o", str(other)]
+    monkeypatch.setattr(benchmark_cells, "is_random", lambda _: False)
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "its process ended with exit code 9" in said.err + said.out and "tiny_choice" not in said.out
+    assert (other / "benchmark.json").read_text() == '{"tasks": {"tiny_choice": {"value": 0.5}}}'
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        ("acc_norm,none", 0.5123, "51.23"),
+        ("exact_match,strict-match", 0.25, "25.00"),
+        ("prompt_level_strict_acc,none", 0.5, "50.00"),
+        ("perplexity,none", 8.5849, "8.585"),  # of lambada_openai, whose items are choices
+        ("bleu,none", 82.05, "82.05"),
+        ("bits_per_byte,none", 1.25, "1.25"),
+    ],
+)
+def test_only_shares_are_shown_in_per_cent(metric: str, value: float, shown: str) -> None:
+    assert scored({"metric": metric, "kind": "loglikelihood", "value": value, "stderr": None}) == shown
 
 
 def test_a_folder_without_tasks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

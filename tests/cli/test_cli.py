@@ -266,6 +266,8 @@ def test_help_lists_every_group_and_help_of_a_group_every_field(capsys: pytest.C
         for kind in options.values():
             assert all(f"{group}.{name}" in out for name in (field.name for field in dataclasses.fields(kind))), group
     assert "lora.rank" in help_text("lora")
+    rates = [line for line in help_text("optimizer.lr").splitlines() if line.startswith("  optimizer.lr ")]
+    assert len(rates) == 4 and "adamw," in rates[0] and rates[2].endswith("(muon)")  # their defaults differ
 
 
 def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:

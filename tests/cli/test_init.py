@@ -59,6 +59,18 @@ def test_the_experiment_is_the_same_trial(own_folder: Path, capsys: pytest.Captu
     assert Path("mine/experiment/a.yaml").read_text() == text
 
 
+def test_a_bare_name_in_a_folder_of_experiments_is_found_by_the_command(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_folder / "experiment").mkdir()
+    monkeypatch.chdir(own_folder / "experiment")
+    assert main.main(["init", "../train.jsonl", *SMALL, "-o", "mine.yaml"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    used = command(lines[lines.index("the same as an experiment:") + 1])
+    trial = Composer(config_dir=Path(used[1]).absolute()).trial(used[2:])
+    assert Path(trial.data.path).samefile(own_folder / "train.jsonl")
+
+
 def test_a_model_that_is_not_here_is_told_and_stood_in_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["init", "train.jsonl"]) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -85,6 +97,7 @@ def test_a_gpu_gets_a_larger_model_and_the_changes_that_fit_it() -> None:
         (["train.jsonl", "--rows", "-1"], "--rows must be at least 0, got -1"),
         (["train.jsonl", "--overwrite"], "--overwrite replaces the experiment of -o"),
         (["train.jsonl", "-o", "mine.yaml"], "give -o experiment/mine.yaml"),
+        (["train.jsonl", "-o", "experiment/wnut17.yaml"], "experiment=wnut17 is one of danube-sweep's own"),
         (["train.jsonl", "-o", "mine/experiment/a.yaml"], "-o mine/experiment/a.yaml: mine is no folder"),
         (["train.jsonl", "hydra.run.dir=x"], "init takes settings of a trial"),
         (["train.jsonl", "data.path=x"], "data.path=x: give the file by itself"),

@@ -16,6 +16,7 @@ from rich.console import Console
 from test_planned_device import BUS, CARDS, NAMED, UNKNOWN
 
 from danube_sweep.cli import main
+from danube_sweep.cli.device_table import _devices
 from danube_sweep.composer import Composer
 from danube_sweep.config.schema import Config, Device, Sweep
 from danube_sweep.errors import ConfigError
@@ -205,6 +206,14 @@ def test_neither_a_cpu_nor_a_named_device_nor_a_known_one_is_probed_unasked(smi:
     keep(Device(), FAST)
     probe_once(Device(), said.append)
     assert said == [] and len([*(tmp_path / "cache" / "probes").glob("*.json")]) == 1
+
+
+def test_what_is_said_of_a_device_by_hand_counts_with_auto_too(smi: Smi) -> None:
+    asked = Device(memory_gib=8.0, threads=1)
+    smi(card())
+    gpu, cpu = _devices(asked)
+    assert (gpu.accelerator, cpu.accelerator) == ("cuda", "cpu")
+    assert all((one.memory_gib, one.threads) == (8.0, 1) for one in (gpu, cpu))
 
 
 def test_a_cpu_is_probed_in_a_child_on_request_and_once(capsys: pytest.CaptureFixture[str]) -> None:

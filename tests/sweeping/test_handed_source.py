@@ -356,6 +356,7 @@ def socket_of_default(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("words", "said"),
     [
         ([], "give one sweep as ENTITY/PROJECT/ID"),
+        (["me/p/s", "--serve", "x"], "--serve x runs the executor of that folder alone, and me/p/s names a W&B sweep"),
         (["me/p/s", "me/p/t"], "give one sweep as ENTITY/PROJECT/ID"),
         (["a/b/c/d"], "'a/b/c/d' is not the path of a sweep"),
         (["me/p/s", "--trials", "65"], "--trials must be between 1 and 64, got 65"),
