@@ -4,9 +4,10 @@
 
 The readings are those of benchmarks/early_stopping.npz, which benchmarks/record_readings.py adds to, and synthetic
 curves that cross. Every sweep is replayed in random orders of its trials: a rule decides on the validations that are on
-record, and the answer is the best validation of any trial that it has trained to its end. The sweeps with even places
-are for tuning, the others are reported. A setting that was chosen on the tuning half looks better there, so each table
-has both halves of the synthetic sweeps side by side. `--tune` prints a table of many settings.
+record, and the answer is the best validation of any trial that it has trained to its end. Half of the sweeps are for
+tuning, the others are reported: of the synthetic ones four in turn, which are of the four kinds, of the recorded ones
+every second. A setting that was chosen on the tuning half looks better there, so each table has both halves of the
+synthetic sweeps side by side. `--tune` prints a table of many settings.
 
 Beside our rules stand Optuna's own successive halving, which ends trials for good, our copy of W&B's hyperband, and
 with `--wandb` W&B's package `sweeps` 0.3.0 itself, run by that Python: it needs numpy < 2.
@@ -60,6 +61,11 @@ def synthetic(seed: int, trials: int = 12) -> Curves:
         curves_TV += worse_T1 * np.clip(share_V - 0.3, 0, 1)
     noise = draw.choice([0.002, 0.008, 0.02])
     return [list(map(float, curve)) for curve in curves_TV + noise * draw.normal(size=curves_TV.shape)]
+
+
+def drawn_half(drawn: Sequence[Curves], rest: int) -> list[Curves]:
+    """The synthetic sweeps of one half, 0 for tuning: as many of each kind as the other has."""
+    return [curves for seed, curves in enumerate(drawn) if seed // 4 % 2 == rest]
 
 
 def recorded() -> dict[str, Curves]:
@@ -277,7 +283,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stop: dict[str, object] = {"type": "hyperband", "min_iter": 2, "eta": 3}
         rules["W&B's package, min 2, eta 3"] = wandbs(options.wandb, {**stop, "strict": False})
         rules["W&B's package, strict"] = wandbs(options.wandb, {**stop, "strict": True})
-    halves = {"recorded": list(real.values())[1::2], "synthetic": drawn[1::2], "synthetic, for tuning": drawn[::2]}
+    # Four seeds in a row are of four kinds: both halves have as many of each.
+    tuning, reported = (drawn_half(drawn, rest) for rest in (0, 1))
+    halves = {"recorded": list(real.values())[1::2], "synthetic": reported, "synthetic, for tuning": tuning}
     if options.tune:
         rules, halves = tuned(), {"recorded, for tuning": list(real.values())[::2], **halves}
     print(

@@ -275,7 +275,12 @@ def measure(bench: Bench, row: Row, verdicts: Verdicts) -> None:
             verdicts.least("over (a), nf4, at most 32 tokens, N >= 4", plain.each / arm.each, 2.0)
         if size >= 4 and row.precision == "nf4" and row.tokens == 128:
             verdicts.least("over (a), nf4, 128 tokens, N >= 4", plain.each / arm.each, 1.2)
-    chosen = {1: alone, **packs}.get(auto, alone)
+    chosen = {1: alone, **packs}.get(auto)
+    if chosen is None:
+        print(
+            f"{'':<26} sweep.pack=auto packs {auto}, which does not fit beside the other arms: not measured", flush=True
+        )
+        return
     verdicts.least("sweep.pack=auto over (a)", plain.each / chosen.each, 0.95)
     verdicts.least("sweep.pack=auto over (c)", alone.each / chosen.each, 0.95)
 
@@ -340,12 +345,14 @@ def processes(bench: Bench, shape: str, size: int = 8, steps: int = 50) -> None:
     (config,) = bench.trials(row, 1, *replaced)
     common = [*bench.common(row), *row.adapter, *replaced]
     sides.write_task([config], bench.folder / "alone")
-    theirs, ours = [], []
+    theirs, ours, clock = list[float](), list[float](), bench.options.clock
     for number in range(max(1, bench.options.rounds // 4)):
-        theirs.append(sides.run_baseline(bench.folder / "alone", bench.folder / "alone.jsonl").total * size)
+        theirs.append(
+            sides.run_baseline(bench.folder / "alone", bench.folder / f"alone-{number}.jsonl", clock).total * size
+        )
         lrs = ",".join(f"{1e-3 * 1.3**place:.3e}" for place in range(size))
         sweep = [*common, f"optimizer.lr={lrs}", "sweep.pack=auto"]
-        ours.append(sides.run_sweep(sweep, bench.folder / f"sweep-{number}").total)
+        ours.append(sides.run_sweep(sweep, bench.folder / f"sweep-{number}", clock=clock).total)
     one, other = statistics.median(ours), statistics.median(theirs)
     print(f"\n(b) {size} trials of {steps} steps, {row.title.strip()} tokens, start-up included: {other:.1f} s")
     print(f"    in a process each (one run, times {size}), {one:.1f} s as one sweep: {other / one:.2f}x", flush=True)
