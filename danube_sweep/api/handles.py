@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from danube_sweep.api.data_argument import DataArgument
 
-_WHOLE: Final = r"0|-?[1-9]\d{0,17}"
+_WHOLE: Final = r"0|-?[1-9][0-9]{0,17}"
 ACCELERATORS: Final = ("auto", "cpu", "cuda")
 
 
@@ -198,7 +198,7 @@ class Sweep:
         return write_page(self.path, file)[1]
 
     def __repr__(self) -> str:
-        return f"Sweep({str(paths.from_here(self.path))!r}, {len(self.runs)} trials)"
+        return f"Sweep({str(paths.from_here(self.path))!r}, {_counted(self, 'trials')})"
 
     def _repr_html_(self) -> str:
         return ranking_html(str(paths.from_here(self.path)), self._ranking())
@@ -229,7 +229,14 @@ class Ensemble(_Answering):
         return pandas.DataFrame(named, columns=["member", "weight", "temperature", "runs"])
 
     def __repr__(self) -> str:
-        return f"Ensemble({str(paths.from_here(self.path))!r}, {len(EnsembleFolder(self.path).read())} members)"
+        return f"Ensemble({str(paths.from_here(self.path))!r}, {_counted(self, 'runs')})"
+
+
+def _counted(handle: Sweep | Ensemble, what: str) -> str:
+    try:
+        return f"{len(handle.runs)} {what}"
+    except CheckpointError:
+        return "damaged" if handle.path.is_dir() else "no such folder"
 
 
 def check_folder(path: Path, kind: str) -> None:

@@ -84,7 +84,7 @@ def next_round(night: NightFolder, backbones: Sequence[Backbone]) -> Round | str
     if (found := first_look(now, backbones, seen)) is not None:
         return found
     best = best_so_far(night, backbones)
-    return "no trial has a validation yet" if best is None else round_around(now, best)
+    return "no trial has come to its end yet" if best is None else round_around(now, best)
 
 
 def first_look(now: Moment, backbones: Sequence[Backbone], seen: Collection[str]) -> Round | None:

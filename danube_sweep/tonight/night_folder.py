@@ -55,6 +55,8 @@ class NightFolder:
         self.ran: list[Ran] = []
         self.sessions: list[list[float]] = []
         """Begin and last sign of life of each process that worked on it, in seconds since the epoch."""
+        self.closed = False
+        """Whether the last of them has ended by itself."""
         self.asked: Asked | None = None
 
     def begin(self, asked: Asked) -> None:
@@ -63,11 +65,18 @@ class NightFolder:
             self.check_same(asked)
             self._forget_what_is_not_there()
             self.ran = [one for one in self.ran if one.outcome or one.cells]  # what was killed is run again
-            self._close_last_session()
+            if not self.closed:
+                self._close_last_session()
         take_over(self.path, Kind.night)
         self.asked = asked
         now = time.time()
         self.sessions.append([now, now])
+        self.closed = False
+        self.write()
+
+    def close(self) -> None:
+        """Ends the session. Raises DiskError."""
+        self.closed = True
         self.write()
 
     def check_same(self, asked: Asked) -> None:
@@ -86,6 +95,7 @@ class NightFolder:
         try:
             self.ran = [Ran(**one) for one in stored["ran"]]
             self.sessions = [[float(began), float(last)] for began, last in stored["sessions"]]
+            self.closed = stored.get("closed") is True
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.file} is damaged; start in another folder, by -o") from error
         return self.asked
@@ -96,7 +106,7 @@ class NightFolder:
         if self.sessions:
             self.sessions[-1][1] = time.time()
         stored = {"asked": asdict(self.asked), "ran": [asdict(one) for one in self.ran], "sessions": self.sessions}
-        write_json(self.file, {"format": FORMAT, **stored})
+        write_json(self.file, {"format": FORMAT, **stored, "closed": self.closed})
         lines = [f"# {one.stage}\n{command_line(one.words)}\n" for one in self.ran]
         where = f"# The commands of one night. Each runs as printed, in this folder:\ncd {shlex.quote(str(Path.cwd()))}"
         again = "# Finished trials are kept. To repeat all of it, replace the name of the folder first."
@@ -121,9 +131,11 @@ class NightFolder:
         """The folder that answered in a command of predictions."""
         return self.path / Path(predicted.words[1]).name
 
-    def is_like_asked(self, predicted: Ran) -> bool:
-        """Whether predictions have the form of the sample submission that is asked for now, unchanged since."""
+    def is_as_asked(self, predicted: Ran) -> bool:
+        """Whether predictions are there, of the test file and in the form of the sample submission as they are now."""
         assert self.asked is not None
+        if not self.submission.is_file() or Path(self.asked.test).expanduser().stat().st_mtime > predicted.began:
+            return False
         given = predicted.words[predicted.words.index(LIKE) + 1] if LIKE in predicted.words else None
         if given != self.asked.like:  # an earlier sample may have gone
             return False
@@ -152,11 +164,12 @@ class NightFolder:
                 one.cells = [cell for cell in one.cells if cell["hash"] in there]
 
     def _close_last_session(self) -> None:
-        # A process that was killed has left its last sign of life in the files that trials write.
+        # A process that was killed has left its last sign of life in the files that trials write. Others may be newer.
         if not self.sessions:
             return
         began, last = self.sessions[-1]
-        signs = [one.lstat().st_mtime for one in self.path.rglob("*")]
+        places = (self.sweep, self.refit, self.ensemble)
+        signs = [one.lstat().st_mtime for place in places for one in place.rglob("*") if one.is_file()]
         self.sessions[-1][1] = max([last, *(sign for sign in signs if began <= sign <= time.time())])
 
 

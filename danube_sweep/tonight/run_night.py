@@ -32,8 +32,8 @@ MOST_AT_FIRST = "3"
 def run_night(asked: Asked, path: Path, terminal: Terminal, *, dry_run: bool = False) -> None:
     """Plans, searches, confirms, refits or blends, and predicts; goes on with the night in the folder.
 
-    Raises UserError before anything is written for what cannot be a night, Interrupted, and SweepFailed if no trial got
-    as far as a validation.
+    Raises UserError before anything is written for what cannot be a night, Interrupted, and SweepFailed if no trial has
+    come to its end.
     """
     check_asked(asked)
     check(path, Kind.night)
@@ -57,6 +57,8 @@ def run_night(asked: Asked, path: Path, terminal: Terminal, *, dry_run: bool = F
         _answer(night, backbones, Stages(night, terminal))
     except Interrupted as error:
         raise Interrupted(f"go on with: danube-sweep tonight {paths.from_here(path)}", error.exit_code - 128) from error
+    finally:
+        night.close()
 
 
 def _start_again(night: NightFolder, terminal: Terminal) -> None:
@@ -130,6 +132,7 @@ def _refuse(asked: Asked, backbone: Backbone, needed_s: float) -> None:
 
 def _search(night: NightFolder, backbones: Sequence[Backbone], stages: Stages) -> None:
     if night.has_ended("ensemble") or night.has_ended("predict"):
+        stages.terminal.note("the search is over, as this night has gone on to its answer")
         return
     if open_trials(night.sweep):
         left_s = _left_s(night) - max(reserve_s(night, one, one.first) for one in backbones)
@@ -140,6 +143,11 @@ def _search(night: NightFolder, backbones: Sequence[Backbone], stages: Stages) -
         stages.terminal.note(f"{coming.stage}: {trials}, about {human(coming.seconds)}; {_said_left(night)}")
         stages.search(coming)
     stages.terminal.note(f"{coming}; {_said_left(night)}")
+    if best_so_far(night, backbones) is None and open_trials(night.sweep):
+        rest_s = _left_s(night) - min(predict_s(night, one) for one in backbones)
+        if rest_s > 0:
+            stages.terminal.note(f"the time that was kept for a refit goes to what is open: {human(rest_s)}")
+            stages.continue_search(rest_s)
 
 
 def _left_s(night: NightFolder) -> float:
@@ -167,7 +175,7 @@ def _answer(night: NightFolder, backbones: Sequence[Backbone], stages: Stages) -
         stages.terminal.note(line)
     if before is None:
         _predict(night, best, _chosen(night, best, end_s, stages), stages)
-    elif not night.is_like_asked(before):
+    elif not night.is_as_asked(before):
         _predict(night, best, night.source_of(before), stages)
     stages.report()
     prior = "always the mean" if best.backbone.start.config.head.target is Target.number else "the class prior"
@@ -183,9 +191,9 @@ def _nothing_validated(night: NightFolder) -> str:
     again = f"danube-sweep tonight {paths.from_here(night.path)}"
     if ended := ended_badly(night.sweep):
         said = f"{ended[0].name}: {_end_of(ended[0])}"
-        return f"no trial got as far as a validation ({said}); correct that, then go on with: {again}"
+        return f"no trial has come to its end ({said}); correct that, then go on with: {again}"
     hours = 2 * max(night.asked.hours, night.spent_s() / 3600)
-    return f"no trial got as far as a validation in this time; go on with: {again} --hours {hours:.2g}"
+    return f"no trial has come to its end in this time; go on with: {again} --hours {hours:.2g}"
 
 
 def _predict(night: NightFolder, best: Best, source: Path, stages: Stages) -> None:

@@ -1,6 +1,8 @@
 """The search of a night, planned without training: its space, its neighbours, its rounds and their seconds."""
 
 import csv
+import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -14,12 +16,12 @@ from danube_sweep.benchmark.scored_parts import check_benchmark, tasks_of_trial
 from danube_sweep.planner.trial_plan import plan_of
 from danube_sweep.storage.sweep_folder import Attempt, SweepFolder, append_attempt
 from danube_sweep.terminal.screen import Terminal
-from danube_sweep.tonight import stages
+from danube_sweep.tonight import run_night, stages
 from danube_sweep.tonight.asked import Asked
 from danube_sweep.tonight.backbones import Backbone, backbones_of, begin_with
-from danube_sweep.tonight.costs import reserve_s, trial_s
+from danube_sweep.tonight.costs import predict_s, reserve_s, trial_s
 from danube_sweep.tonight.next_round import NOTHING_LEFT, OF_A_ROUND, Best, Moment, Round, _first_rates, round_around
-from danube_sweep.tonight.night_folder import NightFolder
+from danube_sweep.tonight.night_folder import PREDICT, NightFolder, Ran
 from danube_sweep.tonight.run_night import FIRST_RATES, MOST_AT_FIRST, _choose_start
 from danube_sweep.tonight.searched_keys import (
     EPOCHS_KEY,
@@ -241,3 +243,55 @@ def test_the_words_of_a_round_compose_to_its_trials(searched: Search) -> None:
         several = [name for name, some in one.values.items() if len(some) > 1]
         assert len(several) <= 1  # a command's commas make no other trials
         assert len(one.new) == max(len(some) for some in one.values.values())
+
+
+def test_the_time_of_the_refit_goes_to_a_trial_that_is_open_where_none_has_ended(
+    searched: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, night, given = searched("danube3_500m", "device=cpu"), NightFolder(Path("night")), list[float]()
+    train = next(one.value for one in backbone.start.guesses if one.field == "data.path")
+    night.asked = Asked(train, train, 1.0, [], None, [])
+    for name, found in {
+        "open_trials": ["001"],
+        "next_round": "no trial has come to its end yet",
+        "best_so_far": None,
+    }.items():
+        monkeypatch.setattr(run_night, name, lambda *_, found=found: found)
+    monkeypatch.setattr(night, "spent_s", lambda: 1800.0)
+    search = stages.Stages(night, Terminal())
+    monkeypatch.setattr(search, "continue_search", given.append)
+    monkeypatch.setattr(run_night, "Stages", lambda *_: search)
+    run_night._search(night, [backbone], search)
+    assert given[-1] == pytest.approx(1800 - predict_s(night, backbone))
+
+
+def test_only_a_session_that_was_killed_ends_at_its_last_sign_of_life(tmp_path: Path) -> None:
+    asked = Asked("train.csv", "test.csv", 1.0, [], None, [])
+    night = NightFolder(tmp_path / "night")
+    night.begin(asked)
+    began = night.sessions[0][0] - 36_000
+    for closed, spent in ((True, 1000.0), (False, 3000.0)):
+        night.sessions, night.closed = [[began, began + 1000]], closed
+        night.write()
+        stored = json.loads(night.file.read_text())
+        stored["sessions"] = [[began, began + 1000]]
+        night.file.write_text(json.dumps(stored))
+        (file := night.sweep / "001/metrics.csv").parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (began + 3000, began + 3000))
+        (night.path / "report.html").touch()  # written long after
+        again = NightFolder(night.path)
+        again.begin(asked)
+        assert again.spent_s() == pytest.approx(spent, abs=60)
+
+
+def test_predictions_that_are_gone_or_of_an_older_test_file_are_not_the_answer(tmp_path: Path) -> None:
+    (test := tmp_path / "test.csv").write_text("id,text\n1,a\n")
+    night = NightFolder(tmp_path / "night")
+    night.begin(Asked("train.csv", str(test), 1.0, [], None, []))
+    predicted = Ran(PREDICT, [PREDICT, "night/sweep", str(test)], test.stat().st_mtime + 10)
+    assert not night.is_as_asked(predicted)
+    night.submission.touch()
+    assert night.is_as_asked(predicted)
+    os.utime(test, (predicted.began + 5, predicted.began + 5))
+    assert not night.is_as_asked(predicted)
