@@ -12,11 +12,13 @@ from typing import Any
 
 from danube_sweep.data.python_lists import is_numpy_array
 from danube_sweep.data.read_files import (
+    Row,
     as_list,
     as_text,
     is_printed_list,
     printed_lists_note,
     read_rows,
+    row_id,
     rows_with_groups,
     some_lines,
 )
@@ -33,7 +35,7 @@ def read_arena(path: str | Path, field: str = "data.path") -> Iterator[Record]:
     """The rows of an arena file without their labels, one at a time. Raises DataError."""
     for number, (line, row) in enumerate(read_rows(path, TEXTS, field), 1):
         _refuse_arrays(row, f"{field}={path}, line {line}")
-        yield _record(number, row, None)
+        yield _record(number, (line, row), None, f"{field}={path}")
 
 
 def load_arena(
@@ -54,7 +56,7 @@ def load_arena(
         _refuse_arrays(row, f"{field}={path}, line {line}")
         if any(is_printed_list(row[name]) for name in TEXTS):
             printed.append(line)
-        record = _record(number, row, label)
+        record = _record(number, (line, row), label, f"{field}={path}")
         records.append(record if group_column is None else replace(record, group=as_text(row[group_column])))
     if wrong:
         rule = "probabilities that sum to 1" if soft_labels else "one 1 and two 0, or set data.soft_labels=true"
@@ -93,10 +95,10 @@ def _refuse_arrays(row: dict[str, Any], where: str) -> None:
             )
 
 
-def _record(number: int, row: dict[str, Any], label: tuple[float, ...] | None) -> Record:
+def _record(number: int, numbered: Row, label: tuple[float, ...] | None, where: str) -> Record:
+    _, row = numbered
     prompt, a, b = (turns(row[name]) for name in TEXTS)
-    name = row.get("id")
-    return Record(str(number) if name is None else as_text(name), (prompt, a, b), label, group=prompt)
+    return Record(row_id(numbered, "id" if "id" in row else None, number, where), (prompt, a, b), label, group=prompt)
 
 
 def one_hot(row: dict[str, Any]) -> tuple[float, ...] | None:

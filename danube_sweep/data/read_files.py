@@ -8,7 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,7 +33,7 @@ def read_rows(path: str | Path, columns: Sequence[str], field: str = "data.path"
     where = f"{field}={path}"
     file = Path(path).expanduser()
     kind = _kind(file, where)
-    try:
+    with _undamaged(where):
         if file.stat().st_size == 0:
             raise _empty(where, columns)
         match kind:
@@ -45,10 +45,6 @@ def read_rows(path: str | Path, columns: Sequence[str], field: str = "data.path"
                 yield from _json_rows(file, columns, where)
             case _:
                 yield from _parquet_rows(file, columns, where)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{where}: damaged or cut short ({error}); copy or download it again") from error
-    except OSError as error:
-        raise DataError(f"{where}: cannot be read ({error.strerror or error}); check the file") from error
 
 
 def rows_with_groups(
@@ -73,22 +69,57 @@ def refuse_missing(where: str, column: str, lines: Sequence[int]) -> None:
         raise DataError(f"{where}: {some_lines(lines)} without a value in {column!r}; fill it in or drop the row")
 
 
-def count_rows(file: Path) -> int:
-    """The rows of a file, nothing in them checked. Raises DataError for a kind of file that is not read."""
-    match _kind(file, f"data.path={file}"):
-        case "parquet":
-            from pyarrow import parquet
+def row_id(numbered: Row, column: str | None, place: int, where: str) -> str:
+    """The id of a row: that of its column, or `place` where there is no such column. Raises DataError without a value.
 
-            return int(parquet.read_metadata(file).num_rows)
-        case "jsonl":
-            with _open(file, newline="") as text:
-                return sum(1 for line in text if line.strip())
-        case "json":
-            return sum(1 for _ in _json_rows(file, [], f"data.path={file}"))
-        case _:
-            csv.field_size_limit(_LONGEST_FIELD)
-            with _open(file, newline="") as text:
-                return max(0, sum(1 for _ in csv.reader(text, delimiter=_delimiter(file))) - 1)
+    A number in its place could be another row's id.
+    """
+    if column is None:
+        return str(place)
+    line, row = numbered
+    found = as_text(row[column])
+    refuse_missing(where, column, [line] if found.strip() in ("", "NaN") else [])
+    return found
+
+
+def count_rows(file: Path) -> int:
+    """The rows of a file, nothing in them checked. Raises DataError for one that is damaged, or of another kind."""
+    where = f"data.path={file}"
+    kind = _kind(file, where)
+    with _undamaged(where):
+        match kind:
+            case "parquet":
+                import pyarrow
+                from pyarrow import parquet
+
+                try:
+                    return int(parquet.read_metadata(file).num_rows)
+                except pyarrow.ArrowException as error:
+                    raise _no_parquet(where, error) from error
+            case "jsonl":
+                with _open(file, newline="") as text:
+                    return sum(1 for line in text if line.strip())
+            case "json":
+                return sum(1 for _ in _json_rows(file, [], where))
+            case _:
+                csv.field_size_limit(_LONGEST_FIELD)
+                with _open(file, newline="") as text:
+                    return max(0, sum(1 for _ in csv.reader(text, delimiter=_delimiter(file))) - 1)
+
+
+@contextmanager
+def _undamaged(where: str) -> Iterator[None]:
+    """Raises DataError for a compressed file that is cut short and for a disk that does not answer."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{where}: damaged or cut short ({error}); copy or download it again") from error
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read ({error.strerror or error}); check the file") from error
+
+
+def _no_parquet(where: str, error: Exception) -> DataError:
+    return DataError(f"{where}: damaged or not parquet ({' '.join(str(error).split())}); write or download it again")
 
 
 def clean(text: str) -> str:
@@ -295,10 +326,21 @@ def _parquet_rows(file: Path, columns: Sequence[str], where: str) -> Iterator[Ro
             for batch in table.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, row
+                    yield number, {name: _decoded(value, name, number, where) for name, value in row.items()}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{where}: damaged or not parquet ({reason}); write or download it again") from error
+        raise _no_parquet(where, error) from error
+
+
+def _decoded(value: Any, column: str, number: int, where: str) -> Any:
+    """Bytes, also in a list, as the text that they hold: a column of texts may be one of bytes to the file."""
+    if isinstance(value, list):
+        return [_decoded(one, column, number, where) for one in value]
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: row {number} of {column!r} holds bytes that are no UTF-8; write texts") from error
 
 
 def check_columns(there: Sequence[str], columns: Sequence[str], where: str) -> None:

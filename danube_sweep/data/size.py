@@ -75,7 +75,7 @@ def _files(config: Data) -> list[str]:
     if not isinstance(config, FileData):
         return []
     extra = config.extra if isinstance(config, ExtraRows) else []
-    return [path for path in (config.path, config.validation_path, *extra) if path is not None]
+    return [path for path in (config.path, config.validation_path, config.test_path, *extra) if path is not None]
 
 
 class Hashed:

@@ -25,6 +25,7 @@ from danube_sweep.data.read_files import (
     printed_lists_note,
     read_rows,
     refuse_missing,
+    row_id,
     rows_with_groups,
     some_lines,
 )
@@ -38,7 +39,7 @@ def read_table(path: str | Path, data: TableColumns, field: str = "data.path") -
     for number, (line, row) in enumerate(read_rows(path, columns, field), 1):
         if row[data.text_column] is None:
             refuse_missing(f"{field}={path}", data.text_column, [line])
-        yield _record(number, row, data, None)
+        yield _record(number, (line, row), data, None, f"{field}={path}")
 
 
 def load_table(
@@ -71,7 +72,8 @@ def load_table(
     else:
         labels, classes, notes = _named_labels(path, data, rows, classes, field, several=target is Target.many)
     records = [
-        _record(number, row, data, label) for number, ((_, row), label) in enumerate(zip(rows, labels, strict=True), 1)
+        _record(number, row, data, label, where)
+        for number, (row, label) in enumerate(zip(rows, labels, strict=True), 1)
     ]
     return LabelledRows(records, classes, notes)
 
@@ -194,8 +196,8 @@ def _each_a_probability(values: list[Any]) -> tuple[float, ...] | None:
     return numbers if all(0 <= number <= 1 for number in numbers) else None
 
 
-def _record(number: int, row: dict[str, Any], data: TableColumns, label: tuple[float, ...] | None) -> Record:
+def _record(number: int, numbered: Row, data: TableColumns, label: tuple[float, ...] | None, where: str) -> Record:
+    _, row = numbered
     text = as_text(row[data.text_column])
-    name = None if data.id_column is None else row[data.id_column]
     group = text if label is None or data.group_column is None else as_text(row[data.group_column])
-    return Record(str(number) if name is None else as_text(name), (text,), label, group)
+    return Record(row_id(numbered, data.id_column, number, where), (text,), label, group)

@@ -2,6 +2,7 @@
 
 import gzip
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from danube_sweep.data.kinds.arena import ArenaData
+from danube_sweep.data.kinds.pairs import PairsData
+from danube_sweep.data.kinds.table import TableData
+from danube_sweep.data.kinds.tokens import TokensData
 from danube_sweep.data.read_files import clean, count_rows, read_rows
+from danube_sweep.data.size import longest_row
 from danube_sweep.errors import DataError
 
 COLUMNS = ["id", "text"]
@@ -160,3 +166,45 @@ def test_a_file_that_is_not_gzip_is_refused(tmp_path: Path) -> None:
 
 def test_lone_surrogates_are_replaced_and_pairs_kept() -> None:
     assert clean("a\ud83db é \U0001f600") == "a\ufffdb é \U0001f600"
+
+
+def test_bytes_of_a_parquet_file_are_the_texts_that_they_hold(tmp_path: Path) -> None:
+    texts = ["café", "naïve"]
+    columns = {"text": pa.array([one.encode() for one in texts], pa.binary()), "turns": [[texts[0].encode()], []]}
+    pq.write_table(pa.table(columns), file := tmp_path / "a.parquet")
+    assert rows(file, ["text", "turns"]) == [
+        (1, {"text": "café", "turns": ["café"]}),
+        (2, {"text": "naïve", "turns": []}),
+    ]
+    pq.write_table(pa.table({"text": pa.array([b"\xff\xfe"], pa.binary())}), file)
+    assert "row 1 of 'text' holds bytes that are no UTF-8; write texts" in refusal(file, ["text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("a.csv.gz", b"id,text\n" + 999 * b"1,abc\n"), ("a.jsonl.gz", 999 * b'{"id":1}\n')]
+)
+def test_a_file_that_is_cut_short_is_not_counted(tmp_path: Path, name: str, given: bytes) -> None:
+    (file := tmp_path / name).write_bytes(gzip.compress(given)[:-12])
+    with pytest.raises(DataError, match=r"a\.\w+\.gz: damaged or cut short .*; copy or download it again"):
+        count_rows(file)
+
+
+@pytest.mark.parametrize("missing", ["null", '""', '" "', "NaN"])
+@pytest.mark.parametrize("kind", ["table", "pairs", "tokens", "arena"])
+def test_a_row_without_an_id_is_refused_where_others_have_one(tmp_path: Path, kind: str, missing: str) -> None:
+    words = '"tokens": ["a"], "labels": ["O"], "text": "t", "prompt": "p", "response_a": "a", "response_b": "b"'
+    file = written(tmp_path / "a.jsonl", f'{{"id": {missing}, {words}}}\n{{"id": "1", {words}}}\n')
+    data = {
+        "table": TableData(path="", text_column="text", id_column="id"),
+        "pairs": PairsData(path="", id_column="id"),
+        "tokens": TokensData(path="", id_column="id"),
+        "arena": ArenaData(path=""),
+    }[kind]
+    with pytest.raises(DataError, match=r"1 row \(line 1\) without a value in 'id'"):
+        list(data.read_unlabelled(file, "data.path"))
+
+
+def test_a_bound_on_the_longest_row_counts_the_test_file(tmp_path: Path) -> None:
+    train, test = (written(tmp_path / f"{name}.csv", f"text,label\n{name * 50},x\n") for name in ("a", "long"))
+    short = TableData(path=str(train), text_column="text", max_length=512)
+    assert longest_row(replace(short, test_path=str(test))) - longest_row(short) == 150

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from danube_sweep.config.require import require
 from danube_sweep.config.schema import Columns, Comparison, ExtraRows, Target, setting
@@ -12,7 +11,7 @@ from danube_sweep.data.extra_columns import soft_columns
 from danube_sweep.data.kind import ExtraKind
 from danube_sweep.data.labels import ClassIndex, LabelNotes, label_text
 from danube_sweep.data.parts import parts_of_files
-from danube_sweep.data.read_files import as_text, read_rows, rows_with_groups, some_lines
+from danube_sweep.data.read_files import Row, as_text, read_rows, row_id, rows_with_groups, some_lines
 from danube_sweep.data.records import LabelledRows, Parts, Record
 from danube_sweep.errors import DataError
 
@@ -70,8 +69,8 @@ def pair_classes(data: PairsData) -> list[str]:
 
 def read_pairs(path: str | Path, data: PairsData, field: str = "data.path") -> Iterator[Record]:
     """The rows without their labels, one at a time. Raises DataError."""
-    for number, (_, row) in enumerate(read_rows(path, _columns(data), field), 1):
-        yield _record(number, row, data, None)
+    for number, row in enumerate(read_rows(path, _columns(data), field), 1):
+        yield _record(number, row, data, None, f"{field}={path}")
 
 
 def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -> LabelledRows:
@@ -89,7 +88,8 @@ def load_pairs(path: str | Path, data: PairsData, *, field: str = "data.path") -
             wrong.append(line)
         else:
             notes.seen(line, value, text, known[place].strip())
-        record = _record(number, row, data, None if place is None else _one_hot(place, len(classes)))
+        chosen = None if place is None else _one_hot(place, len(classes))
+        record = _record(number, (line, row), data, chosen, f"{field}={path}")
         records.append(record if data.group_column is None else replace(record, group=as_text(row[data.group_column])))
     if wrong:
         raise DataError(
@@ -107,7 +107,7 @@ def _load_soft(path: str, data: PairsData, classes: list[str]) -> LabelledRows:
         label = probabilities([row[name] for name in classes])
         if label is None:
             wrong.append(line)
-        record = _record(number, row, data, label)
+        record = _record(number, (line, row), data, label, f"data.extra={path}")
         records.append(record if data.group_column is None else replace(record, group=as_text(row[data.group_column])))
     if wrong:
         raise DataError(
@@ -126,13 +126,13 @@ def _columns(data: PairsData) -> list[str]:
     return [name for name in columns if name is not None]
 
 
-def _record(number: int, row: dict[str, Any], data: PairsData, label: tuple[float, ...] | None) -> Record:
+def _record(number: int, numbered: Row, data: PairsData, label: tuple[float, ...] | None, where: str) -> Record:
+    _, row = numbered
     prompt = "" if data.prompt_column is None else as_text(row[data.prompt_column])
     answers = as_text(row[data.a_column]), as_text(row[data.b_column])
-    name = None if data.id_column is None else row[data.id_column]
     # Without a prompt, a row and its copy in the other order are one group.
     group = prompt if data.prompt_column is not None else "\0".join(sorted(answers))
-    return Record(str(number) if name is None else as_text(name), (prompt, *answers), label, group)
+    return Record(row_id(numbered, data.id_column, number, where), (prompt, *answers), label, group)
 
 
 OPTION = PairsData

@@ -11,11 +11,13 @@ from danube_sweep.data.kind import DataKind
 from danube_sweep.data.labels import sorted_classes
 from danube_sweep.data.parts import parts_of_files
 from danube_sweep.data.read_files import (
+    Row,
     as_list,
     as_text,
     is_printed_list,
     printed_lists_note,
     read_rows,
+    row_id,
     rows_with_groups,
 )
 from danube_sweep.data.records import OUTSIDE, LabelledRows, Parts, Record
@@ -69,7 +71,7 @@ class TokensData(Columns, FileData, DataKind):
 def read_words(path: str | Path, data: TokensData, field: str = "data.path") -> Iterator[Record]:
     """The rows without their labels, one at a time. Raises DataError, also for a row without words."""
     for number, (line, row) in enumerate(read_rows(path, _columns(data), field), 1):
-        yield _record(number, row, data, None, f"{field}={path}, line {line}")
+        yield _record(number, (line, row), data, None, f"{field}={path}")
 
 
 def load_words(
@@ -87,7 +89,7 @@ def load_words(
     records = []
     for number, ((line, row), places) in enumerate(zip(rows, named, strict=True), 1):
         here = f"{where}, line {line}"
-        record = _record(number, row, data, tuple(map(float, places)), here)
+        record = _record(number, (line, row), data, tuple(map(float, places)), where)
         if len(places) != len(record.texts):
             raise DataError(f"{here}: {len(places)} labels for {len(record.texts)} words; give one label per word")
         records.append(record if data.group_column is None else replace(record, group=as_text(row[data.group_column])))
@@ -106,7 +108,9 @@ def _columns(data: TokensData) -> list[str]:
     return [name for name in columns if name is not None]
 
 
-def _record(number: int, row: dict[str, Any], data: TokensData, label: tuple[float, ...] | None, where: str) -> Record:
+def _record(number: int, numbered: Row, data: TokensData, label: tuple[float, ...] | None, file: str) -> Record:
+    line, row = numbered
+    where = f"{file}, line {line}"
     words = _texts(row, data.tokens_column, where)
     if not words:
         raise DataError(f"{where}: no words in {data.tokens_column!r}; drop the row")
@@ -115,8 +119,7 @@ def _record(number: int, row: dict[str, Any], data: TokensData, label: tuple[flo
         raise DataError(f"{where}: {len(spaces)} entries in {data.whitespace_column!r} for {len(words)} words")
     before = ["", *(" " if space else "" for space in spaces[:-1])]
     texts = tuple(space + word for space, word in zip(before, words, strict=True))
-    name = None if data.id_column is None else row[data.id_column]
-    return Record(str(number) if name is None else as_text(name), texts, label, group="".join(texts))
+    return Record(row_id(numbered, data.id_column, number, file), texts, label, group="".join(texts))
 
 
 def _texts(row: dict[str, Any], column: str, where: str) -> list[str]:
