@@ -493,3 +493,9 @@ def _to_the_others(job: Job, number: int) -> None:
         if int(rest.rpartition(")")[2].split()[1]) == os.getppid() and int(pid) != os.getpid():
             note(job, PIDS, pid)
             os.kill(int(pid), number)
+
+
+def dies_with_its_result(job: Job) -> None:
+    """Writes the result of a finished run and is killed before it can say so."""
+    write_json(job.path / "result.json", {"trial": "a", "state": "finished"})
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -364,6 +364,12 @@ def test_a_child_that_dies_is_a_failed_trial(task: Any, said: str, tmp_path: Pat
         run_in_child(task, Job(tmp_path, Path.cwd(), dict(os.environ)), on_cpu=True)
 
 
+def test_a_run_whose_child_dies_behind_its_result_has_finished(tmp_path: Path) -> None:
+    job = Job(tmp_path, Path.cwd(), dict(os.environ))
+    assert run_in_child(hostile.dies_with_its_result, job, on_cpu=True) is None
+    assert json.loads((tmp_path / "result.json").read_text())["state"] == "finished"
+
+
 def test_the_script_that_asks_is_not_run_again_in_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "script.py"
     script.write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()")

@@ -96,7 +96,7 @@ def test_nothing_is_offered_while_trials_are_open_or_nothing_is_tied(three: Swee
 
 
 def test_trials_that_are_open_are_why_tied_rows_are_not_confirmed(three: SweepFolder) -> None:
-    for overrides, why in ((["lora.rank=16"], "1 trials have not ended"), (None, "what it may spend is spent")):
+    for overrides, why in ((["lora.rank=16"], "1 trial has not ended"), (None, "what it may spend is spent")):
         if overrides is None:
             three.entries()[-1].folder.result.write_text('{"trial": "a", "state": "failed"}')
         else:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, final
 
+from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.errors import DanubeSweepError, Interrupted, OutOfMemory, TrialFailed
 from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.sweeping.execute.child_process import Task
@@ -30,7 +31,8 @@ def run_in_child(task: Task, job: Job, *, on_cpu: bool) -> Any:
     """Returns the value that the task sends, or None. Its output goes to sys.stdout as it comes.
 
     A first Ctrl-C asks it for a checkpoint and an end, a second one ends it at once. Raises the DanubeSweepError that
-    it sends, Interrupted for a child that was stopped, and TrialFailed for one that broke or died.
+    it sends, Interrupted for a child that was stopped, and TrialFailed for one that broke or died before it had the
+    result of a finished run.
     """
     before, had_result = kernel_kills(), RunFolder(job.path).result.is_file()
     environment = {name: value for name, value in job.environment.items() if name not in _DRAWN}
@@ -51,6 +53,8 @@ def run_in_child(task: Task, job: Job, *, on_cpu: bool) -> Any:
         raise Interrupted(f"while it began; {job.path} is as it was", stop.signal_number)
     if code or isinstance(told, Failed):
         folder = None if had_result else RunFolder(job.path)  # an older result says nothing of this process
+        if folder is not None and folder.result_fields().get("state") in COMPLETE:
+            return None if isinstance(told, Failed) else told  # it died on its way out, with its work done
         raise _death(job, folder, code, told, kernel_killed=kernel_kills() > before)
     return told
 
