@@ -1,6 +1,8 @@
 """Whether the best row is better than answering without reading, and why it may not be."""
 
+import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -44,7 +46,12 @@ def prior_of(metric: str, goal: str, mean: float, found: Intervals, best: Sequen
         return None
     better = value - mean if goal == "minimize" else mean - value
     prior = Prior(value, better, half, [])
-    return Prior(value, better, half, _reasons(best)) if prior.nothing_learned else prior
+    if not prior.nothing_learned:
+        return prior
+    if half is not None and better > half / 2:
+        few = f"it is better on these rows, which may be too few to tell: {found.resampled}"
+        return Prior(value, better, half, [few])
+    return Prior(value, better, half, _reasons(best))
 
 
 def _address(metric: str) -> str:
@@ -53,8 +60,9 @@ def _address(metric: str) -> str:
 
 def _reasons(best: Sequence[StoredTrial]) -> list[str]:
     """From how the best row's trials ended: the loss of their last training rows against the class prior's."""
-    prior = _mean(best, "references/prior_log_loss")
-    loss, steps = _mean(best, "train_loss"), _mean(best, "steps")
+    prior, steps = _mean(best, "references/prior_log_loss"), _mean(best, "steps")
+    losses = [loss for trial in best if (loss := _last_loss(trial)) is not None]
+    loss = fmean(losses) if losses else None
     rates = [found for trial in best if isinstance(found := trial.config.get("optimizer.lr"), int | float)]
     rate = fmean(rates) if rates else None
     low = f"the learning rate{f' ({rate:.3g})' if rate is not None else ''} may be too low"
@@ -69,6 +77,18 @@ def _reasons(best: Sequence[StoredTrial]) -> list[str]:
     if loss < (1 - _CLEARLY) * prior:
         return [f"{ended}: it has learned its training rows by heart; {unrelated}, or the training rows are too few"]
     return [f"{ended}: {low}", few, unrelated]
+
+
+def _last_loss(trial: StoredTrial) -> float | None:
+    """The mean training loss of the last quarter of the steps, as that of a single one is of a few rows; else that."""
+    with (
+        suppress(OSError, UnicodeDecodeError, csv.Error),
+        trial.folder.metrics.open(encoding="utf-8", newline="") as file,
+    ):
+        told = [float(row["loss"]) for row in csv.DictReader(file) if row.get("part") == "train" and row.get("loss")]
+        if told:
+            return fmean(told[-max(1, len(told) // 4) :])
+    return trial.number("train_loss")
 
 
 def _mean(trials: Sequence[StoredTrial], address: str) -> float | None:

@@ -427,6 +427,19 @@ def test_the_training_loss_tells_the_likely_reason(tmp_path: Path, loss: float, 
     guessing(tmp_path, 1, -0.05, (0.75, 0.25), **stated)
     (found,) = [line for line in summary_lines(rank_sweep(tmp_path)) if line.startswith("nothing was learned")]
     assert reason in found
+    (run,) = tmp_path.glob("*/")
+    (run / "metrics.csv").write_text(
+        "part,loss\n" + "train,9\n" * 6 + f"train,{loss}\ntrain,{loss + 0.02}\nvalidation,\n"
+    )
+    (found,) = [line for line in summary_lines(rank_sweep(tmp_path)) if line.startswith("nothing was learned")]
+    assert f"its last training loss is {loss + 0.01:.3f}" in found and reason in found  # of a quarter of the steps
+
+
+def test_a_gain_that_few_rows_cannot_tell_from_chance_is_said_so(tmp_path: Path) -> None:
+    stated = {"references": {"prior_log_loss": 0.57}, "train_loss": 0.1, "steps": 40}
+    guessing(tmp_path, 1, 0.012, (0.75, 0.25), **stated)
+    (found,) = [line for line in summary_lines(rank_sweep(tmp_path)) if line.startswith("nothing was learned")]
+    assert "it is better on these rows, which may be too few to tell: " in found and "by heart" not in found
 
 
 def test_labels_that_are_shares_are_held_against_the_stated_prior(tmp_path: Path) -> None:
