@@ -15,8 +15,8 @@ from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.config.schema import Baseline, Config, Confirm, NoPruner, Pruner, Sampler, Sweep
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.config.stored import load_sweep, plain_sweep
-from danube_sweep.config.validate.check_sweep import check_validated, objectives
+from danube_sweep.config.stored import load_config, load_sweep, plain_sweep
+from danube_sweep.config.validate.check_sweep import check_metric, check_validated, objectives
 from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
 from danube_sweep.recovery import mend, tracked
 from danube_sweep.storage.made_here import made_here
@@ -166,6 +166,7 @@ def resume_sweep(
             f"run code; go on with: danube-sweep resume {path} sweep.sampler=tpe"
         )
     search = stored.get("search")
+    _check_changes(folder, stored, changes, sweep)
     config_dir = stored.get("config_dir")
     plan = PlannedSweep(
         folder,
@@ -189,6 +190,22 @@ def resume_sweep(
         if {"invalid", "all"} & set(sweep.retry):
             _recheck(plan, composer, terminal)
     run_sweep(plan, terminal, composer)
+
+
+def _check_changes(folder: SweepFolder, stored: Mapping[str, Any], changes: Sequence[str], sweep: Sweep) -> None:
+    """Raises ConfigError for settings that the stored sweep cannot take, before anything is written."""
+    if stored.get("search") is not None and sweep.sampler is Sampler.grid:
+        raise ConfigError("sweep.sampler=grid runs every cell, and this sweep is a search; give another sampler")
+    if not any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):
+        return
+    before = objectives(load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()))[0])
+    if stored.get("search") is not None and objectives(sweep) != before:
+        said = ", ".join(f"{metric} ({goal})" for metric, goal in before)
+        raise ConfigError(f"sweep.metric: the search in {folder.path} is about {said}; start a new folder")
+    for entry in folder.entries():
+        if entry.hash is not None:
+            check_metric(sweep, load_config(entry.folder.config))
+            return
 
 
 def _recheck(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> None:

@@ -213,8 +213,10 @@ def test_a_trial_ends_in_the_journal_as_it_ended(opened: Open) -> None:
 
 def test_an_end_that_is_told_twice_counts_once(opened: Open) -> None:
     journal = opened()
+    draw, _ = journal.draw(SPACE, Sampler.random, 0)
     for _ in range(2):
-        journal.ended(entry(1), finished(0.5))
+        journal.ended(entry(1, draw), finished(0.5))
+        journal.ended(entry(2), finished(0.1))  # was never drawn
     assert [trial.values for trial in journal.study.trials] == [[0.5]]
 
 

@@ -13,19 +13,22 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from danube_sweep.composer import Composer
-from danube_sweep.config.schema import Config, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import Config, NoPruner, OnMisfit, Pruner, Sampler, Sweep
 from danube_sweep.config.validate.check_sweep import objectives
-from danube_sweep.errors import DiskError
+from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.storage.files import write_json
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping.dry_run import search_table
 from danube_sweep.sweeping.other_launchers import say_ignored
+from danube_sweep.sweeping.plan_cells import plan_cells
 from danube_sweep.sweeping.propose.draws_ahead import draws_ahead
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
+from danube_sweep.sweeping.propose.grid_cells import check_search
 from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search
+from danube_sweep.sweeping.start_sweep import PlannedSweep, _describe, resume_sweep
 from danube_sweep.terminal.screen import Terminal
 
 FIXED = [*TINY, "data.rows=60"]
@@ -335,3 +338,88 @@ def test_a_mistake_in_a_batch_is_on_record_and_makes_room(opened: Opened, folder
     found = batches(opened(Sweep(trials=4), {"lora.rank": Number(0, 3, whole=True)}), 2)
     invalid = [entry.number for entry in folder.entries() if entry.hash is None]
     assert len(invalid) == 1 and sorted([*chain(*found), *invalid]) == [1, 2, 3, 4]
+
+
+# ----------------------------------------------------------------------------------------- what is no draw of its own
+
+
+def test_trials_that_confirm_are_no_points_and_no_results_of_the_search(folder: SweepFolder, opened: Opened) -> None:
+    space: dict[str, Distribution] = {"lora.rank": Choice(["2", "4", "8"])}
+    source = opened(Sweep(trials=2), space)
+    for _ in range(2):
+        claim = source.claim()
+        assert claim is not None
+        finish(claim.entry)
+        source.ended(claim, "finished")
+        claim.release()
+    drawn = folder.entries()
+    again = [[*entry.overrides, "seed=7"] for entry in drawn]
+    records = len(OptunaJournal(folder.history, objectives(Sweep())).study.trials)
+    with folder.locked():
+        added = folder.add([(COMPOSER.trial(one), one, None) for one in again], confirms=True)
+    history = OptunaJournal(folder.history, objectives(Sweep()))
+    for entry, _ in added:
+        finish(entry)
+        history.ended(entry, entry.folder.read_result())
+    assert len(history.study.trials) == records
+    source = opened(Sweep(trials=3), space)
+    claim = source.claim()
+    assert claim is not None and source.notes == []  # the third point was never tried
+    assert not {tuple(claim.entry.overrides)} & {tuple(entry.overrides) for entry in drawn}
+
+
+@pytest.mark.parametrize(("on_misfit", "left_out"), [(OnMisfit.skip, True), (OnMisfit.error, False)])
+def test_a_draw_that_does_not_fit_is_left_out_if_that_is_asked(
+    folder: SweepFolder, opened: Opened, on_misfit: OnMisfit, left_out: bool
+) -> None:
+    source = opened(Sweep(trials=2, on_misfit=on_misfit), {"device.memory_limit_gib": Choice(["0.001"])})
+    assert source.claim() is None
+    (entry,) = folder.entries()
+    result = entry.folder.read_result()
+    assert result is not None and result["state"] == "invalid" and result["left_out"] is left_out
+    assert (" left out: " in source.notes[0]) is left_out
+
+
+def test_a_key_is_drawn_or_given_whatever_sign_it_has() -> None:
+    search = Search([*FIXED, "optimizer.lr=7e-4"], {"++optimizer.lr": Number(1e-5, 1e-3, log=True)})
+    with pytest.raises(ConfigError, match=r"optimizer\.lr is drawn by the search; leave out the fixed value"):
+        check_search(search, COMPOSER.trial, Sweep(trials=2))
+
+
+def test_cmaes_needs_numbers_to_learn_from() -> None:
+    space: dict[str, Distribution] = {"lora.rank": Choice(["2", "4"]), "optimizer.lr": Number(1e-5, 1e-3)}
+    with pytest.raises(ConfigError, match="cmaes draws two numbers or more, and this space has 1; use tpe or gp"):
+        check_search(Search(FIXED, space), COMPOSER.trial, Sweep(trials=2, sampler=Sampler.cmaes))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "sweep.metric=validation/accuracy",
+            r"the search in .* is about validation/log_loss \(minimize\); start a new folder",
+        ),
+        ("sweep.sampler=grid", "sweep.sampler=grid runs every cell, and this sweep is a search"),
+    ],
+)
+def test_a_change_that_a_search_cannot_take_leaves_it_as_it_is(folder: SweepFolder, change: str, said: str) -> None:
+    plan = PlannedSweep(folder, Sweep(trials=1), NoPruner(), Search(FIXED, RANKS))
+    with folder.locked():
+        _describe(plan)
+    before = folder.file.read_text()
+    with pytest.raises(ConfigError, match=said):
+        resume_sweep(folder.path, [change], Terminal(Console(quiet=True)))
+    assert folder.file.read_text() == before
+
+
+def test_a_metric_that_no_trial_reports_is_refused_on_resume(folder: SweepFolder) -> None:
+    with folder.locked():
+        folder.add([(COMPOSER.trial(FIXED), FIXED, None)])
+        _describe(PlannedSweep(folder, Sweep(), NoPruner()))
+    with pytest.raises(ConfigError, match=r"sweep\.metric=validation/acuracy: no trial with this head reports it"):
+        resume_sweep(folder.path, ["sweep.metric=validation/acuracy"], Terminal(Console(quiet=True)))
+
+
+def test_a_plan_refuses_a_sweep_setting_that_is_swept() -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.slots belongs to the sweep, not to a trial; give it one value"):
+        plan_cells(["sweep.slots=1,2", "device=cpu"], multirun=True)

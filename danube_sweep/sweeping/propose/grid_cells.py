@@ -13,13 +13,13 @@ from hydra.core.override_parser.types import Sweep as Swept
 from danube_sweep.benchmark.scored_parts import check_benchmark
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.options import OPTIONS
-from danube_sweep.config.schema import Config, OnMisfit, Sweep
+from danube_sweep.config.schema import Config, OnMisfit, Sampler, Sweep
 from danube_sweep.config.validate import check_package, check_place, check_runs, check_types
 from danube_sweep.config.validate.check_sweep import check_metric
 from danube_sweep.errors import ConfigError, MisfitError, UserError
 from danube_sweep.planner.planned_device import planned_device
 from danube_sweep.sweeping.propose.fits_device import misfit_of
-from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search, examples, tidy
+from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search, Weighted, examples, tidy
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,11 @@ def check_search(search: Search, compose: Callable[[Sequence[str]], Config], swe
             f"{sweep.max_trials}, or raise sweep.max_trials"
         )
     given = {one.lstrip("+~").partition("=")[0] for one in search.fixed}
-    if twice := sorted(given & search.space.keys()):
+    if twice := sorted(given & {key.lstrip("+~") for key in search.space}):
         raise ConfigError(f"{twice[0]} is drawn by the search; leave out the fixed value, or take it from the search")
+    numbers = sum(not isinstance(one, Choice | Weighted) for one in search.space.values())
+    if sweep.sampler is Sampler.cmaes and numbers < 2:
+        raise ConfigError(f"sweep.sampler=cmaes draws two numbers or more, and this space has {numbers}; use tpe or gp")
     checked = check_cells([[*search.fixed, *point] for point in examples(search)], compose, sweep)
     if not checked.valid:
         raise ConfigError([*checked.invalid, *checked.left_out][0][1])

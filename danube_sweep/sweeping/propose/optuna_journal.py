@@ -186,8 +186,8 @@ class OptunaJournal:
         """Records the result of a trial, and its validations if it is pruned. With None it stays open and will
         continue.
         """
-        if result is None or self._is_known(entry, result):
-            return
+        if result is None or not self._records(entry) or self._is_known(entry, result):
+            return  # what was never drawn (a confirming trial) is at no point that a sampler knows
         state = str(result["state"])
         values = [value for metric in self._metrics if (value := number_at(result, metric)) is not None]
         if state not in COMPLETE or len(values) < len(self._metrics):
@@ -213,14 +213,13 @@ class OptunaJournal:
     def _open(self, entry: Entry) -> Trial:
         # The trial's own record; one that was closed by a failure and is run again gets a second one.
         found = self._records(entry)
-        if found and (found[-1].state is TrialState.RUNNING or found[-1].state is TrialState.COMPLETE):
+        if found[-1].state is TrialState.RUNNING or found[-1].state is TrialState.COMPLETE:
             return self._trial(found[-1].number)
-        params, distributions = (found[-1].params, found[-1].distributions) if found else ({}, {})
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
-                params=params,
-                distributions=distributions,
+                params=found[-1].params,
+                distributions=found[-1].distributions,
                 user_attrs={TRIAL: entry.hash},
             )
         )

@@ -8,7 +8,7 @@ from danube_sweep.config.identity import trial_hash
 from danube_sweep.config.schema import Config, OnMisfit, Sweep
 from danube_sweep.config.schema.states import Verdict
 from danube_sweep.config.validate.check_sweep import check_metric
-from danube_sweep.errors import ConfigError, UserError
+from danube_sweep.errors import ConfigError, MisfitError, UserError
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder, as_stored
 from danube_sweep.sweeping.propose.draws_ahead import LEARNING, draws_ahead, startup_draws
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
@@ -131,7 +131,8 @@ class SearchSource:
         self._close_draws(entries)
         if self._exhausted or _drawn(entries) >= self._most:
             return False
-        self._points.update(self._point(entry.overrides) for entry in entries if self._is_ours(entry))
+        own = [entry for entry in entries if not entry.confirms and self._is_ours(entry)]
+        self._points.update(self._point(entry.overrides) for entry in own)
         repeats = 0
         while len(self._points) < size(self._search.space) and repeats < MOST_REPEATS:
             if self._draw_once(spread=repeats >= SPREAD_AFTER):
@@ -171,6 +172,7 @@ class SearchSource:
         return added
 
     def _add(self, draw: int, overrides: list[str]) -> bool:
+        left_out = False
         try:
             config = self._compose(overrides)
             check_metric(self._sweep, config)
@@ -178,11 +180,13 @@ class SearchSource:
             identity = trial_hash(config, self._folder.hash_version())
             found = misfit_of(config, self._sweep)
             if found is not None and (found.rows is None or self._sweep.on_misfit is not OnMisfit.shrink):
+                left_out = self._sweep.on_misfit is not OnMisfit.error
                 raise ConfigError(found.reason)
         except UserError as error:
+            left_out |= isinstance(error, MisfitError) and self._sweep.on_misfit is OnMisfit.skip
             self._journal.drop(draw)
-            (entry,) = self._folder.add_invalid([(overrides, str(error))], self._search.fixed)
-            self.notes.append(f"{entry.path.name}  invalid: {error}")
+            (entry,) = self._folder.add_invalid([(overrides, str(error))], self._search.fixed, left_out=left_out)
+            self.notes.append(f"{entry.path.name}  {'left out' if left_out else 'invalid'}: {error}")
             return True
         ((entry, new),) = self._folder.add([(config, overrides, draw)], self._search.fixed)
         if new:
