@@ -72,6 +72,7 @@ SWEEPING_LAYERS = [
     {"end_sweep": "The winner's test part, the ranking written and shown."},
     {"shared_sweep": "How the workers of a sweep hold its trials, and that they see each other."},
     {"start_sweep": "What every entry calls: plan a grid or a search, run it."},
+    {"resume_sweep": "The same for a folder that is there, with changed settings."},
     {"train_refit": "The best settings of a sweep, trained on all rows."},
     {"share": "Trials of several W&B agents of one machine, in one executor."},
     {"entry": "The ways in: Hydra's plugins, the W&B agent, a sweep file."},

@@ -41,6 +41,7 @@ STACK = [
     "danube_sweep.cli.main",
     "danube_sweep.training.run",
     "danube_sweep.sweeping.start_sweep",
+    "danube_sweep.sweeping.resume_sweep",
     "danube_sweep.report.collect",
     "danube_sweep.sweeping.execute.warm_tables",
     "bitsandbytes",

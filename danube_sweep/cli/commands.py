@@ -74,9 +74,9 @@ def _missing(path: Path, given: str) -> str:
 
 
 def _resume_sweep(path: Path, retry: str | None, settings: list[str], *, worker: bool) -> int:
-    from danube_sweep.sweeping import start_sweep
     from danube_sweep.sweeping.cluster.follow_jobs import back_to
     from danube_sweep.sweeping.execute.asked_devices import COUNT
+    from danube_sweep.sweeping.resume_sweep import resume_sweep
     from danube_sweep.terminal.screen import Terminal
 
     for setting in settings:
@@ -85,7 +85,7 @@ def _resume_sweep(path: Path, retry: str | None, settings: list[str], *, worker:
     changes = [*settings, *([f"sweep.retry=[{retry}]"] if retry else [])]
     submit = None if worker else back_to(path.absolute(), changes)
     with Terminal() as terminal:
-        start_sweep.resume_sweep(path, changes, terminal, submit, patient=worker)
+        resume_sweep(path, changes, terminal, submit, patient=worker)
     return 0
 
 

@@ -1,6 +1,7 @@
 """A sweep: many trials to their end, in spite of crashes, and a ranking.
 
-start_sweep  plan, run and resume a sweep · end_sweep  the winner's test part, the ranking · dry_run  only look
+start_sweep  plan and run a sweep · resume_sweep  go on with one · dry_run  only look
+end_sweep  the winner's test part, the ranking
 propose/  the next trial: a grid's cells, a search's draws; early ends of trials
 execute/  trials in processes of their own, several at a time
 other_launchers  batches for Hydra's own launchers

@@ -1,6 +1,5 @@
 """Plan a grid or a search, run it, rank it. Every entry calls this; entries differ only in the source of trials."""
 
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +12,18 @@ from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.identity import HASH_VERSION
 from danube_sweep.config.options import SWEEP_OPTIONS
-from danube_sweep.config.schema import Baseline, Config, Confirm, NoPruner, Pruner, Sampler, Sweep
+from danube_sweep.config.schema import Baseline, Config, Confirm, NoPruner, Pruner, Sweep
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.config.stored import load_config, load_sweep, plain_sweep
-from danube_sweep.config.validate.check_sweep import check_metric, check_validated, objectives
-from danube_sweep.errors import CheckpointError, ConfigError, Interrupted, SweepFailed
+from danube_sweep.config.stored import plain_sweep
+from danube_sweep.config.validate.check_sweep import check_validated, objectives
+from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
 from danube_sweep.recovery import mend, tracked
-from danube_sweep.storage.made_here import made_here
 from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 from danube_sweep.sweeping import dry_run
 from danube_sweep.sweeping.confirm import confirm
 from danube_sweep.sweeping.end_sweep import conclude
 from danube_sweep.sweeping.execute import child_process
-from danube_sweep.sweeping.execute.asked_devices import COUNT, asked_count, of_devices, together
+from danube_sweep.sweeping.execute.asked_devices import of_devices, together
 from danube_sweep.sweeping.execute.child_process import Task
 from danube_sweep.sweeping.execute.chosen_count import slots_of
 from danube_sweep.sweeping.execute.close_paused import close_paused
@@ -108,8 +106,8 @@ def plan_grid(
         invalid = plan.folder.add_invalid(checked.invalid, common)
         invalid += plan.folder.add_invalid(checked.left_out, common, left_out=True)
         valid = [entry for entry, _ in plan.folder.add(trials, common)]
-        _shrink(plan, trials, valid, terminal)
-        _describe(plan)  # last: a folder without it is no sweep, and no trial of one is missing
+        shrink_to_fit(plan, trials, valid, terminal)
+        describe(plan)  # last: a folder without it is no sweep, and no trial of one is missing
     if (trials_left := len({entry.number for entry in valid})) < len(valid):
         terminal.note(f"{len(valid)} cells make {trials_left} trials: cells that mean the same run once")
     overrides = [*(one for _, one in checked.valid), *(one for one, _ in [*checked.invalid, *checked.left_out])]
@@ -122,7 +120,7 @@ def plan_trials(plan: PlannedSweep, trials: Sequence[tuple[Config, list[str]]]) 
     with plan.folder.locked(), plan.folder.whole_or_as_before():
         common = shared([overrides for _, overrides in trials]) if len(trials) > 1 else set()
         added = plan.folder.add([(config, overrides, None) for config, overrides in trials], common)
-        _describe(plan)
+        describe(plan)
     return [entry for entry, _ in added]
 
 
@@ -139,88 +137,14 @@ def run_search(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> No
     with plan.folder.locked():
         _check_same_kind(plan)
         mend(plan.folder, terminal.note)
-        _describe(plan)
+        describe(plan)
     run_sweep(plan, terminal, composer)
 
 
-def resume_sweep(
-    path: Path, changes: Sequence[str], terminal: Terminal, submit: Submit | None = None, *, patient: bool = False
-) -> None:
-    """Continues the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`). Ends like `run_sweep`.
-
-    `device.count=N` is the one setting of its trials that can change, as it is no part of them. `submit` and `patient`
-    are those of `PlannedSweep`. Raises CheckpointError for a folder that is no sweep or of
-    another version, ConfigError for a change that a sweep cannot take.
-    """
-    folder = SweepFolder(path.absolute())
-    stored = folder.read()
-    # An agent's sweep has its settings elsewhere.
-    if any(change.startswith("sweep.dry_run=") for change in changes):
-        raise ConfigError("sweep.dry_run: give --dry-run with the sweep's own command and hydra.sweep.dir=…")
-    counts = frozenset(asked_count(folder, changes))
-    changes = [change for change in changes if not change.startswith(COUNT)]
-    sweep, pruner = load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()), changes)
-    if sweep.sampler is Sampler.cmaes and not made_here(folder.path):
-        raise CheckpointError(
-            f"{path} was not made here, and sweep.sampler=cmaes reads a pickle from {folder.history.name}, which can "
-            f"run code; go on with: danube-sweep resume {path} sweep.sampler=tpe"
-        )
-    search = stored.get("search")
-    _check_changes(folder, stored, changes, sweep)
-    config_dir = stored.get("config_dir")
-    plan = PlannedSweep(
-        folder,
-        sweep,
-        pruner,
-        None if search is None else Search(search["fixed"], recognised(search["space"])),
-        None if config_dir is None else Path(config_dir),
-        stored.get("config_name", "config"),
-        submit=submit,
-        patient=patient,
-        ranked=stored.get("ranked", True),
-        tracking=stored.get("tracking", {}),
-        counts=counts,
-    )
-    composer = Composer(config_dir=plan.config_dir, config_name=plan.config_name)
-    settle_locks(folder, sweep)
-    with folder.locked():
-        mend(folder, terminal.note)
-        if any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):  # stays with the sweep
-            _describe(plan, stored)
-        if {"invalid", "all"} & set(sweep.retry):
-            _recheck(plan, composer, terminal)
-    run_sweep(plan, terminal, composer)
-
-
-def _check_changes(folder: SweepFolder, stored: Mapping[str, Any], changes: Sequence[str], sweep: Sweep) -> None:
-    """Raises ConfigError for settings that the stored sweep cannot take, before anything is written."""
-    if stored.get("search") is not None and sweep.sampler is Sampler.grid:
-        raise ConfigError("sweep.sampler=grid runs every cell, and this sweep is a search; give another sampler")
-    if not any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):
-        return
-    before = objectives(load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()))[0])
-    if stored.get("search") is not None and objectives(sweep) != before:
-        said = ", ".join(f"{metric} ({goal})" for metric, goal in before)
-        raise ConfigError(f"sweep.metric: the search in {folder.path} is about {said}; start a new folder")
-    for entry in folder.entries():
-        if entry.hash is not None:
-            check_metric(sweep, load_config(entry.folder.config))
-            return
-
-
-def _recheck(plan: PlannedSweep, composer: Composer, terminal: Terminal) -> None:
-    """Makes trials of the cells that had a mistake and have none any more: a file was put in its place."""
-    waiting = [entry.overrides for entry in plan.folder.entries() if entry.hash is None]
-    mended = check_cells(waiting, composer.trial, plan.sweep).valid
-    plan.folder.drop_invalid([overrides for _, overrides in mended])
-    common = shared([entry.overrides for entry in plan.folder.entries()] + [overrides for _, overrides in mended])
-    trials = [(_tracked(config, plan), overrides, None) for config, overrides in mended]
-    _shrink(plan, trials, [entry for entry, _ in plan.folder.add(trials, common)], terminal)
-
-
-def _shrink(
+def shrink_to_fit(
     plan: PlannedSweep, trials: Sequence[tuple[Config, list[str], None]], entries: Sequence[Entry], terminal: Terminal
 ) -> None:
+    """Gives trials that do not fit the smaller micro-batch that does, if that is asked, with a line for each."""
     for (config, _, _), entry in zip(trials, entries, strict=True):
         rows = shrunk_rows(config, plan.sweep)
         if rows is not None and shrink(entry.folder, rows):
@@ -334,7 +258,8 @@ def _tracked(config: Config, plan: PlannedSweep) -> Config:
     return tracked(config, plan.folder.path, plan.tracking)
 
 
-def _describe(plan: PlannedSweep, before: Mapping[str, Any] | None = None) -> None:
+def describe(plan: PlannedSweep, before: Mapping[str, Any] | None = None) -> None:
+    """Writes sweep.json; over one that is there (`before`), metric and goal alone. To be called while `locked`."""
     search = plan.search
     if before is not None:
         ranked = {"metric": plan.sweep.metric, "goal": plan.sweep.goal}

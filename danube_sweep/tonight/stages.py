@@ -22,7 +22,7 @@ from danube_sweep.storage.run_folder import RunFolder
 from danube_sweep.storage.sweep_folder import SweepFolder, training_s
 from danube_sweep.sweeping import confirm
 from danube_sweep.sweeping.entry.python_sweep import run_call
-from danube_sweep.sweeping.start_sweep import resume_sweep
+from danube_sweep.sweeping.resume_sweep import resume_sweep
 from danube_sweep.sweeping.train_refit import Wanted as Refitted
 from danube_sweep.sweeping.train_refit import run_refit
 from danube_sweep.terminal.screen import Terminal

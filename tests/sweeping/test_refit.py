@@ -31,7 +31,7 @@ from danube_sweep.storage.ensemble_folder import EnsembleFolder
 from danube_sweep.storage.files import read_json
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.sweep_folder import SweepFolder
-from danube_sweep.sweeping import start_sweep, train_refit
+from danube_sweep.sweeping import resume_sweep, start_sweep, train_refit
 from danube_sweep.terminal.screen import Terminal
 
 SHORT = [*TINY, "data.rows=40", "trainer.max_steps=4", "trainer.validate_every=2"]
@@ -259,7 +259,7 @@ def test_rows_of_other_classes_are_refused_before_they_train(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("room", "called"), [(start_sweep, "_describe"), (train_refit, "write_refit")])
+@pytest.mark.parametrize(("room", "called"), [(start_sweep, "describe"), (train_refit, "write_refit")])
 def test_an_interrupt_before_several_models_train_leaves_nothing(
     tmp_path: Path, swept: Path, monkeypatch: pytest.MonkeyPatch, room: ModuleType, called: str
 ) -> None:
@@ -302,8 +302,8 @@ def test_an_output_that_is_no_refit_is_never_cleared(tmp_path: Path, swept: Path
 def test_a_resumed_refit_ranks_nothing(tmp_path: Path, refitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(refitted / "trials", tmp_path / "trials")
     plans: list[start_sweep.PlannedSweep] = []
-    monkeypatch.setattr(start_sweep, "run_sweep", lambda plan, *_: plans.append(plan))
-    start_sweep.resume_sweep(tmp_path / "trials", [], Terminal())
+    monkeypatch.setattr(resume_sweep, "run_sweep", lambda plan, *_: plans.append(plan))
+    resume_sweep.resume_sweep(tmp_path / "trials", [], Terminal())
     assert [plan.ranked for plan in plans] == [False]
 
 

@@ -28,7 +28,8 @@ from danube_sweep.sweeping.propose.next_trial import state_of
 from danube_sweep.sweeping.propose.optuna_journal import OptunaJournal
 from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Choice, Distribution, Number, Search
-from danube_sweep.sweeping.start_sweep import PlannedSweep, _describe, resume_sweep
+from danube_sweep.sweeping.resume_sweep import resume_sweep
+from danube_sweep.sweeping.start_sweep import PlannedSweep, describe
 from danube_sweep.terminal.screen import Terminal
 
 FIXED = [*TINY, "data.rows=60"]
@@ -405,7 +406,7 @@ def test_cmaes_needs_numbers_to_learn_from() -> None:
 def test_a_change_that_a_search_cannot_take_leaves_it_as_it_is(folder: SweepFolder, change: str, said: str) -> None:
     plan = PlannedSweep(folder, Sweep(trials=1), NoPruner(), Search(FIXED, RANKS))
     with folder.locked():
-        _describe(plan)
+        describe(plan)
     before = folder.file.read_text()
     with pytest.raises(ConfigError, match=said):
         resume_sweep(folder.path, [change], Terminal(Console(quiet=True)))
@@ -415,7 +416,7 @@ def test_a_change_that_a_search_cannot_take_leaves_it_as_it_is(folder: SweepFold
 def test_a_metric_that_no_trial_reports_is_refused_on_resume(folder: SweepFolder) -> None:
     with folder.locked():
         folder.add([(COMPOSER.trial(FIXED), FIXED, None)])
-        _describe(PlannedSweep(folder, Sweep(), NoPruner()))
+        describe(PlannedSweep(folder, Sweep(), NoPruner()))
     with pytest.raises(ConfigError, match=r"sweep\.metric=validation/acuracy: no trial with this head reports it"):
         resume_sweep(folder.path, ["sweep.metric=validation/acuracy"], Terminal(Console(quiet=True)))
 
