@@ -148,9 +148,12 @@ def mend(folder: SweepFolder, note: Note) -> None:
     """Repairs what is damaged in the folders of a sweep's trials, or sets it aside; each in one line to `note`.
 
     Damaged files are kept beside the new ones. Also removes what killed processes left half-written. To be called
-    while the sweep is `locked`. Raises DiskError.
+    while the sweep is `locked`. Raises DiskError, and CheckpointError for a file that cannot be read: it may be whole.
     """
     recovery = Recovery(folder)
+    for damaged in folder.damaged():
+        if damaged.unread:
+            raise _unread(damaged.folder.trial, damaged.reason)
     remove_temporaries(folder.path, Kind.sweep)
     remove_left_over_copies(folder.path)
     for damaged in folder.damaged():
@@ -207,7 +210,14 @@ def _drop_adjusted(entry: Entry, note: Note) -> None:
 
 def _is_whole(file: Path) -> bool:
     # A file that was cut short may still be valid YAML, with values cut short, but it has lost what comes last.
-    with suppress(OSError, Undecodable):
+    try:
         found = yaml_of(file)
-        return isinstance(found, dict) and found.keys() >= SECTIONS
-    return False
+    except (FileNotFoundError, Undecodable):
+        return False
+    except OSError as error:
+        raise _unread(file, f"it cannot be read: {error.strerror}") from error
+    return isinstance(found, dict) and found.keys() >= SECTIONS
+
+
+def _unread(file: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{file}: {reason}; it may be whole, so nothing is changed: let it be read, then go on")

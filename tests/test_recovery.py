@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sweeps import planned
 
+from danube_sweep import recovery
 from danube_sweep.cli.main import main
 from danube_sweep.config.stored import load_config
 from danube_sweep.errors import CheckpointError
@@ -340,3 +341,31 @@ def test_a_result_that_the_system_does_not_give_is_no_reason_to_choose_another_t
     for choose in (winning_run, lambda path: find_chosen(path, 1)):
         with pytest.raises(CheckpointError, match="cannot be read: Input/output error; its trial may be the best"):
             choose(sweep.path)
+
+
+@pytest.mark.parametrize("name", ["trial.json", "config.yaml", "sweep.json"])
+def test_a_file_that_the_system_does_not_give_may_be_whole_and_nothing_is_changed(
+    sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    place = sweep.path if name == "sweep.json" else sweep.entries()[1].path
+    before, whole = files(sweep.path), sweep.entries()
+
+    def refused(read: Callable[[Path], object]) -> Callable[[Path], object]:
+        def reads(file: Path) -> object:
+            if file == place / name:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+            return read(file)
+
+        return reads
+
+    with monkeypatch.context() as patched:
+        patched.setattr(json_files, "json_of", refused(json_files.json_of))
+        patched.setattr(recovery, "yaml_of", refused(recovery.yaml_of))
+        os.utime(place / name)  # so that it is read again
+        folder = SweepFolder(sweep.path)
+        with pytest.raises(CheckpointError, match=rf"{name}.* cannot be read: Permission denied") as caught:
+            if name == "sweep.json":
+                folder.read()
+            mended(folder)
+    assert "delete" not in str(caught.value) and files(sweep.path) == before
+    assert SweepFolder(sweep.path).entries() == whole  # and not as it was while it could not be read

@@ -118,7 +118,7 @@ def attempt_lines(folder: RunFolder) -> list[dict[str, Any]]:
     if not folder.attempts.is_file():
         return []
     found = []
-    for line in folder.attempts.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in folder.attempts.read_text(encoding="utf-8", errors="replace").split("\n"):
         with suppress(TypeError, ValueError):
             found.append(dict(json_from(line)))
     return found

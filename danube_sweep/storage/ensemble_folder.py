@@ -57,7 +57,8 @@ class EnsembleFolder:
         """
         take_over(self.path, Kind.ensemble)
         remove_temporaries(self.path, Kind.ensemble)
-        remove(self.predictions)
+        for answers in (self.predictions, self.path / "oof.parquet"):
+            remove(answers)
         here = self.path.resolve()
         named = [{**asdict(one), "runs": [os.path.relpath(run.resolve(), here) for run in one.runs]} for one in members]
         of_choice = {} if chosen is None else {"chosen": chosen}

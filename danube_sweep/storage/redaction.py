@@ -83,7 +83,7 @@ _COMMIT = re.compile(r"(?:commit|revision|sha|snapshots|blobs|checkout|@)[^0-9A-
 
 def redact(text: str) -> str:
     """A text that is only shown, without secrets."""
-    for name, value in _secrets():
+    for name, value in sorted(_secrets(), key=lambda pair: -len(pair[1])):  # one may begin another
         if value in text:
             text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", f"<{name}>", text)
     return without_shapes(text)

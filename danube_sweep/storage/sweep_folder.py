@@ -160,6 +160,8 @@ class SweepFolder:
             if (wrong := misfit_of_sweep(described)) is not None:
                 raise CheckpointError(f"{self.file} is damaged ({wrong})")
         except CheckpointError as error:
+            if isinstance(error.__cause__, OSError):  # it may be whole
+                raise
             raise CheckpointError(
                 f"{self.file} is cut short or damaged; delete it and give the sweep's command again with "
                 f"hydra.sweep.dir={self.path}: its trials are kept"
@@ -342,7 +344,8 @@ def attempts(folder: RunFolder) -> list[Attempt]:
     if not folder.attempts.is_file():
         return []
     found = []
-    for line in folder.attempts.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Not splitlines: a reason may hold a line separator of Unicode, which JSON leaves as it is.
+    for line in folder.attempts.read_text(encoding="utf-8", errors="replace").split("\n"):
         with suppress(ValueError, TypeError):
             attempt = Attempt(**json_from(line))
             if misfit(asdict(attempt), ATTEMPT) is None:

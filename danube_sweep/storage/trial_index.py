@@ -52,6 +52,8 @@ class Damaged:
 
     path: Path
     reason: str
+    unread: bool = False
+    """Whether the disk or its rights kept it from being read: it may be whole."""
 
     @property
     def folder(self) -> RunFolder:
@@ -122,12 +124,15 @@ def _entry_in(folder: str) -> Entry | Damaged | str | None:
         return FOLDER
     except OSError:
         return None
-    return _read_entry(file, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    try:
+        return _read_entry(file, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:  # a later look may read it
+        return Damaged(Path(folder), f"it cannot be read: {error.strerror}", unread=True)
 
 
 @lru_cache(maxsize=100_000)
 def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry | Damaged:
-    # Each write of ours makes a new file: its inode and times tell its content from an earlier one.
+    # Each write of ours makes a new file: its inode and times tell its content from an earlier one. Raises OSError.
     file = Path(name)
     try:
         described = read_json(file)
@@ -140,4 +145,6 @@ def _read_entry(name: str, _inode: int, _size: int, _mtime_ns: int) -> Entry | D
     except (KeyError, TypeError) as error:
         return Damaged(file.parent, f"a field is missing or unknown: {error}")
     except CheckpointError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
         return Damaged(file.parent, str(error.__cause__ or error))

@@ -179,7 +179,7 @@ def _answer(night: NightFolder, backbones: Sequence[Backbone], stages: Stages) -
         _predict(night, best, night.source_of(before), stages)
     stages.report()
     prior = "always the mean" if best.backbone.start.config.head.target is Target.number else "the class prior"
-    answer = f"the predictions, no better than {prior}" if warned else "the answer"
+    answer = f"the predictions, not better than {prior} by more than chance" if warned else "the answer"
     for file, what in ((night.submission, answer), (night.report, "the sweep"), (night.commands, "the commands")):
         stages.terminal.note(f"{paths.from_here(file)}: {what}")
     stages.terminal.note(f"took {human(night.spent_s())}")

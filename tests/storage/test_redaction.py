@@ -35,6 +35,12 @@ SECRETS = [
 ]
 
 
+def test_of_two_secrets_that_begin_alike_neither_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AA_TOKEN", "abcdefgh1")
+    monkeypatch.setenv("BB_TOKEN", "abcdefgh1-rest-of-secret9")
+    assert redact("with abcdefgh1-rest-of-secret9 and abcdefgh1") == "with <BB_TOKEN> and <AA_TOKEN>"
+
+
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_is_known_by_its_shape_wherever_it_stands(secret: str) -> None:
     for text in (secret, f"name={secret}", f'"{secret}",', f"GET x?key={secret} failed"):

@@ -384,3 +384,11 @@ def test_trials_that_were_there_before_stay_after_an_interruption(folder: SweepF
         folder.add([trial(1)])
         raise KeyboardInterrupt
     assert [entry.overrides for entry in folder.entries()] == [["seed=0"]]
+
+
+def test_a_reason_may_hold_what_splits_lines_of_unicode(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    told = [Attempt("failed", 1.0, "2026-01-01T00:00:00", "host", 1, text) for text in ("one\u2028two", "a\x85b", "c")]
+    for one in told:
+        append_attempt(run, one)
+    assert attempts(run) == told

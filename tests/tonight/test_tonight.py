@@ -268,7 +268,7 @@ def test_a_night_that_learned_nothing_says_so_before_its_predictions(
     assert main.main(["tonight", "night", "--like", "like.csv"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert out.index("nothing was learned") < out.index("all is answered")
-    assert "night/submission.csv: the predictions, no better than the class prior" in out
+    assert "night/submission.csv: the predictions, not better than the class prior by more than chance" in out
     assert "the answer" not in out
 
 

@@ -59,7 +59,7 @@ class AgentCommand:
     def errors(self) -> list[TrialError]:
         """The errors of trials so far."""
         found = []
-        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self._path.read_text(encoding="utf-8", errors="replace").split("\n"):
             with suppress(Undecodable, TypeError):
                 found.append(TrialError(**json_from(line)))
         return found
