@@ -123,14 +123,19 @@ def _within(row: Mapping[Cell, Any]) -> tuple[float, float] | None:
 
 
 def _between_folds(rows: Sequence[Mapping[Cell, Any]]) -> list[tuple[float, float]]:
-    """For each row that has all folds: the variance that neither the row's mean nor the folds' means explain."""
+    """For each row that has all folds: the variance that neither the row's mean nor the folds' effects explain.
+
+    A fold's effect is the median over the rows, or one row that diverged would give its own noise to all. The median
+    moves more than a mean would: of equal rows, variances are up to a sixth too large.
+    """
     folds = sorted({fold for row in rows for _, fold in row if fold is not None})
     whole = [row for row in rows if len(row) == len(folds) and {fold for _, fold in row} == set(folds)]
     if len(folds) < 2 or len(whole) < 2:
         return []
     values_RF = np.array([[value for _, value in sorted(row.items(), key=_by_fold)] for row in whole])
-    middle = values_RF.mean(axis=(0, 1))
-    left_RF = values_RF - values_RF.mean(axis=1, keepdims=True) - values_RF.mean(axis=0) + middle
+    left_RF = values_RF - values_RF.mean(axis=1, keepdims=True)
+    left_RF = left_RF - np.median(left_RF, axis=0)
+    left_RF = left_RF - left_RF.mean(axis=1, keepdims=True)
     freedom = (len(whole) - 1) * (len(folds) - 1) / len(whole)
     return [(float(np.square(left_F).sum(axis=0).mean() / freedom), freedom) for left_F in left_RF]
 

@@ -17,7 +17,8 @@ from sklearn.metrics import log_loss
 from danube_sweep.cli import main
 from danube_sweep.config.schema import Config
 from danube_sweep.errors import CheckpointError
-from danube_sweep.results.ensemble.held_out import held_out
+from danube_sweep.results.ensemble.ensemble_command import _verdict
+from danube_sweep.results.ensemble.held_out import Estimate, held_out
 from danube_sweep.results.ensemble.members import TEMPERATURES, find_members, parts_at, tempered
 from danube_sweep.results.ensemble.selection import Pool, best_single, greedy
 from danube_sweep.storage.ensemble_folder import EnsembleFolder
@@ -236,3 +237,10 @@ def test_a_damaged_file_of_members_is_one_line(tmp_path: Path) -> None:
         folder.file.write_text(text)
         with pytest.raises(CheckpointError, match=r"ensemble\.json"):
             folder.read()
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"), [(-0.6, "is better than"), (0.6, "is worse than"), (0.01, "is no better than")]
+)
+def test_the_verdict_is_what_the_interval_says(difference: float, words: str) -> None:
+    assert words in _verdict("the mean", Estimate(1.0, difference, 0.02))

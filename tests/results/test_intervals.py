@@ -338,6 +338,19 @@ def test_noise_of_better_rows_counts_where_the_others_learned_nothing() -> None:
     assert found is not None and found.sd == pytest.approx(0.1 / (stats.chi2.median(2) / 2) ** 0.5, rel=0.01)
 
 
+def test_a_row_that_diverged_in_some_folds_does_not_give_its_noise_to_the_others() -> None:
+    draw = np.random.default_rng(5)
+    fold_F = draw.normal(scale=0.1, size=5)
+    quiet_RF = 0.5 + fold_F + draw.normal(scale=0.02, size=(400, 5))
+    wild_F = 3 + fold_F + draw.normal(scale=1.0, size=5)
+    found = [
+        training_noise([{(0, fold): float(value) for fold, value in enumerate(row)} for row in [*rows, wild_F]])
+        for rows in quiet_RF.reshape(80, 5, 5)
+    ]
+    assert all(one is not None and one.over == "folds" for one in found)
+    assert np.median([one.sd for one in found if one is not None]) == pytest.approx(0.02, rel=0.15)
+
+
 def test_only_repeats_of_the_same_kind_are_taken_off_the_noise() -> None:
     away = {cell: np.array([sign, -sign]) for cell, sign in {(0, 0): 1.0, (0, 1): 3.0, (1, 0): 2.0}.items()}
     folds = [{cell: away[cell] for cell in ((0, 0), (0, 1))}, {cell: 2 * away[cell] for cell in ((0, 0), (0, 1))}]

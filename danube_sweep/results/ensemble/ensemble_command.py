@@ -118,6 +118,8 @@ def _verdict(name: str, found: Estimate) -> str:
     between = f"{found.difference:+.4f}, 95 % {low:+.4f} .. {high:+.4f}"
     if found.better:
         return f"{name} is better than the best single model on unseen rows: {between}"
+    if low > 0:
+        return f"{name} is worse than the best single model on unseen rows: {between}"
     return f"{name} is no better than the best single model, by more than chance, on unseen rows: {between}"
 
 
