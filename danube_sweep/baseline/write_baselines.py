@@ -15,6 +15,7 @@ from danube_sweep.config.schema import Config
 from danube_sweep.data.encoded import Truth
 from danube_sweep.data.parts import load_parts
 from danube_sweep.data.records import Parts, group_codes
+from danube_sweep.errors import DiskError
 from danube_sweep.storage import predictions
 from danube_sweep.storage.files import whole_folder, write_json
 from danube_sweep.storage.predictions import Answered
@@ -33,7 +34,11 @@ def write_baselines(folder: Path, split: str, config: Config) -> None:
         if place.is_dir():
             continue
         parts = parts or load_parts(config.data, config.head.target)
-        _write(place, name, config, parts, words=words)
+        try:
+            _write(place, name, config, parts, words=words)
+        except DiskError:
+            if not place.is_dir():  # else another worker of the sweep has just written the same
+                raise
 
 
 def _write(place: Path, name: str, config: Config, parts: Parts, *, words: bool) -> None:

@@ -1,5 +1,6 @@
 """The answers of an unfinished prediction, in a folder beside its output. The same command continues from them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from danube_sweep.storage.files import read_json, remove, whole_file, write_json
 from danube_sweep.storage.ownership import Kind, is_our_name, remove_files, remove_temporaries, take_over
 
 _WAY_OUT = "choose another place by -o"
-_EXAMPLES, _ANSWERS = "examples", "answers"
+_EXAMPLES, _ANSWERS, _DIGEST = "examples", "answers", "sha256"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class PredictionParts:
         """Writes a part, whole or not at all. Raises DiskError."""
         names = torch.frombuffer(bytearray(json.dumps(part.examples).encode()), dtype=torch.uint8)
         with whole_file(self._part(pack, chunk), _WAY_OUT) as temporary:
-            save_tensors({_EXAMPLES: names, _ANSWERS: part.answers_NA}, temporary)
+            save_tensors(
+                {_EXAMPLES: names, _ANSWERS: part.answers_NA, _DIGEST: _digest(names, part.answers_NA)}, temporary
+            )
 
     def give_up(self) -> bool:
         """Removes the folder if no part is in it; returns whether there are some."""
@@ -101,6 +104,8 @@ class PredictionParts:
             return None
         with suppress(CheckpointError, KeyError, ValueError):
             found = load_tensors(file)
+            if not torch.equal(found[_DIGEST], _digest(found[_EXAMPLES], found[_ANSWERS])):
+                return None  # a bit has changed on the disk: these rows are predicted again
             examples = json_from(bytes(found[_EXAMPLES].numpy()))
             if isinstance(examples, list) and len(examples) == len(found[_ANSWERS]):
                 return Part([str(one) for one in examples], found[_ANSWERS])
@@ -138,3 +143,9 @@ def held_parts(target: Path) -> Iterator[PredictionParts]:
         yield PredictionParts(folder)
     finally:
         lock.release()
+
+
+def _digest(names: torch.Tensor, answers_NA: torch.Tensor) -> torch.Tensor:
+    """SHA-256 of what a part holds, as bytes."""
+    held = hashlib.sha256(names.numpy().tobytes() + answers_NA.contiguous().view(torch.uint8).numpy().tobytes())
+    return torch.frombuffer(bytearray(held.digest()), dtype=torch.uint8)

@@ -162,7 +162,11 @@ class RunFolder:
         version = self.hash_version()
         own = trial_hash(config, version)
         stored = self.stated() or {}
-        names = {stored.get("trial"), *stored.get("also", [])}
+        also = stored.get("also")
+        names = {
+            stored.get("trial"),
+            *(one for one in (also if isinstance(also, list) else []) if isinstance(one, str)),
+        }
         if own in names or (version == HASH_VERSION and stored and not names.isdisjoint(other_hashes(config))):
             return str(stored.get("trial", own))
         return own
@@ -224,8 +228,14 @@ def interrupted_run(identity: str) -> Path | None:
     for folder in sorted(RUNS.glob(f"*/*-{identity[:8]}"), reverse=True):
         found = RunFolder(folder)
         begun = found.environment.is_file() and not found.result.is_file()
-        if begun and read_json(found.environment).get("trial") == identity and not is_held(found.lock):
+        if begun and _trial_of(found.environment) == identity and not is_held(found.lock):
             return folder
+    return None
+
+
+def _trial_of(environment: Path) -> Any:
+    with suppress(CheckpointError):  # a damaged one names no trial
+        return read_json(environment).get("trial")
     return None
 
 
@@ -244,6 +254,8 @@ def number_at(result: Mapping[str, Any], address: str) -> float | None:
     node: Any = result
     for word in address.split("/"):
         node = node.get(word) if isinstance(node, Mapping) else None
-    if isinstance(node, bool) or not isinstance(node, int | float) or not math.isfinite(node):
+    if isinstance(node, bool) or not isinstance(node, int | float):
         return None
-    return float(node)
+    with suppress(OverflowError):  # of a whole number of hundreds of digits
+        return float(node) if math.isfinite(node) else None
+    return None

@@ -27,3 +27,17 @@ def test_a_file_of_the_users_stays_in_the_folder(tmp_path: Path) -> None:
         (kept.folder / ".notes.tmp").touch()
         kept.finish()
     assert [one.name for one in (tmp_path / "out.csv.parts").iterdir()] == [".notes.tmp"]
+
+
+def test_a_part_with_a_bit_that_has_changed_is_predicted_again(tmp_path: Path) -> None:
+    with held_parts(tmp_path / "out.csv") as kept:
+        kept.begin("a key")
+        for chunk in range(2):
+            kept.keep(0, chunk, Part([f"row {chunk}"], torch.full((1, 2), 0.9)))
+        file = kept.folder / "000-000000.safetensors"
+        data = bytearray(file.read_bytes())
+        place = data.rindex(torch.full((1, 2), 0.9).numpy().tobytes())
+        data[place + 3] ^= 0x80  # the sign
+        file.write_bytes(data)
+        assert [one.examples for one in kept.stored(0)] == []
+        kept.finish()
