@@ -1,5 +1,6 @@
 """`danube-sweep agent` ends as its agents did: W&B's own exit code is 0 whatever became of the trials."""
 
+import io
 import json
 import signal
 from collections.abc import Callable
@@ -133,3 +134,14 @@ def test_failed_trials_are_an_error_if_none_finished(tmp_path: Path, tiny: Tiny,
             agents._check(folder, before, gave_up=0, agents=1)
     else:
         agents._check(folder, before, gave_up=0, agents=1)
+
+
+def test_an_agent_is_read_to_its_end_where_nobody_reads_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Deaf())
+    listener = agents._Listener(io.BytesIO(b"a line\n" * 9 + b"Detected 3 failed runs at start, shutting down.\n"))
+    listener.join()
+    assert listener.gave_up

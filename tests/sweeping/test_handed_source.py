@@ -151,6 +151,15 @@ def test_where_nobody_knows_how_many_come_the_first_trials_wait_and_later_ones_f
     assert [claim.entry.path.name for claim in claims if claim is not None] == names[::-1]
 
 
+def test_a_first_trial_that_cannot_be_read_is_told_so_and_nobody_waits_for_ever(meeting: Meeting) -> None:
+    meeting.entries[0].folder.config.write_text("lora: {")
+    lines = meeting.hand(meeting.entries[0].path.name)
+    until(lambda: bool(meeting.source._handed), 30.0)
+    assert meeting.source.first(lambda: not meeting.source._handed) is None
+    assert answer(lines) == {"ended": "invalid"}
+    assert meeting.source.notes[0].startswith(f"{meeting.entries[0].path.name} is left out: ")
+
+
 def test_the_config_of_a_trial_that_waits_is_read_once(meeting: Meeting) -> None:
     meeting.handed(0)
     (config,) = meeting.source.waiting(lambda _: True, 9)

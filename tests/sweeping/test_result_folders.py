@@ -8,7 +8,7 @@ from conftest import TINY, compose
 
 from danube_sweep.config.identity import trial_hash
 from danube_sweep.errors import ConfigError, DiskError
-from danube_sweep.sweeping.entry.result_folders import fresh_sweep_dir, placed
+from danube_sweep.sweeping.entry.result_folders import _without_flags, fresh_sweep_dir, placed
 
 DIR = "hydra.sweep.dir="
 
@@ -34,6 +34,18 @@ def test_a_sweep_gets_a_fresh_folder_by_date_and_time(flag: str) -> None:
         assert re.fullmatch(r"multirun/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", str(folder)) and folder.is_dir()
         (folder / "sweep.json").write_text("{}")
     assert folder.is_dir()
+
+
+def test_flags_may_follow_the_overrides_and_a_folder_may_have_a_sign() -> None:
+    with placed(["-m", "seed=0,1", "--config-dir=mine", "--dry-run"]) as words:
+        assert words[:2] == ["-m", "seed=0,1"] and words[3:] == ["sweep.dry_run=true", "--config-dir=mine"]
+        assert words[2].startswith(DIR)  # in one row with the other overrides, as Hydra takes them
+    assert words_of("-m", "seed=0,1", f"++{DIR}mine") == ["-m", "seed=0,1", f"++{DIR}mine"]
+
+
+def test_under_an_agent_the_trial_is_that_of_hydras_flags() -> None:
+    assert _without_flags(["--config-dir", "mine", "-cn=other", "seed=1", "-x"]) == ("mine", "other", ["seed=1"])
+    assert _without_flags(["seed=1"]) == (None, None, ["seed=1"])
 
 
 def test_sweeps_of_the_same_second_have_folders_of_their_own() -> None:

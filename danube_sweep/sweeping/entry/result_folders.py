@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from danube_sweep.composer import compose
+from danube_sweep.composer import Composer
 from danube_sweep.errors import ConfigError, DiskError
 from danube_sweep.storage.folder_names import SWEEPS, sweep_folder_name
 from danube_sweep.sweeping.entry.wandb_agent import check_parameters, refuse_multirun, trial_words, under_agent
@@ -19,6 +19,7 @@ from danube_sweep.sweeping.propose.grid_cells import depends_on
 LOOKING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--help", "-h")
 """Hydra's flags that show something and train nothing."""
 SWEEP_DIR, RUN_DIR = "hydra.sweep.dir=", "hydra.run.dir="
+_CONFIG_FLAGS = {"--config-dir": "folder", "-cd": "folder", "--config-name": "name", "-cn": "name"}
 
 _HELD: ContextVar[tuple[str, ...]] = ContextVar("held", default=())
 
@@ -75,16 +76,42 @@ def _chooses_several(word: str) -> bool:
 
 @contextmanager
 def _placed(words: list[str], *, dry: bool, multirun: bool) -> Iterator[list[str]]:
-    if multirun and not any(word.startswith(SWEEP_DIR) for word in words):
+    looks = ["sweep.dry_run=true"] if dry else []
+    if multirun and not any(word.lstrip("+").startswith(SWEEP_DIR) for word in words):
         with fresh_sweep_dir(exists=not dry) as folder:
-            yield [*words, f"{SWEEP_DIR}{folder}", *(["sweep.dry_run=true"] if dry else [])]
+            yield _with_overrides(words, [f"{SWEEP_DIR}{folder}", *looks])
     elif multirun:
-        yield [*words, "sweep.dry_run=true"] if dry else words
-    elif under_agent() and not any(word.startswith(RUN_DIR) or word.partition("=")[0] in LOOKING for word in words):
-        overrides = [word for word in words if not word.startswith("-")]
-        yield [*words, *trial_words(compose(overrides), overrides)]
+        yield _with_overrides(words, looks)
+    elif under_agent() and not any(
+        word.lstrip("+").startswith(RUN_DIR) or word.partition("=")[0] in LOOKING for word in words
+    ):
+        place, name, overrides = _without_flags(words)
+        own = None if place is None else Path(place).absolute()
+        composer = Composer(config_dir=own, config_name=name or "config")
+        yield _with_overrides(words, trial_words(composer.trial(overrides), overrides))
     else:
         yield words
+
+
+def _with_overrides(words: list[str], more: list[str]) -> list[str]:
+    # Hydra takes overrides in one row: a flag between them would end it.
+    last = max((place for place, word in enumerate(words) if "=" in word and not word.startswith("-")), default=None)
+    place = len(words) if last is None else last + 1
+    return [*words[:place], *more, *words[place:]]
+
+
+def _without_flags(words: list[str]) -> tuple[str | None, str | None, list[str]]:
+    """The folder and the name of Hydra's flags for a config of one's own, if any, and the overrides."""
+    found: dict[str, str] = {}
+    rest = iter(words)
+    overrides = []
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag in _CONFIG_FLAGS:
+            found[_CONFIG_FLAGS[flag]] = value if equals else next(rest, "")
+        elif not word.startswith("-"):
+            overrides.append(word)
+    return found.get("folder"), found.get("name"), overrides
 
 
 @contextmanager

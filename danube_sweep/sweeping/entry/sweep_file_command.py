@@ -18,9 +18,11 @@ def run_sweep_file(file: Path, overrides: list[str], terminal: Terminal) -> None
     Ends like `run_sweep`. Raises ConfigError for a file that cannot be kept to in every point.
     """
     read, composer = read_sweep_file(file), Composer()
-    given = [one.removeprefix(SWEEP_DIR) for one in overrides if one.startswith(SWEEP_DIR)]
-    own = [one for one in overrides if not one.startswith(SWEEP_DIR)]
-    settings = [*read.settings, *own]
+    given = [one.lstrip("+").removeprefix(SWEEP_DIR) for one in overrides if one.lstrip("+").startswith(SWEEP_DIR)]
+    own = [one for one in overrides if not one.lstrip("+").startswith(SWEEP_DIR)]
+    # Another pruner has other fields than the file's early_terminate.
+    pruned = any(one.startswith("pruner=") for one in own)
+    settings = [*(one for one in read.settings if not (pruned and one.startswith(("pruner=", "pruner.")))), *own]
     # The file's W&B project means nothing to who turns W&B off.
     untracked = [one for one in own if one.startswith("tracking=")][-1:] not in ([], ["tracking=wandb"])
     fixed = [one for one in read.fixed if not (untracked and one.startswith("tracking."))]

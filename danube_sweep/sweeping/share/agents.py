@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Final, final
@@ -108,6 +109,10 @@ class _Agents:
             for listener in self._listeners:
                 listener.join()
             return codes
+        except BaseException:  # those that have begun would go on in sessions of their own
+            for agent in self._agents:
+                agent.send_signal(signal.SIGTERM)
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -133,8 +138,9 @@ class _Listener(threading.Thread):
     def run(self) -> None:
         for line in self._stream:
             self.gave_up = self.gave_up or _GAVE_UP.search(line) is not None
-            sys.stderr.write(line.decode(errors="replace"))
-            sys.stderr.flush()
+            with suppress(OSError, ValueError):  # nobody reads us any more; the agent would wait if nobody read it
+                sys.stderr.write(line.decode(errors="replace"))
+                sys.stderr.flush()
 
 
 def _check(

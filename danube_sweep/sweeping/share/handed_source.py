@@ -177,12 +177,25 @@ class HandedSource:
         return 0
 
     def first(self, stopping: Callable[[], bool]) -> Config | None:
-        """The config of a trial that waits; None when none has come for so long that the executor ends."""
+        """The config of a trial that waits; None when none has come for so long that the executor ends.
+
+        One whose files cannot be read is told so: nothing else would wake the process that waits for it.
+        """
         while self.pending() and not stopping():
+            self._leave_out_unreadable()
             if found := self.waiting(lambda _: True, 1):
                 return found[0]
             time.sleep(0.1)
         return None
+
+    def _leave_out_unreadable(self) -> None:
+        with self._lock:
+            for one in [*self._handed.values()]:
+                try:
+                    trained(one.entry, one.stored())
+                except (CheckpointError, OSError) as error:
+                    self.notes.append(f"{one.entry.path.name} is left out: {error}")
+                    self._tell(one, State.invalid.value)
 
     def pending(self) -> bool:
         with self._lock:
