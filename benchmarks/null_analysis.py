@@ -72,7 +72,7 @@ def sweep(readings: Readings, chosen_RS: NDArray[np.int64], better: float) -> To
     noise = training_noise([{(seed, None): float(v) for seed, v in enumerate(values_RS[row])} for row in order])
     if noise is not None:
         known = [{(seed, None): readings.away_BT[:, trial] for seed, trial in enumerate(row)} for row in chosen_RS]
-        noise = replace(noise, resampled=resampled_variance(known))
+        noise = replace(noise, resampled=resampled_variance(known, noise.over))
     best, means_R = order[0], values_RS.mean(axis=1)
     compared = [
         Compared(float(means_R[row] - means_R[best]), away_BR[:, row] - away_BR[:, best], chosen_RS.shape[1])
