@@ -3,13 +3,16 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
 
 from danube_sweep.config.schema.states import State
 from danube_sweep.errors import DanubeSweepError
+
+_ONE_WAIT_S: Final = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,24 @@ def isolated(work: Callable[[], Any], timeout_s: float | None = None) -> Ended:
     child.start()
     theirs.close()
     try:
-        if not ours.poll(timeout_s):
+        if not _answers(ours, timeout_s):
             return Ended(state=State.timeout.value, error=f"it took more than {timeout_s:.6g} s")
         return _ended(ours, child)
     finally:
         if child.is_alive() and child.pid is not None:
             os.kill(child.pid, signal.SIGKILL)
         child.join()
+
+
+def _answers(answer: Connection, timeout_s: float | None) -> bool:
+    """Whether there is an answer in time. A single wait cannot be longer than some weeks."""
+    if timeout_s is None:
+        return answer.poll(None)
+    end_s = time.monotonic() + timeout_s
+    while not answer.poll(max(0.0, min(end_s - time.monotonic(), _ONE_WAIT_S))):
+        if time.monotonic() >= end_s:
+            return False
+    return True
 
 
 def _child(work: Callable[[], Any], answer: Connection) -> None:

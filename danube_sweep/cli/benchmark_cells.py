@@ -89,17 +89,20 @@ def _config(overrides: Sequence[str], terminal: Terminal) -> Config:
 
 
 def _scored(cell: Cell, config: Config | None, request: Request, place: Path, terminal: Terminal) -> dict[str, Any]:
-    taken = multiprocessing.get_context("fork").Event()
+    taken = multiprocessing.get_context("fork").Value("b", 0, lock=False)  # a lock could die with its holder
+
+    def took() -> None:
+        taken.value = 1
 
     def work() -> dict[str, Any]:
-        return _score(cell, config, request, ScoreFolder(place, taken.set), terminal.note)
+        return _score(cell, config, request, ScoreFolder(place, took), terminal.note)
 
     hours = request.words.timeout_h
     ended = isolated(work, None if hours is None else hours * 3600)
     if ended.error is None:
         value: dict[str, Any] = ended.value
         return value
-    return _broken(place, ended) if taken.is_set() else {"state": ended.state, "error": ended.error, "tasks": {}}
+    return _broken(place, ended) if taken.value else {"state": ended.state, "error": ended.error, "tasks": {}}
 
 
 def _invalid(error: UserError) -> dict[str, Any]:

@@ -254,3 +254,10 @@ def test_a_folder_takes_no_other_model(tmp_path: Path) -> None:
     assert json.loads((folder.path / ".danube_sweep").read_text())["kind"] == "benchmark"
     with pytest.raises(CheckpointError, match="holds files that danube-sweep did not write"):
         ScoreFolder(ROOT / "docs").take("one")
+
+
+def test_a_timeout_may_be_longer_than_a_single_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isolated(lambda: 1, 10_000 * 3600.0).value == 1
+    monkeypatch.setattr("danube_sweep.benchmark.isolated._ONE_WAIT_S", 0.01)
+    assert isolated(lambda: time.sleep(0.1) or 2, 60.0).value == 2
+    assert isolated(lambda: time.sleep(60), 0.1).state == "timeout"
