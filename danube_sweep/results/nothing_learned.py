@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from danube_sweep.results.intervals import Intervals
@@ -50,8 +50,8 @@ def prior_of(metric: str, goal: str, mean: float, found: Intervals, best: Sequen
         return prior
     if half is not None and better > half / 2:
         few = f"it is better on these rows, which may be too few to tell: {found.resampled}"
-        return Prior(value, better, half, [few])
-    return Prior(value, better, half, _reasons(best))
+        return replace(prior, reasons=[few])
+    return replace(prior, reasons=_reasons(best))
 
 
 def _address(metric: str) -> str:
@@ -82,7 +82,7 @@ def _reasons(best: Sequence[StoredTrial]) -> list[str]:
 def _last_loss(trial: StoredTrial) -> float | None:
     """The mean training loss of the last quarter of the steps, as that of a single one is of a few rows; else that."""
     with (
-        suppress(OSError, UnicodeDecodeError, csv.Error),
+        suppress(OSError, ValueError, csv.Error),
         trial.folder.metrics.open(encoding="utf-8", newline="") as file,
     ):
         told = [float(row["loss"]) for row in csv.DictReader(file) if row.get("part") == "train" and row.get("loss")]

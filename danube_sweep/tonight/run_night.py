@@ -1,11 +1,12 @@
 """A night from its plan to its submission. Each step reads what is on disk, so that a killed night goes on there."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from danube_sweep import paths
 from danube_sweep.config.schema import Device, Target
-from danube_sweep.errors import ConfigError, Interrupted, SweepFailed
+from danube_sweep.errors import ConfigError, DiskError, Interrupted, SweepFailed
 from danube_sweep.results.rank import rank_sweep
 from danube_sweep.results.ranking_table import nothing_learned_lines
 from danube_sweep.results.rows import winner
@@ -58,7 +59,8 @@ def run_night(asked: Asked, path: Path, terminal: Terminal, *, dry_run: bool = F
     except Interrupted as error:
         raise Interrupted(f"go on with: danube-sweep tonight {paths.from_here(path)}", error.exit_code - 128) from error
     finally:
-        night.close()
+        with suppress(DiskError):  # else it would hide why the night ended
+            night.close()
 
 
 def _start_again(night: NightFolder, terminal: Terminal) -> None:

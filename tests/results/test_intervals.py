@@ -446,6 +446,9 @@ def test_the_training_loss_tells_the_likely_reason(tmp_path: Path, loss: float, 
     )
     (found,) = [line for line in summary_lines(rank_sweep(tmp_path)) if line.startswith("nothing was learned")]
     assert f"its last training loss is {loss + 0.01:.3f}" in found and reason in found  # of a quarter of the steps
+    (run / "metrics.csv").write_text("part,loss\ntrain,1e-\n")  # damaged: that of the result
+    (found,) = [line for line in summary_lines(rank_sweep(tmp_path)) if line.startswith("nothing was learned")]
+    assert f"its last training loss is {loss:.3f}" in found
 
 
 def test_a_gain_that_few_rows_cannot_tell_from_chance_is_said_so(tmp_path: Path) -> None:
