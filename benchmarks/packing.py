@@ -41,6 +41,7 @@ from danube_sweep.config.schema import Config
 from danube_sweep.sweeping.execute.process_pool import WARM
 
 WARM_UP = 3
+NEVER = 1_000_000
 SHAPES = {
     "toy": sides.TINY,
     "tiny": sides.shape(
@@ -196,16 +197,11 @@ class Bench:
             words = ["".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(500)]
             lines = [f"{' '.join(random.choices(words, k=2100))},{'xyz'[number % 3]}\n" for number in range(texts)]
             file.write_text("text,label\n" + "".join(lines))
-        never = 1_000_000
         return [
             *("head=sequence", "data=table", f"data.path={file}", f"data.max_length={row.length}"),
             *(f"trainer.{name}_batch={row.rows}" for name in ("micro", "effective")),
-            *(
-                f"trainer.max_steps={never}",
-                f"trainer.validate_every={never}",
-                "schedule=constant",
-                "schedule.warmup=0",
-            ),
+            *(f"trainer.{name}={NEVER}" for name in ("max_steps", "validate_every")),
+            *("schedule=constant", "schedule.warmup=0"),
         ]
 
     def _save(self, overrides: list[str], folder: Path) -> None:
@@ -275,11 +271,8 @@ def measure(bench: Bench, row: Row, verdicts: Verdicts) -> None:
             verdicts.least("over (a), nf4, at most 32 tokens, N >= 4", plain.each / arm.each, 2.0)
         if size >= 4 and row.precision == "nf4" and row.tokens == 128:
             verdicts.least("over (a), nf4, 128 tokens, N >= 4", plain.each / arm.each, 1.2)
-    chosen = {1: alone, **packs}.get(auto)
-    if chosen is None:
-        print(
-            f"{'':<26} sweep.pack=auto packs {auto}, which does not fit beside the other arms: not measured", flush=True
-        )
+    if (chosen := {1: alone, **packs}.get(auto)) is None:
+        print(f"{'':<26} sweep.pack=auto packs {auto}: not measured, as it does not fit beside the others", flush=True)
         return
     verdicts.least("sweep.pack=auto over (a)", plain.each / chosen.each, 0.95)
     verdicts.least("sweep.pack=auto over (c)", alone.each / chosen.each, 0.95)
@@ -347,9 +340,8 @@ def processes(bench: Bench, shape: str, size: int = 8, steps: int = 50) -> None:
     sides.write_task([config], bench.folder / "alone")
     theirs, ours, clock = list[float](), list[float](), bench.options.clock
     for number in range(max(1, bench.options.rounds // 4)):
-        theirs.append(
-            sides.run_baseline(bench.folder / "alone", bench.folder / f"alone-{number}.jsonl", clock).total * size
-        )
+        log = bench.folder / f"alone-{number}.jsonl"
+        theirs.append(sides.run_baseline(bench.folder / "alone", log, clock).total * size)
         lrs = ",".join(f"{1e-3 * 1.3**place:.3e}" for place in range(size))
         sweep = [*common, f"optimizer.lr={lrs}", "sweep.pack=auto"]
         ours.append(sides.run_sweep(sweep, bench.folder / f"sweep-{number}", clock=clock).total)

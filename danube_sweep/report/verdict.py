@@ -166,7 +166,8 @@ def _seeds(ranking: Ranking, best: Shown) -> str:
     more = "Sweep seed=0,1,2 over the best few."
     if ranking.noise is None:
         known = "no configuration was trained to its end with a second seed"
-        instead = "; the rows' own spread stands in" if "stands in" in (ranking.covers or "") else ""
+        compared = any(row.interval is not None for row in ranking.rows)
+        instead = "; the rows' own spread stands in" if compared else ""
         return f"How much training varies: {known}{instead}. {more}"
     if count < 2:
         return f"How much the seed matters: the best has one. {more}"

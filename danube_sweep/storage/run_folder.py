@@ -163,10 +163,8 @@ class RunFolder:
         own = trial_hash(config, version)
         stored = self.stated() or {}
         also = stored.get("also")
-        names = {
-            stored.get("trial"),
-            *(one for one in (also if isinstance(also, list) else []) if isinstance(one, str)),
-        }
+        others = also if isinstance(also, list) else []  # of an edited file
+        names = {stored.get("trial"), *(one for one in others if isinstance(one, str))}
         if own in names or (version == HASH_VERSION and stored and not names.isdisjoint(other_hashes(config))):
             return str(stored.get("trial", own))
         return own

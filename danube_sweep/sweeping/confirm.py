@@ -53,11 +53,9 @@ def confirm(folder: SweepFolder, sweep: Sweep, terminal: Terminal, train: Callab
         if coming is None:
             left = sum(state_of(entry) is None for entry in folder.entries())
             if tied(ranking):
-                why = (
-                    f"{left} trial{'s have' if left > 1 else ' has'} not ended"
-                    if left
-                    else "what it may spend is spent"
-                )
+                why = "what it may spend is spent"
+                if left:
+                    why = f"{left} trial{'s have' if left > 1 else ' has'} not ended"
                 terminal.note(f"sweep.confirm: {why}; the rows are tied")
             return
         with folder.locked():

@@ -8,7 +8,6 @@ from pathlib import Path
 from danube_sweep.benchmark.plan_benchmark import BenchmarkPlan, plan_trial
 from danube_sweep.benchmark.scored_parts import tasks_on_test
 from danube_sweep.composer import Composer, choices, parse_sweep
-from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, Sweep
 from danube_sweep.config.validate import AUTO
 from danube_sweep.data.kind import DataSize
@@ -19,7 +18,7 @@ from danube_sweep.planner.pack_plan import LengthsOf, full_rows
 from danube_sweep.planner.slots_or_ranks import CountChoice, choose_count, least_count
 from danube_sweep.planner.trial_plan import TrialPlan, plan_of
 from danube_sweep.sweeping.propose.fits_device import ways_of
-from danube_sweep.sweeping.propose.grid_cells import expand
+from danube_sweep.sweeping.propose.grid_cells import expand, refuse_swept_settings
 
 NEEDED_PATH = "data.path is required"
 NO_FILE = "no-file-yet"
@@ -53,9 +52,7 @@ def plan_cells(
         raise ConfigError(f"{hydras[0]}: a plan is of given values; leave it out, and give a choice for an interval")
     composer, overrides = Composer(config_dir=config_dir), choices(overrides)
     parsed = parse_sweep(overrides) if multirun else []
-    for swept in parsed:
-        if swept.is_sweep_override() and swept.key_or_group.partition(".")[0] in SWEEP_OPTIONS:
-            raise ConfigError(f"{swept.key_or_group} belongs to the sweep, not to a trial; give it one value")
+    refuse_swept_settings(swept.key_or_group for swept in parsed if swept.is_sweep_override())
     fixed = [one for one, swept in zip(overrides, parsed, strict=False) if not swept.is_sweep_override()]
     sweep = composer.sweep([one for one in fixed if one.startswith("sweep.")])[0]
     cells = expand(parsed, sweep.max_trials) if multirun else [list(overrides)]

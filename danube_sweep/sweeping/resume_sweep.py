@@ -8,7 +8,7 @@ from typing import Any
 from danube_sweep.composer import Composer
 from danube_sweep.config.schema import NoPruner, Sampler, Sweep
 from danube_sweep.config.stored import load_config, load_sweep, plain_sweep
-from danube_sweep.config.validate.check_sweep import check_metric, objectives
+from danube_sweep.config.validate.check_sweep import check_metric, check_same_objectives, objectives
 from danube_sweep.errors import CheckpointError, ConfigError
 from danube_sweep.recovery import mend, tracked
 from danube_sweep.storage.made_here import made_here
@@ -27,8 +27,8 @@ def resume_sweep(
     """Continues the sweep in `path`, with changed settings if any (`sweep.retry=[failed]`). Ends like `run_sweep`.
 
     `device.count=N` is the one setting of its trials that can change, as it is no part of them. `submit` and `patient`
-    are those of `PlannedSweep`. Raises CheckpointError for a folder that is no sweep or of
-    another version, ConfigError for a change that a sweep cannot take.
+    are those of `PlannedSweep`. Raises CheckpointError for a folder that is no sweep or of another version, ConfigError
+    for a change that a sweep cannot take.
     """
     folder = SweepFolder(path.absolute())
     stored = folder.read()
@@ -76,10 +76,9 @@ def _check_changes(folder: SweepFolder, stored: Mapping[str, Any], changes: Sequ
         raise ConfigError("sweep.sampler=grid runs every cell, and this sweep is a search; give another sampler")
     if not any(re.match(r"sweep\.(metric|goal)=", change) for change in changes):
         return
-    before = objectives(load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()))[0])
-    if stored.get("search") is not None and objectives(sweep) != before:
-        said = ", ".join(f"{metric} ({goal})" for metric, goal in before)
-        raise ConfigError(f"sweep.metric: the search in {folder.path} is about {said}; start a new folder")
+    if stored.get("search") is not None:
+        before = objectives(load_sweep(stored.get("settings") or plain_sweep(Sweep(), NoPruner()))[0])
+        check_same_objectives(objectives(sweep), before, folder.path)
     for entry in folder.entries():
         if entry.hash is not None:
             check_metric(sweep, load_config(entry.folder.config))

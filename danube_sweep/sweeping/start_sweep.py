@@ -11,7 +11,6 @@ from typing import Any
 from danube_sweep import paths
 from danube_sweep.composer import Composer
 from danube_sweep.config.identity import HASH_VERSION
-from danube_sweep.config.options import SWEEP_OPTIONS
 from danube_sweep.config.schema import Baseline, Config, Confirm, NoPruner, Pruner, Sweep
 from danube_sweep.config.schema.states import COMPLETE
 from danube_sweep.config.stored import plain_sweep
@@ -33,7 +32,13 @@ from danube_sweep.sweeping.execute.train_baselines import train_baselines
 from danube_sweep.sweeping.other_launchers import Launch, run_batches, say_ignored
 from danube_sweep.sweeping.propose.early_stopping import EarlyStopping
 from danube_sweep.sweeping.propose.fits_device import shrink, shrunk_rows
-from danube_sweep.sweeping.propose.grid_cells import check_cells, check_search, depends_on, shared
+from danube_sweep.sweeping.propose.grid_cells import (
+    check_cells,
+    check_search,
+    depends_on,
+    refuse_swept_settings,
+    shared,
+)
 from danube_sweep.sweeping.propose.next_trial import FolderSource, state_of
 from danube_sweep.sweeping.propose.search import SearchSource
 from danube_sweep.sweeping.propose.search_space import Search, described, recognised
@@ -233,9 +238,7 @@ def _until_deadline(sweep: Sweep, began_s: float) -> Sweep:
 def _settings(cells: Sequence[list[str]], composer: Composer) -> tuple[Sweep, Pruner]:
     common = shared(cells)
     varied = {one.lstrip("+").partition("=")[0] for cell in cells for one in cell if one not in common}
-    for key in varied:
-        if key.partition(".")[0] in SWEEP_OPTIONS:
-            raise ConfigError(f"{key} belongs to the sweep, not to a trial; give it one value")
+    refuse_swept_settings(varied)
     return composer.sweep([one for one in cells[0] if one in common and not depends_on(one, varied)])
 
 

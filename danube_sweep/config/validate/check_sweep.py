@@ -1,6 +1,7 @@
 """The checks of a sweep's settings; past them they are trusted."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from danube_sweep.config.require import require
@@ -146,6 +147,15 @@ def check_metric(sweep: Sweep, config: Config) -> None:
         require(
             metric in known, f"sweep.metric={metric}: no trial with this head reports it; there are {', '.join(known)}"
         )
+
+
+def check_same_objectives(asked: Sequence[Sequence[str]], known: Sequence[Sequence[str]], folder: Path) -> None:
+    """Raises ConfigError for other metrics and goals than those that the search in a folder was begun with."""
+    said = ", ".join(f"{metric} ({goal})" for metric, goal in known)
+    require(
+        [*map(list, asked)] == [*map(list, known)],
+        f"sweep.metric: the search in {folder} is about {said}; start a new folder",
+    )
 
 
 def check_validated(sweep: Sweep, pruner: Pruner, config: Config, *, searches: bool) -> None:

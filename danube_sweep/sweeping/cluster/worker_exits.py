@@ -1,7 +1,9 @@
 """Why a worker's exit code is 1."""
 
+from collections.abc import Sequence
+
 from danube_sweep.config.schema.states import COMPLETE
-from danube_sweep.storage.sweep_folder import SweepFolder
+from danube_sweep.storage.sweep_folder import Entry, SweepFolder
 
 
 def explains_exit_1(sweep: SweepFolder) -> bool:
@@ -13,11 +15,11 @@ def explains_exit_1(sweep: SweepFolder) -> bool:
     states = [entry.folder.result_fields().get("state") for entry in entries]
     if not entries or None in states:
         return False
-    return any(state not in COMPLETE for state in states) or _is_all(sweep)
+    return any(state not in COMPLETE for state in states) or _is_all(sweep, entries)
 
 
-def _is_all(sweep: SweepFolder) -> bool:
+def _is_all(sweep: SweepFolder, entries: Sequence[Entry]) -> bool:
     described = sweep.read() if sweep.file.is_file() else {}
     wanted = described.get("settings", {}).get("sweep", {}).get("trials")
-    drawn = sum(not entry.confirms for entry in sweep.entries())
+    drawn = sum(not entry.confirms for entry in entries)
     return not described.get("search") or (isinstance(wanted, int) and drawn >= wanted)

@@ -18,8 +18,9 @@ def run_sweep_file(file: Path, overrides: list[str], terminal: Terminal) -> None
     Ends like `run_sweep`. Raises ConfigError for a file that cannot be kept to in every point.
     """
     read, composer = read_sweep_file(file), Composer()
-    given = [one.lstrip("+").removeprefix(SWEEP_DIR) for one in overrides if one.lstrip("+").startswith(SWEEP_DIR)]
-    own = [one for one in overrides if not one.lstrip("+").startswith(SWEEP_DIR)]
+    places = [one for one in overrides if one.lstrip("+").startswith(SWEEP_DIR)]
+    given = [one.partition("=")[2] for one in places]
+    own = [one for one in overrides if one not in places]
     # Another pruner has other fields than the file's early_terminate.
     pruned = any(one.startswith("pruner=") for one in own)
     settings = [*(one for one in read.settings if not (pruned and one.startswith(("pruner=", "pruner.")))), *own]

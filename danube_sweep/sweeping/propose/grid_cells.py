@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Sweep as Swept
 
 from danube_sweep.benchmark.scored_parts import check_benchmark
 from danube_sweep.config.identity import trial_hash
-from danube_sweep.config.options import OPTIONS
+from danube_sweep.config.options import OPTIONS, SWEEP_OPTIONS
 from danube_sweep.config.schema import Config, OnMisfit, Sampler, Sweep
 from danube_sweep.config.validate import check_package, check_place, check_runs, check_types
 from danube_sweep.config.validate.check_sweep import check_metric
@@ -186,6 +186,13 @@ def check_search(search: Search, compose: Callable[[Sequence[str]], Config], swe
     if not checked.valid:
         raise ConfigError([*checked.invalid, *checked.left_out][0][1])
     return checked.valid[0][0]
+
+
+def refuse_swept_settings(keys: Iterable[str]) -> None:
+    """Raises ConfigError for a key that varies from trial to trial and belongs to the sweep."""
+    for key in keys:
+        if key.partition(".")[0] in SWEEP_OPTIONS:
+            raise ConfigError(f"{key} belongs to the sweep, not to a trial; give it one value")
 
 
 def shared(cells: Sequence[list[str]]) -> set[str]:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from danube_sweep.config.schema import Sampler
 from danube_sweep.config.schema.states import COMPLETE, State
-from danube_sweep.errors import ConfigError
+from danube_sweep.config.validate.check_sweep import check_same_objectives
 from danube_sweep.storage.locks import FolderLock
 from danube_sweep.storage.ownership import Kind, take_over
 from danube_sweep.storage.run_folder import number_at
@@ -100,9 +100,8 @@ class OptunaJournal:
         known = self.study.user_attrs.get(OBJECTIVES)
         if known is None:
             self.study.set_user_attr(OBJECTIVES, objectives)
-        elif known != objectives:
-            said = ", ".join(f"{metric} ({goal})" for metric, goal in known)
-            raise ConfigError(f"sweep.metric: the search in {path.parent} is about {said}; start a new folder")
+        else:
+            check_same_objectives(objectives, known, path.parent)
 
     def draw(
         self,
